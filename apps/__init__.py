@@ -1,0 +1,1 @@
+"""Sluice: a task API, its workers, and the contract between them."""

@@ -1,0 +1,125 @@
+"""Everything that is answered with an error, as RFC 9457 problem documents.
+
+    Problem
+    |-- 400 malformed          |-- 401 unauthenticated   |-- 404 not-found
+    |-- 413 too-large          |-- 415 not-json          |-- 422 invalid
+    |-- 503 refused            definite: nothing was accepted, send it again after Retry-After
+    |-- 503 outcome-unknown    the task may have been accepted
+    `-- 503 results-unavailable
+"""
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from apps import logs
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+# A refused client comes back after it: long enough for a broker to restart its connection, short for a person.
+RETRY_AFTER_S = 2
+
+
+class Problem(Exception):
+    """An error that the client is told. `kind` is the stable name that programs look at."""
+
+    def __init__(
+        self, status: int, kind: str, detail: str, *, headers: Mapping[str, str] | None = None, **members: Any
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.kind = kind
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.members = members
+
+
+def malformed(detail: str) -> Problem:
+    return Problem(400, "malformed", detail)
+
+
+def unauthenticated() -> Problem:
+    detail = "send a key of this API as 'Authorization: Bearer <key>'"
+    return Problem(401, "unauthenticated", detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+def not_found() -> Problem:
+    return Problem(404, "not-found", "no task of yours has this id")
+
+
+def too_large(limit_bytes: int) -> Problem:
+    return Problem(413, "too-large", f"the body may have {limit_bytes} bytes at most")
+
+
+def not_json() -> Problem:
+    return Problem(415, "not-json", "send the body as 'Content-Type: application/json'")
+
+
+def invalid(errors: list[dict[str, Any]]) -> Problem:
+    return Problem(422, "invalid", "the body does not describe a task; see errors", errors=errors)
+
+
+def refused(reason: str) -> Problem:
+    detail = f"the task was not accepted ({reason}); send it again after Retry-After"
+    return Problem(503, "refused", detail, headers=_retry_after(), reason=reason)
+
+
+def outcome_unknown(reason: str) -> Problem:
+    detail = f"the broker did not confirm in time ({reason}); the outcome is unknown: the task may yet run"
+    return Problem(503, "outcome-unknown", detail, headers=_retry_after(), reason=reason)
+
+
+def results_unavailable() -> Problem:
+    detail = "the store of results does not answer; accepted tasks are safe, ask again after Retry-After"
+    return Problem(503, "results-unavailable", detail, headers=_retry_after())
+
+
+def _retry_after() -> dict[str, str]:
+    return {"Retry-After": str(RETRY_AFTER_S)}
+
+
+def response(problem: Problem) -> JSONResponse:
+    """The problem document (RFC 9457) of an error."""
+    document = {
+        "type": f"urn:sluice:problem:{problem.kind}",
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "detail": problem.detail,
+        "request_id": logs.request_id.get(),
+        **problem.members,
+    }
+    return JSONResponse(document, problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of the app with a problem document."""
+
+    async def on_problem(_: Request, exc: Exception) -> JSONResponse:
+        assert isinstance(exc, Problem)  # noqa: S101 - registered for it alone
+        return response(exc)
+
+    async def on_http(_: Request, exc: Exception) -> JSONResponse:
+        assert isinstance(exc, HTTPException)  # noqa: S101 - registered for it alone
+        kind = HTTPStatus(exc.status_code).phrase.lower().replace(" ", "-")
+        return response(Problem(exc.status_code, kind, str(exc.detail), headers=exc.headers))
+
+    async def on_parameter(_: Request, exc: Exception) -> JSONResponse:
+        assert isinstance(exc, RequestValidationError)  # noqa: S101 - registered for it alone
+        first = exc.errors()[0]
+        return response(malformed(f"{'.'.join(map(str, first['loc']))}: {first['msg']}"))
+
+    async def on_defect(_: Request, exc: Exception) -> JSONResponse:
+        log.error("unhandled", exc_info=exc)
+        return response(Problem(500, "internal", "a defect of this service; its log has the request id"))
+
+    app.add_exception_handler(Problem, on_problem)
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(RequestValidationError, on_parameter)
+    app.add_exception_handler(Exception, on_defect)

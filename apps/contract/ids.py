@@ -1,0 +1,53 @@
+"""Task ids: a UUIDv7 and a keyed tag, so that any replica knows its own ids without a look-up.
+
+    0199d5a0-7c3e-7b1c-9f0e-2f6d3a1b4c5d-8c1f0a9b7d6e5f43
+    \\____________ UUIDv7 ______________/ \\____ tag ____/
+
+UUIDv7: RFC 9562, section 5.7 (48 bits of Unix milliseconds, then random). The tag is a 64-bit keyed BLAKE2b
+(RFC 7693) over the UUID and the owner's name: an id that was made up, or that belongs to another client, does
+not verify, and is then as unknown as one that never was.
+"""
+
+import hmac
+import os
+import re
+import time
+import uuid
+from dataclasses import dataclass
+from hashlib import blake2b
+
+_FORM = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}-[0-9a-f]{16}")
+
+
+@dataclass(frozen=True)
+class TaskIds:
+    """Makes and recognises ids under one secret, which all replicas share."""
+
+    secret: bytes
+
+    def new(self, owner: str) -> str:
+        """Make an id for a client's task."""
+        plain = uuid7()
+        return f"{plain}-{self._tag(plain, owner)}"
+
+    def owns(self, owner: str, task_id: str) -> bool:
+        """Whether `task_id` was made under this secret for `owner`."""
+        if not _FORM.fullmatch(task_id):
+            return False
+        return hmac.compare_digest(task_id[37:], self._tag(task_id[:36], owner))
+
+    def _tag(self, plain: str, owner: str) -> str:
+        return blake2b(f"{plain}/{owner}".encode(), key=self.secret, digest_size=8).hexdigest()
+
+
+def created_at_s(task_id: str) -> float:
+    """When an id was made, in seconds since the epoch, to the millisecond."""
+    return int(task_id[:8] + task_id[9:13], 16) / 1000
+
+
+def uuid7() -> str:
+    """A UUIDv7; Python has its own from 3.14 on."""
+    ms = time.time_ns() // 1_000_000
+    raw = ms.to_bytes(6, "big") + os.urandom(10)
+    value = int.from_bytes(raw, "big") & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62
+    return str(uuid.UUID(int=value))

@@ -1,0 +1,143 @@
+"""Every setting, read from the environment once, when a process starts. None has a built-in credential."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from apps.contract.topology import MESSAGE_TTL_S
+
+# Passwords that ship with servers and examples; starting on one is starting without.
+_DEFAULT_PASSWORDS = frozenset({"guest", "rabbitmq", "redis", "password", "changeme", "admin"})
+
+
+def _no_default_password(url: SecretStr) -> SecretStr:
+    password = unquote(urlsplit(url.get_secret_value()).password or "")
+    if password in _DEFAULT_PASSWORDS:
+        raise ValueError("its password is one that everyone knows; use another")
+    return url
+
+
+def _secret(value: SecretStr) -> SecretStr:
+    # blake2b takes keys of up to 64 bytes; below 16 one can be guessed
+    if not 16 <= len(value.get_secret_value().encode()) <= 64:
+        raise ValueError("it must have 16 to 64 bytes")
+    return value
+
+
+Url = Annotated[SecretStr, AfterValidator(_no_default_password)]
+Secret = Annotated[SecretStr, AfterValidator(_secret)]
+
+
+class Settings(BaseSettings):
+    """What every process needs."""
+
+    model_config = SettingsConfigDict(frozen=True, hide_input_in_errors=True)
+
+    celery_broker_url: Url
+    celery_result_backend: Url
+    # Promise 2: a result can be read for at least 24 h; the extra hour is for clocks that differ.
+    result_ttl_s: Annotated[int, Field(ge=60)] = 25 * 3600
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @property
+    def record_ttl_s(self) -> int:
+        """How long a record of an unfinished task lives: longer than its message can wait."""
+        return MESSAGE_TTL_S + self.result_ttl_s
+
+
+class ApiSettings(Settings):
+    """What the API needs besides."""
+
+    task_id_key: Secret
+    # "name:key,name:key": a client's tasks belong to its name, so that its key can be changed
+    api_keys: Annotated[dict[str, Secret], NoDecode] = {}
+    auth_disabled: bool = False
+    publish_deadline_s: Annotated[float, Field(gt=0, le=60)] = 2.0
+    # more than the broker takes in at once only wait: a window of 1,000 already costs a third of the rate
+    publish_in_flight_max: Annotated[int, Field(ge=1)] = 1000
+    # below the 60 s after which NGINX gives up on an answer
+    wait_max_s: Annotated[float, Field(ge=0, le=55)] = 25.0
+    body_max_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
+    broker_heartbeat_s: Annotated[int, Field(ge=1)] = 10
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [pair.strip().partition(":") for pair in value.split(",") if pair.strip()]
+        if any(not name or not key for name, _, key in pairs):
+            raise ValueError("it must read name:key[,name:key...]")
+        return {name: key for name, _, key in pairs}
+
+    @model_validator(mode="after")
+    def _authenticated(self) -> Self:
+        if not self.api_keys and not self.auth_disabled:
+            raise ValueError("API_KEYS is empty: set name:key[,name:key...], or say AUTH_DISABLED=true")
+        return self
+
+
+class WorkerSettings(Settings):
+    """What the worker needs besides."""
+
+    # Test_Query's examples; tests shorten them
+    task_1_s: Annotated[float, Field(ge=0)] = 15.0
+    task_2_s: Annotated[float, Field(ge=0)] = 10.0
+    worker_pool: Literal["prefork", "threads"] = "prefork"
+    # prefork 1 as the original: one pod, one task; threads for tasks that mostly wait
+    worker_concurrency: Annotated[int, Field(ge=1)] = 1
+    # a child above it is replaced after its task; half of the pod's 1 GiB, so that one leak cannot end the pod
+    worker_max_memory_mib: Annotated[int, Field(ge=64)] = 512
+    # how long a SIGTERM waits for running tasks before it hands them back; below the grace period
+    soft_shutdown_s: Annotated[float, Field(ge=0)] = 100.0
+    # of a retry: 1 s, 2 s, 4 s ... with full jitter
+    retry_max: Annotated[int, Field(ge=0)] = 5
+    retry_backoff_max_s: Annotated[int, Field(ge=1)] = 600
+    # a dead network is found after two of them
+    broker_heartbeat_s: Annotated[int, Field(ge=1)] = 10
+    liveness_file: str | None = None
+    readiness_file: str | None = None
+    metrics_port: int | None = None
+    metrics_host: str = "127.0.0.1"
+
+
+class RecorderSettings(Settings):
+    """What the dead-letter recorder needs besides."""
+
+    broker_heartbeat_s: Annotated[int, Field(ge=1)] = 10
+    liveness_file: str | None = None
+    readiness_file: str | None = None
+
+
+class RequeueSettings(Settings):
+    """What sending a parked task again needs besides: the key of new ids."""
+
+    task_id_key: Secret
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def load(kind: type[S], environment: Mapping[str, str] | None = None) -> S:
+    """Read settings from the process's environment, or from the one given.
+
+    Raises SystemExit with a sentence for each key that is missing or wrong; it never shows a value.
+    """
+    try:
+        if environment is None:
+            return kind()
+        return kind.model_validate({name.lower(): value for name, value in environment.items()})
+    except ValidationError as exc:
+        raise SystemExit("\n".join(_sentence(error["loc"], error["msg"]) for error in exc.errors())) from None
+
+
+def _sentence(location: tuple[int | str, ...], message: str) -> str:
+    if not location:
+        return message.removeprefix("Value error, ")
+    name = str(location[0]).upper()
+    if message == "Field required":
+        return f"{name} is not set: see the settings table in README.md"
+    return f"{name}: {message.removeprefix('Value error, ')}"

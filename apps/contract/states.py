@@ -1,0 +1,99 @@
+"""States of a task, its record in Redis, and the two atomic scripts that write it.
+
+    (no record) --begin--> STARTED --end--> SUCCESS | FAILURE
+         \\______________________end____________/        (dead letters that never ran)
+
+A record is a Redis hash under `key(id)`; a task without one is PENDING. The scripts are the only writers, used
+by worker, recorder and API alike. Each change is published on `channel(id)` in the same round trip.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+State = Literal["PENDING", "STARTED", "SUCCESS", "FAILURE", "REVOKED"]
+FINAL = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
+
+
+def key(task_id: str) -> str:
+    """The Redis key of a task's record."""
+    return f"sluice:task:{task_id}"
+
+
+def channel(task_id: str) -> str:
+    """The Redis channel on which a task's changes are told."""
+    return f"sluice:state:{task_id}"
+
+
+def requeued_key(task_id: str) -> str:
+    """The Redis key of a hash whose one field, `requeued_as`, is the new id of a parked task that was sent again."""
+    return f"sluice:requeued:{task_id}"
+
+
+# KEYS: record, channel. ARGV: publish id, worker, now (s), life of the record (s).
+# Answers "run", or why not: "final" (also: cancelled) or "claimed" (by another publish of the same id).
+BEGIN = """
+local record = redis.call('HMGET', KEYS[1], 'state', 'publish')
+local state, publish = record[1], record[2]
+if state and state ~= 'STARTED' then return 'final' end
+if publish and publish ~= ARGV[1] then return 'claimed' end
+redis.call('HSET', KEYS[1], 'state', 'STARTED', 'publish', ARGV[1], 'worker', ARGV[2], 'started_s', ARGV[3])
+redis.call('HINCRBY', KEYS[1], 'tries', 1)
+redis.call('EXPIRE', KEYS[1], ARGV[4])
+redis.call('PUBLISH', KEYS[2], 'STARTED')
+return 'run'
+"""
+
+# KEYS: record, channel. ARGV: publish id, state, meta (JSON), now (s), life of the record (s).
+# Answers "stored", or why not: "final" (the first end stands) or "claimed" (another publish of the id has begun).
+END = """
+local record = redis.call('HMGET', KEYS[1], 'state', 'publish')
+local state, publish = record[1], record[2]
+if state and state ~= 'STARTED' then return 'final' end
+if publish and publish ~= ARGV[1] then return 'claimed' end
+redis.call('HSET', KEYS[1], 'state', ARGV[2], 'publish', ARGV[1], 'meta', ARGV[3], 'ended_s', ARGV[4])
+redis.call('EXPIRE', KEYS[1], ARGV[5])
+redis.call('PUBLISH', KEYS[2], ARGV[2])
+return 'stored'
+"""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A task's record as read from Redis."""
+
+    state: State = "PENDING"
+    result: Any = None
+    tries: int = 0
+    started_s: float | None = None
+
+    @property
+    def final(self) -> bool:
+        return self.state in FINAL
+
+    def with_requeued(self, raw: dict[str, str]) -> "Record":
+        """The same failure, with the new id under which it was sent again, if it was."""
+        return replace(self, result=self.result | raw)
+
+
+def decode(raw: dict[str, str]) -> Record:
+    """Read the fields of a record's hash; no fields mean PENDING.
+
+    Raises ValueError when they are not a record, with the fields in its message.
+    """
+    if not raw:
+        return Record()
+    try:
+        return Record(
+            state=raw["state"],  # type: ignore[arg-type]  # checked by the scripts, which alone write it
+            result=json.loads(raw["meta"]) if "meta" in raw else None,
+            tries=int(raw.get("tries", 0)),
+            started_s=float(raw["started_s"]) if "started_s" in raw else None,
+        )
+    except (KeyError, ValueError) as exc:
+        raise ValueError(f"not a task record: {raw!r}") from exc
+
+
+def failure(type_: str, message: str) -> dict[str, str]:
+    """The result of a task that ended FAILURE."""
+    return {"type": type_, "message": message}

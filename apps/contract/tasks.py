@@ -1,0 +1,121 @@
+"""The tasks: what a client may ask for, what it gets, where it waits and how long it may take.
+
+To add one: an entry in `TASKS` here, and a function of the same short name in `apps/worker/tasks.py`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+
+class Input(BaseModel):
+    """What every input has: the task's short name, which tells the inputs apart."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    task: str
+
+
+class NamedInput(Input):
+    """Work on one name."""
+
+    # 255 characters: the longest file or host name a team is likely to send.
+    name: Annotated[str, Field(min_length=1, max_length=255, examples=["abc"])]
+
+
+class Task1(NamedInput):
+    """Input of `Test_Query:task_1`."""
+
+    task: Literal["task_1"]
+
+
+class Task2(NamedInput):
+    """Input of `Test_Query:task_2`."""
+
+    task: Literal["task_2"]
+
+
+class Output(BaseModel):
+    """What both example tasks return."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name_task: str
+    state: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec:
+    """One kind of task.
+
+    `name` is `<queue>:<short name>`; the part before the colon is the queue it waits in. The hard limit ends
+    the task's process (prefork only; threads cannot be ended) and its record becomes FAILURE; the soft one
+    raises `SoftTimeLimitExceeded` inside the task before that. Both include a wait for Redis at the end.
+    """
+
+    name: str
+    input: type[Input]
+    output: type[BaseModel]
+    hard_limit_s: int
+    soft_limit_s: int | None = None
+    transient: tuple[type[Exception], ...] = ()
+    """Errors that a later attempt may not meet; only these are retried."""
+
+    @property
+    def queue(self) -> str:
+        return self.name.partition(":")[0]
+
+    @property
+    def short_name(self) -> str:
+        return self.name.partition(":")[2]
+
+
+Registry = Mapping[str, TaskSpec]
+"""Short name -> task."""
+
+
+def registry(*specs: TaskSpec) -> Registry:
+    """Index tasks by their short name.
+
+    Raises ValueError where a spec contradicts itself or another one.
+    """
+    tasks: dict[str, TaskSpec] = {}
+    for spec in specs:
+        if not spec.queue or not spec.short_name:
+            raise ValueError(f"task name {spec.name!r} must be '<queue>:<short name>'")
+        if spec.short_name in tasks:
+            raise ValueError(f"two tasks are called {spec.short_name!r}")
+        annotation: Any = spec.input.model_fields["task"].annotation
+        if annotation != Literal[spec.short_name]:
+            raise ValueError(f"{spec.input.__name__}.task must be Literal[{spec.short_name!r}]")
+        tasks[spec.short_name] = spec
+    return tasks
+
+
+# Limits: the examples sleep 15 s and 10 s. 90 s leaves a Redis outage of a minute between the work and its
+# result; the worker's termination grace period must exceed the longest of them.
+TASKS = registry(
+    TaskSpec(
+        name="Test_Query:task_1",
+        input=Task1,
+        output=Output,
+        hard_limit_s=90,
+        transient=(ConnectionError, TimeoutError),
+    ),
+    TaskSpec(
+        name="Test_Query:task_2",
+        input=Task2,
+        output=Output,
+        hard_limit_s=90,
+        transient=(ConnectionError, TimeoutError),
+    ),
+)
+
+
+def input_adapter(tasks: Registry) -> TypeAdapter[Input]:
+    """A validator of the union of all inputs, told apart by `task`."""
+    models = tuple(spec.input for spec in tasks.values())
+    if len(models) == 1:  # a union of one has nothing to discriminate
+        return TypeAdapter(models[0])
+    union: Any = Annotated[Union[models], Field(discriminator="task")]  # noqa: UP007 - built at run time
+    return TypeAdapter(union)

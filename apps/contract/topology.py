@@ -1,0 +1,131 @@
+"""The broker's exchange, queues, policies and users as data, and as RabbitMQ's definitions document.
+
+    sluice (topic) --<queue>--> Test_Query, celery --dead letters--> sluice --dead--> dead --recorder--> dead.parked
+
+A queue is declared with its type alone; every number is in a policy, so that a changed number never makes a
+declare fail (406) during a rolling update.
+"""
+
+import base64
+import hashlib
+import os
+from collections.abc import Mapping
+from typing import Any
+
+# A topic exchange: Celery's native delayed delivery (retries) blocks the worker behind any other type.
+EXCHANGE = "sluice"
+DEFAULT_QUEUE = "celery"
+WORK_QUEUES = ("Test_Query", DEFAULT_QUEUE)
+DEAD_QUEUE = "dead"
+PARKED_QUEUE = "dead.parked"
+QUEUES = (*WORK_QUEUES, DEAD_QUEUE, PARKED_QUEUE)
+QUEUE_ARGUMENTS = {"x-queue-type": "quorum"}
+
+MESSAGE_TTL_S = 24 * 3600
+# Tries of a task whose worker dies. RabbitMQ's own default since 4.0; enough for twenty evictions in a row.
+DELIVERY_LIMIT = 20
+# Twice the hour that 30 pods of the base need for 29,000 waiting tasks would be 60,000; 200,000 small messages
+# are 100 MB of log on disk, and a refusal is still a 503 that a client can retry.
+MAX_LENGTH_MESSAGES = 200_000
+# Only a consumer that holds a message far longer than any hard time limit is taken for dead.
+CONSUMER_TIMEOUT_S = 3600
+
+_DELAYED = r"celery_delayed_.*"  # exchanges and queues that Celery declares for its delayed retries
+_CONTROL = r"celeryev.*|.*celery\.pidbox"  # Celery's event and remote-control queues
+_WORK = "|".join(WORK_QUEUES)
+
+
+def policies(
+    version: tuple[int, int],
+    *,
+    delivery_limit: int = DELIVERY_LIMIT,
+    max_length_messages: int = MAX_LENGTH_MESSAGES,
+    message_ttl_s: float = MESSAGE_TTL_S,
+) -> list[dict[str, Any]]:
+    """The policies for a broker of that (major, minor) version; it refuses keys that it does not know."""
+    work: dict[str, Any] = {
+        "delivery-limit": delivery_limit,
+        "dead-letter-exchange": EXCHANGE,
+        "dead-letter-routing-key": DEAD_QUEUE,
+        # at-least-once needs reject-publish: the broker keeps a dead letter until `dead` has confirmed it
+        "dead-letter-strategy": "at-least-once",
+        "overflow": "reject-publish",
+        "max-length": max_length_messages,
+        "message-ttl": int(message_ttl_s * 1000),
+    }
+    dead: dict[str, Any] = {"overflow": "reject-publish"}
+    if version >= (4, 0):
+        dead["delivery-limit"] = -1  # looking at a parked message must never drop it; older ones have no limit
+    if version >= (4, 3):
+        work["consumer-timeout"] = dead["consumer-timeout"] = CONSUMER_TIMEOUT_S * 1000
+    # Without it a delayed retry that comes due while its queue is full is dropped between the two.
+    delayed = {"dead-letter-strategy": "at-least-once", "overflow": "reject-publish"}
+    return [
+        _policy("sluice-work", f"^({_WORK})$", work),
+        _policy("sluice-dead", r"^dead(\.parked)?$", dead),
+        _policy("sluice-delayed", f"^{_DELAYED}$", delayed),
+    ]
+
+
+def _policy(name: str, pattern: str, definition: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "pattern": pattern, "apply-to": "queues", "priority": 1, "definition": definition}
+
+
+# user -> (tags, configure, write, read). The worker's patterns let Celery declare its delay, event and control
+# queues, and bind them, and nothing else.
+USERS: Mapping[str, tuple[list[str], str, str, str]] = {
+    "api": ([], "^$", f"^{EXCHANGE}$", "^$"),
+    "worker": (
+        [],
+        f"^({_CONTROL}|{_DELAYED})$",
+        f"^({EXCHANGE}|{_WORK}|{_CONTROL}|{_DELAYED})$",
+        rf"^({EXCHANGE}|{_WORK}|{DEAD_QUEUE}|dead\.parked|{_CONTROL}|{_DELAYED})$",
+    ),
+    "keda": (["monitoring"], "^$", "^$", f"^({_WORK})$"),
+}
+
+
+def definitions(
+    *, vhost: str, passwords: Mapping[str, str], version: tuple[int, int], **limits: float
+) -> dict[str, Any]:
+    """RabbitMQ's definitions document; `passwords` by user name, `limits` as in `policies`.
+
+    Source: the schema of `rabbitmqctl export_definitions`.
+    """
+    return {
+        "vhosts": [{"name": vhost}],
+        "users": [_user(name, tags, passwords[name]) for name, (tags, *_) in USERS.items()],
+        "permissions": [
+            {"user": name, "vhost": vhost, "configure": configure, "write": write, "read": read}
+            for name, (_, configure, write, read) in USERS.items()
+        ],
+        "exchanges": [
+            {"name": EXCHANGE, "vhost": vhost, "type": "topic", "durable": True, "auto_delete": False}
+            | {"internal": False, "arguments": {}}
+        ],
+        "queues": [
+            {"name": name, "vhost": vhost, "durable": True, "auto_delete": False, "arguments": QUEUE_ARGUMENTS}
+            for name in QUEUES
+        ],
+        "bindings": [
+            {"source": EXCHANGE, "vhost": vhost, "destination": name, "destination_type": "queue"}
+            | {"routing_key": name, "arguments": {}}
+            for name in QUEUES
+        ],
+        "policies": [
+            {"vhost": vhost, **policy}
+            for policy in policies(version, **limits)  # type: ignore[arg-type]
+        ],
+    }
+
+
+def _user(name: str, tags: list[str], password: str) -> dict[str, Any]:
+    # Source: RabbitMQ, "Computing Password Hashes" (salt of 4 bytes, SHA-256)
+    salt = os.urandom(4)
+    hashed = base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
+    return {
+        "name": name,
+        "tags": tags,
+        "password_hash": hashed,
+        "hashing_algorithm": "rabbit_password_hashing_sha256",
+    }

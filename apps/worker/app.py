@@ -1,0 +1,160 @@
+"""The Celery app: `celery -A apps.worker.app worker`. Settings come from the environment when it is built."""
+
+import json
+import logging
+from collections.abc import Callable
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+from celery import Celery, Task, signals
+from celery.exceptions import Ignore
+from kombu import Exchange, Queue
+from prometheus_client import start_http_server
+from pydantic import BaseModel
+
+from apps import logs
+from apps.contract import topology
+from apps.contract.settings import WorkerSettings, load
+from apps.contract.tasks import TASKS, Input, Registry, TaskSpec
+from apps.worker import backend, tasks
+from apps.worker.consumer import health_files
+
+log = logging.getLogger(__name__)
+
+Function = Callable[[Input, WorkerSettings], BaseModel]
+
+
+class ContractTask(Task):  # type: ignore[misc]  # celery ships no types
+    """A task that claims its record before it runs, and is skipped when another publish has it or it is final."""
+
+    abstract = True
+    Request = "apps.worker.request:Request"
+
+    def before_start(self, task_id: str, args: object, kwargs: object) -> None:
+        request = self.request
+        logs.request_id.set(request.request_id)
+        logs.task_id.set(task_id)
+        answer = self.backend.begin(task_id, request.publish_id, request.hostname)
+        log.info("begin", extra={"fields": {"task": self.name, "answer": answer, "retries": request.retries}})
+        if answer != "run":
+            raise Ignore(answer)
+
+
+def create_app(settings: WorkerSettings, registry: Registry = TASKS, functions: ModuleType = tasks) -> Celery:
+    """Build the app for these tasks; `functions` has one function a task, under its short name.
+
+    Raises SystemExit when a task has no function.
+    """
+    app = Celery("sluice", task_cls=ContractTask, set_as_current=False)
+    # Not the setting `result_backend`: Celery lets CELERY_RESULT_BACKEND in the environment override it.
+    app.backend_cls = "apps.worker.backend:Backend+" + settings.celery_result_backend.get_secret_value()
+    app.conf.update(_configuration(settings))
+    for short_name, spec in registry.items():
+        function = getattr(functions, short_name, None)
+        if function is None:
+            raise SystemExit(f"task {spec.name} has no function {short_name!r} in {functions.__name__}")
+        _register(app, spec, function, settings)
+    app.steps["consumer"].add(health_files(settings.liveness_file, settings.readiness_file))
+    signals.setup_logging.connect(lambda **_: logs.configure(settings.log_level), weak=False)
+    signals.worker_init.connect(lambda **_: _on_worker_init(settings), weak=False)
+    signals.task_postrun.connect(_forget_task)
+    return app
+
+
+def _register(app: Celery, spec: TaskSpec, function: Function, settings: WorkerSettings) -> None:
+    def run(self: Task, payload: dict[str, Any]) -> dict[str, Any]:
+        output = function(spec.input.model_validate(payload), settings)
+        # through JSON: what Redis gets is then what any client can read (NaN becomes null)
+        result: dict[str, Any] = json.loads(spec.output.model_validate(output).model_dump_json())
+        return result
+
+    app.task(
+        run,
+        name=spec.name,
+        bind=True,
+        time_limit=spec.hard_limit_s,
+        soft_time_limit=spec.soft_limit_s,
+        autoretry_for=spec.transient,
+        max_retries=settings.retry_max,
+        retry_backoff=True,  # 1 s, 2 s, 4 s ...
+        retry_backoff_max=settings.retry_backoff_max_s,
+        retry_jitter=True,  # anywhere from 0 to that, so that what failed together does not return together
+    )
+
+
+def _configuration(settings: WorkerSettings) -> dict[str, Any]:
+    exchange = Exchange(topology.EXCHANGE, type="topic", no_declare=True)
+    queues = [
+        # no_declare: the definitions made them; the worker's user may not
+        Queue(name, exchange, routing_key=name, queue_arguments=topology.QUEUE_ARGUMENTS, no_declare=True)
+        for name in topology.WORK_QUEUES
+    ]
+    return {
+        "broker_url": settings.celery_broker_url.get_secret_value(),
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_heartbeat": settings.broker_heartbeat_s,
+        # a retry is a publish: it must be confirmed too
+        "broker_transport_options": {"confirm_publish": True},
+        "result_backend_always_retry": True,
+        # 0.1 s to 2 s: a result is stored soon after Redis is back
+        "result_backend_base_sleep_between_retries_ms": 100,
+        "result_backend_max_sleep_between_retries_ms": 2000,
+        "result_backend_thread_safe": True,  # else each thread of the pool has a connection of its own
+        "redis_socket_timeout": 5,
+        "redis_socket_connect_timeout": 3,
+        "redis_backend_health_check_interval": 30,
+        "sluice_record_ttl_s": settings.record_ttl_s,
+        "sluice_result_ttl_s": settings.result_ttl_s,
+        "task_queues": queues,
+        "task_default_queue": topology.DEFAULT_QUEUE,
+        "task_default_exchange": topology.EXCHANGE,
+        "task_default_exchange_type": "topic",
+        "task_default_routing_key": topology.DEFAULT_QUEUE,
+        "task_default_queue_type": "quorum",
+        "task_create_missing_queues": False,
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        # on a lost connection the broker gives the task to another worker: do not run it twice at once
+        "worker_cancel_long_running_tasks_on_connection_loss": True,
+        "worker_consumer": "apps.worker.consumer:Consumer",
+        "worker_pool": settings.worker_pool,
+        "worker_concurrency": settings.worker_concurrency,
+        # one message a process: what is prefetched is charged by the delivery limit when its neighbour kills the worker
+        "worker_prefetch_multiplier": 1,
+        "worker_max_memory_per_child": settings.worker_max_memory_mib * 1024,
+        "worker_soft_shutdown_timeout": settings.soft_shutdown_s,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        # a child that died sends nothing more; were it wrong, `begin` skips what is final
+        "worker_lost_wait": 1.0,
+        # a busy machine starts children slowly; a child taken for dead too early would be started for ever
+        "worker_proc_alive_timeout": 60.0,
+    }
+
+
+def _on_worker_init(settings: WorkerSettings) -> None:
+    backend.mark_main_process()
+    # its lines about a task lack the request id; `begin` and `ended` say the same with it
+    logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)
+    logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
+    if settings.metrics_port:
+        start_http_server(settings.metrics_port, addr=settings.metrics_host)
+
+
+def _forget_task(**_: object) -> None:
+    logs.request_id.set(None)
+    logs.task_id.set(None)
+
+
+@cache
+def _app() -> Celery:
+    return create_app(load(WorkerSettings))
+
+
+def __getattr__(name: str) -> Celery:
+    # Celery looks for a module attribute. Built at that look-up, not at import: importing reads no environment.
+    if name in {"app", "celery"}:
+        return _app()
+    raise AttributeError(name)

@@ -1,0 +1,109 @@
+"""Celery's result backend on the contract's records: only `begin` and `end` write them.
+
+The base class brings the connection, its time-outs and the endless retry while Redis is away
+(`result_backend_always_retry`). The worker's main process never talks to Redis: a wait there would stop its
+heartbeats and its time limits. Where Celery would store from it, the message goes to the dead letters instead,
+and the recorder writes the FAILURE.
+"""
+
+import json
+import logging
+import os
+import threading
+import time
+from functools import cached_property
+from typing import Any
+
+from celery import states as celery_states
+from celery.backends.redis import RedisBackend
+from celery.exceptions import Reject
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.commands.core import Script
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from apps.contract import states
+
+log = logging.getLogger(__name__)
+
+_main_process_id: int | None = None
+
+
+def mark_main_process() -> None:
+    """Remember this process as the worker's main one; its pool's processes are forked from it."""
+    global _main_process_id
+    _main_process_id = os.getpid()
+
+
+def in_main_loop() -> bool:
+    """Whether this code runs where the worker talks to the broker, and not in its pool."""
+    return os.getpid() == _main_process_id and threading.current_thread() is threading.main_thread()
+
+
+class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
+    """Records in Redis; FAILURE results are `{"type", "message"}`."""
+
+    def begin(self, task_id: str, publish_id: str, worker: str) -> str:
+        """Claim a task for this publish. Answers "run", "final" or "claimed"; waits while Redis is away."""
+        answer: str = self._ensure_retryable(self._begin, task_id, publish_id, worker)
+        return answer
+
+    def _begin(self, task_id: str, publish_id: str, worker: str) -> str:
+        keys = [states.key(task_id), states.channel(task_id)]
+        record_ttl_s = self.app.conf.sluice_record_ttl_s
+        return self._run(self._begin_script, keys, [publish_id, worker, time.time(), record_ttl_s])
+
+    def encode_result(self, result: Any, state: str) -> Any:
+        if isinstance(result, BaseException):
+            return states.failure(type(result).__name__, str(result))
+        return result
+
+    def _store_result(
+        self, task_id: str, result: Any, state: str, traceback: str | None = None, request: Any = None, **_: Any
+    ) -> Any:
+        """Write a final state; RETRY and STARTED are `begin`'s business.
+
+        Celery writes RETRY after it has published the retry: another worker may have begun it by then.
+        """
+        if state not in celery_states.READY_STATES:
+            return result
+        if in_main_loop():
+            log.warning("left to the recorder", extra={"fields": {"task_id": task_id, "state": state}})
+            return result
+        keys = [states.key(task_id), states.channel(task_id)]
+        arguments = [request.publish_id, state, json.dumps(result), time.time(), self.app.conf.sluice_result_ttl_s]
+        answer = self._run(self._end_script, keys, arguments)
+        log.info("ended", extra={"fields": {"state": state, "stored": answer}})
+        return result
+
+    def exception_safe_to_retry(self, exc: Exception) -> bool:
+        # not only lost connections: also a Redis that is full, loading or read-only may be so no longer
+        return isinstance(exc, RedisError | OSError)
+
+    def on_task_call(self, producer: Any, task_id: str) -> None:
+        """Nothing waits here for results: the stock backend would SUBSCRIBE at each retry."""
+
+    def _create_client(self, **params: Any) -> Redis:
+        # Celery retries around each call; redis-py's own retries inside those would only multiply the waits.
+        client: Redis = super()._create_client(**params | {"retry": Retry(NoBackoff(), 0), "decode_responses": True})
+        return client
+
+    @cached_property
+    def _begin_script(self) -> Script:
+        script: Script = self.client.register_script(states.BEGIN)
+        return script
+
+    @cached_property
+    def _end_script(self) -> Script:
+        script: Script = self.client.register_script(states.END)
+        return script
+
+    def _run(self, script: Script, keys: list[str], arguments: list[Any]) -> str:
+        try:
+            return str(script(keys=keys, args=arguments))
+        except (RedisError, OSError):
+            raise
+        except Exception as exc:  # a defect of ours: let the recorder end the task rather than lose it
+            log.exception("record not written")
+            raise Reject(exc, requeue=False) from exc

@@ -1,0 +1,106 @@
+"""The parked messages: `python -m apps.worker.dead_letters list`, or `requeue ID`.
+
+A requeue gives the work a new id, which the old task's result then names as `requeued_as`. The new id is noted
+before it is published, and the parked message acked last: repeated after a crash, it sends the same id again,
+and `begin` runs it once.
+"""
+
+import argparse
+import asyncio
+import json
+from typing import Any
+
+import aiormq
+from aiormq.abc import AbstractChannel, DeliveredMessage
+from pamqp.commands import Basic
+from redis.asyncio import Redis
+
+from apps.contract import states, topology
+from apps.contract.ids import TaskIds
+from apps.contract.message import CONTENT_TYPE, republished
+from apps.contract.settings import RequeueSettings, load
+
+# More are for a management page; this is for a person's terminal.
+LIST_MAX = 1000
+DEADLINE_S = 30.0
+
+
+async def list_parked(channel: AbstractChannel) -> None:
+    """Print one JSON line for each parked message, the oldest first; they stay parked."""
+    for message in await _parked(channel):
+        headers = _headers(message)
+        death = (headers.get("x-death") or [{}])[0]
+        line = {name: headers.get(name) for name in ("id", "task", "reason", "owner")}
+        print(json.dumps(line | {"died": death.get("time")}, default=str))
+
+
+async def requeue(channel: AbstractChannel, redis: Redis, ids: TaskIds, task_id: str, ttl_s: int) -> str:
+    """Send a parked task again; answers its new id. Raises SystemExit where none is parked under `task_id`."""
+    found = [message for message in await _parked(channel) if _headers(message).get("id") == task_id]
+    if not found:
+        raise SystemExit(f"no parked message has the id {task_id}: see `make dead-letters`")
+    headers = _headers(found[0])
+    key = states.requeued_key(task_id)
+    await redis.hsetnx(key, "requeued_as", ids.new(str(headers.get("owner"))))
+    await redis.expire(key, ttl_s)
+    new_id = str(await redis.hget(key, "requeued_as"))
+    queue = str(headers["task"]).partition(":")[0]
+    message = republished(headers, found[0].body, task_id=new_id, routing_key=queue)
+    await channel.basic_publish(
+        message.body,
+        exchange=topology.EXCHANGE,
+        routing_key=message.routing_key,
+        mandatory=True,
+        properties=Basic.Properties(
+            headers=message.headers,
+            content_type=CONTENT_TYPE,
+            content_encoding="utf-8",
+            correlation_id=new_id,
+            delivery_mode=2,
+        ),
+    )
+    for parked in found:
+        await channel.basic_ack(parked.delivery_tag or 0)
+    return new_id
+
+
+async def _parked(channel: AbstractChannel) -> list[DeliveredMessage]:
+    """Take what is parked; what is not acked returns when the connection ends."""
+    messages = []
+    for _ in range(LIST_MAX):
+        message = await channel.basic_get(topology.PARKED_QUEUE)
+        if message.delivery_tag is None:
+            break
+        messages.append(message)
+    return messages
+
+
+def _headers(message: DeliveredMessage) -> dict[str, Any]:
+    return dict(message.header.properties.headers or {})
+
+
+async def main() -> None:
+    """Read the command line and do what it says."""
+    parser = argparse.ArgumentParser(prog="dead_letters", description="Work with parked messages.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="show what is parked")
+    commands.add_parser("requeue", help="send one again").add_argument("id")
+    arguments = parser.parse_args()
+    settings = load(RequeueSettings)
+    async with asyncio.timeout(DEADLINE_S):
+        connection = await aiormq.connect(settings.celery_broker_url.get_secret_value())
+        try:
+            channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+            if arguments.command == "list":
+                await list_parked(channel)
+            else:
+                url = settings.celery_result_backend.get_secret_value()
+                async with Redis.from_url(url, decode_responses=True) as redis:
+                    ids = TaskIds(settings.task_id_key.get_secret_value().encode())
+                    print(await requeue(channel, redis, ids, arguments.id, settings.record_ttl_s))
+        finally:
+            await connection.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

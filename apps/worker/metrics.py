@@ -1,0 +1,13 @@
+"""The worker's Prometheus metrics, kept and served by its main process."""
+
+from prometheus_client import Counter, Histogram
+
+_SECONDS = (0.005, 0.025, 0.1, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 300, 1800, 7200)
+
+RESULTS = Counter("sluice_task_results", "Ends of a task's message by outcome", ["task", "outcome"])
+WAIT_SECONDS = Histogram(
+    "sluice_task_wait_seconds", "From the task's acceptance to its first start", ["task"], buckets=_SECONDS
+)
+RUN_SECONDS = Histogram(
+    "sluice_task_run_seconds", "From a start to its end, the storing of the result included", ["task"], buckets=_SECONDS
+)

@@ -1,0 +1,177 @@
+"""The dead-letter recorder: `python -m apps.worker.recorder`. No task stays STARTED for ever.
+
+    dead --> end(FAILURE, reason) --> dead.parked (confirmed) --> ack
+
+Each step waits for the one before, without limit and without blocking the connection's heartbeat; a crash in
+between repeats them, and `end` stores only once.
+"""
+
+import asyncio
+import json
+import logging
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import aiormq
+from aiormq.abc import DeliveredMessage
+from pamqp.commands import Basic
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from yarl import URL
+
+from apps import logs
+from apps.contract import states, topology
+from apps.contract.settings import RecorderSettings, load
+
+log = logging.getLogger(__name__)
+
+# One at a time would be enough for dead letters; a few overlap their two round trips.
+PREFETCH = 16
+RETRY_S = 0.5
+TOUCH_INTERVAL_S = 1.0
+
+
+class Recorder:
+    """Consumes `dead` until it is cancelled, over as many connections as that takes."""
+
+    def __init__(self, settings: RecorderSettings) -> None:
+        self.settings = settings
+        # No retries and short time-outs of redis-py's own: waiting is done here, where heartbeats go on.
+        self.redis = Redis.from_url(
+            settings.celery_result_backend.get_secret_value(),
+            socket_timeout=2,
+            socket_connect_timeout=2,
+            retry=Retry(NoBackoff(), 0),
+            decode_responses=True,
+        )
+        self._end = self.redis.register_script(states.END)
+
+    async def run(self) -> None:
+        """Serve one connection after the other."""
+        while True:
+            try:
+                await self._serve()
+            except (aiormq.exceptions.AMQPError, OSError, asyncio.TimeoutError) as exc:
+                log.warning("broker away", extra={"fields": {"error": repr(exc)}})
+            self._ready(False)
+            await asyncio.sleep(RETRY_S)
+
+    async def _serve(self) -> None:
+        url = URL(self.settings.celery_broker_url.get_secret_value())
+        connection = aiormq.Connection(url.update_query(heartbeat=self.settings.broker_heartbeat_s))
+        async with asyncio.timeout(10):
+            await connection.connect()
+        try:
+            channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+            ended = asyncio.Event()
+            channel.on_consumer_cancel_callbacks.add(lambda _: ended.set())
+            await channel.basic_qos(prefetch_count=PREFETCH)
+            await channel.basic_consume(topology.DEAD_QUEUE, self._on_message)
+            self._ready(True)
+            log.info("consuming", extra={"fields": {"queues": [topology.DEAD_QUEUE]}})
+            while not (ended.is_set() or channel.is_closed or connection.is_closed):
+                self._touch()
+                await asyncio.sleep(TOUCH_INTERVAL_S)
+        finally:
+            await connection.close(timeout=2)
+
+    async def _on_message(self, message: DeliveredMessage) -> None:
+        headers = message.header.properties.headers or {}
+        logs.task_id.set(_header(headers, "id"))
+        logs.request_id.set(_header(headers, "request_id"))
+        reason = death_reason(headers)
+        stored = await self._record(headers, reason)
+        # Another publish of the same id goes on, or the task had ended well: its record is not this message's.
+        if stored in {"stored", "FAILURE"}:
+            await self._park(message, reason)
+        await message.channel.basic_ack(message.delivery_tag or 0)
+        log.info("dead letter", extra={"fields": {"reason": reason, "stored": stored}})
+
+    async def _record(self, headers: dict[str, Any], reason: str) -> str:
+        """Store the FAILURE, and wait while Redis is away; answers as `end`, or the final state that stands."""
+        task_id = _header(headers, "id")
+        if task_id is None:  # nobody can ask for it: it is only parked
+            return "stored"
+        keys = [states.key(task_id), states.channel(task_id)]
+        meta = json.dumps(states.failure("DeadLetter", REASONS.get(reason, reason)))
+        arguments: list[str | float] = [str(_header(headers, "publish_id")), "FAILURE", meta, time.time(), self.settings.result_ttl_s]
+        while True:
+            try:
+                answer: str = await self._end(keys=keys, args=arguments)
+                if answer != "final":
+                    return answer
+                return str(await self.redis.hget(keys[0], "state"))
+            except (RedisError, OSError) as exc:
+                log.warning("Redis away", extra={"fields": {"error": repr(exc)}})
+                await asyncio.sleep(RETRY_S)
+
+    async def _park(self, message: DeliveredMessage, reason: str) -> None:
+        properties = message.header.properties
+        headers = {**(properties.headers or {}), "reason": reason}
+        await message.channel.basic_publish(
+            message.body,
+            exchange=topology.EXCHANGE,
+            routing_key=topology.PARKED_QUEUE,
+            mandatory=True,
+            properties=Basic.Properties(
+                headers=headers,
+                content_type=properties.content_type,
+                content_encoding=properties.content_encoding,
+                correlation_id=properties.correlation_id,
+                delivery_mode=2,
+            ),
+        )
+
+    def _touch(self) -> None:
+        if self.settings.liveness_file:
+            Path(self.settings.liveness_file).touch()
+
+    def _ready(self, ready: bool) -> None:
+        if not self.settings.readiness_file:
+            return
+        if ready:
+            Path(self.settings.readiness_file).touch()
+        else:
+            Path(self.settings.readiness_file).unlink(missing_ok=True)
+
+
+REASONS = {
+    "delivery_limit": f"its worker was lost each time it was tried ({topology.DELIVERY_LIMIT} deliveries at most)",
+    "expired": f"it waited in its queue for longer than {topology.MESSAGE_TTL_S} s",
+    "rejected": "the worker gave it up: a hard time limit, a retry that the broker refused, or no such task",
+    "maxlen": "its queue was full",
+}
+
+
+def death_reason(headers: dict[str, Any]) -> str:
+    """Why the broker dead-lettered a message: delivery_limit, expired, rejected or maxlen.
+
+    `x-death[0]` is the latest death on every version; `x-first-death-reason` says "expired" after any retry,
+    which waits in an expiring delay queue.
+    """
+    deaths = headers.get("x-death") or [{}]
+    return str(headers.get("x-last-death-reason") or deaths[0].get("reason") or "unknown")
+
+
+def _header(headers: dict[str, Any], name: str) -> str | None:
+    value = headers.get(name)
+    return value.decode() if isinstance(value, bytes) else value
+
+
+async def main() -> None:
+    settings = load(RecorderSettings)
+    logs.configure(settings.log_level)
+    recorder = asyncio.create_task(Recorder(settings).run())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, recorder.cancel)
+    await asyncio.wait([recorder])
+    if not recorder.cancelled():
+        recorder.result()  # let a defect be seen, and the process restarted
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
