@@ -93,8 +93,9 @@ class WorkerSettings(Settings):
     worker_max_memory_mib: Annotated[int, Field(ge=64)] = 512
     # how long a SIGTERM waits for running tasks before it hands them back; below the grace period
     soft_shutdown_s: Annotated[float, Field(ge=0)] = 100.0
-    # of a retry: 1 s, 2 s, 4 s ... with full jitter
+    # the n-th retry of a transient error waits anywhere from 0 to retry_backoff_s * 2**n seconds
     retry_max: Annotated[int, Field(ge=0)] = 5
+    retry_backoff_s: Annotated[int, Field(ge=1)] = 1
     retry_backoff_max_s: Annotated[int, Field(ge=1)] = 600
     # a dead network is found after two of them
     broker_heartbeat_s: Annotated[int, Field(ge=1)] = 10

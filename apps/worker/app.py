@@ -77,7 +77,7 @@ def _register(app: Celery, spec: TaskSpec, function: Function, settings: WorkerS
         soft_time_limit=spec.soft_limit_s,
         autoretry_for=spec.transient,
         max_retries=settings.retry_max,
-        retry_backoff=True,  # 1 s, 2 s, 4 s ...
+        retry_backoff=settings.retry_backoff_s,  # doubles with each retry
         retry_backoff_max=settings.retry_backoff_max_s,
         retry_jitter=True,  # anywhere from 0 to that, so that what failed together does not return together
     )
