@@ -9,6 +9,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from apps.contract.topology import MESSAGE_TTL_S
 
+SECRET_MIN_BYTES = 16  # a shorter one can be guessed
+SECRET_MAX_BYTES = 64  # blake2b takes no longer key
 # Passwords that ship with servers and examples; starting on one is starting without.
 _DEFAULT_PASSWORDS = frozenset({"guest", "rabbitmq", "redis", "password", "changeme", "admin"})
 
@@ -21,9 +23,8 @@ def _no_default_password(url: SecretStr) -> SecretStr:
 
 
 def _secret(value: SecretStr) -> SecretStr:
-    # blake2b takes keys of up to 64 bytes; below 16 one can be guessed
-    if not 16 <= len(value.get_secret_value().encode()) <= 64:
-        raise ValueError("it must have 16 to 64 bytes")
+    if not SECRET_MIN_BYTES <= len(value.get_secret_value().encode()) <= SECRET_MAX_BYTES:
+        raise ValueError(f"it must have {SECRET_MIN_BYTES} to {SECRET_MAX_BYTES} bytes")
     return value
 
 
@@ -34,7 +35,7 @@ Secret = Annotated[SecretStr, AfterValidator(_secret)]
 class Settings(BaseSettings):
     """What every process needs."""
 
-    model_config = SettingsConfigDict(frozen=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(frozen=True, hide_input_in_errors=True, extra="ignore")
 
     celery_broker_url: Url
     celery_result_backend: Url

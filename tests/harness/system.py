@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -57,7 +57,7 @@ class System:
         self._ends = ExitStack()
         self._count = 0
 
-    def __enter__(self) -> "System":
+    def __enter__(self) -> Self:
         self.define(**self.limits)
         return self
 
@@ -84,7 +84,6 @@ class System:
             "TASK_1_S": "0.2",
             "TASK_2_S": "0.1",
             "SOFT_SHUTDOWN_S": "5",
-            "REMAP_SIGTERM": "SIGQUIT",
             "BROKER_HEARTBEAT_S": "3",
             EFFECTS: str(self.effects_file),
             **extra,
@@ -105,7 +104,9 @@ class System:
         self, module: str = "tests.harness.worker", *, ready: bool = True, cwd: Path = ROOT, **extra: str
     ) -> Child:
         """Start a worker; wait until it consumes."""
-        child = self._with_files("worker", [sys.executable, "-m", "celery", "--quiet", "-A", module, "worker"], extra, cwd)
+        child = self._with_files(
+            "worker", [sys.executable, "-m", "celery", "--quiet", "-A", module, "worker"], extra, cwd
+        )
         if ready:
             self.wait_ready(child)
         return child

@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import httpx
 import pytest
@@ -14,7 +14,7 @@ UNKNOWN_ID = "01a2051b-73de-71e9-88bf-599005174f79-0123456789abcdef"
 
 
 @pytest.fixture(scope="module")
-def api(shared: System) -> Iterator[Api]:
+def api(shared: System) -> Api:
     return shared.api(BODY_MAX_BYTES="2048")
 
 

@@ -1,13 +1,11 @@
 """Workers that die, or are told to stop, in the middle of a task."""
 
 import signal
-from collections.abc import Iterator
 
 import psutil
 import pytest
 
-from local.child import Child
-from tests.harness.system import Api, System, until
+from tests.harness.system import System, until
 
 POOLS = pytest.mark.parametrize("pool", ["prefork", "threads"])
 

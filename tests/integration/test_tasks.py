@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -10,12 +9,11 @@ import pytest
 
 from apps.contract import states
 from local.servers import free_ports
-from tests.harness.servers import Servers
 from tests.harness.system import ROOT, Api, System, until
 
 
 @pytest.fixture(scope="module")
-def api(shared: System) -> Iterator[Api]:
+def api(shared: System) -> Api:
     api = shared.api()
     shared.worker()
     shared.recorder()
@@ -76,7 +74,7 @@ def test_every_line_about_a_task_has_both_ids(api: Api, shared: System) -> None:
     assert {(line["task_id"], line["request_id"]) for line in lines} == {(task_id, "mine-1")}
 
 
-def test_metrics_of_both_sides_count_a_task(servers: Servers, system: System) -> None:
+def test_metrics_of_both_sides_count_a_task(system: System) -> None:
     api = system.api()
     worker = system.worker(METRICS_PORT=str(_free_port()))
     api.ended(api.accepted("task_2"))

@@ -5,6 +5,7 @@ import signal
 import time
 
 import httpx
+import pytest
 
 from tests.harness.system import Api, System, until
 
@@ -48,10 +49,8 @@ def _connections(system: System) -> int:
 def test_client_that_leaves_gives_its_place_back(shared: System) -> None:
     api = shared.api()
     task_id = api.accepted("sleep", seconds=60)
-    try:
+    with pytest.raises(httpx.ReadTimeout):
         api.client.get(f"/tasks/{task_id}?wait=25", timeout=0.5)
-    except httpx.ReadTimeout:
-        pass
     until(lambda: api.metric("sluice_long_polls") == 0, 5)
 
 
