@@ -56,7 +56,7 @@ test-integration: install ## integration tests on real RabbitMQ and Redis proces
 
 test-brokers: install ## integration tests on RabbitMQ 3.10 or what the machine has, then on 4.3 or newer
 	@$(PYTEST) tests/integration
-	@SLUICE_TEST_RABBITMQ_ROOT="$$($(BIN)/python -m local.newer)" $(PYTEST) tests/integration
+	@root="$$($(BIN)/python -m local.newer)" && SLUICE_TEST_RABBITMQ_ROOT="$$root" $(PYTEST) tests/integration
 
 lint: install ## ruff and mypy
 	@$(BIN)/ruff check .

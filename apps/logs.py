@@ -33,6 +33,7 @@ def configure(level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.captureWarnings(capture=True)
     logging.getLogger("uvicorn.access").disabled = True  # the API logs its requests itself, with their ids
     for name in ("uvicorn", "uvicorn.error"):
         logger = logging.getLogger(name)

@@ -62,7 +62,7 @@ def recorder(folder: Folder, environment: Mapping[str, str]) -> Process:
 
 def worker(folder: Folder, environment: Mapping[str, str]) -> Process:
     """One Celery worker."""
-    command = [sys.executable, "-m", "celery", "-A", "apps.worker.app", "worker"]
+    command = [sys.executable, "-m", "celery", "--quiet", "-A", "apps.worker.app", "worker"]
     short = {
         "METRICS_PORT": str(free_ports(1)[0]),
         # A SIGTERM gives running tasks 3 s and hands them back: nobody wants Ctrl-C to take a task's length.

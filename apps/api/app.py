@@ -66,7 +66,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         task.cancel()
     await asyncio.gather(*running, return_exceptions=True)
     await records.close()
-    await waiter.close()
 
 
 class _on_sigterm:  # noqa: N801 - reads as a statement
@@ -119,6 +118,11 @@ class RequestLog:
 
         try:
             await self._app(scope, receive, send_with_id)
+        except Exception:
+            log.exception("unhandled")
+            if status:  # its answer has begun: all that is left is to break it off
+                raise
+            await errors.response(errors.defect())(scope, receive, send_with_id)
         finally:
             if scope["path"] not in {"/livez", "/readyz", "/metrics"}:  # probes would be most of the log
                 ms = round((time.perf_counter() - started_s) * 1000, 1)

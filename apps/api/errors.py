@@ -8,7 +8,6 @@ Problem
 `-- 503 results-unavailable
 """
 
-import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -19,8 +18,6 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from apps import logs
-
-log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 # A refused client comes back after it: long enough for a broker to restart its connection, short for a person.
@@ -90,6 +87,11 @@ def results_unavailable() -> Problem:
     return Problem(503, "results-unavailable", detail, headers=_retry_after())
 
 
+def defect() -> Problem:
+    """Not the client's fault."""
+    return Problem(500, "internal", "a defect of this service; its log has the request id")
+
+
 def _retry_after() -> dict[str, str]:
     return {"Retry-After": str(RETRY_AFTER_S)}
 
@@ -124,11 +126,6 @@ def install(app: FastAPI) -> None:
         first = exc.errors()[0]
         return response(malformed(f"{'.'.join(map(str, first['loc']))}: {first['msg']}"))
 
-    async def on_defect(_: Request, exc: Exception) -> JSONResponse:
-        log.error("unhandled", exc_info=exc)
-        return response(Problem(500, "internal", "a defect of this service; its log has the request id"))
-
     app.add_exception_handler(Problem, on_problem)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(RequestValidationError, on_parameter)
-    app.add_exception_handler(Exception, on_defect)

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import aiormq
-from aiormq.exceptions import AMQPError, DeliveryError, PublishError
+from aiormq.exceptions import DeliveryError, PublishError
 from pamqp.commands import Basic
-from yarl import URL
 
+from apps.broker import Lost, connection, losses
 from apps.contract import topology
 from apps.contract.message import CONTENT_TYPE, TaskMessage
 
@@ -50,7 +50,8 @@ class Publisher:
 
     def __init__(self, url: str, *, deadline_s: float, in_flight_max: int, heartbeat_s: int) -> None:
         self.in_flight = 0
-        self._url = URL(url).update_query(heartbeat=heartbeat_s)
+        self._url = url
+        self._heartbeat_s = heartbeat_s
         self._deadline_s = deadline_s
         self._in_flight_max = in_flight_max
         self._connection: aiormq.Connection | None = None
@@ -72,15 +73,17 @@ class Publisher:
 
     async def ping(self) -> bool:
         """Whether the broker answers, and has the exchange: one round trip."""
-        connection = self._connection
-        if connection is None or connection.is_closed:
+        if self._connection is None or self._connection.is_closed:
+            return False
+        if await self._blocked():  # it would not answer, and each unanswered ping would leave a channel behind
             return False
         try:
-            async with asyncio.timeout(PING_DEADLINE_S):
-                channel = await connection.channel(publisher_confirms=False)
-                await channel.exchange_declare(topology.EXCHANGE, passive=True)
-                await channel.close()
-        except (AMQPError, OSError, RuntimeError, TimeoutError):
+            with losses():
+                async with asyncio.timeout(PING_DEADLINE_S):
+                    channel = await self._connection.channel(publisher_confirms=False)
+                    await channel.exchange_declare(topology.EXCHANGE, passive=True)
+                    await channel.close()
+        except Lost:
             return False
         return True
 
@@ -90,11 +93,12 @@ class Publisher:
         try:
             while True:
                 try:
-                    await self._connect()
-                    backoff_s = BACKOFF_MIN_S
-                    await self._lost()
-                except (AMQPError, OSError, RuntimeError, TimeoutError) as exc:
-                    log.warning("broker away", extra={"fields": {"error": repr(exc)}})
+                    with losses():
+                        await self._connect()
+                        backoff_s = BACKOFF_MIN_S
+                        await self._lost()
+                except Lost as exc:
+                    log.warning("broker away", extra={"fields": {"error": str(exc)}})
                 await self._close()
                 await asyncio.sleep(backoff_s * random.uniform(0.5, 1))  # noqa: S311 - jitter, not a secret
                 backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
@@ -103,36 +107,32 @@ class Publisher:
 
     async def _send(self, channel: aiormq.abc.AbstractChannel, message: TaskMessage) -> Outcome:
         try:
-            async with asyncio.timeout(self._deadline_s):
-                await channel.basic_publish(
-                    message.body,
-                    exchange=topology.EXCHANGE,
-                    routing_key=message.routing_key,
-                    mandatory=True,
-                    properties=_properties(message),
-                )
+            with losses():
+                async with asyncio.timeout(self._deadline_s):
+                    await channel.basic_publish(
+                        message.body,
+                        exchange=topology.EXCHANGE,
+                        routing_key=message.routing_key,
+                        mandatory=True,
+                        properties=_properties(message),
+                    )
         except PublishError:  # returned: a kind of DeliveryError, so it comes first
             return Outcome("refused", "unroutable")
         except DeliveryError:  # nacked
             return Outcome("refused", "queue-full")
-        except TimeoutError:
-            return Outcome("unknown", "deadline")
-        except (AMQPError, OSError, RuntimeError) as exc:
-            log.warning("connection lost while publishing", extra={"fields": {"error": repr(exc)}})
-            return Outcome("unknown", "connection-lost")
-        except asyncio.CancelledError:
-            # aiormq cancels its waiters when a connection ends; only our own cancellation is the caller's
-            if (task := asyncio.current_task()) and task.cancelling():
-                raise
+        except Lost as exc:
+            if isinstance(exc.__cause__, TimeoutError):
+                return Outcome("unknown", "deadline")
+            log.warning("connection lost while publishing", extra={"fields": {"error": str(exc)}})
             return Outcome("unknown", "connection-lost")
         return CONFIRMED
 
     async def _connect(self) -> None:
-        self._connection = aiormq.Connection(self._url)
+        self._connection = connection(self._url, self._heartbeat_s)
         async with asyncio.timeout(CONNECT_DEADLINE_S):
             await self._connection.connect()
             self._channel = await self._connection.channel(publisher_confirms=True, on_return_raises=True)
-        log.info("broker connected", extra={"fields": {"broker": self._url.host}})
+        log.info("broker connected", extra={"fields": {"broker": self._connection.url.host}})
 
     async def _lost(self) -> None:
         parts = [part for part in (self._connection, self._channel) if part is not None]
@@ -142,7 +142,7 @@ class Publisher:
             closing.cancel()
 
     async def _closed(self, part: aiormq.abc.AbstractBase) -> None:
-        with suppress(AMQPError, OSError, RuntimeError, asyncio.CancelledError):
+        with suppress(Lost), losses():
             await asyncio.shield(part.closing)  # type: ignore[attr-defined]  # of both, not of their base
 
     async def _blocked(self) -> bool:
@@ -155,10 +155,10 @@ class Publisher:
         return False
 
     async def _close(self) -> None:
-        connection, self._connection, self._channel = self._connection, None, None
-        if connection is not None:
-            with suppress(AMQPError, OSError, RuntimeError, TimeoutError):
-                await asyncio.wait_for(connection.close(), PING_DEADLINE_S)
+        lost, self._connection, self._channel = self._connection, None, None
+        if lost is not None:
+            with suppress(Lost), losses():
+                await asyncio.wait_for(lost.close(), PING_DEADLINE_S)
 
 
 def _properties(message: TaskMessage) -> Basic.Properties:

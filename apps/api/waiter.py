@@ -9,11 +9,13 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from redis.asyncio import Redis
-from redis.asyncio.client import PubSub
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from apps.contract import states
@@ -36,7 +38,7 @@ class Records:
     """Reads records in batches over one connection: what is asked for during a round trip goes into the next."""
 
     def __init__(self, url: str) -> None:
-        self._redis = _client(url)
+        self._redis = Redis.from_url(url, **_OPTIONS)
         self._wanted: dict[str, asyncio.Future[dict[str, str]]] = {}
         self._reader: asyncio.Task[None] | None = None
 
@@ -101,11 +103,15 @@ class _Topic:
 
 
 class Waiter:
-    """Tells those who wait for a task that its record has changed."""
+    """Tells those who wait for a task that its record has changed.
+
+    One task reads the connection, and alone replaces it when it is lost; who comes or goes only writes to it.
+    """
 
     def __init__(self, url: str) -> None:
-        self._redis = _client(url)
-        self._pubsub: PubSub | None = None
+        # RESP2: there a subscriber's messages are plain answers, read one by one
+        self._pool = ConnectionPool.from_url(url, protocol=2, **_OPTIONS)
+        self._connection: AbstractConnection | None = None
         self._topics: dict[str, _Topic] = {}
         self.draining = False
 
@@ -140,38 +146,46 @@ class Waiter:
     async def run(self) -> None:
         """Listen until cancelled, over as many connections as that takes."""
         while True:
+            connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
             try:
-                async with self._redis.pubsub() as pubsub:
-                    await self._listen(pubsub)
+                await self._listen(connection)
             except (RedisError, OSError) as exc:
                 log.warning("Redis away", extra={"fields": {"error": repr(exc)}})
             finally:
-                self._pubsub = None
+                self._connection = None
+                await connection.disconnect(nowait=True)
             self._wake()
             await asyncio.sleep(RECONNECT_S)
 
-    async def close(self) -> None:
-        """Close the connection."""
-        await self._redis.aclose()
-
-    async def _listen(self, pubsub: PubSub) -> None:
+    async def _listen(self, connection: AbstractConnection) -> None:
+        await connection.connect()  # type: ignore[no-untyped-call]
+        # From here on newcomers subscribe for themselves; no await lies between that and the list of the others.
+        self._connection = connection
         for topic in self._topics.values():
             topic.unconfirmed = 0
             topic.subscribing()
-        await pubsub.subscribe(IDLE_CHANNEL, *self._topics)
-        self._pubsub = pubsub
-        self._wake()
-        asked = False
-        while True:
-            message = await pubsub.get_message(timeout=PING_INTERVAL_S)
-            if message is not None:
-                asked = False
-                self._on_message(message["type"], message["channel"])
-            elif asked:
-                raise TimeoutError("no answer to a ping")
-            else:
-                await pubsub.ping()
-                asked = True
+        channels = [IDLE_CHANNEL, *self._topics]
+        pinger = asyncio.create_task(self._ping())
+        try:
+            await self._send("SUBSCRIBE", *channels)
+            self._wake()
+            while True:
+                kind, channel, *_ = await connection.read_response(timeout=2 * PING_INTERVAL_S)
+                self._on_message(kind, channel)
+        finally:
+            pinger.cancel()
+
+    async def _ping(self) -> None:
+        with suppress(RedisError, OSError):  # whoever reads finds out
+            while True:
+                await asyncio.sleep(PING_INTERVAL_S)
+                await self._send("PING")
+
+    async def _send(self, *command: str) -> None:
+        connection = self._connection
+        if connection is None or not connection.is_connected:  # it would connect by itself, beside `run`
+            raise RedisConnectionError("not connected")
+        await connection.send_packed_command(connection.pack_command(*command), check_health=False)
 
     def _on_message(self, kind: str, channel: str) -> None:
         topic = self._topics.get(channel)
@@ -186,9 +200,9 @@ class Waiter:
     async def _subscribed(self, channel: str, topic: _Topic, *, first: bool) -> None:
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                if first and self._pubsub is not None:  # else the next connection subscribes to it
+                if first and self._connection is not None:  # else the next connection subscribes to it
                     topic.subscribing()
-                    await self._pubsub.subscribe(channel)
+                    await self._send("SUBSCRIBE", channel)
                 await topic.confirmed.wait()
         except (RedisError, OSError) as exc:
             raise Unavailable from exc
@@ -198,8 +212,7 @@ class Waiter:
             return
         self._forget(channel, topic)
         with suppress(RedisError, OSError):
-            if self._pubsub is not None:
-                await self._pubsub.unsubscribe(channel)
+            await self._send("UNSUBSCRIBE", channel)
 
     def _forget(self, channel: str, topic: _Topic) -> None:
         # kept while a SUBSCRIBE is under way, or its confirmation would be taken for that of a later one
@@ -211,14 +224,12 @@ class Waiter:
             topic.wake()
 
 
-def _client(url: str) -> Redis:
-    # One connection, no retries of redis-py's own: whoever waits decides how long.
-    return Redis.from_url(
-        url,
-        decode_responses=True,
-        max_connections=1,
-        socket_timeout=TIMEOUT_S,
-        socket_connect_timeout=TIMEOUT_S,
-        socket_keepalive=True,
-        retry=Retry(NoBackoff(), 0),
-    )
+# One connection, no retries of redis-py's own: whoever waits decides how long.
+_OPTIONS: dict[str, Any] = {
+    "decode_responses": True,
+    "max_connections": 1,
+    "socket_timeout": TIMEOUT_S,
+    "socket_connect_timeout": TIMEOUT_S,
+    "socket_keepalive": True,
+    "retry": Retry(NoBackoff(), 0),
+}

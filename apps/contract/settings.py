@@ -15,11 +15,28 @@ SECRET_MAX_BYTES = 64  # blake2b takes no longer key
 _DEFAULT_PASSWORDS = frozenset({"guest", "rabbitmq", "redis", "password", "changeme", "admin"})
 
 
-def _no_default_password(url: SecretStr) -> SecretStr:
-    password = unquote(urlsplit(url.get_secret_value()).password or "")
-    if password in _DEFAULT_PASSWORDS:
+def _checked(url: SecretStr, *schemes: str, needs_password: bool) -> SecretStr:
+    form = f"it must read {schemes[0]}://user:password@host:port/..., special characters in it percent-encoded"
+    try:
+        parts = urlsplit(url.get_secret_value())
+        complete = parts.scheme in schemes and parts.hostname and (parts.port or True)
+    except ValueError:
+        complete = False
+    if not complete:
+        raise ValueError(form)
+    if needs_password and not parts.password:
+        raise ValueError("it has no password: clients would take the one that everyone knows")
+    if unquote(parts.password or "") in _DEFAULT_PASSWORDS:
         raise ValueError("its password is one that everyone knows; use another")
     return url
+
+
+def _broker_url(url: SecretStr) -> SecretStr:
+    return _checked(url, "amqp", "amqps", needs_password=True)
+
+
+def _redis_url(url: SecretStr) -> SecretStr:
+    return _checked(url, "redis", "rediss", needs_password=False)
 
 
 def _secret(value: SecretStr) -> SecretStr:
@@ -28,7 +45,8 @@ def _secret(value: SecretStr) -> SecretStr:
     return value
 
 
-Url = Annotated[SecretStr, AfterValidator(_no_default_password)]
+BrokerUrl = Annotated[SecretStr, AfterValidator(_broker_url)]
+RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 Secret = Annotated[SecretStr, AfterValidator(_secret)]
 
 
@@ -37,8 +55,8 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, hide_input_in_errors=True, extra="ignore")
 
-    celery_broker_url: Url
-    celery_result_backend: Url
+    celery_broker_url: BrokerUrl
+    celery_result_backend: RedisUrl
     # Promise 2: a result can be read for at least 24 h; the extra hour is for clocks that differ.
     result_ttl_s: Annotated[int, Field(ge=60)] = 25 * 3600
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -98,7 +116,7 @@ class WorkerSettings(Settings):
     retry_max: Annotated[int, Field(ge=0)] = 5
     retry_backoff_s: Annotated[int, Field(ge=1)] = 1
     retry_backoff_max_s: Annotated[int, Field(ge=1)] = 600
-    # a dead network is found after two of them
+    # a dead network is found after two or three of them
     broker_heartbeat_s: Annotated[int, Field(ge=1)] = 10
     liveness_file: str | None = None
     readiness_file: str | None = None
@@ -112,6 +130,8 @@ class RecorderSettings(Settings):
     broker_heartbeat_s: Annotated[int, Field(ge=1)] = 10
     liveness_file: str | None = None
     readiness_file: str | None = None
+    metrics_port: int | None = None
+    metrics_host: str = "127.0.0.1"
 
 
 class RequeueSettings(Settings):

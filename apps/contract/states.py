@@ -79,7 +79,7 @@ class Record:
 def decode(raw: dict[str, str]) -> Record:
     """Read the fields of a record's hash; no fields mean PENDING.
 
-    Raises ValueError when they are not a record, with the fields in its message.
+    Raises ValueError when they are not a record, with the names of the fields in its message.
     """
     if not raw:
         return Record()
@@ -91,7 +91,7 @@ def decode(raw: dict[str, str]) -> Record:
             started_s=float(raw["started_s"]) if "started_s" in raw else None,
         )
     except (KeyError, ValueError) as exc:
-        raise ValueError(f"not a task record: {raw!r}") from exc
+        raise ValueError(f"not a task record: its fields are {sorted(raw)}") from exc
 
 
 def failure(type_: str, message: str) -> dict[str, str]:

@@ -9,6 +9,9 @@ from typing import Annotated, Any, Literal, Union
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+# After 30 minutes a RabbitMQ older than 4.3 takes a message for abandoned, and gives it to another worker.
+LIMIT_MAX_S = 1500
+
 
 class Input(BaseModel):
     """What every input has: the task's short name, which tells the inputs apart."""
@@ -50,7 +53,7 @@ class TaskSpec:
 
     `name` is `<queue>:<short name>`; the part before the colon is the queue it waits in. The hard limit ends
     the task's process (prefork only; threads cannot be ended) and its record becomes FAILURE; the soft one
-    raises `SoftTimeLimitExceeded` inside the task before that. Both include a wait for Redis at the end.
+    raises `SoftTimeLimitExceeded` inside the task before that.
     """
 
     name: str
@@ -83,6 +86,8 @@ def registry(*specs: TaskSpec) -> Registry:
     for spec in specs:
         if not spec.queue or not spec.short_name:
             raise ValueError(f"task name {spec.name!r} must be '<queue>:<short name>'")
+        if not (spec.soft_limit_s or 0) < spec.hard_limit_s <= LIMIT_MAX_S:
+            raise ValueError(f"{spec.name}: 0 < soft_limit_s < hard_limit_s <= {LIMIT_MAX_S} must hold")
         if spec.short_name in tasks:
             raise ValueError(f"two tasks are called {spec.short_name!r}")
         annotation: Any = spec.input.model_fields["task"].annotation
@@ -92,8 +97,8 @@ def registry(*specs: TaskSpec) -> Registry:
     return tasks
 
 
-# Limits: the examples sleep 15 s and 10 s. 90 s leaves a Redis outage of a minute between the work and its
-# result; the worker's termination grace period must exceed the longest of them.
+# Limits: the examples sleep 15 s and 10 s, so 90 s means that one hangs. The worker's termination grace period must
+# exceed the longest of them.
 TASKS = registry(
     TaskSpec(
         name="Test_Query:task_1",

@@ -22,10 +22,9 @@ QUEUES = (*WORK_QUEUES, DEAD_QUEUE, PARKED_QUEUE)
 QUEUE_ARGUMENTS = {"x-queue-type": "quorum"}
 
 MESSAGE_TTL_S = 24 * 3600
-# Tries of a task whose worker dies. RabbitMQ's own default since 4.0; enough for twenty evictions in a row.
+# Redeliveries of a task whose worker dies. RabbitMQ's own default since 4.0; enough for twenty evictions in a row.
 DELIVERY_LIMIT = 20
-# Twice the hour that 30 pods of the base need for 29,000 waiting tasks would be 60,000; 200,000 small messages
-# are 100 MB of log on disk, and a refusal is still a 503 that a client can retry.
+# What 30 workers of 12.5 s a task do in a day, which is as long as a message lives. More could only expire.
 MAX_LENGTH_MESSAGES = 200_000
 # Only a consumer that holds a message far longer than any hard time limit is taken for dead.
 CONSUMER_TIMEOUT_S = 3600

@@ -7,6 +7,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
+from billiard import util
 from celery import Celery, Task, signals
 from celery.exceptions import Ignore
 from kombu import Exchange, Queue
@@ -14,11 +15,12 @@ from prometheus_client import start_http_server
 from pydantic import BaseModel
 
 from apps import logs
-from apps.contract import topology
+from apps.contract import states, topology
 from apps.contract.settings import WorkerSettings, load
 from apps.contract.tasks import TASKS, Input, Registry, TaskSpec
 from apps.worker import tasks
 from apps.worker.consumer import lifecycle
+from apps.worker.limits import time_limits
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,7 @@ def create_app(settings: WorkerSettings, registry: Registry = TASKS, functions: 
 
     Raises SystemExit when a task has no function.
     """
+    logs.configure(settings.log_level)
     app = Celery("sluice", task_cls=ContractTask, set_as_current=False)
     # Not the setting `result_backend`: Celery lets CELERY_RESULT_BACKEND in the environment override it.
     app.backend_cls = "apps.worker.backend:Backend+" + settings.celery_result_backend.get_secret_value()
@@ -64,7 +67,13 @@ def create_app(settings: WorkerSettings, registry: Registry = TASKS, functions: 
 
 def _register(app: Celery, spec: TaskSpec, function: Function, settings: WorkerSettings) -> None:
     def run(self: Task, payload: dict[str, Any]) -> dict[str, Any]:
-        output = function(spec.input.model_validate(payload), settings)
+        try:
+            with time_limits(spec.soft_limit_s, spec.hard_limit_s):
+                output = function(spec.input.model_validate(payload), settings)
+        except Exception as exc:
+            # kept as it is: Celery replaces an exception that cannot be pickled by another one
+            self.request.failure = states.failure(type(exc).__name__, str(exc))
+            raise
         # through JSON: what Redis gets is then what any client can read (NaN becomes null)
         result: dict[str, Any] = json.loads(spec.output.model_validate(output).model_dump_json())
         return result
@@ -74,8 +83,6 @@ def _register(app: Celery, spec: TaskSpec, function: Function, settings: WorkerS
         name=spec.name,
         bind=True,
         shared=False,  # of this app alone
-        time_limit=spec.hard_limit_s,
-        soft_time_limit=spec.soft_limit_s,
         autoretry_for=spec.transient,
         max_retries=settings.retry_max,
         retry_backoff=settings.retry_backoff_s,  # doubles with each retry
@@ -117,10 +124,11 @@ def _configuration(settings: WorkerSettings) -> dict[str, Any]:
         "task_create_missing_queues": False,
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
-        # on a lost connection the broker gives the task to another worker: do not run it twice at once
+        # on a lost connection the broker gives the task to another worker: a process is ended, so that it does not run
+        # twice at once; a thread cannot be
         "worker_cancel_long_running_tasks_on_connection_loss": True,
         "worker_consumer": "apps.worker.consumer:Consumer",
-        "worker_pool": settings.worker_pool,
+        "worker_pool": {"threads": "apps.worker.threads:TaskPool"}.get(settings.worker_pool, settings.worker_pool),
         "worker_concurrency": settings.worker_concurrency,
         # one message a process: what is prefetched is charged by the delivery limit when its neighbour kills the worker
         "worker_prefetch_multiplier": 1,
@@ -134,10 +142,18 @@ def _configuration(settings: WorkerSettings) -> dict[str, Any]:
     }
 
 
+_QUIETER = {
+    "celery.worker.strategy": logging.WARNING,
+    "celery.app.trace": logging.WARNING,
+    "celery.worker.request": logging.CRITICAL,
+}
+
+
 def _on_worker_init(settings: WorkerSettings) -> None:
-    # its lines about a task lack the request id; `begin` and `ended` say the same with it
-    logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)
-    logging.getLogger("celery.app.trace").setLevel(logging.WARNING)
+    # their lines about a task lack the request id; ours say the same with it
+    for name, level in _QUIETER.items():
+        logging.getLogger(name).setLevel(level)
+    util.get_logger().propagate = True  # billiard's own, which else prints plain text
     if settings.metrics_port:
         start_http_server(settings.metrics_port, addr=settings.metrics_host)
 

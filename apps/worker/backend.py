@@ -64,7 +64,9 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
             log.warning("left to the recorder", extra={"fields": {"task_id": task_id, "state": state}})
             return result
         keys = [states.key(task_id), states.channel(task_id)]
-        arguments = [request.publish_id, state, json.dumps(result), time.time(), self.app.conf.sluice_result_ttl_s]
+        failed = getattr(request, "failure", None) if state == celery_states.FAILURE else None
+        meta = json.dumps(failed or result)
+        arguments = [request.publish_id, state, meta, time.time(), self.app.conf.sluice_result_ttl_s]
         answer = self._run(self._end_script, keys, arguments)
         log.info("ended", extra={"fields": {"state": state, "stored": answer}})
         return result

@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,8 @@ class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def _touch(self, path: str | None) -> None:
         if path:
-            Path(path).touch()
+            with suppress(OSError):  # a full disk is no lost broker; a probe will see the file grow old
+                Path(path).touch()
 
     def _unready(self) -> None:
         if self.settings.readiness_file:

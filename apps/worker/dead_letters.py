@@ -8,12 +8,15 @@ and `begin` runs it once.
 import argparse
 import asyncio
 import json
+import sys
 from typing import Any
 
 import aiormq
 from aiormq.abc import AbstractChannel, DeliveredMessage
+from aiormq.exceptions import AMQPError
 from pamqp.commands import Basic
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from apps.contract import states, topology
 from apps.contract.ids import TaskIds
@@ -27,7 +30,10 @@ DEADLINE_S = 30.0
 
 async def list_parked(channel: AbstractChannel) -> None:
     """Print one JSON line for each parked message, the oldest first; they stay parked."""
-    for message in await _parked(channel):
+    messages = await _parked(channel)
+    if not messages:
+        print("Nothing is parked.", file=sys.stderr)
+    for message in messages:
         headers = _headers(message)
         death = (headers.get("x-death") or [{}])[0]
         line = {name: headers.get(name) for name in ("id", "task", "reason", "owner")}
@@ -38,7 +44,7 @@ async def requeue(channel: AbstractChannel, redis: Redis, ids: TaskIds, task_id:
     """Send a parked task again; answers its new id. Raises SystemExit where none is parked under `task_id`."""
     found = [message for message in await _parked(channel) if _headers(message).get("id") == task_id]
     if not found:
-        raise SystemExit(f"no parked message has the id {task_id}: see `make dead-letters`")
+        raise SystemExit(f"no parked message (of the first {LIST_MAX}) has the id {task_id}: see `make dead-letters`")
     headers = _headers(found[0])
     key = states.requeued_key(task_id)
     await redis.hsetnx(key, "requeued_as", ids.new(str(headers.get("owner"))))
@@ -87,19 +93,26 @@ async def main() -> None:
     commands.add_parser("requeue", help="send one again").add_argument("id")
     arguments = parser.parse_args()
     settings = load(RequeueSettings)
-    async with asyncio.timeout(DEADLINE_S):
-        connection = await aiormq.connect(settings.celery_broker_url.get_secret_value())
-        try:
-            channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
-            if arguments.command == "list":
-                await list_parked(channel)
-            else:
-                url = settings.celery_result_backend.get_secret_value()
-                async with Redis.from_url(url, decode_responses=True) as redis:
-                    ids = TaskIds(settings.task_id_key.get_secret_value().encode())
-                    print(await requeue(channel, redis, ids, arguments.id, settings.record_ttl_s))
-        finally:
-            await connection.close()
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            await _run(settings, arguments.command, getattr(arguments, "id", ""))
+    except (AMQPError, RedisError, OSError) as exc:
+        raise SystemExit(f"the broker or Redis does not answer as it should ({exc!r}): is the system up?") from None
+
+
+async def _run(settings: RequeueSettings, command: str, task_id: str) -> None:
+    connection = await aiormq.connect(settings.celery_broker_url.get_secret_value())
+    try:
+        channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+        if command == "list":
+            await list_parked(channel)
+        else:
+            url = settings.celery_result_backend.get_secret_value()
+            async with Redis.from_url(url, decode_responses=True) as redis:
+                ids = TaskIds(settings.task_id_key.get_secret_value().encode())
+                print(await requeue(channel, redis, ids, task_id, settings.record_ttl_s))
+    finally:
+        await connection.close()
 
 
 if __name__ == "__main__":

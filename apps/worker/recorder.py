@@ -14,24 +14,28 @@ import time
 from pathlib import Path
 from typing import Any
 
-import aiormq
 from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
+from prometheus_client import Counter, start_http_server
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from yarl import URL
 
-from apps import logs
+from apps import broker, logs
+from apps.broker import Lost, losses
 from apps.contract import states, topology
 from apps.contract.settings import RecorderSettings, load
 
 log = logging.getLogger(__name__)
 
+DEAD_LETTERS = Counter("sluice_dead_letters", "Dead letters that were recorded, by reason", ["reason"])
+
 # One at a time would be enough for dead letters; a few overlap their two round trips.
 PREFETCH = 16
 RETRY_S = 0.5
+CONNECT_DEADLINE_S = 10.0
+PARK_DEADLINE_S = 10.0
 TOUCH_INTERVAL_S = 1.0
 
 
@@ -54,23 +58,33 @@ class Recorder:
         """Serve one connection after the other."""
         while True:
             try:
-                await self._serve()
-            except (TimeoutError, aiormq.exceptions.AMQPError, OSError) as exc:
-                log.warning("broker away", extra={"fields": {"error": repr(exc)}})
+                with losses():
+                    await self._serve()
+            except Lost as exc:
+                log.warning("broker away", extra={"fields": {"error": str(exc)}})
             self._unready()
             await asyncio.sleep(RETRY_S)
 
     async def _serve(self) -> None:
-        url = URL(self.settings.celery_broker_url.get_secret_value())
-        connection = aiormq.Connection(url.update_query(heartbeat=self.settings.broker_heartbeat_s))
-        async with asyncio.timeout(10):
-            await connection.connect()
+        settings = self.settings
+        connection = broker.connection(settings.celery_broker_url.get_secret_value(), settings.broker_heartbeat_s)
+        ended = asyncio.Event()
         try:
-            channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
-            ended = asyncio.Event()
+            async with asyncio.timeout(CONNECT_DEADLINE_S):
+                await connection.connect()
+                channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+
+            async def on_message(message: DeliveredMessage) -> None:
+                try:
+                    await self._on_message(message)
+                except Exception:  # the next connection is given the message again
+                    log.exception("dead letter not recorded")
+                    ended.set()
+
             channel.on_consumer_cancel_callbacks.add(lambda _: ended.set())
-            await channel.basic_qos(prefetch_count=PREFETCH)
-            await channel.basic_consume(topology.DEAD_QUEUE, self._on_message)
+            async with asyncio.timeout(CONNECT_DEADLINE_S):
+                await channel.basic_qos(prefetch_count=PREFETCH)
+                await channel.basic_consume(topology.DEAD_QUEUE, on_message)
             self._touch(self.settings.readiness_file)
             log.info("consuming", extra={"fields": {"queues": [topology.DEAD_QUEUE]}})
             while not (ended.is_set() or channel.is_closed or connection.is_closed):
@@ -89,6 +103,7 @@ class Recorder:
         if stored in {"stored", "FAILURE"}:
             await self._park(message, reason)
         await message.channel.basic_ack(message.delivery_tag or 0)
+        DEAD_LETTERS.labels(reason).inc()
         log.info("dead letter", extra={"fields": {"reason": reason, "stored": stored}})
 
     async def _record(self, headers: dict[str, Any], reason: str) -> str:
@@ -123,6 +138,7 @@ class Recorder:
             exchange=topology.EXCHANGE,
             routing_key=topology.PARKED_QUEUE,
             mandatory=True,
+            timeout=PARK_DEADLINE_S,
             properties=Basic.Properties(
                 headers=headers,
                 content_type=properties.content_type,
@@ -142,7 +158,7 @@ class Recorder:
 
 
 REASONS = {
-    "delivery_limit": f"its worker was lost each time it was tried ({topology.DELIVERY_LIMIT} deliveries at most)",
+    "delivery_limit": "its worker was lost each time it was tried, up to the delivery limit",
     "expired": f"it waited in its queue for longer than {topology.MESSAGE_TTL_S} s",
     "rejected": "the worker gave it up: a hard time limit, a retry that the broker refused, or no such task",
     "maxlen": "its queue was full",
@@ -161,13 +177,15 @@ def death_reason(headers: dict[str, Any]) -> str:
 
 def _header(headers: dict[str, Any], name: str) -> str | None:
     value = headers.get(name)
-    return value.decode() if isinstance(value, bytes) else value
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 async def main() -> None:
     """Run until SIGTERM or SIGINT."""
     settings = load(RecorderSettings)
     logs.configure(settings.log_level)
+    if settings.metrics_port:
+        start_http_server(settings.metrics_port, addr=settings.metrics_host)
     recorder = asyncio.create_task(Recorder(settings).run())
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, recorder.cancel)

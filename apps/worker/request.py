@@ -13,12 +13,13 @@ from contextlib import suppress
 from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback
-from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
+from billiard.exceptions import Terminated, WorkerLostError
 from celery.exceptions import Ignore, Reject, Retry
 from celery.worker import request, state
 
 from apps.contract import ids
 from apps.worker import metrics
+from apps.worker.limits import LIMIT_SIGNAL
 
 log = logging.getLogger(__name__)
 
@@ -35,24 +36,21 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
             with suppress(ValueError):  # an id that is not ours has no time in it
                 metrics.WAIT_SECONDS.labels(self.name).observe(max(0.0, self.time_start - ids.created_at_s(self.id)))
 
-    def on_timeout(self, soft: bool, timeout: float) -> None:
-        if soft or state.should_terminate:
-            super().on_timeout(soft, timeout)
-            return
-        self._log("hard time limit exceeded", limit_s=timeout)
-        state.task_ready(self)
-        self.reject(requeue=False)
-
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         exc = exc_info.exception
         if isinstance(exc, ExceptionWithTraceback):
             exc = exc.exc
         self._outcome = _OUTCOMES.get(type(exc), "failure")
         # `return_ok` says that the child went through its whole trace: its record is written.
-        if isinstance(exc, TimeLimitExceeded | Reject) or not (return_ok or isinstance(exc, _LOST)):
-            self._log("given up", reason=repr(exc))
+        timed_out = isinstance(exc, WorkerLostError) and LIMIT_SIGNAL in str(exc)
+        if timed_out or isinstance(exc, Reject) or not (return_ok or isinstance(exc, _LOST)):
+            self._log("hard time limit exceeded" if timed_out else "given up", reason=repr(exc))
             state.task_ready(self)
             self.reject(requeue=isinstance(exc, Reject) and exc.requeue)
+            return
+        if isinstance(exc, MemoryError):  # the task's own; Celery would end the whole worker for it
+            state.task_ready(self)
+            self.acknowledge()
             return
         if isinstance(exc, WorkerLostError):
             self._log("its process was lost", reason=str(exc))
@@ -90,5 +88,5 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
 
 
 # The child ended without an answer; Celery hands the task back, unless it ended it itself.
-_LOST = (WorkerLostError, Terminated, SystemExit, KeyboardInterrupt, MemoryError)
+_LOST = (WorkerLostError, Terminated, SystemExit, KeyboardInterrupt)
 _OUTCOMES = {Retry: "retry", Ignore: "skipped", WorkerLostError: "lost"}

@@ -1,11 +1,13 @@
 """RabbitMQ and Redis for one test process: own ports, own folder, ended with it."""
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from apps.contract import topology
 from local.programs import ensure
 from local.servers import RabbitMQ, Redis
 
@@ -16,6 +18,8 @@ class Servers:
 
     rabbitmq: RabbitMQ
     redis: Redis
+    passwords: dict[str, str]
+    """Of the broker's users, by name."""
 
     def restore(self) -> None:
         """Bring back what a test has stopped."""
@@ -33,6 +37,7 @@ def running(folder: Path) -> Iterator[Servers]:
     servers = Servers(
         RabbitMQ(folder / "rabbitmq", programs, root=Path(root) if root else None),
         Redis(folder / "redis", programs),
+        {user: secrets.token_urlsafe(24) for user in topology.USERS},
     )
     try:
         servers.rabbitmq.start()

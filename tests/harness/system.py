@@ -7,7 +7,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
@@ -17,6 +17,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from apps.contract import topology
 from local import definitions
 from local.child import Child
 from local.servers import free_ports
@@ -27,7 +28,6 @@ T = TypeVar("T")
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 60.0
-PASSWORDS = ("api", "worker", "keda")
 
 
 def until(read: Callable[[], T], deadline_s: float = DEADLINE_S, what: str = "a condition") -> T:
@@ -46,7 +46,8 @@ class System:
         self.servers = servers
         self.folder = folder
         self.vhost = f"test-{secrets.token_hex(4)}"
-        self.passwords = {user: secrets.token_urlsafe(24) for user in PASSWORDS}
+        # users are the broker's, not the virtual host's: every system of this run gives them the same passwords
+        self.passwords = servers.passwords
         self.limits = limits
         self.key = secrets.token_urlsafe(24)
         self.task_id_key = secrets.token_urlsafe(24)
@@ -66,13 +67,11 @@ class System:
         self.servers.restore()
         self.redis.close()
         # RabbitMQ 3.10 loses its dead-letter workers for good when a queue is deleted while it still elects its leader.
-        until(lambda: all(queue.get("state") == "running" for queue in self._management("queues")), what="leaders")
+        until(self._all_run, what="a leader for each queue")
         self._management("vhosts", "DELETE")
 
     def define(self, **limits: float) -> None:
         """Apply the broker's definitions to this system's virtual host."""
-        # users are the broker's, not the virtual host's: every system of this run gives them the same passwords
-        self.passwords = _passwords(self.servers)
         definitions.apply(self.servers.rabbitmq.management, vhost=self.vhost, passwords=self.passwords, **limits)
 
     def environment(self, user: str, **extra: str) -> dict[str, str]:
@@ -139,6 +138,10 @@ class System:
 
     def _management(self, kind: str, method: str = "GET") -> Any:
         return self.servers.rabbitmq.management(f"/api/{kind}/{quote(self.vhost, safe='')}", method)
+
+    def _all_run(self) -> bool:
+        ours = [queue for queue in self._management("queues") if queue["name"] in topology.QUEUES]
+        return all(queue.get("state") == "running" for queue in ours)
 
     def log_lines(self) -> Iterator[dict[str, Any]]:
         """Every JSON line that the system's processes logged."""
@@ -211,17 +214,3 @@ class Api:
         text = self.client.get("/metrics").text
         found = re.findall(rf"^{name}(?:{{[^}}]*}})? ([0-9.e+-]+)$", text, re.MULTILINE)
         return sum(map(float, found))
-
-
-_given: dict[int, dict[str, str]] = {}
-
-
-def _passwords(servers: Servers) -> dict[str, str]:
-    return _given.setdefault(id(servers), {user: secrets.token_urlsafe(24) for user in PASSWORDS})
-
-
-@contextmanager
-def system(servers: Servers, folder: Path, **limits: float) -> Iterator[System]:
-    """A system whose processes end with the block."""
-    with System(servers, folder, **limits) as started:
-        yield started

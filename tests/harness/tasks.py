@@ -46,6 +46,29 @@ class Grow(NamedInput):
     mib: int
 
 
+class Brief(NamedInput):
+    task: Literal["brief"]
+
+
+class Odd(NamedInput):
+    task: Literal["odd"]
+
+
+class Hungry(NamedInput):
+    task: Literal["hungry"]
+
+
+class Leave(NamedInput):
+    task: Literal["leave"]
+
+
+class OddError(Exception):
+    """Cannot be pickled: its arguments are not those of its constructor."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"{code}: {text}")
+
+
 class Elsewhere(NamedInput):
     task: Literal["elsewhere"]
 
@@ -62,6 +85,10 @@ TEST_TASKS = registry(
     _spec("Test_Query:flaky", Flaky),
     _spec("Test_Query:stuck", Stuck, hard_limit_s=3),
     _spec("Test_Query:grow", Grow),
+    _spec("Test_Query:brief", Brief, hard_limit_s=3),
+    _spec("Test_Query:odd", Odd),
+    _spec("Test_Query:hungry", Hungry),
+    _spec("Test_Query:leave", Leave),
     _spec("celery:elsewhere", Elsewhere),
 )
 
@@ -115,6 +142,24 @@ def stuck(task: Stuck, settings: WorkerSettings) -> Output:  # noqa: ARG001
 def grow(task: Grow, settings: WorkerSettings) -> Output:  # noqa: ARG001
     _leak.append(bytes(range(256)) * (task.mib * 4096))
     return Output(name_task=task.name, state="done")
+
+
+def brief(task: Brief, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    effect(task.name, "done")
+    return Output(name_task=task.name, state="done")
+
+
+def odd(task: Odd, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    raise OddError(404, "not there")
+
+
+def hungry(task: Hungry, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    raise MemoryError("no more")
+
+
+def leave(task: Leave, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    effect(task.name, "begun")
+    sys.exit(3)
 
 
 def elsewhere(task: Elsewhere, settings: WorkerSettings) -> Output:  # noqa: ARG001

@@ -53,6 +53,21 @@ def test_worker_finds_the_restarted_broker_again(system: System) -> None:
     assert worker.alive
 
 
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_broker_restarts_in_the_middle_of_a_task(system: System, pool: str) -> None:
+    api = system.api()
+    worker = system.worker(WORKER_POOL=pool)
+    task_id = api.accepted("sleep", "middle", seconds=4)
+    until(lambda: system.effects("middle", "begun") == 1)
+    system.servers.rabbitmq.kill()
+    system.servers.rabbitmq.start()
+    assert api.ended(task_id)["task_status"] == "SUCCESS"
+    until(lambda: api.get("/readyz") == 200)
+    assert api.ended(api.accepted("sleep", "next"))["task_status"] == "SUCCESS"
+    assert worker.alive
+    until(lambda: system.depth_messages("Test_Query") == 0)
+
+
 def test_liveness_file_is_touched_only_while_the_worker_consumes(system: System) -> None:
     worker = system.worker()
     live = Path(worker.env["LIVENESS_FILE"])
@@ -75,6 +90,7 @@ def test_full_queue_is_refused_and_nothing_accepted_is_missing(system: System) -
     assert {response.json()["reason"] for response in refused} == {"queue-full"}
     assert all(int(response.headers["Retry-After"]) > 0 for response in refused)
     until(lambda: system.depth_messages("Test_Query") == accepted)
+    assert api.metric("sluice_refused_total") == len(refused)
 
 
 def test_unroutable_is_refused(system: System) -> None:
@@ -103,6 +119,17 @@ def test_delayed_retry_that_meets_a_full_queue_is_kept(system: System) -> None:
     for task_id in (*fill, *retried):
         assert api.ended(task_id)["task_status"] == "SUCCESS"
     until(lambda: _delayed(system) == 0)
+
+
+def test_retry_that_the_broker_refuses_is_a_failure(system: System) -> None:
+    """A retry is a publish: without its confirm, the task would stay STARTED for ever."""
+    api = system.api()
+    system.recorder()
+    system.worker(RETRY_BACKOFF_S="300")
+    full = {"pattern": "^celery_delayed_", "apply-to": "queues", "definition": {"max-length": 0}, "priority": 9}
+    system.servers.rabbitmq.management(f"/api/policies/{system.vhost}/full", "PUT", full)
+    ids = [api.accepted("flaky", f"refused-{number}", failures=1) for number in range(4)]
+    until(lambda: any(api.status(task_id)["task_status"] == "FAILURE" for task_id in ids))
 
 
 def _fill(api: Api) -> list[str]:

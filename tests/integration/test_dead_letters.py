@@ -69,6 +69,21 @@ def _look(system: System) -> None:
     until(lambda: system.servers.rabbitmq.management(place, "POST", got))
 
 
+def test_dead_letter_that_cannot_be_parked_yet_is_parked_later(system: System) -> None:
+    place = f"/api/bindings/{system.vhost}/e/sluice/q/dead.parked"
+    system.define(message_ttl_s=1)
+    system.servers.rabbitmq.management(f"{place}/dead.parked", "DELETE")
+    api = system.api()
+    recorder = system.recorder()
+    ids = [api.accepted("sleep") for _ in range(20)]  # more than it takes at once
+    until(lambda: "dead letter not recorded" in system.logs())
+    system.define()
+    assert {api.ended(task_id)["task_status"] for task_id in ids} == {"FAILURE"}
+    until(lambda: system.depth_messages("dead.parked") >= len(ids))
+    until(lambda: system.depth_messages("dead") == 0)
+    assert recorder.alive
+
+
 def test_task_that_waits_too_long_is_a_failure_that_says_so(system: System) -> None:
     system.define(message_ttl_s=1)
     api = system.api()

@@ -57,6 +57,18 @@ def test_the_default_delivery_limit_ends_a_poison_task(system: System) -> None:
 
 
 @POOLS
+def test_task_that_exits_ends_in_the_dead_letters(system: System, pool: str) -> None:
+    system.define(delivery_limit=2)
+    api = system.api()
+    system.recorder()
+    system.worker(WORKER_POOL=pool)
+    leaves, next_ = api.accepted("leave", "leaves"), api.accepted("sleep", "next")
+    assert api.ended(leaves)["task_status"] == "FAILURE"
+    assert system.effects("leaves", "begun") == 3
+    assert api.ended(next_)["task_status"] == "SUCCESS"
+
+
+@POOLS
 def test_sigterm_lets_a_running_task_finish(system: System, pool: str) -> None:
     """Defect 6: the original's shell swallowed the signal."""
     api = system.api()
@@ -68,6 +80,7 @@ def test_sigterm_lets_a_running_task_finish(system: System, pool: str) -> None:
     until(lambda: not worker.alive, 25)
     assert api.status(task_id)["task_status"] == "SUCCESS"
     assert api.status(waits)["task_status"] == "PENDING"
+    until(lambda: system.depth_messages("Test_Query") == 1)  # only what waits: the other was acked
     system.worker()
     assert api.ended(waits)["task_status"] == "SUCCESS"
     assert system.effects("finishes", "begun") == 1

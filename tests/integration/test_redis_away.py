@@ -76,15 +76,44 @@ def test_event_loop_is_not_stopped_by_a_silent_redis_and_broker(system: System) 
     assert worst_s < 1, "the calls above take 2 s each: /livez waited for one"
 
 
-def test_long_poll_outlives_a_restart_of_redis(system: System) -> None:
+def test_tasks_that_begin_in_an_outage_longer_than_their_limit_are_run(system: System) -> None:
+    """The limit is the task's own: a wait for Redis does not count."""
+    api = system.api()
+    system.worker(WORKER_CONCURRENCY="2")
+    system.recorder()
+    system.servers.redis.stop()
+    ids = [api.accepted("brief", "brief") for _ in range(3)]
+    _pass(8)
+    system.servers.redis.start()
+    until(lambda: api.get("/readyz") == 200)
+    assert [api.ended(task_id)["task_status"] for task_id in ids] == ["SUCCESS"] * 3
+    assert system.effects("brief", "done") == 3
+
+
+def test_long_poll_is_told_when_redis_goes_and_works_again_after(system: System) -> None:
     api = system.api()
     task_id = api.accepted("sleep", seconds=0)
-    until(lambda: api.get("/readyz") == 200)
-    system.servers.redis.stop()
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(api.client.get, f"/tasks/{task_id}?wait=25")
+        until(lambda: api.metric("sluice_long_polls") == 1)
+        system.servers.redis.stop()
+        assert waiting.result(10).status_code == 503
     system.servers.redis.start()
     until(lambda: api.get("/readyz") == 200)
     system.worker()
     assert api.ended(task_id)["task_status"] == "SUCCESS"
+
+
+def test_long_polls_survive_their_connection_being_cut_again_and_again(system: System) -> None:
+    api = system.api()
+    ids = [api.accepted("sleep", seconds=0) for _ in range(20)]
+    with ThreadPoolExecutor(len(ids)) as threads:
+        waiting = [threads.submit(api.status, task_id, 25) for task_id in ids]
+        for _ in range(20):
+            until(lambda: system.redis.client_kill_filter(_type="pubsub"), 10)
+        system.worker()
+        assert [call.result()["task_status"] for call in waiting] == ["SUCCESS"] * len(ids)
+    assert "unhandled" not in system.logs()
 
 
 def _pass(seconds: float) -> None:

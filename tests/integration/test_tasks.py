@@ -64,6 +64,26 @@ def test_transient_errors_are_retried_and_others_are_not(api: Api, shared: Syste
     assert set(retries) == {0}
 
 
+@pytest.mark.parametrize(
+    ("task", "result"),
+    [
+        ("odd", {"type": "OddError", "message": "404: not there"}),
+        ("hungry", {"type": "MemoryError", "message": "no more"}),
+    ],
+)
+def test_unusual_errors_are_readable_and_hurt_nobody(api: Api, task: str, result: dict[str, str]) -> None:
+    assert api.ended(api.accepted(task))["task_result"] == result
+    assert api.ended(api.accepted("task_2"))["task_status"] == "SUCCESS"
+
+
+def test_retries_come_to_an_end(system: System) -> None:
+    api = system.api()
+    system.worker(RETRY_MAX="2")
+    ended = api.ended(api.accepted("flaky", "ends", failures=9))
+    assert (ended["task_status"], ended["task_result"]["type"]) == ("FAILURE", "ConnectionError")
+    assert system.effects("ends", "begun") == 3
+
+
 def test_every_line_about_a_task_has_both_ids(api: Api, shared: System) -> None:
     response = api.client.post("/tasks", json={"task": "task_2", "name": "a"}, headers={"X-Request-ID": "mine-1"})
     task_id = response.json()["task_id"]
@@ -74,13 +94,19 @@ def test_every_line_about_a_task_has_both_ids(api: Api, shared: System) -> None:
     assert {(line["task_id"], line["request_id"]) for line in lines} == {(task_id, "mine-1")}
 
 
+def test_every_line_is_json(api: Api, shared: System) -> None:
+    api.ended(api.accepted("fail"))
+    assert [line for line in shared.logs().splitlines() if line and not line.startswith("{")] == []
+
+
 def test_metrics_of_both_sides_count_a_task(system: System) -> None:
     api = system.api()
     worker = system.worker(METRICS_PORT=str(_free_port()))
     api.ended(api.accepted("task_2"))
-    assert api.metric("sluice_accepted_total") == 1
-    assert api.metric("sluice_publish_seconds_count") == 1
-    text = until(lambda: _scrape(worker.env["METRICS_PORT"], 'sluice_task_results_total{outcome="success"'))
+    api.ended(api.accepted("fail"))
+    text = until(lambda: _scrape(worker.env["METRICS_PORT"], 'outcome="failure"'))
+    assert 'sluice_task_results_total{outcome="success",task="Test_Query:task_2"} 1.0' in text
+    assert api.metric("sluice_accepted_total") == api.metric("sluice_publish_seconds_count") == 2
     assert re.search(r'sluice_task_wait_seconds_count{task="Test_Query:task_2"} 1.0', text)
     assert re.search(r'sluice_task_run_seconds_count{task="Test_Query:task_2"} 1.0', text)
 

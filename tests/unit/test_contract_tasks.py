@@ -14,8 +14,8 @@ class Other(NamedInput):
     task: Literal["other"]
 
 
-def spec(name: str) -> TaskSpec:
-    return TaskSpec(name=name, input=Other, output=Output, hard_limit_s=1)
+def spec(name: str, hard_limit_s: int = 1, soft_limit_s: int | None = None) -> TaskSpec:
+    return TaskSpec(name=name, input=Other, output=Output, hard_limit_s=hard_limit_s, soft_limit_s=soft_limit_s)
 
 
 def test_original_tasks_are_there() -> None:
@@ -38,6 +38,9 @@ def test_limits_leave_time_for_the_default_durations() -> None:
         ([spec("other")], "must be '<queue>:<short name>'"),
         ([spec(":other")], "must be '<queue>:<short name>'"),
         ([spec("a:other"), spec("b:other")], "two tasks are called 'other'"),
+        ([spec("a:other", 0)], "must hold"),
+        ([spec("a:other", 1501)], "must hold"),
+        ([spec("a:other", 5, 5)], "must hold"),
         ([spec("a:another")], "Other.task must be Literal\\['another'\\]"),
     ],
 )

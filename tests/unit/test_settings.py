@@ -17,6 +17,12 @@ GOOD = {
     [
         ({"CELERY_BROKER_URL": "amqp://guest:guest@broker/"}, "CELERY_BROKER_URL: its password is one"),
         ({"CELERY_BROKER_URL": "amqp://rabbitmq:rabbitmq@broker/"}, "CELERY_BROKER_URL: its password is one"),
+        ({"CELERY_BROKER_URL": "amqp://broker/"}, "CELERY_BROKER_URL: it has no password"),
+        ({"CELERY_BROKER_URL": "amqp://guest@broker/"}, "CELERY_BROKER_URL: it has no password"),
+        ({"CELERY_BROKER_URL": "broker:5672"}, "CELERY_BROKER_URL: it must read amqp://"),
+        ({"CELERY_BROKER_URL": "http://u:a-password@broker/"}, "CELERY_BROKER_URL: it must read amqp://"),
+        ({"CELERY_BROKER_URL": "amqp://u:a/password@broker/"}, "CELERY_BROKER_URL: it must read amqp://"),
+        ({"CELERY_RESULT_BACKEND": "cache:6379/0"}, "CELERY_RESULT_BACKEND: it must read redis://"),
         ({"TASK_ID_KEY": "short"}, "TASK_ID_KEY: it must have 16 to 64 bytes"),
         ({"TASK_ID_KEY": "x" * 65}, "TASK_ID_KEY: it must have 16 to 64 bytes"),
         ({"API_KEYS": "no-name-and-only-a-key"}, "API_KEYS: it must read name:key"),

@@ -40,10 +40,10 @@ def test_setting_that_does_not_exist_would_be_noticed(settings: WorkerSettings) 
     assert "worker_heartbeat" not in {name for name, _ in defaults.flatten(defaults.NAMESPACES)}
 
 
-def test_limits_of_the_registry_are_the_tasks(settings: WorkerSettings) -> None:
+def test_retries_are_for_the_declared_errors_five_times(settings: WorkerSettings) -> None:
     app = create_app(settings)
     for spec in TASKS.values():
-        assert app.tasks[spec.name].time_limit == spec.hard_limit_s
+        assert app.tasks[spec.name].max_retries == 5
         assert app.tasks[spec.name].autoretry_for == spec.transient
 
 

@@ -1,0 +1,34 @@
+"""Celery's pool of threads, with a way out for a task that ends in no ordinary way."""
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from billiard.einfo import ExceptionInfo
+from celery.concurrency import thread
+
+
+class TaskPool(thread.TaskPool):  # type: ignore[misc]  # celery ships no types
+    """Tells the request of every end; Celery's would keep an exception of the trace, or a SystemExit, to itself."""
+
+    def on_apply(  # noqa: PLR0913, PLR0917 - Celery's signature
+        self,
+        target: Callable[..., Any],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        callback: Callable[..., None] = lambda *_: None,
+        accept_callback: Callable[[int, float], None] = lambda *_: None,
+        error_callback: Callable[..., None] = lambda *_: None,
+        **_: Any,
+    ) -> thread.ApplyResult:
+        def run() -> None:
+            accept_callback(os.getpid(), time.monotonic())
+            try:
+                answer = target(*args, **kwargs or {})
+            except BaseException:  # noqa: BLE001 - whatever it is, the message must be answered
+                error_callback(ExceptionInfo())
+            else:
+                callback(answer)
+
+        return thread.ApplyResult(self.executor.submit(run))
