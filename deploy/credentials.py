@@ -54,8 +54,8 @@ class Credentials:
 
 
 def _data(secret: dict[str, Any]) -> dict[str, str]:
-    encoded = {key: base64.b64decode(value).decode() for key, value in secret.get("data", {}).items()}
-    return encoded | secret.get("stringData", {})
+    encoded: dict[str, str] = {key: base64.b64decode(value).decode() for key, value in secret.get("data", {}).items()}
+    return {**encoded, **secret.get("stringData", {})}
 
 
 def _password(value: str) -> str:

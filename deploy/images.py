@@ -53,8 +53,10 @@ def deployed_version(root: Path = ROOT) -> str:
     """The tag in the overlays. Unusable if they do not agree."""
     tags = {tag for path in root.glob(OVERLAYS) for tag in re.findall(r"newTag: (\S+)", path.read_text())}
     if len(tags) != 1:
-        raise Unusable(f"The overlays deploy several versions ({', '.join(sorted(tags))}): run `make release VERSION=...`.")
-    return tags.pop()
+        raise Unusable(
+            f"The overlays deploy several versions ({', '.join(sorted(tags))}): run `make release VERSION=...`."
+        )
+    return str(tags.pop())
 
 
 def main() -> None:

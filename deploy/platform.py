@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml
 
+from deploy.credentials import Credentials
 from deploy.run import ROOT, Unusable, answers, command_line, output, show
-from deploy.secrets import contents, Credentials
+from deploy.secrets import contents
 from deploy.tools import built, kubectl
 
 FOLDER = "clusters/local/infrastructure"
@@ -33,7 +34,7 @@ class Release:
     timeout_s: int
 
     def helm(self) -> tuple[str, ...]:
-        """helm's arguments; the values come by standard input."""
+        """Helm's arguments; the values come by standard input."""
         where = ("upgrade", "--install", self.name, *self.chart, f"--namespace={self.namespace}", "--values=-")
         return *where, *self.options, *(() if self.patches else ("--wait", f"--timeout={self.timeout_s}s"))
 
@@ -54,16 +55,22 @@ def _release(body: dict[str, Any], sources: dict[tuple[str, str, str], dict[str,
         chart=_chart(spec, metadata["namespace"], sources),
         values=spec["values"],
         options=_options(spec["install"]),
-        patches=tuple((f"{each['target']['kind']}/{each['target']['name']}".lower(), each["patch"]) for each in patches),
+        patches=tuple(
+            (f"{each['target']['kind']}/{each['target']['name']}".lower(), each["patch"]) for each in patches
+        ),
         timeout_s=int(spec["timeout"][:-1]) * UNITS_S[spec["timeout"][-1]],
     )
 
 
-def _chart(spec: dict[str, Any], namespace: str, sources: dict[tuple[str, str, str], dict[str, Any]]) -> tuple[str, ...]:
+def _chart(
+    spec: dict[str, Any], namespace: str, sources: dict[tuple[str, str, str], dict[str, Any]]
+) -> tuple[str, ...]:
     reference = spec["chartRef"] if "chartRef" in spec else spec["chart"]["spec"]["sourceRef"]
     source = sources.get((reference["kind"], namespace, reference["name"]))
     if source is None:
-        raise Unusable(f"There is no {reference['kind']} {namespace}/{reference['name']} for the chart of a HelmRelease.")
+        raise Unusable(
+            f"There is no {reference['kind']} {namespace}/{reference['name']} for the chart of a HelmRelease."
+        )
     if "chartRef" in spec:
         return source["url"], f"--version={source['ref']['tag']}"
     chart = spec["chart"]["spec"]
@@ -96,7 +103,9 @@ def _secrets_exist() -> None:
     for namespace, name in contents(Credentials()):
         get = ("get", "secret", name, f"--namespace={namespace}")
         if namespace == "data" and not answers(kubectl(), *get, timeout_s=TIMEOUT_S):
-            raise Unusable(f"The cluster has no Secret {namespace}/{name}, or cannot be asked: run `make secrets` first.")
+            raise Unusable(
+                f"The cluster has no Secret {namespace}/{name}, or cannot be asked: run `make secrets` first."
+            )
 
 
 def _apply(objects: list[dict[str, Any]]) -> None:

@@ -16,7 +16,9 @@ FORWARD_TIMEOUT_S = 8 * 3600
 def main() -> None:
     """Say the credentials, and forward until Ctrl-C."""
     try:
-        text = output(kubectl(), "get", "secret", "rabbitmq-auth", "--namespace=data", "--output=json", timeout_s=TIMEOUT_S)
+        text = output(
+            kubectl(), "get", "secret", "rabbitmq-auth", "--namespace=data", "--output=json", timeout_s=TIMEOUT_S
+        )
     except Unusable as exc:
         raise Unusable(f"{exc} `make secrets platform` makes it.") from exc
     password = base64.b64decode(json.loads(text)["data"]["password"]).decode()

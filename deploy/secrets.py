@@ -90,7 +90,9 @@ def into_cluster() -> None:
 def namespaces() -> list[dict[str, Any]]:
     """The namespaces that the Secrets live in, as the manifests have them."""
     wanted = {namespace for namespace, _ in contents(Credentials())}
-    texts = [output(kubectl(), "kustomize", ROOT / path, timeout_s=TIMEOUT_S) for path in ("kustomize/base", "helm-releases")]
+    texts = [
+        output(kubectl(), "kustomize", ROOT / path, timeout_s=TIMEOUT_S) for path in ("kustomize/base", "helm-releases")
+    ]
     objects = [each for text in texts for each in yaml.safe_load_all(text)]
     return [each for each in objects if each["kind"] == "Namespace" and each["metadata"]["name"] in wanted]
 

@@ -16,9 +16,10 @@ def findings(root: Path, targets: Collection[str] = ()) -> list[Finding]:
     rendered = tree.render(root, targets)
     made = {key: set(values) for key, values in contents(Credentials()).items()}
     made["flux-system", "sops-age"] = {"age.agekey"}  # by `make flux`
+    invalid = {*rendered.findings, *schemas.check(rendered.objects())}
+    if invalid:  # the other rules read fields that a valid object has
+        return sorted(invalid)
     found = {
-        *rendered.findings,
-        *schemas.check(rendered.objects()),
         *policy.check(rendered),
         *references.check(rendered, made),
         *charts.check(rendered),

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -91,7 +92,9 @@ def _api(tree: Tree, each: Object) -> Iterator[Finding]:
         entries = release.spec.get("values", {}).get("controller", {}).get("config", {}).get("entries", {})
         if "keepalive-timeout" in entries and seconds(entries["keepalive-timeout"]) >= keep_alive_s:
             field = "spec.values.controller.config.entries.keepalive-timeout"
-            yield release.finding(field, f"must be below the {keep_alive_s} s of --timeout-keep-alive in {API_DOCKERFILE}")
+            yield release.finding(
+                field, f"must be below the {keep_alive_s} s of --timeout-keep-alive in {API_DOCKERFILE}"
+            )
 
 
 def _worker(each: Object) -> Iterator[Finding]:
@@ -113,7 +116,9 @@ def _worker(each: Object) -> Iterator[Finding]:
             yield each.finding(f"containers[worker].{probe}", f"does not look at {file}, {environment.get(file)}")
     memory = quantity(container["resources"]["limits"]["memory"])
     if WorkerSettings.model_fields["worker_max_memory_mib"].default * 2**20 >= memory:
-        yield each.finding("resources.limits.memory", "is not above WORKER_MAX_MEMORY_MIB, at which a child is replaced")
+        yield each.finding(
+            "resources.limits.memory", "is not above WORKER_MAX_MEMORY_MIB, at which a child is replaced"
+        )
 
 
 def _pre_stop_s(container: dict[str, Any]) -> int:
@@ -168,13 +173,15 @@ def _serves(path: dict[str, Any], route: str) -> bool:
     return exact or (path["pathType"] == "Prefix" and route.startswith(f"{prefix}/"))
 
 
+@cache
 def api_routes() -> set[str]:
-    """The paths of the API."""
+    """The paths of the API, its documentation's too."""
     from apps.api.app import create_app  # noqa: PLC0415 - only here is the API's framework needed
 
     nothing = {"celery_broker_url": "amqp://localhost", "celery_result_backend": "redis://localhost"}
     settings = ApiSettings(**nothing, task_id_key="0" * 16, auth_disabled=True)  # type: ignore[arg-type]
-    return {str(path) for route in create_app(settings).routes if (path := getattr(route, "path", None))}
+    app = create_app(settings)
+    return set(app.openapi()["paths"]) | {str(path) for route in app.routes if (path := getattr(route, "path", None))}
 
 
 def _flux_path(tree: Tree, each: Object) -> Iterator[Finding]:

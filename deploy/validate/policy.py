@@ -12,9 +12,7 @@ CREDENTIAL_IN_URL = re.compile(r"://[^/\s:@]*:[^@\s/]+@")
 CREDENTIAL_NAME = re.compile(r"password|passwd|secret|token|api_?keys?|_key$|cookie", re.IGNORECASE)
 # values that name a Secret or a key in it
 REFERENCE_NAME = re.compile(r"existing|secretname|secretref|secretkeyref|provider", re.IGNORECASE)
-UNITS = {
-    "": 1, "m": Decimal("0.001"), "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30,
-}  # fmt: skip
+UNITS = {unit: Decimal(1024) ** power for power, unit in enumerate(("", "Ki", "Mi", "Gi"))} | {"m": Decimal("0.001")}
 
 
 def check(tree: Tree) -> Iterator[Finding]:
@@ -37,7 +35,7 @@ def pod_spec(each: Object) -> dict[str, Any]:
     return dict(each.spec["template"]["spec"])
 
 
-def quantity(text: str | int | float) -> Decimal:
+def quantity(text: str | float) -> Decimal:
     """A Kubernetes quantity as a number."""
     match = re.fullmatch(r"([0-9.]+)([A-Za-z]*)", str(text))
     if match is None or match[2] not in UNITS:
@@ -45,7 +43,7 @@ def quantity(text: str | int | float) -> Decimal:
     return Decimal(match[1]) * UNITS[match[2]]
 
 
-def _credentials(each: Object, value: Any, field: str) -> Iterator[Finding]:
+def _credentials(each: Object, value: object, field: str) -> Iterator[Finding]:
     if isinstance(value, dict):
         name = str(value.get("name", ""))
         if CREDENTIAL_NAME.search(name) and isinstance(value.get("value"), str):
@@ -59,7 +57,7 @@ def _credentials(each: Object, value: Any, field: str) -> Iterator[Finding]:
         yield each.finding(field, "a URL must not carry a password")
 
 
-def _credential(each: Object, key: str, value: Any, field: str) -> Iterator[Finding]:
+def _credential(each: Object, key: str, value: object, field: str) -> Iterator[Finding]:
     literal = isinstance(value, str) and value and ".values." in f".{field}"
     if literal and CREDENTIAL_NAME.search(key) and not REFERENCE_NAME.search(key):
         yield each.finding(field, "a credential must not be in values; name a Secret")

@@ -60,9 +60,9 @@ def _selectors(each: Object, objects: list[Object]) -> Iterator[Finding]:
                 yield each.finding("spec.template.spec.topologySpreadConstraints", "does not match its own pods")
     if each.kind == "PodDisruptionBudget" and not any(matches(each.spec["selector"], labels(pod)) for pod in pods):
         yield each.finding("spec.selector", f"no pod in {each.namespace} has these labels")
-    if each.kind == "NetworkPolicy" and each.namespace not in CHART_NAMESPACES:
-        if not any(matches(each.spec["podSelector"], labels(pod)) for pod in pods):
-            yield each.finding("spec.podSelector", f"no pod in {each.namespace} has these labels")
+    ours = each.kind == "NetworkPolicy" and each.namespace not in CHART_NAMESPACES
+    if ours and not any(matches(each.spec["podSelector"], labels(pod)) for pod in pods):
+        yield each.finding("spec.podSelector", f"no pod in {each.namespace} has these labels")
     if each.kind == "Service":
         yield from _service(each, pods)
 
@@ -95,7 +95,9 @@ def _scaled(each: Object, objects: list[Object]) -> Iterator[Finding]:
     authentications = {other.name for other in objects if other.kind == "TriggerAuthentication"}
     for number, trigger in enumerate(each.spec["triggers"]):
         if trigger.get("authenticationRef", {}).get("name") not in authentications:
-            yield each.finding(f"spec.triggers.{number}.authenticationRef.name", "there is no such TriggerAuthentication")
+            yield each.finding(
+                f"spec.triggers.{number}.authenticationRef.name", "there is no such TriggerAuthentication"
+            )
 
 
 def _ingress(each: Object, objects: list[Object]) -> Iterator[Finding]:

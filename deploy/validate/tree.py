@@ -120,7 +120,9 @@ def _build(root: Path, target: str, parts: dict[str, list[Path]]) -> list[Object
     """Render by a Kustomization around the target that adds where each object comes from."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
-        around: dict[str, Any] = {key: [os.path.relpath(path, folder) for path in paths] for key, paths in parts.items()}
+        around: dict[str, Any] = {
+            key: [os.path.relpath(path, folder) for path in paths] for key, paths in parts.items()
+        }
         around["buildMetadata"] = ["originAnnotations"]
         (folder / "kustomization.yaml").write_text(yaml.safe_dump(around))
         documents = yaml.safe_load_all(_kustomize(folder))
