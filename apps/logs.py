@@ -18,6 +18,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
+            "pid": record.process,
             "request_id": request_id.get(),
             "task_id": task_id.get(),
             **getattr(record, "fields", {}),

@@ -1,11 +1,11 @@
 """Everything that is answered with an error, as RFC 9457 problem documents.
 
-    Problem
-    |-- 400 malformed          |-- 401 unauthenticated   |-- 404 not-found
-    |-- 413 too-large          |-- 415 not-json          |-- 422 invalid
-    |-- 503 refused            definite: nothing was accepted, send it again after Retry-After
-    |-- 503 outcome-unknown    the task may have been accepted
-    `-- 503 results-unavailable
+Problem
+|-- 400 malformed          |-- 401 unauthenticated   |-- 404 not-found
+|-- 413 too-large          |-- 415 not-json          |-- 422 invalid
+|-- 503 refused            definite: nothing was accepted, send it again after Retry-After
+|-- 503 outcome-unknown    the task may have been accepted
+`-- 503 results-unavailable
 """
 
 import logging
@@ -42,41 +42,50 @@ class Problem(Exception):
 
 
 def malformed(detail: str) -> Problem:
+    """The request cannot be read."""
     return Problem(400, "malformed", detail)
 
 
 def unauthenticated() -> Problem:
+    """No key of ours came with it."""
     detail = "send a key of this API as 'Authorization: Bearer <key>'"
     return Problem(401, "unauthenticated", detail, headers={"WWW-Authenticate": "Bearer"})
 
 
 def not_found() -> Problem:
+    """Never made, or somebody else's: the two are not told apart."""
     return Problem(404, "not-found", "no task of yours has this id")
 
 
 def too_large(limit_bytes: int) -> Problem:
+    """The body exceeds the limit."""
     return Problem(413, "too-large", f"the body may have {limit_bytes} bytes at most")
 
 
 def not_json() -> Problem:
+    """The body is of another type."""
     return Problem(415, "not-json", "send the body as 'Content-Type: application/json'")
 
 
 def invalid(errors: list[dict[str, Any]]) -> Problem:
+    """The body is JSON, and no input."""
     return Problem(422, "invalid", "the body does not describe a task; see errors", errors=errors)
 
 
 def refused(reason: str) -> Problem:
+    """Definite: nothing was accepted."""
     detail = f"the task was not accepted ({reason}); send it again after Retry-After"
     return Problem(503, "refused", detail, headers=_retry_after(), reason=reason)
 
 
 def outcome_unknown(reason: str) -> Problem:
+    """The task may have been accepted."""
     detail = f"the broker did not confirm in time ({reason}); the outcome is unknown: the task may yet run"
     return Problem(503, "outcome-unknown", detail, headers=_retry_after(), reason=reason)
 
 
 def results_unavailable() -> Problem:
+    """Redis does not answer."""
     detail = "the store of results does not answer; accepted tasks are safe, ask again after Retry-After"
     return Problem(503, "results-unavailable", detail, headers=_retry_after())
 

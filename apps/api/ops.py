@@ -32,7 +32,9 @@ async def readyz(request: Request) -> dict[str, str]:
     """503 says which of them does not."""
     state = request.app.state
     broker, redis = await asyncio.gather(state.publisher.ping(), state.records.ping())
-    away = [name for name, up in (("broker", broker), ("redis", redis), ("draining", not state.waiter.draining)) if not up]
+    away = [
+        name for name, up in (("broker", broker), ("redis", redis), ("draining", not state.waiter.draining)) if not up
+    ]
     if away:
         raise errors.Problem(503, "not-ready", f"not ready: {', '.join(away)}", reasons=away)
     return {"status": "ready"}

@@ -111,10 +111,10 @@ class Publisher:
                     mandatory=True,
                     properties=_properties(message),
                 )
-        except DeliveryError:
-            return Outcome("refused", "queue-full")
-        except PublishError:
+        except PublishError:  # returned: a kind of DeliveryError, so it comes first
             return Outcome("refused", "unroutable")
+        except DeliveryError:  # nacked
+            return Outcome("refused", "queue-full")
         except TimeoutError:
             return Outcome("unknown", "deadline")
         except (AMQPError, OSError, RuntimeError) as exc:
@@ -135,8 +135,8 @@ class Publisher:
         log.info("broker connected", extra={"fields": {"broker": self._url.host}})
 
     async def _lost(self) -> None:
-        assert self._connection and self._channel  # noqa: S101 - _connect made both
-        closings = {asyncio.ensure_future(self._closed(part)) for part in (self._connection, self._channel)}
+        parts = [part for part in (self._connection, self._channel) if part is not None]
+        closings = {asyncio.ensure_future(self._closed(part)) for part in parts}
         _, pending = await asyncio.wait(closings, return_when=asyncio.FIRST_COMPLETED)
         for closing in pending:
             closing.cancel()

@@ -1,7 +1,7 @@
-"""Task ids: a UUIDv7 and a keyed tag, so that any replica knows its own ids without a look-up.
+r"""Task ids: a UUIDv7 and a keyed tag, so that any replica knows its own ids without a look-up.
 
     0199d5a0-7c3e-7b1c-9f0e-2f6d3a1b4c5d-8c1f0a9b7d6e5f43
-    \\____________ UUIDv7 ______________/ \\____ tag ____/
+    \____________ UUIDv7 ______________/ \____ tag ____/
 
 UUIDv7: RFC 9562, section 5.7 (48 bits of Unix milliseconds, then random). The tag is a 64-bit keyed BLAKE2b
 (RFC 7693) over the UUID and the owner's name: an id that was made up, or that belongs to another client, does
@@ -41,7 +41,10 @@ class TaskIds:
 
 
 def created_at_s(task_id: str) -> float:
-    """When an id was made, in seconds since the epoch, to the millisecond."""
+    """When an id was made, in seconds since the epoch, to the millisecond.
+
+    Raises ValueError where it is none of ours.
+    """
     return int(task_id[:8] + task_id[9:13], 16) / 1000
 
 

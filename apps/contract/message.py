@@ -57,6 +57,6 @@ def task_message(spec: TaskSpec, payload: Input, *, task_id: str, owner: str, re
 
 def republished(headers: dict[str, Any], body: bytes, *, task_id: str, routing_key: str) -> TaskMessage:
     """The same work under another id: what a requeue from the parked messages sends."""
-    kept = {name: value for name, value in headers.items() if not name.startswith("x-")}
+    kept = {name: value for name, value in headers.items() if not name.startswith("x-") and name != "reason"}
     fresh = {"id": task_id, "root_id": task_id, "retries": 0, "publish_id": uuid4().hex}
     return TaskMessage(task_id, routing_key, body, kept | fresh)

@@ -9,6 +9,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from apps.contract.topology import MESSAGE_TTL_S
 
+SECRET_MIN_BYTES = 16  # a shorter one can be guessed
+SECRET_MAX_BYTES = 64  # blake2b takes no longer key
 # Passwords that ship with servers and examples; starting on one is starting without.
 _DEFAULT_PASSWORDS = frozenset({"guest", "rabbitmq", "redis", "password", "changeme", "admin"})
 
@@ -21,9 +23,8 @@ def _no_default_password(url: SecretStr) -> SecretStr:
 
 
 def _secret(value: SecretStr) -> SecretStr:
-    # blake2b takes keys of up to 64 bytes; below 16 one can be guessed
-    if not 16 <= len(value.get_secret_value().encode()) <= 64:
-        raise ValueError("it must have 16 to 64 bytes")
+    if not SECRET_MIN_BYTES <= len(value.get_secret_value().encode()) <= SECRET_MAX_BYTES:
+        raise ValueError(f"it must have {SECRET_MIN_BYTES} to {SECRET_MAX_BYTES} bytes")
     return value
 
 
@@ -34,7 +35,7 @@ Secret = Annotated[SecretStr, AfterValidator(_secret)]
 class Settings(BaseSettings):
     """What every process needs."""
 
-    model_config = SettingsConfigDict(frozen=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(frozen=True, hide_input_in_errors=True, extra="ignore")
 
     celery_broker_url: Url
     celery_result_backend: Url
@@ -93,8 +94,9 @@ class WorkerSettings(Settings):
     worker_max_memory_mib: Annotated[int, Field(ge=64)] = 512
     # how long a SIGTERM waits for running tasks before it hands them back; below the grace period
     soft_shutdown_s: Annotated[float, Field(ge=0)] = 100.0
-    # of a retry: 1 s, 2 s, 4 s ... with full jitter
+    # the n-th retry of a transient error waits anywhere from 0 to retry_backoff_s * 2**n seconds
     retry_max: Annotated[int, Field(ge=0)] = 5
+    retry_backoff_s: Annotated[int, Field(ge=1)] = 1
     retry_backoff_max_s: Annotated[int, Field(ge=1)] = 600
     # a dead network is found after two of them
     broker_heartbeat_s: Annotated[int, Field(ge=1)] = 10

@@ -1,7 +1,7 @@
-"""States of a task, its record in Redis, and the two atomic scripts that write it.
+r"""States of a task, its record in Redis, and the two atomic scripts that write it.
 
     (no record) --begin--> STARTED --end--> SUCCESS | FAILURE
-         \\______________________end____________/        (dead letters that never ran)
+         \______________________end____________/        (dead letters that never ran)
 
 A record is a Redis hash under `key(id)`; a task without one is PENDING. The scripts are the only writers, used
 by worker, recorder and API alike. Each change is published on `channel(id)` in the same round trip.

@@ -17,8 +17,8 @@ from apps import logs
 from apps.contract import topology
 from apps.contract.settings import WorkerSettings, load
 from apps.contract.tasks import TASKS, Input, Registry, TaskSpec
-from apps.worker import backend, tasks
-from apps.worker.consumer import health_files
+from apps.worker import tasks
+from apps.worker.consumer import lifecycle
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def create_app(settings: WorkerSettings, registry: Registry = TASKS, functions: 
         if function is None:
             raise SystemExit(f"task {spec.name} has no function {short_name!r} in {functions.__name__}")
         _register(app, spec, function, settings)
-    app.steps["consumer"].add(health_files(settings.liveness_file, settings.readiness_file))
+    app.steps["consumer"].add(lifecycle(settings))
     signals.setup_logging.connect(lambda **_: logs.configure(settings.log_level), weak=False)
     signals.worker_init.connect(lambda **_: _on_worker_init(settings), weak=False)
     signals.task_postrun.connect(_forget_task)
@@ -73,11 +73,12 @@ def _register(app: Celery, spec: TaskSpec, function: Function, settings: WorkerS
         run,
         name=spec.name,
         bind=True,
+        shared=False,  # of this app alone
         time_limit=spec.hard_limit_s,
         soft_time_limit=spec.soft_limit_s,
         autoretry_for=spec.transient,
         max_retries=settings.retry_max,
-        retry_backoff=True,  # 1 s, 2 s, 4 s ...
+        retry_backoff=settings.retry_backoff_s,  # doubles with each retry
         retry_backoff_max=settings.retry_backoff_max_s,
         retry_jitter=True,  # anywhere from 0 to that, so that what failed together does not return together
     )
@@ -124,7 +125,6 @@ def _configuration(settings: WorkerSettings) -> dict[str, Any]:
         # one message a process: what is prefetched is charged by the delivery limit when its neighbour kills the worker
         "worker_prefetch_multiplier": 1,
         "worker_max_memory_per_child": settings.worker_max_memory_mib * 1024,
-        "worker_soft_shutdown_timeout": settings.soft_shutdown_s,
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
         # a child that died sends nothing more; were it wrong, `begin` skips what is final
@@ -135,7 +135,6 @@ def _configuration(settings: WorkerSettings) -> dict[str, Any]:
 
 
 def _on_worker_init(settings: WorkerSettings) -> None:
-    backend.mark_main_process()
     # its lines about a task lack the request id; `begin` and `ended` say the same with it
     logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)
     logging.getLogger("celery.app.trace").setLevel(logging.WARNING)

@@ -8,12 +8,12 @@ and the recorder writes the FAILURE.
 
 import json
 import logging
-import os
 import threading
 import time
 from functools import cached_property
 from typing import Any
 
+from billiard.process import current_process
 from celery import states as celery_states
 from celery.backends.redis import RedisBackend
 from celery.exceptions import Reject
@@ -27,18 +27,10 @@ from apps.contract import states
 
 log = logging.getLogger(__name__)
 
-_main_process_id: int | None = None
-
-
-def mark_main_process() -> None:
-    """Remember this process as the worker's main one; its pool's processes are forked from it."""
-    global _main_process_id
-    _main_process_id = os.getpid()
-
 
 def in_main_loop() -> bool:
     """Whether this code runs where the worker talks to the broker, and not in its pool."""
-    return os.getpid() == _main_process_id and threading.current_thread() is threading.main_thread()
+    return current_process().name == "MainProcess" and threading.current_thread() is threading.main_thread()
 
 
 class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types

@@ -1,17 +1,32 @@
-"""The worker's consumer: Celery's own, without its gossip, and with files that tell a probe how it is."""
+"""The worker's consumer: Celery's own, with files that tell a probe how it is, and an orderly end.
+
+    SIGTERM -> no new messages -> running tasks end, are stored and acked -> exit
+                             `-> SOFT_SHUTDOWN_S pass -> exit; the broker hands what was not acked to another worker
+
+Celery's own soft shutdown sleeps in the signal handler: no heartbeat and no ack for all of its time, which is
+always the whole of it. Here the event loop goes on.
+"""
 
 import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from celery import bootsteps
-from celery.worker import consumer
+from celery.worker import consumer, state
 from celery.worker.consumer.delayed_delivery import DelayedDelivery
+
+from apps.contract.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
 
 # A probe takes the worker for hung when the liveness file is older than a few of these.
-TOUCH_INTERVAL_S = 1.0
+TICK_S = 0.5
+# Idle for so many in a row, a worker that drains has sent the acks of its last tasks.
+IDLE_TICKS = 2
 
 
 class Consumer(consumer.Consumer):  # type: ignore[misc]  # celery ships no types
@@ -21,43 +36,102 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]  # celery ships no type
         # Both only talk between workers: nothing here needs it, and each start would wait a second for answers.
         super().__init__(*args, **kwargs, without_mingle=True, without_gossip=True)
 
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
+        handle = super().create_task_handler(*args, **kwargs)
+
+        def on_task_received(message: Any) -> None:
+            try:
+                handle(message)
+            except (*self.connection_errors, *self.channel_errors):
+                raise
+            except Exception as exc:  # noqa: BLE001 - Celery would end the worker, and the next one, and the next
+                self.on_decode_error(message, exc)
+
+        return on_task_received
+
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        log.error("unreadable message", extra={"fields": {"error": str(exc)}})
+        log.error("unreadable message", extra={"fields": {"error": repr(exc)}})
         message.reject_log_error(log, self.connection_errors)
 
 
-class HealthFiles(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Keeps the liveness and the readiness file.
+class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Keeps the liveness and the readiness file, and ends the worker at SIGTERM.
 
-    The worker's own event loop touches the first, only while it is connected and consumes: a worker that hangs,
-    or that lost its broker for good, lets it grow old. The second exists from the first consumption to the stop.
+    The worker's own event loop touches the first file, only while it is connected and consumes: a worker that
+    hangs, or that lost its broker for good, lets it grow old. The second exists from the first consumption to the
+    end of the last.
     """
 
     requires = (DelayedDelivery,)
-    liveness_file: Path | None = None
-    readiness_file: Path | None = None
+    settings: WorkerSettings
+
+    def __init__(self, c: Any, **kwargs: Any) -> None:
+        super().__init__(c, **kwargs)
+        self._consuming = self._draining = False
+        self._idle_ticks = 0
 
     def start(self, c: Any) -> None:
-        self._timer = c.timer.call_repeatedly(TOUCH_INTERVAL_S, self._touch, (c,))
-        self._touch(c)
-        if self.readiness_file:
-            self.readiness_file.touch()
+        """Called at each connection to the broker."""
+        if self._draining:  # what was running belongs to others now
+            state.should_stop = os.EX_OK
+            return
+        self._consuming = True
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        self._timer = c.timer.call_repeatedly(TICK_S, self._tick, (c,))
+        self._touch(self.settings.liveness_file)
+        self._touch(self.settings.readiness_file)
         log.info("consuming", extra={"fields": {"queues": [queue.name for queue in c.task_consumer.queues]}})
 
-    def stop(self, c: Any) -> None:
-        self._timer.cancel()
-        if self.readiness_file:
-            self.readiness_file.unlink(missing_ok=True)
+    def stop(self, c: Any) -> None:  # noqa: ARG002 - Celery's signature
+        """Called at each loss of the connection, and at the end."""
+        if self._consuming:
+            self._timer.cancel()
+        self._consuming = False
+        if self._draining:
+            state.should_stop = os.EX_OK
+        self._unready()
 
-    def _touch(self, c: Any) -> None:
-        if self.liveness_file and c.connection and c.connection.connected and c.task_consumer:
-            self.liveness_file.touch()
+    def _on_sigterm(self, *_: object) -> None:
+        if self._draining:
+            return
+        self._draining = True
+        hand_back = threading.Timer(self.settings.soft_shutdown_s, _hand_back)
+        hand_back.daemon = True
+        hand_back.start()
+        if not self._consuming:
+            state.should_stop = os.EX_OK
+
+    def _tick(self, c: Any) -> None:
+        if self._draining:
+            self._drain(c)
+        elif c.connection and c.connection.connected:
+            self._touch(self.settings.liveness_file)
+
+    def _drain(self, c: Any) -> None:
+        if self._idle_ticks == 0:
+            c.task_consumer.cancel()
+            self._unready()
+        self._idle_ticks = 1 if state.reserved_requests else self._idle_ticks + 1
+        if self._idle_ticks > IDLE_TICKS:
+            log.info("drained")
+            state.should_stop = os.EX_OK
+
+    def _touch(self, path: str | None) -> None:
+        if path:
+            Path(path).touch()
+
+    def _unready(self) -> None:
+        if self.settings.readiness_file:
+            Path(self.settings.readiness_file).unlink(missing_ok=True)
 
 
-def health_files(liveness_file: str | None, readiness_file: str | None) -> type[HealthFiles]:
-    """The step for these two files; Celery makes the instance itself."""
-    paths = {
-        "liveness_file": Path(liveness_file) if liveness_file else None,
-        "readiness_file": Path(readiness_file) if readiness_file else None,
-    }
-    return type("HealthFiles", (HealthFiles,), paths)
+def _hand_back() -> None:
+    # Neither a pool of threads nor a child that waits for Redis can be asked to stop. The kernel ends the children
+    # with their parent (Celery sets the death signal), and nothing is acked that was not stored.
+    log.warning("tasks still run: handing them back", extra={"fields": {"tasks": list(state.requests)}})
+    os._exit(os.EX_OK)
+
+
+def lifecycle(settings: WorkerSettings) -> type[Lifecycle]:
+    """The step under these settings; Celery makes the instance itself."""
+    return type("Lifecycle", (Lifecycle,), {"settings": settings})

@@ -55,9 +55,9 @@ class Recorder:
         while True:
             try:
                 await self._serve()
-            except (aiormq.exceptions.AMQPError, OSError, asyncio.TimeoutError) as exc:
+            except (TimeoutError, aiormq.exceptions.AMQPError, OSError) as exc:
                 log.warning("broker away", extra={"fields": {"error": repr(exc)}})
-            self._ready(False)
+            self._unready()
             await asyncio.sleep(RETRY_S)
 
     async def _serve(self) -> None:
@@ -71,10 +71,10 @@ class Recorder:
             channel.on_consumer_cancel_callbacks.add(lambda _: ended.set())
             await channel.basic_qos(prefetch_count=PREFETCH)
             await channel.basic_consume(topology.DEAD_QUEUE, self._on_message)
-            self._ready(True)
+            self._touch(self.settings.readiness_file)
             log.info("consuming", extra={"fields": {"queues": [topology.DEAD_QUEUE]}})
             while not (ended.is_set() or channel.is_closed or connection.is_closed):
-                self._touch()
+                self._touch(self.settings.liveness_file)
                 await asyncio.sleep(TOUCH_INTERVAL_S)
         finally:
             await connection.close(timeout=2)
@@ -98,7 +98,13 @@ class Recorder:
             return "stored"
         keys = [states.key(task_id), states.channel(task_id)]
         meta = json.dumps(states.failure("DeadLetter", REASONS.get(reason, reason)))
-        arguments: list[str | float] = [str(_header(headers, "publish_id")), "FAILURE", meta, time.time(), self.settings.result_ttl_s]
+        arguments: list[str | float] = [
+            str(_header(headers, "publish_id")),
+            "FAILURE",
+            meta,
+            time.time(),
+            self.settings.result_ttl_s,
+        ]
         while True:
             try:
                 answer: str = await self._end(keys=keys, args=arguments)
@@ -126,16 +132,12 @@ class Recorder:
             ),
         )
 
-    def _touch(self) -> None:
-        if self.settings.liveness_file:
-            Path(self.settings.liveness_file).touch()
+    def _touch(self, path: str | None) -> None:
+        if path:
+            Path(path).touch()
 
-    def _ready(self, ready: bool) -> None:
-        if not self.settings.readiness_file:
-            return
-        if ready:
-            Path(self.settings.readiness_file).touch()
-        else:
+    def _unready(self) -> None:
+        if self.settings.readiness_file:
             Path(self.settings.readiness_file).unlink(missing_ok=True)
 
 
@@ -163,6 +165,7 @@ def _header(headers: dict[str, Any], name: str) -> str | None:
 
 
 async def main() -> None:
+    """Run until SIGTERM or SIGINT."""
     settings = load(RecorderSettings)
     logs.configure(settings.log_level)
     recorder = asyncio.create_task(Recorder(settings).run())

@@ -9,6 +9,7 @@ Nothing here waits for Redis: while it is away, time limits and heartbeats must 
 
 import logging
 import time
+from contextlib import suppress
 from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback
@@ -31,7 +32,8 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
         super().on_accepted(pid, time_accepted)
         first = not self._request_dict.get("retries") and not self.delivery_info.get("redelivered")
         if first:
-            metrics.WAIT_SECONDS.labels(self.name).observe(max(0.0, self.time_start - ids.created_at_s(self.id)))
+            with suppress(ValueError):  # an id that is not ours has no time in it
+                metrics.WAIT_SECONDS.labels(self.name).observe(max(0.0, self.time_start - ids.created_at_s(self.id)))
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         if soft or state.should_terminate:

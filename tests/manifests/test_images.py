@@ -37,7 +37,7 @@ def stand_in(record: Path, name: str, script: str = RECORD) -> None:
 
 def test_without_a_builder_it_says_so(record: Path) -> None:
     assert not record.exists()
-    with pytest.raises(Unusable, match="docker .with its engine running., podman or buildah"):
+    with pytest.raises(Unusable, match=r"docker \(with its engine running\), podman or buildah"):
         images.engine()
 
 

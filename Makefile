@@ -1,0 +1,67 @@
+# Every verb that a person or CI needs. `make` alone lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+LOCKED := requirements/dev.txt requirements/uv.txt
+COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+	--python-version 3.11 --custom-compile-command "make lock"
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+
+.DEFAULT_GOAL := help
+.PHONY: help install lock up demo rabbitmq-ui dead-letters requeue test test-unit test-integration test-brokers lint clean
+
+help: ## list the verbs
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
+
+install: .venv/installed ## install what the lock files name into .venv
+
+.venv/uv: requirements/uv.txt
+	@$(PYTHON) -m local.venv .venv
+	@echo "Installing uv, then the locked requirements, into .venv"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/uv.txt
+	@touch $@
+
+.venv/installed: .venv/uv $(LOCKED) pyproject.toml
+	@$(BIN)/uv pip sync --quiet --require-hashes $(LOCKED)
+	@$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+lock: .venv/uv ## resolve the requirements anew, with hashes
+	@for extra in api worker; do $(COMPILE) --upgrade --extra $$extra --output-file requirements/$$extra.txt pyproject.toml; done
+	@echo 'setuptools' | $(COMPILE) --upgrade --extra dev --output-file requirements/dev.txt pyproject.toml -
+	@echo 'uv' | $(COMPILE) --upgrade --output-file requirements/uv.txt -
+
+up: install ## start everything on this machine, run one of each task, stay up until Ctrl-C
+	@$(BIN)/python -m local.up
+
+demo: install ## run one of each task on the running system again
+	@$(BIN)/python -m local.demo
+
+rabbitmq-ui: install ## say where RabbitMQ's management page is, and its credentials
+	@$(BIN)/python -m local.rabbitmq_ui
+
+dead-letters: install ## list the parked tasks of the running system
+	@$(BIN)/python -m local.run -- $(BIN)/python -m apps.worker.dead_letters list
+
+requeue: install ## send a parked task again: make requeue ID=...
+	@test -n "$(ID)" || { echo "Say which one: make requeue ID=..., as listed by make dead-letters."; exit 1; }
+	@$(BIN)/python -m local.run -- $(BIN)/python -m apps.worker.dead_letters requeue $(ID)
+
+test: lint test-unit test-integration ## lint, unit tests and integration tests
+
+test-unit: install ## unit tests
+	@$(PYTEST) tests/unit
+
+test-integration: install ## integration tests on real RabbitMQ and Redis processes
+	@$(PYTEST) tests/integration
+
+test-brokers: install ## integration tests on RabbitMQ 3.10 or what the machine has, then on 4.3 or newer
+	@$(PYTEST) tests/integration
+	@SLUICE_TEST_RABBITMQ_ROOT="$$($(BIN)/python -m local.newer)" $(PYTEST) tests/integration
+
+lint: install ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+clean: ## remove what was installed and generated, the local data and credentials too
+	rm -rf .venv .local build .mypy_cache .pytest_cache .ruff_cache *.egg-info

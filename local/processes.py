@@ -1,0 +1,109 @@
+"""The processes of apps/ as children of ours: how each starts, when it is ready, and starting it again."""
+
+import http.client
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from local.child import Child
+from local.endpoints import PROJECT, Folder
+from local.servers import free_ports
+
+READY_DEADLINE_S = 60.0
+STOP_DEADLINE_S = 20.0
+BACKOFF_MAX_S = 30.0
+STEADY_S = 60.0  # a process that lived this long starts again without a wait
+
+
+class Process:
+    """One of them, started again with growing waits when it dies."""
+
+    def __init__(self, child: Child, is_ready: Callable[[], bool]) -> None:
+        self.child = child
+        self._is_ready = is_ready
+        self._backoff_s = 0.5  # doubled before the first use
+        self._started_at = 0.0
+        self._restart_at: float | None = None
+
+    def start(self) -> None:
+        """Start it, without waiting."""
+        self._started_at = time.monotonic()
+        self.child.start()
+
+    def wait_ready(self) -> None:
+        """Unusable, with the end of its log, if it does not become ready in time."""
+        self.child.ready(self._is_ready, READY_DEADLINE_S)
+
+    def stop(self) -> None:
+        """SIGTERM, then SIGKILL."""
+        self.child.stop(STOP_DEADLINE_S)
+
+    def keep_alive(self) -> None:
+        """Call it often: says that the process died, and starts it again when its wait is over."""
+        now = time.monotonic()
+        if self.child.alive:
+            return
+        if self._restart_at is None:
+            self._backoff_s = 1.0 if now - self._started_at > STEADY_S else min(self._backoff_s * 2, BACKOFF_MAX_S)
+            self._restart_at = now + self._backoff_s
+            _say(f"{self.child.name} ended; it starts again in {self._backoff_s:.0f} s. Its log: {self.child.log}")
+            self.child.kill()
+        elif now >= self._restart_at:
+            self._restart_at = None
+            self.start()
+
+
+def recorder(folder: Folder, environment: Mapping[str, str]) -> Process:
+    """What turns dead letters into FAILURE records."""
+    return _with_file("recorder", [sys.executable, "-m", "apps.worker.recorder"], folder, environment)
+
+
+def worker(folder: Folder, environment: Mapping[str, str]) -> Process:
+    """One Celery worker."""
+    command = [sys.executable, "-m", "celery", "-A", "apps.worker.app", "worker"]
+    short = {
+        "METRICS_PORT": str(free_ports(1)[0]),
+        # A SIGTERM gives running tasks 3 s and hands them back: nobody wants Ctrl-C to take a task's length.
+        "SOFT_SHUTDOWN_S": "3",
+    }
+    return _with_file("worker", command, folder, {**short, **environment})
+
+
+def api(folder: Folder, environment: Mapping[str, str], url: str) -> Process:
+    """The HTTP service on a loopback port; ready when /readyz says so."""
+    port = str(urlsplit(url).port)
+    limits = ["--timeout-keep-alive", "90", "--timeout-graceful-shutdown", "10"]
+    command = [sys.executable, "-m", "uvicorn", "--factory", "apps.api.app:create_app", "--host", "127.0.0.1"]
+    child = Child("api", [*command, "--port", port, *limits], log=folder.logs / "api.log", env=environment, cwd=PROJECT)
+    return Process(child, lambda: _is_ok(url, "/readyz"))
+
+
+def _with_file(name: str, command: list[str], folder: Folder, environment: Mapping[str, str]) -> Process:
+    """A process that says by a file that it is ready."""
+    ready, live = (folder.path / f"{name}.{kind}" for kind in ("ready", "live"))
+    files = {"READINESS_FILE": str(ready), "LIVENESS_FILE": str(live)}
+    child = Child(name, command, log=folder.logs / f"{name}.log", env={**environment, **files}, cwd=PROJECT)
+    _remove(ready, live)  # a killed process left them
+    return Process(child, ready.exists)
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def _is_ok(url: str, path: str) -> bool:
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _say(sentence: str) -> None:
+    print(sentence, flush=True)

@@ -1,0 +1,25 @@
+"""Says where RabbitMQ's management page is, and the credentials for it (`make rabbitmq-ui`)."""
+
+import sys
+
+from local.child import Unusable
+from local.credentials import load_or_make
+from local.endpoints import Folder, load_running
+from local.servers import ADMIN
+
+
+def main() -> None:
+    """Print them for the system that runs in this folder."""
+    folder = Folder()
+    try:
+        url = load_running(folder).management_url
+    except Unusable as exc:
+        sys.exit(str(exc))
+    if url is None:
+        sys.exit("The broker is the one in CELERY_BROKER_URL: its management page is wherever its owner put it.")
+    password = load_or_make(folder.credentials).broker_password_admin
+    print(f"RabbitMQ's management page: {url}\n  user      {ADMIN}\n  password  {password}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""Runs a command in the environment of the system that runs in this folder: `python -m local.run -- COMMAND...`."""
+
+import os
+import sys
+
+from local.child import Unusable
+from local.credentials import load_or_make
+from local.endpoints import Folder, load_running
+
+
+def main() -> None:
+    """Become the command, as the broker's user `worker`, who may read dead letters and publish again."""
+    folder = Folder()
+    command = sys.argv[2:] if sys.argv[1:2] == ["--"] else sys.argv[1:]
+    if not command:
+        sys.exit("Usage: python -m local.run -- COMMAND...")
+    try:
+        environment = load_running(folder).environment("worker", load_or_make(folder.credentials), os.environ)
+        os.execvpe(command[0], command, environment)  # noqa: S606
+    except Unusable as exc:
+        sys.exit(str(exc))
+    except OSError as exc:
+        sys.exit(f"{command[0]} cannot be run: {exc.strerror}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,266 @@
+"""RabbitMQ (with its own epmd) and Redis as our children: free loopback ports, generated passwords, one folder.
+
+`make up` and the tests start the same classes. Nothing here listens outside 127.0.0.1.
+"""
+
+import os
+import random
+import secrets
+import socket
+from pathlib import Path
+from urllib.parse import quote
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from local.child import Child
+from local.management import Management
+from local.programs import Programs
+
+START_DEADLINE_S = 90.0  # RabbitMQ takes 6 s here when it has the cores, many times that when tests share them
+ADMIN = "admin"
+
+# quorum_tick_interval: how old a queue's length may be in the management API; 5 s by default, longer than many a test.
+# dead_letter_worker_publisher_confirm_timeout: when the broker tries again to hand on a dead letter (a retry that has
+# come due is one) which a full queue has refused; after 3 minutes by default, long after there is room again.
+ADVANCED = """
+[{rabbit, [{quorum_tick_interval, 1000}, {dead_letter_worker_publisher_confirm_timeout, 10000}]}].
+"""
+ERLANG_NETWORK = "-noinput -start_epmd false -kernel inet_dist_use_interface {127,0,0,1}"
+ERLANG_THREADS = "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none"  # it shares the machine: few, and no busy waiting
+
+
+class RabbitMQ:
+    """One RabbitMQ node, 3.10 to 4.3, with its epmd. The admin user is made at the first start in an empty folder.
+
+    `root` is the root file system of another suite to run it from (local/newer.py); None means this machine's programs.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        programs: Programs,
+        *,
+        password: str | None = None,
+        logs: Path | None = None,
+        root: Path | None = None,
+    ) -> None:
+        self.folder = folder.resolve()
+        self.password = password or secrets.token_urlsafe(24)
+        self.port, self.management_port, distribution_port, epmd_port = free_ports(4)
+        self.management = Management(f"http://127.0.0.1:{self.management_port}", ADMIN, self.password)
+        self._root = root
+        logs = logs or self.folder
+        environment = self._environment(distribution_port, epmd_port)
+        epmd = ["-port", str(epmd_port), "-address", "127.0.0.1"]
+        self.epmd = Child("epmd", [*self._epmd(programs), *epmd], log=logs / "epmd.log", env=environment)
+        self.node = Child("RabbitMQ", self._command(programs), log=logs / "rabbitmq.log", env=environment)
+        self._epmd_port = epmd_port
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """Of the running node, as (3, 10, 8)."""
+        return self.management.version
+
+    def url(self, user: str = ADMIN, password: str | None = None, vhost: str = "/") -> str:
+        """AMQP address of a virtual host."""
+        user, password, vhost = (quote(text, safe="") for text in (user, password or self.password, vhost))
+        return f"amqp://{user}:{password}@127.0.0.1:{self.port}/{vhost}"
+
+    def start(self, deadline_s: float = START_DEADLINE_S) -> None:
+        """Start, also again on the same data and ports, and wait until AMQP and management answer. Unusable if not."""
+        self._write_configuration()
+        if not self.epmd.alive:
+            self.epmd.start()
+            self.epmd.ready(lambda: is_open(self._epmd_port), deadline_s)
+        self.node.start()
+        try:
+            self.node.ready(self._answers, deadline_s)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self, deadline_s: float = 30.0) -> None:
+        """An orderly end: the node flushes and closes, then its epmd ends."""
+        self.node.stop(deadline_s)
+        self.epmd.stop()
+
+    def kill(self) -> None:
+        """SIGKILL the node; epmd stays, as it would on a machine whose broker crashed. start() brings it back."""
+        self.node.kill()
+
+    def suspend(self) -> None:
+        """Stop the Erlang machine with SIGSTOP: connections stay open, nobody answers."""
+        self.node.suspend()
+
+    def resume(self) -> None:
+        """Let a suspended node go on."""
+        self.node.resume()
+
+    def _answers(self) -> bool:
+        return self.management.answers() and is_open(self.port)
+
+    def _environment(self, distribution_port: int, epmd_port: int) -> dict[str, str]:
+        data = Path("/srv") if self._root else self.folder
+        return {
+            "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/usr/bin:/sbin:/bin",
+            "LANG": "C.UTF-8",
+            "HOME": str(data),  # the Erlang cookie: neither the user's own nor another run's
+            "ERL_EPMD_PORT": str(epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_INETRC": str(data / "inetrc"),
+            "RABBITMQ_NODENAME": "sluice@localhost",
+            "RABBITMQ_DIST_PORT": str(distribution_port),
+            "RABBITMQ_CONF_ENV_FILE": str(data / "none"),  # or a system-wide one would have the last word
+            "RABBITMQ_CONFIG_FILE": str(data / "rabbitmq.conf"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(data / "advanced.config"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(data / "enabled_plugins"),
+            "RABBITMQ_MNESIA_BASE": str(data / "data"),
+            "RABBITMQ_LOG_BASE": str(data / "log"),
+            "RABBITMQ_LOGS": "-",
+            # The script then becomes the Erlang machine, so that our signals and the kernel's death signal reach it.
+            "RABBITMQ_ALLOW_INPUT": "true",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{ERLANG_NETWORK} {ERLANG_THREADS}",
+        }
+
+    def _command(self, programs: Programs) -> list[str | Path]:
+        if self._root is None:
+            return [programs.rabbitmq_server]
+        # Mounts in a namespace of the node's own: they are gone when it ends, however it ends.
+        enter = 'mount -t proc proc "$0/proc" && mount --bind "$1" "$0/srv" && exec chroot "$0" "$2"'
+        return [
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            enter,
+            self._root,
+            self.folder,
+            "/usr/lib/rabbitmq/bin/rabbitmq-server",
+        ]
+
+    def _epmd(self, programs: Programs) -> list[str | Path]:
+        if self._root is None:
+            return [programs.epmd]
+        (epmd,) = self._root.glob("usr/lib/erlang/erts-*/bin/epmd")
+        return ["chroot", self._root, Path("/") / epmd.relative_to(self._root)]
+
+    def _write_configuration(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_private(self.folder / "enabled_plugins", "[rabbitmq_management].\n")
+        # Erlang asks neither DNS nor a resolver process of its own, which would be reaped late by somebody else.
+        write_private(self.folder / "inetrc", '{lookup, [file]}.\n{host, {127,0,0,1}, ["localhost"]}.\n')
+        lines = (
+            f"listeners.tcp.1 = 127.0.0.1:{self.port}",
+            "management.tcp.ip = 127.0.0.1",
+            f"management.tcp.port = {self.management_port}",
+            f"default_user = {ADMIN}",
+            f"default_pass = {self.password}",
+            "disk_free_limit.absolute = 50MB",  # else it refuses every publish on a laptop with a nearly full disk
+        )
+        write_private(self.folder / "advanced.config", ADVANCED)
+        write_private(self.folder / "rabbitmq.conf", "\n".join(lines) + "\n")
+
+
+class Redis:
+    """One Redis with an append-only file, as the chart runs it."""
+
+    def __init__(
+        self, folder: Path, programs: Programs, *, password: str | None = None, logs: Path | None = None
+    ) -> None:
+        self.folder = folder.resolve()
+        self.password = password or secrets.token_urlsafe(24)
+        (self.port,) = free_ports(1)
+        configuration = self.folder / "redis.conf"
+        log = (logs or self.folder) / "redis.log"
+        self.node = Child("Redis", [programs.redis_server, configuration], log=log, env=dict(os.environ))
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """Of the running server, as (7, 0, 15)."""
+        with _client(self.url()) as client:
+            return tuple(int(part) for part in client.info("server")["redis_version"].split("."))
+
+    def url(self, database: int = 0) -> str:
+        """Address with the password."""
+        return f"redis://:{quote(self.password, safe='')}@127.0.0.1:{self.port}/{database}"
+
+    def start(self, deadline_s: float = START_DEADLINE_S) -> None:
+        """Start, or start again on the same data and port, and wait for a PONG. Unusable if none comes."""
+        self._write_configuration()
+        self.node.start()
+        try:
+            self.node.ready(lambda: is_redis(self.url()), deadline_s)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self, deadline_s: float = 10.0) -> None:
+        """An orderly end: the append-only file is flushed."""
+        self.node.stop(deadline_s)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.node.kill()
+
+    def suspend(self) -> None:
+        """SIGSTOP: connections stay open, nobody answers."""
+        self.node.suspend()
+
+    def resume(self) -> None:
+        """Let a suspended server go on."""
+        self.node.resume()
+
+    def _write_configuration(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lines = (
+            "bind 127.0.0.1",
+            f"port {self.port}",
+            f'dir "{self.folder}"',
+            f"requirepass {self.password}",
+            "daemonize no",
+            "appendonly yes",
+            "appendfsync everysec",
+            'save ""',  # the append-only file has it all
+            "maxmemory-policy noeviction",  # a record that was evicted would be a lost task
+        )
+        write_private(self.folder / "redis.conf", "\n".join(lines) + "\n")
+
+
+def free_ports(count: int) -> list[int]:
+    """Free loopback ports, below those that the kernel gives to outgoing connections, which could take one first."""
+    ports: set[int] = set()
+    while len(ports) < count:
+        port = random.randrange(10_000, 32_000)  # noqa: S311
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                ports.add(port)
+    return list(ports)
+
+
+def is_open(port: int) -> bool:
+    """Tell whether anything listens on this loopback port."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def is_redis(url: str) -> bool:
+    """Tell whether a Redis at this URL answers a PING."""
+    try:
+        with _client(url) as client:
+            return bool(client.ping())
+    except (redis.RedisError, ValueError):  # ValueError: not a Redis URL
+        return False
+
+
+def _client(url: str) -> redis.Redis:
+    return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=5, socket_connect_timeout=5)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, from its first byte on."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)

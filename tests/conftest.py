@@ -1,0 +1,41 @@
+"""Servers for a whole test process, systems for a test or a module."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from local.child import Unusable
+from tests.harness.servers import Servers, running
+from tests.harness.system import System
+
+SystemFactory = Callable[..., System]
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """RabbitMQ and Redis of this test process. Where they are missing: a skip on a laptop, a failure in CI."""
+    with ExitStack() as ends:
+        try:
+            started = ends.enter_context(running(tmp_path_factory.mktemp("servers")))
+        except Unusable as exc:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip(str(exc))
+        yield started
+
+
+@pytest.fixture
+def system(servers: Servers, tmp_path: Path) -> Iterator[System]:
+    """An empty system on a virtual host of its own; the test starts the processes it needs."""
+    with System(servers, tmp_path) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def shared(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """As `system`, for all tests of a module that do not disturb each other."""
+    with System(servers, tmp_path_factory.mktemp("system")) as started:
+        yield started

@@ -1,0 +1,79 @@
+"""A clone of the project's code in a folder of its own, and `make up` in it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+from tests.harness.system import ROOT, until
+
+
+class Clone:
+    """`python -m local.up`, which is what `make up` runs once everything is installed, and its output."""
+
+    def __init__(self, folder: Path, port: str, **environment: str) -> None:
+        self.folder = folder
+        for package in ("apps", "local"):
+            shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("CELERY", "RABBITMQ"))}
+        # No Docker engine: the programs of this machine are what is tested, and they need no download.
+        base = {"TASK_1_S": "1", "TASK_2_S": "1", "API_PORT": port, "DOCKER_HOST": f"unix://{folder}/none"}
+        self.environment = {**kept, **base, **environment}
+        self.output = folder / "output"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def run(self, module: str) -> subprocess.CompletedProcess[str]:
+        """Run another verb to its end, at most a minute."""
+        command = [sys.executable, "-m", module]
+        return subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    def up(self) -> psutil.Process:
+        """Start it; the answer is the supervisor."""
+        with self.output.open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "local.up"],
+                cwd=self.folder, env=self.environment, stdout=output, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        return psutil.Process(self._process.pid)
+
+    def says(self, text: str) -> None:
+        """Wait until it has printed the text; fail at once when it ended without."""
+        until(lambda: text in self.printed or self._ended, 90, f"{text!r} in the output")
+        assert text in self.printed
+
+    def exit_status(self, deadline_s: float = 60) -> int:
+        """Wait for the end."""
+        assert self._process is not None
+        return self._process.wait(deadline_s)
+
+    def end(self) -> None:
+        """Make sure that the next test has the machine to itself."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait(60)
+
+    @property
+    def printed(self) -> str:
+        """Everything printed so far."""
+        return self.output.read_text()
+
+    @property
+    def _ended(self) -> bool:
+        return self._process is not None and self._process.poll() is not None
+
+
+def left(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that still run."""
+    return [process for process in processes if _runs(process)]
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,222 @@
+"""One system on a virtual host of its own: API, workers and recorder as processes, and a client to drive them."""
+
+import json
+import os
+import re
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Self, TypeVar
+from urllib.parse import quote
+
+import httpx
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from local import definitions
+from local.child import Child
+from local.servers import free_ports
+from tests.harness.servers import Servers
+from tests.harness.tasks import EFFECTS
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).parents[2]
+DEADLINE_S = 60.0
+PASSWORDS = ("api", "worker", "keda")
+
+
+def until(read: Callable[[], T], deadline_s: float = DEADLINE_S, what: str = "a condition") -> T:
+    """Poll until `read` answers something true, and answer that. AssertionError after the deadline."""
+    end = time.monotonic() + deadline_s
+    while not (value := read()):
+        assert time.monotonic() < end, f"{what} not met within {deadline_s} s"
+        time.sleep(0.05)
+    return value
+
+
+class System:
+    """The processes of one test, in a folder of their own; `with` ends them all."""
+
+    def __init__(self, servers: Servers, folder: Path, **limits: float) -> None:
+        self.servers = servers
+        self.folder = folder
+        self.vhost = f"test-{secrets.token_hex(4)}"
+        self.passwords = {user: secrets.token_urlsafe(24) for user in PASSWORDS}
+        self.limits = limits
+        self.key = secrets.token_urlsafe(24)
+        self.task_id_key = secrets.token_urlsafe(24)
+        self.effects_file = folder / "effects"
+        self.redis: redis.Redis = redis.Redis.from_url(
+            servers.redis.url(), decode_responses=True, retry=Retry(NoBackoff(), 0)
+        )
+        self._ends = ExitStack()
+        self._count = 0
+
+    def __enter__(self) -> Self:
+        self.define(**self.limits)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ends.close()
+        self.servers.restore()
+        self.redis.close()
+        self.servers.rabbitmq.management(f"/api/vhosts/{quote(self.vhost, safe='')}", "DELETE")
+
+    def define(self, **limits: float) -> None:
+        """Apply the broker's definitions to this system's virtual host."""
+        # users are the broker's, not the virtual host's: every system of this run gives them the same passwords
+        self.passwords = _passwords(self.servers)
+        definitions.apply(self.servers.rabbitmq.management, vhost=self.vhost, passwords=self.passwords, **limits)
+
+    def environment(self, user: str, **extra: str) -> dict[str, str]:
+        """What a process of the system finds in its environment."""
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONWARNINGS") if name in os.environ}
+        return kept | {
+            "CELERY_BROKER_URL": self.servers.rabbitmq.url(user, self.passwords[user], self.vhost),
+            "CELERY_RESULT_BACKEND": self.servers.redis.url(),
+            "TASK_ID_KEY": self.task_id_key,
+            "API_KEYS": f"tests:{self.key}",
+            "TASK_1_S": "0.2",
+            "TASK_2_S": "0.1",
+            "SOFT_SHUTDOWN_S": "5",
+            "BROKER_HEARTBEAT_S": "3",
+            EFFECTS: str(self.effects_file),
+            **extra,
+        }
+
+    def api(self, module: str = "tests.harness.api", *, cwd: Path = ROOT, **extra: str) -> "Api":
+        """Start an API process and wait until it is ready."""
+        (port,) = free_ports(1)
+        command = [sys.executable, "-m", "uvicorn", "--factory", f"{module}:create_app", "--host", "127.0.0.1"]
+        command += ["--port", str(port), "--timeout-keep-alive", "90", "--timeout-graceful-shutdown", "10"]
+        child = self._start("api", command, self.environment("api", **extra), cwd)
+        api = Api(child, port, self.key)
+        self._ends.callback(api.client.close)
+        until(lambda: api.get("/livez") == 200 and api.get("/readyz") == 200, what=f"the API ready, {child.log}")
+        return api
+
+    def worker(
+        self, module: str = "tests.harness.worker", *, ready: bool = True, cwd: Path = ROOT, **extra: str
+    ) -> Child:
+        """Start a worker; wait until it consumes."""
+        child = self._with_files(
+            "worker", [sys.executable, "-m", "celery", "--quiet", "-A", module, "worker"], extra, cwd
+        )
+        if ready:
+            self.wait_ready(child)
+        return child
+
+    def recorder(self, **extra: str) -> Child:
+        """Start a recorder; wait until it consumes."""
+        child = self._with_files("recorder", [sys.executable, "-m", "apps.worker.recorder"], extra)
+        self.wait_ready(child)
+        return child
+
+    def wait_ready(self, child: Child, deadline_s: float = DEADLINE_S) -> None:
+        """Wait for the readiness file of a worker or recorder."""
+        ready = Path(child.env["READINESS_FILE"])
+        until(lambda: ready.exists() or not child.alive, deadline_s, f"{child.name} ready, {child.log}")
+        assert child.alive, child.last_lines()
+
+    def effects(self, name: str, what: str) -> int:
+        """How often a task of this name noted this step."""
+        if not self.effects_file.exists():
+            return 0
+        return self.effects_file.read_text().splitlines().count(f"{name} {what}")
+
+    def depth_messages(self, queue: str) -> int:
+        """Messages of a queue, ready and unacked, as the broker has them now."""
+        place = f"{quote(self.vhost, safe='')}/{queue}"
+        listed = self.servers.rabbitmq.management(f"/api/queues/{place}")
+        return int(listed.get("messages", 0))
+
+    def log_lines(self) -> Iterator[dict[str, Any]]:
+        """Every JSON line that the system's processes logged."""
+        for path in sorted(self.folder.glob("*.log")):
+            for line in path.read_text().splitlines():
+                if line.startswith("{"):
+                    yield json.loads(line)
+
+    def logs(self) -> str:
+        """Everything that the system's processes printed."""
+        return "\n".join(path.read_text() for path in sorted(self.folder.glob("*.log")))
+
+    def _with_files(self, name: str, command: list[str], extra: dict[str, str], cwd: Path = ROOT) -> Child:
+        stem = self.folder / f"{name}-{self._count}"
+        files = {"LIVENESS_FILE": f"{stem}.live", "READINESS_FILE": f"{stem}.ready"}
+        return self._start(name, command, self.environment("worker", **files, **extra), cwd)
+
+    def _start(self, name: str, command: list[str], environment: dict[str, str], cwd: Path = ROOT) -> Child:
+        log = self.folder / f"{name}-{self._count}.log"
+        self._count += 1
+        child = Child(name, command, log=log, env=environment, cwd=cwd)
+        self._ends.callback(child.stop, 10)
+        child.start()
+        return child
+
+
+class Api:
+    """One API process and a client of it."""
+
+    def __init__(self, child: Child, port: int, key: str) -> None:
+        self.child = child
+        self.url = f"http://127.0.0.1:{port}"
+        self.client = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {key}"}, timeout=40)
+
+    def get(self, path: str) -> int:
+        """The status of a GET, 0 where nobody answers."""
+        try:
+            return self.client.get(path).status_code
+        except httpx.TransportError:
+            return 0
+
+    def post(self, task: str, name: str = "abc", **more: object) -> httpx.Response:
+        """Post a task."""
+        return self.client.post("/tasks", json={"task": task, "name": name, **more})
+
+    def accepted(self, task: str, name: str = "abc", **more: object) -> str:
+        """Post a task that must be accepted; answers its id."""
+        response = self.post(task, name, **more)
+        assert response.status_code == 202, response.text
+        return str(response.json()["task_id"])
+
+    def status(self, task_id: str, wait_s: float = 0) -> dict[str, Any]:
+        """What the API says of a task."""
+        response = self.client.get(f"/tasks/{task_id}", params={"wait": wait_s} if wait_s else {})
+        assert response.status_code == 200, response.text
+        body: dict[str, Any] = response.json()
+        return body
+
+    def ended(self, task_id: str, deadline_s: float = DEADLINE_S) -> dict[str, Any]:
+        """What the API says of a task once it has ended."""
+        end = time.monotonic() + deadline_s
+        while True:
+            status = self.status(task_id, wait_s=min(10, max(0.1, end - time.monotonic())))
+            if status["task_status"] in {"SUCCESS", "FAILURE", "REVOKED"}:
+                return status
+            assert time.monotonic() < end, f"{task_id} is still {status['task_status']}"
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric's samples."""
+        text = self.client.get("/metrics").text
+        found = re.findall(rf"^{name}(?:{{[^}}]*}})? ([0-9.e+-]+)$", text, re.MULTILINE)
+        return sum(map(float, found))
+
+
+_given: dict[int, dict[str, str]] = {}
+
+
+def _passwords(servers: Servers) -> dict[str, str]:
+    return _given.setdefault(id(servers), {user: secrets.token_urlsafe(24) for user in PASSWORDS})
+
+
+@contextmanager
+def system(servers: Servers, folder: Path, **limits: float) -> Iterator[System]:
+    """A system whose processes end with the block."""
+    with System(servers, folder, **limits) as started:
+        yield started

@@ -1,0 +1,124 @@
+"""Tasks that misbehave on request, added to the project's own; each leaves a line per run in the effects file."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from apps.contract.settings import WorkerSettings
+from apps.contract.tasks import TASKS, NamedInput, Output, Task1, Task2, TaskSpec, registry
+from apps.worker import tasks as project
+
+EFFECTS = "TEST_EFFECTS_FILE"
+
+_leak: list[bytes] = []
+
+
+class Sleep(NamedInput):
+    task: Literal["sleep"]
+    seconds: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Fail(NamedInput):
+    task: Literal["fail"]
+
+
+class KillChild(NamedInput):
+    task: Literal["kill_child"]
+    times: int = 1_000_000
+
+
+class Flaky(NamedInput):
+    task: Literal["flaky"]
+    failures: int
+
+
+class Stuck(NamedInput):
+    task: Literal["stuck"]
+
+
+class Grow(NamedInput):
+    task: Literal["grow"]
+    mib: int
+
+
+class Elsewhere(NamedInput):
+    task: Literal["elsewhere"]
+
+
+def _spec(name: str, input_: type[NamedInput], hard_limit_s: int = 120) -> TaskSpec:
+    return TaskSpec(name=name, input=input_, output=Output, hard_limit_s=hard_limit_s, transient=(ConnectionError,))
+
+
+TEST_TASKS = registry(
+    *TASKS.values(),
+    _spec("Test_Query:sleep", Sleep),
+    _spec("Test_Query:fail", Fail),
+    _spec("Test_Query:kill_child", KillChild),
+    _spec("Test_Query:flaky", Flaky),
+    _spec("Test_Query:stuck", Stuck, hard_limit_s=3),
+    _spec("Test_Query:grow", Grow),
+    _spec("celery:elsewhere", Elsewhere),
+)
+
+
+def effect(name: str, what: str) -> int:
+    """Note a step of a task, atomically; answers how often that step was noted for this name before."""
+    path = Path(os.environ[EFFECTS])
+    before = path.read_text().splitlines().count(f"{name} {what}") if path.exists() else 0
+    with path.open("a") as file:
+        file.write(f"{name} {what}\n")
+    return before
+
+
+def task_1(task: Task1, settings: WorkerSettings) -> Output:
+    return project.task_1(task, settings)
+
+
+def task_2(task: Task2, settings: WorkerSettings) -> Output:
+    return project.task_2(task, settings)
+
+
+def sleep(task: Sleep, settings: WorkerSettings) -> Output:  # noqa: ARG001 - the signature of every task
+    effect(task.name, "begun")
+    time.sleep(task.seconds)
+    effect(task.name, "done")
+    return Output(name_task=task.name, state="done")
+
+
+def fail(task: Fail, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    raise ValueError(f"{task.name} is not acceptable")
+
+
+def kill_child(task: KillChild, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    if effect(task.name, "begun") < task.times:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Output(name_task=task.name, state="done")
+
+
+def flaky(task: Flaky, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    if effect(task.name, "begun") < task.failures:
+        raise ConnectionError("not yet")
+    return Output(name_task=task.name, state="done")
+
+
+def stuck(task: Stuck, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    effect(task.name, "begun")
+    while True:
+        time.sleep(60)
+
+
+def grow(task: Grow, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    _leak.append(bytes(range(256)) * (task.mib * 4096))
+    return Output(name_task=task.name, state="done")
+
+
+def elsewhere(task: Elsewhere, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    return Output(name_task=task.name, state="done")
+
+
+this_module = sys.modules[__name__]

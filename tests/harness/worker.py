@@ -1,0 +1,9 @@
+"""The worker with the test tasks: `celery -A tests.harness.worker worker`."""
+
+from celery import Celery
+
+from apps.contract.settings import WorkerSettings, load
+from apps.worker.app import create_app
+from tests.harness.tasks import TEST_TASKS, this_module
+
+app: Celery = create_app(load(WorkerSettings), TEST_TASKS, this_module)

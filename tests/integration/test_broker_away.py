@@ -1,0 +1,125 @@
+"""The broker stops, hangs, or refuses: every post gets a true answer in time, and nothing accepted is missing."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.harness.system import Api, System, until
+
+DEADLINE_S = 2.0
+
+
+@pytest.mark.parametrize("away", ["stop", "kill", "suspend"])
+def test_posts_answer_at_their_deadline_and_work_again_without_a_restart(
+    system: System, away: str, record_property: Callable[[str, object], None]
+) -> None:
+    api = system.api()
+    getattr(system.servers.rabbitmq, away)()
+    started_s = time.monotonic()
+    response = api.post("sleep")
+    assert response.status_code == 503
+    assert int(response.headers["Retry-After"]) > 0
+    assert time.monotonic() - started_s < DEADLINE_S + 2
+    assert api.get("/livez") == 200
+    until(lambda: api.get("/readyz") == 503, 5)
+    system.servers.rabbitmq.resume()
+    if away != "suspend":
+        system.servers.rabbitmq.start()
+    healed_s = time.monotonic()
+    until(lambda: api.post("sleep").status_code == 202, 20)
+    record_property(f"seconds to the first accepted post after {away}", round(time.monotonic() - healed_s, 2))
+
+
+def test_silent_broker_leaves_the_outcome_unknown_and_says_so(system: System) -> None:
+    api = system.api()
+    system.servers.rabbitmq.suspend()
+    problem = api.post("sleep").json()
+    assert problem["type"] == "urn:sluice:problem:outcome-unknown"
+    assert problem["reason"] == "deadline"
+
+
+def test_worker_finds_the_restarted_broker_again(system: System) -> None:
+    api = system.api()
+    worker = system.worker()
+    task_id = api.accepted("sleep", seconds=0)
+    api.ended(task_id)
+    system.servers.rabbitmq.stop()
+    until(lambda: not _ready(worker.env["READINESS_FILE"]), 20)
+    system.servers.rabbitmq.start()
+    until(lambda: api.get("/readyz") == 200)
+    assert api.ended(api.accepted("sleep"))["task_status"] == "SUCCESS"
+    assert worker.alive
+
+
+def test_liveness_file_is_touched_only_while_the_worker_consumes(system: System) -> None:
+    worker = system.worker()
+    live = Path(worker.env["LIVENESS_FILE"])
+    touched_s = live.stat().st_mtime
+    until(lambda: live.stat().st_mtime > touched_s, 5)
+    system.servers.rabbitmq.stop()
+    until(lambda: time.time() - live.stat().st_mtime > 4, 20)
+    system.servers.rabbitmq.start()
+    until(lambda: time.time() - live.stat().st_mtime < 2, 40)
+
+
+def test_full_queue_is_refused_and_nothing_accepted_is_missing(system: System) -> None:
+    system.define(max_length_messages=10)
+    api = system.api()
+    responses = [api.post("sleep") for _ in range(30)]
+    accepted = sum(response.status_code == 202 for response in responses)
+    refused = [response for response in responses if response.status_code == 503]
+    assert accepted >= 10
+    assert accepted + len(refused) == 30
+    assert {response.json()["reason"] for response in refused} == {"queue-full"}
+    assert all(int(response.headers["Retry-After"]) > 0 for response in refused)
+    until(lambda: system.depth_messages("Test_Query") == accepted)
+
+
+def test_unroutable_is_refused(system: System) -> None:
+    api = system.api()
+    system.servers.rabbitmq.management(f"/api/queues/{system.vhost}/Test_Query", "DELETE")
+    response = api.post("sleep")
+    assert response.status_code == 503
+    assert response.json()["reason"] == "unroutable"
+    assert int(response.headers["Retry-After"]) > 0
+
+
+def test_delayed_retry_that_meets_a_full_queue_is_kept(system: System) -> None:
+    """A retry leaves its delay queue while `Test_Query` is full: it must wait there, not vanish."""
+    api = system.api()
+    worker = system.worker(RETRY_BACKOFF_S="8")
+    names = [f"retried-{number}" for number in range(6)]
+    retried = [api.accepted("flaky", name, failures=1) for name in names]
+    until(lambda: all(system.effects(name, "begun") for name in names))
+    worker.kill()
+    system.define(max_length_messages=3)
+    fill = _fill(api)
+    _pass(10)  # longer than any of their delays: they have come due
+    assert api.post("sleep").status_code == 503
+    assert _delayed(system) > 0
+    system.worker()
+    for task_id in (*fill, *retried):
+        assert api.ended(task_id)["task_status"] == "SUCCESS"
+    until(lambda: _delayed(system) == 0)
+
+
+def _fill(api: Api) -> list[str]:
+    responses = [api.post("sleep") for _ in range(20)]
+    assert responses[-1].status_code == 503
+    return [response.json()["task_id"] for response in responses if response.status_code == 202]
+
+
+def _delayed(system: System) -> int:
+    queues = system.servers.rabbitmq.management(f"/api/queues/{system.vhost}")
+    return sum(queue.get("messages", 0) for queue in queues if queue["name"].startswith("celery_delayed_"))
+
+
+def _ready(path: str) -> bool:
+    return Path(path).exists()
+
+
+def _pass(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    until(lambda: time.monotonic() > end, seconds + 5)

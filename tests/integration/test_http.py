@@ -1,0 +1,158 @@
+"""The HTTP interface: ids, authentication, problem documents, limits."""
+
+import secrets
+import time
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from tests.harness.system import Api, System
+
+PROBLEM = "application/problem+json"
+UNKNOWN_ID = "01a2051b-73de-71e9-88bf-599005174f79-0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def api(shared: System) -> Api:
+    return shared.api(BODY_MAX_BYTES="2048")
+
+
+def test_accepted_says_where_to_ask(api: Api) -> None:
+    response = api.post("task_1")
+    task_id = response.json()["task_id"]
+    assert response.status_code == 202
+    assert response.json() == {"task_id": task_id, "task_status": "PENDING"}
+    assert response.headers["Location"] == f"/tasks/{task_id}"
+    assert int(response.headers["Retry-After"]) > 0
+
+
+def test_accepted_message_is_persistent_in_a_quorum_queue(api: Api, shared: System) -> None:
+    api.accepted("task_1")
+    place = f"/api/queues/{shared.vhost}/Test_Query"
+    queue = shared.servers.rabbitmq.management(place)
+    got = {"count": 1, "ackmode": "ack_requeue_true", "encoding": "auto"}
+    (message,) = shared.servers.rabbitmq.management(f"{place}/get", "POST", got)
+    assert queue["type"] == "quorum"
+    assert message["properties"]["delivery_mode"] == 2
+
+
+def test_replica_that_never_saw_an_id_tells_pending_from_unknown(api: Api, shared: System) -> None:
+    """Defect 2: the original answered PENDING for anything."""
+    task_id = api.accepted("task_1")
+    other = shared.api()
+    assert other.status(task_id)["task_status"] == "PENDING"
+    assert other.get(f"/tasks/{UNKNOWN_ID}") == 404
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda task_id: task_id[:-1] + ("0" if task_id[-1] != "0" else "1"),
+        lambda task_id: ("1" if task_id[0] != "1" else "2") + task_id[1:],
+        lambda task_id: task_id[:36],
+        lambda task_id: task_id.upper(),
+        lambda task_id: task_id + "0",
+        lambda _: "x",
+        lambda _: "%00",
+    ],
+    ids=["tag", "time", "no tag", "upper case", "longer", "short", "NUL"],
+)
+def test_forged_id_is_unknown(api: Api, forge: Callable[[str], str]) -> None:
+    response = api.client.get(f"/tasks/{forge(api.accepted('task_1'))}")
+    assert response.status_code == 404
+    assert response.headers["Content-Type"] == PROBLEM
+
+
+def test_another_clients_task_is_unknown(shared: System, api: Api) -> None:
+    theirs = secrets.token_urlsafe(24)
+    other = shared.api(API_KEYS=f"tests:{shared.key},others:{theirs}")
+    task_id = api.accepted("task_1")
+    assert other.get(f"/tasks/{task_id}") == 200
+    response = other.client.get(f"/tasks/{task_id}", headers={"Authorization": f"Bearer {theirs}"})
+    assert response.status_code == 404
+
+
+@pytest.mark.parametrize("authorization", [None, "", "Bearer", "Bearer wrong", "Basic {key}", "{key}"])
+def test_without_a_key_nothing_is_told(api: Api, shared: System, authorization: str | None) -> None:
+    headers = {} if authorization is None else {"Authorization": authorization.format(key=shared.key)}
+    for method, path in (("POST", "/tasks"), ("GET", f"/tasks/{UNKNOWN_ID}")):
+        response = httpx.request(method, api.url + path, headers=headers, json={"task": "task_1", "name": "a"})
+        assert response.status_code == 401
+        assert response.headers["WWW-Authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 400),
+        (b"{", 400),
+        (b'{"task": "task_1", "name": "\xff"}', 400),
+        (b"[" * 2000, 400),
+        (b"null", 422),
+        (b"[]", 422),
+        (b"{}", 422),
+        (b'{"task": "nothing", "name": "a"}', 422),
+        (b'{"task": "task_1"}', 422),
+        (b'{"task": "task_1", "name": 1}', 422),
+        (b'{"task": "task_1", "name": ""}', 422),
+        (b'{"task": "task_1", "name": "a", "more": 1}', 422),
+        (b'{"task": "task_1", "name": "' + b"a" * 256 + b'"}', 422),
+        (b'{"task": "task_1", "name": "' + b"a" * 2048 + b'"}', 413),
+    ],
+)
+def test_body_that_is_no_input_gets_its_problem(api: Api, body: bytes, status: int) -> None:
+    response = api.client.post("/tasks", content=body, headers={"Content-Type": "application/json"})
+    problem = response.json()
+    assert response.status_code == problem["status"] == status
+    assert response.headers["Content-Type"] == PROBLEM
+    assert problem["request_id"] == response.headers["X-Request-ID"]
+
+
+def test_invalid_input_is_explained_without_repeating_it(api: Api) -> None:
+    response = api.client.post("/tasks", json={"task": "task_1", "name": 17171717})
+    (error,) = response.json()["errors"]
+    assert error["loc"] == ["task_1", "name"]
+    assert "17171717" not in response.text
+
+
+def test_body_of_unknown_length_is_cut_off_at_the_limit(api: Api) -> None:
+    chunks = (b"a" * 1024 for _ in range(1000))
+    response = api.client.post("/tasks", content=chunks, headers={"Content-Type": "application/json"})
+    assert response.status_code == 413
+
+
+def test_other_types_are_refused(api: Api) -> None:
+    response = api.client.post("/tasks", content=b"a=1", headers={"Content-Type": "application/x-www-form-urlencoded"})
+    assert response.status_code == 415
+
+
+@pytest.mark.parametrize("wait", ["-1", "x", "nan"])
+def test_wait_that_is_no_time_is_malformed(api: Api, wait: str) -> None:
+    response = api.client.get(f"/tasks/{UNKNOWN_ID}?wait={wait}")
+    assert response.status_code == 400
+    assert response.json()["type"] == "urn:sluice:problem:malformed"
+
+
+def test_unknown_path_and_method_are_problems_too(api: Api) -> None:
+    for method, path, status in (("GET", "/nothing", 404), ("PUT", "/tasks", 405)):
+        response = api.client.request(method, path)
+        assert (response.status_code, response.headers["Content-Type"]) == (status, PROBLEM)
+
+
+def test_request_id_is_kept_only_where_it_fits(api: Api) -> None:
+    assert api.client.get("/livez", headers={"X-Request-ID": "a-1"}).headers["X-Request-ID"] == "a-1"
+    for unfit in ("a b", 'a"b', "a" * 129):
+        assert api.client.get("/livez", headers={"X-Request-ID": unfit}).headers["X-Request-ID"] != unfit
+
+
+def test_docs_and_schema_are_served(api: Api) -> None:
+    assert api.get("/docs") == 200
+    assert {"/tasks", "/tasks/{task_id}"} <= set(api.client.get("/openapi.json").json()["paths"])
+
+
+def test_long_poll_ends_at_its_limit_with_the_state_it_then_has(api: Api) -> None:
+    task_id = api.accepted("task_1")  # nothing runs it: this module has no worker
+    started_s = time.monotonic()
+    assert api.status(task_id, wait_s=1)["task_status"] == "PENDING"
+    assert 1 <= time.monotonic() - started_s < 5

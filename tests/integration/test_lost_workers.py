@@ -1,0 +1,97 @@
+"""Workers that die, or are told to stop, in the middle of a task."""
+
+import signal
+
+import psutil
+import pytest
+
+from tests.harness.system import System, until
+
+POOLS = pytest.mark.parametrize("pool", ["prefork", "threads"])
+
+
+def test_killed_child_runs_its_task_again_and_it_ends_once(system: System) -> None:
+    api = system.api()
+    worker = system.worker()
+    task_id = api.accepted("sleep", "killed", seconds=2)
+    until(lambda: system.effects("killed", "begun") == 1)
+    psutil.Process(worker.pid).children()[0].kill()
+    assert api.ended(task_id)["task_status"] == "SUCCESS"
+    assert (system.effects("killed", "begun"), system.effects("killed", "done")) == (2, 1)
+    until(lambda: system.depth_messages("Test_Query") == 0)
+
+
+def test_killed_worker_runs_its_task_elsewhere(system: System) -> None:
+    api = system.api()
+    worker = system.worker()
+    task_id = api.accepted("sleep", "killed", seconds=3)
+    until(lambda: system.effects("killed", "begun") == 1)
+    worker.kill()
+    system.worker()
+    assert api.ended(task_id)["task_status"] == "SUCCESS"
+    assert (system.effects("killed", "begun"), system.effects("killed", "done")) == (2, 1)
+
+
+def test_poison_task_ends_in_the_dead_letters_and_its_neighbours_succeed(system: System) -> None:
+    """Defect 7: the original's looped for ever."""
+    system.define(delivery_limit=3)
+    api = system.api()
+    system.recorder()
+    ids = [api.accepted("sleep", "before"), api.accepted("kill_child", "poison"), api.accepted("sleep", "after")]
+    system.worker()
+    before, poison, after = (api.ended(task_id) for task_id in ids)
+    assert (before["task_status"], after["task_status"]) == ("SUCCESS", "SUCCESS")
+    assert poison["task_status"] == "FAILURE"
+    assert "lost each time" in poison["task_result"]["message"]
+    assert system.effects("poison", "begun") == 4
+    until(lambda: system.depth_messages("dead.parked") == 1)
+    until(lambda: system.depth_messages("dead") == system.depth_messages("Test_Query") == 0)
+
+
+def test_the_default_delivery_limit_ends_a_poison_task(system: System) -> None:
+    api = system.api()
+    system.recorder()
+    system.worker()
+    assert api.ended(api.accepted("kill_child", "poison"), 120)["task_status"] == "FAILURE"
+    assert system.effects("poison", "begun") == 21
+
+
+@POOLS
+def test_sigterm_lets_a_running_task_finish(system: System, pool: str) -> None:
+    """Defect 6: the original's shell swallowed the signal."""
+    api = system.api()
+    worker = system.worker(WORKER_POOL=pool, SOFT_SHUTDOWN_S="30")
+    task_id = api.accepted("sleep", "finishes", seconds=3)
+    waits = api.accepted("sleep", "waits")
+    until(lambda: system.effects("finishes", "begun") == 1)
+    worker.signal(signal.SIGTERM)
+    until(lambda: not worker.alive, 25)
+    assert api.status(task_id)["task_status"] == "SUCCESS"
+    assert api.status(waits)["task_status"] == "PENDING"
+    system.worker()
+    assert api.ended(waits)["task_status"] == "SUCCESS"
+    assert system.effects("finishes", "begun") == 1
+
+
+@POOLS
+def test_sigterm_hands_a_long_task_back(system: System, pool: str) -> None:
+    api = system.api()
+    worker = system.worker(WORKER_POOL=pool, SOFT_SHUTDOWN_S="1")
+    task_id = api.accepted("sleep", "long", seconds=15)
+    until(lambda: system.effects("long", "begun") == 1)
+    worker.signal(signal.SIGTERM)
+    until(lambda: not worker.alive, 12)
+    assert system.effects("long", "done") == 0
+    system.worker()
+    assert api.ended(task_id)["task_status"] == "SUCCESS"
+    assert (system.effects("long", "begun"), system.effects("long", "done")) == (2, 1)
+
+
+def test_hard_time_limit_ends_a_stuck_task(system: System) -> None:
+    api = system.api()
+    system.worker()
+    system.recorder()
+    ended = api.ended(api.accepted("stuck", "stuck"))
+    assert ended["task_status"] == "FAILURE"
+    assert "hard time limit" in ended["task_result"]["message"]
+    assert api.ended(api.accepted("sleep", "next"))["task_status"] == "SUCCESS"

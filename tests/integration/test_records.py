@@ -1,0 +1,114 @@
+"""`begin` and `end` on a real Redis: who may run, and that the first end stands."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from uuid import uuid4
+
+import pytest
+import redis
+
+from apps.contract import states
+from tests.harness.servers import Servers
+
+LIFE_S = 100
+
+
+class Records:
+    """The two scripts, by the names of their arguments."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.client = client
+        self._begin, self._end = client.register_script(states.BEGIN), client.register_script(states.END)
+
+    def begin(self, task_id: str, publish: str, worker: str = "w") -> str:
+        return str(self._begin(keys=_keys(task_id), args=[publish, worker, 1.5, LIFE_S]))
+
+    def end(self, task_id: str, publish: str, state: str, meta: str = "null") -> str:
+        return str(self._end(keys=_keys(task_id), args=[publish, state, meta, 2.5, LIFE_S]))
+
+    def read(self, task_id: str) -> states.Record:
+        raw: dict[str, str] = self.client.hgetall(states.key(task_id))  # type: ignore[assignment]  # decodes
+        return states.decode(raw)
+
+
+def _keys(task_id: str) -> list[str]:
+    return [states.key(task_id), states.channel(task_id)]
+
+
+@pytest.fixture
+def records(servers: Servers) -> Iterator[Records]:
+    with redis.Redis.from_url(servers.redis.url(), decode_responses=True) as client:
+        yield Records(client)
+
+
+@pytest.fixture
+def task_id() -> str:
+    return uuid4().hex
+
+
+def test_task_without_a_record_is_pending(records: Records, task_id: str) -> None:
+    assert records.read(task_id) == states.Record(state="PENDING")
+
+
+def test_begin_claims_and_end_stores(records: Records, task_id: str) -> None:
+    assert records.begin(task_id, "p1") == "run"
+    assert records.read(task_id) == states.Record(state="STARTED", tries=1, started_s=1.5)
+    assert records.end(task_id, "p1", "SUCCESS", '{"a": 1}') == "stored"
+    assert records.read(task_id) == states.Record(state="SUCCESS", tries=1, started_s=1.5, result={"a": 1})
+
+
+def test_redelivery_runs_again_and_another_publish_does_not(records: Records, task_id: str) -> None:
+    assert records.begin(task_id, "p1") == "run"
+    assert records.begin(task_id, "p1") == "run"
+    assert records.begin(task_id, "p2") == "claimed"
+    assert records.read(task_id).tries == 2
+
+
+def test_finished_task_is_not_run_again(records: Records, task_id: str) -> None:
+    records.begin(task_id, "p1")
+    records.end(task_id, "p1", "FAILURE")
+    assert records.begin(task_id, "p1") == records.begin(task_id, "p2") == "final"
+    assert records.read(task_id).tries == 1
+
+
+def test_first_end_stands(records: Records, task_id: str) -> None:
+    records.begin(task_id, "p1")
+    assert records.end(task_id, "p1", "SUCCESS", "1") == "stored"
+    assert records.end(task_id, "p1", "FAILURE", "2") == "final"
+    assert records.read(task_id).result == 1
+
+
+def test_dead_second_publish_does_not_end_a_running_first(records: Records, task_id: str) -> None:
+    records.begin(task_id, "p1")
+    assert records.end(task_id, "p2", "FAILURE") == "claimed"
+    assert records.read(task_id).state == "STARTED"
+
+
+def test_end_without_begin_is_stored(records: Records, task_id: str) -> None:
+    assert records.end(task_id, "p1", "FAILURE") == "stored"
+    assert records.begin(task_id, "p1") == "final"
+
+
+def test_of_many_ends_at_once_one_is_stored(records: Records, task_id: str) -> None:
+    records.begin(task_id, "p1")
+    with ThreadPoolExecutor(16) as threads:
+        answers = list(threads.map(lambda n: records.end(task_id, "p1", "SUCCESS", str(n)), range(64)))
+    assert sorted(answers) == ["final"] * 63 + ["stored"]
+    assert records.read(task_id).result == answers.index("stored")
+
+
+def test_every_record_has_an_end_of_life(records: Records, task_id: str) -> None:
+    records.begin(task_id, "p1")
+    assert 0 < records.client.ttl(states.key(task_id)) <= LIFE_S
+    records.client.persist(states.key(task_id))
+    records.end(task_id, "p1", "SUCCESS")
+    assert 0 < records.client.ttl(states.key(task_id)) <= LIFE_S
+
+
+def test_changes_are_told_to_waiters(records: Records, task_id: str) -> None:
+    with records.client.pubsub(ignore_subscribe_messages=True) as pubsub:  # type: ignore[no-untyped-call]
+        pubsub.subscribe(states.channel(task_id))
+        records.begin(task_id, "p1")
+        records.end(task_id, "p1", "SUCCESS")
+        told = [message["data"] for _ in range(10) if (message := pubsub.get_message(timeout=1))]
+    assert told == ["STARTED", "SUCCESS"]

@@ -1,0 +1,93 @@
+"""Redis goes away while tasks end: no result is lost, no limit forgotten, nobody hangs."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.harness.system import System, until
+
+POOLS = pytest.mark.parametrize("pool", ["prefork", "threads"])
+
+
+@POOLS
+def test_task_that_finishes_while_redis_is_away_35_s_keeps_its_result(system: System, pool: str) -> None:
+    api = system.api()
+    system.worker(WORKER_POOL=pool)
+    task_id = api.accepted("sleep", "kept", seconds=1)
+    until(lambda: system.effects("kept", "begun") == 1)
+    system.servers.redis.stop()
+    until(lambda: system.effects("kept", "done") == 1)
+    _pass(35)
+    system.servers.redis.start()
+    until(lambda: api.get("/readyz") == 200)
+    assert api.ended(task_id)["task_status"] == "SUCCESS"
+    assert system.effects("kept", "begun") == 1
+
+
+def test_hard_limit_holds_while_redis_is_away_30_s(system: System) -> None:
+    api = system.api()
+    worker = system.worker()
+    recorder = system.recorder()
+    task_id = api.accepted("stuck", "stuck")
+    until(lambda: system.effects("stuck", "begun") == 1)
+    system.servers.redis.stop()
+    stopped_s = time.monotonic()
+    until(lambda: "hard time limit exceeded" in system.logs(), 15)
+    until(lambda: system.depth_messages("dead") == 1, 15)
+    _pass(30 - (time.monotonic() - stopped_s))
+    system.servers.redis.start()
+    until(lambda: api.get("/readyz") == 200)
+    assert api.ended(task_id)["task_status"] == "FAILURE"
+    assert worker.alive
+    assert recorder.alive
+    assert api.ended(api.accepted("sleep", "next"))["task_status"] == "SUCCESS"
+    until(lambda: system.depth_messages("dead.parked") == 1)
+
+
+@pytest.mark.parametrize("away", ["stop", "suspend"])
+def test_asking_answers_503_soon_and_posting_still_accepts(system: System, away: str) -> None:
+    api = system.api()
+    task_id = api.accepted("sleep")
+    getattr(system.servers.redis, away)()
+    started_s = time.monotonic()
+    response = api.client.get(f"/tasks/{task_id}?wait=20")
+    assert response.status_code == 503
+    assert response.json()["type"] == "urn:sluice:problem:results-unavailable"
+    assert time.monotonic() - started_s < 10
+    assert api.post("sleep").status_code == 202
+    assert (api.get("/livez"), api.get("/readyz")) == (200, 503)
+
+
+def test_event_loop_is_not_stopped_by_a_silent_redis_and_broker(system: System) -> None:
+    """Defect 10: the original called both from async functions with blocking clients."""
+    api = system.api()
+    task_id = api.accepted("sleep")
+    system.servers.redis.suspend()
+    system.servers.rabbitmq.suspend()
+    with ThreadPoolExecutor(2) as threads:
+        slow = [threads.submit(api.client.get, f"/tasks/{task_id}"), threads.submit(api.post, "sleep")]
+        worst_s = 0.0
+        while not all(call.done() for call in slow):
+            started_s = time.monotonic()
+            assert api.get("/livez") == 200
+            worst_s = max(worst_s, time.monotonic() - started_s)
+    assert [call.result().status_code for call in slow] == [503, 503]
+    assert worst_s < 1, "the calls above take 2 s each: /livez waited for one"
+
+
+def test_long_poll_outlives_a_restart_of_redis(system: System) -> None:
+    api = system.api()
+    task_id = api.accepted("sleep", seconds=0)
+    until(lambda: api.get("/readyz") == 200)
+    system.servers.redis.stop()
+    system.servers.redis.start()
+    until(lambda: api.get("/readyz") == 200)
+    system.worker()
+    assert api.ended(task_id)["task_status"] == "SUCCESS"
+
+
+def _pass(seconds: float) -> None:
+    """Let an outage last: the time itself is what is tested."""
+    end = time.monotonic() + seconds
+    until(lambda: time.monotonic() > end, seconds + 5)

@@ -1,0 +1,53 @@
+"""No credential is built in, logged, or told."""
+
+import re
+import subprocess
+
+import pytest
+
+from apps.contract.settings import ApiSettings, RecorderSettings, RequeueSettings, Settings, WorkerSettings, load
+from tests.harness.system import ROOT, System, until
+
+GOOD = {
+    "CELERY_BROKER_URL": "amqp://api:long-and-secret@broker/",
+    "CELERY_RESULT_BACKEND": "redis://:long-and-secret@redis/0",
+    "TASK_ID_KEY": "sixteen-bytes-or-more",
+    "API_KEYS": "tests:sixteen-bytes-or-more",
+}
+
+
+def test_nothing_that_is_told_or_logged_holds_a_secret(system: System) -> None:
+    api = system.api(LOG_LEVEL="DEBUG")
+    system.worker(LOG_LEVEL="DEBUG")
+    system.recorder(LOG_LEVEL="DEBUG")
+    told = [api.client.get(path).text for path in ("/readyz", "/metrics", "/openapi.json", "/nothing")]
+    api.ended(api.accepted("fail"))
+    told.append(api.client.post("/tasks", headers={"Authorization": "Bearer wrong"}).text)
+    for server in (system.servers.rabbitmq, system.servers.redis):
+        server.stop()
+        told += [api.post("sleep").text, api.client.get("/readyz").text]
+        server.start()
+    until(lambda: api.get("/readyz") == 200)
+    everything = "\n".join([*told, system.logs()])
+    secrets = [*system.passwords.values(), system.key, system.task_id_key, system.servers.redis.password]
+    assert [secret for secret in secrets if secret in everything] == []
+
+
+def test_repository_holds_no_credential() -> None:
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    found = [
+        f"{name}: {match}"
+        for name in files
+        if not name.startswith("tests/") and (ROOT / name).suffix not in {".png", ".txt"}
+        for match in re.findall(r"(?:amqps?|rediss?)://[^\s/$<{]*:[^\s@$<{]+@", (ROOT / name).read_text())
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("kind", [ApiSettings, WorkerSettings, RecorderSettings, RequeueSettings])
+def test_nothing_starts_without_its_credentials(kind: type[Settings]) -> None:
+    load(kind, GOOD)
+    needed = [name for name, field in kind.model_fields.items() if field.is_required()]
+    for name in needed:
+        with pytest.raises(SystemExit, match=f"{name.upper()} is not set"):
+            load(kind, {key: value for key, value in GOOD.items() if key != name.upper()})

@@ -1,0 +1,112 @@
+"""The servers that tests and `make up` are built on: data and ports survive a restart, nothing survives a stop."""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from local import definitions
+from local.child import Unusable, until
+from local.management import Management
+from local.servers import is_open, is_redis
+from tests.harness.clone import left
+from tests.harness.servers import Servers, running
+from tests.harness.system import System
+
+NEWER = "SLUICE_TEST_RABBITMQ_ROOT"
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    with running(tmp_path_factory.mktemp("own")) as started:
+        yield started
+
+
+@pytest.mark.skipif(NEWER not in os.environ, reason="only in the run on the newer broker")
+def test_newer_broker_is_the_charts_series(servers: Servers) -> None:
+    assert servers.rabbitmq.version >= (4, 3)
+
+
+def test_configurations_are_private(servers: Servers) -> None:
+    files = (servers.rabbitmq.folder / "rabbitmq.conf", servers.redis.folder / "redis.conf")
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    assert servers.redis.password not in " ".join(psutil.Process(servers.redis.node.pid).cmdline())
+
+
+def test_rabbitmq_keeps_data_and_ports_when_killed(own: Servers) -> None:
+    rabbitmq = own.rabbitmq
+    rabbitmq.management("/api/vhosts/kept", "PUT")
+    url = rabbitmq.url()
+    rabbitmq.kill()
+    assert not is_open(rabbitmq.port)
+    rabbitmq.start()
+    assert rabbitmq.url() == url
+    assert "kept" in [vhost["name"] for vhost in rabbitmq.management("/api/vhosts")]
+
+
+def test_suspended_servers_do_not_answer(own: Servers) -> None:
+    management = Management(own.rabbitmq.management.url, "admin", own.rabbitmq.password, deadline_s=1)
+    own.rabbitmq.suspend()
+    own.redis.suspend()
+    assert not management.answers()
+    assert not is_redis(own.redis.url() + "?socket_timeout=1")
+    own.rabbitmq.resume()
+    own.redis.resume()
+    until(lambda: management.answers() and is_redis(own.redis.url()), 30, "both")
+
+
+def test_data_made_with_another_password_is_named(own: Servers) -> None:
+    stranger = Management(own.rabbitmq.management.url, "admin", "another")
+    with pytest.raises(Unusable, match="made with other credentials"):
+        stranger.answers()
+
+
+def test_stop_leaves_no_process(tmp_path: Path) -> None:
+    with running(tmp_path) as servers:
+        nodes = (servers.rabbitmq.epmd, servers.rabbitmq.node, servers.redis.node)
+        parents = [psutil.Process(node.pid) for node in nodes]
+        processes = parents + [child for parent in parents for child in parent.children(recursive=True)]
+        assert "erl_child_setup" in {process.name() for process in processes}
+    assert left(processes) == []
+
+
+QUEUE = "/api/queues/{vhost}/dead"
+WORK = "/api/policies/{vhost}/sluice-work"
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "body", "sentence"),
+    [
+        ("/api/exchanges/{vhost}/sluice", "DELETE", None, "lacks the exchange sluice"),
+        (QUEUE, "DELETE", None, "lacks the queue dead"),
+        ("/api/bindings/{vhost}/e/sluice/q/dead/dead", "DELETE", None, "dead is not bound to sluice by the key dead"),
+        (WORK, "PUT", {"overflow": "reject-publish"}, "Test_Query does not set delivery-limit"),
+    ],
+)
+def test_check_names_the_difference(
+    system: System, path: str, method: str, body: dict[str, str] | None, sentence: str
+) -> None:
+    rabbitmq = system.servers.rabbitmq
+    definitions.check(rabbitmq.url(vhost=system.vhost), rabbitmq.management.url)
+    policy = {"pattern": "^(Test_Query|celery)$", "apply-to": "queues", "definition": body} if body else None
+    rabbitmq.management(path.format(vhost=system.vhost), method, policy)
+    with pytest.raises(Unusable, match=sentence):
+        definitions.check(rabbitmq.url(vhost=system.vhost), rabbitmq.management.url)
+
+
+def test_check_names_a_classic_queue(system: System) -> None:
+    rabbitmq = system.servers.rabbitmq
+    rabbitmq.management(QUEUE.format(vhost=system.vhost), "DELETE")
+    rabbitmq.management(QUEUE.format(vhost=system.vhost), "PUT", {"durable": True})
+    with pytest.raises(Unusable, match="the queue dead is of type classic, not quorum"):
+        definitions.check(rabbitmq.url(vhost=system.vhost), rabbitmq.management.url)
+
+
+def test_check_says_what_to_set_when_policies_cannot_be_read(system: System) -> None:
+    rabbitmq = system.servers.rabbitmq
+    url = rabbitmq.url("worker", system.passwords["worker"], system.vhost)
+    with pytest.raises(Unusable, match="set RABBITMQ_MANAGEMENT_URL"):
+        definitions.check(url, rabbitmq.management.url)

@@ -1,0 +1,123 @@
+"""What a task goes through when nothing goes wrong, or only the task itself does."""
+
+import re
+import shutil
+from pathlib import Path
+
+import httpx
+import pytest
+
+from apps.contract import states
+from local.servers import free_ports
+from tests.harness.system import ROOT, Api, System, until
+
+
+@pytest.fixture(scope="module")
+def api(shared: System) -> Api:
+    api = shared.api()
+    shared.worker()
+    shared.recorder()
+    return api
+
+
+def test_both_example_tasks_succeed(api: Api) -> None:
+    ids = {task: api.accepted(task, "Łódź 東京") for task in ("task_1", "task_2")}
+    for task_id in ids.values():
+        assert api.ended(task_id) == {
+            "task_id": task_id,
+            "task_status": "SUCCESS",
+            "task_result": {"name_task": "Łódź 東京", "state": "done"},
+        }
+
+
+def test_started_is_seen_while_a_task_runs(api: Api) -> None:
+    task_id = api.accepted("sleep", "started", seconds=1)
+    until(lambda: api.status(task_id)["task_status"] == "STARTED")
+    assert api.ended(task_id)["task_status"] == "SUCCESS"
+
+
+def test_failed_task_is_a_readable_failure(api: Api) -> None:
+    """Defect 2: the original answered 500, since an exception is not JSON."""
+    ended = api.ended(api.accepted("fail", "abc"))
+    assert ended["task_status"] == "FAILURE"
+    assert ended["task_result"] == {"type": "ValueError", "message": "abc is not acceptable"}
+
+
+def test_result_is_kept_for_a_day(api: Api, shared: System) -> None:
+    """Defect 3: the original's results turned back into PENDING after 200 s."""
+    for task in ("task_2", "fail"):
+        task_id = api.accepted(task)
+        api.ended(task_id)
+        assert shared.redis.ttl(states.key(task_id)) >= 24 * 3600
+
+
+def test_both_queues_are_consumed(api: Api) -> None:
+    """Defect 9: what the original routed to `celery` was never read."""
+    assert api.ended(api.accepted("elsewhere"))["task_status"] == "SUCCESS"
+
+
+def test_transient_errors_are_retried_and_others_are_not(api: Api, shared: System) -> None:
+    assert api.ended(api.accepted("flaky", "retried", failures=2))["task_status"] == "SUCCESS"
+    assert shared.effects("retried", "begun") == 3
+    assert api.ended(api.accepted("fail", "once"))["task_status"] == "FAILURE"
+    retries = [line["retries"] for line in shared.log_lines() if line.get("task") == "Test_Query:fail"]
+    assert set(retries) == {0}
+
+
+def test_every_line_about_a_task_has_both_ids(api: Api, shared: System) -> None:
+    response = api.client.post("/tasks", json={"task": "task_2", "name": "a"}, headers={"X-Request-ID": "mine-1"})
+    task_id = response.json()["task_id"]
+    api.ended(task_id)
+    assert response.headers["X-Request-ID"] == "mine-1"
+    lines = [line for line in shared.log_lines() if task_id in str(line) and "GET" not in str(line)]
+    assert {line["message"] for line in lines} == {"request", "begin", "ended"}
+    assert {(line["task_id"], line["request_id"]) for line in lines} == {(task_id, "mine-1")}
+
+
+def test_metrics_of_both_sides_count_a_task(system: System) -> None:
+    api = system.api()
+    worker = system.worker(METRICS_PORT=str(_free_port()))
+    api.ended(api.accepted("task_2"))
+    assert api.metric("sluice_accepted_total") == 1
+    assert api.metric("sluice_publish_seconds_count") == 1
+    text = until(lambda: _scrape(worker.env["METRICS_PORT"], 'sluice_task_results_total{outcome="success"'))
+    assert re.search(r'sluice_task_wait_seconds_count{task="Test_Query:task_2"} 1.0', text)
+    assert re.search(r'sluice_task_run_seconds_count{task="Test_Query:task_2"} 1.0', text)
+
+
+def test_child_that_grew_too_large_is_replaced(system: System) -> None:
+    api = system.api()
+    system.worker(WORKER_MAX_MEMORY_MIB="200")
+    for mib in (0, 300, 0):
+        assert api.ended(api.accepted("grow", mib=mib))["task_status"] == "SUCCESS"
+    small, large, next_ = (line["pid"] for line in system.log_lines() if line["message"] == "begin")
+    assert small == large != next_
+
+
+def test_adding_a_task_is_one_entry_and_one_function(system: System, tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    shutil.copytree(ROOT / "apps", clone / "apps", ignore=shutil.ignore_patterns("__pycache__"))
+    contract, functions = clone / "apps/contract/tasks.py", clone / "apps/worker/tasks.py"
+    entry = """
+class Shout(NamedInput):
+    task: Literal["shout"]
+
+TASKS = registry(*TASKS.values(), TaskSpec(name="Test_Query:shout", input=Shout, output=Output, hard_limit_s=10))
+"""
+    contract.write_text(contract.read_text().replace("\n\ndef input_adapter", f"\n{entry}\n\ndef input_adapter"))
+    functions.write_text(
+        functions.read_text() + "\n\ndef shout(task, settings):\n"
+        '    return Output(name_task=task.name.upper(), state="done")\n'
+    )
+    api = system.api("apps.api.app", cwd=clone)
+    system.worker("apps.worker.app", cwd=clone)
+    assert api.ended(api.accepted("shout"))["task_result"]["name_task"] == "ABC"
+
+
+def _free_port() -> int:
+    return free_ports(1)[0]
+
+
+def _scrape(port: str, wanted: str) -> str:
+    text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    return text if wanted in text else ""

@@ -1,0 +1,135 @@
+"""`make up` as a person meets it: it works, it says in a sentence why it does not, and it leaves nothing behind."""
+
+import re
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from local.servers import free_ports
+from tests.harness.clone import Clone, left
+from tests.harness.servers import Servers
+from tests.harness.system import System, until
+
+MakeClone = Callable[..., Clone]
+
+
+@pytest.fixture
+def make_clone(tmp_path: Path) -> Iterator[MakeClone]:
+    clones: list[Clone] = []
+
+    def make(**environment: str) -> Clone:
+        folder = tmp_path / f"clone {len(clones)}"  # a space: paths are quoted
+        clones.append(Clone(folder, environment.pop("port", str(free_ports(1)[0])), **environment))
+        return clones[-1]
+
+    yield make
+    for clone in clones:
+        clone.end()
+
+
+def of_broker(system: System, **changed: str) -> dict[str, str]:
+    """The environment of a `make up` that is given servers by their URLs."""
+    rabbitmq = system.servers.rabbitmq
+    management = rabbitmq.management.url.replace("//", f"//admin:{rabbitmq.password}@")
+    return {
+        "CELERY_BROKER_URL": rabbitmq.url("admin", rabbitmq.password, system.vhost),
+        "CELERY_RESULT_BACKEND": system.servers.redis.url(),
+        "RABBITMQ_MANAGEMENT_URL": management,
+    } | changed
+
+
+def test_runs_the_main_job_and_leaves_no_process(make_clone: MakeClone) -> None:
+    clone = make_clone()
+    supervisor = clone.up()
+    clone.says("Post a task")
+    assert len(re.findall(r"task_[12]  SUCCESS", clone.printed)) == 2
+    assert clone.run("local.demo").stdout.count("SUCCESS") == 2
+    processes = supervisor.children(recursive=True)
+    assert {"epmd", "beam.smp", "redis-server"} <= {process.name() for process in processes}
+    supervisor.send_signal(signal.SIGINT)
+    assert clone.exit_status() == 0
+    assert left(processes) == []
+
+
+def test_kill_of_the_supervisor_leaves_no_process(make_clone: MakeClone) -> None:
+    clone = make_clone(TASK_1_S="60")
+    supervisor = clone.up()
+    clone.says("STARTED")  # so a child of the worker is in a task
+    processes = supervisor.children(recursive=True)
+    supervisor.kill()
+    until(lambda: not left(processes), 10, "the end of every process")
+    assert "No system runs here" in clone.run("local.demo").stderr
+
+
+def test_a_server_that_dies_ends_everything(make_clone: MakeClone) -> None:
+    clone = make_clone()
+    supervisor = clone.up()
+    clone.says("are ready")
+    processes = supervisor.children(recursive=True)
+    next(process for process in processes if process.name() == "redis-server").kill()
+    assert clone.exit_status() == 1
+    assert "Redis ended, so everything is stopped" in clone.printed
+    assert left(processes) == []
+
+
+def test_servers_given_by_url_are_used_and_a_dead_api_starts_again(make_clone: MakeClone, system: System) -> None:
+    clone = make_clone(**of_broker(system))
+    supervisor = clone.up()
+    clone.says("Post a task")
+    assert clone.printed.count("SUCCESS") == 2
+    api = next(process for process in supervisor.children() if "uvicorn" in process.cmdline())
+    api.kill()
+    clone.says("api ended; it starts again in 1 s")
+    until(lambda: clone.run("local.demo").returncode == 0, 60, "an answer of the new API")
+
+
+def test_two_in_one_folder(make_clone: MakeClone, system: System) -> None:
+    clone = make_clone(**of_broker(system))
+    clone.up()
+    clone.says("are ready")
+    second = clone.run("local.up")
+    assert (second.returncode, second.stdout) == (1, "")
+    assert second.stderr.startswith("A `make up` of this folder is running already")
+
+
+def test_port_in_use(make_clone: MakeClone) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused = make_clone(port=str(port)).run("local.up")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"Port {port} is in use")
+
+
+@pytest.mark.parametrize("port", ["eighty", "99999"])
+def test_no_port(make_clone: MakeClone, port: str) -> None:
+    refused = make_clone(port=port).run("local.up")
+    assert (refused.returncode, refused.stderr) == (
+        1,
+        f"API_PORT is {port!r}: set it to a number from 1024 to 65535.\n",
+    )
+
+
+def test_broker_that_is_not_as_the_contract_wants_it(make_clone: MakeClone, system: System) -> None:
+    system.servers.rabbitmq.management(f"/api/queues/{system.vhost}/dead", "DELETE")
+    refused = make_clone(**of_broker(system)).run("local.up")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("The broker in CELERY_BROKER_URL lacks the queue dead:")
+
+
+def test_redis_that_does_not_answer(make_clone: MakeClone, system: System) -> None:
+    nowhere = f"redis://127.0.0.1:{free_ports(1)[0]}/0"
+    refused = make_clone(**of_broker(system, CELERY_RESULT_BACKEND=nowhere)).run("local.up")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("The Redis in CELERY_RESULT_BACKEND does not answer")
+
+
+def test_servers_listen_on_loopback_only(servers: Servers) -> None:
+    nodes = (servers.rabbitmq.epmd, servers.rabbitmq.node, servers.redis.node)
+    sockets = [socket for node in nodes for socket in psutil.Process(node.pid).net_connections()]
+    listening = {socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN}
+    assert listening <= {"127.0.0.1", "::1"}
+    assert "127.0.0.1" in listening

@@ -1,0 +1,90 @@
+"""Long-polls: when they answer, what they cost, and what becomes of them when a process or a client goes."""
+
+import asyncio
+import signal
+import time
+
+import httpx
+import pytest
+
+from tests.harness.system import Api, System, until
+
+WAITERS = 500
+
+
+def test_long_poll_returns_when_the_task_ends(shared: System) -> None:
+    api = shared.api()
+    shared.worker()
+    for seconds in (0, 2):
+        started_s = time.monotonic()
+        task_id = api.accepted("sleep", seconds=seconds)
+        assert api.status(task_id, wait_s=20)["task_status"] == "SUCCESS"
+        assert time.monotonic() - started_s < seconds + 5
+
+
+def test_500_long_polls_cost_one_redis_connection(system: System) -> None:
+    api = system.api()
+    task_id = api.accepted("sleep", seconds=0)
+    api.status(task_id)
+    before = _connections(system)
+    answers = asyncio.run(_wait_together(api, system, task_id, before))
+    assert [answer["task_status"] for answer in answers] == ["SUCCESS"] * WAITERS
+
+
+async def _wait_together(api: Api, system: System, task_id: str, before: int) -> list[dict[str, str]]:
+    limits = httpx.Limits(max_connections=WAITERS)
+    headers = {"Authorization": f"Bearer {system.key}"}
+    async with httpx.AsyncClient(base_url=api.url, headers=headers, timeout=60, limits=limits) as client:
+        waiting = [asyncio.create_task(client.get(f"/tasks/{task_id}?wait=25")) for _ in range(WAITERS)]
+        await asyncio.to_thread(until, lambda: api.metric("sluice_long_polls") == WAITERS)
+        assert _connections(system) - before <= 1
+        await asyncio.to_thread(system.worker)
+        return [response.json() for response in await asyncio.gather(*waiting)]
+
+
+def _connections(system: System) -> int:
+    return len(system.redis.client_list())
+
+
+def test_client_that_leaves_gives_its_place_back(shared: System) -> None:
+    api = shared.api()
+    task_id = api.accepted("sleep", seconds=60)
+    with pytest.raises(httpx.ReadTimeout):
+        api.client.get(f"/tasks/{task_id}?wait=25", timeout=0.5)
+    until(lambda: api.metric("sluice_long_polls") == 0, 5)
+
+
+def test_sigterm_answers_long_polls_and_ends_at_once(system: System) -> None:
+    api = system.api()
+    task_id = api.accepted("sleep", seconds=60)
+
+    async def wait_through_the_end() -> httpx.Response:
+        async with httpx.AsyncClient(base_url=api.url, headers=api.client.headers, timeout=30) as client:
+            waiting = asyncio.create_task(client.get(f"/tasks/{task_id}?wait=25"))
+            await asyncio.to_thread(until, lambda: api.metric("sluice_long_polls") == 1)
+            api.child.signal(signal.SIGTERM)
+            return await waiting
+
+    started_s = time.monotonic()
+    response = asyncio.run(wait_through_the_end())
+    assert (response.status_code, response.json()["task_status"]) == (200, "PENDING")
+    until(lambda: not api.child.alive, 5)
+    assert time.monotonic() - started_s < 15
+
+
+def test_sigterm_finishes_accepted_requests(system: System) -> None:
+    api = system.api(PUBLISH_DEADLINE_S="8")
+    system.servers.rabbitmq.suspend()
+
+    async def post_through_the_end() -> list[httpx.Response]:
+        async with httpx.AsyncClient(base_url=api.url, headers=api.client.headers, timeout=30) as client:
+            body = {"task": "sleep", "name": "a"}
+            posts = [asyncio.create_task(client.post("/tasks", json=body)) for _ in range(20)]
+            await asyncio.to_thread(until, lambda: api.metric("sluice_publishes_in_flight") == len(posts))
+            api.child.signal(signal.SIGTERM)
+            system.servers.rabbitmq.resume()
+            return list(await asyncio.gather(*posts))
+
+    responses = asyncio.run(post_through_the_end())
+    assert [response.status_code for response in responses] == [202] * 20
+    until(lambda: system.depth_messages("Test_Query") == 20)

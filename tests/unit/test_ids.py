@@ -1,0 +1,49 @@
+"""Task ids: UUIDv7 with a keyed tag."""
+
+import time
+import uuid
+
+import pytest
+
+from apps.contract.ids import TaskIds, created_at_s, uuid7
+
+IDS = TaskIds(b"a secret of sixteen")
+
+
+def test_id_is_a_uuid7_and_a_tag() -> None:
+    plain = uuid.UUID(IDS.new("a")[:36])
+    assert (plain.version, plain.variant) == (7, uuid.RFC_4122)
+
+
+def test_id_has_its_time() -> None:
+    before_s = time.time()
+    assert before_s - 0.001 <= created_at_s(IDS.new("a")) <= time.time()
+
+
+def test_ids_differ_and_are_ordered_by_time() -> None:
+    ids = [uuid7() for _ in range(10_000)]
+    assert len(set(ids)) == len(ids)
+    assert [plain[:13] for plain in ids] == sorted(plain[:13] for plain in ids)
+
+
+def test_replicas_with_the_same_secret_know_each_others_ids() -> None:
+    assert TaskIds(b"a secret of sixteen").owns("a", IDS.new("a"))
+
+
+def test_id_is_its_owners_and_its_secrets_alone() -> None:
+    task_id = IDS.new("a")
+    assert IDS.owns("a", task_id)
+    assert not IDS.owns("b", task_id)
+    assert not TaskIds(b"another secret").owns("a", task_id)
+
+
+@pytest.mark.parametrize("position", range(53))
+def test_any_changed_character_is_noticed(position: int) -> None:
+    task_id = IDS.new("a")
+    other = "1" if task_id[position] == "0" else "0"
+    assert not IDS.owns("a", task_id[:position] + other + task_id[position + 1 :])
+
+
+def test_time_of_what_is_no_id_is_an_error() -> None:
+    with pytest.raises(ValueError, match="invalid literal"):
+        created_at_s("made-up")

@@ -1,0 +1,56 @@
+"""The parts of local/ that touch no server."""
+
+from pathlib import Path
+
+import pytest
+
+from local import demo, programs
+from local.child import Unusable
+from local.definitions import management_of, vhost_of
+from local.endpoints import Endpoints, Folder, load_running, save
+
+ENDPOINTS = Endpoints("http://127.0.0.1:8000", "127.0.0.1:1", None, None)
+
+
+def test_demo_posts_one_of_each_task() -> None:
+    assert demo.inputs() == [{"name": "abc", "task": "task_1"}, {"name": "abc", "task": "task_2"}]
+
+
+def test_running_endpoints_are_found_while_the_folder_is_locked(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    with folder.locked():
+        save(ENDPOINTS, folder.run)
+        assert load_running(folder) == ENDPOINTS
+
+
+def test_endpoints_of_a_killed_run_are_not_believed(tmp_path: Path) -> None:
+    save(ENDPOINTS, Folder(tmp_path).run)
+    with pytest.raises(Unusable, match="start it by `make up`"):
+        load_running(Folder(tmp_path))
+
+
+def test_locked_twice(tmp_path: Path) -> None:
+    with Folder(tmp_path).locked(), pytest.raises(Unusable, match="running already"), Folder(tmp_path).locked():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("url", "management", "expected"),
+    [
+        ("amqp://u:p%40@host:5672/v", None, ("http://host:15672", "u", "p@")),
+        ("amqp://u:p@host/v", "https://other:1/x", ("https://other:1/x", "u", "p")),
+        ("amqp://u:p@host/v", "http://a:b%2F@other:1", ("http://other:1", "a", "b/")),
+    ],
+)
+def test_where_the_management_api_is(url: str, management: str | None, expected: tuple[str, str, str]) -> None:
+    found = management_of(url, management)
+    assert (found.url, found.user, found.password) == expected
+
+
+@pytest.mark.parametrize(("path", "vhost"), [("", "/"), ("/", "/"), ("/%2F", "/"), ("/a%20b", "a b")])
+def test_virtual_host_of_a_url(path: str, vhost: str) -> None:
+    assert vhost_of(f"amqp://u:p@host{path}") == vhost
+
+
+def test_unknown_program_is_not_found() -> None:
+    assert programs.find("no-such-program") is None

@@ -1,0 +1,68 @@
+"""Settings: what is missing or wrong is named in one sentence, and no value is shown."""
+
+import pytest
+
+from apps.contract.settings import ApiSettings, WorkerSettings, load
+
+GOOD = {
+    "CELERY_BROKER_URL": "amqp://api:long-and-secret@broker/",
+    "CELERY_RESULT_BACKEND": "redis://:long-and-secret@redis/0",
+    "TASK_ID_KEY": "sixteen-bytes-or-more",
+    "API_KEYS": "tests:sixteen-bytes-or-more",
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"CELERY_BROKER_URL": "amqp://guest:guest@broker/"}, "CELERY_BROKER_URL: its password is one"),
+        ({"CELERY_BROKER_URL": "amqp://rabbitmq:rabbitmq@broker/"}, "CELERY_BROKER_URL: its password is one"),
+        ({"TASK_ID_KEY": "short"}, "TASK_ID_KEY: it must have 16 to 64 bytes"),
+        ({"TASK_ID_KEY": "x" * 65}, "TASK_ID_KEY: it must have 16 to 64 bytes"),
+        ({"API_KEYS": "no-name-and-only-a-key"}, "API_KEYS: it must read name:key"),
+        ({"API_KEYS": "tests:short"}, "API_KEYS: it must have 16 to 64 bytes"),
+        ({"API_KEYS": ""}, "API_KEYS is empty: set name:key"),
+        ({"PUBLISH_DEADLINE_S": "-1"}, "PUBLISH_DEADLINE_S: "),
+        ({"LOG_LEVEL": "LOUD"}, "LOG_LEVEL: "),
+    ],
+)
+def test_wrong_setting_is_named_and_its_value_is_not_shown(changed: dict[str, str], says: str) -> None:
+    with pytest.raises(SystemExit) as refused:
+        load(ApiSettings, GOOD | changed)
+    (sentence,) = str(refused.value).splitlines()
+    assert sentence.startswith(says)
+    assert not any(value in sentence for value in changed.values() if value)
+
+
+def test_every_wrong_setting_is_named_at_once() -> None:
+    with pytest.raises(SystemExit) as refused:
+        load(ApiSettings, {})
+    assert [line.split()[0] for line in str(refused.value).splitlines()] == [
+        "CELERY_BROKER_URL",
+        "CELERY_RESULT_BACKEND",
+        "TASK_ID_KEY",
+    ]
+
+
+def test_several_clients_have_a_key_each() -> None:
+    settings = load(ApiSettings, GOOD | {"API_KEYS": "a:sixteen-bytes-or-more, b:sixteen:bytes:or:more"})
+    assert {name: key.get_secret_value() for name, key in settings.api_keys.items()} == {
+        "a": "sixteen-bytes-or-more",
+        "b": "sixteen:bytes:or:more",
+    }
+
+
+def test_authentication_is_only_switched_off_aloud() -> None:
+    assert load(ApiSettings, GOOD | {"API_KEYS": "", "AUTH_DISABLED": "true"}).api_keys == {}
+
+
+def test_settings_do_not_show_their_secrets() -> None:
+    shown = repr(load(ApiSettings, GOOD))
+    assert "long-and-secret" not in shown
+    assert "sixteen-bytes-or-more" not in shown
+
+
+def test_results_outlive_a_day_and_records_outlive_their_message() -> None:
+    settings = load(WorkerSettings, GOOD)
+    assert settings.result_ttl_s >= 24 * 3600
+    assert settings.record_ttl_s >= 24 * 3600 + settings.result_ttl_s

@@ -1,0 +1,80 @@
+"""The broker's definitions as data."""
+
+import base64
+import hashlib
+import re
+
+import pytest
+
+from apps.contract import topology
+
+PASSWORDS = {"api": "a", "worker": "b", "keda": "c"}
+
+
+def policies(version: tuple[int, int]) -> dict[str, dict[str, object]]:
+    return {policy["name"]: policy["definition"] for policy in topology.policies(version)}
+
+
+def test_queues_have_their_type_and_nothing_else() -> None:
+    document = topology.definitions(vhost="/", passwords=PASSWORDS, version=(4, 3))
+    assert [queue["name"] for queue in document["queues"]] == ["Test_Query", "celery", "dead", "dead.parked"]
+    assert all(queue["arguments"] == {"x-queue-type": "quorum"} for queue in document["queues"])
+    assert document["exchanges"][0]["type"] == "topic"
+
+
+def test_work_queues_refuse_when_full_and_keep_their_dead_letters() -> None:
+    assert policies((3, 10))["sluice-work"] == {
+        "delivery-limit": 20,
+        "dead-letter-exchange": "sluice",
+        "dead-letter-routing-key": "dead",
+        "dead-letter-strategy": "at-least-once",
+        "overflow": "reject-publish",
+        "max-length": 200_000,
+        "message-ttl": 86_400_000,
+    }
+
+
+def test_newer_keys_are_for_newer_brokers() -> None:
+    assert "consumer-timeout" not in policies((4, 2))["sluice-work"]
+    assert "consumer-timeout" in policies((4, 3))["sluice-work"]
+    assert "delivery-limit" not in policies((3, 13))["sluice-dead"]
+    assert policies((4, 0))["sluice-dead"]["delivery-limit"] == -1
+
+
+def test_dead_letters_never_expire_nor_fill() -> None:
+    assert not {"message-ttl", "max-length"} & policies((4, 3))["sluice-dead"].keys()
+
+
+@pytest.mark.parametrize("queue", topology.QUEUES)
+def test_one_policy_applies_to_each_queue(queue: str) -> None:
+    assert sum(bool(re.search(policy["pattern"], queue)) for policy in topology.policies((4, 3))) == 1
+
+
+def test_passwords_are_only_there_as_hashes() -> None:
+    document = topology.definitions(vhost="/", passwords=PASSWORDS | {"api": "a-password"}, version=(4, 3))
+    assert "a-password" not in str(document)
+    salted = base64.b64decode(document["users"][0]["password_hash"])
+    assert salted[4:] == hashlib.sha256(salted[:4] + b"a-password").digest()
+
+
+@pytest.mark.parametrize(
+    ("user", "right", "name", "allowed"),
+    [
+        ("api", "write", "sluice", True),
+        ("api", "write", "Test_Query", False),
+        ("api", "configure", "anything", False),
+        ("api", "read", "Test_Query", False),
+        ("worker", "read", "Test_Query", True),
+        ("worker", "read", "dead", True),
+        ("worker", "configure", "Test_Query", False),
+        ("worker", "configure", "dead", False),
+        ("worker", "configure", "celery_delayed_3", True),
+        ("worker", "configure", "celery@host.celery.pidbox", True),
+        ("keda", "read", "Test_Query", True),
+        ("keda", "write", "sluice", False),
+    ],
+)
+def test_users_may_do_what_they_must_and_no_more(user: str, right: str, name: str, allowed: bool) -> None:
+    document = topology.definitions(vhost="/", passwords=PASSWORDS, version=(4, 3))
+    (permission,) = (entry for entry in document["permissions"] if entry["user"] == user)
+    assert bool(re.search(permission[right], name)) is allowed
