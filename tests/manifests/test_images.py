@@ -1,5 +1,6 @@
 """Images and releases, with stand-ins for the programs that build: only their command line matters here."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -160,6 +161,16 @@ def test_server_is_pid_1_and_not_root(dockerfile: str) -> None:
     lines = (ROOT / dockerfile).read_text().splitlines()
     assert [line for line in lines if line.startswith("USER")] == ["USER 10001:10001"]
     assert not any(line.startswith("ENTRYPOINT") for line in lines)
+
+
+@pytest.mark.parametrize("dockerfile", images.IMAGES.values())
+def test_server_knows_every_option(dockerfile: str) -> None:
+    command = [sys.executable, *dockerfile_command(ROOT, dockerfile)[1:], "--help"]
+    environment = {"CELERY_BROKER_URL": "amqp://localhost", "CELERY_RESULT_BACKEND": "redis://localhost"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("dockerfile", images.IMAGES.values())
