@@ -110,10 +110,11 @@ def _pip_install(requirement: str, folder: Path) -> None:
 
 
 def main() -> None:
-    """Install what validation needs, so that it runs offline afterwards: `python -m deploy.tools`."""
+    """Build everything, so that it runs offline afterwards: `python -m deploy.tools`."""
     from deploy.validate import schemas  # noqa: PLC0415 - it imports this module
 
-    built("kubeconform")
+    for name in pins.PROGRAMS:
+        built(name)
     schemas.folder()
 
 
