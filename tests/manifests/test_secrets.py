@@ -18,6 +18,7 @@ from deploy.credentials import PLACES, Credentials
 from deploy.run import ROOT, Unusable, output
 from deploy.secrets import contents, key_of, manifests, namespaces
 from deploy.tools import kubectl
+from deploy.validate.__main__ import findings
 
 
 def test_second_run_keeps_every_credential() -> None:
@@ -127,3 +128,10 @@ def test_another_key_is_refused_before_anything_is_lost(clone: Path, monkeypatch
     monkeypatch.setenv("SOPS_AGE_KEY_FILE", str(clone / "other.key"))
     with pytest.raises(Unusable, match="cannot be decrypted by the key"):
         sops.into_git(clone)
+
+
+def test_encrypted_files_are_valid(clone: Path) -> None:
+    for image in ("api", "worker"):
+        shutil.copytree(ROOT / "apps" / image, clone / "apps" / image)
+    sops.into_git(clone)
+    assert findings(clone, ["clusters/local/apps", "clusters/local/infrastructure"]) == []
