@@ -184,13 +184,11 @@ class Waiter:
             self._forget(channel, topic)
 
     async def _subscribed(self, channel: str, topic: _Topic, *, first: bool) -> None:
-        if self._pubsub is None:
-            raise Unavailable
         try:
-            if first:
-                topic.subscribing()
-                await self._pubsub.subscribe(channel)
             async with asyncio.timeout(TIMEOUT_S):
+                if first and self._pubsub is not None:  # else the next connection subscribes to it
+                    topic.subscribing()
+                    await self._pubsub.subscribe(channel)
                 await topic.confirmed.wait()
         except (RedisError, OSError) as exc:
             raise Unavailable from exc

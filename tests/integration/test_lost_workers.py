@@ -77,10 +77,10 @@ def test_sigterm_lets_a_running_task_finish(system: System, pool: str) -> None:
 def test_sigterm_hands_a_long_task_back(system: System, pool: str) -> None:
     api = system.api()
     worker = system.worker(WORKER_POOL=pool, SOFT_SHUTDOWN_S="1")
-    task_id = api.accepted("sleep", "long", seconds=15)
+    task_id = api.accepted("sleep", "long", seconds=6)
     until(lambda: system.effects("long", "begun") == 1)
     worker.signal(signal.SIGTERM)
-    until(lambda: not worker.alive, 12)
+    until(lambda: not worker.alive, 5)
     assert system.effects("long", "done") == 0
     system.worker()
     assert api.ended(task_id)["task_status"] == "SUCCESS"
