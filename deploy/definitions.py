@@ -26,10 +26,10 @@ RELEASE = "helm-releases/rabbitmq.yaml"
 SUM = re.compile(r"(sluice/definitions-sha256: )\S+")
 
 
-def document(credentials: Credentials) -> dict[str, Any]:
+def document(credentials: Credentials, version: tuple[int, int] = VERSION) -> dict[str, Any]:
     """The whole document: what the contract says, and the administrator, as the server makes no user of its own."""
     passwords = {name: getattr(credentials, f"broker_password_{name}") for name in topology.USERS}
-    definitions = topology.definitions(vhost=VHOST, passwords=passwords, version=VERSION)
+    definitions = topology.definitions(vhost=VHOST, passwords=passwords, version=version)
     definitions["users"].append(topology.user(ADMIN, ["administrator"], credentials.broker_password_admin))
     definitions["permissions"].append(
         {"user": ADMIN, "vhost": VHOST, "configure": ".*", "write": ".*", "read": ".*"},
