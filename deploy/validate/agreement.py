@@ -7,11 +7,13 @@ from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from apps.contract import topology
 from apps.contract.settings import ApiSettings, WorkerSettings
 from apps.contract.tasks import TASKS
-from deploy import definitions, images
+from deploy import definitions, images, secrets
+from deploy.validate import network
 from deploy.validate.policy import pod_spec, quantity
 from deploy.validate.tree import Finding, Object, Tree
 
@@ -29,6 +31,9 @@ def check(tree: Tree) -> Iterator[Finding]:
         yield Finding(name, "definitions", "text", "differs from apps/contract/topology.py: run `make definitions`")
     for each in tree.objects("ScaledObject"):
         yield from _queues(each)
+        yield from _management(each)
+    for each in tree.objects("HelmRelease"):
+        yield from _service_name(each)
     for each in tree.objects("Deployment"):
         yield from _image_name(each)
         if each.name == "api":
@@ -70,6 +75,24 @@ def _queues(each: Object) -> Iterator[Finding]:
         if not trigger.get("useCachedMetrics"):
             field = f"spec.triggers.{number}.useCachedMetrics"
             yield each.finding(field, "without it pollingInterval does nothing: each sync of the HPA asks the broker")
+
+
+def _management(each: Object) -> Iterator[Finding]:
+    """KEDA asks the broker that the Secrets name, on a port that the NetworkPolicies let it reach."""
+    ports = {port for source, _, port in network.FLOWS if source == network.KEDA}
+    for number, trigger in enumerate(each.spec["triggers"]):
+        url = urlsplit(str(trigger["metadata"].get("host")))
+        if url.hostname != secrets.BROKER.partition(":")[0] or url.port not in ports:
+            field = f"spec.triggers.{number}.metadata.host"
+            yield each.finding(field, f"{url.netloc} is not the broker's management API that KEDA may reach")
+
+
+def _service_name(each: Object) -> Iterator[Finding]:
+    """The charts' Services have the names that the Secrets' URLs use."""
+    hosts = {address.partition(":")[0] for address in (secrets.BROKER, secrets.REDIS)}
+    name = each.spec.get("values", {}).get("fullnameOverride")
+    if each.namespace == "data" and f"{name}.data.svc" not in hosts:
+        yield each.finding("spec.values.fullnameOverride", f"{name}: the Secrets' URLs name {', '.join(sorted(hosts))}")
 
 
 def _image_name(each: Object) -> Iterator[Finding]:

@@ -16,8 +16,9 @@ from apps.contract.settings import ApiSettings, RecorderSettings, WorkerSettings
 from deploy import sops
 from deploy.credentials import PLACES, Credentials
 from deploy.run import ROOT, Unusable, output
-from deploy.secrets import contents, key_of, manifests, namespaces
+from deploy.secrets import BROKER, REDIS, contents, key_of, manifests, namespaces
 from deploy.tools import kubectl
+from deploy.validate import network
 from deploy.validate.__main__ import findings
 
 
@@ -72,6 +73,13 @@ def test_namespaces_are_those_of_the_manifests() -> None:
     assert {each["metadata"]["name"] for each in namespaces()} == {
         namespace for namespace, _ in contents(Credentials())
     }
+
+
+def test_network_policies_let_the_urls_through() -> None:
+    for address, pod in ((BROKER, network.RABBITMQ), (REDIS, network.REDIS)):
+        port = int(address.rpartition(":")[2])
+        for source in (network.API, network.WORKER, network.RECORDER):
+            assert (source, pod, port) in network.FLOWS
 
 
 def test_credentials_do_not_print() -> None:
