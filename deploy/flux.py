@@ -1,7 +1,6 @@
 """Hands the cluster over to Flux: the age key, this clone's `origin`, and clusters/local. `python -m deploy.flux`."""
 
 import base64
-import json
 import re
 from typing import Any
 
@@ -9,6 +8,7 @@ import yaml
 
 from deploy import pins, sops
 from deploy.run import ROOT, Unusable, answers, command_line, output, show
+from deploy.secrets import listed
 from deploy.tools import kubectl
 
 TIMEOUT_S = 60
@@ -56,9 +56,8 @@ def _key_secret() -> dict[str, Any]:
 
 
 def _apply(rendered: list[dict[str, Any]]) -> None:
-    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": rendered})
     arguments = ("apply", "--server-side", "--force-conflicts", "--field-manager=sluice-flux", "--filename=-")
-    show(kubectl(), *arguments, text=text, timeout_s=TIMEOUT_S)
+    show(kubectl(), *arguments, text=listed(rendered), timeout_s=TIMEOUT_S)
 
 
 def _git(*arguments: str) -> str:

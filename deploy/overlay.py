@@ -1,6 +1,5 @@
 """Applies an overlay, or takes it away: `python -m deploy.overlay up|down [overlay]`."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import yaml
 
 from deploy.run import ROOT, Unusable, answers, command_line, output, show
+from deploy.secrets import listed
 from deploy.tools import kubectl
 
 TIMEOUT_S = 60
@@ -31,9 +31,8 @@ def up(folder: Path) -> None:
 def down(folder: Path) -> None:
     """Delete it all but the namespaces: their Secrets hold what the broker's users are known by."""
     rest = [each for each in _objects(folder) if each["kind"] != "Namespace"]
-    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": rest})
     delete = ("delete", "--ignore-not-found", f"--timeout={ROLLOUT_TIMEOUT_S}s", "--filename=-")
-    show(kubectl(), *delete, text=text, timeout_s=ROLLOUT_TIMEOUT_S + TIMEOUT_S)
+    show(kubectl(), *delete, text=listed(rest), timeout_s=ROLLOUT_TIMEOUT_S + TIMEOUT_S)
 
 
 def _objects(folder: Path, kind: str | None = None) -> list[dict[str, Any]]:

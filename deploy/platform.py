@@ -4,7 +4,6 @@ The folder is clusters/local/infrastructure (one of everything) if none is named
 three RabbitMQ nodes.
 """
 
-import json
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ import yaml
 
 from deploy.credentials import Credentials
 from deploy.run import ROOT, Unusable, answers, command_line, output, show
-from deploy.secrets import contents
+from deploy.secrets import contents, listed
 from deploy.tools import built, kubectl
 
 FOLDER = "clusters/local/infrastructure"
@@ -94,7 +93,8 @@ def main() -> None:
         raise Unusable(f"{folder.relative_to(ROOT)} has no kustomization.yaml: name one of clusters/ or helm-releases.")
     _secrets_exist()
     objects = list(yaml.safe_load_all(output(kubectl(), "kustomize", folder, timeout_s=TIMEOUT_S)))
-    _apply([each for each in objects if each["kind"] == "Namespace"])
+    namespaces = [each for each in objects if each["kind"] == "Namespace"]
+    show(kubectl(), "apply", "--filename=-", text=listed(namespaces), timeout_s=TIMEOUT_S)
     for release in releases(objects):
         _install(release)
 
@@ -106,11 +106,6 @@ def _secrets_exist() -> None:
             raise Unusable(
                 f"The cluster has no Secret {namespace}/{name}, or cannot be asked: run `make secrets` first."
             )
-
-
-def _apply(objects: list[dict[str, Any]]) -> None:
-    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
-    show(kubectl(), "apply", "--server-side", "--field-manager=sluice", "-f", "-", text=text, timeout_s=TIMEOUT_S)
 
 
 def _install(release: Release) -> None:

@@ -76,7 +76,10 @@ def into_cluster() -> None:
     print(f"Secrets of the cluster in the context {_kubectl('config', 'current-context').strip()}")
     before = _existing()
     made = manifests(Credentials.from_secrets(before))
-    _apply([*namespaces(), *made])
+    # as `kubectl apply -k` makes them, which warns of objects that were made in another way
+    _kubectl("apply", "--filename=-", text=listed(namespaces()))
+    # on the server: an annotation with the last applied content would be a second copy of each credential
+    _kubectl("apply", "--server-side", "--field-manager=sluice-secrets", "--filename=-", text=listed(made))
     old = {key_of(each): each.get("data") for each in before}
     for each in made:
         key = key_of(each)
@@ -109,10 +112,9 @@ def key_of(secret: dict[str, Any]) -> tuple[str, str]:
     return secret["metadata"]["namespace"], secret["metadata"]["name"]
 
 
-def _apply(objects: list[dict[str, Any]]) -> None:
-    # by standard input: a command line is seen by every process of the machine
-    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
-    _kubectl("apply", "--server-side", "--force-conflicts", "--field-manager=sluice-secrets", "--filename=-", text=text)
+def listed(objects: list[dict[str, Any]]) -> str:
+    """Objects for kubectl's standard input: a command line would be seen by every process of the machine."""
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
 
 
 def _restart(namespace: str, name: str) -> None:
