@@ -10,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadgroup
 .PHONY: help install lock up demo rabbitmq-ui dead-letters requeue test test-unit test-integration test-brokers lint clean
 
 help: ## list the verbs
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
 
 install: .venv/installed ## install what the lock files name into .venv
 
@@ -36,8 +36,8 @@ up: install ## start everything on this machine, run one of each task, stay up u
 demo: install ## run one of each task on the running system again
 	@$(BIN)/python -m local.demo
 
-rabbitmq-ui: install ## say where RabbitMQ's management page is, and its credentials
-	@$(BIN)/python -m local.rabbitmq_ui
+rabbitmq-ui: install ## say where RabbitMQ's management page is, and its credentials; CLUSTER=1 forwards the cluster's
+	@$(BIN)/python -m $(if $(CLUSTER),deploy,local).rabbitmq_ui
 
 dead-letters: install ## list the parked tasks of the running system
 	@$(BIN)/python -m local.run -- $(BIN)/python -m apps.worker.dead_letters list
@@ -46,7 +46,7 @@ requeue: install ## send a parked task again: make requeue ID=...
 	@test -n "$(ID)" || { echo "Say which one: make requeue ID=..., as listed by make dead-letters."; exit 1; }
 	@$(BIN)/python -m local.run -- $(BIN)/python -m apps.worker.dead_letters requeue $(ID)
 
-test: lint test-unit test-integration ## lint, unit tests and integration tests
+test: lint test-unit test-manifests test-integration ## lint, unit tests, tests of the manifests, integration tests
 
 test-unit: install ## unit tests
 	@$(PYTEST) tests/unit
@@ -65,3 +65,5 @@ lint: install ## ruff and mypy
 
 clean: ## remove what was installed and generated, the local data and credentials too
 	rm -rf .venv .local build .mypy_cache .pytest_cache .ruff_cache *.egg-info
+
+include deploy/targets.mk

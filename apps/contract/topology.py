@@ -8,7 +8,6 @@ declare fail (406) during a rolling update.
 
 import base64
 import hashlib
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -89,7 +88,7 @@ def definitions(
     """
     return {
         "vhosts": [{"name": vhost}],
-        "users": [_user(name, tags, passwords[name]) for name, (tags, *_) in USERS.items()],
+        "users": [user(name, tags, passwords[name]) for name, (tags, *_) in USERS.items()],
         "permissions": [
             {"user": name, "vhost": vhost, "configure": configure, "write": write, "read": read}
             for name, (_, configure, write, read) in USERS.items()
@@ -114,9 +113,12 @@ def definitions(
     }
 
 
-def _user(name: str, tags: list[str], password: str) -> dict[str, Any]:
-    # Source: RabbitMQ, "Computing Password Hashes" (salt of 4 bytes, SHA-256)
-    salt = os.urandom(4)
+def user(name: str, tags: list[str], password: str) -> dict[str, Any]:
+    """One user of the definitions document; the same password gives the same hash, so that documents compare.
+
+    Source: RabbitMQ, "Computing Password Hashes" (salt of 4 bytes, SHA-256).
+    """
+    salt = hashlib.sha256(f"{name}:{password}".encode()).digest()[:4]
     hashed = base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
     return {
         "name": name,

@@ -1,0 +1,1 @@
+"""The commands behind the make targets that build, validate, deploy and release."""

@@ -1,0 +1,62 @@
+"""Applies an overlay, or takes it away: `python -m deploy.overlay up|down [overlay]`."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deploy.run import ROOT, Unusable, answers, command_line, output, show
+from deploy.secrets import listed
+from deploy.tools import kubectl
+
+TIMEOUT_S = 60
+# a worker that is replaced may take its whole grace period of 120 s, and its successor as long to start
+ROLLOUT_TIMEOUT_S = 300
+
+
+def up(folder: Path) -> None:
+    """Apply, and wait until it runs."""
+    if not answers(kubectl(), "get", "crd", "scaledobjects.keda.sh", timeout_s=TIMEOUT_S):
+        raise Unusable("The cluster has no KEDA, or cannot be asked: run `make secrets platform` first.")
+    show(kubectl(), "apply", "--kustomize", folder, timeout_s=ROLLOUT_TIMEOUT_S)
+    for each in _objects(folder, "Deployment"):
+        wait = ("rollout", "status", f"deployment/{_name(each)}", _where(each), f"--timeout={ROLLOUT_TIMEOUT_S}s")
+        show(kubectl(), *wait, timeout_s=ROLLOUT_TIMEOUT_S + TIMEOUT_S)
+    for each in _objects(folder, "ScaledObject"):
+        wait = ("wait", f"scaledobject/{_name(each)}", _where(each), "--for=condition=Ready", f"--timeout={TIMEOUT_S}s")
+        show(kubectl(), *wait, timeout_s=2 * TIMEOUT_S)
+
+
+def down(folder: Path) -> None:
+    """Delete it all but the namespaces: their Secrets hold what the broker's users are known by."""
+    rest = [each for each in _objects(folder) if each["kind"] != "Namespace"]
+    delete = ("delete", "--ignore-not-found", f"--timeout={ROLLOUT_TIMEOUT_S}s", "--filename=-")
+    show(kubectl(), *delete, text=listed(rest), timeout_s=ROLLOUT_TIMEOUT_S + TIMEOUT_S)
+
+
+def _objects(folder: Path, kind: str | None = None) -> list[dict[str, Any]]:
+    objects = yaml.safe_load_all(output(kubectl(), "kustomize", folder, timeout_s=TIMEOUT_S))
+    return [each for each in objects if kind in {None, each["kind"]}]
+
+
+def _name(each: dict[str, Any]) -> str:
+    return str(each["metadata"]["name"])
+
+
+def _where(each: dict[str, Any]) -> str:
+    return f"--namespace={each['metadata']['namespace']}"
+
+
+def main() -> None:
+    """Up or down."""
+    verb, name = sys.argv[1], sys.argv[2] if sys.argv[2:] else "local"
+    folder = ROOT / "kustomize" / "overlays" / name
+    if not folder.is_dir():
+        names = ", ".join(sorted(path.name for path in folder.parent.iterdir()))
+        raise Unusable(f"There is no overlay {name}: choose one of {names} by OVERLAY=.")
+    {"up": up, "down": down}[verb](folder)
+
+
+if __name__ == "__main__":
+    command_line(main)

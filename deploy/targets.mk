@@ -1,0 +1,38 @@
+# Kubernetes: validate, build, deploy, release. The Makefile includes this; it sets BIN and PYTEST, and has `install`.
+OVERLAY ?= local
+PLATFORM ?= clusters/local/infrastructure
+
+.PHONY: tools validate definitions test-manifests images release secrets platform deploy undeploy flux
+
+tools: install ## build what validating and deploying need (once, minutes), so that both work offline
+	@$(BIN)/python -m deploy.tools
+
+validate: tools ## say what is wrong with the manifests
+	@$(BIN)/python -m deploy.validate
+
+definitions: install ## render RabbitMQ's definitions from apps/contract
+	@$(BIN)/python -m deploy.definitions
+
+test-manifests: tools ## tests of the manifests, and of the commands below
+	@$(PYTEST) tests/manifests
+
+images: install ## build both images with docker, podman or buildah; BASE= and REGISTRY= if you like
+	@$(BIN)/python -m deploy.images
+
+release: install ## build, push to REGISTRY= if given, set the tag in the overlays, commit: make release VERSION=1.2.3
+	@$(BIN)/python -m deploy.release "$(VERSION)"
+
+secrets: install ## make every Secret in the cluster, or with FLUX=1 as encrypted files for git
+	@$(BIN)/python -m deploy.secrets $(if $(FLUX),--flux)
+
+platform: install ## install RabbitMQ, Redis, NGINX and KEDA without Flux; PLATFORM=helm-releases for three nodes
+	@$(BIN)/python -m deploy.platform $(PLATFORM)
+
+deploy: install ## apply an overlay without Flux and wait for it: make deploy OVERLAY=local
+	@$(BIN)/python -m deploy.overlay up $(OVERLAY)
+
+undeploy: install ## take an overlay away; namespaces and Secrets stay
+	@$(BIN)/python -m deploy.overlay down $(OVERLAY)
+
+flux: install ## let Flux follow this clone's origin and branch
+	@$(BIN)/python -m deploy.flux

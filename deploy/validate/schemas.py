@@ -1,0 +1,129 @@
+"""Validates objects with kubeconform, against the schemas of Kubernetes and of the pinned KEDA and Flux."""
+
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deploy import pins
+from deploy.run import Unusable, output
+from deploy.tools import built, cache, crd_folders, locked
+from deploy.validate.tree import Finding, Object
+
+KUBECONFORM_TIMEOUT_S = 120
+ERROR = re.compile(r"- at '([^']*)': (.*?)(?=\s+- at '|$)", re.DOTALL)
+
+# Objects that passed in this process: tests validate nearly the same tree many times.
+_VALID: set[str] = set()
+
+
+def check(objects: Iterable[Object]) -> list[Finding]:
+    """What is wrong with the objects for the oldest or the newest Kubernetes that is supported."""
+    texts = {json.dumps(_without_sops(each.body), sort_keys=True): each for each in objects}
+    new = {text: each for text, each in texts.items() if text not in _VALID}
+    with tempfile.TemporaryDirectory() as name:
+        files = {str(Path(name) / f"{number}.json"): each for number, each in enumerate(new.values())}
+        for path, text in zip(files, new, strict=True):
+            Path(path).write_text(text)
+        found = [finding for version in pins.KUBERNETES for finding in _kubeconform(version, Path(name), files)]
+    if not found:
+        _VALID.update(new)
+    return found
+
+
+def _without_sops(body: dict[str, Any]) -> dict[str, Any]:
+    """SOPS adds a field that Flux removes before the API server sees it."""
+    return {key: value for key, value in body.items() if key != "sops"}
+
+
+def _kubeconform(version: str, folder_: Path, files: dict[str, Object]) -> Iterator[Finding]:
+    places = [f"{folder()}/v{version}.0/" + "{{.ResourceKind}}{{.KindSuffix}}.json"]
+    places += [f"{folder()}/crds/" + "{{.ResourceKind}}{{.KindSuffix}}.json"]
+    locations = [argument for place in places for argument in ("-schema-location", place)]
+    # it exits with 1 where something is invalid: the answer says what
+    script = '"$@" || test $? -eq 1'
+    command = [str(built("kubeconform")), "-strict", "-output", "json", "-kubernetes-version", f"{version}.0"]
+    answer = output("sh", "-c", script, "sh", *command, *locations, folder_, timeout_s=KUBECONFORM_TIMEOUT_S)
+    results = json.loads(answer).get("resources", [])
+    for result in results:
+        yield from _findings(files[result["filename"]], result, version)
+
+
+def _findings(each: Object, result: dict[str, Any], version: str) -> Iterator[Finding]:
+    # not its list of errors: that stops at the first reference to another schema
+    errors = [error for error in ERROR.findall(result["msg"]) if error[1] != "validation failed"]
+    for path, message in errors or [("", result["msg"])]:
+        yield each.finding(path.strip("/").replace("/", ".") or "object", f"{message} (Kubernetes {version})")
+
+
+def folder() -> Path:
+    """The folder of the schemas, made now if this is the first time."""
+    package = metadata.version("kubernetes-validate")
+    key = hashlib.sha256(repr((pins.CRD_MODULES, pins.KUBERNETES, package, Path(__file__).read_text())).encode())
+    made = cache() / f"schemas-{key.hexdigest()[:12]}"
+    with locked(made):
+        if not made.exists():
+            unfinished = made.with_name(f"{made.name}.unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            _make(unfinished)
+            unfinished.replace(made)
+    return made
+
+
+def _make(into: Path) -> None:
+    source = resources.files("kubernetes_validate") / "kubernetes-json-schema"
+    for version in pins.KUBERNETES:
+        # without -strict a misspelt field passes
+        with resources.as_file(source / f"v{version}.0-local-strict") as schemas:
+            if not schemas.is_dir():
+                raise Unusable(f"kubernetes-validate has no schemas of Kubernetes {version}: update deploy/pins.py.")
+            _copy(schemas, into / f"v{version}.0")
+    (into / "crds").mkdir()
+    for crds in crd_folders():
+        for path in crds.glob("*.yaml"):
+            _write_crd(yaml.safe_load(path.read_text()), into / "crds")
+
+
+def _copy(schemas: Path, into: Path) -> None:
+    into.mkdir(parents=True)
+    for path in schemas.glob("*.json"):
+        # they refer to a server's address of their definitions; here these are a file beside them
+        schema = json.loads(path.read_text().replace("/api/_definitions.json", "_definitions.json"))
+        schema.pop("$id", None)
+        (into / path.name).write_text(json.dumps(schema))
+
+
+def _write_crd(crd: dict[str, Any], into: Path) -> None:
+    spec = crd["spec"]
+    group = spec["group"].partition(".")[0]
+    for version in spec["versions"]:
+        if version["served"] and not version.get("deprecated"):
+            schema = _closed(version["schema"]["openAPIV3Schema"])
+            name = f"{spec['names']['kind']}-{group}-{version['name']}.json".lower()
+            (into / name).write_text(json.dumps(schema))
+
+
+def _closed(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema with no property beyond those it names, where the CRD does not allow others itself.
+
+    Not inside anyOf and its like: there each branch names only some of the properties.
+    """
+    closed = dict(schema)
+    if schema.get("x-kubernetes-int-or-string"):
+        closed["type"] = ["integer", "string"]
+    if isinstance(schema.get("items"), dict):
+        closed["items"] = _closed(schema["items"])
+    if isinstance(schema.get("additionalProperties"), dict):
+        closed["additionalProperties"] = _closed(schema["additionalProperties"])
+    if "properties" in schema:
+        closed["properties"] = {name: _closed(each) for name, each in schema["properties"].items()}
+        if "additionalProperties" not in schema and not schema.get("x-kubernetes-preserve-unknown-fields"):
+            closed["additionalProperties"] = False
+    return closed

@@ -1,0 +1,148 @@
+"""Renders every Kustomization and component of a tree, and keeps which file each object came from."""
+
+import os
+import tempfile
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deploy.run import Unusable, output
+from deploy.tools import kubectl
+
+ORIGIN = "config.kubernetes.io/origin"
+FOLDERS = ("kustomize", "helm-releases", "clusters")
+RENDER_TIMEOUT_S = 60
+
+
+@dataclass(frozen=True, order=True)
+class Finding:
+    """Something wrong, and where: a file, an object in it, a field of that."""
+
+    file: str
+    object: str
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.object}: {self.field}: {self.message}"
+
+
+@dataclass(frozen=True)
+class Object:
+    """A rendered object; `file` is relative to the tree, `target` is the folder that was rendered."""
+
+    file: str
+    target: str
+    body: dict[str, Any]
+
+    @property
+    def kind(self) -> str:
+        return str(self.body.get("kind"))
+
+    @property
+    def name(self) -> str:
+        return str(self.body["metadata"]["name"])
+
+    @property
+    def namespace(self) -> str:
+        return str(self.body["metadata"].get("namespace", ""))
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        return dict(self.body.get("spec") or {})
+
+    @property
+    def title(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
+    def finding(self, field: str, message: str) -> Finding:
+        """Something wrong with this object."""
+        return Finding(self.file, self.title, field, message)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """What a folder's Kustomizations render to, by target."""
+
+    root: Path
+    rendered: dict[str, list[Object]]
+    findings: list[Finding]
+
+    def objects(self, kind: str | None = None, *, target: str | None = None) -> Iterator[Object]:
+        """The objects of a kind, in one target or in all."""
+        for name, objects in self.rendered.items():
+            if target in {None, name}:
+                yield from (each for each in objects if kind in {None, each.kind})
+
+
+def render(root: Path, targets: Collection[str] = ()) -> Tree:
+    """Render these folders, or everything; what Kustomize refuses or warns of is a finding."""
+    kustomizations = {
+        str(path.parent.relative_to(root)): yaml.safe_load(path.read_text())
+        for folder in FOLDERS
+        for path in sorted((root / folder).rglob("kustomization.yaml"))
+    }
+    chosen = {name: each for name, each in kustomizations.items() if name in (targets or _entries(kustomizations))}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = list(pool.map(lambda item: _target(root, *item), chosen.items()))
+    rendered = {name: objects for name, objects, _ in results}
+    return Tree(root, rendered, [finding for *_, findings in results for finding in findings])
+
+
+def _entries(kustomizations: dict[str, dict[str, Any]]) -> set[str]:
+    """The folders that are rendered by themselves: not those that their own parent folder includes."""
+    parts = {
+        str(Path(name, resource))
+        for name, each in kustomizations.items()
+        for resource in each.get("resources", [])
+        if not resource.startswith("..")
+    }
+    return set(kustomizations) - parts
+
+
+def _target(root: Path, name: str, kustomization: dict[str, Any]) -> tuple[str, list[Object], list[Finding]]:
+    folder = root / name
+    if kustomization["kind"] == "Component":  # it has no meaning of its own
+        parts = {"resources": [root / "kustomize" / "base"], "components": [folder]}
+    else:
+        parts = {"resources": [folder]}
+    try:
+        return name, _build(root, name, parts), []
+    except Unusable as exc:
+        return name, [], [Finding(f"{name}/kustomization.yaml", "Kustomization", "build", str(exc))]
+
+
+def _build(root: Path, target: str, parts: dict[str, list[Path]]) -> list[Object]:
+    """Render by a Kustomization around the target that adds where each object comes from."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        around: dict[str, Any] = {
+            key: [os.path.relpath(path, folder) for path in paths] for key, paths in parts.items()
+        }
+        around["buildMetadata"] = ["originAnnotations"]
+        (folder / "kustomization.yaml").write_text(yaml.safe_dump(around))
+        documents = yaml.safe_load_all(_kustomize(folder))
+        return [_object(root, target, folder, body) for body in documents if body]
+
+
+def _kustomize(folder: Path) -> str:
+    # warnings (deprecated fields) go to standard error, and must fail too
+    script = '"$0" kustomize "$1" 2>"$1/warnings" || { cat "$1/warnings" >&2; exit 1; }'
+    text = output("sh", "-c", script, kubectl(), folder, timeout_s=RENDER_TIMEOUT_S)
+    warnings = (folder / "warnings").read_text().strip()
+    if warnings:
+        raise Unusable(warnings)
+    return text
+
+
+def _object(root: Path, target: str, folder: Path, body: dict[str, Any]) -> Object:
+    annotations = body["metadata"]["annotations"]
+    origin = yaml.safe_load(annotations.pop(ORIGIN))
+    if not annotations:
+        del body["metadata"]["annotations"]
+    file = (folder / origin["path"]).resolve().relative_to(root.resolve())
+    return Object(str(file), target, body)

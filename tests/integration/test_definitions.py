@@ -1,0 +1,72 @@
+"""A broker that starts on the definitions of the chart, as the chart has them, is what the contract says."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import kombu
+import pytest
+
+from deploy.credentials import Credentials
+from deploy.definitions import VERSION, document
+from local import definitions
+from local.programs import ensure
+from local.servers import RabbitMQ
+
+ROOT = os.environ.get("SLUICE_TEST_RABBITMQ_ROOT")
+
+
+class Defined(RabbitMQ):
+    """A node that loads definitions at its start; it then makes no user of its own."""
+
+    definitions = ""
+
+    def _write_configuration(self) -> None:
+        super()._write_configuration()
+        (self.folder / "defs.json").write_text(self.definitions)
+        folder = Path("/srv") if self._root else self.folder
+        lines = (
+            "definitions.import_backend = local_filesystem",
+            f"definitions.local.path = {folder}/defs.json",
+            "definitions.skip_if_unchanged = true",
+        )
+        with (self.folder / "rabbitmq.conf").open("a") as file:
+            file.write("\n".join(lines) + "\n")
+
+
+@pytest.fixture(scope="module")
+def credentials() -> Credentials:
+    return Credentials()
+
+
+@pytest.fixture(scope="module")
+def broker(credentials: Credentials, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
+    folder, root = tmp_path_factory.mktemp("defined"), Path(ROOT) if ROOT else None
+    node = Defined(folder, ensure(), password=credentials.broker_password_admin, root=root)
+    node.definitions = json.dumps(document(credentials, VERSION if ROOT else (3, 10)))
+    try:
+        node.start()  # it is ready when its management API knows the administrator
+        yield node
+    finally:
+        node.kill()
+        node.stop()
+
+
+def test_it_is_what_the_contract_says(broker: RabbitMQ) -> None:
+    definitions.check(broker.url(), f"http://admin:{broker.password}@127.0.0.1:{broker.management_port}")
+
+
+def test_it_has_no_other_user(broker: RabbitMQ) -> None:
+    assert {user["name"] for user in broker.management("/api/users")} == {"admin", "api", "worker", "keda"}
+
+
+@pytest.mark.parametrize("user", ["api", "worker", "keda"])
+def test_each_user_gets_in_with_its_own_password(broker: RabbitMQ, credentials: Credentials, user: str) -> None:
+    with kombu.Connection(broker.url(user, getattr(credentials, f"broker_password_{user}"))) as connection:
+        connection.connect()
+    with (
+        kombu.Connection(broker.url(user, credentials.redis_password)) as stranger,
+        pytest.raises(stranger.channel_errors, match="ACCESS_REFUSED"),
+    ):
+        stranger.connect()

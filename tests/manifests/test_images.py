@@ -1,0 +1,187 @@
+"""Images and releases, with stand-ins for the programs that build: only their command line matters here."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deploy import images
+from deploy.release import set_version
+from deploy.run import ROOT, Unusable
+from deploy.tools import packaged
+from deploy.validate.agreement import dockerfile_command
+from deploy.validate.tree import render
+
+RECORD = '#!/bin/sh\necho "$(basename "$0") $*" >> "$RECORD"\n'
+
+
+@pytest.fixture
+def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that the stand-ins write their command lines to; the PATH has them and nothing else."""
+    (tmp_path / "bin").mkdir()
+    for name in ("sh", "basename", "git", "env"):
+        (tmp_path / "bin" / name).symlink_to(str(shutil.which(name)))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setenv("RECORD", str(tmp_path / "record"))
+    return tmp_path / "record"
+
+
+def stand_in(record: Path, name: str, script: str = RECORD) -> None:
+    """Put a program on the PATH."""
+    path = record.parent / "bin" / name
+    path.write_text(script)
+    path.chmod(0o755)
+
+
+def test_without_a_builder_it_says_so(record: Path) -> None:
+    assert not record.exists()
+    with pytest.raises(Unusable, match=r"docker \(with its engine running\), podman or buildah"):
+        images.engine()
+
+
+def test_docker_without_an_engine_is_passed_over(record: Path) -> None:
+    stand_in(record, "docker", "#!/bin/sh\nexit 1\n")
+    stand_in(record, "buildah")
+    assert images.engine() == "buildah"
+
+
+@pytest.mark.parametrize("engine", ["docker", "podman", "buildah"])
+def test_both_images_are_built(record: Path, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(record, engine)
+    monkeypatch.setenv("BASE", "localhost/base@sha256:1")
+    assert images.build("1.2.3", "registry.example.com/team/") == [
+        "registry.example.com/team/sluice-api:1.2.3",
+        "registry.example.com/team/sluice-worker:1.2.3",
+    ]
+    builds = [line for line in record.read_text().splitlines() if " build " in line]
+    assert builds == [
+        f"{engine} build --build-arg BASE=localhost/base@sha256:1 --file apps/{name}/Dockerfile "
+        f"--tag registry.example.com/team/sluice-{name}:1.2.3 ."
+        for name in ("api", "worker")
+    ]
+
+
+def test_tag_is_the_one_that_is_deployed() -> None:
+    assert images.deployed_version() == "0.1.0"
+
+
+def test_release_changes_every_overlay_and_nothing_else(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "kustomize", tmp_path / "kustomize")
+    set_version("1.2.3-rc.1", "registry.example.com/team", tmp_path)
+    tree = render(tmp_path, ["kustomize/overlays/local", "kustomize/overlays/load"])
+    used = {pod["image"] for each in tree.objects("Deployment") for pod in each.spec["template"]["spec"]["containers"]}
+    assert used == {f"registry.example.com/team/sluice-{name}:1.2.3-rc.1" for name in ("api", "worker")}
+    assert images.deployed_version(tmp_path) == "1.2.3-rc.1"
+
+
+def test_release_without_a_registry_takes_the_old_one_away(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "kustomize", tmp_path / "kustomize")
+    before = {path: path.read_text() for path in tmp_path.glob(images.OVERLAYS)}
+    set_version("9.9.9", "registry.example.com", tmp_path)
+    set_version("0.1.0", None, tmp_path)
+    assert {path: path.read_text() for path in tmp_path.glob(images.OVERLAYS)} == before
+
+
+def release(clone: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`make release` in a clone."""
+    command = [sys.executable, "-m", "deploy.release", *arguments]
+    return subprocess.run(command, cwd=clone, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture
+def clone(tmp_path: Path, record: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A git repository with what a release needs, and a docker that records."""
+    folder = tmp_path / "clone"
+    for name in ("apps", "deploy", "kustomize"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / ".gitignore").write_text("__pycache__/\n")
+    for name in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{name}_NAME", "test")
+        monkeypatch.setenv(f"GIT_{name}_EMAIL", "test@example.com")
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message=start"]):
+        subprocess.run(["git", *command], cwd=folder, check=True, timeout=60)
+    stand_in(record, "docker")
+    return folder
+
+
+def test_release_builds_pushes_and_commits(clone: Path, record: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGISTRY", "registry.example.com/team")
+    done = release(clone, "1.2.3")
+    assert done.returncode == 0, done.stderr
+    pushes = [line for line in record.read_text().splitlines() if " push " in line]
+    assert pushes == [f"docker push registry.example.com/team/sluice-{name}:1.2.3" for name in ("api", "worker")]
+    log = subprocess.run(["git", "show", "--format=%s", "--name-only"], cwd=clone, capture_output=True, check=True)
+    assert log.stdout.decode().split() == [
+        "Release",
+        "1.2.3",
+        "kustomize/overlays/load/kustomization.yaml",
+        "kustomize/overlays/local/kustomization.yaml",
+    ]
+
+
+def test_release_without_a_registry_pushes_nothing(clone: Path, record: Path) -> None:
+    assert release(clone, "1.2.3").returncode == 0
+    assert " push " not in record.read_text()
+
+
+@pytest.mark.parametrize("version", ["latest", "1.2", "v1.2.3", "1.2.3 --force", ""])
+def test_what_is_no_version_is_refused(clone: Path, version: str) -> None:
+    done = release(clone, version)
+    assert done.returncode == 1
+    assert "is not a version" in done.stderr
+
+
+def test_release_of_what_git_does_not_have_is_refused(clone: Path, record: Path) -> None:
+    (clone / "apps" / "new.py").write_text("")
+    done = release(clone, "1.2.3")
+    assert (done.returncode, record.exists()) == (1, False)
+    assert "not committed" in done.stderr
+
+
+def test_failed_build_commits_nothing(clone: Path, record: Path) -> None:
+    stand_in(record, "docker", '#!/bin/sh\ntest "$1" = info\n')
+    assert release(clone, "1.2.3").returncode == 1
+    status = subprocess.run(["git", "status", "--porcelain"], cwd=clone, capture_output=True, check=True)
+    assert status.stdout == b""
+
+
+@pytest.mark.parametrize("dockerfile", images.IMAGES.values())
+def test_hadolint_finds_nothing(dockerfile: str) -> None:
+    command = [str(packaged("hadolint")), "--failure-threshold", "style", dockerfile]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("dockerfile", images.IMAGES.values())
+def test_server_is_pid_1_and_not_root(dockerfile: str) -> None:
+    assert dockerfile_command(ROOT, dockerfile)[:2] == ["python", "-m"]
+    lines = (ROOT / dockerfile).read_text().splitlines()
+    assert [line for line in lines if line.startswith("USER")] == ["USER 10001:10001"]
+    assert not any(line.startswith("ENTRYPOINT") for line in lines)
+
+
+@pytest.mark.parametrize("dockerfile", images.IMAGES.values())
+def test_server_knows_every_option(dockerfile: str) -> None:
+    command = [sys.executable, *dockerfile_command(ROOT, dockerfile)[1:], "--help"]
+    environment = {"CELERY_BROKER_URL": "amqp://localhost", "CELERY_RESULT_BACKEND": "redis://localhost"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("dockerfile", images.IMAGES.values())
+def test_every_requirement_has_a_hash(dockerfile: str) -> None:
+    text = (ROOT / dockerfile).read_text()
+    assert text.count(" install ") == text.count("--require-hashes") == 2
+    for name in ("uv.txt", "api.txt" if "api" in dockerfile else "worker.txt"):
+        assert name in text
+        assert "--hash=sha256:" in (ROOT / "requirements" / name).read_text()
+
+
+def test_nothing_else_reaches_the_builder() -> None:
+    rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    assert rules == ["*", "!apps", "!requirements", "**/__pycache__"]

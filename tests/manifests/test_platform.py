@@ -1,0 +1,114 @@
+"""`make platform`: what helm is told is what Flux would do, from the same files."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deploy import flux
+from deploy.platform import Release, releases
+from deploy.run import ROOT, Unusable, output
+from deploy.tools import built, kubectl
+
+
+def rendered(folder: str) -> dict[str, Release]:
+    """The releases of a folder by name."""
+    text = output(kubectl(), "kustomize", ROOT / folder, timeout_s=60)
+    return {each.name: each for each in releases(list(yaml.safe_load_all(text)))}
+
+
+def test_every_helm_release_is_installed() -> None:
+    files = {path.name for path in (ROOT / "helm-releases").glob("*.yaml")} - {"kustomization.yaml"}
+    assert files == {"rabbitmq.yaml", "redis.yaml", "nginx.yaml", "keda.yaml"}
+    assert set(rendered("helm-releases")) == {"rabbitmq", "redis", "nginx-ingress", "keda"}
+
+
+def test_chart_from_a_registry() -> None:
+    assert rendered("clusters/local/infrastructure")["rabbitmq"].helm() == (
+        "upgrade",
+        "--install",
+        "rabbitmq",
+        "oci://ghcr.io/cloudpirates-io/helm-charts/rabbitmq",
+        "--version=0.21.18",
+        "--namespace=data",
+        "--values=-",
+        "--wait",
+        "--timeout=600s",
+    )
+
+
+def test_chart_from_a_repository() -> None:
+    assert rendered("helm-releases")["keda"].chart == (
+        "keda",
+        "--repo=https://kedacore.github.io/charts",
+        "--version=2.21.0",
+    )
+
+
+def test_options_follow_the_release() -> None:
+    assert rendered("helm-releases")["nginx-ingress"].options == ("--skip-crds", "--skip-schema-validation")
+
+
+def test_patch_of_the_rendered_chart_comes_before_waiting() -> None:
+    release = rendered("helm-releases")["rabbitmq"]
+    assert [target for target, _ in release.patches] == ["statefulset/rabbitmq"]
+    assert yaml.safe_load(release.patches[0][1])[0]["value"] == 120
+    assert "--wait" not in release.helm()
+
+
+def test_local_platform_has_one_of_everything() -> None:
+    local = rendered("clusters/local/infrastructure")
+    assert local["rabbitmq"].values["replicaCount"] == 1
+    assert local["rabbitmq"].patches == ()
+    assert local["nginx-ingress"].values["controller"]["replicaCount"] == 1
+    assert local["keda"].values["operator"]["replicaCount"] == 1
+
+
+def test_only_the_load_platform_has_no_access_log() -> None:
+    entries = [
+        rendered(folder)["nginx-ingress"].values["controller"]["config"]["entries"].get("access-log-off")
+        for folder in ("helm-releases", "clusters/local/infrastructure", "clusters/load")
+    ]
+    assert entries == [None, None, "true"]
+
+
+def test_null_reaches_helm() -> None:
+    resources = rendered("clusters/local/infrastructure")["keda"].values["resources"]
+    assert resources["operator"]["limits"] == {"cpu": None, "memory": "512Mi"}
+
+
+def test_helm_knows_every_option() -> None:
+    options = {
+        word.partition("=")[0]
+        for folder in ("helm-releases", "clusters/local/infrastructure")
+        for release in rendered(folder).values()
+        for word in release.helm()
+        if word.startswith("--")
+    }
+    text = output(built("helm"), "upgrade", "--help", timeout_s=30)
+    assert {option for option in options if f"{option} " not in text} == set()
+
+
+def test_source_that_is_not_there() -> None:
+    body = yaml.safe_load((ROOT / "helm-releases/keda.yaml").read_text().split("---")[2])
+    with pytest.raises(Unusable, match="There is no HelmRepository keda/kedacore"):
+        releases([body])
+
+
+@pytest.mark.parametrize(
+    ("origin", "url"),
+    [
+        ("https://git.example.com/team/sluice.git", "https://git.example.com/team/sluice.git"),
+        ("git@git.example.com:team/sluice.git", "ssh://git@git.example.com/team/sluice.git"),
+        ("ssh://git@git.example.com:2222/sluice", "ssh://git@git.example.com:2222/sluice"),
+    ],
+)
+def test_flux_gets_the_clones_own_address(origin: str, url: str) -> None:
+    assert flux.git_url(origin) == url
+    source = next(each for each in flux.objects(url, "trunk") if each["kind"] == "GitRepository")
+    assert (source["spec"]["url"], source["spec"]["ref"]) == (url, {"branch": "trunk"})
+
+
+def test_flux_cannot_follow_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(Unusable, match="Flux cannot reach"):
+        flux.git_url(str(tmp_path))

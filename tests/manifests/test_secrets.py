@@ -1,0 +1,145 @@
+"""The Secrets: what the manifests name, what a second run keeps, and what git may hold of them."""
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import yaml
+
+from apps.contract.settings import ApiSettings, RecorderSettings, WorkerSettings, load
+from deploy import sops
+from deploy.credentials import PLACES, Credentials
+from deploy.run import ROOT, Unusable, output
+from deploy.secrets import BROKER, REDIS, contents, key_of, manifests, namespaces
+from deploy.tools import kubectl
+from deploy.validate import network
+from deploy.validate.__main__ import findings
+
+
+def test_second_run_keeps_every_credential() -> None:
+    made = manifests(Credentials())
+    assert manifests(Credentials.from_secrets(made)) == made
+
+
+def test_no_two_clusters_share_a_credential() -> None:
+    one, other = asdict(Credentials()), asdict(Credentials())
+    assert set(one) == set(PLACES)
+    assert not set(one.values()) & set(other.values())
+
+
+def test_a_lost_secret_is_made_anew_and_the_others_stay() -> None:
+    made = {key_of(each): each for each in manifests(Credentials())}
+    del made["celery-workers", "rabbitmq-keda"]
+    again = {key_of(each): each for each in manifests(Credentials.from_secrets(made.values()))}
+    assert {key for key in again if again[key] != made.get(key)} == {
+        ("celery-workers", "rabbitmq-keda"),
+        ("data", "rabbitmq-definitions"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("place", "settings"),
+    [
+        (("fastapi", "api"), ApiSettings),
+        (("celery-workers", "worker"), WorkerSettings),
+        (("celery-workers", "worker"), RecorderSettings),
+    ],
+)
+def test_processes_start_on_their_secret(
+    place: tuple[str, str], settings: type[ApiSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in contents(Credentials())[place].items():
+        monkeypatch.setenv(name, value)
+    read = load(settings)
+    assert read.celery_broker_url.get_secret_value().endswith("@rabbitmq.data.svc:5672/%2F")
+
+
+def test_definitions_have_the_users_of_the_urls() -> None:
+    credentials = Credentials()
+    held = contents(credentials)
+    document = json.loads(held["data", "rabbitmq-definitions"]["defs.json"])
+    assert {user["name"] for user in document["users"]} == {"api", "worker", "keda", "admin"}
+    assert credentials.broker_password_admin == held["data", "rabbitmq-auth"]["password"]
+    assert all(len(base64.b64decode(user["password_hash"])) == 4 + 32 for user in document["users"])
+
+
+def test_namespaces_are_those_of_the_manifests() -> None:
+    assert {each["metadata"]["name"] for each in namespaces()} == {
+        namespace for namespace, _ in contents(Credentials())
+    }
+
+
+def test_network_policies_let_the_urls_through() -> None:
+    for address, pod in ((BROKER, network.RABBITMQ), (REDIS, network.REDIS)):
+        port = int(address.rpartition(":")[2])
+        for source in (network.API, network.WORKER, network.RECORDER):
+            assert (source, pod, port) in network.FLOWS
+
+
+def test_credentials_do_not_print() -> None:
+    credentials = Credentials()
+    assert not any(value in repr(credentials) for value in asdict(credentials).values())
+
+
+def test_without_a_cluster_it_says_so_in_one_sentence(tmp_path: Path) -> None:
+    environment = os.environ | {"KUBECONFIG": str(tmp_path / "none")}
+    command = [sys.executable, "-m", "deploy.secrets"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.endswith("Is a cluster running, and does `kubectl config current-context` name it?\n")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of what Flux reads, and an age key elsewhere."""
+    monkeypatch.setenv("SOPS_AGE_KEY_FILE", str(tmp_path / "home" / "age.key"))
+    for folder in ("kustomize", "helm-releases", "clusters"):
+        shutil.copytree(ROOT / folder, tmp_path / "clone" / folder)
+    return tmp_path / "clone"
+
+
+def test_git_holds_secrets_only_encrypted(clone: Path) -> None:
+    sops.into_git(clone)
+    files = sorted(clone.glob("clusters/local/*/secrets/*.sops.yaml"))
+    assert len(files) == len(contents(Credentials()))
+    for path in files:
+        secret = yaml.safe_load(path.read_text())
+        assert all(value.startswith("ENC[AES256_GCM,") for value in secret["data"].values())
+    assert sops.key_file().stat().st_mode & 0o077 == 0
+
+
+def test_flux_renders_the_encrypted_files(clone: Path) -> None:
+    sops.into_git(clone)
+    for part, count in (("infrastructure", 3), ("apps", 3)):
+        text = output(kubectl(), "kustomize", clone / "clusters" / "local" / part, timeout_s=60)
+        secrets = [each for each in yaml.safe_load_all(text) if each["kind"] == "Secret"]
+        assert len(secrets) == count
+        assert all("sops" in each for each in secrets)
+
+
+def test_second_run_changes_no_file(clone: Path) -> None:
+    sops.into_git(clone)
+    before = {path: path.read_text() for path in clone.rglob("*.yaml")}
+    sops.into_git(clone)
+    assert {path: path.read_text() for path in clone.rglob("*.yaml")} == before
+
+
+def test_another_key_is_refused_before_anything_is_lost(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sops.into_git(clone)
+    monkeypatch.setenv("SOPS_AGE_KEY_FILE", str(clone / "other.key"))
+    with pytest.raises(Unusable, match="cannot be decrypted by the key"):
+        sops.into_git(clone)
+
+
+def test_encrypted_files_are_valid(clone: Path) -> None:
+    for image in ("api", "worker"):
+        shutil.copytree(ROOT / "apps" / image, clone / "apps" / image)
+    sops.into_git(clone)
+    assert findings(clone, ["clusters/local/apps", "clusters/local/infrastructure"]) == []

@@ -1,0 +1,91 @@
+"""What is in git is valid, and the load overlay differs from the base in exactly what it means to change."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from deploy.run import ROOT
+from deploy.validate.__main__ import findings
+from deploy.validate.tree import Object, Tree, render
+
+LOAD = "kustomize/overlays/load"
+BASE = "kustomize/base"
+
+
+@pytest.fixture(scope="module")
+def tree() -> Tree:
+    """Everything, rendered once."""
+    return render(ROOT)
+
+
+def test_no_finding() -> None:
+    assert [str(finding) for finding in findings(ROOT)] == []
+
+
+def test_everything_is_rendered(tree: Tree) -> None:
+    assert set(tree.rendered) == {
+        BASE,
+        "kustomize/components/small",
+        "kustomize/overlays/local",
+        LOAD,
+        "helm-releases",
+        "clusters/local",
+        "clusters/local/infrastructure",
+        "clusters/local/apps",
+        "clusters/load",
+    }
+    assert all(tree.rendered.values())
+
+
+def test_load_overlay_changes_only_what_it_means_to(tree: Tree) -> None:
+    limits = ("key", "rate", "burst", "no-delay", "zone-size", "reject-code", "scale")
+    scaler = "ScaledObject celery-workers/celery-worker-scaler"
+    assert dict(differences(tree.rendered[BASE], tree.rendered[LOAD])) == {
+        f"{scaler}: spec.maxReplicaCount": (30, 60),
+        f"{scaler}: spec.triggers.0.metadata.value": ("1000", "10"),
+        f"{scaler}: spec.triggers.1.metadata.value": ("1000", "10"),
+        "Deployment fastapi/api: spec.template.spec.containers.0.env.0.value": ("INFO", "WARNING"),
+        **{
+            f"Ingress fastapi/api: metadata.annotations.nginx.org/limit-req-{name}": (annotation(tree, name), None)
+            for name in limits
+        },
+        **{
+            f"Deployment {name}: spec.template.spec.containers.0.image": (image, f"{image}:0.1.0")
+            for name, image in {
+                "fastapi/api": "sluice-api",
+                "celery-workers/celery-worker": "sluice-worker",
+                "celery-workers/dead-letter-recorder": "sluice-worker",
+            }.items()
+        },
+    }
+
+
+def annotation(tree: Tree, name: str) -> str:
+    """One of the Ingress's rate limits."""
+    ingress = next(tree.objects("Ingress", target=BASE))
+    return str(ingress.body["metadata"]["annotations"][f"nginx.org/limit-req-{name}"])
+
+
+def differences(old: list[Object], new: list[Object]) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """Field -> (old, new) of everything that differs."""
+    before, after = (dict(leaf for each in objects for leaf in leaves(each)) for objects in (old, new))
+    for field in sorted(before.keys() | after.keys()):
+        if before.get(field) != after.get(field):
+            yield field, (before.get(field), after.get(field))
+
+
+def leaves(each: Object) -> Iterator[tuple[str, Any]]:
+    """Every value of an object by its path."""
+
+    def walk(value: object, path: str) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                yield from walk(inner, f"{path}.{key}")
+        elif isinstance(value, list):
+            for number, inner in enumerate(value):
+                yield from walk(inner, f"{path}.{number}")
+        else:
+            yield f"{each.title}: {path[1:]}", value
+
+    yield from walk(each.body, "")
