@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 from apps.contract import topology
 from apps.contract.settings import ApiSettings, WorkerSettings
@@ -129,8 +130,6 @@ def _worker(each: Object) -> Iterator[Finding]:
     if soft_s <= limit_s:
         yield each.finding("env.SOFT_SHUTDOWN_S", f"{soft_s:g} s are not above the longest hard limit ({limit_s} s)")
     yield from _grace(each, pod, soft_s + HAND_BACK_S, "SOFT_SHUTDOWN_S and the time to hand tasks back")
-    if environment.get("REMAP_SIGTERM") != "SIGQUIT":
-        yield each.finding("env.REMAP_SIGTERM", "must be SIGQUIT: SIGTERM alone waits for running tasks without end")
     port = str(container["ports"][0]["containerPort"])
     if environment.get("METRICS_PORT") != port:
         yield each.finding("env.METRICS_PORT", f"must be the container's port {port}")
@@ -201,7 +200,7 @@ def api_routes() -> set[str]:
     """The paths of the API, its documentation's too."""
     from apps.api.app import create_app  # noqa: PLC0415 - only here is the API's framework needed
 
-    nothing = {"celery_broker_url": "amqp://localhost", "celery_result_backend": "redis://localhost"}
+    nothing = {"celery_broker_url": f"amqp://api:{uuid4().hex}@none", "celery_result_backend": "redis://none"}
     settings = ApiSettings(**nothing, task_id_key="0" * 16, auth_disabled=True)  # type: ignore[arg-type]
     app = create_app(settings)
     return set(app.openapi()["paths"]) | {str(path) for route in app.routes if (path := getattr(route, "path", None))}

@@ -166,7 +166,10 @@ def test_server_is_pid_1_and_not_root(dockerfile: str) -> None:
 @pytest.mark.parametrize("dockerfile", images.IMAGES.values())
 def test_server_knows_every_option(dockerfile: str) -> None:
     command = [sys.executable, *dockerfile_command(ROOT, dockerfile)[1:], "--help"]
-    environment = {"CELERY_BROKER_URL": "amqp://localhost", "CELERY_RESULT_BACKEND": "redis://localhost"}
+    environment = {
+        "CELERY_BROKER_URL": "amqp://worker:long-and-secret@localhost",
+        "CELERY_RESULT_BACKEND": "redis://localhost",
+    }
     done = subprocess.run(
         command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=60, check=False
     )
