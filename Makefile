@@ -4,7 +4,7 @@ BIN := .venv/bin
 LOCKED := requirements/dev.txt requirements/uv.txt
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--python-version 3.11 --custom-compile-command "make lock"
-PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadgroup
+PYTEST := $(BIN)/python -m pytest --numprocesses 4 --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help install lock up demo rabbitmq-ui dead-letters requeue test test-unit test-integration test-brokers lint clean

@@ -52,7 +52,7 @@ def test_parked_task_is_listed_and_sent_again(system: System) -> None:
 
 
 def test_requeue_of_what_is_not_parked_says_so(system: System) -> None:
-    assert "no parked message has the id nothing" in command(system, "requeue", "nothing", status=1)
+    assert "has the id nothing" in command(system, "requeue", "nothing", status=1)
 
 
 def test_looking_often_drops_nothing(system: System) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import kombu
@@ -11,6 +12,7 @@ import pytest
 from deploy.credentials import Credentials
 from deploy.definitions import VERSION, document
 from local import definitions
+from local.child import Unusable
 from local.programs import ensure
 from local.servers import RabbitMQ
 
@@ -21,6 +23,11 @@ class Defined(RabbitMQ):
     """A node that loads definitions at its start; it then makes no user of its own."""
 
     definitions = ""
+
+    def _answers(self) -> bool:
+        with suppress(Unusable):  # for a moment it listens, and has no user yet
+            return super()._answers()
+        return False
 
     def _write_configuration(self) -> None:
         super()._write_configuration()
