@@ -89,9 +89,12 @@ def test_every_line_about_a_task_has_both_ids(api: Api, shared: System) -> None:
     task_id = response.json()["task_id"]
     api.ended(task_id)
     assert response.headers["X-Request-ID"] == "mine-1"
-    lines = [line for line in shared.log_lines() if task_id in str(line) and "GET" not in str(line)]
-    assert {line["message"] for line in lines} == {"request", "begin", "ended"}
-    assert {(line["task_id"], line["request_id"]) for line in lines} == {(task_id, "mine-1")}
+
+    def lines() -> list[dict[str, object]]:
+        return [line for line in shared.log_lines() if task_id in str(line) and "GET" not in str(line)]
+
+    until(lambda: {line["message"] for line in lines()} == {"request", "begin", "ended"})
+    assert {(line["task_id"], line["request_id"]) for line in lines()} == {(task_id, "mine-1")}
 
 
 def test_every_line_is_json(api: Api, shared: System) -> None:
