@@ -140,7 +140,7 @@ class System:
         """Every JSON line that the system's processes logged."""
         for path in sorted(self.folder.glob("*.log")):
             for line in path.read_text().splitlines():
-                if line.startswith("{"):
+                if line.startswith("{") and line.endswith("}"):  # the last one may yet be being written
                     yield json.loads(line)
 
     def logs(self) -> str:
