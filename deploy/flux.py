@@ -3,6 +3,7 @@
 import base64
 import re
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -46,6 +47,8 @@ def git_url(origin: str) -> str:
     url = f"ssh://{short[1]}/{short[2]}" if short else origin
     if not url.startswith(("https://", "http://", "ssh://")):
         raise Unusable(f"Flux cannot reach {origin}: set `git remote set-url origin` to an HTTPS or SSH address.")
+    if url.startswith("http") and urlsplit(url).username:  # it would be printed, and be readable in the cluster
+        raise Unusable("The address of origin holds a credential: take it out, and give it to Flux by a secretRef.")
     return url
 
 

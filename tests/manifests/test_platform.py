@@ -112,3 +112,9 @@ def test_flux_gets_the_clones_own_address(origin: str, url: str) -> None:
 def test_flux_cannot_follow_a_folder(tmp_path: Path) -> None:
     with pytest.raises(Unusable, match="Flux cannot reach"):
         flux.git_url(str(tmp_path))
+
+
+def test_flux_is_given_no_credential_in_an_address() -> None:
+    with pytest.raises(Unusable, match="holds a credential") as refused:
+        flux.git_url("https://bob:a-token@git.example.com/team/sluice.git")
+    assert "a-token" not in str(refused.value)
