@@ -5,8 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import aiormq
+from aiormq.abc import AbstractChannel
 from aiormq.exceptions import AMQPError, DeliveryError
+from pamqp.commands import Basic
 from yarl import URL
+
+from apps.contract import topology
+from apps.contract.message import CONTENT_TYPE, TaskMessage
 
 
 class Lost(Exception):
@@ -35,3 +40,24 @@ def losses() -> Iterator[None]:
 def connection(url: str, heartbeat_s: int) -> aiormq.Connection:
     """An unopened connection. A broker that is silent for three heartbeats is given up."""
     return aiormq.Connection(URL(url).update_query(heartbeat=heartbeat_s))
+
+
+async def publish(channel: AbstractChannel, message: TaskMessage) -> None:
+    """Publish a task, persistent and mandatory, on a channel with confirms. Raises what aiormq raises."""
+    properties = Basic.Properties(
+        headers=message.headers,
+        content_type=CONTENT_TYPE,
+        content_encoding="utf-8",
+        correlation_id=message.task_id,
+        message_id=message.task_id,  # aiormq matches a returned message by it
+        delivery_mode=2,  # persistent
+        reply_to="",
+        priority=0,
+    )
+    await channel.basic_publish(
+        message.body,
+        exchange=topology.EXCHANGE,
+        routing_key=message.routing_key,
+        mandatory=True,
+        properties=properties,
+    )

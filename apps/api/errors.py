@@ -3,6 +3,7 @@
 Problem
 |-- 400 malformed          |-- 401 unauthenticated   |-- 404 not-found
 |-- 413 too-large          |-- 415 not-json          |-- 422 invalid
+|-- 500 internal           |-- 503 not-ready         |-- 404, 405 of unknown paths, by their HTTP names
 |-- 503 refused            definite: nothing was accepted, send it again after Retry-After
 |-- 503 outcome-unknown    the task may have been accepted
 `-- 503 results-unavailable

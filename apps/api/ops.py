@@ -32,9 +32,8 @@ async def readyz(request: Request) -> dict[str, str]:
     """503 says which of them does not."""
     state = request.app.state
     broker, redis = await asyncio.gather(state.publisher.ping(), state.records.ping())
-    away = [
-        name for name, up in (("broker", broker), ("redis", redis), ("draining", not state.waiter.draining)) if not up
-    ]
+    wanted = {"broker": broker, "redis": redis, "draining": not state.waiter.draining}
+    away = [name for name, fine in wanted.items() if not fine]
     if away:
         raise errors.Problem(503, "not-ready", f"not ready: {', '.join(away)}", reasons=away)
     return {"status": "ready"}

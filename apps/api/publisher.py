@@ -19,11 +19,10 @@ from typing import Literal
 
 import aiormq
 from aiormq.exceptions import DeliveryError, PublishError
-from pamqp.commands import Basic
 
-from apps.broker import Lost, connection, losses
+from apps.broker import Lost, connection, losses, publish
 from apps.contract import topology
-from apps.contract.message import CONTENT_TYPE, TaskMessage
+from apps.contract.message import TaskMessage
 
 log = logging.getLogger(__name__)
 
@@ -109,13 +108,7 @@ class Publisher:
         try:
             with losses():
                 async with asyncio.timeout(self._deadline_s):
-                    await channel.basic_publish(
-                        message.body,
-                        exchange=topology.EXCHANGE,
-                        routing_key=message.routing_key,
-                        mandatory=True,
-                        properties=_properties(message),
-                    )
+                    await publish(channel, message)
         except PublishError:  # returned: a kind of DeliveryError, so it comes first
             return Outcome("refused", "unroutable")
         except DeliveryError:  # nacked
@@ -159,16 +152,3 @@ class Publisher:
         if lost is not None:
             with suppress(Lost), losses():
                 await asyncio.wait_for(lost.close(), PING_DEADLINE_S)
-
-
-def _properties(message: TaskMessage) -> Basic.Properties:
-    return Basic.Properties(
-        headers=message.headers,
-        content_type=CONTENT_TYPE,
-        content_encoding="utf-8",
-        correlation_id=message.task_id,
-        message_id=message.task_id,  # aiormq matches a returned message by it
-        delivery_mode=2,  # persistent
-        reply_to="",
-        priority=0,
-    )

@@ -99,7 +99,18 @@ class ApiSettings(Settings):
         return self
 
 
-class WorkerSettings(Settings):
+class ConsumerSettings(Settings):
+    """What whoever consumes from the broker needs besides."""
+
+    # a dead network is found after two or three of them
+    broker_heartbeat_s: Annotated[int, Field(ge=1)] = 10
+    liveness_file: str | None = None
+    readiness_file: str | None = None
+    metrics_port: int | None = None
+    metrics_host: str = "127.0.0.1"
+
+
+class WorkerSettings(ConsumerSettings):
     """What the worker needs besides."""
 
     # Test_Query's examples; tests shorten them
@@ -116,22 +127,10 @@ class WorkerSettings(Settings):
     retry_max: Annotated[int, Field(ge=0)] = 5
     retry_backoff_s: Annotated[int, Field(ge=1)] = 1
     retry_backoff_max_s: Annotated[int, Field(ge=1)] = 600
-    # a dead network is found after two or three of them
-    broker_heartbeat_s: Annotated[int, Field(ge=1)] = 10
-    liveness_file: str | None = None
-    readiness_file: str | None = None
-    metrics_port: int | None = None
-    metrics_host: str = "127.0.0.1"
 
 
-class RecorderSettings(Settings):
-    """What the dead-letter recorder needs besides."""
-
-    broker_heartbeat_s: Annotated[int, Field(ge=1)] = 10
-    liveness_file: str | None = None
-    readiness_file: str | None = None
-    metrics_port: int | None = None
-    metrics_host: str = "127.0.0.1"
+class RecorderSettings(ConsumerSettings):
+    """What the dead-letter recorder needs: nothing besides."""
 
 
 class RequeueSettings(Settings):

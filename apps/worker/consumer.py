@@ -12,8 +12,6 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from celery import bootsteps
@@ -21,6 +19,7 @@ from celery.worker import consumer, state
 from celery.worker.consumer.delayed_delivery import DelayedDelivery
 
 from apps.contract.settings import WorkerSettings
+from apps.health import HealthFiles
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +67,7 @@ class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def __init__(self, c: Any, **kwargs: Any) -> None:
         super().__init__(c, **kwargs)
+        self._health = HealthFiles(self.settings.liveness_file, self.settings.readiness_file)
         self._consuming = self._draining = False
         self._idle_ticks = 0
 
@@ -79,8 +79,8 @@ class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
         self._consuming = True
         signal.signal(signal.SIGTERM, self._on_sigterm)
         self._timer = c.timer.call_repeatedly(TICK_S, self._tick, (c,))
-        self._touch(self.settings.liveness_file)
-        self._touch(self.settings.readiness_file)
+        self._health.alive()
+        self._health.ready()
         log.info("consuming", extra={"fields": {"queues": [queue.name for queue in c.task_consumer.queues]}})
 
     def stop(self, c: Any) -> None:  # noqa: ARG002 - Celery's signature
@@ -90,7 +90,7 @@ class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
         self._consuming = False
         if self._draining:
             state.should_stop = os.EX_OK
-        self._unready()
+        self._health.unready()
 
     def _on_sigterm(self, *_: object) -> None:
         if self._draining:
@@ -106,25 +106,16 @@ class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
         if self._draining:
             self._drain(c)
         elif c.connection and c.connection.connected:
-            self._touch(self.settings.liveness_file)
+            self._health.alive()
 
     def _drain(self, c: Any) -> None:
         if self._idle_ticks == 0:
             c.task_consumer.cancel()
-            self._unready()
+            self._health.unready()
         self._idle_ticks = 1 if state.reserved_requests else self._idle_ticks + 1
         if self._idle_ticks > IDLE_TICKS:
             log.info("drained")
             state.should_stop = os.EX_OK
-
-    def _touch(self, path: str | None) -> None:
-        if path:
-            with suppress(OSError):  # a full disk is no lost broker; a probe will see the file grow old
-                Path(path).touch()
-
-    def _unready(self) -> None:
-        if self.settings.readiness_file:
-            Path(self.settings.readiness_file).unlink(missing_ok=True)
 
 
 def _hand_back() -> None:

@@ -14,13 +14,13 @@ from typing import Any
 import aiormq
 from aiormq.abc import AbstractChannel, DeliveredMessage
 from aiormq.exceptions import AMQPError
-from pamqp.commands import Basic
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from apps.broker import publish
 from apps.contract import states, topology
 from apps.contract.ids import TaskIds
-from apps.contract.message import CONTENT_TYPE, republished
+from apps.contract.message import republished
 from apps.contract.settings import RequeueSettings, load
 
 # More are for a management page; this is for a person's terminal.
@@ -52,19 +52,7 @@ async def requeue(channel: AbstractChannel, redis: Redis, ids: TaskIds, task_id:
     new_id = str(await redis.hget(key, "requeued_as"))
     queue = str(headers["task"]).partition(":")[0]
     message = republished(headers, found[0].body, task_id=new_id, routing_key=queue)
-    await channel.basic_publish(
-        message.body,
-        exchange=topology.EXCHANGE,
-        routing_key=message.routing_key,
-        mandatory=True,
-        properties=Basic.Properties(
-            headers=message.headers,
-            content_type=CONTENT_TYPE,
-            content_encoding="utf-8",
-            correlation_id=new_id,
-            delivery_mode=2,
-        ),
-    )
+    await publish(channel, message)
     for parked in found:
         await channel.basic_ack(parked.delivery_tag or 0)
     return new_id

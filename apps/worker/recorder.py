@@ -11,7 +11,6 @@ import json
 import logging
 import signal
 import time
-from pathlib import Path
 from typing import Any
 
 from aiormq.abc import DeliveredMessage
@@ -26,6 +25,7 @@ from apps import broker, logs
 from apps.broker import Lost, losses
 from apps.contract import states, topology
 from apps.contract.settings import RecorderSettings, load
+from apps.health import HealthFiles
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,7 @@ class Recorder:
 
     def __init__(self, settings: RecorderSettings) -> None:
         self.settings = settings
+        self._health = HealthFiles(settings.liveness_file, settings.readiness_file)
         # No retries and short time-outs of redis-py's own: waiting is done here, where heartbeats go on.
         self.redis = Redis.from_url(
             settings.celery_result_backend.get_secret_value(),
@@ -62,7 +63,7 @@ class Recorder:
                     await self._serve()
             except Lost as exc:
                 log.warning("broker away", extra={"fields": {"error": str(exc)}})
-            self._unready()
+            self._health.unready()
             await asyncio.sleep(RETRY_S)
 
     async def _serve(self) -> None:
@@ -85,10 +86,10 @@ class Recorder:
             async with asyncio.timeout(CONNECT_DEADLINE_S):
                 await channel.basic_qos(prefetch_count=PREFETCH)
                 await channel.basic_consume(topology.DEAD_QUEUE, on_message)
-            self._touch(self.settings.readiness_file)
+            self._health.ready()
             log.info("consuming", extra={"fields": {"queues": [topology.DEAD_QUEUE]}})
             while not (ended.is_set() or channel.is_closed or connection.is_closed):
-                self._touch(self.settings.liveness_file)
+                self._health.alive()
                 await asyncio.sleep(TOUCH_INTERVAL_S)
         finally:
             await connection.close(timeout=2)
@@ -147,14 +148,6 @@ class Recorder:
                 delivery_mode=2,
             ),
         )
-
-    def _touch(self, path: str | None) -> None:
-        if path:
-            Path(path).touch()
-
-    def _unready(self) -> None:
-        if self.settings.readiness_file:
-            Path(self.settings.readiness_file).unlink(missing_ok=True)
 
 
 REASONS = {
