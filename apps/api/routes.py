@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -85,7 +86,7 @@ async def get_task(
     logs.task_id.set(task_id)
     try:
         record = await read(state.records, task_id)
-        if not record.final and wait > 0:
+        if wait > 0 and not record.final:
             limit_s = min(wait, state.settings.wait_max_s)
             waiting = wait_for_end(state.waiter, state.records, task_id, limit_s)
             record = await _unless_disconnected(request, waiting) or record
@@ -104,17 +105,15 @@ async def read(records: Records, task_id: str) -> states.Record:
 
 async def wait_for_end(waiter: Waiter, records: Records, task_id: str, limit_s: float) -> states.Record:
     """A task's record once it is final, or as it is after `limit_s`. Raises Unavailable."""
-    async with waiter.watch(task_id) as changed:
-        record = await read(records, task_id)
-        try:
-            async with asyncio.timeout(limit_s):
-                while not (record.final or waiter.draining):
-                    await changed.wait()
-                    changed.clear()
-                    record = await read(records, task_id)
-        except TimeoutError:
-            record = await read(records, task_id)
-        return record
+    with suppress(TimeoutError):
+        async with asyncio.timeout(limit_s), waiter.watch(task_id) as changed:
+            while not waiter.draining:
+                await changed.wait()
+                changed.clear()
+                record = await read(records, task_id)
+                if record.final:
+                    return record
+    return await read(records, task_id)
 
 
 async def _disconnected(request: Request) -> None:

@@ -15,7 +15,6 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from apps.contract import states
@@ -82,20 +81,10 @@ class Records:
 
 @dataclass
 class _Topic:
-    """One channel: who watches it, and how many of our SUBSCRIBEs Redis has yet to confirm."""
+    """One channel: who watches it, and whether Redis has confirmed that we are told of it."""
 
     watchers: set[asyncio.Event] = field(default_factory=set)
-    unconfirmed: int = 0
-    confirmed: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def subscribing(self) -> None:
-        self.unconfirmed += 1
-        self.confirmed.clear()
-
-    def on_confirmed(self) -> None:
-        self.unconfirmed -= 1
-        if self.unconfirmed <= 0:
-            self.confirmed.set()
+    confirmed: bool = False
 
     def wake(self) -> None:
         for event in self.watchers:
@@ -122,9 +111,9 @@ class Waiter:
 
     @asynccontextmanager
     async def watch(self, task_id: str) -> AsyncIterator[asyncio.Event]:
-        """Yield, once subscribed, an event that is set by each change, and by a loss of the connection.
+        """Yield an event that is set by the confirmed subscription, by each change, and by a loss of the connection.
 
-        Raises Unavailable.
+        Whoever reads the record each time it is set misses nothing, however often the connection is lost.
         """
         channel = states.channel(task_id)
         topic = self._topics.setdefault(channel, _Topic())
@@ -132,11 +121,16 @@ class Waiter:
         first = not topic.watchers
         topic.watchers.add(event)
         try:
-            await self._subscribed(channel, topic, first=first)
+            if first:
+                await self._send("SUBSCRIBE", channel)
+            elif topic.confirmed:
+                event.set()
             yield event
         finally:
             topic.watchers.discard(event)
-            await self._leave(channel, topic)
+            if not topic.watchers:
+                del self._topics[channel]
+                await self._send("UNSUBSCRIBE", channel)
 
     def drain(self) -> None:
         """Let everyone go: the process is about to end."""
@@ -162,13 +156,11 @@ class Waiter:
         # From here on newcomers subscribe for themselves; no await lies between that and the list of the others.
         self._connection = connection
         for topic in self._topics.values():
-            topic.unconfirmed = 0
-            topic.subscribing()
+            topic.confirmed = False
         channels = [IDLE_CHANNEL, *self._topics]
         pinger = asyncio.create_task(self._ping())
         try:
             await self._send("SUBSCRIBE", *channels)
-            self._wake()
             while True:
                 kind, channel, *_ = await connection.read_response(timeout=2 * PING_INTERVAL_S)
                 self._on_message(kind, channel)
@@ -176,48 +168,23 @@ class Waiter:
             pinger.cancel()
 
     async def _ping(self) -> None:
-        with suppress(RedisError, OSError):  # whoever reads finds out
-            while True:
-                await asyncio.sleep(PING_INTERVAL_S)
-                await self._send("PING")
+        while True:
+            await asyncio.sleep(PING_INTERVAL_S)
+            await self._send("PING")
 
     async def _send(self, *command: str) -> None:
+        """Send, if there is a connection: whoever reads it finds out that it is lost, and the next has every topic."""
         connection = self._connection
         if connection is None or not connection.is_connected:  # it would connect by itself, beside `run`
-            raise RedisConnectionError("not connected")
-        await connection.send_packed_command(connection.pack_command(*command), check_health=False)
+            return
+        with suppress(RedisError, OSError):
+            await connection.send_packed_command(connection.pack_command(*command), check_health=False)
 
     def _on_message(self, kind: str, channel: str) -> None:
         topic = self._topics.get(channel)
-        if topic is None:
-            return
-        if kind == "message":
+        if topic is not None and kind in {"subscribe", "message"}:
+            topic.confirmed = True
             topic.wake()
-        elif kind == "subscribe":
-            topic.on_confirmed()
-            self._forget(channel, topic)
-
-    async def _subscribed(self, channel: str, topic: _Topic, *, first: bool) -> None:
-        try:
-            async with asyncio.timeout(TIMEOUT_S):
-                if first and self._connection is not None:  # else the next connection subscribes to it
-                    topic.subscribing()
-                    await self._send("SUBSCRIBE", channel)
-                await topic.confirmed.wait()
-        except (RedisError, OSError) as exc:
-            raise Unavailable from exc
-
-    async def _leave(self, channel: str, topic: _Topic) -> None:
-        if topic.watchers:
-            return
-        self._forget(channel, topic)
-        with suppress(RedisError, OSError):
-            await self._send("UNSUBSCRIBE", channel)
-
-    def _forget(self, channel: str, topic: _Topic) -> None:
-        # kept while a SUBSCRIBE is under way, or its confirmation would be taken for that of a later one
-        if not topic.watchers and topic.unconfirmed <= 0 and self._topics.get(channel) is topic:
-            del self._topics[channel]
 
     def _wake(self) -> None:
         for topic in self._topics.values():

@@ -1,10 +1,14 @@
 """Redis goes away while tasks end: no result is lost, no limit forgotten, nobody hangs."""
 
+import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
+from apps.api.waiter import Waiter
+from apps.contract import states
 from tests.harness.system import System, until
 
 POOLS = pytest.mark.parametrize("pool", ["prefork", "threads"])
@@ -114,6 +118,23 @@ def test_long_polls_survive_their_connection_being_cut_again_and_again(system: S
         system.worker()
         assert [call.result()["task_status"] for call in waiting] == ["SUCCESS"] * len(ids)
     assert "unhandled" not in system.logs()
+
+
+def test_who_comes_in_the_moment_of_a_loss_waits_for_the_next_connection(system: System) -> None:
+    asyncio.run(_watch_while_connections_are_cut(system))
+
+
+async def _watch_while_connections_are_cut(system: System) -> None:
+    waiter = Waiter(system.servers.redis.url())
+    running = asyncio.create_task(waiter.run())
+    for task_id in ("the first", "the second", "the third"):
+        # no await lies between the cut and the next `watch`: the waiter has not heard of it yet
+        async with waiter.watch(task_id) as changed:
+            subscribed = partial(system.redis.pubsub_numsub, states.channel(task_id))
+            await asyncio.to_thread(until, lambda listed=subscribed: listed()[0][1], 10)
+            await asyncio.wait_for(changed.wait(), 10)
+        assert system.redis.client_kill_filter(_type="pubsub")
+    running.cancel()
 
 
 def _pass(seconds: float) -> None:
