@@ -16,10 +16,14 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from apps import logs
-from apps.api import errors, ops, routes
+from apps.api import errors, openapi, ops, routes
 from apps.api.auth import Clients
+from apps.api.body import batch_model
+from apps.api.idempotency import Keys
 from apps.api.publisher import Publisher
-from apps.api.waiter import Records, Waiter
+from apps.api.store import Store
+from apps.api.submission import Submitter
+from apps.api.waiter import Waiter
 from apps.contract.ids import TaskIds
 from apps.contract.settings import ApiSettings, load
 from apps.contract.tasks import TASKS, Registry, input_adapter
@@ -37,11 +41,13 @@ def create_app(settings: ApiSettings | None = None, registry: Registry = TASKS) 
     app.state.settings = settings
     app.state.registry = registry
     app.state.inputs = input_adapter(registry)
+    app.state.batch = batch_model(registry)
     app.state.ids = TaskIds(settings.task_id_key.get_secret_value().encode())
     app.state.clients = Clients(settings.api_keys)
     app.include_router(routes.router)
     app.include_router(ops.router)
     errors.install(app)
+    openapi.install(app)
     app.add_middleware(RequestLog)
     return app
 
@@ -55,8 +61,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         in_flight_max=settings.publish_in_flight_max,
         heartbeat_s=settings.broker_heartbeat_s,
     )
-    records = app.state.records = Records(settings.celery_result_backend.get_secret_value())
+    store = app.state.store = Store(settings.celery_result_backend.get_secret_value())
     waiter = app.state.waiter = Waiter(settings.celery_result_backend.get_secret_value())
+    keys = Keys(store, waiter, deadline_s=settings.publish_deadline_s, life_s=settings.record_ttl_s)
+    app.state.submitter = Submitter(app.state.registry, app.state.ids, publisher, keys)
     ops.IN_FLIGHT.set_function(lambda: publisher.in_flight)
     ops.WAITING.set_function(lambda: waiter.waiting)
     running = [asyncio.create_task(publisher.run()), asyncio.create_task(waiter.run())]
@@ -65,7 +73,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     for task in running:
         task.cancel()
     await asyncio.gather(*running, return_exceptions=True)
-    await records.close()
+    await store.close()
 
 
 class _on_sigterm:  # noqa: N801 - reads as a statement

@@ -1,9 +1,10 @@
 """Everything that is answered with an error, as RFC 9457 problem documents.
 
 Problem
-|-- 400 malformed          |-- 401 unauthenticated   |-- 404 not-found
-|-- 413 too-large          |-- 415 not-json          |-- 422 invalid
-|-- 500 internal           |-- 503 not-ready         |-- 404, 405 of unknown paths, by their HTTP names
+|-- 400 malformed          |-- 401 unauthenticated   |-- 404 not-found         |-- 409 request-open
+|-- 409 already-ended      |-- 410 expired           |-- 413 too-large         |-- 415 not-json
+|-- 422 invalid            |-- 422 key-reused        |-- 500 internal          |-- 503 not-ready
+|-- 404, 405 of unknown paths, by their HTTP names
 |-- 503 refused            definite: nothing was accepted, send it again after Retry-After
 |-- 503 outcome-unknown    the task may have been accepted
 `-- 503 results-unavailable
@@ -38,6 +39,10 @@ class Problem(Exception):
         self.headers = dict(headers or {})
         self.members = members
 
+    def with_members(self, **members: Any) -> "Problem":
+        """The same problem, told with more."""
+        return Problem(self.status, self.kind, self.detail, headers=self.headers, **self.members, **members)
+
 
 def malformed(detail: str) -> Problem:
     """The request cannot be read."""
@@ -55,6 +60,22 @@ def not_found() -> Problem:
     return Problem(404, "not-found", "no task of yours has this id")
 
 
+def request_open() -> Problem:
+    """Another request with this Idempotency-Key has no outcome yet."""
+    detail = "a request with this Idempotency-Key is still open; send it again after Retry-After"
+    return Problem(409, "request-open", detail, headers=_retry_after())
+
+
+def already_ended(state: str) -> Problem:
+    """Too late to cancel."""
+    return Problem(409, "already-ended", f"the task has ended: {state}", task_status=state)
+
+
+def expired() -> Problem:
+    """It was a task once; nothing is known of it any more."""
+    return Problem(410, "expired", "the result of this task is no longer kept")
+
+
 def too_large(limit_bytes: int) -> Problem:
     """The body exceeds the limit."""
     return Problem(413, "too-large", f"the body may have {limit_bytes} bytes at most")
@@ -68,6 +89,11 @@ def not_json() -> Problem:
 def invalid(errors: list[dict[str, Any]]) -> Problem:
     """The body is JSON, and no input."""
     return Problem(422, "invalid", "the body does not describe a task; see errors", errors=errors)
+
+
+def key_reused() -> Problem:
+    """Another body came with this Idempotency-Key before."""
+    return Problem(422, "key-reused", "this Idempotency-Key was used with another body; a new task needs a new key")
 
 
 def refused(reason: str) -> Problem:
@@ -88,6 +114,11 @@ def results_unavailable() -> Problem:
     return Problem(503, "results-unavailable", detail, headers=_retry_after())
 
 
+def not_ready(away: list[str]) -> Problem:
+    """The process cannot serve now."""
+    return Problem(503, "not-ready", f"not ready: {', '.join(away)}", reasons=away)
+
+
 def defect() -> Problem:
     """Not the client's fault."""
     return Problem(500, "internal", "a defect of this service; its log has the request id")
@@ -97,9 +128,9 @@ def _retry_after() -> dict[str, str]:
     return {"Retry-After": str(RETRY_AFTER_S)}
 
 
-def response(problem: Problem) -> JSONResponse:
+def document(problem: Problem) -> dict[str, Any]:
     """The problem document (RFC 9457) of an error."""
-    document = {
+    return {
         "type": f"urn:sluice:problem:{problem.kind}",
         "title": HTTPStatus(problem.status).phrase,
         "status": problem.status,
@@ -107,7 +138,11 @@ def response(problem: Problem) -> JSONResponse:
         "request_id": logs.request_id.get(),
         **problem.members,
     }
-    return JSONResponse(document, problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
+
+
+def response(problem: Problem) -> JSONResponse:
+    """The answer that an error is."""
+    return JSONResponse(document(problem), problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:

@@ -6,11 +6,14 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Counter, Gauge, Histogram, generate_latest
 
 from apps.api import errors
+from apps.api.openapi import RESPONSES
 
 router = APIRouter(tags=["operations"])
 
 ACCEPTED = Counter("sluice_accepted", "Tasks answered with 202", ["task"])
 REFUSED = Counter("sluice_refused", "Tasks that were refused, or whose outcome is unknown, by reason", ["reason"])
+REPEATED = Counter("sluice_repeated", "Posts answered from an earlier one with the same Idempotency-Key")
+CANCELLED = Counter("sluice_cancelled", "Tasks cancelled by a client, by the state they were in", ["state"])
 PUBLISH_SECONDS = Histogram(
     "sluice_publish_seconds",
     "From the start of a publish to its outcome",
@@ -27,15 +30,19 @@ async def livez() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/readyz", summary="The broker and Redis answer, and the process is not about to end")
+@router.get(
+    "/readyz",
+    summary="The broker and Redis answer, and the process is not about to end",
+    responses=RESPONSES["readyz"],
+)
 async def readyz(request: Request) -> dict[str, str]:
     """503 says which of them does not."""
     state = request.app.state
-    broker, redis = await asyncio.gather(state.publisher.ping(), state.records.ping())
+    broker, redis = await asyncio.gather(state.publisher.ping(), state.store.ping())
     wanted = {"broker": broker, "redis": redis, "draining": not state.waiter.draining}
     away = [name for name, fine in wanted.items() if not fine]
     if away:
-        raise errors.Problem(503, "not-ready", f"not ready: {', '.join(away)}", reasons=away)
+        raise errors.not_ready(away)
     return {"status": "ready"}
 
 

@@ -1,21 +1,23 @@
-"""What clients call: post a task, and ask what became of it."""
+"""What a client can call: post tasks, ask what became of them, follow them, cancel them."""
 
 import asyncio
 import time
 from collections.abc import Awaitable
-from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from fastapi.responses import JSONResponse, StreamingResponse
 
 from apps import logs
 from apps.api import errors, ops
-from apps.api.body import parse_input, read_json
-from apps.api.waiter import Records, Unavailable, Waiter
-from apps.contract import states
-from apps.contract.message import task_message
+from apps.api.body import one_header, parse_batch, parse_input, read_json
+from apps.api.following import events, status, wait_for_end
+from apps.api.idempotency import FORM
+from apps.api.openapi import RESPONSES, STREAM
+from apps.api.publisher import CONFIRMED, Outcome
+from apps.api.store import Unavailable
+from apps.api.submission import Submitted
+from apps.contract import ids, states
 
 router = APIRouter(tags=["tasks"])
 
@@ -23,97 +25,161 @@ router = APIRouter(tags=["tasks"])
 POLL_AFTER_S = 1
 
 
-class TaskStatus(BaseModel):
-    """What is known of a task. `task_result` is its output, or `{type, message}` of a FAILURE."""
-
-    task_id: str
-    task_status: states.State
-    task_result: Any = None
-
-
-class Accepted(BaseModel):
-    """A task that the broker has."""
-
-    task_id: str
-    task_status: states.State
-
-
-def client(request: Request, authorization: Annotated[str | None, Header(include_in_schema=False)] = None) -> str:
+def client(request: Request) -> str:
     """The name of the client who asks. Raises the 401 problem."""
-    name: str = request.app.state.clients.identify(authorization)
+    name: str = request.app.state.clients.identify(one_header(request, "authorization"))
     return name
 
 
+def idempotency_key(
+    request: Request,
+    _: Annotated[
+        str | None,
+        Header(
+            alias="Idempotency-Key",
+            description="1 to 255 visible ASCII characters, new for each task or batch: the same key and body, sent "
+            "again, are the same task.",
+        ),
+    ] = None,
+) -> str | None:
+    """The request's key. Raises the 400 problem."""
+    key = one_header(request, "idempotency-key")
+    if key is not None and not FORM.fullmatch(key):
+        raise errors.malformed("Idempotency-Key must have 1 to 255 visible ASCII characters")
+    return key
+
+
+def own_task(request: Request, task_id: str, owner: "Client") -> str:
+    """A task's id, if it is one of the client's. Raises the 404 problem."""
+    if not request.app.state.ids.owns(owner, task_id):
+        raise errors.not_found()
+    logs.task_id.set(task_id)
+    return task_id
+
+
 Client = Annotated[str, Depends(client)]
+Key = Annotated[str | None, Depends(idempotency_key)]
+OwnTask = Annotated[str, Depends(own_task)]
 
 
-@router.post("/tasks", status_code=202, response_model=Accepted, summary="Post a task")
-async def post_task(request: Request, owner: Client) -> Response:
+@router.post("/tasks", status_code=202, summary="Post a task", responses=RESPONSES["post"])
+async def post_task(request: Request, owner: Client, key: Key) -> Response:
     """202 means durable: the broker has confirmed the message, persistent and in a quorum queue."""
     state = request.app.state
-    payload = parse_input(state.inputs, await read_json(request, state.settings.body_max_bytes))
-    spec = state.registry[payload.task]
-    task_id = state.ids.new(owner)
-    logs.task_id.set(task_id)
-    message = task_message(spec, payload, task_id=task_id, owner=owner, request_id=logs.request_id.get() or "")
-    await _publish(request, message)
-    ops.ACCEPTED.labels(spec.name).inc()
-    headers = {"Location": f"/tasks/{task_id}", "Retry-After": str(POLL_AFTER_S)}
-    return JSONResponse({"task_id": task_id, "task_status": "PENDING"}, 202, headers=headers)
+    body = await read_json(request, state.settings.body_max_bytes)
+    payload = parse_input(state.inputs, body)
+    (submitted,) = await state.submitter.submit(owner, [payload], key=key, body=body)
+    if submitted.outcome is not CONFIRMED:
+        raise _problem(submitted.outcome)
+    headers = {"Location": f"/tasks/{submitted.task_id}", "Retry-After": str(POLL_AFTER_S)}
+    return JSONResponse(_accepted(submitted), 202, headers=headers)
 
 
-async def _publish(request: Request, message: Any) -> None:
-    started_s = time.perf_counter()
-    outcome = await request.app.state.publisher.publish(message)
-    ops.PUBLISH_SECONDS.labels(outcome.kind).observe(time.perf_counter() - started_s)
-    if outcome.kind == "confirmed":
-        return
-    ops.REFUSED.labels(outcome.reason).inc()
-    raise errors.refused(outcome.reason) if outcome.kind == "refused" else errors.outcome_unknown(outcome.reason)
+@router.post("/tasks/batch", status_code=202, summary="Post up to 1,000 tasks", responses=RESPONSES["batch"])
+async def post_batch(request: Request, owner: Client, key: Key) -> Response:
+    """One outcome per input, in their order; 202 if any was accepted. A key covers the whole batch.
+
+    Sent again with its key, a batch is completed: what was accepted keeps its id and is not published again.
+    """
+    state = request.app.state
+    body = await read_json(request, state.settings.body_max_bytes)
+    parsed = parse_batch(state.batch, body)
+    inputs = [None if isinstance(one, errors.Problem) else one for one in parsed]
+    submitted = await state.submitter.submit(owner, inputs, key=key, body=b"batch " + body)
+    problems = [one if isinstance(one, errors.Problem) else None for one in parsed]
+    for index, one in enumerate(submitted):
+        if one is not None and one.outcome is not CONFIRMED:
+            problems[index] = _problem(one.outcome)
+    outcomes = [
+        {"status": 202, **_accepted(one)} if problem is None else errors.document(problem)
+        for one, problem in zip(submitted, problems, strict=True)
+    ]
+    if not all(problems):
+        return JSONResponse({"outcomes": outcomes}, 202, headers={"Retry-After": str(POLL_AFTER_S)})
+    # what may yet change by sending it again comes first
+    worst = max((problem for problem in problems if problem), key=lambda problem: _WEIGHT[problem.kind])
+    raise worst.with_members(outcomes=outcomes)
 
 
-@router.get("/tasks/{task_id}", response_model=TaskStatus, summary="Ask for a task's state and result")
+@router.get("/tasks/{task_id}", summary="Ask for a task's state and result", responses=RESPONSES["get"])
 async def get_task(
     request: Request,
-    task_id: str,
-    owner: Client,
+    task_id: OwnTask,
     wait: Annotated[float, Query(ge=0, description="wait up to this many seconds for the end")] = 0,
 ) -> Response:
     """With `wait`, answers as soon as the task has ended, or after that time with the state it then has."""
     state = request.app.state
-    if not state.ids.owns(owner, task_id):
-        raise errors.not_found()
-    logs.task_id.set(task_id)
-    try:
-        record = await read(state.records, task_id)
-        if wait > 0 and not record.final:
-            limit_s = min(wait, state.settings.wait_max_s)
-            waiting = wait_for_end(state.waiter, state.records, task_id, limit_s)
+    record = await _known(request, task_id)
+    if wait > 0 and not record.final:
+        limit_s = min(wait, state.settings.wait_max_s)
+        try:
+            waiting = wait_for_end(state.waiter, state.store, task_id, limit_s)
             record = await _unless_disconnected(request, waiting) or record
+        except Unavailable:
+            raise errors.results_unavailable() from None
+    return JSONResponse(status(task_id, record.state, record.result))
+
+
+@router.get("/tasks/{task_id}/events", summary="Follow a task", response_class=STREAM, responses=RESPONSES["events"])
+async def get_events(
+    request: Request,
+    task_id: OwnTask,
+    last_event_id: Annotated[str | None, Header(description="the state that a client has seen last")] = None,
+) -> Response:
+    """Server-sent events: STARTED if it started, then SUCCESS, FAILURE or REVOKED, then the end of the stream.
+
+    204 for a client that comes back after the last one: it tells a browser's EventSource to stay away.
+    """
+    state = request.app.state
+    record = await _known(request, task_id)
+    if last_event_id in states.FINAL:
+        return Response(status_code=204)
+    stream = events(state.waiter, state.store, task_id, record, last_event_id)
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the second: NGINX hands on each event at once
+    return StreamingResponse(stream, media_type=STREAM.media_type, headers=headers)
+
+
+@router.delete("/tasks/{task_id}", summary="Cancel a task", responses=RESPONSES["delete"])
+async def cancel_task(request: Request, task_id: OwnTask) -> Response:
+    """200: it will not run. 202: it runs, and is asked to end; a pool of threads lets it run out."""
+    state = request.app.state
+    await _known(request, task_id)
+    keys = [states.key(task_id), states.channel(task_id), states.CANCEL_CHANNEL]
+    try:
+        found = await state.store.call(
+            "EVAL", states.CANCEL, len(keys), *keys, task_id, time.time(), state.settings.record_ttl_s
+        )
     except Unavailable:
         raise errors.results_unavailable() from None
-    return JSONResponse({"task_id": task_id, "task_status": record.state, "task_result": record.result})
+    ops.CANCELLED.labels(found).inc()
+    if found == "STARTED":
+        return JSONResponse(status(task_id, "STARTED"), 202, headers={"Retry-After": str(POLL_AFTER_S)})
+    if found in {"PENDING", "REVOKED"}:
+        return JSONResponse(status(task_id, "REVOKED"))
+    raise errors.already_ended(found)
 
 
-async def read(records: Records, task_id: str) -> states.Record:
-    """A task's record. Raises Unavailable."""
-    record = states.decode(await records.read(states.key(task_id)))
-    if record.state != "FAILURE":
-        return record
-    return record.with_requeued(await records.read(states.requeued_key(task_id)))
+async def _known(request: Request, task_id: str) -> states.Record:
+    """A task's record. Raises the 410 and 503 problems."""
+    state = request.app.state
+    try:
+        record: states.Record = await state.store.read(task_id)
+    except Unavailable:
+        raise errors.results_unavailable() from None
+    if record.state == "PENDING" and time.time() - ids.created_at_s(task_id) > state.settings.record_ttl_s:
+        raise errors.expired()
+    return record
 
 
-async def wait_for_end(waiter: Waiter, records: Records, task_id: str, limit_s: float) -> states.Record:
-    """A task's record once it is final, or as it is after `limit_s`. Raises Unavailable."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(limit_s), waiter.watch(task_id) as changed:
-            while not waiter.draining:
-                await changed.wait()
-                changed.clear()
-                record = await read(records, task_id)
-                if record.final:
-                    return record
-    return await read(records, task_id)
+def _accepted(submitted: Submitted) -> dict[str, Any]:
+    return {"task_id": submitted.task_id, "task_status": "PENDING"}
+
+
+def _problem(outcome: Outcome) -> errors.Problem:
+    return errors.refused(outcome.reason) if outcome.kind == "refused" else errors.outcome_unknown(outcome.reason)
+
+
+_WEIGHT = {"invalid": 0, "refused": 1, "outcome-unknown": 2}
 
 
 async def _disconnected(request: Request) -> None:

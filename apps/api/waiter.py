@@ -1,7 +1,7 @@
-"""Records as the API reads them, and waiting for their changes: two Redis connections a process, however many wait.
+"""Waiting for changes of records: one Redis connection a process, however many wait.
 
-A long-poll subscribes, and reads once the subscription is confirmed: what changes before is in the record, what
-changes after is told. When the subscribing connection is lost, everyone who waits reads again.
+Who waits subscribes, and reads once the subscription is confirmed: what changes before is in the record, what
+changes after is told. When the connection is lost, everyone who waits reads again.
 """
 
 import asyncio
@@ -9,74 +9,20 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
 
-from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from apps.api.store import OPTIONS
 from apps.contract import states
 
 log = logging.getLogger(__name__)
 
-TIMEOUT_S = 2.0
 RECONNECT_S = 0.5
 # A Redis that says nothing for this long is asked, and given up after as long again.
 PING_INTERVAL_S = 5.0
 # Something is always subscribed, so that the connection exists before the first client waits.
 IDLE_CHANNEL = "sluice:idle"
-
-
-class Unavailable(Exception):
-    """Redis does not answer."""
-
-
-class Records:
-    """Reads records in batches over one connection: what is asked for during a round trip goes into the next."""
-
-    def __init__(self, url: str) -> None:
-        self._redis = Redis.from_url(url, **_OPTIONS)
-        self._wanted: dict[str, asyncio.Future[dict[str, str]]] = {}
-        self._reader: asyncio.Task[None] | None = None
-
-    async def read(self, key: str) -> dict[str, str]:
-        """The hash under `key`, empty where there is none. Raises Unavailable."""
-        future = self._wanted.get(key)
-        if future is None:
-            future = self._wanted[key] = asyncio.get_running_loop().create_future()
-        if self._reader is None or self._reader.done():
-            self._reader = asyncio.create_task(self._read_wanted())
-        return await asyncio.shield(future)  # one reader's disconnect is not another's
-
-    async def ping(self) -> bool:
-        """Whether Redis answers."""
-        with suppress(Unavailable):
-            await self.read(IDLE_CHANNEL)
-            return True
-        return False
-
-    async def close(self) -> None:
-        """Close the connection."""
-        await self._redis.aclose()
-
-    async def _read_wanted(self) -> None:
-        while self._wanted:
-            batch, self._wanted = self._wanted, {}
-            try:
-                async with self._redis.pipeline(transaction=False) as pipeline:
-                    for key in batch:
-                        pipeline.hgetall(key)
-                    answers = await pipeline.execute()
-            except (RedisError, OSError) as exc:
-                log.warning("Redis away", extra={"fields": {"error": repr(exc)}})
-                for future in batch.values():
-                    future.set_exception(Unavailable())
-                    future.exception()  # nobody may be left to look at it
-            else:
-                for future, answer in zip(batch.values(), answers, strict=True):
-                    future.set_result(answer)
 
 
 @dataclass
@@ -99,7 +45,7 @@ class Waiter:
 
     def __init__(self, url: str) -> None:
         # RESP2: there a subscriber's messages are plain answers, read one by one
-        self._pool = ConnectionPool.from_url(url, protocol=2, **_OPTIONS)
+        self._pool = ConnectionPool.from_url(url, protocol=2, **OPTIONS)
         self._connection: AbstractConnection | None = None
         self._topics: dict[str, _Topic] = {}
         self.draining = False
@@ -189,14 +135,3 @@ class Waiter:
     def _wake(self) -> None:
         for topic in self._topics.values():
             topic.wake()
-
-
-# One connection, no retries of redis-py's own: whoever waits decides how long.
-_OPTIONS: dict[str, Any] = {
-    "decode_responses": True,
-    "max_connections": 1,
-    "socket_timeout": TIMEOUT_S,
-    "socket_connect_timeout": TIMEOUT_S,
-    "socket_keepalive": True,
-    "retry": Retry(NoBackoff(), 0),
-}

@@ -30,6 +30,14 @@ class TaskIds:
         plain = uuid7()
         return f"{plain}-{self._tag(plain, owner)}"
 
+    def member(self, first: str, index: int, owner: str) -> str:
+        """The id of a batch's input at `index`, where `first` is the one at 0: the same whenever it is asked for."""
+        if index == 0:
+            return first
+        random = blake2b(f"{first}/{index}".encode(), key=self.secret, digest_size=10).digest()
+        plain = _uuid7(int(first[:8] + first[9:13], 16), random)
+        return f"{plain}-{self._tag(plain, owner)}"
+
     def owns(self, owner: str, task_id: str) -> bool:
         """Whether `task_id` was made under this secret for `owner`."""
         if not _FORM.fullmatch(task_id):
@@ -50,7 +58,10 @@ def created_at_s(task_id: str) -> float:
 
 def uuid7() -> str:
     """A UUIDv7; Python has its own from 3.14 on."""
-    ms = time.time_ns() // 1_000_000
-    raw = ms.to_bytes(6, "big") + os.urandom(10)
+    return _uuid7(time.time_ns() // 1_000_000, os.urandom(10))
+
+
+def _uuid7(ms: int, random: bytes) -> str:
+    raw = ms.to_bytes(6, "big") + random
     value = int.from_bytes(raw, "big") & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62
     return str(uuid.UUID(int=value))

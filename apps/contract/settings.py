@@ -63,7 +63,10 @@ class Settings(BaseSettings):
 
     @property
     def record_ttl_s(self) -> int:
-        """How long a record of an unfinished task lives: longer than its message can wait."""
+        """How long a record lives after its last change, and how old an id without one is when it is forgotten.
+
+        Longer than a message can wait: a younger id without a record has not begun.
+        """
         return MESSAGE_TTL_S + self.result_ttl_s
 
 

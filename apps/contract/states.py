@@ -1,10 +1,14 @@
-r"""States of a task, its record in Redis, and the two atomic scripts that write it.
+r"""States of a task, its record in Redis, and the three atomic scripts that write it.
 
-    (no record) --begin--> STARTED --end--> SUCCESS | FAILURE
-         \______________________end____________/        (dead letters that never ran)
+    (no record) --begin--> STARTED --end--> SUCCESS | FAILURE | REVOKED
+        |  \______________________end____________/        (dead letters that never ran)
+        \__________________cancel_____________________________/
 
 A record is a Redis hash under `key(id)`; a task without one is PENDING. The scripts are the only writers, used
 by worker, recorder and API alike. Each change is published on `channel(id)` in the same round trip.
+
+A record lives for the same time after each change, and that time is longer than a message can wait: what is
+older and has no record is forgotten; what is younger and has none is PENDING.
 """
 
 import json
@@ -30,13 +34,23 @@ def requeued_key(task_id: str) -> str:
     return f"sluice:requeued:{task_id}"
 
 
+# A running task that is cancelled is told of here: its id, to every process that runs tasks.
+CANCEL_CHANNEL = "sluice:cancel"
+
 # KEYS: record, channel. ARGV: publish id, worker, now (s), life of the record (s).
-# Answers "run", or why not: "final" (also: cancelled) or "claimed" (by another publish of the same id).
+# Answers "run", or why not: "final", "claimed" (by another publish of the same id) or "cancelled" (while it ran
+# before, or waited for its retry).
 BEGIN = """
-local record = redis.call('HMGET', KEYS[1], 'state', 'publish')
-local state, publish = record[1], record[2]
+local record = redis.call('HMGET', KEYS[1], 'state', 'publish', 'cancel')
+local state, publish, cancel = record[1], record[2], record[3]
 if state and state ~= 'STARTED' then return 'final' end
 if publish and publish ~= ARGV[1] then return 'claimed' end
+if cancel then
+  redis.call('HSET', KEYS[1], 'state', 'REVOKED', 'ended_s', ARGV[3])
+  redis.call('EXPIRE', KEYS[1], ARGV[4])
+  redis.call('PUBLISH', KEYS[2], 'REVOKED')
+  return 'cancelled'
+end
 redis.call('HSET', KEYS[1], 'state', 'STARTED', 'publish', ARGV[1], 'worker', ARGV[2], 'started_s', ARGV[3])
 redis.call('HINCRBY', KEYS[1], 'tries', 1)
 redis.call('EXPIRE', KEYS[1], ARGV[4])
@@ -55,6 +69,23 @@ redis.call('HSET', KEYS[1], 'state', ARGV[2], 'publish', ARGV[1], 'meta', ARGV[3
 redis.call('EXPIRE', KEYS[1], ARGV[5])
 redis.call('PUBLISH', KEYS[2], ARGV[2])
 return 'stored'
+"""
+
+# KEYS: record, channel, CANCEL_CHANNEL. ARGV: id, now (s), life of the record (s).
+# Answers the state that it found: PENDING is REVOKED now, STARTED is asked to end, a final one stands.
+CANCEL = """
+local state = redis.call('HGET', KEYS[1], 'state')
+if not state then
+  redis.call('HSET', KEYS[1], 'state', 'REVOKED', 'ended_s', ARGV[2])
+  redis.call('EXPIRE', KEYS[1], ARGV[3])
+  redis.call('PUBLISH', KEYS[2], 'REVOKED')
+  return 'PENDING'
+end
+if state == 'STARTED' then
+  redis.call('HSET', KEYS[1], 'cancel', 1)
+  redis.call('PUBLISH', KEYS[3], ARGV[1])
+end
+return state
 """
 
 

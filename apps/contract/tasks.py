@@ -23,8 +23,9 @@ class Input(BaseModel):
 class NamedInput(Input):
     """Work on one name."""
 
-    # 255 characters: the longest file or host name a team is likely to send.
-    name: Annotated[str, Field(min_length=1, max_length=255, examples=["abc"])]
+    # 255 characters: the longest file or host name a team is likely to send. No control characters: what the task
+    # hands the name to, a file system or a database, would refuse a NUL.
+    name: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$", examples=["abc"])]
 
 
 class Task1(NamedInput):
@@ -117,10 +118,14 @@ TASKS = registry(
 )
 
 
-def input_adapter(tasks: Registry) -> TypeAdapter[Input]:
-    """A validator of the union of all inputs, told apart by `task`."""
+def input_union(tasks: Registry) -> Any:
+    """The type of all inputs, told apart by `task`."""
     models = tuple(spec.input for spec in tasks.values())
     if len(models) == 1:  # a union of one has nothing to discriminate
-        return TypeAdapter(models[0])
-    union: Any = Annotated[Union[models], Field(discriminator="task")]  # noqa: UP007 - built at run time
-    return TypeAdapter(union)
+        return models[0]
+    return Annotated[Union[models], Field(discriminator="task")]  # noqa: UP007 - built at run time
+
+
+def input_adapter(tasks: Registry) -> TypeAdapter[Input]:
+    """A validator of any task's input."""
+    return TypeAdapter(input_union(tasks))

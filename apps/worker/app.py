@@ -9,6 +9,7 @@ from typing import Any
 
 from billiard import util
 from celery import Celery, Task, signals
+from celery import states as celery_states
 from celery.exceptions import Ignore
 from kombu import Exchange, Queue
 from prometheus_client import start_http_server
@@ -19,6 +20,7 @@ from apps.contract import states, topology
 from apps.contract.settings import WorkerSettings, load
 from apps.contract.tasks import TASKS, Input, Registry, TaskSpec
 from apps.worker import tasks
+from apps.worker.cancel import Cancellation, Cancelled
 from apps.worker.consumer import lifecycle
 from apps.worker.limits import time_limits
 
@@ -53,26 +55,36 @@ def create_app(settings: WorkerSettings, registry: Registry = TASKS, functions: 
     # Not the setting `result_backend`: Celery lets CELERY_RESULT_BACKEND in the environment override it.
     app.backend_cls = "apps.worker.backend:Backend+" + settings.celery_result_backend.get_secret_value()
     app.conf.update(_configuration(settings))
+    cancellation = Cancellation()
     for short_name, spec in registry.items():
         function = getattr(functions, short_name, None)
         if function is None:
             raise SystemExit(f"task {spec.name} has no function {short_name!r} in {functions.__name__}")
-        _register(app, spec, function, settings)
+        _register(app, spec, function, settings, cancellation)
     app.steps["consumer"].add(lifecycle(settings))
     signals.setup_logging.connect(lambda **_: logs.configure(settings.log_level), weak=False)
     signals.worker_init.connect(lambda **_: _on_worker_init(settings), weak=False)
+    # sent in the processes of the pool alone
+    redis_url = settings.celery_result_backend.get_secret_value()
+    signals.worker_process_init.connect(lambda **_: cancellation.listen(redis_url), weak=False)
     signals.task_postrun.connect(_forget_task)
     return app
 
 
-def _register(app: Celery, spec: TaskSpec, function: Function, settings: WorkerSettings) -> None:
+def _register(
+    app: Celery, spec: TaskSpec, function: Function, settings: WorkerSettings, cancellation: Cancellation
+) -> None:
     def run(self: Task, payload: dict[str, Any]) -> dict[str, Any]:
+        request = self.request
         try:
-            with time_limits(spec.soft_limit_s, spec.hard_limit_s):
+            with time_limits(spec.soft_limit_s, spec.hard_limit_s), cancellation.running(request.id):
                 output = function(spec.input.model_validate(payload), settings)
+        except Cancelled:
+            self.backend.store_result(request.id, None, celery_states.REVOKED, request=request)
+            raise Ignore("cancelled") from None
         except Exception as exc:
             # kept as it is: Celery replaces an exception that cannot be pickled by another one
-            self.request.failure = states.failure(type(exc).__name__, str(exc))
+            request.failure = states.failure(type(exc).__name__, str(exc))
             raise
         # through JSON: what Redis gets is then what any client can read (NaN becomes null)
         result: dict[str, Any] = json.loads(spec.output.model_validate(output).model_dump_json())
@@ -114,7 +126,6 @@ def _configuration(settings: WorkerSettings) -> dict[str, Any]:
         "redis_socket_connect_timeout": 3,
         "redis_backend_health_check_interval": 30,
         "sluice_record_ttl_s": settings.record_ttl_s,
-        "sluice_result_ttl_s": settings.result_ttl_s,
         "task_queues": queues,
         "task_default_queue": topology.DEFAULT_QUEUE,
         "task_default_exchange": topology.EXCHANGE,

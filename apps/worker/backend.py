@@ -37,14 +37,13 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
     """Records in Redis; FAILURE results are `{"type", "message"}`."""
 
     def begin(self, task_id: str, publish_id: str, worker: str) -> str:
-        """Claim a task for this publish. Answers "run", "final" or "claimed"; waits while Redis is away."""
+        """Claim a task for this publish. Answers as the script does; waits while Redis is away."""
         answer: str = self._ensure_retryable(self._begin, task_id, publish_id, worker)
         return answer
 
     def _begin(self, task_id: str, publish_id: str, worker: str) -> str:
         keys = [states.key(task_id), states.channel(task_id)]
-        record_ttl_s = self.app.conf.sluice_record_ttl_s
-        return self._run(self._begin_script, keys, [publish_id, worker, time.time(), record_ttl_s])
+        return self._run(self._begin_script, keys, [publish_id, worker, time.time(), self.app.conf.sluice_record_ttl_s])
 
     def encode_result(self, result: Any, state: str) -> Any:
         if isinstance(result, BaseException):
@@ -66,7 +65,7 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
         keys = [states.key(task_id), states.channel(task_id)]
         failed = getattr(request, "failure", None) if state == celery_states.FAILURE else None
         meta = json.dumps(failed or result)
-        arguments = [request.publish_id, state, meta, time.time(), self.app.conf.sluice_result_ttl_s]
+        arguments = [request.publish_id, state, meta, time.time(), self.app.conf.sluice_record_ttl_s]
         answer = self._run(self._end_script, keys, arguments)
         log.info("ended", extra={"fields": {"state": state, "stored": answer}})
         return result

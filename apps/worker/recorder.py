@@ -119,7 +119,7 @@ class Recorder:
             "FAILURE",
             meta,
             time.time(),
-            self.settings.result_ttl_s,
+            self.settings.record_ttl_s,
         ]
         while True:
             try:

@@ -129,7 +129,7 @@ def test_other_types_are_refused(api: Api) -> None:
 
 @pytest.mark.parametrize("wait", ["-1", "x", "nan"])
 def test_wait_that_is_no_time_is_malformed(api: Api, wait: str) -> None:
-    response = api.client.get(f"/tasks/{UNKNOWN_ID}?wait={wait}")
+    response = api.client.get(f"/tasks/{api.accepted('task_1')}?wait={wait}")
     assert response.status_code == 400
     assert response.json()["type"] == "urn:sluice:problem:malformed"
 

@@ -14,7 +14,7 @@ from apps.contract.settings import WorkerSettings
 from apps.contract.tasks import TASKS
 from apps.worker.app import create_app
 
-OURS = {"sluice_record_ttl_s", "sluice_result_ttl_s"}
+OURS = {"sluice_record_ttl_s"}
 
 
 @pytest.fixture

@@ -1,0 +1,64 @@
+"""Following a task: until it ends (long-poll), or through each of its states (server-sent events)."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+from apps.api.store import Store, Unavailable
+from apps.api.waiter import Waiter
+from apps.contract.states import Record, State
+
+# Proxies take a stream for dead that is silent for a minute (NGINX's default).
+COMMENT_S = 15.0
+
+
+def status(task_id: str, state: State, result: Any = None) -> dict[str, Any]:
+    """What a client is told of a task."""
+    return {"task_id": task_id, "task_status": state, "task_result": result}
+
+
+async def wait_for_end(waiter: Waiter, store: Store, task_id: str, limit_s: float) -> Record:
+    """A task's record once it is final, or as it is after `limit_s`. Raises Unavailable."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(limit_s), waiter.watch(task_id) as changed:
+            while not waiter.draining:
+                await changed.wait()
+                changed.clear()
+                record = await store.read(task_id)
+                if record.final:
+                    return record
+    return await store.read(task_id)
+
+
+async def events(waiter: Waiter, store: Store, task_id: str, record: Record, seen: str | None) -> AsyncIterator[str]:
+    """Each state of a task once, as server-sent events, to its end; those after `seen` for a client that comes back.
+
+    Format: WHATWG HTML, section 9.2. A Redis that goes away in between only delays what comes.
+    """
+    started = seen is not None
+    yield ": each state once, then the end of the stream\n\n"
+    async with waiter.watch(task_id) as changed:
+        while True:
+            if record.started_s is not None and not started:
+                started = True
+                yield _event(task_id, "STARTED")
+            if record.final:
+                yield _event(task_id, record.state, record.result)
+                return
+            if waiter.draining:  # the client comes back, to another replica
+                return
+            try:
+                async with asyncio.timeout(COMMENT_S):
+                    await changed.wait()
+            except TimeoutError:
+                yield ": still here\n\n"
+            changed.clear()
+            with suppress(Unavailable):
+                record = await store.read(task_id)
+
+
+def _event(task_id: str, state: State, result: Any = None) -> str:
+    data = json.dumps(status(task_id, state, result), separators=(",", ":"))
+    return f"id: {state}\nevent: {state}\ndata: {data}\n\n"

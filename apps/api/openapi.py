@@ -1,0 +1,195 @@
+"""The OpenAPI document: every answer of every call, with an example made by the code that answers.
+
+FastAPI describes what it parses and answers by itself; bodies are read and errors are made here.
+"""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict
+
+from apps.api import errors
+from apps.api.following import status
+from apps.contract.states import State, failure
+from apps.contract.tasks import input_adapter
+
+_REF = "#/components/schemas/{model}"
+_ID = "0199d5a0-7c3e-7b1c-9f0e-2f6d3a1b4c5d-8c1f0a9b7d6e5f43"
+_BODY_LIMIT_BYTES = 1024 * 1024
+
+
+class STREAM(StreamingResponse):
+    """Server-sent events."""
+
+    media_type = "text/event-stream"
+
+
+class Task(BaseModel):
+    """What is known of a task. `task_result` is its output, or `{type, message}` of a FAILURE."""
+
+    task_id: str
+    task_status: State
+    task_result: Any = None
+
+
+class Accepted(BaseModel):
+    """A task that the broker has."""
+
+    task_id: str
+    task_status: State
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457); programs look at `type`. Some kinds have members of their own."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str | None
+
+
+class AcceptedInput(Accepted):
+    """An input of a batch that the broker has."""
+
+    status: int
+
+
+class Outcomes(BaseModel):
+    """What became of each input of a batch, in their order."""
+
+    outcomes: list[AcceptedInput | Problem]
+
+
+_MODELS = (Task, Accepted, Problem, AcceptedInput, Outcomes)
+_HEADERS = {
+    "Location": "where to ask for the task",
+    "Retry-After": "seconds after which to ask, or to send it again",
+    "Allow": "the methods there are",
+    "WWW-Authenticate": "Bearer",
+}
+
+
+Answers = dict[int | str, dict[str, Any]]
+
+
+def _answer(description: str, model: type[BaseModel], *examples: dict[str, Any], headers: Any = ()) -> dict[str, Any]:
+    return {
+        "description": description,
+        "content": {"application/json": _content(model, {str(n): one for n, one in enumerate(examples, start=1)})},
+        "headers": _described(headers),
+    }
+
+
+def _content(model: type[BaseModel], examples: dict[str, Any]) -> dict[str, Any]:
+    named = {name: {"value": example} for name, example in examples.items()}
+    return {"schema": {"$ref": _REF.format(model=model.__name__)}, "examples": named}
+
+
+def _described(headers: Any) -> dict[str, Any]:
+    return {name: {"description": _HEADERS[name], "schema": {"type": "string"}} for name in headers}
+
+
+def _answers(good: Answers, *problems: errors.Problem) -> Answers:
+    """What a call may answer, by status: when it goes well, and each problem."""
+    answers = good.copy()
+    for status_ in sorted({problem.status for problem in problems}):
+        kinds = [problem for problem in problems if problem.status == status_]
+        examples = {problem.kind: errors.document(problem) for problem in kinds}
+        answers[status_] = {
+            "description": "; ".join(f"{problem.kind}: {problem.detail}" for problem in kinds),
+            "content": {errors.MEDIA_TYPE: _content(Problem, examples)},
+            "headers": _described({name for problem in kinds for name in problem.headers}),
+        }
+    return answers
+
+
+_ANYWHERE = (errors.malformed("what is wrong with the request"), errors.unauthenticated())
+_OF_A_TASK = (*_ANYWHERE, errors.not_found(), errors.expired(), errors.results_unavailable())
+_WRONG = [{"loc": ["task_1", "name"], "msg": "String should have at least 1 character", "type": "string_too_short"}]
+_OF_A_POST = (
+    *_ANYWHERE,
+    errors.request_open(),
+    errors.too_large(_BODY_LIMIT_BYTES),
+    errors.not_json(),
+    errors.invalid(_WRONG),
+    errors.key_reused(),
+    errors.refused("queue-full"),
+    errors.outcome_unknown("deadline"),
+)
+_PENDING = {"task_id": _ID, "task_status": "PENDING"}
+_OUTCOMES = {"outcomes": [{"status": 202, **_PENDING}, errors.document(errors.invalid(_WRONG))]}
+_SUCCESS = status(_ID, "SUCCESS", {"name_task": "abc", "state": "done"})
+_FAILURE = status(_ID, "FAILURE", failure("ValueError", "abc is not acceptable"))
+_EVENTS = f'id: STARTED\nevent: STARTED\ndata: {{"task_id":"{_ID}","task_status":"STARTED","task_result":null}}\n\n'
+
+RESPONSES: dict[str, Answers] = {
+    "post": _answers(
+        {202: _answer("the broker has it", Accepted, _PENDING, headers=("Location", "Retry-After"))}, *_OF_A_POST
+    ),
+    "batch": _answers(
+        {202: _answer("some or all were accepted", Outcomes, _OUTCOMES, headers=("Retry-After",))}, *_OF_A_POST
+    ),
+    "get": _answers({200: _answer("its state, and how it ended", Task, _SUCCESS, _FAILURE)}, *_OF_A_TASK),
+    "events": _answers(
+        {
+            200: {
+                "description": "each state once, then the end of the stream; a comment each 15 s",
+                "content": {STREAM.media_type: {"schema": {"type": "string"}, "example": _EVENTS}},
+            },
+            204: {"description": "the client has seen the last event"},
+        },
+        *_OF_A_TASK,
+    ),
+    "delete": _answers(
+        {
+            200: _answer("it will not run", Task, status(_ID, "REVOKED")),
+            202: _answer("it runs, and is asked to end", Task, status(_ID, "STARTED"), headers=("Retry-After",)),
+        },
+        *_OF_A_TASK,
+        errors.already_ended("SUCCESS"),
+    ),
+    "readyz": _answers({}, errors.not_ready(["broker"])),
+}
+
+
+def install(app: FastAPI) -> None:
+    """Let the app describe itself so."""
+
+    def describe() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _describe(app)
+        return app.openapi_schema
+
+    app.openapi = describe  # type: ignore[method-assign]  # FastAPI's own way of changing it
+
+
+def _describe(app: FastAPI) -> dict[str, Any]:
+    document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+    schemas: dict[str, Any] = {}
+    bodies = {
+        "/tasks": input_adapter(app.state.registry).json_schema(ref_template=_REF),
+        "/tasks/batch": app.state.batch.model_json_schema(ref_template=_REF),
+    }
+    for path, schema in bodies.items():
+        schemas |= schema.pop("$defs", {})
+        document["paths"][path]["post"]["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": schema}},
+        }
+    for model in _MODELS:
+        schema = model.model_json_schema(ref_template=_REF)
+        schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            # a parameter that is wrong is answered with 400; FastAPI would document its own 422
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
+                del operation["responses"]["422"]
+            if path.startswith("/tasks"):
+                operation["security"] = [{"bearer": []}]
+    document["components"] = {"schemas": schemas, "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}}}
+    return document

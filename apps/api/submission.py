@@ -1,0 +1,111 @@
+"""From validated inputs to tasks that the broker has: one input or a batch, with an Idempotency-Key or without."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from apps import logs
+from apps.api import errors, ops
+from apps.api.idempotency import Keys
+from apps.api.publisher import CONFIRMED, Outcome, Publisher
+from apps.api.store import Unavailable
+from apps.contract.ids import TaskIds
+from apps.contract.message import task_message
+from apps.contract.tasks import Input, Registry
+
+# Of one batch unconfirmed at once: it fills the pipe to the broker, and leaves the publisher's window to others.
+WINDOW = 100
+NOT_SENT = Outcome("refused", "not-sent")
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What became of one input."""
+
+    task_id: str
+    outcome: Outcome
+
+
+class Submitter:
+    """Gives inputs their ids and publishes them."""
+
+    def __init__(self, registry: Registry, ids: TaskIds, publisher: Publisher, keys: Keys) -> None:
+        self._registry = registry
+        self._ids = ids
+        self._publisher = publisher
+        self._keys = keys
+
+    async def submit(
+        self, owner: str, inputs: Sequence[Input | None], *, key: str | None, body: bytes
+    ) -> list[Submitted | None]:
+        """Publish each input, None for those that are none; answers in their order.
+
+        With a key, what an earlier request with it had accepted is not published again. Raises the problems of a key.
+        """
+        first_id = self._ids.new(owner)
+        if key is None:
+            return await self._publish(owner, inputs, first_id, accepted=0)
+        try:
+            claim = await self._keys.claim(owner, key, body, first_id)
+        except Unavailable:
+            ops.REFUSED.labels("redis-away").inc()
+            raise errors.refused("redis-away") from None
+        wanted = sum(1 << index for index, payload in enumerate(inputs) if payload)
+        if claim.done:
+            ops.REPEATED.inc()
+            return await self._publish(owner, inputs, claim.first_id, accepted=wanted)
+        accepted = claim.accepted
+        try:
+            submitted = await self._publish(owner, inputs, claim.first_id, accepted)
+            confirmed = (1 << i for i, one in enumerate(submitted) if one and one.outcome is CONFIRMED)
+            accepted |= sum(confirmed)
+        finally:  # also for a client that went away in between
+            await asyncio.shield(self._keys.settle(claim, accepted, done=accepted == wanted))
+        return submitted
+
+    async def _publish(
+        self, owner: str, inputs: Sequence[Input | None], first_id: str, accepted: int
+    ) -> list[Submitted | None]:
+        """Publish those that the broker does not have; after the first that it may not have, send no more."""
+        submitted: list[Submitted | None] = [None] * len(inputs)
+        waiting = iter(enumerate(inputs))
+        stopped = False
+
+        async def publish_some() -> None:
+            nonlocal stopped
+            for index, payload in waiting:
+                if payload is None:
+                    continue
+                task_id = self._ids.member(first_id, index, owner)
+                if accepted >> index & 1:
+                    outcome = CONFIRMED
+                elif stopped:
+                    outcome = NOT_SENT
+                    ops.REFUSED.labels(outcome.reason).inc()
+                else:
+                    outcome = await self._publish_one(owner, payload, task_id)
+                    stopped = stopped or outcome.kind == "unknown"
+                submitted[index] = Submitted(task_id, outcome)
+
+        if len(inputs) == 1:  # in the request's own context: its log lines name the task
+            await publish_some()
+            return submitted
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(WINDOW, len(inputs))):
+                group.create_task(publish_some())
+        return submitted
+
+    async def _publish_one(self, owner: str, payload: Input, task_id: str) -> Outcome:
+        logs.task_id.set(task_id)
+        spec = self._registry[payload.task]
+        request_id = logs.request_id.get() or ""
+        started_s = time.perf_counter()
+        message = task_message(spec, payload, task_id=task_id, owner=owner, request_id=request_id)
+        outcome = await self._publisher.publish(message)
+        ops.PUBLISH_SECONDS.labels(outcome.kind).observe(time.perf_counter() - started_s)
+        if outcome is CONFIRMED:
+            ops.ACCEPTED.labels(spec.name).inc()
+        else:
+            ops.REFUSED.labels(outcome.reason).inc()
+        return outcome

@@ -1,0 +1,206 @@
+"""The rules of `apps.client.rules` over httpx, blocking (`Client`) and with asyncio (`AsyncClient`)."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any, Self, TypeVar
+from uuid import uuid4
+
+import httpx
+
+from apps.client import rules
+from apps.client.rules import Call, Problem, ReadLine, Reply, Rule, Sleep, Step, Task
+
+T = TypeVar("T")
+
+DEADLINE_S = 30.0
+CONNECT_TIMEOUT_S = 5.0
+Inputs = Mapping[str, Any]
+
+
+class Client:
+    """A blocking client of one API. `options` are httpx's; `key` is the bearer key."""
+
+    def __init__(self, url: str, key: str, **options: Any) -> None:
+        self._http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, **options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def submit(
+        self, inputs: Inputs, *, key: str | None = None, idempotent: bool = True, deadline_s: float = DEADLINE_S
+    ) -> str:
+        """Post a task, such as `{"task": "task_1", "name": "abc"}`; answers its id once it is accepted.
+
+        It is sent again until it is, or the deadline is over, under one Idempotency-Key: `key`, or a new one. Not
+        `idempotent` it has none: it then needs no Redis, and is not sent again when it may have been accepted.
+        Raises Problem when it was not accepted, OutcomeUnknown when it may have been.
+        """
+        return self._run(rules.submit(inputs, _key(key) if idempotent else None, deadline_s))
+
+    def submit_batch(
+        self, inputs: Sequence[Inputs], *, key: str | None = None, deadline_s: float = DEADLINE_S
+    ) -> list[str | Problem]:
+        """Post up to 1,000 inputs, each with its `task`; answers each one's id or problem, in order."""
+        return self._run(rules.submit_batch(inputs, _key(key), deadline_s))
+
+    def result(self, task_id: str, timeout_s: float) -> Task:
+        """Wait for the end of a task. Raises TimedOut, and Problem for an id that is unknown or expired."""
+        return self._run(rules.result(task_id, timeout_s))
+
+    def stream(self, task_id: str, timeout_s: float) -> Iterator[Task]:
+        """The task in each of its states, as they come. Raises as `result`."""
+        rule = rules.stream(task_id, timeout_s)
+        opened: list[httpx.Response] = []
+        try:
+            step = next(rule)
+            while True:
+                if isinstance(step, Task):
+                    yield step
+                    step = next(rule)
+                else:
+                    step = rule.send(self._do(step, opened))
+        except StopIteration:
+            return
+        finally:
+            for response in opened:
+                response.close()
+
+    def cancel(self, task_id: str, *, deadline_s: float = DEADLINE_S) -> Task:
+        """Cancel a task; answers it as it is then: REVOKED, STARTED (asked to end), or how it had ended before."""
+        return self._run(rules.cancel(task_id, deadline_s))
+
+    def _run(self, rule: Rule[T]) -> T:
+        reply: Any = None
+        while True:
+            try:
+                step = rule.send(reply)
+            except StopIteration as stop:
+                value: T = stop.value
+                return value
+            assert not isinstance(step, Task)  # noqa: S101 - only a stream yields those
+            reply = self._do(step, [])
+
+    def _do(self, step: Step, opened: list[httpx.Response]) -> Any:
+        if isinstance(step, Sleep):
+            return time.sleep(step.seconds)
+        try:
+            if isinstance(step, ReadLine):
+                return next(step.reply.lines, None)
+            response = self._http.send(_request(self._http, step), stream=step.stream)
+            if not step.stream:
+                return _reply(response)
+            while opened:
+                opened.pop().close()
+            opened.append(response)
+            if response.status_code != httpx.codes.OK:
+                response.read()
+                return _reply(response)
+            return Reply(200, lines=response.iter_lines())
+        except httpx.TransportError as exc:
+            return _lost(step, exc)
+
+
+class AsyncClient:
+    """As `Client`, with asyncio."""
+
+    def __init__(self, url: str, key: str, **options: Any) -> None:
+        self._http = httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}, **options)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def submit(
+        self, inputs: Inputs, *, key: str | None = None, idempotent: bool = True, deadline_s: float = DEADLINE_S
+    ) -> str:
+        """As `Client.submit`."""
+        return await self._run(rules.submit(inputs, _key(key) if idempotent else None, deadline_s))
+
+    async def submit_batch(
+        self, inputs: Sequence[Inputs], *, key: str | None = None, deadline_s: float = DEADLINE_S
+    ) -> list[str | Problem]:
+        """As `Client.submit_batch`."""
+        return await self._run(rules.submit_batch(inputs, _key(key), deadline_s))
+
+    async def result(self, task_id: str, timeout_s: float) -> Task:
+        """As `Client.result`."""
+        return await self._run(rules.result(task_id, timeout_s))
+
+    async def stream(self, task_id: str, timeout_s: float) -> AsyncIterator[Task]:
+        """As `Client.stream`."""
+        rule = rules.stream(task_id, timeout_s)
+        opened: list[httpx.Response] = []
+        try:
+            step = next(rule)
+            while True:
+                if isinstance(step, Task):
+                    yield step
+                    step = next(rule)
+                else:
+                    step = rule.send(await self._do(step, opened))
+        except StopIteration:
+            return
+        finally:
+            for response in opened:
+                await response.aclose()
+
+    async def cancel(self, task_id: str, *, deadline_s: float = DEADLINE_S) -> Task:
+        """As `Client.cancel`."""
+        return await self._run(rules.cancel(task_id, deadline_s))
+
+    async def _run(self, rule: Rule[T]) -> T:
+        reply: Any = None
+        while True:
+            try:
+                step = rule.send(reply)
+            except StopIteration as stop:
+                value: T = stop.value
+                return value
+            assert not isinstance(step, Task)  # noqa: S101 - only a stream yields those
+            reply = await self._do(step, [])
+
+    async def _do(self, step: Step, opened: list[httpx.Response]) -> Any:
+        if isinstance(step, Sleep):
+            return await asyncio.sleep(step.seconds)
+        try:
+            if isinstance(step, ReadLine):
+                return await anext(step.reply.lines, None)
+            response = await self._http.send(_request(self._http, step), stream=step.stream)
+            if not step.stream:
+                return _reply(response)
+            while opened:
+                await opened.pop().aclose()
+            opened.append(response)
+            if response.status_code != httpx.codes.OK:
+                await response.aread()
+                return _reply(response)
+            return Reply(200, lines=response.aiter_lines())
+        except httpx.TransportError as exc:
+            return _lost(step, exc)
+
+
+def _key(given: str | None) -> str:
+    return given or uuid4().hex
+
+
+def _request(http: httpx.Client | httpx.AsyncClient, call: Call) -> httpx.Request:
+    timeout = httpx.Timeout(call.timeout_s, connect=CONNECT_TIMEOUT_S)
+    return http.build_request(call.method, call.path, headers=call.headers, content=call.body, timeout=timeout)
+
+
+def _reply(response: httpx.Response) -> Reply:
+    return Reply(response.status_code, dict(response.headers), response.content)
+
+
+def _lost(step: Call | ReadLine, exc: httpx.TransportError) -> Reply | None:
+    if isinstance(step, ReadLine):
+        return None
+    # without a connection nothing was sent
+    unsent = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+    return Reply(0, sent=not isinstance(exc, unsent))
