@@ -18,6 +18,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from apps import logs
 
@@ -145,6 +146,11 @@ def response(problem: Problem) -> JSONResponse:
     return JSONResponse(document(problem), problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
 
 
+def _methods(app: FastAPI, request: Request) -> set[str]:
+    routes = [route for route in app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    return {method for route in routes for method in getattr(route, "methods", ())}
+
+
 def install(app: FastAPI) -> None:
     """Answer every error of the app with a problem document."""
 
@@ -152,10 +158,13 @@ def install(app: FastAPI) -> None:
         assert isinstance(exc, Problem)  # noqa: S101 - registered for it alone
         return response(exc)
 
-    async def on_http(_: Request, exc: Exception) -> JSONResponse:
+    async def on_http(request: Request, exc: Exception) -> JSONResponse:
         assert isinstance(exc, HTTPException)  # noqa: S101 - registered for it alone
         kind = HTTPStatus(exc.status_code).phrase.lower().replace(" ", "-")
-        return response(Problem(exc.status_code, kind, str(exc.detail), headers=exc.headers))
+        headers = dict(exc.headers or {})
+        if "Allow" in headers:  # Starlette names the methods of the first route of that path only
+            headers["Allow"] = ", ".join(sorted(_methods(app, request)))
+        return response(Problem(exc.status_code, kind, str(exc.detail), headers=headers))
 
     async def on_parameter(_: Request, exc: Exception) -> JSONResponse:
         assert isinstance(exc, RequestValidationError)  # noqa: S101 - registered for it alone

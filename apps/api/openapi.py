@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from apps.api import errors
 from apps.api.following import status
-from apps.contract.states import State, failure
+from apps.contract.states import FINAL, State, failure
 from apps.contract.tasks import input_adapter
 
 _REF = "#/components/schemas/{model}"
@@ -126,6 +126,19 @@ _OUTCOMES = {"outcomes": [{"status": 202, **_PENDING}, errors.document(errors.in
 _SUCCESS = status(_ID, "SUCCESS", {"name_task": "abc", "state": "done"})
 _FAILURE = status(_ID, "FAILURE", failure("ValueError", "abc is not acceptable"))
 _EVENTS = f'id: STARTED\nevent: STARTED\ndata: {{"task_id":"{_ID}","task_status":"STARTED","task_result":null}}\n\n'
+_EVENT = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "enum": ["STARTED", *sorted(FINAL)]},
+        "event": {"type": "string", "enum": ["STARTED", *sorted(FINAL)]},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {"$ref": _REF.format(model="Task")},
+        },
+    },
+    "required": ["id", "event", "data"],
+}
 
 RESPONSES: dict[str, Answers] = {
     "post": _answers(
@@ -139,7 +152,8 @@ RESPONSES: dict[str, Answers] = {
         {
             200: {
                 "description": "each state once, then the end of the stream; a comment each 15 s",
-                "content": {STREAM.media_type: {"schema": {"type": "string"}, "example": _EVENTS}},
+                # itemSchema: OpenAPI 3.2's word for what each event is
+                "content": {STREAM.media_type: {"itemSchema": _EVENT, "example": _EVENTS}},
             },
             204: {"description": "the client has seen the last event"},
         },
@@ -184,6 +198,8 @@ def _describe(app: FastAPI) -> dict[str, Any]:
     for model in _MODELS:
         schema = model.model_json_schema(ref_template=_REF)
         schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
+    stream = document["paths"]["/tasks/{task_id}/events"]["get"]["responses"]["200"]["content"][STREAM.media_type]
+    del stream["schema"]  # FastAPI's: a string
     for path, operations in document["paths"].items():
         for operation in operations.values():
             # a parameter that is wrong is answered with 400; FastAPI would document its own 422

@@ -1,0 +1,23 @@
+"""The running service against its own description: generated requests, right and wrong, get documented answers."""
+
+import os
+import subprocess
+import sys
+
+from tests.harness.system import ROOT, System
+
+
+def test_every_generated_request_gets_a_documented_answer(shared: System) -> None:
+    api = shared.api("apps.api.app", WAIT_MAX_S="0.2")
+    shared.worker("apps.worker.app", TASK_1_S="0", TASK_2_S="0", WORKER_POOL="threads", WORKER_CONCURRENCY="8")
+    shared.recorder()
+    (shared.folder / "schemathesis.toml").write_text(f'[auth.openapi.bearer]\nbearer = "{shared.key}"\n')
+    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{api.url}/openapi.json", "--seed", "1", "--no-color"]
+    command += ["--checks", "all", "--max-examples", "60", "--request-timeout", "20", "--generation-database", "none"]
+    command += ["--exclude-checks", "use_after_free"]  # a cancelled task is still there, as REVOKED
+    environment = os.environ | {"SCHEMATHESIS_HOOKS": "tests.harness.schemathesis_hooks", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=shared.folder, env=environment, capture_output=True, text=True, timeout=170, check=False
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert api.get("/readyz") == 200
