@@ -1,10 +1,35 @@
-"""The API with the test tasks: `uvicorn --factory tests.harness.api:create_app`."""
+"""The API with the test tasks: `uvicorn --factory tests.harness.api:create_app`; it dies at a publish when told to."""
+
+import os
+import signal
 
 from fastapi import FastAPI
 
 from apps.api import app
+from apps.api.publisher import Outcome, Publisher
+from apps.contract.message import TaskMessage
 from tests.harness.tasks import TEST_TASKS
+
+# "before 3": instead of the third publish; "after 3": when the broker has it, and before anyone is told.
+DIE = "TEST_DIE"
+
+
+class DyingPublisher(Publisher):
+    _published = 0
+
+    async def publish(self, message: TaskMessage) -> Outcome:
+        self._published = number = self._published + 1
+        self._die(f"before {number}")
+        outcome = await super().publish(message)
+        self._die(f"after {number}")
+        return outcome
+
+    def _die(self, here: str) -> None:
+        if os.environ[DIE] == here:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def create_app() -> FastAPI:
+    if DIE in os.environ:
+        app.Publisher = DyingPublisher  # type: ignore[attr-defined]
     return app.create_app(registry=TEST_TASKS)

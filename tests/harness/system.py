@@ -105,9 +105,9 @@ class System:
         self, module: str = "tests.harness.worker", *, ready: bool = True, cwd: Path = ROOT, **extra: str
     ) -> Child:
         """Start a worker; wait until it consumes."""
-        child = self._with_files(
-            "worker", [sys.executable, "-m", "celery", "--quiet", "-A", module, "worker"], extra, cwd
-        )
+        # a name of its own, as a pod has: Celery takes a second worker of the same name for a mistake
+        command = [sys.executable, "-m", "celery", "--quiet", "-A", module, "worker", "-n", f"worker-{self._count}@%h"]
+        child = self._with_files("worker", command, extra, cwd)
         if ready:
             self.wait_ready(child)
         return child
@@ -166,6 +166,7 @@ class Api:
 
     def __init__(self, child: Child, port: int, key: str) -> None:
         self.child = child
+        self._key = key
         self.url = f"http://127.0.0.1:{port}"
         self.client = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {key}"}, timeout=40)
 
@@ -176,11 +177,15 @@ class Api:
         except httpx.TransportError:
             return 0
 
-    def post(self, task: str, name: str = "abc", **more: object) -> httpx.Response:
-        """Post a task."""
-        return self.client.post("/tasks", json={"task": task, "name": name, **more})
+    def post(self, task: str, name: str = "abc", *, key: str | None = None, **more: object) -> httpx.Response:
+        """Post a task, under an Idempotency-Key if there is one."""
+        return self.client.post("/tasks", json={"task": task, "name": name, **more}, headers=self._keyed(key))
 
-    def accepted(self, task: str, name: str = "abc", **more: object) -> str:
+    def batch(self, inputs: list[dict[str, Any]], key: str | None = None) -> httpx.Response:
+        """Post a batch."""
+        return self.client.post("/tasks/batch", json={"tasks": inputs}, headers=self._keyed(key))
+
+    def accepted(self, task: str, name: str = "abc", **more: Any) -> str:
         """Post a task that must be accepted; answers its id."""
         response = self.post(task, name, **more)
         assert response.status_code == 202, response.text
@@ -207,3 +212,7 @@ class Api:
         text = self.client.get("/metrics").text
         found = re.findall(rf"^{name}(?:{{[^}}]*}})? ([0-9.e+-]+)$", text, re.MULTILINE)
         return sum(map(float, found))
+
+    def _keyed(self, key: str | None) -> dict[str, str]:
+        # systems share a Redis: the same word is another key in each
+        return {} if key is None else {"Idempotency-Key": f"{self._key[:8]}-{key}"}

@@ -69,6 +69,10 @@ class OddError(Exception):
         super().__init__(f"{code}: {text}")
 
 
+class Stubborn(NamedInput):
+    task: Literal["stubborn"]
+
+
 class Elsewhere(NamedInput):
     task: Literal["elsewhere"]
 
@@ -89,6 +93,7 @@ TEST_TASKS = registry(
     _spec("Test_Query:odd", Odd),
     _spec("Test_Query:hungry", Hungry),
     _spec("Test_Query:leave", Leave),
+    _spec("Test_Query:stubborn", Stubborn),
     _spec("celery:elsewhere", Elsewhere),
 )
 
@@ -160,6 +165,15 @@ def hungry(task: Hungry, settings: WorkerSettings) -> Output:  # noqa: ARG001
 def leave(task: Leave, settings: WorkerSettings) -> Output:  # noqa: ARG001
     effect(task.name, "begun")
     sys.exit(3)
+
+
+def stubborn(task: Stubborn, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    effect(task.name, "begun")
+    while True:
+        try:
+            time.sleep(60)
+        except BaseException:  # noqa: BLE001 - that is the point
+            effect(task.name, "interrupted")
 
 
 def elsewhere(task: Elsewhere, settings: WorkerSettings) -> Output:  # noqa: ARG001

@@ -1,0 +1,131 @@
+"""Batches: one outcome per input, in order, whatever happens half-way."""
+
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.harness.system import Api, System, until
+
+
+@pytest.fixture(scope="module")
+def api(shared: System) -> Api:
+    return shared.api()
+
+
+def sleeps(count: int, prefix: str = "batch") -> list[dict[str, Any]]:
+    return [{"task": "sleep", "name": f"{prefix}-{number}"} for number in range(count)]
+
+
+def statuses(response: httpx.Response) -> list[int]:
+    return [outcome["status"] for outcome in response.json()["outcomes"]]
+
+
+def ids(response: httpx.Response) -> list[str]:
+    return [outcome["task_id"] for outcome in response.json()["outcomes"]]
+
+
+def test_valid_and_invalid_inputs_get_their_outcomes_in_order(api: Api, shared: System) -> None:
+    inputs = sleeps(4, "mixed")
+    inputs[1] = {"task": "sleep"}
+    inputs[2] = {"task": "nothing", "name": "a"}
+    response = api.batch(inputs)
+    assert response.status_code == 202
+    assert statuses(response) == [202, 422, 422, 202]
+    outcomes = response.json()["outcomes"]
+    assert outcomes[1]["type"] == "urn:sluice:problem:invalid"
+    assert outcomes[1]["errors"][0]["loc"] == ["sleep", "name"]
+    shared.worker()
+    for index in (0, 3):
+        ended = api.ended(outcomes[index]["task_id"])
+        assert (ended["task_status"], ended["task_result"]["name_task"]) == ("SUCCESS", f"mixed-{index}")
+
+
+def test_1000_inputs_are_accepted_under_as_many_ids_of_ours(api: Api) -> None:
+    response = api.batch(sleeps(1000), "thousand")
+    assert statuses(response) == [202] * 1000
+    assert len(set(ids(response))) == 1000
+    assert {api.status(task_id)["task_status"] for task_id in ids(response)[::100]} <= {"PENDING", "STARTED", "SUCCESS"}
+    assert ids(api.batch(sleeps(1000), "thousand")) == ids(response)
+
+
+@pytest.mark.parametrize("inputs", [[], sleeps(1001), [5], [{}], None, {}])
+def test_batch_that_is_none_is_invalid(api: Api, inputs: Any) -> None:
+    response = api.batch(inputs)
+    assert (response.status_code, response.json()["type"]) == (422, "urn:sluice:problem:invalid")
+
+
+def test_nothing_of_a_batch_of_invalid_inputs_is_accepted(api: Api) -> None:
+    response = api.batch([{"task": "sleep"}] * 3)
+    assert response.status_code == 422
+    assert statuses(response) == [422] * 3
+
+
+def test_batch_refused_half_way_is_completed_by_sending_it_again(system: System) -> None:
+    system.define(max_length_messages=20)
+    api = system.api()
+    inputs = sleeps(150)
+    first = api.batch(inputs, "k")
+    assert first.status_code == 202
+    refused = [n for n, status in enumerate(statuses(first)) if status == 503]
+    accepted = {n: one["task_id"] for n, one in enumerate(first.json()["outcomes"]) if one["status"] == 202}
+    assert len(refused) + len(accepted) == 150
+    assert min(len(refused), len(accepted)) > 10
+    assert {first.json()["outcomes"][n]["type"] for n in refused} == {"urn:sluice:problem:refused"}
+    until(lambda: system.depth_messages("Test_Query") == len(accepted))
+    system.define()
+    second = complete(api, inputs, "k")
+    assert {n: second[n] for n in accepted} == accepted
+    until(lambda: system.depth_messages("Test_Query") == 150)  # what was accepted was not published again
+    system.worker(WORKER_CONCURRENCY="4")
+    assert {api.ended(task_id)["task_status"] for task_id in second} == {"SUCCESS"}
+    assert [system.effects(one["name"], "begun") for one in inputs] == [1] * 150
+
+
+def complete(api: Api, inputs: list[dict[str, Any]], key: str) -> list[str]:
+    """Send a batch until all of it is accepted; answers the ids."""
+
+    def once() -> list[str]:
+        response = api.batch(inputs, key)
+        return ids(response) if response.status_code == 202 and set(statuses(response)) == {202} else []
+
+    return until(once, 15, "a batch accepted whole")
+
+
+def test_batch_of_a_process_that_dies_half_way_is_completed_by_another(system: System) -> None:
+    api, doomed = system.api(), system.api(TEST_DIE="after 130")
+    inputs = sleeps(200)
+    with pytest.raises(httpx.TransportError):
+        doomed.batch(inputs, "k")
+    until(lambda: system.depth_messages("Test_Query") >= 30)  # the 130th was sent as one of the first 100 was confirmed
+    all_ids = complete(api, inputs, "k")
+    system.worker(WORKER_CONCURRENCY="4")
+    assert {api.ended(task_id)["task_status"] for task_id in all_ids} == {"SUCCESS"}
+    until(lambda: system.depth_messages("Test_Query") == 0)
+    assert [system.effects(one["name"], "begun") for one in inputs] == [1] * 200
+
+
+def test_batch_is_refused_whole_where_the_broker_is_away(system: System) -> None:
+    api = system.api()
+    system.servers.rabbitmq.stop()
+    until(lambda: api.get("/readyz") == 503)
+    response = api.batch(sleeps(150), "k")
+    assert (response.status_code, response.json()["type"]) == (503, "urn:sluice:problem:refused")
+    assert statuses(response) == [503] * 150
+    assert int(response.headers["Retry-After"]) > 0
+
+
+def test_batch_to_a_broker_that_hangs_is_answered_at_its_deadline(system: System) -> None:
+    api = system.api(PUBLISH_DEADLINE_S="1")
+    system.servers.rabbitmq.suspend()
+    started_s = time.monotonic()
+    response = api.batch(sleeps(1000), "k")
+    assert time.monotonic() - started_s < 4
+    assert (response.status_code, response.json()["type"]) == (503, "urn:sluice:problem:outcome-unknown")
+    assert {outcome["type"].rpartition(":")[2] for outcome in response.json()["outcomes"]} == {
+        "outcome-unknown",
+        "refused",
+    }
+    system.servers.rabbitmq.resume()
+    assert len(set(complete(api, sleeps(1000), "k"))) == 1000

@@ -1,0 +1,142 @@
+"""Cancelling: before, during and after; whatever races, there is one final state, the same for every reader."""
+
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import psutil
+import pytest
+
+from tests.harness.system import Api, System, until
+
+RACES = 200
+
+
+def cancel(api: Api, task_id: str) -> tuple[int, str]:
+    """The status of the answer, and the state that it tells."""
+    response = api.client.delete(f"/tasks/{task_id}")
+    return response.status_code, response.json()["task_status"]
+
+
+def test_task_that_waits_never_starts_also_on_a_later_worker(system: System) -> None:
+    api = system.api()
+    task_id = api.accepted("sleep", "waits")
+    assert cancel(api, task_id) == (200, "REVOKED")
+    assert api.status(task_id)["task_status"] == "REVOKED"
+    assert cancel(api, task_id) == (200, "REVOKED")  # a client whose answer was lost asks again
+    system.worker()
+    neighbour = api.accepted("sleep", "neighbour")
+    assert api.ended(neighbour)["task_status"] == "SUCCESS"
+    until(lambda: system.depth_messages("Test_Query") == 0)
+    assert system.effects("waits", "begun") == 0
+    assert api.ended(task_id) == {"task_id": task_id, "task_status": "REVOKED", "task_result": None}
+    text = api.client.get(f"/tasks/{task_id}/events").text
+    assert (text.count("event: "), text.count("event: REVOKED")) == (1, 1)
+
+
+def test_running_task_is_interrupted_and_its_process_lives_on(system: System) -> None:
+    api = system.api()
+    worker = system.worker()
+    children = psutil.Process(worker.pid).children()
+    task_id = api.accepted("sleep", "interrupted", seconds=60)
+    until(lambda: system.effects("interrupted", "begun") == 1)
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(api.status, task_id, 20)
+        assert cancel(api, task_id) == (202, "STARTED")
+        assert waiting.result()["task_status"] == "REVOKED"
+    assert api.ended(api.accepted("sleep", "next"))["task_status"] == "SUCCESS"
+    until(lambda: system.depth_messages("Test_Query") == 0)
+    assert system.effects("interrupted", "done") == 0
+    assert psutil.Process(worker.pid).children() == children
+
+
+def test_task_that_will_not_be_interrupted_is_ended_with_its_process(system: System) -> None:
+    api = system.api()
+    system.worker()
+    system.recorder()
+    task_id = api.accepted("stubborn", "stubborn")
+    until(lambda: system.effects("stubborn", "begun") == 1)
+    assert cancel(api, task_id) == (202, "STARTED")
+    assert api.ended(task_id, 30)["task_status"] == "REVOKED"
+    assert (system.effects("stubborn", "begun"), system.effects("stubborn", "interrupted")) == (1, 1)
+    assert api.ended(api.accepted("sleep", "next"))["task_status"] == "SUCCESS"
+    assert system.depth_messages("dead.parked") == 0
+
+
+def test_pool_of_threads_lets_a_running_task_run_out(system: System) -> None:
+    api = system.api()
+    system.worker(WORKER_POOL="threads")
+    task_id = api.accepted("sleep", "threaded", seconds=2)
+    until(lambda: system.effects("threaded", "begun") == 1)
+    assert cancel(api, task_id) == (202, "STARTED")
+    assert api.ended(task_id)["task_status"] == "SUCCESS"
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_task_that_waits_for_its_retry_does_not_begin_again(system: System, pool: str) -> None:
+    api = system.api()
+    system.worker(WORKER_POOL=pool, RETRY_BACKOFF_S="4")
+    task_id = api.accepted("flaky", "retried", failures=100)
+    until(lambda: system.effects("retried", "begun") >= 1)
+    status, state = cancel(api, task_id)
+    assert (status, state) == (202, "STARTED")
+    begun = system.effects("retried", "begun")
+    assert api.ended(task_id)["task_status"] == "REVOKED"
+    assert system.effects("retried", "begun") <= begun + 1  # one may have been on its way
+
+
+def test_task_that_has_ended_cannot_be_cancelled(system: System) -> None:
+    api = system.api()
+    system.worker()
+    for task, state in (("sleep", "SUCCESS"), ("fail", "FAILURE")):
+        task_id = api.accepted(task)
+        before = api.ended(task_id)
+        response = api.client.delete(f"/tasks/{task_id}")
+        assert (response.status_code, response.json()["type"]) == (409, "urn:sluice:problem:already-ended")
+        assert response.json()["task_status"] == state
+        assert api.status(task_id) == before
+
+
+def test_cancelling_is_heard_after_the_listening_connection_was_lost(system: System) -> None:
+    api = system.api()
+    system.worker()
+    task_id = api.accepted("sleep", "deaf", seconds=60)
+    until(lambda: system.effects("deaf", "begun") == 1)
+    assert system.redis.client_kill_filter(_type="pubsub")
+    started_s = time.monotonic()
+    assert cancel(api, task_id) == (202, "STARTED")
+    assert api.ended(task_id)["task_status"] == "REVOKED"
+    assert time.monotonic() - started_s < 15
+
+
+def test_unknown_task_cannot_be_cancelled(system: System) -> None:
+    api = system.api()
+    assert api.client.delete("/tasks/x").status_code == 404
+
+
+def test_cancel_and_finish_racing_end_in_one_state_for_every_reader(system: System) -> None:
+    apis = [system.api(), system.api()]
+    system.worker(WORKER_CONCURRENCY="4")
+
+    def race(number: int) -> tuple[str, int, str]:
+        task_id = apis[0].accepted("sleep", f"race-{number}", seconds=0.02)
+        time.sleep(random.uniform(0, 0.1))  # noqa: S311 - the race itself
+        return task_id, *cancel(apis[number % 2], task_id)
+
+    with ThreadPoolExecutor(4) as threads:
+        races = list(threads.map(race, range(RACES)))
+    finals = {task_id: apis[0].ended(task_id) for task_id, *_ in races}
+    until(lambda: system.depth_messages("Test_Query") == 0)
+    for number, (task_id, status, told) in enumerate(races):
+        final = finals[task_id]
+        assert apis[1].status(task_id) == apis[0].status(task_id) == final
+        assert apis[1].client.get(f"/tasks/{task_id}/events").text.count(f"event: {final['task_status']}") == 1
+        begun, done = (system.effects(f"race-{number}", what) for what in ("begun", "done"))
+        if status == 200:
+            assert (told, final["task_status"], begun) == ("REVOKED", "REVOKED", 0)
+        elif status == 202:
+            assert final["task_status"] in {"REVOKED", "SUCCESS"}
+        else:
+            assert (status, told, final["task_status"]) == (409, "SUCCESS", "SUCCESS")
+        assert done == 1 or final["task_status"] == "REVOKED"
+    assert {status for _, status, _ in races} == {200, 202, 409}, "the races were not close"

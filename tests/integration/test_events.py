@@ -1,0 +1,126 @@
+"""Server-sent events: each state once, for whoever comes when, and at what cost."""
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.harness.system import Api, System, until
+
+STREAMS = 1000
+
+
+@pytest.fixture(scope="module")
+def api(shared: System) -> Api:
+    shared.worker()
+    return shared.api()
+
+
+def follow(api: Api, task_id: str, **headers: str) -> Iterator[tuple[str, Any]]:
+    """Each event's name and data."""
+    with api.client.stream("GET", f"/tasks/{task_id}/events", headers=headers) as response:
+        assert response.status_code == 200
+        assert response.headers["Content-Type"].startswith("text/event-stream")
+        assert response.headers["X-Accel-Buffering"] == "no"
+        event: dict[str, str] = {}
+        for line in response.iter_lines():
+            name, _, value = line.partition(": ")
+            if line and name:
+                event[name] = value
+            elif event:
+                assert event["id"] == event["event"]
+                yield event["event"], json.loads(event["data"])
+                event = {}
+
+
+def test_started_then_success_as_they_happen(api: Api) -> None:
+    task_id = api.accepted("sleep", "streamed", seconds=2)
+    times_s: list[float] = []
+    told: list[tuple[str, Any]] = []
+    for event in follow(api, task_id):
+        told.append(event)
+        times_s.append(time.monotonic())
+    assert [state for state, _ in told] == ["STARTED", "SUCCESS"]
+    assert told[-1][1] == api.status(task_id)
+    assert 1 < times_s[1] - times_s[0] < 4
+
+
+def test_client_that_comes_late_is_told_the_same(api: Api) -> None:
+    for task, states in (("sleep", ["STARTED", "SUCCESS"]), ("fail", ["STARTED", "FAILURE"])):
+        task_id = api.accepted(task, "late")
+        api.ended(task_id)
+        assert [state for state, _ in follow(api, task_id)] == states
+
+
+def test_client_that_comes_back_is_told_the_rest(api: Api) -> None:
+    task_id = api.accepted("sleep", "back")
+    api.ended(task_id)
+    assert [state for state, _ in follow(api, task_id, **{"Last-Event-ID": "STARTED"})] == ["SUCCESS"]
+    response = api.client.get(f"/tasks/{task_id}/events", headers={"Last-Event-ID": "SUCCESS"})
+    assert (response.status_code, response.content) == (204, b"")
+
+
+def test_stream_of_a_waiting_task_is_kept_alive_by_comments(shared: System) -> None:
+    api = shared.api()
+    task_id = api.accepted("sleep", "queued", seconds=18)  # the first is its own
+    started_s = time.monotonic()
+    with api.client.stream("GET", f"/tasks/{task_id}/events") as response:
+        for line in response.iter_lines():
+            if line == ": still here":
+                break
+    assert 14 < time.monotonic() - started_s < 18
+
+
+def test_unknown_task_has_no_events(api: Api) -> None:
+    assert api.get("/tasks/x/events") == 404
+
+
+def test_client_that_leaves_gives_its_place_back(shared: System, api: Api) -> None:
+    other = shared.api()
+    task_id = other.accepted("sleep", "left", seconds=5)
+    with pytest.raises(httpx.ReadTimeout), other.client.stream(
+        "GET", f"/tasks/{task_id}/events", timeout=0.5
+    ) as response:  # fmt: skip
+        response.read()
+    until(lambda: other.metric("sluice_long_polls") == 0, 5)
+    assert api.get("/readyz") == 200
+
+
+def test_stream_outlives_a_redis_that_goes_away(system: System) -> None:
+    api = system.api()
+    task_id = api.accepted("sleep", "outlives")
+    events = follow(api, task_id)
+    waiting = api.client
+    with waiting.stream("GET", f"/tasks/{task_id}/events") as response:
+        system.servers.redis.stop()
+        until(lambda: api.get("/readyz") == 503)
+        system.servers.redis.start()
+        until(lambda: api.get("/readyz") == 200)
+        system.worker()
+        text = response.read().decode()
+    assert text.count("event: STARTED") == text.count("event: SUCCESS") == 1
+    assert [state for state, _ in events] == ["STARTED", "SUCCESS"]
+
+
+def test_1000_streams_cost_one_redis_connection(system: System) -> None:
+    api = system.api()
+    task_id = api.accepted("sleep", "crowd")
+    api.status(task_id)
+    before = len(system.redis.client_list())
+    texts = asyncio.run(_follow_together(api, system, task_id, before))
+    assert [text.count("event: ") for text in texts] == [2] * STREAMS
+    assert all("event: SUCCESS" in text for text in texts)
+
+
+async def _follow_together(api: Api, system: System, task_id: str, before: int) -> list[str]:
+    limits = httpx.Limits(max_connections=STREAMS)
+    async with httpx.AsyncClient(base_url=api.url, headers=api.client.headers, timeout=90, limits=limits) as client:
+        streams = [asyncio.create_task(client.get(f"/tasks/{task_id}/events")) for _ in range(STREAMS)]
+        await asyncio.to_thread(until, lambda: api.metric("sluice_long_polls") == STREAMS)
+        assert len(system.redis.client_list()) - before <= 1
+        await asyncio.to_thread(system.worker)
+        return [response.text for response in await asyncio.gather(*streams)]

@@ -1,0 +1,227 @@
+"""Idempotency-Key: one id and one execution, whoever dies, hangs or refuses on the way."""
+
+import asyncio
+import secrets
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.harness.system import Api, System, until
+
+# What the API waits before it takes a request without an outcome for dead: its time-outs of Redis and of the broker.
+ABANDONED_S = 4.0
+
+
+@pytest.fixture(scope="module")
+def api(shared: System) -> Api:
+    return shared.api()
+
+
+def accepted(response: httpx.Response) -> str:
+    assert response.status_code == 202, response.text
+    return str(response.json()["task_id"])
+
+
+def insist(api: Api, name: str, key: str, **more: Any) -> tuple[str, list[int]]:
+    """Post as docs/api.md says until it is accepted; answers the id, and every status on the way."""
+    statuses: list[int] = []
+
+    def once() -> str:
+        response = api.post("sleep", name, key=key, **more)
+        statuses.append(response.status_code)
+        if response.status_code == 202:
+            return str(response.json()["task_id"])
+        assert response.status_code in {409, 503}, response.text
+        assert int(response.headers["Retry-After"]) > 0
+        return ""
+
+    return until(once, 15, "an answer of 202"), statuses
+
+
+def test_same_key_and_body_is_one_task(api: Api, shared: System) -> None:
+    key = secrets.token_hex(8)
+    ids = {accepted(one.post("sleep", "once", key=key)) for one in (api, api, shared.api())}
+    assert len(ids) == 1
+    shared.worker()
+    assert api.ended(ids.pop())["task_status"] == "SUCCESS"
+    until(lambda: shared.depth_messages("Test_Query") == 0)
+    assert shared.effects("once", "begun") == 1
+    assert api.metric("sluice_repeated_total") >= 1
+
+
+def test_20_posts_at_once_across_two_processes_are_one_publish(system: System) -> None:
+    apis = [system.api(), system.api()]
+    key = secrets.token_hex(8)
+    with ThreadPoolExecutor(20) as threads:
+        posts = [threads.submit(apis[n % 2].post, "sleep", "one of 20", key=key) for n in range(20)]
+        ids = {accepted(post.result()) for post in posts}
+    assert len(ids) == 1
+    assert sum(api.metric("sluice_accepted_total") for api in apis) == 1
+    until(lambda: system.depth_messages("Test_Query") == 1)
+    system.worker()
+    assert apis[0].ended(ids.pop())["task_status"] == "SUCCESS"
+    assert system.effects("one of 20", "begun") == 1
+
+
+@pytest.mark.parametrize(("die", "messages"), [("before 1", 1), ("after 1", 2)])
+def test_process_killed_around_its_publish_costs_no_second_execution(system: System, die: str, messages: int) -> None:
+    api, doomed = system.api(), system.api(TEST_DIE=die)
+    key = secrets.token_hex(8)
+    started_s = time.monotonic()
+    with pytest.raises(httpx.TransportError):
+        doomed.post("sleep", "survives", key=key)
+    task_id, statuses = insist(api, "survives", key)
+    assert 409 in statuses
+    assert time.monotonic() - started_s < ABANDONED_S + 4
+    until(lambda: system.depth_messages("Test_Query") == messages)
+    system.worker()
+    assert api.ended(task_id)["task_status"] == "SUCCESS"
+    until(lambda: system.depth_messages("Test_Query") == 0)
+    assert (system.effects("survives", "begun"), system.effects("survives", "done")) == (1, 1)
+    assert accepted(api.post("sleep", "survives", key=key)) == task_id
+
+
+def test_second_publish_is_skipped_also_while_the_worker_of_the_first_is_killed(system: System) -> None:
+    api, doomed = system.api(), system.api(TEST_DIE="after 1")
+    key = secrets.token_hex(8)
+    with pytest.raises(httpx.TransportError):
+        doomed.post("sleep", "twice", key=key, seconds=15)
+    first = system.worker()
+    until(lambda: system.effects("twice", "begun") == 1)
+    task_id, _ = insist(api, "twice", key, seconds=15)
+    system.worker()  # the first publish is with the first worker; this one is given the second
+    until(lambda: any(line.get("answer") == "claimed" for line in system.log_lines()))
+    first.kill()
+    assert api.ended(task_id)["task_status"] == "SUCCESS"
+    until(lambda: system.depth_messages("Test_Query") == 0)
+    assert system.effects("twice", "done") == 1
+    assert system.effects("twice", "begun") == 2
+
+
+def test_other_body_under_a_key_is_refused(api: Api) -> None:
+    key = secrets.token_hex(8)
+    accepted(api.post("sleep", "a", key=key))
+    for response in (api.post("sleep", "b", key=key), api.batch([{"task": "sleep", "name": "a"}], key)):
+        assert (response.status_code, response.json()["type"]) == (422, "urn:sluice:problem:key-reused")
+
+
+@pytest.mark.parametrize("key", [b"", b"a b", b"\xc3\xa9", b"a" * 256])
+def test_key_that_is_none_is_malformed(api: Api, key: bytes) -> None:
+    headers = httpx.Headers([(b"Idempotency-Key", key)])
+    response = api.client.post("/tasks", json={"task": "sleep", "name": "a"}, headers=headers)
+    assert (response.status_code, response.json()["type"]) == (400, "urn:sluice:problem:malformed")
+
+
+def test_clients_do_not_share_keys(shared: System, api: Api) -> None:
+    theirs = secrets.token_urlsafe(24)
+    other = shared.api(API_KEYS=f"tests:{shared.key},others:{theirs}")
+    headers = {"Authorization": f"Bearer {theirs}", "Idempotency-Key": "shared"}
+    their_id = accepted(other.client.post("/tasks", json={"task": "sleep", "name": "a"}, headers=headers))
+    our_id = accepted(other.post("sleep", "b", key="shared"))
+    assert their_id != our_id
+    assert api.get(f"/tasks/{our_id}") == 200
+    assert api.get(f"/tasks/{their_id}") == 404
+
+
+def test_request_that_is_open_past_the_deadline_is_a_conflict(system: System) -> None:
+    slow, other = system.api(PUBLISH_DEADLINE_S="8"), system.api(PUBLISH_DEADLINE_S="1")
+    key = secrets.token_hex(8)
+    system.servers.rabbitmq.suspend()
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(slow.post, "sleep", "open", key=key)
+        until(lambda: slow.metric("sluice_publishes_in_flight") == 1)
+        started_s = time.monotonic()
+        second = other.post("sleep", "open", key=key)
+        assert 1 <= time.monotonic() - started_s < 3
+        assert (second.status_code, second.json()["type"]) == (409, "urn:sluice:problem:request-open")
+        assert int(second.headers["Retry-After"]) > 0
+        # one that waits is answered as soon as the first is
+        waiting = threads.submit(other.post, "sleep", "open", key=key)
+        system.servers.rabbitmq.resume()
+        task_id = accepted(first.result())
+    assert accepted(waiting.result()) == task_id
+
+
+def test_unknown_outcome_is_settled_by_asking_again(system: System) -> None:
+    api = system.api()
+    key = secrets.token_hex(8)
+    system.servers.rabbitmq.suspend()
+    response = api.post("sleep", "unknown", key=key)
+    assert (response.status_code, response.json()["type"]) == (503, "urn:sluice:problem:outcome-unknown")
+    system.servers.rabbitmq.resume()
+    task_id, _ = insist(api, "unknown", key)
+    system.worker()
+    assert api.ended(task_id)["task_status"] == "SUCCESS"
+    until(lambda: system.depth_messages("Test_Query") == 0)
+    assert system.effects("unknown", "begun") == 1
+
+
+def test_refused_post_is_accepted_under_the_same_key_later(system: System) -> None:
+    api = system.api()
+    system.servers.rabbitmq.stop()
+    until(lambda: api.get("/readyz") == 503)
+    response = api.post("sleep", "refused", key="k")
+    assert (response.status_code, response.json()["type"]) == (503, "urn:sluice:problem:refused")
+    system.servers.rabbitmq.start()
+    task_id, statuses = insist(api, "refused", "k")
+    assert 409 not in statuses  # what was refused is settled: nobody waits for it
+    assert accepted(api.post("sleep", "refused", key="k")) == task_id
+    until(lambda: system.depth_messages("Test_Query") == 1)
+
+
+def test_redis_away_refuses_what_needs_it_and_nothing_else(system: System) -> None:
+    api = system.api()
+    task_id = api.accepted("sleep")
+    system.servers.redis.suspend()
+    for method, path in (("GET", ""), ("GET", "?wait=1"), ("GET", "/events"), ("DELETE", "")):
+        response = api.client.request(method, f"/tasks/{task_id}{path}")
+        assert (response.status_code, response.json()["type"]) == (503, "urn:sluice:problem:results-unavailable")
+        assert int(response.headers["Retry-After"]) > 0
+    for response in (api.post("sleep", key="k"), api.batch([{"task": "sleep", "name": "a"}], "b")):
+        assert (response.status_code, response.json()["reason"]) == (503, "redis-away")
+    api.accepted("sleep")
+    assert api.batch([{"task": "sleep", "name": "a"}]).status_code == 202
+    system.servers.redis.resume()
+    insist(api, "abc", "k")
+    until(lambda: system.depth_messages("Test_Query") == 4)
+
+
+def test_settled_requests_are_told_at_once_and_not_by_polling(system: System) -> None:
+    """20 wait for one that hangs; Redis hears from each of them when it comes and when the first is settled."""
+    api = system.api(PUBLISH_DEADLINE_S="6")
+    system.servers.rabbitmq.suspend()
+
+    async def post_together() -> list[httpx.Response]:
+        headers = {**api.client.headers, "Idempotency-Key": "together"}
+        async with httpx.AsyncClient(base_url=api.url, headers=headers, timeout=30) as client:
+            body = {"task": "sleep", "name": "together"}
+            posts = [asyncio.create_task(client.post("/tasks", json=body)) for _ in range(20)]
+            await asyncio.to_thread(until, lambda: api.metric("sluice_long_polls") == 19)
+            before = _evaluations(system)
+            await asyncio.sleep(1)  # the silence itself is what is looked at
+            assert _evaluations(system) == before
+            system.servers.rabbitmq.resume()
+            return list(await asyncio.gather(*posts))
+
+    assert len({accepted(response) for response in asyncio.run(post_together())}) == 1
+
+
+def _evaluations(system: System) -> int:
+    stats: Any = system.redis.info("commandstats")
+    return int(stats["cmdstat_eval"]["calls"])
+
+
+def test_sigterm_leaves_no_key_open(system: System) -> None:
+    api, other = system.api(PUBLISH_DEADLINE_S="6"), system.api()
+    system.servers.rabbitmq.suspend()
+    with ThreadPoolExecutor(1) as threads:
+        post = threads.submit(api.post, "sleep", "leaving", key="k")
+        until(lambda: api.metric("sluice_publishes_in_flight") == 1)
+        api.child.signal(signal.SIGTERM)
+        system.servers.rabbitmq.resume()
+        task_id = accepted(post.result())
+    assert accepted(other.post("sleep", "leaving", key="k")) == task_id
