@@ -12,7 +12,7 @@ from deploy import images
 from deploy.release import set_version
 from deploy.run import ROOT, Unusable
 from deploy.tools import packaged
-from deploy.validate.agreement import dockerfile_command
+from deploy.validate.runtime import dockerfile_command
 from deploy.validate.tree import render
 
 RECORD = '#!/bin/sh\necho "$(basename "$0") $*" >> "$RECORD"\n'

@@ -79,7 +79,7 @@ def test_network_policies_let_the_urls_through() -> None:
     for address, pod in ((BROKER, network.RABBITMQ), (REDIS, network.REDIS)):
         port = int(address.rpartition(":")[2])
         for source in (network.API, network.WORKER, network.RECORDER):
-            assert (source, pod, port) in network.FLOWS
+            assert (source, pod, network.TCP, port) in network.FLOWS
 
 
 def test_credentials_do_not_print() -> None:
