@@ -12,8 +12,6 @@ FIELDS = {
     "Secret": re.compile(r"(^secret|secretRef|secretKeyRef|secretTargetRef|imagePullSecrets)$", re.IGNORECASE),
     "ConfigMap": re.compile(r"(^configMap|configMapRef|configMapKeyRef|configMapTargetRef)$", re.IGNORECASE),
 }
-# a field that is the Secret's name itself: an Ingress's TLS, the charts' values
-NAMES = re.compile(r"^(secretName|existingSecret)$")
 # what reads git cannot have its Secret from there: the flux program makes it
 OUTSIDE_OF_GIT = {"GitRepository"}
 # in every namespace, by Kubernetes itself
@@ -47,41 +45,36 @@ def references(each: Object) -> Iterator[Reference]:
     """What an object refers to; optional ones may be missing."""
     for path, value in walk(each.body):
         if isinstance(value, dict) and not value.get("optional"):
-            yield from _by_kind(path, value)
-            for key, inner in value.items():
-                yield from _by_field(each, f"{path}.{key}".lstrip("."), key, inner, value)
+            yield from _beside(path, value)
+            if "secretName" in value and not _by_cert_manager(each):
+                yield f"{path}.secretName", "Secret", value["secretName"], _items(value)
+        for kind, fields in FIELDS.items():
+            if fields.search(path.rpartition(".")[2]):
+                yield from _named(path, kind, value)
 
 
-def _by_kind(path: str, value: dict[str, Any]) -> Iterator[Reference]:
-    """`{kind: Secret, name: x, valuesKey: y}`, as a HelmRelease's valuesFrom and Flux's substituteFrom have it."""
+def _named(path: str, kind: str, value: object) -> Iterator[Reference]:
+    """`secretKeyRef: {name: x, key: y}`, `imagePullSecrets: [{name: x}]`."""
+    if isinstance(value, list):
+        for number, one in enumerate(value):
+            yield from _named(f"{path}.{number}", kind, one)
+    elif isinstance(value, dict) and isinstance(value.get("name"), str) and not value.get("optional"):
+        yield path, kind, value["name"], {value["key"]} if "key" in value else _items(value)
+
+
+def _beside(path: str, value: dict[str, Any]) -> Iterator[Reference]:
+    """`{kind: Secret, name: x, valuesKey: y}` as in valuesFrom; `{existingSecret: x, existingPasswordKey: y}`."""
     if value.get("kind") in FIELDS and isinstance(value.get("name"), str):
         yield path, value["kind"], value["name"], {value["valuesKey"]} if "valuesKey" in value else set()
+    keys = {inner for key, inner in value.items() if re.fullmatch("existing.*Key", key)}
+    for kind in FIELDS:
+        if value.get(f"existing{kind}"):
+            yield f"{path}.existing{kind}", kind, value[f"existing{kind}"], keys
 
 
-def _by_field(each: Object, path: str, key: str, inner: object, beside: dict[str, Any]) -> Iterator[Reference]:
-    for kind, fields in FIELDS.items():
-        if fields.search(key):
-            listed = isinstance(inner, list)
-            for number, one in enumerate(inner if isinstance(inner, list) else [inner]):
-                yield from _one(f"{path}.{number}" if listed else path, kind, one)
-    if NAMES.match(key) and isinstance(inner, str) and "items" not in beside and not _is_volume(path):
-        if key == "existingSecret":
-            yield path, "Secret", inner, {beside[name] for name in beside if re.fullmatch("existing.*Key", name)}
-        elif not _by_cert_manager(each):
-            yield path, "Secret", inner, set()
-
-
-def _one(path: str, kind: str, value: object) -> Iterator[Reference]:
-    if isinstance(value, dict) and not value.get("optional"):
-        name = value.get("name") or value.get("secretName")
-        keys = {value["key"]} if "key" in value else {item["key"] for item in value.get("items") or []}
-        if isinstance(name, str):
-            yield path, kind, name, keys
-
-
-def _is_volume(path: str) -> bool:
-    """`volumes.0.secret.secretName`: its parent `secret` is the reference."""
-    return path.endswith(".secret.secretName")
+def _items(value: dict[str, Any]) -> set[str]:
+    """The keys that a volume takes, where it does not take all."""
+    return {item["key"] for item in value.get("items") or []}
 
 
 def _by_cert_manager(each: Object) -> bool:
