@@ -135,7 +135,7 @@ def _build(root: Path, target: str, parts: dict[str, list[Path]]) -> list[Object
         }
         around["buildMetadata"] = ["originAnnotations"]
         (folder / "kustomization.yaml").write_text(yaml.safe_dump(around))
-        documents = yaml.safe_load_all(_kustomize(folder))
+        documents = yaml.load_all(_kustomize(folder), yaml.CSafeLoader)  # ten times as fast
         return [_object(root, target, folder, body) for body in documents if body]
 
 
