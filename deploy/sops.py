@@ -3,6 +3,7 @@
 import hashlib
 import os
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import yaml
@@ -18,6 +19,8 @@ CLUSTER = "clusters/local"
 ENCRYPTED = "^(data|stringData)$"
 HEAD = """# `make secrets FLUX=1` writes this file: the encrypted Secrets beside it, and their sums onto the pods that
 # read them, so that these start anew with a changed one.
+apiVersion: kustomize.config.k8s.io/v1alpha1
+kind: Component
 """
 DEPLOYMENT: dict[str, Any] = {"apiVersion": "apps/v1", "kind": "Deployment"}
 HELM_RELEASE: dict[str, Any] = {"apiVersion": "helm.toolkit.fluxcd.io/v2", "kind": "HelmRelease"}
@@ -95,9 +98,9 @@ def component(folder: Path) -> str:
         for workload in READERS.get((namespace, name), []):
             sums.setdefault((namespace, workload), hashlib.sha256()).update(path.read_bytes())
     patches = [_restart(namespace, workload, each.hexdigest()) for (namespace, workload), each in sums.items()]
-    body: dict[str, Any] = {"apiVersion": "kustomize.config.k8s.io/v1alpha1", "kind": "Component"}
-    body |= {"resources": [path.name for path in files], "patches": [{"patch": each} for each in patches]}
-    return HEAD + yaml.safe_dump(body, sort_keys=False, width=120)
+    names = "".join(f"\n  - {path.name}" for path in files) or " []"
+    blocks = "".join(f"\n  - patch: |\n{indent(each, ' ' * 6).rstrip()}" for each in patches) or " []"
+    return f"{HEAD}resources:{names}\npatches:{blocks}\n"
 
 
 def _restart(namespace: str, workload: str, sum_: str) -> str:
