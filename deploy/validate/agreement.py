@@ -1,5 +1,6 @@
 """Rules across files: what the contract, the API's code, the Secrets' URLs and the manifests say of the same thing."""
 
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 from functools import cache
@@ -27,9 +28,12 @@ def check(tree: Tree) -> Iterator[Finding]:
         yield from _ingress(tree, each)
 
 
-def seconds(text: str) -> Decimal:
-    """`75s`, `1m` as seconds."""
-    return Decimal(text.rstrip("sm")) * (60 if text.endswith("m") else 1)
+def seconds(text: object) -> Decimal:
+    """NGINX's `75s`, `1m 30s`, `60` as seconds; 0 if it is no time."""
+    if not re.fullmatch(r"(\d+[smh]? ?)+", str(text)):
+        return Decimal(0)
+    parts = re.findall(r"(\d+)([smh]?)", str(text))
+    return sum((Decimal(number) * {"m": 60, "h": 3600}.get(unit, 1) for number, unit in parts), Decimal(0))
 
 
 def _service_name(each: Object) -> Iterator[Finding]:
@@ -56,7 +60,7 @@ def _ingress(tree: Tree, each: Object) -> Iterator[Finding]:
     if annotations.get("nginx.org/proxy-buffering") != "false":
         yield each.finding("metadata.annotations.nginx.org/proxy-buffering", "must be false: events would be held back")
     body = quantity(annotations.get("nginx.org/client-max-body-size", "0").replace("m", "Mi"))
-    if body <= ApiSettings.model_fields["body_max_bytes"].default:
+    if body is None or body <= ApiSettings.model_fields["body_max_bytes"].default:
         field = "metadata.annotations.nginx.org/client-max-body-size"
         yield each.finding(field, "must be above BODY_MAX_BYTES, so that the API answers 413 itself")
     limited = "nginx.org/limit-req-rate" in annotations

@@ -1,17 +1,27 @@
 """Rules for our own pods: what images, settings and code say of ports, probes, time limits and memory."""
 
+import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-from apps.contract.settings import WorkerSettings
+from apps.contract.settings import (
+    ApiSettings,
+    ConsumerSettings,
+    RecorderSettings,
+    Settings,
+    WorkerSettings,
+    load,
+)
 from apps.contract.tasks import TASKS
 from apps.worker.recorder import CLOSE_DEADLINE_S
 from deploy import images
+from deploy.credentials import Credentials
+from deploy.secrets import contents
 from deploy.validate.pods import Pod, pods
 from deploy.validate.quantities import quantity
 from deploy.validate.tree import Finding, Object, Tree
@@ -26,7 +36,7 @@ PROBES = {"startupProbe": "READINESS_FILE", "livenessProbe": "LIVENESS_FILE", "r
 
 @dataclass(frozen=True)
 class Process:
-    """The one container of one of our pods, and the environment that it is given in plain text."""
+    """A container of one of our pods."""
 
     owner: Object
     pod: Pod
@@ -34,9 +44,17 @@ class Process:
     container: dict[str, Any]
 
     @property
-    def environment(self) -> Mapping[str, str]:
-        """Name -> value."""
-        return {each["name"]: each["value"] for each in self.container.get("env") or [] if "value" in each}
+    def environment(self) -> dict[str, str]:
+        """Name -> value; what comes from a Secret is made up, and what comes from elsewhere is not known."""
+        made_up = {key: value for secret in contents(Credentials()).values() for key, value in secret.items()}
+        there = {each["name"]: each.get("value") for each in self.container.get("env") or []}
+        values = {name: made_up.get(name) if value is None else value for name, value in there.items()}
+        return {name: value for name, value in values.items() if value is not None}
+
+    @property
+    def port(self) -> str:
+        """Its first one; "none" if it has none."""
+        return str((self.container.get("ports") or [{}])[0].get("containerPort", "none"))
 
     def finding(self, field: str, message: str) -> Finding:
         """Something wrong with the container."""
@@ -45,15 +63,46 @@ class Process:
 
 def check(tree: Tree) -> Iterator[Finding]:
     """Every one of our Deployments; and that it has an image that is built here."""
-    rules = {"api": _api, "celery-worker": _worker, "dead-letter-recorder": _recorder}
     yield from _keep_alive(tree.root)
     for each in tree.objects("Deployment"):
         for process in _processes(each):
             name = process.container["image"].rpartition("/")[2].partition(":")[0]
             if name not in images.IMAGES:
                 yield process.finding("image", f"`make images` builds no {name}")
-            if each.name in rules and process.container is process.pod.spec["containers"][0]:
-                yield from rules[each.name](tree.root, process)
+            if process.container is process.pod.spec["containers"][0]:
+                yield from _ours(tree.root, process)
+
+
+def _ours(root: Path, process: Process) -> Iterator[Finding]:
+    kinds: dict[str, type[Settings]] = {
+        "api": ApiSettings,
+        "celery-worker": WorkerSettings,
+        "dead-letter-recorder": RecorderSettings,
+    }
+    kind = kinds.get(process.owner.name)
+    if kind is None:
+        return
+    yield from _misspelt(process, kind)
+    try:
+        settings = load(kind, process.environment)
+    except SystemExit as exc:
+        yield process.finding("env", str(exc))
+        return
+    if isinstance(settings, WorkerSettings):
+        yield from _worker(process, settings)
+    elif isinstance(settings, RecorderSettings):
+        yield from _recorder(process, settings)
+    else:
+        yield from _api(root, process)
+
+
+def _misspelt(process: Process, kind: type[Settings]) -> Iterator[Finding]:
+    """A name that is nearly a setting's; a task's own variables may have any other."""
+    names = [name.upper() for name in kind.model_fields]
+    for name in process.environment:
+        near = difflib.get_close_matches(name, names, 1, 0.85)
+        if near and name not in names:
+            yield process.finding(f"env.{name}", f"is no setting; did you mean {near[0]}?")
 
 
 def _processes(each: Object) -> Iterator[Process]:
@@ -85,7 +134,7 @@ def _keep_alive(root: Path) -> Iterator[Finding]:
 
 def _api(root: Path, process: Process) -> Iterator[Finding]:
     command = dockerfile_command(root, API_DOCKERFILE)
-    if option(command, "--port") != str(process.container["ports"][0]["containerPort"]):
+    if option(command, "--port") != process.port:
         yield process.finding("ports", f"the image listens on {option(command, '--port')}")
     needed = _pre_stop_s(process.container) + int(option(command, "--timeout-graceful-shutdown"))
     yield from _grace(process, needed, "preStop and uvicorn's --timeout-graceful-shutdown")
@@ -94,36 +143,31 @@ def _api(root: Path, process: Process) -> Iterator[Finding]:
             yield process.finding(probe, f"does not ask {path}")
 
 
-def _worker(_: Path, process: Process) -> Iterator[Finding]:
-    soft_s = float(process.environment.get("SOFT_SHUTDOWN_S") or _default("soft_shutdown_s"))
+def _worker(process: Process, settings: WorkerSettings) -> Iterator[Finding]:
+    soft_s = settings.soft_shutdown_s
     limit_s = max(spec.hard_limit_s for spec in TASKS.values())
     if soft_s <= limit_s:
         yield process.finding("env.SOFT_SHUTDOWN_S", f"{soft_s:g} s are not above the longest hard limit ({limit_s} s)")
     yield from _grace(process, soft_s + HAND_BACK_S, "SOFT_SHUTDOWN_S and the time to hand tasks back")
-    port = str(process.container["ports"][0]["containerPort"])
-    if process.environment.get("METRICS_PORT") != port:
-        yield process.finding("env.METRICS_PORT", f"must be the container's port {port}")
-    memory_mib = float(process.environment.get("WORKER_MAX_MEMORY_MIB") or _default("worker_max_memory_mib"))
-    if memory_mib * 2**20 >= quantity(process.container["resources"]["limits"]["memory"]):
+    if str(settings.metrics_port) != process.port:
+        yield process.finding("env.METRICS_PORT", f"must be the container's port {process.port}")
+    memory = quantity(process.container.get("resources", {}).get("limits", {}).get("memory"))
+    if memory is not None and settings.worker_max_memory_mib * 2**20 >= memory:
         yield process.finding(
             "resources.limits.memory", "is not above WORKER_MAX_MEMORY_MIB: a child is replaced there"
         )
-    yield from _probe_files(process)
+    yield from _probe_files(process, settings)
 
 
-def _recorder(_: Path, process: Process) -> Iterator[Finding]:
+def _recorder(process: Process, settings: RecorderSettings) -> Iterator[Finding]:
     yield from _grace(process, CLOSE_DEADLINE_S + HAND_BACK_S, "closing its connection and ending")
-    yield from _probe_files(process)
+    yield from _probe_files(process, settings)
 
 
-def _default(setting: str) -> float:
-    return float(WorkerSettings.model_fields[setting].default)
-
-
-def _probe_files(process: Process) -> Iterator[Finding]:
+def _probe_files(process: Process, settings: ConsumerSettings) -> Iterator[Finding]:
     """The probes look at the files that the settings name, and those are where the process can write."""
     for probe, setting in PROBES.items():
-        file = process.environment.get(setting)
+        file = getattr(settings, setting.lower())
         command = (process.container.get(probe) or {}).get("exec", {}).get("command") or []
         if file is None or file not in re.split(r"[\s()]+", " ".join(command)):
             yield process.finding(probe, f"does not look at {setting}, {file}")

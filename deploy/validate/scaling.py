@@ -27,14 +27,11 @@ def check(tree: Tree) -> Iterator[Finding]:
             yield from _parameters(each, number, trigger, given)
             if trigger["type"] == "rabbitmq":
                 yield from _rabbitmq(each, f"spec.triggers.{number}", trigger)
-        queues = [trigger["metadata"].get("queueName") for trigger in each.spec["triggers"] if _is_ours(trigger)]
+        ours = [trigger for trigger in each.spec["triggers"] if trigger["type"] == "rabbitmq"]
+        queues = [trigger["metadata"].get("queueName") for trigger in ours]
         if queues != list(topology.WORK_QUEUES):
             wanted = ", ".join(topology.WORK_QUEUES)
             yield each.finding("spec.triggers.metadata.queueName", f"{queues} are not the contract's: {wanted}")
-
-
-def _is_ours(trigger: dict[str, Any]) -> bool:
-    return bool(trigger["type"] == "rabbitmq")
 
 
 def _replicas(each: Object) -> Iterator[Finding]:
