@@ -67,18 +67,18 @@ def _ingress(tree: Tree, each: Object) -> Iterator[Finding]:
     if limited and annotations.get("nginx.org/limit-req-reject-code") != "429":
         yield each.finding("metadata.annotations.nginx.org/limit-req-reject-code", "must be 429")
     classes = {
-        release.spec["values"]["controller"]["ingressClass"]["name"]
+        release.spec["values"]["controller"]["ingressClass"].get("name")
         for release in tree.objects("HelmRelease")
         if "ingressClass" in release.spec.get("values", {}).get("controller", {})
     }
-    if classes and each.spec["ingressClassName"] not in classes:
+    if classes and each.spec.get("ingressClassName") not in classes:
         yield each.finding("spec.ingressClassName", f"no such class: helm-releases/nginx.yaml makes {classes.pop()}")
     yield from _routes(each)
 
 
 def _routes(each: Object) -> Iterator[Finding]:
     """Every route of the API is served, but those that stay inside."""
-    paths = [path for rule in each.spec["rules"] for path in rule["http"]["paths"]]
+    paths = [path for rule in each.spec.get("rules") or [] for path in rule.get("http", {}).get("paths", [])]
     for route in sorted(api_routes()):
         served = any(_serves(path, route) for path in paths)
         if served == (route in INTERNAL_ROUTES):
@@ -87,8 +87,8 @@ def _routes(each: Object) -> Iterator[Finding]:
 
 
 def _serves(path: dict[str, Any], route: str) -> bool:
-    prefix = path["path"].rstrip("/")
-    exact = route == path["path"]
+    prefix = path.get("path", "/").rstrip("/")
+    exact = route == path.get("path")
     return exact or (path["pathType"] == "Prefix" and route.startswith(f"{prefix}/"))
 
 

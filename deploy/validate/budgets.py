@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from math import ceil
 
 from deploy.validate.pods import pods
-from deploy.validate.references import matches
+from deploy.validate.references import selects
 from deploy.validate.tree import Finding, Object, Tree
 
 WORKLOADS = ("Deployment", "StatefulSet")
@@ -41,7 +41,7 @@ def _fewest(tree: Tree, each: Object) -> int:
 
 def _selects(budget: Object, each: Object) -> bool:
     same = budget.namespace == each.namespace
-    return same and any(matches(budget.spec.get("selector") or {}, pod.labels) for pod in pods(each))
+    return same and any(selects(budget, pod) for pod in pods(each))
 
 
 def _stays(budget: Object, replicas: int) -> int:

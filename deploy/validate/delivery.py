@@ -23,7 +23,7 @@ def check(tree: Tree) -> Iterator[Finding]:
             name, "Component", "text", "differs from the encrypted files beside it: run `make secrets FLUX=1`"
         )
     for each in tree.objects("Kustomization"):
-        path = each.spec["path"].removeprefix("./")
+        path = each.spec.get("path", "./").removeprefix("./")
         if not (tree.root / path / "kustomization.yaml").exists():
             yield each.finding("spec.path", f"there is no kustomization.yaml in {path}")
         for number, check_ in enumerate(each.spec.get("healthCheckExprs") or []):

@@ -28,6 +28,11 @@ def matches(selector: dict[str, Any], labels: dict[str, str]) -> bool:
     return all(exact) and all(_meets(each, labels) for each in selector.get("matchExpressions") or [])
 
 
+def selects(budget: Object, pod: Pod) -> bool:
+    """Whether a PodDisruptionBudget is a pod's; without a selector it is none's."""
+    return "selector" in budget.spec and matches(budget.spec["selector"] or {}, pod.labels)
+
+
 def _meets(expression: dict[str, Any], labels: dict[str, str]) -> bool:
     key, values = expression["key"], expression.get("values") or []
     return {
@@ -57,10 +62,10 @@ def _selectors(each: Object, objects: list[Object]) -> Iterator[Finding]:
         for constraint in pod.spec.get("topologySpreadConstraints") or []:
             if not matches(constraint.get("labelSelector", {}), pod.labels):
                 yield each.finding(f"{pod.path}.topologySpreadConstraints", "does not match its own pods")
-    if each.kind == "PodDisruptionBudget" and not any(matches(each.spec["selector"], pod.labels) for pod in there):
+    if each.kind == "PodDisruptionBudget" and not any(selects(each, pod) for pod in there):
         yield each.finding("spec.selector", f"no pod in {each.namespace} has these labels")
     ours = each.kind == "NetworkPolicy" and each.namespace not in CHART_NAMESPACES
-    if ours and not any(matches(each.spec["podSelector"], pod.labels) for pod in there):
+    if ours and not any(matches(each.spec.get("podSelector") or {}, pod.labels) for pod in there):
         yield each.finding("spec.podSelector", f"no pod in {each.namespace} has these labels")
     if each.kind == "Service" and each.spec.get("selector"):
         yield from _service(each, there)
@@ -77,7 +82,7 @@ def _service(each: Object, there: list[Pod]) -> Iterator[Finding]:
         for port in container.get("ports", [])
         for name in (port.get("name"), port["containerPort"])
     }
-    for port in each.spec["ports"]:
+    for port in each.spec.get("ports") or []:
         if port.get("targetPort", port["port"]) not in ports:
             yield each.finding(
                 "spec.ports.targetPort", f"{port.get('targetPort')} is no port of {chosen[0].owner.title}"
@@ -106,11 +111,15 @@ def _ingress(each: Object, objects: list[Object]) -> Iterator[Finding]:
     services = {other.name: other for other in objects if other.kind == "Service" and other.namespace == each.namespace}
     for field, value in walk(each.spec, "spec"):
         backend = value.get("service") if isinstance(value, dict) else None
-        if isinstance(backend, dict) and not _ports(services.get(backend["name"])) & set(backend["port"].values()):
+        if isinstance(backend, dict) and not _ports(services.get(backend["name"])) & set(
+            (backend.get("port") or {}).values()
+        ):
             yield each.finding(f"{field}.service", f"there is no Service {backend['name']} with such a port")
 
 
 def _ports(service: Object | None) -> set[str | int]:
     return (
-        {port[key] for port in service.spec["ports"] for key in ("name", "port") if key in port} if service else set()
+        {port[key] for port in service.spec.get("ports") or [] for key in ("name", "port") if key in port}
+        if service
+        else set()
     )

@@ -66,7 +66,7 @@ def check(tree: Tree) -> Iterator[Finding]:
     yield from _keep_alive(tree.root)
     for each in tree.objects("Deployment"):
         for process in _processes(each):
-            name = process.container["image"].rpartition("/")[2].partition(":")[0]
+            name = process.container.get("image", "").rpartition("/")[2].partition(":")[0]
             if name not in images.IMAGES:
                 yield process.finding("image", f"`make images` builds no {name}")
             if process.container is process.pod.spec["containers"][0]:
