@@ -14,7 +14,7 @@ from apps.contract.tasks import TASKS, input_adapter
 from deploy import pins, sops
 from deploy.credentials import Credentials
 from deploy.run import ROOT
-from deploy.secrets import contents
+from deploy.secrets import contents, manifests
 from deploy.validate.agreement import api_routes
 from deploy.validate.charts import version_of
 from deploy.validate.tree import Tree, render
@@ -22,7 +22,7 @@ from deploy.validate.tree import Tree, render
 DOCUMENTS = sorted([*ROOT.glob("README*.md"), *ROOT.glob("docs/*.md")])
 MAKEFILES = "".join((ROOT / name).read_text() for name in ("Makefile", "deploy/targets.mk"))
 # what a document may tell a person to run, besides make
-PROGRAMS = {"make", "kubectl", "curl", "git", "flux", "kind", "k3d", "docker"}
+PROGRAMS = {"make", "kubectl", "curl", "git", "flux", "kind", "k3d", "docker", "rm"}
 CHARTS = {"RabbitMQ": "rabbitmq", "Redis": "redis", "NGINX": "nginx-ingress", "KEDA": "keda"}
 
 
@@ -98,6 +98,13 @@ def test_first_task_sends_the_first_key_and_no_process_shows_it(keys: str, tmp_p
     assert (tmp_path / "header").read_text() == "Authorization: Bearer abc-_1\n"
     assert "-H @- " in (tmp_path / "arguments").read_text()
     assert "abc-_1" not in (tmp_path / "arguments").read_text()
+
+
+def test_removed_files_are_those_that_are_made() -> None:
+    made = {str(sops.file_of(each, ROOT).relative_to(ROOT)) for each in manifests(Credentials())}
+    removed = {line.split()[1] for line in commands("rm ")}
+    assert removed
+    assert removed <= made
 
 
 def test_both_ways_are_in_the_readme() -> None:
