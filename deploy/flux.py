@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from deploy import pins, sops
-from deploy.run import ROOT, Unusable, answers, command_line, output, show
+from deploy import cluster, pins, sops
+from deploy.run import ROOT, Unusable, command_line, output, show
 from deploy.secrets import listed
 from deploy.tools import kubectl
 
@@ -19,7 +19,8 @@ READY_TIMEOUT_S = 1200
 
 def main() -> None:
     """Apply clusters/local, and wait until the cluster is what git says."""
-    if not answers(kubectl(), "get", "crd", "kustomizations.kustomize.toolkit.fluxcd.io", timeout_s=TIMEOUT_S):
+    cluster.check()
+    if not cluster.has("crd", "kustomizations.kustomize.toolkit.fluxcd.io"):
         raise Unusable(f"Flux is not in this cluster: run `flux install --version=v{pins.FLUX}` and then this again.")
     if not list(ROOT.glob(f"{sops.CLUSTER}/*/secrets/*.sops.yaml")):
         raise Unusable("There are no encrypted Secrets: run `make secrets FLUX=1`, commit, push, and then this again.")

@@ -6,19 +6,22 @@ from typing import Any
 
 import yaml
 
-from deploy.run import ROOT, Unusable, answers, command_line, output, show
+from deploy import cluster
+from deploy.run import ROOT, Unusable, command_line, output, show
 from deploy.secrets import listed
 from deploy.tools import kubectl
 
 TIMEOUT_S = 60
+KEDA = "scaledobjects.keda.sh"
 # a worker that is replaced may take its whole grace period of 120 s, and its successor as long to start
 ROLLOUT_TIMEOUT_S = 300
 
 
 def up(folder: Path) -> None:
     """Apply, and wait until it runs."""
-    if not answers(kubectl(), "get", "crd", "scaledobjects.keda.sh", timeout_s=TIMEOUT_S):
-        raise Unusable("The cluster has no KEDA, or cannot be asked: run `make secrets platform` first.")
+    cluster.check()
+    if not cluster.has("crd", KEDA):
+        raise Unusable("The cluster has no KEDA: run `make secrets platform` first.")
     show(kubectl(), "apply", "--kustomize", folder, timeout_s=ROLLOUT_TIMEOUT_S)
     for each in _objects(folder, "Deployment"):
         wait = ("rollout", "status", f"deployment/{_name(each)}", _where(each), f"--timeout={ROLLOUT_TIMEOUT_S}s")
@@ -30,7 +33,10 @@ def up(folder: Path) -> None:
 
 def down(folder: Path) -> None:
     """Delete it all but the namespaces: their Secrets hold what the broker's users are known by."""
-    rest = [each for each in _objects(folder) if each["kind"] != "Namespace"]
+    cluster.check()
+    # kubectl fails on kinds that the cluster does not know
+    unknown = () if cluster.has("crd", KEDA) else ("ScaledObject", "TriggerAuthentication")
+    rest = [each for each in _objects(folder) if each["kind"] not in {"Namespace", *unknown}]
     delete = ("delete", "--ignore-not-found", f"--timeout={ROLLOUT_TIMEOUT_S}s", "--filename=-")
     show(kubectl(), *delete, text=listed(rest), timeout_s=ROLLOUT_TIMEOUT_S + TIMEOUT_S)
 

@@ -8,8 +8,8 @@ KUBERNETES = ("1.34", "1.36")
 FLUX = "2.9.4"
 KEDA = "2.21.0"
 
-# Go modules whose CRDs become the schemas of KEDA's and Flux's objects: KEDA's is the chart's version, the others
-# are what Flux's release is made of.
+# Go modules whose CRDs become the schemas of KEDA's and Flux's objects: KEDA's, the first, is the chart's version (and
+# lists what its scalers read), the others are what Flux's release is made of.
 CRD_MODULES = (
     f"github.com/kedacore/keda/v2@v{KEDA}",
     "github.com/fluxcd/source-controller@v1.9.5",

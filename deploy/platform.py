@@ -10,8 +10,9 @@ from typing import Any
 
 import yaml
 
+from deploy import cluster
 from deploy.credentials import Credentials
-from deploy.run import ROOT, Unusable, answers, command_line, output, show
+from deploy.run import ROOT, Unusable, command_line, output, show
 from deploy.secrets import contents, listed
 from deploy.tools import built, kubectl
 
@@ -100,12 +101,10 @@ def main() -> None:
 
 
 def _secrets_exist() -> None:
+    cluster.check()
     for namespace, name in contents(Credentials()):
-        get = ("get", "secret", name, f"--namespace={namespace}")
-        if namespace == "data" and not answers(kubectl(), *get, timeout_s=TIMEOUT_S):
-            raise Unusable(
-                f"The cluster has no Secret {namespace}/{name}, or cannot be asked: run `make secrets` first."
-            )
+        if namespace == "data" and not cluster.has("secret", name, f"--namespace={namespace}"):
+            raise Unusable(f"The cluster has no Secret {namespace}/{name}: run `make secrets` first.")
 
 
 def _install(release: Release) -> None:

@@ -4,23 +4,22 @@ import base64
 import contextlib
 import json
 
+from deploy import cluster
 from deploy.definitions import ADMIN
-from deploy.run import Unusable, command_line, output, show
+from deploy.run import Unusable, command_line, show
 from deploy.tools import kubectl
 
-TIMEOUT_S = 60
 # a forward that is forgotten ends by itself
 FORWARD_TIMEOUT_S = 8 * 3600
 
 
 def main() -> None:
     """Say the credentials, and forward until Ctrl-C."""
-    try:
-        text = output(
-            kubectl(), "get", "secret", "rabbitmq-auth", "--namespace=data", "--output=json", timeout_s=TIMEOUT_S
-        )
-    except Unusable as exc:
-        raise Unusable(f"{exc} `make secrets platform` makes it.") from exc
+    cluster.check()
+    secret = ("secret", "rabbitmq-auth", "--namespace=data")
+    if not cluster.has(*secret):
+        raise Unusable("The cluster has no Secret data/rabbitmq-auth: run `make secrets platform` first.")
+    text = cluster.ask("get", *secret, "--output=json")
     password = base64.b64decode(json.loads(text)["data"]["password"]).decode()
     print(f"RabbitMQ's management page: http://localhost:15672\n  user      {ADMIN}\n  password  {password}")
     forward = ("port-forward", "service/rabbitmq", "15672:15672", "--namespace=data")

@@ -21,9 +21,10 @@ def main() -> None:
     if output("git", "status", "--porcelain", timeout_s=GIT_TIMEOUT_S):
         raise Unusable("There are changes that are not committed: a release must be what git has.")
     registry = os.environ.get("REGISTRY") or None
-    names = images.build(version, registry)
+    names = images.full_names(version, registry)
+    images.build(names)
     if registry:
-        images.push(names)
+        images.push(names.values())
     files = set_version(version, registry)
     if not output("git", "status", "--porcelain", timeout_s=GIT_TIMEOUT_S):
         raise Unusable(f"The overlays deploy {version} already: nothing to commit.")

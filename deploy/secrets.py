@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
-from deploy import definitions
+from deploy import cluster, definitions
 from deploy.credentials import Credentials
-from deploy.run import ROOT, Unusable, command_line, output
+from deploy.run import ROOT, command_line, output
 from deploy.tools import kubectl
 
 TIMEOUT_S = 60
@@ -73,13 +73,13 @@ def manifests(credentials: Credentials) -> list[dict[str, Any]]:
 
 def into_cluster() -> None:
     """Make the namespaces and the Secrets, and restart what runs on an older one."""
-    print(f"Secrets of the cluster in the context {_kubectl('config', 'current-context').strip()}")
+    print(f"Secrets of the cluster in the context {cluster.check()}")
     before = _existing()
     made = manifests(Credentials.from_secrets(before))
     # as `kubectl apply -k` makes them, which warns of objects that were made in another way
-    _kubectl("apply", "--filename=-", text=listed(namespaces()))
+    cluster.ask("apply", "--filename=-", text=listed(namespaces()))
     # on the server: an annotation with the last applied content would be a second copy of each credential
-    _kubectl("apply", "--server-side", "--field-manager=sluice-secrets", "--filename=-", text=listed(made))
+    cluster.ask("apply", "--server-side", "--field-manager=sluice-secrets", "--filename=-", text=listed(made))
     old = {key_of(each): each.get("data") for each in before}
     for each in made:
         key = key_of(each)
@@ -103,7 +103,7 @@ def namespaces() -> list[dict[str, Any]]:
 def _existing() -> list[dict[str, Any]]:
     """Those of our Secrets that the cluster has."""
     ours = "--selector=app.kubernetes.io/part-of=sluice"
-    answer = json.loads(_kubectl("get", "secrets", "--all-namespaces", "--output=json", ours))
+    answer = json.loads(cluster.ask("get", "secrets", "--all-namespaces", "--output=json", ours))
     return [each for each in answer["items"] if key_of(each) in contents(Credentials())]
 
 
@@ -119,17 +119,9 @@ def listed(objects: list[dict[str, Any]]) -> str:
 
 def _restart(namespace: str, name: str) -> None:
     for workload in READERS.get((namespace, name), []):
-        there = _kubectl("get", workload, f"--namespace={namespace}", "--ignore-not-found", "--output=name")
-        if there:
+        if cluster.has(workload, f"--namespace={namespace}"):
             print(f"           restarting {workload}, which read the older one")
-            _kubectl("rollout", "restart", workload, f"--namespace={namespace}")
-
-
-def _kubectl(*arguments: str, text: str | None = None) -> str:
-    try:
-        return output(kubectl(), *arguments, f"--request-timeout={TIMEOUT_S}s", timeout_s=TIMEOUT_S, text=text)
-    except Unusable as exc:
-        raise Unusable(f"{exc} Is a cluster running, and does `kubectl config current-context` name it?") from exc
+            cluster.ask("rollout", "restart", workload, f"--namespace={namespace}")
 
 
 def main() -> None:

@@ -1,20 +1,29 @@
 """Writes the Secrets into clusters/local, encrypted by SOPS for an age key that stays outside of git."""
 
+import hashlib
 import os
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import yaml
 
 from deploy.credentials import Credentials
 from deploy.run import ROOT, Unusable, output
-from deploy.secrets import key_of, manifests
+from deploy.secrets import READERS, key_of, manifests
 from deploy.tools import built
 
 TIMEOUT_S = 30
 CLUSTER = "clusters/local"
 # what no-one may read is in these fields; the rest stays legible, for reviews and for Kustomize
 ENCRYPTED = "^(data|stringData)$"
+HEAD = """# `make secrets FLUX=1` writes this file: the encrypted Secrets beside it, and their sums onto the pods that
+# read them, so that these start anew with a changed one.
+apiVersion: kustomize.config.k8s.io/v1alpha1
+kind: Component
+"""
+DEPLOYMENT: dict[str, Any] = {"apiVersion": "apps/v1", "kind": "Deployment"}
+HELM_RELEASE: dict[str, Any] = {"apiVersion": "helm.toolkit.fluxcd.io/v2", "kind": "HelmRelease"}
 
 
 def key_file() -> Path:
@@ -31,8 +40,8 @@ def into_git(root: Path = ROOT) -> None:
         if there.get(path) != secret:
             path.write_text(_encrypt(secret, recipient))
             print(f"wrote {path.relative_to(root)}")
-    for folder in sorted(root.glob(f"{CLUSTER}/*/secrets")):
-        _list_resources(folder)
+    for path in differences(root):
+        path.write_text(component(path.parent))
     print(f"Commit {CLUSTER}. The key to them is {key_file()}: keep a copy of it where your team keeps its keys.")
 
 
@@ -70,8 +79,35 @@ def _decrypt(path: Path) -> dict[str, Any]:
     return dict(yaml.safe_load(text))
 
 
-def _list_resources(folder: Path) -> None:
-    path = folder / "kustomization.yaml"
-    head = path.read_text().partition("resources:")[0]
-    names = "".join(f"\n  - {each.name}" for each in sorted(folder.glob("*.sops.yaml")))
-    path.write_text(f"{head}resources:{names or ' []'}\n")
+def differences(root: Path) -> list[Path]:
+    """The lists of encrypted files that are not what `component` makes of them."""
+    lists = sorted(root.glob("clusters/*/*/secrets/kustomization.yaml"))
+    return [path for path in lists if path.read_text() != component(path.parent)]
+
+
+def component(folder: Path) -> str:
+    """The Kustomize component of a folder: its encrypted files, and on each reader's pods the sum of those it reads.
+
+    A pod reads a Secret when it starts: the sum changes with the file, and Flux replaces the pods. It is the sum of the
+    encrypted text, which tells nothing of what is in it.
+    """
+    files = sorted(folder.glob("*.sops.yaml"))
+    sums: dict[tuple[str, str], Any] = {}
+    for path in files:
+        namespace, name = key_of(yaml.safe_load(path.read_text()))
+        for workload in READERS.get((namespace, name), []):
+            sums.setdefault((namespace, workload), hashlib.sha256()).update(path.read_bytes())
+    patches = [_restart(namespace, workload, each.hexdigest()) for (namespace, workload), each in sums.items()]
+    names = "".join(f"\n  - {path.name}" for path in files) or " []"
+    blocks = "".join(f"\n  - patch: |\n{indent(each, ' ' * 6).rstrip()}" for each in patches) or " []"
+    return f"{HEAD}resources:{names}\npatches:{blocks}\n"
+
+
+def _restart(namespace: str, workload: str, sum_: str) -> str:
+    """A patch of the annotations of pods: a Deployment's, or by the values of the chart that makes a StatefulSet."""
+    kind, _, name = workload.partition("/")
+    annotations = {"sluice/credentials-sha256": sum_}
+    head = HELM_RELEASE if kind == "statefulset" else DEPLOYMENT
+    pods = {"template": {"metadata": {"annotations": annotations}}}
+    spec = {"values": {"podAnnotations": annotations}} if kind == "statefulset" else pods
+    return yaml.safe_dump(head | {"metadata": {"name": name, "namespace": namespace}, "spec": spec}, sort_keys=False)

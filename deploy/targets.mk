@@ -16,7 +16,7 @@ definitions: install ## render RabbitMQ's definitions from apps/contract
 test-manifests: tools ## tests of the manifests, and of the commands below
 	@$(PYTEST) tests/manifests
 
-images: install ## build both images with docker, podman or buildah; BASE= and REGISTRY= if you like
+images: install ## build both images as the overlays name them, with docker, podman or buildah; BASE= if you like
 	@$(BIN)/python -m deploy.images
 
 release: install ## build, push to REGISTRY= if given, set the tag in the overlays, commit: make release VERSION=1.2.3

@@ -58,11 +58,11 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def crd_folders() -> list[Path]:
-    """The folders with the CRDs of the pinned KEDA and Flux, inside their Go modules."""
+def module_folders() -> list[Path]:
+    """The sources of the pinned KEDA and of Flux's controllers, in the order of `pins.CRD_MODULES`."""
     answer = _go("mod", "download", "-json", *pins.CRD_MODULES)
     modules = json.loads("[" + answer.strip().replace("}\n{", "},{") + "]")
-    return [Path(module["Dir"]) / "config" / "crd" / "bases" for module in modules]
+    return [Path(module["Dir"]) for module in modules]
 
 
 def _go_install(package: str, folder: Path) -> None:

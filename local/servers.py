@@ -14,6 +14,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from apps.contract import topology
 from local.child import Child
 from local.management import Management
 from local.programs import Programs
@@ -21,12 +22,6 @@ from local.programs import Programs
 START_DEADLINE_S = 90.0  # RabbitMQ takes 6 s here when it has the cores, many times that when tests share them
 ADMIN = "admin"
 
-# quorum_tick_interval: how old a queue's length may be in the management API; 5 s by default, longer than many a test.
-# dead_letter_worker_publisher_confirm_timeout: when the broker tries again to hand on a dead letter (a retry that has
-# come due is one) which a full queue has refused; after 3 minutes by default, long after there is room again.
-ADVANCED = """
-[{rabbit, [{quorum_tick_interval, 1000}, {dead_letter_worker_publisher_confirm_timeout, 10000}]}].
-"""
 ERLANG_NETWORK = "-noinput -start_epmd false -kernel inet_dist_use_interface {127,0,0,1}"
 ERLANG_THREADS = "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none"  # it shares the machine: few, and no busy waiting
 
@@ -159,7 +154,7 @@ class RabbitMQ:
             f"default_pass = {self.password}",
             "disk_free_limit.absolute = 50MB",  # else it refuses every publish on a laptop with a nearly full disk
         )
-        write_private(self.folder / "advanced.config", ADVANCED)
+        write_private(self.folder / "advanced.config", topology.ADVANCED_CONFIG + "\n")
         write_private(self.folder / "rabbitmq.conf", "\n".join(lines) + "\n")
 
 

@@ -28,6 +28,12 @@ MAX_LENGTH_MESSAGES = 200_000
 # Only a consumer that holds a message far longer than any hard time limit is taken for dead.
 CONSUMER_TIMEOUT_S = 3600
 
+# What only an advanced.config can say, in milliseconds.
+# quorum_tick_interval: how old a queue's length may be in the management API, which KEDA scales on; 5 s by default.
+# dead_letter_worker_publisher_confirm_timeout: when the broker tries again to hand on a dead letter (a retry that has
+# come due is one) which a full queue has refused; after 3 minutes by default, long after there is room again.
+ADVANCED_CONFIG = "[{rabbit, [{quorum_tick_interval, 1000}, {dead_letter_worker_publisher_confirm_timeout, 10000}]}]."
+
 _DELAYED = r"celery_delayed_.*"  # exchanges and queues that Celery declares for its delayed retries
 _CONTROL = r"celeryev.*|.*celery\.pidbox"  # Celery's event and remote-control queues
 _WORK = "|".join(WORK_QUEUES)

@@ -37,6 +37,7 @@ RETRY_S = 0.5
 CONNECT_DEADLINE_S = 10.0
 PARK_DEADLINE_S = 10.0
 TOUCH_INTERVAL_S = 1.0
+CLOSE_DEADLINE_S = 2.0
 
 
 class Recorder:
@@ -92,7 +93,7 @@ class Recorder:
                 self._health.alive()
                 await asyncio.sleep(TOUCH_INTERVAL_S)
         finally:
-            await connection.close(timeout=2)
+            await connection.close(timeout=CLOSE_DEADLINE_S)
 
     async def _on_message(self, message: DeliveredMessage) -> None:
         headers = message.header.properties.headers or {}

@@ -7,7 +7,21 @@ from pathlib import Path
 from deploy.credentials import Credentials
 from deploy.run import ROOT, command_line
 from deploy.secrets import contents
-from deploy.validate import agreement, charts, network, policy, references, schemas, tree
+from deploy.validate import (
+    agreement,
+    blame,
+    budgets,
+    charts,
+    delivery,
+    network,
+    policy,
+    references,
+    runtime,
+    scaling,
+    schemas,
+    secret_names,
+    tree,
+)
 from deploy.validate.tree import Finding
 
 
@@ -16,17 +30,22 @@ def findings(root: Path, targets: Collection[str] = ()) -> list[Finding]:
     rendered = tree.render(root, targets)
     made = {key: set(values) for key, values in contents(Credentials()).items()}
     made["flux-system", "sops-age"] = {"age.agekey"}  # by `make flux`
-    invalid = {*rendered.findings, *schemas.check(rendered.objects())}
+    invalid = [*rendered.findings, *schemas.check(rendered.objects())]
     if invalid:  # the other rules read fields that a valid object has
-        return sorted(invalid)
-    found = {
+        return blame.sources(rendered, invalid)
+    found = [
         *policy.check(rendered),
-        *references.check(rendered, made),
+        *references.check(rendered),
+        *secret_names.check(rendered, made),
         *charts.check(rendered),
         *network.check(rendered),
         *agreement.check(rendered),
-    }
-    return sorted(found)
+        *runtime.check(rendered),
+        *budgets.check(rendered),
+        *scaling.check(rendered),
+        *delivery.check(rendered),
+    ]
+    return blame.sources(rendered, found)
 
 
 def main() -> None:

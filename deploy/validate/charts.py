@@ -34,7 +34,7 @@ def version_of(tree: Tree, each: Object) -> tuple[Object, str, str]:
     """(the object that has it, field, version) of a release's chart."""
     if "chart" in each.spec:
         return each, "spec.chart.spec.version", str(each.spec["chart"]["spec"].get("version", "none"))
-    name = each.spec["chartRef"]["name"]
+    name = each.spec.get("chartRef", {}).get("name", "none")
     for source in tree.objects("OCIRepository", target=each.target):
         if (source.namespace, source.name) == (each.namespace, name):
             return source, "spec.ref.tag", str(source.spec.get("ref", {}).get("tag", "none"))

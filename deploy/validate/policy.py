@@ -2,128 +2,98 @@
 
 import re
 from collections.abc import Iterator
-from decimal import Decimal
 from typing import Any
 
-from deploy.validate.tree import Finding, Object, Tree
+from deploy.validate import pod_security
+from deploy.validate.pods import Pod, pods, runs_to_completion
+from deploy.validate.quantities import limits_below_requests
+from deploy.validate.tree import Finding, Object, Tree, walk
 
-WORKLOADS = {"Deployment", "StatefulSet", "DaemonSet", "Job"}
 CREDENTIAL_IN_URL = re.compile(r"://[^/\s:@]*:[^@\s/]+@")
 CREDENTIAL_NAME = re.compile(r"password|passwd|secret|token|api_?keys?|_key$|cookie", re.IGNORECASE)
 # values that name a Secret or a key in it
-REFERENCE_NAME = re.compile(r"existing|secretname|secretref|secretkeyref|provider", re.IGNORECASE)
-UNITS = {unit: Decimal(1024) ** power for power, unit in enumerate(("", "Ki", "Mi", "Gi"))} | {"m": Decimal("0.001")}
+REFERENCE_NAME = re.compile(r"existing|secretname|secretref|secretkeyref|provider|fromenv", re.IGNORECASE)
+# where what stands there is used as it is: a chart's values, a ConfigMap, a trigger of KEDA
+LITERALS = re.compile(r"(^|\.)(values|data|triggers\.\d+\.metadata)\.")
+# maps that become annotations, labels or a ConfigMap: the API server refuses a number in them
+TEXTS = re.compile(r"(annotations|labels|selector|entries)$", re.IGNORECASE)
+ENCRYPTED = re.compile(r"ENC\[AES256_GCM,data:.+\]")
 
 
 def check(tree: Tree) -> Iterator[Finding]:
     """Every rule on every object."""
     for each in tree.objects():
-        yield from _credentials(each, each.body, "")
-        if each.kind in WORKLOADS:
-            yield from _pod(each)
-            yield from _image_tags(each)
+        if each.kind == "Secret":
+            yield from _encrypted(each)
+        else:
+            yield from _credentials(each)
+        for pod in pods(each):
+            yield from pod_security.check(pod)
+            yield from _pod(pod)
         if each.kind == "HelmRelease":
             yield from _helm_release(each)
-        if each.kind == "Secret" and "sops" not in each.body:
-            yield each.finding("data", "a Secret in git must be encrypted by SOPS (`make secrets FLUX=1`)")
         if each.kind == "Namespace":
             yield from _restricted_namespace(each)
 
 
-def pod_spec(each: Object) -> dict[str, Any]:
-    """A workload's pod."""
-    return dict(each.spec["template"]["spec"])
+def _encrypted(each: Object) -> Iterator[Finding]:
+    sops = each.body.get("sops") or {}
+    if not ENCRYPTED.fullmatch(str(sops.get("mac"))):
+        yield each.finding("sops.mac", "is missing: a Secret in git is encrypted by SOPS (`make secrets FLUX=1`)")
+    for group in ("data", "stringData"):
+        for key, value in (each.body.get(group) or {}).items():
+            if not ENCRYPTED.fullmatch(str(value)):
+                yield each.finding(f"{group}.{key}", "is in plain text: encrypt it by SOPS (`make secrets FLUX=1`)")
 
 
-def quantity(text: str | float) -> Decimal:
-    """A Kubernetes quantity as a number."""
-    match = re.fullmatch(r"([0-9.]+)([A-Za-z]*)", str(text))
-    if match is None or match[2] not in UNITS:
-        raise ValueError(f"{text!r} is not a quantity")
-    return Decimal(match[1]) * UNITS[match[2]]
+def _credentials(each: Object) -> Iterator[Finding]:
+    for path, value in walk(each.body):
+        if isinstance(value, str) and CREDENTIAL_IN_URL.search(value):
+            yield each.finding(path, "a URL must not carry a password")
+        if isinstance(value, str) and value and LITERALS.search(path) and _is_credential(path.rpartition(".")[2]):
+            yield each.finding(path, "a credential must not be in plain text; name a Secret")
+        if isinstance(value, dict) and isinstance(value.get("value"), str) and _is_credential(str(value.get("name"))):
+            yield each.finding(f"{path}.{value['name']}", "a credential must come from a Secret (secretKeyRef)")
 
 
-def _credentials(each: Object, value: object, field: str) -> Iterator[Finding]:
-    if isinstance(value, dict):
-        name = str(value.get("name", ""))
-        if CREDENTIAL_NAME.search(name) and isinstance(value.get("value"), str):
-            yield each.finding(f"{field}.{name}", "a credential must come from a Secret (secretKeyRef)")
-        for key, inner in value.items():
-            yield from _credential(each, key, inner, f"{field}.{key}".lstrip("."))
-    elif isinstance(value, list):
-        for number, inner in enumerate(value):
-            yield from _credentials(each, inner, f"{field}.{number}")
-    elif isinstance(value, str) and CREDENTIAL_IN_URL.search(value):
-        yield each.finding(field, "a URL must not carry a password")
+def _is_credential(name: str) -> bool:
+    return bool(CREDENTIAL_NAME.search(name)) and not REFERENCE_NAME.search(name)
 
 
-def _credential(each: Object, key: str, value: object, field: str) -> Iterator[Finding]:
-    literal = isinstance(value, str) and value and ".values." in f".{field}"
-    if literal and CREDENTIAL_NAME.search(key) and not REFERENCE_NAME.search(key):
-        yield each.finding(field, "a credential must not be in values; name a Secret")
-    yield from _credentials(each, value, field)
-
-
-def _pod(each: Object) -> Iterator[Finding]:
-    pod = pod_spec(each)
-    where = "spec.template.spec"
-    wanted = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
-    yield from _must(each, f"{where}.securityContext", pod.get("securityContext", {}), wanted)
-    if not pod.get("securityContext", {}).get("runAsUser", 0) > 0:
-        yield each.finding(f"{where}.securityContext.runAsUser", "must be a number above 0: the image's user")
-    yield from _must(each, where, pod, {"automountServiceAccountToken": False, "enableServiceLinks": False})
-    for field in ("hostNetwork", "hostPID", "hostIPC"):
-        if pod.get(field):
-            yield each.finding(f"{where}.{field}", "the host's namespaces are not for pods (Pod Security: restricted)")
-    for container in pod.get("initContainers", []) + pod["containers"]:
-        yield from _container(each, f"{where}.containers[{container['name']}]", container)
-
-
-def _must(each: Object, where: str, there: dict[str, Any], wanted: dict[str, Any]) -> Iterator[Finding]:
-    for field, value in wanted.items():
-        if there.get(field) != value:
-            yield each.finding(f"{where}.{field}", f"must be {value}, not {there.get(field)}")
-
-
-def _container(each: Object, where: str, container: dict[str, Any]) -> Iterator[Finding]:
-    wanted = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
-    yield from _must(each, f"{where}.securityContext", container.get("securityContext", {}), wanted)
-    for probe in ("livenessProbe", "readinessProbe"):
-        if probe not in container:
-            yield each.finding(f"{where}.{probe}", "is missing")
-    for port in container.get("ports", []):
-        if "hostPort" in port:
-            yield each.finding(f"{where}.ports.hostPort", "is not allowed (Pod Security: restricted)")
-    yield from _resources(each, f"{where}.resources", container.get("resources", {}))
+def _pod(pod: Pod) -> Iterator[Finding]:
+    each = pod.owner
+    for field in ("automountServiceAccountToken", "enableServiceLinks"):
+        if pod.spec.get(field) is not False:
+            yield each.finding(f"{pod.path}.{field}", f"must be False, not {pod.spec.get(field)}")
+    for where, container in pod.containers():
+        yield from _image(each, f"{where}.image", container.get("image"))
+        yield from _resources(each, f"{where}.resources", container.get("resources") or {})
+        stays = ".containers[" in where and not runs_to_completion(pod)
+        for probe in ("livenessProbe", "readinessProbe") if stays else ():
+            if probe not in container:
+                yield each.finding(f"{where}.{probe}", "is missing")
 
 
 def _resources(each: Object, where: str, resources: dict[str, Any]) -> Iterator[Finding]:
-    requests, limits = resources.get("requests", {}), resources.get("limits", {})
+    requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
     for field, group in (("requests.cpu", requests), ("requests.memory", requests), ("limits.memory", limits)):
         if field.split(".")[1] not in group:
             yield each.finding(f"{where}.{field}", "is missing")
     yield from limits_below_requests(each, where, resources)
 
 
-def limits_below_requests(each: Object, where: str, resources: dict[str, Any]) -> Iterator[Finding]:
-    """A limit below its request: the API server would refuse the pod."""
-    requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
-    for name in sorted(requests.keys() & limits.keys()):
-        if limits[name] is not None and quantity(limits[name]) < quantity(requests[name]):
-            yield each.finding(f"{where}.limits.{name}", f"{limits[name]} is below the request of {requests[name]}")
-
-
-def _image_tags(each: Object) -> Iterator[Finding]:
-    for container in pod_spec(each)["containers"]:
-        where = f"spec.template.spec.containers[{container['name']}].image"
-        image = container["image"]
-        tag = image.rpartition("/")[2].partition(":")[2]
-        if tag == "latest":
-            yield each.finding(where, f"{image}: `latest` names no version")
-        if "overlays" in each.target and not tag:
-            yield each.finding(where, f"{image} has no tag: {each.target} must set one under `images:`")
-        if each.target == "kustomize/base" and tag:
-            yield each.finding(where, f"{image}: in the base images are bare names, overlays set the tag")
+def _image(each: Object, where: str, image: str | None) -> Iterator[Finding]:
+    if not image:
+        yield each.finding(where, "is missing")
+        return
+    name, _, digest = image.partition("@")
+    tag = name.rpartition("/")[2].partition(":")[2]
+    if tag == "latest":
+        yield each.finding(where, f"{image}: `latest` names no version")
+    if each.target == "kustomize/base" and (tag or digest):
+        yield each.finding(where, f"{image}: in the base images are bare names, overlays set the tag")
+    if not each.target.startswith(("kustomize/base", "kustomize/components")) and not (tag or digest):
+        yield each.finding(where, f"{image} has no tag: {each.target} must set one under `images:`")
 
 
 def _restricted_namespace(each: Object) -> Iterator[Finding]:
@@ -139,12 +109,9 @@ def _helm_release(each: Object) -> Iterator[Finding]:
     for verb in ("install", "upgrade"):
         if spec.get(verb, {}).get("strategy", {}).get("name") != "RetryOnFailure":
             yield each.finding(f"spec.{verb}.strategy.name", "must be RetryOnFailure")
-    yield from _nested_resources(each, spec.get("values", {}), "spec.values")
-
-
-def _nested_resources(each: Object, values: dict[str, Any], where: str) -> Iterator[Finding]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            if {"requests", "limits"} & value.keys():
-                yield from limits_below_requests(each, f"{where}.{key}", value)
-            yield from _nested_resources(each, value, f"{where}.{key}")
+    for path, value in walk(spec.get("values", {}), "spec.values"):
+        if isinstance(value, dict) and {"requests", "limits"} & value.keys():
+            yield from limits_below_requests(each, path, value)
+        for key, inner in value.items() if isinstance(value, dict) and TEXTS.search(path) else ():
+            if isinstance(inner, int | float):
+                yield each.finding(f"{path}.{key}", f"{inner} needs quotes: the API server takes only text there")

@@ -14,10 +14,12 @@ import yaml
 
 from deploy import pins
 from deploy.run import Unusable, output
-from deploy.tools import built, cache, crd_folders, locked
+from deploy.tools import built, cache, locked, module_folders
 from deploy.validate.tree import Finding, Object
 
 KUBECONFORM_TIMEOUT_S = 120
+# what each of KEDA's scalers reads, by KEDA itself
+SCALERS = "scalers.json"
 ERROR = re.compile(r"- at '([^']*)': (.*?)(?=\s+- at '|$)", re.DOTALL)
 
 # Objects that passed in this process: tests validate nearly the same tree many times.
@@ -85,9 +87,11 @@ def _make(into: Path) -> None:
             if not schemas.is_dir():
                 raise Unusable(f"kubernetes-validate has no schemas of Kubernetes {version}: update deploy/pins.py.")
             _copy(schemas, into / f"v{version}.0")
+    modules = module_folders()
+    shutil.copyfile(modules[0] / "schema" / "generated" / "scalers-schema.json", into / SCALERS)
     (into / "crds").mkdir()
-    for crds in crd_folders():
-        for path in crds.glob("*.yaml"):
+    for module in modules:
+        for path in (module / "config" / "crd" / "bases").glob("*.yaml"):
             _write_crd(yaml.safe_load(path.read_text()), into / "crds")
 
 

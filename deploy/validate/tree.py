@@ -1,5 +1,6 @@
 """Renders every Kustomization and component of a tree, and keeps which file each object came from."""
 
+import dataclasses
 import os
 import tempfile
 from collections.abc import Collection, Iterator
@@ -26,6 +27,7 @@ class Finding:
     object: str
     field: str
     message: str
+    target: str = dataclasses.field(default="", compare=False)  # the folder that was rendered, "" if none
 
     def __str__(self) -> str:
         return f"{self.file}: {self.object}: {self.field}: {self.message}"
@@ -61,7 +63,7 @@ class Object:
 
     def finding(self, field: str, message: str) -> Finding:
         """Something wrong with this object."""
-        return Finding(self.file, self.title, field, message)
+        return Finding(self.file, self.title, field, message, self.target)
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,14 @@ class Tree:
         for name, objects in self.rendered.items():
             if target in {None, name}:
                 yield from (each for each in objects if kind in {None, each.kind})
+
+
+def walk(value: object, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value inside, itself first, with its path: `spec.containers.0.name`."""
+    yield path, value
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield from walk(inner, f"{path}.{key}".lstrip("."))
 
 
 def render(root: Path, targets: Collection[str] = ()) -> Tree:
@@ -98,7 +108,7 @@ def _entries(kustomizations: dict[str, dict[str, Any]]) -> set[str]:
     parts = {
         str(Path(name, resource))
         for name, each in kustomizations.items()
-        for resource in each.get("resources", [])
+        for resource in (each.get("resources") or []) + (each.get("components") or [])
         if not resource.startswith("..")
     }
     return set(kustomizations) - parts
@@ -125,7 +135,7 @@ def _build(root: Path, target: str, parts: dict[str, list[Path]]) -> list[Object
         }
         around["buildMetadata"] = ["originAnnotations"]
         (folder / "kustomization.yaml").write_text(yaml.safe_dump(around))
-        documents = yaml.safe_load_all(_kustomize(folder))
+        documents = yaml.load_all(_kustomize(folder), yaml.CSafeLoader)  # ten times as fast
         return [_object(root, target, folder, body) for body in documents if body]
 
 

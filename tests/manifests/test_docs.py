@@ -1,17 +1,20 @@
 """The commands and versions that the documents and CI name are those that there are."""
 
 import json
+import os
 import re
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import yaml
 
 from apps.contract.tasks import TASKS, input_adapter
-from deploy import pins
+from deploy import pins, sops
 from deploy.credentials import Credentials
 from deploy.run import ROOT
-from deploy.secrets import contents
+from deploy.secrets import contents, manifests
 from deploy.validate.agreement import api_routes
 from deploy.validate.charts import version_of
 from deploy.validate.tree import Tree, render
@@ -19,15 +22,15 @@ from deploy.validate.tree import Tree, render
 DOCUMENTS = sorted([*ROOT.glob("README*.md"), *ROOT.glob("docs/*.md")])
 MAKEFILES = "".join((ROOT / name).read_text() for name in ("Makefile", "deploy/targets.mk"))
 # what a document may tell a person to run, besides make
-PROGRAMS = {"make", "kubectl", "curl", "git", "flux", "kind", "k3d", "KEY=$(kubectl"}
+PROGRAMS = {"make", "kubectl", "curl", "git", "flux", "kind", "k3d", "docker", "rm"}
 CHARTS = {"RabbitMQ": "rabbitmq", "Redis": "redis", "NGINX": "nginx-ingress", "KEDA": "keda"}
 
 
 def commands(program: str = "") -> Iterator[str]:
-    """Every line of every console block that starts with a program."""
+    """Every command of every console block that starts with a program; a backslash joins lines."""
     for path in DOCUMENTS:
         for block in re.findall(r"```console\n(.*?)```", path.read_text(), re.DOTALL):
-            yield from (line for line in block.splitlines() if line.startswith(program))
+            yield from (line for line in block.replace("\\\n", "").splitlines() if line.startswith(program))
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +74,7 @@ def test_what_kubectl_is_asked_for_exists(tree: Tree) -> None:
 
 
 def test_curl_asks_for_what_the_ingress_serves(tree: Tree) -> None:
-    paths = set(re.findall(r"http://localhost(/\S*)", "\n".join(commands("curl"))))
+    paths = set(re.findall(r"http://localhost(/\S*)", "\n".join(commands())))
     assert paths
     assert paths <= api_routes()
     ingress = next(tree.objects("Ingress"))
@@ -79,8 +82,37 @@ def test_curl_asks_for_what_the_ingress_serves(tree: Tree) -> None:
 
 
 def test_task_of_the_document_is_accepted() -> None:
-    (body,) = re.findall(r"-d '(.*?)'", "\n".join(commands("curl")))
+    (body,) = re.findall(r"-d '(.*?)'", "\n".join(commands()))
     assert input_adapter(TASKS).validate_python(json.loads(body)).task == "task_1"
+
+
+@pytest.mark.parametrize("keys", ["local:abc-_1", "first:abc-_1,second:def"])
+def test_first_task_sends_the_first_key_and_no_process_shows_it(keys: str, tmp_path: Path) -> None:
+    (line,) = (line for line in commands("kubectl") if "| curl" in line)
+    stand_ins = {"kubectl": f"echo {keys}", "curl": 'echo "$@" > "$HERE/arguments"; cat > "$HERE/header"'}
+    for name, script in stand_ins.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HERE": str(tmp_path)}
+    subprocess.run(["sh", "-c", line], env=environment, check=True, timeout=30)
+    assert (tmp_path / "header").read_text() == "Authorization: Bearer abc-_1\n"
+    assert "-H @- " in (tmp_path / "arguments").read_text()
+    assert "abc-_1" not in (tmp_path / "arguments").read_text()
+
+
+def test_removed_files_are_those_that_are_made() -> None:
+    made = {str(sops.file_of(each, ROOT).relative_to(ROOT)) for each in manifests(Credentials())}
+    removed = {line.split()[1] for line in commands("rm ")}
+    assert removed
+    assert removed <= made
+
+
+def test_both_ways_are_in_the_readme() -> None:
+    block = re.findall(r"```console\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    first_of = {line.partition(" #")[0].strip() for text in block for line in text.splitlines()}
+    assert {"make deploy OVERLAY=local", "make secrets FLUX=1", "make flux"} <= first_of
+    added = "\n".join(line for line in commands("git add"))
+    assert set(re.findall(r"git add (\S+)", added)) == {sops.CLUSTER}
 
 
 def test_versions_of_the_table(tree: Tree) -> None:
@@ -89,7 +121,7 @@ def test_versions_of_the_table(tree: Tree) -> None:
     rows = re.findall(r"^\| .*?(RabbitMQ|Redis|NGINX|KEDA).* \| `(\S+)` \| (\S+) \|$", text, re.MULTILINE)
     assert {CHARTS[name]: version for name, _, version in rows} == versions
     assert f"Flux, if you like | | {pins.FLUX} |" in text
-    assert f"flux install --version=v{pins.FLUX}" in text
+    assert set(commands("flux install")) == {f"flux install --version=v{pins.FLUX}"}
 
 
 def test_versions_of_the_readme() -> None:

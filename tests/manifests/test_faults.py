@@ -14,7 +14,10 @@ from deploy.validate.__main__ import findings
 
 @dataclass(frozen=True)
 class Fault:
-    """One entry of faults.yaml, which says what the fields are."""
+    """One entry of faults/*.yaml: `old` becomes `new` in a file, and then validating `targets` must find `found`.
+
+    `found` is a regular expression of "file: object: field: message".
+    """
 
     name: str
     file: str
@@ -24,7 +27,8 @@ class Fault:
     targets: tuple[str, ...] = ("kustomize/base",)
 
 
-FAULTS = [Fault(**each) for each in yaml.safe_load(Path(__file__).with_name("faults.yaml").read_text())]
+FILES = sorted(Path(__file__).with_name("faults").glob("*.yaml"))
+FAULTS = [Fault(**each) for path in FILES for each in yaml.safe_load(path.read_text())]
 
 
 @pytest.fixture

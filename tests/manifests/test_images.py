@@ -12,7 +12,8 @@ from deploy import images
 from deploy.release import set_version
 from deploy.run import ROOT, Unusable
 from deploy.tools import packaged
-from deploy.validate.agreement import dockerfile_command
+from deploy.validate.pods import pods
+from deploy.validate.runtime import dockerfile_command
 from deploy.validate.tree import render
 
 RECORD = '#!/bin/sh\necho "$(basename "$0") $*" >> "$RECORD"\n'
@@ -52,10 +53,7 @@ def test_docker_without_an_engine_is_passed_over(record: Path) -> None:
 def test_both_images_are_built(record: Path, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(record, engine)
     monkeypatch.setenv("BASE", "localhost/base@sha256:1")
-    assert images.build("1.2.3", "registry.example.com/team/") == [
-        "registry.example.com/team/sluice-api:1.2.3",
-        "registry.example.com/team/sluice-worker:1.2.3",
-    ]
+    images.build(images.full_names("1.2.3", "registry.example.com/team/"))
     builds = [line for line in record.read_text().splitlines() if " build " in line]
     assert builds == [
         f"{engine} build --build-arg BASE=localhost/base@sha256:1 --file apps/{name}/Dockerfile "
@@ -64,17 +62,61 @@ def test_both_images_are_built(record: Path, engine: str, monkeypatch: pytest.Mo
     ]
 
 
-def test_tag_is_the_one_that_is_deployed() -> None:
-    assert images.deployed_version() == "0.1.0"
+def pulled(image: str) -> str:
+    """The name that a cluster looks for: without a registry it is Docker Hub's, without a folder `library`."""
+    first, slash, _ = image.partition("/")
+    return image if slash and ("." in first or ":" in first) else f"docker.io/library/{image}"
+
+
+def deployed_by(root: Path) -> set[str]:
+    """The images that the overlays' pods have."""
+    tree = render(root, ["kustomize/overlays/local", "kustomize/overlays/load"])
+    return {
+        pulled(container["image"])
+        for each in tree.objects("Deployment")
+        for pod in pods(each)
+        for _, container in pod.containers()
+    }
+
+
+@pytest.mark.parametrize("registry", [None, "registry.example.com/team"])
+def test_what_is_built_is_what_the_pods_have(tmp_path: Path, registry: str | None) -> None:
+    shutil.copytree(ROOT / "kustomize", tmp_path / "kustomize")
+    set_version("1.2.3", registry, tmp_path)
+    assert images.deployed(tmp_path) == images.full_names("1.2.3", registry)
+    assert set(images.deployed(tmp_path).values()) == deployed_by(tmp_path)
+
+
+def test_overlays_that_disagree_are_refused(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "kustomize", tmp_path / "kustomize")
+    path = tmp_path / "kustomize/overlays/load/kustomization.yaml"
+    path.write_text(path.read_text().replace("newTag: 0.1.0", "newTag: 0.2.0", 1))
+    with pytest.raises(Unusable, match=r"do not deploy one sluice-api \(.*0\.1\.0, .*0\.2\.0\)"):
+        images.deployed(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("engine", "commands"),
+    [
+        ("docker", ["kind load docker-image docker.io/library/a:1 docker.io/library/b:1"]),
+        ("podman", ["podman save --multi-image-archive", "kind load image-archive sluice.tar"]),
+        (
+            "buildah",
+            ["docker-archive:a.tar:docker.io/library/a:1", "docker load --input a.tar", "k3d image import a.tar"],
+        ),
+    ],
+)
+def test_each_engine_says_how_a_cluster_gets_the_images(engine: str, commands: list[str]) -> None:
+    text = "\n".join(images.into_cluster(engine, ["docker.io/library/a:1", "docker.io/library/b:1"]))
+    assert [command for command in commands if command not in text] == []
 
 
 def test_release_changes_every_overlay_and_nothing_else(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "kustomize", tmp_path / "kustomize")
     set_version("1.2.3-rc.1", "registry.example.com/team", tmp_path)
-    tree = render(tmp_path, ["kustomize/overlays/local", "kustomize/overlays/load"])
-    used = {pod["image"] for each in tree.objects("Deployment") for pod in each.spec["template"]["spec"]["containers"]}
-    assert used == {f"registry.example.com/team/sluice-{name}:1.2.3-rc.1" for name in ("api", "worker")}
-    assert images.deployed_version(tmp_path) == "1.2.3-rc.1"
+    assert deployed_by(tmp_path) == {
+        f"registry.example.com/team/sluice-{name}:1.2.3-rc.1" for name in ("api", "worker")
+    }
 
 
 def test_release_without_a_registry_takes_the_old_one_away(tmp_path: Path) -> None:

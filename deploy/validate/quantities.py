@@ -1,0 +1,35 @@
+"""Kubernetes quantities: `500m`, `2Gi`."""
+
+import re
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+from deploy.validate.tree import Finding, Object
+
+UNITS = (
+    {unit: Decimal(1024) ** power for power, unit in enumerate(("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"))}
+    | {unit: Decimal(1000) ** power for power, unit in enumerate(("k", "M", "G", "T", "P", "E"), start=1)}
+    | {unit: Decimal(1000) ** -power for power, unit in enumerate(("m", "u", "n"), start=1)}
+)
+
+
+def quantity(text: object) -> Decimal | None:
+    """A quantity as a number; None if it is none."""
+    match = re.fullmatch(r"(\d+\.?\d*|\.\d+)(?:[eE]([+-]?\d+))?([A-Za-z]*)", str(text))
+    if match is None or match[3] not in UNITS:
+        return None
+    return Decimal(match[1]) * Decimal(10) ** int(match[2] or 0) * UNITS[match[3]]
+
+
+def limits_below_requests(each: Object, where: str, resources: dict[str, Any]) -> Iterator[Finding]:
+    """A limit below its request, or what is no quantity: the API server would refuse the pod."""
+    for group in ("requests", "limits"):
+        for name, value in (resources.get(group) or {}).items():
+            if value is not None and quantity(value) is None:
+                yield each.finding(f"{where}.{group}.{name}", f"{value} is not a quantity, as 500m or 2Gi")
+    requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
+    for name in sorted(requests.keys() & limits.keys()):
+        least, most = quantity(requests[name]), quantity(limits[name])
+        if least is not None and most is not None and most < least:
+            yield each.finding(f"{where}.limits.{name}", f"{limits[name]} is below the request of {requests[name]}")

@@ -1,0 +1,193 @@
+"""Rules for our own pods: what images, settings and code say of ports, probes, time limits and memory."""
+
+import difflib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
+
+from apps.contract.settings import (
+    ApiSettings,
+    ConsumerSettings,
+    RecorderSettings,
+    Settings,
+    WorkerSettings,
+    load,
+)
+from apps.contract.tasks import TASKS
+from apps.worker.recorder import CLOSE_DEADLINE_S
+from deploy import images
+from deploy.credentials import Credentials
+from deploy.secrets import contents
+from deploy.validate.pods import Pod, pods
+from deploy.validate.quantities import quantity
+from deploy.validate.tree import Finding, Object, Tree
+
+# to hand back what a soft shutdown left, to close the connections and to end
+HAND_BACK_S = 10
+# NGINX's default for the idle connections that it keeps to a server; its ConfigMap has no key for it
+NGINX_UPSTREAM_KEEPALIVE_S = 60
+API_DOCKERFILE, WORKER_DOCKERFILE = images.IMAGES.values()
+PROBES = {"startupProbe": "READINESS_FILE", "livenessProbe": "LIVENESS_FILE", "readinessProbe": "READINESS_FILE"}
+
+
+@dataclass(frozen=True)
+class Process:
+    """A container of one of our pods."""
+
+    owner: Object
+    pod: Pod
+    path: str
+    container: dict[str, Any]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Name -> value; what comes from a Secret is made up, and what comes from elsewhere is not known."""
+        made_up = {key: value for secret in contents(Credentials()).values() for key, value in secret.items()}
+        there = {each["name"]: each.get("value") for each in self.container.get("env") or []}
+        values = {name: made_up.get(name) if value is None else value for name, value in there.items()}
+        return {name: value for name, value in values.items() if value is not None}
+
+    @property
+    def port(self) -> str:
+        """Its first one; "none" if it has none."""
+        return str((self.container.get("ports") or [{}])[0].get("containerPort", "none"))
+
+    def finding(self, field: str, message: str) -> Finding:
+        """Something wrong with the container."""
+        return self.owner.finding(f"{self.path}.{field}", message)
+
+
+def check(tree: Tree) -> Iterator[Finding]:
+    """Every one of our Deployments; and that it has an image that is built here."""
+    yield from _keep_alive(tree.root)
+    for each in tree.objects("Deployment"):
+        for process in _processes(each):
+            name = process.container.get("image", "").rpartition("/")[2].partition(":")[0]
+            if name not in images.IMAGES:
+                yield process.finding("image", f"`make images` builds no {name}")
+            if process.container is process.pod.spec["containers"][0]:
+                yield from _ours(tree.root, process)
+
+
+def _ours(root: Path, process: Process) -> Iterator[Finding]:
+    kinds: dict[str, type[Settings]] = {
+        "api": ApiSettings,
+        "celery-worker": WorkerSettings,
+        "dead-letter-recorder": RecorderSettings,
+    }
+    kind = kinds.get(process.owner.name)
+    if kind is None:
+        return
+    yield from _misspelt(process, kind)
+    try:
+        settings = load(kind, process.environment)
+    except SystemExit as exc:
+        yield process.finding("env", str(exc))
+        return
+    if isinstance(settings, WorkerSettings):
+        yield from _worker(process, settings)
+    elif isinstance(settings, RecorderSettings):
+        yield from _recorder(process, settings)
+    else:
+        yield from _api(root, process)
+
+
+def _misspelt(process: Process, kind: type[Settings]) -> Iterator[Finding]:
+    """A name that is nearly a setting's; a task's own variables may have any other."""
+    names = [name.upper() for name in kind.model_fields]
+    for name in process.environment:
+        near = difflib.get_close_matches(name, names, 1, 0.85)
+        if near and name not in names:
+            yield process.finding(f"env.{name}", f"is no setting; did you mean {near[0]}?")
+
+
+def _processes(each: Object) -> Iterator[Process]:
+    for pod in pods(each):
+        for path, container in pod.containers():
+            yield Process(each, pod, path, container)
+
+
+def dockerfile_command(root: Path, dockerfile: str) -> list[str]:
+    """The CMD in exec form; empty if it has none."""
+    match = re.search(r"^CMD (\[.*?\])$", (root / dockerfile).read_text(), re.MULTILINE | re.DOTALL)
+    return cast("list[str]", json.loads(match[1].replace("\\\n", ""))) if match else []
+
+
+def option(command: list[str], name: str) -> str:
+    """The value of a command's option; "0" if it is not there."""
+    return command[command.index(name) + 1] if name in command else "0"
+
+
+def _keep_alive(root: Path) -> Iterator[Finding]:
+    """The side that reuses a connection gives it up first: else it sends a request into one that is being closed."""
+    keep_alive_s = Decimal(option(dockerfile_command(root, API_DOCKERFILE), "--timeout-keep-alive"))
+    if keep_alive_s <= NGINX_UPSTREAM_KEEPALIVE_S:
+        message = (
+            f"{keep_alive_s} is not above the {NGINX_UPSTREAM_KEEPALIVE_S} s that NGINX keeps a connection to the API"
+        )
+        yield Finding(API_DOCKERFILE, "CMD", "--timeout-keep-alive", message)
+
+
+def _api(root: Path, process: Process) -> Iterator[Finding]:
+    command = dockerfile_command(root, API_DOCKERFILE)
+    if option(command, "--port") != process.port:
+        yield process.finding("ports", f"the image listens on {option(command, '--port')}")
+    needed = _pre_stop_s(process.container) + int(option(command, "--timeout-graceful-shutdown"))
+    yield from _grace(process, needed, "preStop and uvicorn's --timeout-graceful-shutdown")
+    for probe, path in (("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
+        if (process.container.get(probe) or {}).get("httpGet", {}).get("path") != path:
+            yield process.finding(probe, f"does not ask {path}")
+
+
+def _worker(process: Process, settings: WorkerSettings) -> Iterator[Finding]:
+    soft_s = settings.soft_shutdown_s
+    limit_s = max(spec.hard_limit_s for spec in TASKS.values())
+    if soft_s <= limit_s:
+        yield process.finding("env.SOFT_SHUTDOWN_S", f"{soft_s:g} s are not above the longest hard limit ({limit_s} s)")
+    yield from _grace(process, soft_s + HAND_BACK_S, "SOFT_SHUTDOWN_S and the time to hand tasks back")
+    if str(settings.metrics_port) != process.port:
+        yield process.finding("env.METRICS_PORT", f"must be the container's port {process.port}")
+    memory = quantity(process.container.get("resources", {}).get("limits", {}).get("memory"))
+    if memory is not None and settings.worker_max_memory_mib * 2**20 >= memory:
+        yield process.finding(
+            "resources.limits.memory", "is not above WORKER_MAX_MEMORY_MIB: a child is replaced there"
+        )
+    yield from _probe_files(process, settings)
+
+
+def _recorder(process: Process, settings: RecorderSettings) -> Iterator[Finding]:
+    yield from _grace(process, CLOSE_DEADLINE_S + HAND_BACK_S, "closing its connection and ending")
+    yield from _probe_files(process, settings)
+
+
+def _probe_files(process: Process, settings: ConsumerSettings) -> Iterator[Finding]:
+    """The probes look at the files that the settings name, and those are where the process can write."""
+    for probe, setting in PROBES.items():
+        file = getattr(settings, setting.lower())
+        command = (process.container.get(probe) or {}).get("exec", {}).get("command") or []
+        if file is None or file not in re.split(r"[\s()]+", " ".join(command)):
+            yield process.finding(probe, f"does not look at {setting}, {file}")
+        elif not _is_writable(process, PurePosixPath(file)):
+            yield process.finding("volumeMounts", f"no emptyDir is mounted for {setting}, {file}")
+
+
+def _is_writable(process: Process, file: PurePosixPath) -> bool:
+    empty = {volume["name"] for volume in process.pod.spec.get("volumes") or [] if "emptyDir" in volume}
+    mounts = [each for each in process.container.get("volumeMounts") or [] if file.is_relative_to(each["mountPath"])]
+    nearest = max(mounts, key=lambda each: len(each["mountPath"]), default={"name": None})
+    return nearest["name"] in empty and not nearest.get("readOnly")
+
+
+def _pre_stop_s(container: dict[str, Any]) -> int:
+    return int(container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0))
+
+
+def _grace(process: Process, needed_s: float, what: str) -> Iterator[Finding]:
+    grace_s = process.pod.spec.get("terminationGracePeriodSeconds", 30)
+    if grace_s <= needed_s:
+        field = f"{process.pod.path}.terminationGracePeriodSeconds"
+        yield process.owner.finding(field, f"{grace_s} is not above the {needed_s:g} s of {what}")

@@ -1,0 +1,111 @@
+"""Rules for ScaledObjects: what KEDA's scaler takes, and what the contract, the broker and the workers need."""
+
+import json
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+from urllib.parse import urlsplit
+
+from apps.contract import topology
+from deploy import definitions, secrets
+from deploy.validate import network, schemas
+from deploy.validate.tree import Finding, Object, Tree
+
+MODE = "QueueLength"
+# KEDA's own, where the ScaledObject says nothing
+MIN, MAX = 0, 100
+
+
+def check(tree: Tree) -> Iterator[Finding]:
+    """Every ScaledObject of every target."""
+    for each in tree.objects("ScaledObject"):
+        authentications = {other.name: other for other in tree.objects("TriggerAuthentication", target=each.target)}
+        yield from _replicas(each)
+        for number, trigger in enumerate(each.spec["triggers"]):
+            used = authentications.get((trigger.get("authenticationRef") or {}).get("name", ""))
+            given = {entry["parameter"] for entry in used.spec.get("secretTargetRef") or []} if used else set()
+            yield from _parameters(each, number, trigger, given)
+            if trigger["type"] == "rabbitmq":
+                yield from _rabbitmq(each, f"spec.triggers.{number}", trigger)
+        ours = [trigger for trigger in each.spec["triggers"] if trigger["type"] == "rabbitmq"]
+        queues = [trigger["metadata"].get("queueName") for trigger in ours]
+        if queues != list(topology.WORK_QUEUES):
+            wanted = ", ".join(topology.WORK_QUEUES)
+            yield each.finding("spec.triggers.metadata.queueName", f"{queues} are not the contract's: {wanted}")
+
+
+def _replicas(each: Object) -> Iterator[Finding]:
+    low, high = each.spec.get("minReplicaCount", MIN), each.spec.get("maxReplicaCount", MAX)
+    if low > high:
+        yield each.finding("spec.minReplicaCount", f"{low} is above maxReplicaCount, {high}")
+    idle = each.spec.get("idleReplicaCount")
+    if idle is not None and idle >= low:
+        yield each.finding("spec.idleReplicaCount", f"{idle} is not below minReplicaCount, {low}")
+    fallback = each.spec.get("fallback")
+    if fallback is None:
+        yield each.finding("spec.fallback", "is missing: nothing would scale while the broker cannot be asked")
+    elif not low <= fallback["replicas"] <= high:
+        field = "spec.fallback.replicas"
+        yield each.finding(
+            field, f"{fallback['replicas']} is not from minReplicaCount to maxReplicaCount, {low} to {high}"
+        )
+
+
+def _parameters(each: Object, number: int, trigger: dict[str, Any], given: set[str]) -> Iterator[Finding]:
+    """What KEDA would not read, silently, and what it would miss."""
+    where, metadata = f"spec.triggers.{number}", trigger["metadata"]
+    scaler = scalers().get(trigger["type"])
+    if scaler is None:
+        yield each.finding(f"{where}.type", f"KEDA has no scaler {trigger['type']}")
+        return
+    names = {entry["name"] for entry in scaler if entry.get("metadataVariableReadable")}
+    names |= {f"{entry['name']}FromEnv" for entry in scaler if entry.get("envVariableReadable")}
+    for name in sorted(metadata.keys() - names):
+        yield each.finding(f"{where}.metadata.{name}", f"KEDA's {trigger['type']} scaler has no such parameter")
+    there = given | {name.removesuffix("FromEnv") for name in metadata}
+    for entry in scaler:
+        if not entry.get("optional") and "default" not in entry and entry["name"] not in there:
+            yield each.finding(f"{where}.metadata.{entry['name']}", "is missing")
+    may = {entry["name"] for entry in scaler if entry.get("triggerAuthenticationVariableReadable")}
+    for name in sorted(given - may):
+        field = f"{where}.authenticationRef"
+        yield each.finding(field, f"KEDA's {trigger['type']} scaler takes no {name} from a TriggerAuthentication")
+
+
+@cache
+def scalers() -> dict[str, list[dict[str, Any]]]:
+    """The parameters of each of KEDA's scalers, as the pinned KEDA itself lists them."""
+    document = json.loads((schemas.folder() / schemas.SCALERS).read_text())
+    return {each["type"]: each["parameters"] for each in document["scalers"]}
+
+
+def _rabbitmq(each: Object, where: str, trigger: dict[str, Any]) -> Iterator[Finding]:
+    metadata = trigger["metadata"]
+    wanted = {
+        "protocol": ("http", "by AMQP KEDA counts no unacked task, and the fallback never comes"),
+        "mode": (MODE, "value is a number of tasks for each worker"),
+        "vhostName": (definitions.VHOST, "the queues are there"),
+    }
+    for name, (value, reason) in wanted.items():
+        if metadata.get(name) != value:
+            yield each.finding(f"{where}.metadata.{name}", f"must be {value}, not {metadata.get(name)}: {reason}")
+    if not _is_positive(metadata.get("value")):
+        yield each.finding(f"{where}.metadata.value", f"must be a number above 0, not {metadata.get('value')}")
+    if "queueLength" in metadata:
+        yield each.finding(f"{where}.metadata.queueLength", "is deprecated: use mode and value")
+    if not trigger.get("useCachedMetrics"):
+        field = f"{where}.useCachedMetrics"
+        yield each.finding(field, "without it pollingInterval does nothing: each sync of the HPA asks the broker")
+    ports = {port for source, _, _, port in network.FLOWS if source == network.KEDA}
+    url = urlsplit(str(metadata.get("host")))
+    if url.hostname != secrets.BROKER.partition(":")[0] or url.port not in ports:
+        yield each.finding(
+            f"{where}.metadata.host", f"{url.netloc} is not the broker's management API that KEDA may reach"
+        )
+
+
+def _is_positive(text: object) -> bool:
+    try:
+        return float(str(text)) > 0
+    except ValueError:
+        return False

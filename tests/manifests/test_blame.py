@@ -1,0 +1,68 @@
+"""A fault is reported once, at the file that one must change."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from deploy.run import ROOT
+from deploy.validate.blame import sources
+from deploy.validate.policy import check
+from deploy.validate.tree import Finding, render
+
+BASE = "kustomize/base/worker/deployment.yaml"
+LIMIT = "spec.template.spec.containers[worker].resources.limits.memory"
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    for folder in ("kustomize", "helm-releases", "clusters"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    return tmp_path
+
+
+def found(clone: Path, file: str, old: str, new: str) -> list[Finding]:
+    """What the policy finds anywhere, with one change."""
+    text = (clone / file).read_text()
+    assert old in text
+    (clone / file).write_text(text.replace(old, new, 1))
+    tree = render(clone)
+    assert tree.findings == []
+    return sources(tree, list(check(tree)))
+
+
+def test_fault_of_the_base_is_reported_once(clone: Path) -> None:
+    (fault,) = found(clone, BASE, "enableServiceLinks: false", "enableServiceLinks: true")
+    assert (fault.file, "rendered by" in fault.message) == (BASE, False)
+
+
+def test_fault_of_a_component_is_reported_at_its_patch(clone: Path) -> None:
+    patch = "kustomize/components/small/worker-requests.yaml"
+    (fault,) = found(clone, patch, "memory: 128Mi", "memory: 4Gi")
+    assert (fault.file, fault.field) == (patch, LIMIT)
+    assert fault.message.endswith(f"(in {BASE}, rendered by kustomize/components/small)")
+
+
+def test_fault_of_a_cluster_is_reported_at_its_patch(clone: Path) -> None:
+    patch = "clusters/local/infrastructure/redis-small.yaml"
+    (fault,) = found(clone, patch, "memory: 128Mi", "memory: 1Gi")
+    assert (fault.file, fault.object) == (patch, "HelmRelease data/redis")
+    assert "rendered by clusters/local/infrastructure" in fault.message
+
+
+def test_fault_of_images_is_reported_at_the_overlay(clone: Path) -> None:
+    overlay = "kustomize/overlays/load/kustomization.yaml"
+    (fault,) = found(clone, overlay, "sluice-api\n    newTag: 0.1.0", "sluice-api\n    newTag: latest")
+    assert (fault.file, fault.object) == (overlay, "Deployment fastapi/api")
+
+
+def test_fault_of_a_patch_inside_a_kustomization_is_reported_there(clone: Path) -> None:
+    overlay = "kustomize/overlays/load/kustomization.yaml"
+    patch = (
+        "  - target: {kind: Deployment, name: celery-worker}\n"
+        "    patch: |-\n"
+        "      - op: remove\n"
+        "        path: /spec/template/spec/enableServiceLinks\n"
+    )
+    (fault,) = found(clone, overlay, "patches:\n", f"patches:\n{patch}")
+    assert (fault.file, fault.field) == (overlay, "spec.template.spec.enableServiceLinks")

@@ -1,0 +1,89 @@
+"""A missing program, or a cluster that does not answer, is one sentence that says what to do."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deploy.run import ROOT
+
+VERBS = {
+    "make secrets": ("deploy.secrets",),
+    "make platform": ("deploy.platform",),
+    "make deploy": ("deploy.overlay", "up"),
+    "make undeploy": ("deploy.overlay", "down"),
+    "make flux": ("deploy.flux",),
+    "make rabbitmq-ui CLUSTER=1": ("deploy.rabbitmq_ui",),
+}
+each_verb = pytest.mark.parametrize("command", VERBS.values(), ids=VERBS)
+
+
+def said(*command: str, **environment: str) -> str:
+    """The one line that a command ends with; it must be all that goes to standard error."""
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    return line
+
+
+@each_verb
+def test_without_a_cluster(command: tuple[str, ...], tmp_path: Path) -> None:
+    line = said(*command, KUBECONFIG=str(tmp_path / "none"))
+    assert line == "kubectl points to no cluster: start one, or choose one by `kubectl config use-context`."
+
+
+@each_verb
+def test_cluster_that_does_not_answer(command: tuple[str, ...], tmp_path: Path) -> None:
+    entries = {
+        "contexts": [{"name": "mine", "context": {"cluster": "mine", "user": "me"}}],
+        "clusters": [{"name": "mine", "cluster": {"server": "https://127.0.0.1:1"}}],
+        "users": [{"name": "me", "user": {"token": "abc"}}],
+    }
+    config = {"apiVersion": "v1", "kind": "Config", "current-context": "mine", **entries}
+    (tmp_path / "config").write_text(yaml.safe_dump(config))
+    line = said(*command, KUBECONFIG=str(tmp_path / "config"))
+    assert line.startswith("The cluster of the context mine does not answer (The connection to the server 127.0.0.1:1")
+    assert line.endswith("start it, or choose another by `kubectl config use-context`.")
+
+
+def test_overlay_that_is_not_there() -> None:
+    assert said("deploy.overlay", "up", "lokal") == "There is no overlay lokal: choose one of load, local by OVERLAY=."
+
+
+def test_without_git(tmp_path: Path) -> None:
+    assert said("deploy.release", "1.2.3", PATH=str(tmp_path)) == "git is not installed, or not on the PATH."
+
+
+@pytest.mark.parametrize("program", ["helm", "sops", "age-keygen", "kubeconform"])
+def test_program_that_cannot_be_built(program: str, tmp_path: Path) -> None:
+    """No registry of Go modules, and nothing built before."""
+    script = f"import deploy.run as r, deploy.tools as t; r.command_line(lambda: print(t.built({program!r})))"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+        env=os.environ | {"SLUICE_CACHE": str(tmp_path), "GOMODCACHE": str(tmp_path / "go"), "GOPROXY": "off"}
+        | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    building, sentence = done.stderr.splitlines()
+    assert building.startswith(f"Building {program} ")
+    assert sentence.endswith("it needs the Go module proxy the first time.")
+
+
+def test_without_kubectl(tmp_path: Path) -> None:
+    """A Python beside which there is no kubectl, as before `make install`."""
+    python = tmp_path / "python"
+    python.symlink_to(sys.executable)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run(
+        [python, "-m", "deploy.secrets"],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stderr == f"kubectl is missing from {tmp_path}: run `make install`.\n"
+    assert shutil.which("kubectl", path=str(tmp_path)) is None
