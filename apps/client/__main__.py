@@ -115,16 +115,17 @@ class _Progress:
         started_s = time.monotonic()
         terminal = sys.stderr.isatty()
         shown = ""
-        over = False
-        while not over:
-            over = self._over.wait(TICK_S)
-            state = self.state
+        while True:
+            over, state = self._over.is_set(), self.state
             line = f"{time.monotonic() - started_s:7.1f} s  {self._task_id}  {state}"
             if terminal:
                 print(f"\r{line:<80}", end="\n" if over else "", file=sys.stderr, flush=True)
             elif state != shown:
                 print(line, file=sys.stderr, flush=True)
+            if over:
+                return
             shown = state
+            self._over.wait(TICK_S)
 
 
 if __name__ == "__main__":

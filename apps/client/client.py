@@ -19,10 +19,10 @@ Inputs = Mapping[str, Any]
 
 
 class Client:
-    """A blocking client of one API. `options` are httpx's; `key` is the bearer key."""
+    """A blocking client of one API. `key` is the bearer key, empty for an API without; `options` are httpx's."""
 
     def __init__(self, url: str, key: str, **options: Any) -> None:
-        self._http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, **options)
+        self._http = httpx.Client(base_url=url, headers=_authorization(key), **options)
 
     def __enter__(self) -> Self:
         return self
@@ -108,7 +108,7 @@ class AsyncClient:
     """As `Client`, with asyncio."""
 
     def __init__(self, url: str, key: str, **options: Any) -> None:
-        self._http = httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}, **options)
+        self._http = httpx.AsyncClient(base_url=url, headers=_authorization(key), **options)
 
     async def __aenter__(self) -> Self:
         return self
@@ -187,6 +187,10 @@ class AsyncClient:
 
 def _key(given: str | None) -> str:
     return given or uuid4().hex
+
+
+def _authorization(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def _request(http: httpx.Client | httpx.AsyncClient, call: Call) -> httpx.Request:

@@ -47,3 +47,15 @@ def test_any_changed_character_is_noticed(position: int) -> None:
 def test_time_of_what_is_no_id_is_an_error() -> None:
     with pytest.raises(ValueError, match="invalid literal"):
         created_at_s("made-up")
+
+
+def test_members_of_a_batch_have_ids_of_their_own_that_can_be_made_again() -> None:
+    ids = TaskIds(b"0123456789abcdef")
+    first = ids.new("owner")
+    members = [ids.member(first, index, "owner") for index in range(1000)]
+    assert members[0] == first
+    assert len(set(members)) == 1000
+    assert all(ids.owns("owner", member) and not ids.owns("other", member) for member in members)
+    assert {created_at_s(member) for member in members} == {created_at_s(first)}
+    assert members == [ids.member(first, index, "owner") for index in range(1000)]
+    assert TaskIds(b"another-key-0123").member(first, 1, "owner") != members[1]

@@ -1,0 +1,133 @@
+"""Requests that no honest client sends: each gets its 4xx, and the process lives."""
+
+import socket
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.harness.system import Api, System
+
+TASK = b'{"task": "task_1", "name": "%s"}'
+JSON = "application/json"
+
+
+@pytest.fixture(scope="module")
+def api(shared: System) -> Iterator[Api]:
+    api = shared.api(BODY_MAX_BYTES="4096")
+    pid = api.child.pid
+    yield api
+    assert api.child.pid == pid
+    assert api.child.alive
+    assert api.get("/readyz") == 200
+    assert "unhandled" not in shared.logs()
+
+
+@pytest.mark.parametrize("path", ["/tasks", "/tasks/batch"])
+@pytest.mark.parametrize(
+    ("body", "statuses"),
+    [
+        (b"[" * 4000, {400}),
+        (b'{"task":' * 500, {400}),
+        (TASK % b"a\x00b", {400}),
+        (b"\x00" * 100, {400}),
+        (TASK % rb"\ud800", {400}),
+        (TASK % rb"\udc00\ud800", {400}),
+        (TASK % "Łódź".encode("utf-16"), {400}),
+        ((TASK % b"a").decode().encode("utf-16"), {400}),
+        ((TASK % b"a").decode().encode("utf-32"), {400}),
+        (TASK % b"\xe9", {400}),
+        (TASK % b"\xc0\x80", {400}),
+        (b"\xef\xbb\xbf" + TASK % b"a", {400}),
+        (b'{"task": "task_1", "name": 1e400}', {400, 422}),
+        (b'{"task": "task_1", "name": ' + b"9" * 4000 + b"}", {400, 422}),
+        (b'{"task": "task_1", "name": NaN}', {400, 422}),
+        (b'{"task": "task_1", "name": {"__proto__": 1}}', {422}),
+        (b'"' + b"a" * 4095, {400}),
+        (b"a" * 4097, {413}),
+    ],
+)
+def test_body_that_cannot_be_read(api: Api, path: str, body: bytes, statuses: set[int]) -> None:
+    for wrapped in (body,) if path == "/tasks" else (body, b'{"tasks": [' + body + b"]}"):
+        response = api.client.post(path, content=wrapped, headers={"Content-Type": JSON})
+        expected = statuses if wrapped is body or len(wrapped) <= 4096 else {413}
+        assert response.status_code in expected | ({422} if path == "/tasks/batch" else set()), response.text
+        assert response.json()["status"] == response.status_code
+
+
+def test_escaped_control_character_is_no_name(api: Api) -> None:
+    for escaped in (rb"\u0000", rb"\u001b[2J", rb"\u007f"):
+        response = api.client.post("/tasks", content=TASK % escaped, headers={"Content-Type": JSON})
+        assert response.status_code == 422
+
+
+def test_nesting_of_10000_is_refused_within_any_limit(shared: System) -> None:
+    api = shared.api()
+    for opened in (b"[", b'{"a":', b'{"task": "task_1", "name": ['):
+        response = api.client.post("/tasks", content=opened * 10_000, headers={"Content-Type": JSON})
+        assert response.status_code == 400
+    assert api.get("/readyz") == 200
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [None, "", "text/plain", "application/json, text/plain", "application/jsonp", "application/json; charset=latin-1"],
+)
+def test_type_that_is_not_json_in_utf_8(api: Api, content_type: str | None) -> None:
+    headers = {} if content_type is None else {"Content-Type": content_type}
+    for path in ("/tasks", "/tasks/batch"):
+        assert api.client.post(path, content=TASK % b"a", headers=headers).status_code == 415
+
+
+@pytest.mark.parametrize("content_type", [JSON, "application/JSON;charset=UTF-8", 'application/json; charset="utf-8"'])
+def test_type_that_is(api: Api, content_type: str) -> None:
+    response = api.client.post("/tasks", content=TASK % b"a", headers={"Content-Type": content_type})
+    assert response.status_code == 202
+
+
+@pytest.mark.parametrize("name", ["Authorization", "Content-Type", "Idempotency-Key"])
+def test_header_sent_twice_is_malformed(api: Api, shared: System, name: str) -> None:
+    """Which of the two counts is a guess, and servers on the way may guess differently."""
+    values = {"Authorization": f"Bearer {shared.key}", "Content-Type": JSON, "Idempotency-Key": "twice"}
+    headers = [*values.items(), (name, values[name])]
+    response = httpx.post(f"{api.url}/tasks", content=TASK % b"a", headers=headers)
+    assert (response.status_code, response.json()["type"]) == (400, "urn:sluice:problem:malformed")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"POST /tasks HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n{}",
+        b"POST /tasks HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+        b"POST /tasks HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999999\r\n\r\n",
+        b"GET /tasks/\x00 HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /tasks/x HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 200_000 + b"\r\n\r\n",
+        b"NONSENSE\r\n\r\n",
+        b"POST /tasks HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n",
+    ],
+)
+def test_bytes_that_are_no_request(api: Api, request_: bytes) -> None:
+    address = (httpx.URL(api.url).host, httpx.URL(api.url).port or 80)
+    with socket.create_connection(address, timeout=10) as connection:
+        connection.sendall(request_)
+        connection.shutdown(socket.SHUT_WR)
+        answer = b""
+        try:
+            while chunk := connection.recv(65536):
+                answer += chunk
+        except ConnectionResetError:
+            pass
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
+
+
+@pytest.mark.parametrize(
+    "path", ["/tasks/%00", "/tasks/%ff", "/tasks/..%2f..%2fetc", f"/tasks/{'a' * 5000}", "/tasks/%"]
+)
+def test_path_that_is_no_id(api: Api, path: str) -> None:
+    for method in ("GET", "DELETE"):
+        assert api.client.request(method, path).status_code in {400, 404}
+
+
+def test_surrogates_in_a_key_are_unauthenticated(api: Api) -> None:
+    headers = httpx.Headers([(b"Authorization", b"Bearer \xed\xa0\x80\xff")])
+    assert httpx.get(f"{api.url}/tasks/x", headers=headers).status_code == 401

@@ -1,0 +1,177 @@
+"""The client, its command line, and what it makes of a system whose every process is replaced under it."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from apps.client import AsyncClient, Client, Problem, Task, TimedOut
+from tests.harness.system import ROOT, Api, System, until
+
+TASKS_PER_S = 65  # each a post and a long-poll at least
+ROUNDS = 4
+
+
+@pytest.fixture(scope="module")
+def api(shared: System) -> Api:
+    shared.worker(WORKER_CONCURRENCY="2")
+    return shared.api()
+
+
+@pytest.fixture
+def client(api: Api, shared: System) -> Iterator[Client]:
+    with Client(api.url, shared.key) as client:
+        yield client
+
+
+def sleep(name: str, seconds: float = 0.0) -> dict[str, object]:
+    return {"task": "sleep", "name": name, "seconds": seconds}
+
+
+def test_submit_and_result(client: Client) -> None:
+    task_id = client.submit(sleep("plain"))
+    assert client.result(task_id, 30) == Task(task_id, "SUCCESS", {"name_task": "plain", "state": "done"})
+    assert client.submit(sleep("kept"), key="mine") == client.submit(sleep("kept"), key="mine")
+    assert client.result(client.submit(sleep("keyless"), idempotent=False), 30).status == "SUCCESS"
+
+
+def test_batch(client: Client) -> None:
+    first, wrong, last = client.submit_batch([sleep("a"), {"task": "sleep"}, sleep("b")])
+    assert isinstance(wrong, Problem)
+    assert wrong.status == 422
+    assert isinstance(first, str)
+    assert isinstance(last, str)
+    assert {client.result(task_id, 30).status for task_id in (first, last)} == {"SUCCESS"}
+
+
+def test_stream_and_cancel(client: Client) -> None:
+    task_id = client.submit(sleep("streamed", 1))
+    assert [task.status for task in client.stream(task_id, 30)] == ["STARTED", "SUCCESS"]
+    assert client.cancel(task_id).status == "SUCCESS"
+    task_id = client.submit(sleep("cancelled", 60))
+    states = client.stream(task_id, 30)
+    assert next(states).status == "STARTED"
+    assert client.cancel(task_id).status == "STARTED"
+    assert next(states).status == "REVOKED"
+
+
+def test_what_cannot_be_is_said(client: Client, api: Api) -> None:
+    for call in (lambda: client.result("x", 5), lambda: client.cancel("x"), lambda: list(client.stream("x", 5))):
+        with pytest.raises(Problem) as caught:
+            call()
+        assert (caught.value.status, caught.value.kind) == (404, "not-found")
+    with pytest.raises(TimedOut, match=r"STARTED|PENDING"):
+        client.result(client.submit(sleep("long", 3)), 0.5)
+    with Client("http://127.0.0.1:1", "k") as nobody, pytest.raises(Problem, match="no answer"):
+        nobody.submit(sleep("nobody"), deadline_s=0.5)
+    with Client(api.url, "wrong") as stranger, pytest.raises(Problem, match="send a key"):
+        stranger.submit(sleep("stranger"))
+
+
+def test_the_same_with_asyncio(api: Api, shared: System) -> None:
+    async def run() -> None:
+        async with AsyncClient(api.url, shared.key) as client:
+            ids = await asyncio.gather(*(client.submit(sleep(f"async-{n}")) for n in range(10)))
+            tasks = await asyncio.gather(*(client.result(task_id, 30) for task_id in ids))
+            assert {task.status for task in tasks} == {"SUCCESS"}
+            (task_id,) = await client.submit_batch([sleep("streamed", 1)])
+            assert isinstance(task_id, str)
+            assert [task.status async for task in client.stream(task_id, 30)] == ["STARTED", "SUCCESS"]
+            assert (await client.cancel(task_id)).status == "SUCCESS"
+
+    asyncio.run(run())
+
+
+def test_rolling_restart_of_both_replicas_fails_no_request(
+    system: System, record_property: Callable[[str, object], None]
+) -> None:
+    """A client that keeps docs/api.md sends over 100 requests a second, while each replica is restarted four times."""
+    system.worker(WORKER_POOL="threads", WORKER_CONCURRENCY="20")
+    replicas = [system.api(), system.api()]
+    stop = threading.Event()
+
+    def restart() -> None:
+        for replica in replicas * ROUNDS:
+            _restart(replica)
+        stop.set()
+
+    async def drive() -> tuple[list[Task], float]:
+        clients = [AsyncClient(replica.url, system.key) for replica in replicas]
+
+        async def one(number: int) -> Task:
+            client = clients[number % 2]
+            return await client.result(await client.submit(sleep(f"rolling-{number}")), 60)
+
+        started_s = time.monotonic()
+        tasks: list[asyncio.Task[Task]] = []
+        while not stop.is_set():
+            tasks.append(asyncio.create_task(one(len(tasks))))
+            await asyncio.sleep(max(0.0, started_s + len(tasks) / TASKS_PER_S - time.monotonic()))
+        posting_s = time.monotonic() - started_s
+        results = await asyncio.gather(*tasks)
+        for client in clients:
+            await client.__aexit__()
+        return results, posting_s
+
+    with ThreadPoolExecutor(1) as threads:
+        restarting = threads.submit(restart)
+        results, posting_s = asyncio.run(drive())
+        restarting.result()
+    record_property("requests/s during the rolling restart", round(2 * len(results) / posting_s))
+    assert len(results) > 200
+    assert [task.result for task in results] == [
+        {"name_task": f"rolling-{number}", "state": "done"} for number in range(len(results))
+    ]
+    effects = system.effects_file.read_text().splitlines()
+    assert all(effects.count(f"rolling-{number} begun") == 1 for number in range(len(results)))
+
+
+def _restart(replica: Api) -> None:
+    replica.child.stop()  # SIGTERM
+    replica.child.start()
+    until(lambda: replica.get("/readyz") == 200)
+
+
+def command(api: Api, *arguments: str, key: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": os.environ["PATH"], "SLUICE_URL": api.url, "SLUICE_KEY": key}
+    line = [sys.executable, "-m", "apps.client", *arguments]
+    done = subprocess.run(line, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_command_posts_and_waits(api: Api, shared: System) -> None:
+    done = command(api, "post", "task_1", "--name", "abc", "--wait", key=shared.key)
+    assert '"task_status": "SUCCESS"' in done.stdout
+    assert "PENDING" in done.stderr
+    assert "SUCCESS" in done.stderr
+    done = command(api, "post", "task_2", "--name", "abc", key=shared.key)
+    assert '"task_status": "PENDING"' in done.stdout
+    task_id = done.stdout.split('"')[3]
+    assert "SUCCESS" in command(api, "follow", task_id, key=shared.key).stdout
+    assert "SUCCESS" in command(api, "cancel", task_id, key=shared.key).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "sentence"),
+    [
+        (["post", "task_1", "--name", ""], 1, "task_1.name: String should have at least 1 character"),
+        (["post", "task_1"], 2, "--name"),
+        (["post", "nothing"], 2, "task_1"),
+        (["cancel", "x"], 1, "no task of yours"),
+        (["follow", "x"], 1, "no task of yours"),
+    ],
+)
+def test_command_says_what_is_wrong(api: Api, shared: System, arguments: list[str], status: int, sentence: str) -> None:
+    assert sentence in command(api, *arguments, key=shared.key, status=status).stderr
+
+
+def test_command_without_a_key_says_so(api: Api) -> None:
+    assert "set SLUICE_KEY" in command(api, "cancel", "x", key="", status=1).stderr

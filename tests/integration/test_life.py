@@ -1,0 +1,84 @@
+"""How long a task is known: PENDING for as long as it may yet run, its result for its life, and 410 ever after."""
+
+import time
+
+import pytest
+
+from apps.contract import states
+from apps.contract.ids import TaskIds, created_at_s
+from apps.contract.settings import ApiSettings
+from apps.contract.topology import MESSAGE_TTL_S
+from tests.harness.system import Api, System, until
+
+# As the API has it: no setting of the tests changes it.
+LIFE_S = MESSAGE_TTL_S + int(ApiSettings.model_fields["result_ttl_s"].default)
+CALLS = [("GET", ""), ("GET", "?wait=1"), ("GET", "/events"), ("DELETE", "")]
+
+
+@pytest.fixture(scope="module")
+def api(shared: System) -> Api:
+    return shared.api()
+
+
+def id_of_age(system: System, age_s: float, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An id as the API would have made it then."""
+    made_ns = time.time_ns() - int(age_s * 1e9)
+    with monkeypatch.context() as patch:
+        patch.setattr("apps.contract.ids.time.time_ns", lambda: made_ns)
+        task_id = TaskIds(system.task_id_key.encode()).new("tests")
+    assert abs(time.time() - created_at_s(task_id) - age_s) < 10
+    return task_id
+
+
+@pytest.mark.parametrize(("method", "path"), CALLS)
+def test_task_older_than_any_record_is_gone(
+    api: Api, shared: System, monkeypatch: pytest.MonkeyPatch, method: str, path: str
+) -> None:
+    task_id = id_of_age(shared, LIFE_S + 30, monkeypatch)
+    response = api.client.request(method, f"/tasks/{task_id}{path}")
+    assert (response.status_code, response.json()["type"]) == (410, "urn:sluice:problem:expired")
+    assert not shared.redis.exists(states.key(task_id))
+
+
+@pytest.mark.parametrize("age_s", [0.0, MESSAGE_TTL_S - 60.0, MESSAGE_TTL_S + 60.0, LIFE_S - 30.0])
+def test_younger_task_without_a_record_is_pending(
+    api: Api, shared: System, monkeypatch: pytest.MonkeyPatch, age_s: float
+) -> None:
+    assert api.status(id_of_age(shared, age_s, monkeypatch))["task_status"] == "PENDING"
+
+
+def test_old_task_that_has_a_record_is_told(api: Api, shared: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    task_id = id_of_age(shared, LIFE_S + 3600, monkeypatch)
+    end = shared.redis.register_script(states.END)
+    end(keys=[states.key(task_id), states.channel(task_id)], args=["p", "SUCCESS", "1", time.time(), 60])
+    assert api.status(task_id) == {"task_id": task_id, "task_status": "SUCCESS", "task_result": 1}
+
+
+def test_record_outlives_the_age_at_which_its_task_would_be_pending_again(system: System) -> None:
+    """Were it shorter, a task that ended early would be PENDING between the end of its record and its 410."""
+    api = system.api()
+    system.worker()
+    system.recorder()
+    for task in ("sleep", "fail"):
+        task_id = api.accepted(task)
+        api.ended(task_id)
+        assert system.redis.ttl(states.key(task_id)) > LIFE_S - 60
+    waiting = api.accepted("sleep", seconds=60)
+    until(lambda: api.status(waiting)["task_status"] == "STARTED")
+    assert system.redis.ttl(states.key(waiting)) > LIFE_S - 60
+    cancelled = api.accepted("sleep")
+    assert api.client.delete(f"/tasks/{cancelled}").status_code == 200
+    assert system.redis.ttl(states.key(cancelled)) > LIFE_S - 60
+
+
+def test_task_that_waited_too_long_in_its_queue_is_a_failure_that_says_so(system: System) -> None:
+    system.define(message_ttl_s=1)
+    api = system.api()
+    system.recorder()
+    ended = api.ended(api.accepted("sleep", "too late"))
+    assert (ended["task_status"], ended["task_result"]["type"]) == ("FAILURE", "DeadLetter")
+    assert "waited in its queue" in ended["task_result"]["message"]
+    system.define()
+    system.worker()
+    assert api.ended(api.accepted("sleep", "in time"))["task_status"] == "SUCCESS"
+    assert system.effects("too late", "begun") == 0

@@ -1,0 +1,37 @@
+"""Bearer keys: every key is compared, each in constant time, in one place."""
+
+import hmac
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from apps.api.auth import Clients
+from apps.api.errors import Problem
+
+ROOT = Path(__file__).parents[2]
+KEYS = {name: SecretStr(f"{name}-0123456789abcdef") for name in ("a", "b", "c")}
+
+
+def test_first_wrong_and_last_key_cost_the_same_comparisons(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[bytes] = []
+
+    def compare(ours: bytes, given: bytes) -> bool:
+        compared.append(ours)
+        return hmac_compare(ours, given)
+
+    hmac_compare = hmac.compare_digest
+    monkeypatch.setattr("apps.api.auth.hmac.compare_digest", compare)
+    clients = Clients(KEYS)
+    for name in ("a", "c"):
+        assert clients.identify(f"Bearer {KEYS[name].get_secret_value()}") == name
+    with pytest.raises(Problem):
+        clients.identify("Bearer a-0123456789abcdeX")
+    assert compared == [key.get_secret_value().encode() for key in KEYS.values()] * 3
+
+
+def test_keys_are_compared_nowhere_else() -> None:
+    using = [path.name for path in (ROOT / "apps/api").glob("*.py") if "compare_digest" in path.read_text()]
+    reading = [path.name for path in (ROOT / "apps").rglob("*.py") if "api_keys" in path.read_text()]
+    assert using == ["auth.py"]
+    assert sorted(reading) == ["app.py", "settings.py"]

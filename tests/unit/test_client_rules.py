@@ -1,0 +1,181 @@
+"""What a client does with each answer, as docs/api.md says: its steps, with answers made up."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apps.client import rules
+from apps.client.rules import Call, OutcomeUnknown, Problem, ReadLine, Reply, Rule, Sleep, Task, TimedOut
+
+ROOT = Path(__file__).parents[2]
+INPUT = {"task": "task_1", "name": "abc"}
+LOST = Reply(0)
+UNSENT = Reply(0, sent=False)
+
+
+def problem(status: int, kind: str, after_s: int | None = 2, **members: Any) -> Reply:
+    document = {"type": f"urn:sluice:problem:{kind}", "status": status, "detail": kind, **members}
+    headers = {} if after_s is None else {"retry-after": str(after_s)}
+    return Reply(status, headers, json.dumps(document).encode())
+
+
+def answer(status: int, **document: Any) -> Reply:
+    return Reply(status, {}, json.dumps(document).encode())
+
+
+ACCEPTED = answer(202, task_id="t", task_status="PENDING")
+REFUSED = problem(503, "refused")
+UNKNOWN = problem(503, "outcome-unknown")
+OPEN = problem(409, "request-open")
+
+
+def play(rule: Rule[Any], *replies: Reply) -> tuple[Any, list[Any]]:
+    """Answer the rule's calls one by one; its result and its steps."""
+    steps: list[Any] = []
+    waiting = iter(replies)
+    reply: Any = None
+    try:
+        while True:
+            steps.append(rule.send(reply))
+            reply = next(waiting) if isinstance(steps[-1], Call) else None
+    except StopIteration as stop:
+        assert next(waiting, None) is None, "an answer was not asked for"
+        return stop.value, steps
+
+
+@pytest.mark.parametrize(
+    "first", [REFUSED, UNKNOWN, OPEN, LOST, UNSENT, Reply(429), Reply(500), Reply(502), Reply(504)]
+)
+def test_post_with_a_key_is_sent_again_unchanged(first: Reply) -> None:
+    task_id, steps = play(rules.submit(INPUT, "key", 30), first, ACCEPTED)
+    calls = [step for step in steps if isinstance(step, Call)]
+    assert task_id == "t"
+    assert calls[0] == calls[1]
+    assert calls[0].headers["Idempotency-Key"] == "key"
+
+
+@pytest.mark.parametrize("first", [REFUSED, UNSENT, Reply(429)])
+def test_post_without_a_key_is_sent_again_only_where_nothing_was_accepted(first: Reply) -> None:
+    assert play(rules.submit(INPUT, None, 30), first, ACCEPTED)[0] == "t"
+
+
+@pytest.mark.parametrize("first", [UNKNOWN, LOST, Reply(500), Reply(502), Reply(504)])
+def test_post_without_a_key_whose_outcome_is_unknown_says_so(first: Reply) -> None:
+    with pytest.raises(OutcomeUnknown):
+        play(rules.submit(INPUT, None, 30), first)
+
+
+@pytest.mark.parametrize("status", [400, 401, 413, 415, 422])
+@pytest.mark.parametrize("key", ["key", None])
+def test_post_that_can_never_be_accepted_is_not_repeated(status: int, key: str | None) -> None:
+    with pytest.raises(Problem) as caught:
+        play(rules.submit(INPUT, key, 30), problem(status, "invalid", None))
+    assert (caught.value.status, caught.value.kind) == (status, "invalid")
+
+
+@pytest.mark.parametrize(("first", "raised"), [("refused", Problem), ("outcome-unknown", OutcomeUnknown)])
+def test_deadline_tells_refused_from_unknown(first: str, raised: type[Exception]) -> None:
+    with pytest.raises(raised):  # the first pause is short, the second would pass the deadline
+        play(rules.submit(INPUT, "key", 1), problem(503, first, None), REFUSED)
+
+
+def test_retry_after_is_kept_and_spread_a_little() -> None:
+    for _ in range(100):
+        _, steps = play(rules.submit(INPUT, "key", 30), problem(503, "refused", 3), ACCEPTED)
+        (pause,) = [step.seconds for step in steps if isinstance(step, Sleep)]
+        assert 3 <= pause <= 3.75
+
+
+def test_backoff_doubles_to_two_seconds() -> None:
+    _, steps = play(rules.submit(INPUT, "key", 60), *[LOST] * 8, ACCEPTED)
+    pauses = [step.seconds for step in steps if isinstance(step, Sleep)]
+    for pause, most in zip(pauses, [0.1, 0.2, 0.4, 0.8, 1.6, 2, 2, 2], strict=True):
+        assert most / 2 <= pause <= most
+
+
+def test_batch_is_sent_again_until_nothing_more_can_be_accepted() -> None:
+    invalid = {"status": 422, "type": "urn:sluice:problem:invalid", "detail": "no"}
+    refused = {"status": 503, "type": "urn:sluice:problem:refused"}
+    partly = answer(202, outcomes=[{"status": 202, "task_id": "a"}, invalid, refused])
+    whole = answer(202, outcomes=[{"status": 202, "task_id": "a"}, invalid, {"status": 202, "task_id": "b"}])
+    result, steps = play(rules.submit_batch([INPUT] * 3, "key", 30), REFUSED, partly, whole)
+    assert [one if isinstance(one, str) else one.kind for one in result] == ["a", "invalid", "b"]
+    assert len({step for step in map(repr, steps) if step.startswith("Call")}) == 1
+
+
+def test_batch_of_invalid_inputs_is_told_by_input() -> None:
+    reply = problem(422, "invalid", None, outcomes=[{"status": 422, "type": "urn:sluice:problem:invalid"}])
+    (one,), _ = play(rules.submit_batch([INPUT], "key", 30), reply)
+    assert isinstance(one, Problem)
+    with pytest.raises(Problem):
+        play(rules.submit_batch([], "key", 30), problem(422, "invalid", None))
+
+
+@pytest.mark.parametrize(
+    "first", [Reply(503), LOST, UNSENT, Reply(502), answer(200, task_id="t", task_status="STARTED")]
+)
+def test_result_is_asked_for_again(first: Reply) -> None:
+    done = answer(200, task_id="t", task_status="SUCCESS", task_result={"a": 1})
+    task, _ = play(rules.result("t", 30), first, done)
+    assert task == Task("t", "SUCCESS", {"a": 1})
+
+
+@pytest.mark.parametrize(
+    ("reply", "raised"), [(problem(404, "not-found"), Problem), (problem(410, "expired"), Problem)]
+)
+def test_result_that_will_never_come_is_a_problem(reply: Reply, raised: type[Exception]) -> None:
+    for rule in (rules.result("t", 30), rules.stream("t", 30)):
+        with pytest.raises(raised):
+            play(rule, reply)
+
+
+def test_result_that_does_not_come_in_time() -> None:
+    with pytest.raises(TimedOut, match="is PENDING after 0"):
+        play(rules.result("t", 0), answer(200, task_id="t", task_status="PENDING"))
+    with pytest.raises(TimedOut):
+        play(rules.result("t", 0), LOST)
+
+
+def test_stream_goes_on_where_it_was_lost() -> None:
+    rule = rules.stream("t", 30)
+    call = rule.send(None)
+    assert isinstance(call, Call)
+    assert call.stream
+    reply = Reply(200, lines=iter(()))
+    assert isinstance(rule.send(reply), ReadLine)
+    assert rule.send('data: {"task_id":"t","task_status":"STARTED"}') == Task("t", "STARTED")
+    assert isinstance(rule.send(None), ReadLine)
+    assert isinstance(rule.send(None), Sleep)  # the connection was lost
+    again = rule.send(None)
+    assert isinstance(again, Call)
+    assert again.headers == {"Last-Event-ID": "STARTED"}
+    assert isinstance(rule.send(reply), ReadLine)
+    assert rule.send('data: {"task_id":"t","task_status":"SUCCESS","task_result":1}') == Task("t", "SUCCESS", 1)
+    with pytest.raises(StopIteration):
+        rule.send(None)
+
+
+@pytest.mark.parametrize(
+    ("reply", "state"),
+    [
+        (answer(200, task_id="t", task_status="REVOKED"), "REVOKED"),
+        (answer(202, task_id="t", task_status="STARTED"), "STARTED"),
+        (problem(409, "already-ended", None, task_status="SUCCESS"), "SUCCESS"),
+    ],
+)
+def test_cancel_tells_the_state(reply: Reply, state: str) -> None:
+    assert play(rules.cancel("t", 30), LOST, reply)[0] == Task("t", state)
+
+
+def test_every_kind_of_problem_is_in_the_document() -> None:
+    kinds = set(re.findall(r'Problem\(\d+, "([a-z-]+)"', (ROOT / "apps/api/errors.py").read_text()))
+    text = (ROOT / "docs/api.md").read_text()
+    served = {"not-ready", "internal"}  # not of a task's calls, or told by its status
+    by_status = {"malformed": "400", "unauthenticated": "401", "not-found": "404", "expired": "410", "too-large": "413"}
+    by_status |= {"not-json": "415", "results-unavailable": "503"}
+    missing = {kind for kind in kinds - served if by_status.get(kind, f"`{kind}`") not in text}
+    assert len(kinds) > 10
+    assert missing == set()
