@@ -7,7 +7,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit
 PYTEST := $(BIN)/python -m pytest --numprocesses 4 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help install lock up demo rabbitmq-ui dead-letters requeue test test-unit test-integration test-brokers lint clean
+.PHONY: help install lock up demo post rabbitmq-ui dead-letters requeue test test-unit test-integration test-brokers lint clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
@@ -35,6 +35,9 @@ up: install ## start everything on this machine, run one of each task, stay up u
 
 demo: install ## run one of each task on the running system again
 	@$(BIN)/python -m local.demo
+
+post: install ## post a task to the running system and follow it: make post TASK="task_1 --name abc"
+	@$(BIN)/python -m local.run -- $(BIN)/python -m apps.client post $(or $(TASK),task_1 --name abc) --wait
 
 rabbitmq-ui: install ## say where RabbitMQ's management page is, and its credentials; CLUSTER=1 forwards the cluster's
 	@$(BIN)/python -m $(if $(CLUSTER),deploy,local).rabbitmq_ui

@@ -9,13 +9,15 @@ from local.endpoints import Folder, load_running
 
 
 def main() -> None:
-    """Become the command, as the broker's user `worker`, who may read dead letters and publish again."""
+    """Become the command: as the broker's user `worker`, who may read dead letters and publish, and as a client."""
     folder = Folder()
     command = sys.argv[2:] if sys.argv[1:2] == ["--"] else sys.argv[1:]
     if not command:
         sys.exit("Usage: python -m local.run -- COMMAND...")
     try:
-        environment = load_running(folder).environment("worker", load_or_make(folder.credentials), os.environ)
+        endpoints, credentials = load_running(folder), load_or_make(folder.credentials)
+        environment = endpoints.environment("worker", credentials, os.environ)
+        environment |= {"SLUICE_URL": endpoints.api_url, "SLUICE_KEY": credentials.api_key}
         os.execvpe(command[0], command, environment)  # noqa: S606
     except Unusable as exc:
         sys.exit(str(exc))

@@ -25,11 +25,16 @@ class Clone:
         self.output = folder / "output"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def run(self, module: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run another verb to its end, at most a minute."""
-        command = [sys.executable, "-m", module]
         return subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, "-m", *command],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
 
     def up(self) -> psutil.Process:

@@ -1,4 +1,4 @@
-"""`begin` and `end` on a real Redis: who may run, and that the first end stands."""
+"""`begin`, `end` and `cancel` on a real Redis: who may run, and that the first end stands."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,17 +14,21 @@ LIFE_S = 100
 
 
 class Records:
-    """The two scripts, by the names of their arguments."""
+    """The three scripts, by the names of their arguments."""
 
     def __init__(self, client: redis.Redis) -> None:
         self.client = client
         self._begin, self._end = client.register_script(states.BEGIN), client.register_script(states.END)
+        self._cancel = client.register_script(states.CANCEL)
 
     def begin(self, task_id: str, publish: str, worker: str = "w") -> str:
         return str(self._begin(keys=_keys(task_id), args=[publish, worker, 1.5, LIFE_S]))
 
     def end(self, task_id: str, publish: str, state: str, meta: str = "null") -> str:
         return str(self._end(keys=_keys(task_id), args=[publish, state, meta, 2.5, LIFE_S]))
+
+    def cancel(self, task_id: str) -> str:
+        return str(self._cancel(keys=[*_keys(task_id), states.CANCEL_CHANNEL], args=[task_id, 3.5, LIFE_S]))
 
     def read(self, task_id: str) -> states.Record:
         raw: dict[str, str] = self.client.hgetall(states.key(task_id))  # type: ignore[assignment]  # decodes
@@ -112,3 +116,40 @@ def test_changes_are_told_to_waiters(records: Records, task_id: str) -> None:
         records.end(task_id, "p1", "SUCCESS")
         told = [message["data"] for _ in range(10) if (message := pubsub.get_message(timeout=1))]
     assert told == ["STARTED", "SUCCESS"]
+
+
+def test_cancelled_before_it_began_it_never_runs(records: Records, task_id: str) -> None:
+    assert records.cancel(task_id) == "PENDING"
+    assert records.read(task_id).state == "REVOKED"
+    assert records.begin(task_id, "p1") == records.end(task_id, "p1", "SUCCESS") == "final"
+    assert records.cancel(task_id) == "REVOKED"
+    assert 0 < records.client.ttl(states.key(task_id)) <= LIFE_S
+
+
+def test_cancelled_while_it_runs_it_may_end_and_not_begin_again(records: Records, task_id: str) -> None:
+    records.begin(task_id, "p1")
+    assert records.cancel(task_id) == "STARTED"
+    assert records.read(task_id).state == "STARTED"
+    assert records.begin(task_id, "p2") == "claimed"
+    assert records.begin(task_id, "p1") == "cancelled"
+    assert records.read(task_id).state == "REVOKED"
+    assert records.end(task_id, "p1", "SUCCESS") == "final"
+
+
+def test_cancelled_task_that_runs_out_keeps_its_result(records: Records, task_id: str) -> None:
+    records.begin(task_id, "p1")
+    records.cancel(task_id)
+    assert records.end(task_id, "p1", "SUCCESS", "1") == "stored"
+    assert records.cancel(task_id) == "SUCCESS"
+    assert records.read(task_id).result == 1
+
+
+def test_only_running_tasks_are_asked_to_end(records: Records, task_id: str) -> None:
+    with records.client.pubsub(ignore_subscribe_messages=True) as pubsub:  # type: ignore[no-untyped-call]
+        pubsub.subscribe(states.CANCEL_CHANNEL)
+        waiting, running = f"{task_id}-waiting", f"{task_id}-running"
+        records.begin(running, "p1")
+        records.cancel(waiting)
+        records.cancel(running)
+        told = [message["data"] for _ in range(5) if (message := pubsub.get_message(timeout=1))]
+    assert told == [running]

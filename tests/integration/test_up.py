@@ -3,6 +3,7 @@
 import re
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -48,6 +49,8 @@ def test_runs_the_main_job_and_leaves_no_process(make_clone: MakeClone) -> None:
     clone.says("Post a task")
     assert len(re.findall(r"task_[12]  SUCCESS", clone.printed)) == 2
     assert clone.run("local.demo").stdout.count("SUCCESS") == 2
+    post = [sys.executable, "-m", "apps.client", "post", "task_1", "--name", "abc", "--wait"]
+    assert '"task_status": "SUCCESS"' in clone.run("local.run", "--", *post).stdout
     processes = supervisor.children(recursive=True)
     assert {"epmd", "beam.smp", "redis-server"} <= {process.name() for process in processes}
     supervisor.send_signal(signal.SIGINT)
