@@ -3,10 +3,13 @@
 `make up` and the tests start the same classes. Nothing here listens outside 127.0.0.1.
 """
 
+import fcntl
 import os
 import random
 import secrets
 import socket
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -224,14 +227,23 @@ class Redis:
 
 
 def free_ports(count: int) -> list[int]:
-    """Free loopback ports, below those that the kernel gives to outgoing connections, which could take one first."""
-    ports: set[int] = set()
+    """Free loopback ports, below those that the kernel gives to outgoing connections, which could take one first.
+
+    They are this process's to its end, also while a server that it restarts does not listen: others look at the locks.
+    """
+    folder = Path(tempfile.gettempdir()) / f"sluice-ports-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    ports: list[int] = []
     while len(ports) < count:
         port = random.randrange(10_000, 32_000)  # noqa: S311
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                ports.add(port)
-    return list(ports)
+        lock = os.open(folder / str(port), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not is_open(port):
+                ports.append(port)
+                continue
+        os.close(lock)
+    return ports
 
 
 def is_open(port: int) -> bool:

@@ -1,15 +1,19 @@
 """The parts of local/ that touch no server."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from local import demo, programs
+from local import demo, programs, servers
 from local.child import Unusable
 from local.definitions import management_of, vhost_of
 from local.endpoints import Endpoints, Folder, load_running, save
 
 ENDPOINTS = Endpoints("http://127.0.0.1:8000", "127.0.0.1:1", None, None)
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_demo_posts_one_of_each_task() -> None:
@@ -54,3 +58,19 @@ def test_virtual_host_of_a_url(path: str, vhost: str) -> None:
 
 def test_unknown_program_is_not_found() -> None:
     assert programs.find("no-such-program") is None
+
+
+TAKE = """
+from local import servers
+offered = iter([{taken}, {free}])
+servers.random.randrange = lambda *_: next(offered)
+print(*servers.free_ports(1))
+"""
+
+
+def test_port_belongs_to_its_process_also_while_nothing_listens() -> None:
+    """Another one took the port of a broker that a test had stopped, and the broker could not come back."""
+    (ours,) = servers.free_ports(1)
+    code = TAKE.format(taken=ours, free=ours - 1)
+    theirs = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert theirs.strip() == str(ours - 1)
