@@ -7,7 +7,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit
 PYTEST := $(BIN)/python -m pytest --numprocesses 4 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help install lock up demo rabbitmq-ui dead-letters requeue test test-unit test-integration test-brokers lint clean
+.PHONY: help install lock up demo rabbitmq-ui dead-letters requeue test test-unit test-planner test-integration test-brokers lint clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
@@ -26,7 +26,7 @@ install: .venv/installed ## install what the lock files name into .venv
 	@touch $@
 
 lock: .venv/uv ## resolve the requirements anew, with hashes
-	@for extra in api worker; do $(COMPILE) --upgrade --extra $$extra --output-file requirements/$$extra.txt pyproject.toml; done
+	@for extra in api worker planner; do $(COMPILE) --upgrade --extra $$extra --output-file requirements/$$extra.txt pyproject.toml; done
 	@echo 'setuptools' | $(COMPILE) --upgrade --extra dev --output-file requirements/dev.txt pyproject.toml -
 	@echo 'uv' | $(COMPILE) --upgrade --output-file requirements/uv.txt -
 
@@ -46,10 +46,13 @@ requeue: install ## send a parked task again: make requeue ID=...
 	@test -n "$(ID)" || { echo "Say which one: make requeue ID=..., as listed by make dead-letters."; exit 1; }
 	@$(BIN)/python -m local.run -- $(BIN)/python -m apps.worker.dead_letters requeue $(ID)
 
-test: lint test-unit test-manifests test-integration ## lint, unit tests, tests of the manifests, integration tests
+test: lint test-unit test-planner test-manifests test-integration ## lint, unit tests, planner, manifests, integration
 
 test-unit: install ## unit tests
 	@$(PYTEST) tests/unit
+
+test-planner: install ## tests of `sluice`, its HPA against Kubernetes' own controller (built by Go the first time, 3 min)
+	@$(PYTEST) tests/planner
 
 test-integration: install ## integration tests on real RabbitMQ and Redis processes
 	@$(PYTEST) tests/integration
