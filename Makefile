@@ -67,6 +67,6 @@ lint: install ## ruff and mypy
 	@$(BIN)/mypy
 
 clean: ## remove what was installed and generated, the local data and credentials too
-	rm -rf .venv .local build .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv .local build .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
 
 include deploy/targets.mk
