@@ -2,30 +2,87 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from planner import scenarios
+import planner
+from planner import options
 from planner.fields import Wrong
 
+# Commands import what they need when they run: not each one needs numba, which takes a second to load.
+# ruff: noqa: PLC0415
+
 WRONG_INPUT = 2
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - it has no public name
 
 
 def parser() -> argparse.ArgumentParser:
     """What the command understands."""
-    top = argparse.ArgumentParser(prog="sluice", description=sys.modules["planner"].__doc__)
+    top = argparse.ArgumentParser(prog="sluice", description=planner.__doc__)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    hpa = commands.add_parser("hpa", help="run the HPA's step alone on scenarios (JSON), print what it asks for (JSON)")
-    hpa.add_argument("scenarios", type=Path, metavar="SCENARIOS.json")
-    hpa.set_defaults(run=_hpa)
+    _add_simulate(commands)
+    _add_hpa(commands)
     return top
 
 
-def _hpa(arguments: argparse.Namespace) -> int:
-    desired = [{"desired": scenarios.run(each)} for each in scenarios.read(arguments.scenarios)]
-    print(json.dumps(desired))
+def _add_simulate(commands: "Commands") -> None:
+    simulate = commands.add_parser("simulate", help="what an overlay does with traffic")
+    simulate.add_argument("overlay", help="a folder that Kustomize renders, a rendered file, or -")
+    for add in (options.add_traffic, options.add_cluster, options.add_reading):
+        add(simulate)
+    simulate.add_argument("--json", action="store_true", help="all numbers, samples and decisions, as JSON")
+    simulate.add_argument("--html", type=Path, metavar="FILE", help="write one self-contained page")
+    simulate.add_argument("--png", type=Path, metavar="FILE", help="write the picture, as .png, .svg or .pdf")
+    simulate.set_defaults(run=_simulate)
+
+
+def _add_hpa(commands: "Commands") -> None:
+    hpa = commands.add_parser("hpa", help="run the HPA's step alone on scenarios, print what it asks for (JSON)")
+    hpa.add_argument("scenarios", type=Path, metavar="SCENARIOS.json")
+    hpa.set_defaults(run=_hpa)
+
+
+def _simulate(arguments: argparse.Namespace) -> int:
+    from planner import inputs, report
+    from planner.simulate import simulate
+
+    found = inputs.workloads(arguments.overlay, arguments)
+    traffic, assumed = inputs.traffic(arguments, found)
+    outcomes = simulate(found, traffic, inputs.cluster(arguments))
+    simulated = [
+        report.Simulated(workload, outcome, (*workload.assumed, *assumed))
+        for workload, outcome in zip(found, outcomes, strict=True)
+    ]
+    if arguments.html or arguments.png:
+        from planner import figure
+
+        if arguments.png:
+            figure.write(arguments.png, figure.figure(outcomes, [outcome.name for outcome in outcomes]))
+        if arguments.html:
+            _write(arguments.html, figure.page(simulated))
+    print(report.as_json(simulated) if arguments.json else "\n\n".join(report.text(each) for each in simulated))
     return 0
+
+
+def _hpa(arguments: argparse.Namespace) -> int:
+    from planner import scenarios
+
+    found = scenarios.read(arguments.scenarios)
+    desired = [{"desired": scenarios.run(each)} for each in (found if isinstance(found, list) else [found])]
+    print(json.dumps(desired if isinstance(found, list) else desired[0]))
+    return 0
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text)
+    except OSError as exc:
+        raise Wrong(f"{path}: cannot be written ({exc.strerror})") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,6 +93,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Wrong as exc:
         print(exc, file=sys.stderr)
         return WRONG_INPUT
-    except BrokenPipeError:  # `sluice ... | head`
+    except ModuleNotFoundError as exc:
+        print(f"{exc.name} is not installed: pip install 'sluice[planner]'", file=sys.stderr)
+        return WRONG_INPUT
+    except BrokenPipeError:
+        # `sluice ... | head`: what is left in the buffer goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return status

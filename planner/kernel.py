@@ -20,7 +20,7 @@ Bytes = NDArray[np.uint8]
 # indices into State.n
 HEAP, HEAD, TAIL, SEEN, BACK_HEAD, BACK_TAIL, FREE, SLOTS, DONE, KILLED, WAITS = range(11)
 # indices into State.x
-WAIT_SUM, WAIT_MAX, LAST_WAITED, LAST_END, WARM_UP = range(5)
+WAIT_SUM, WAIT_MAX, LAST_WAITED, LAST_END, WARM_UP, WORK_SUM = range(6)
 # a wait's bucket in State.waits: the first is below a millisecond, each next one 1% higher
 SHORTEST_S = 0.001
 RATIO = 1.01
@@ -104,6 +104,7 @@ def _start(  # noqa: PLR0913, PLR0917 - the inner loop makes no objects
     state.slot_queue[slot] = queue
     state.slot_busy[slot] = 1
     state.x[LAST_END] = max(state.x[LAST_END], end)
+    state.x[WORK_SUM] += service
     state.heap_at[0] = end
     sift_down(state)
 

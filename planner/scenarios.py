@@ -73,7 +73,7 @@ def _status(scenario: Scenario, asked: list[tuple[int, int]], now_ns: int) -> in
     return reached[-1] if reached else scenario.initial_replicas
 
 
-def read(path: Path) -> list[Scenario]:
+def read(path: Path) -> Scenario | list[Scenario]:
     """The scenarios of a file: one, or a list of them. Wrong says which one, and which field."""
     try:
         content = json.loads(path.read_text())
@@ -81,8 +81,9 @@ def read(path: Path) -> list[Scenario]:
         raise Wrong(f"{path}: cannot be read ({exc.strerror})") from None
     except ValueError as exc:
         raise Wrong(f"{path}: is not JSON ({exc})") from None
-    scenarios = content if isinstance(content, list) else [content]
-    return [scenario(Field(each, f"{path}: scenario {number}")) for number, each in enumerate(scenarios)]
+    if not isinstance(content, list):
+        return scenario(Field(content, str(path)))
+    return [scenario(Field(each, f"{path}: scenario {number}")) for number, each in enumerate(content)]
 
 
 def scenario(field: Field) -> Scenario:

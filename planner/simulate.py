@@ -82,6 +82,7 @@ class Outcome:
     max_reached_s: float | None = None
     last_end_s: float = 0.0
     pod_hours: float = 0.0
+    busy: float = 0.0
     pending_max: int = 0
 
 
@@ -133,6 +134,7 @@ class _Run:
         self.now_s = 0.0
         self.next_s, self._loop = next(self._moments)
         self.at_rest = False
+        self._record()
 
     def step(self) -> None:
         """Run the loop whose turn it is."""
@@ -150,7 +152,9 @@ class _Run:
         outcome.waits, outcome.end_s = self._workers.waits, end_s
         outcome.arrived, outcome.done = int(tally.arrived.sum()), tally.done
         outcome.begun_again, outcome.last_end_s = self._workers.killed, self._workers.last_end_s
-        outcome.pod_hours = self._pods.seconds(end_s) / 3600
+        pod_s = self._pods.seconds(end_s)
+        outcome.pod_hours = pod_s / 3600
+        outcome.busy = self._workers.work_s(end_s) / (pod_s * self._workload.pod.concurrency) if pod_s else 0.0
         return outcome
 
     def _advance(self, until_s: float) -> None:
@@ -204,8 +208,9 @@ class _Run:
             return self._counts(self._workers.tally(self.now_s))[queue]
         while len(self._shown) > 1 and self._shown[1][0] <= self.now_s - self._cluster.stats_lag_s:
             self._shown.popleft()
-        shown_s, counts = self._shown[0]
-        return counts[queue] if shown_s <= self.now_s - self._cluster.stats_lag_s else Counts(0, 0)
+        if not self._shown or self._shown[0][0] > self.now_s - self._cluster.stats_lag_s:
+            return Counts(0, 0)
+        return self._shown[0][1][queue]
 
     def _poll(self) -> None:
         move = self._keda.poll(self.now_s, self._read, self._desired)

@@ -43,7 +43,7 @@ class Workers:
         tasks: dict[str, Any] = {name: np.zeros(SIZE, kind) for name, kind in (_TASK | _BACK).items()}
         self._state = kernel.State(
             n=np.zeros(kernel.WAITS + 1, np.int64),
-            x=np.array([0.0, 0.0, 0.0, 0.0, warm_up_s]),
+            x=np.array([0.0, 0.0, 0.0, 0.0, warm_up_s, 0.0]),
             arrived=np.zeros(queues, np.int64),
             started=np.zeros(queues, np.int64),
             waits=np.zeros(kernel.BUCKETS, np.int64),
@@ -94,6 +94,7 @@ class Workers:
         running = slots[(state.slot_busy[slots] == 1) & (state.slot_end[slots] > now_s)]
         killed = running[state.slot_end[running] > now_s + grace_s]
         self._send_back(killed[np.argsort(state.slot_came[killed], kind="stable")], now_s + grace_s)
+        state.x[kernel.WORK_SUM] -= float((state.slot_end[killed] - now_s - grace_s).sum())
         state.slot_end[killed] = now_s + grace_s
         state.slot_killed[killed] = 1
         return float(max(state.slot_end[running], default=now_s))
@@ -111,6 +112,12 @@ class Workers:
     @property
     def last_end_s(self) -> float:
         return float(self._state.x[kernel.LAST_END])
+
+    def work_s(self, now_s: float) -> float:
+        """The time that slots worked until then, added up."""
+        state, slots = self._state, slice(0, int(self._state.n[kernel.SLOTS]))
+        ahead = np.maximum(state.slot_end[slots] - now_s, 0.0)[state.slot_busy[slots] == 1]
+        return float(state.x[kernel.WORK_SUM] - ahead.sum())
 
     @property
     def waits(self) -> "Waits":
