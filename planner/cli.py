@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import planner
 from planner import options
-from planner.fields import Wrong
+from planner.fields import Field, Wrong
 
 # Commands import what they need when they run: not each one needs numba, which takes a second to load.
 # ruff: noqa: PLC0415
@@ -26,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="sluice", description=planner.__doc__)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     _add_simulate(commands)
+    _add_lint(commands)
     _add_hpa(commands)
     return top
 
@@ -39,6 +40,17 @@ def _add_simulate(commands: "Commands") -> None:
     simulate.add_argument("--html", type=Path, metavar="FILE", help="write one self-contained page")
     simulate.add_argument("--png", type=Path, metavar="FILE", help="write the picture, as .png, .svg or .pdf")
     simulate.set_defaults(run=_simulate)
+
+
+def _add_lint(commands: "Commands") -> None:
+    lint = commands.add_parser("lint", help="name the traps in overlays; exit status 1 if there are any")
+    lint.add_argument("overlays", nargs="+", metavar="PATH", help="a folder that Kustomize renders, a file, or -")
+    lint.add_argument("--format", choices=("text", "json", "sarif", "github"), default="text")
+    lint.add_argument("--ignore", action="append", default=[], metavar="ID", help="leave a rule out")
+    lint.add_argument("--task-limit", metavar="TIME", help="how long a task may run")
+    lint.add_argument("--queue-max-length", type=int, default=100_000, help="what a queue holds (%(default)s)")
+    lint.add_argument("--sync", metavar="TIME", default="15s", help="the HPA's period (%(default)s)")
+    lint.set_defaults(run=_lint)
 
 
 def _add_hpa(commands: "Commands") -> None:
@@ -67,6 +79,23 @@ def _simulate(arguments: argparse.Namespace) -> int:
             _write(arguments.html, figure.page(simulated))
     print(report.as_json(simulated) if arguments.json else "\n\n".join(report.text(each) for each in simulated))
     return 0
+
+
+def _lint(arguments: argparse.Namespace) -> int:
+    from planner import overlay
+    from planner.lint import deployments, formats, replicas, triggers  # noqa: F401 - importing them makes their rules
+    from planner.lint.rule import Assumptions, run
+    from planner.times import seconds
+
+    limit = arguments.task_limit
+    assumed = Assumptions(
+        task_limit_s=None if limit is None else seconds(limit, "--task-limit"),
+        queue_max_length=Field(arguments.queue_max_length, "--queue-max-length").integer(1),
+        sync_s=seconds(arguments.sync, "--sync"),
+    )
+    found = [each for path in arguments.overlays for each in run(overlay.read(path), assumed, arguments.ignore)]
+    print(formats.FORMATS[arguments.format](found))
+    return int(any(each.rule.level != "note" for each in found))
 
 
 def _hpa(arguments: argparse.Namespace) -> int:

@@ -36,7 +36,7 @@ spec:
   pollingInterval: 5
   minReplicaCount: 1
   maxReplicaCount: 10
-  fallback: {failureThreshold: 3, replicas: 4}
+  fallback: {failureThreshold: 2, replicas: 4}
   advanced:
     horizontalPodAutoscalerConfig:
       behavior: {scaleDown: {stabilizationWindowSeconds: 60}}
@@ -50,6 +50,10 @@ spec:
         queueName: jobs
         value: "10"
       authenticationRef: {name: keda}
+---
+apiVersion: keda.sh/v1alpha1
+kind: TriggerAuthentication
+metadata: {name: keda, namespace: work}
 """
 
 

@@ -30,7 +30,7 @@ def test_a_file_and_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "overlay.yaml").write_text(OVERLAY)
     monkeypatch.setattr("sys.stdin", io.StringIO(OVERLAY))
     kinds = [[each.kind for each in overlay.read(source)] for source in (str(tmp_path / "overlay.yaml"), "-")]
-    assert kinds == [["Deployment", "ScaledObject"]] * 2
+    assert kinds == [["Deployment", "ScaledObject", "TriggerAuthentication"]] * 2
 
 
 def test_defaults_are_keda_s() -> None:
@@ -108,7 +108,7 @@ FAULTS = [
     ("pollingInterval: 5", "pollingInterval: 2.5", rf"{SCALER}\.pollingInterval: must be a whole number"),
     ("pollingInterval: 5", "pollingInterval: '5'", rf"{SCALER}\.pollingInterval: must be a number, not '5'"),
     ("stabilizationWindowSeconds: 60", "stabilizationWindow: 60", rf"{SCALER}\..*stabilizationWindow: is not a field"),
-    ("failureThreshold: 3", "failureThreshold: three", rf"{SCALER}\.fallback\.failureThreshold: must be a number"),
+    ("failureThreshold: 2", "failureThreshold: three", rf"{SCALER}\.fallback\.failureThreshold: must be a number"),
     ("{name: worker}\n  polling", "{name: worker, kind: Job}\n  polling", rf"{SCALER}\.scaleTargetRef\.kind: .* 'Job'"),
     ("cpu: 500m", "cpu: half", r"overlay\.yaml: Deployment work/worker: .*requests\.cpu: must be a quantity"),
     ("--concurrency=1", "--concurrency=0", r"Deployment work/worker: .*args: must be at least 1, not 0"),
