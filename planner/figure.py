@@ -11,7 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from planner.curve import Curve
 from planner.fields import Wrong
+from planner.replay import Replayed
 from planner.report import Simulated, assumptions, sentence
 from planner.simulate import Outcome
 from planner.summary import ROWS
@@ -61,6 +63,18 @@ def _replicas(axes: Axes, outcome: Outcome, unit_s: float) -> None:
         axes.axhline(bound, color="tab:red", linewidth=0.8, linestyle="--")
     axes.set_ylim(bottom=0)
     axes.legend(loc="center right")
+
+
+def replayed(curve: Curve, made: Replayed) -> Figure:
+    """A recording and its prediction."""
+    drawn = figure([made.outcome], ["measured (dashed) and predicted"])
+    queue, replicas = drawn.axes
+    unit_s = next(size for least, size, _ in _UNITS if made.outcome.end_s >= least)
+    times = [(point.at_s + made.shift_s) / unit_s for point in curve.points]
+    queue.plot(times, [point.depth for point in curve.points], color="tab:orange", linestyle="--")
+    ready = [point.ready for point in curve.points]
+    replicas.step(times, ready, where="post", color="tab:orange", linestyle="--")
+    return drawn
 
 
 def write(path: Path, made: Figure) -> None:

@@ -11,6 +11,7 @@ from planner.arrivals import Arrivals
 from planner.cluster import Cluster
 from planner.fields import Field, Wrong
 from planner.manifests import Reading
+from planner.overlay import Object
 from planner.quantity import quantity
 from planner.service import Service
 from planner.simulate import LONGEST_S, Traffic
@@ -26,14 +27,19 @@ T = TypeVar("T")
 
 
 def workloads(source: str, arguments: argparse.Namespace) -> list[Workload]:
-    """Those of the overlay."""
+    """Those of an overlay."""
+    return workloads_of(overlay.read(source), arguments)
+
+
+def workloads_of(objects: Sequence[Object], arguments: argparse.Namespace) -> list[Workload]:
+    """Those of an overlay's objects."""
     reading = Reading(
         concurrency=_at_least(arguments.concurrency, 1, "--concurrency"),
         prefetch=_at_least(arguments.prefetch_multiplier, 1, "--prefetch-multiplier"),
         protocol=arguments.protocol,
         skipped_triggers=tuple(arguments.skip_trigger),
     )
-    return manifests.workloads(overlay.read(source), reading)
+    return manifests.workloads(objects, reading)
 
 
 def traffic(arguments: argparse.Namespace, found: Sequence[Workload]) -> tuple[Traffic, list[str]]:

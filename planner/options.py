@@ -14,16 +14,16 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_traffic(parser: argparse.ArgumentParser, *, needed: bool = True) -> None:
+def add_traffic(parser: argparse.ArgumentParser) -> None:
     """What comes, and how long it takes."""
     group = parser.add_argument_group("traffic")
     group.add_argument(
-        "--arrivals", action="append", default=[], required=needed, metavar="[QUEUE=]WHAT",
+        "--arrivals", action="append", default=[], required=True, metavar="[QUEUE=]WHAT",
         help="20/s | burst:29000@60 | steps:0=5/s,600=50/s | trace:FILE.csv | sine:mean=20/s,peak=40/s,period=24h;"
         " joined by ' + '",
     )  # fmt: skip
     group.add_argument(
-        "--service", action="append", default=[], required=needed, metavar="[QUEUE=]WHAT",
+        "--service", action="append", default=[], required=True, metavar="[QUEUE=]WHAT",
         help="12.5 | exponential:12.5 | lognormal:12.5,cv=0.5 | histogram:FILE.csv | metrics:FILE or URL",
     )  # fmt: skip
     group.add_argument("--duration", metavar="TIME", help="if not said: until all is done, or 1h where tasks never end")
@@ -31,10 +31,12 @@ def add_traffic(parser: argparse.ArgumentParser, *, needed: bool = True) -> None
     group.add_argument("--seed", type=int, default=1, help="the same seed is the same traffic (%(default)s)")
 
 
-def add_cluster(parser: argparse.ArgumentParser) -> None:
-    """The cluster, with Kubernetes' defaults."""
+def add_cluster(parser: argparse.ArgumentParser, sync: str | None = "15s") -> None:
+    """The cluster, with Kubernetes' defaults; the period's may be another."""
     group = parser.add_argument_group("cluster")
-    group.add_argument("--sync", metavar="TIME", default="15s", help="the HPA's period (%(default)s)")
+    group.add_argument(
+        "--sync", metavar="TIME", default=sync, help=f"the HPA's period ({sync or 'as recorded, or 15s'})"
+    )
     group.add_argument("--tolerance", type=float, default=0.1, help="the HPA's (%(default)s)")
     group.add_argument("--downscale-stabilization", metavar="TIME", default="300s", help="the HPA's (%(default)s)")
     group.add_argument("--stats-interval", metavar="TIME", default="5s", help="of RabbitMQ's management (%(default)s)")

@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -58,17 +59,17 @@ def read(text: str, where: str) -> Service:
 
 def constant(mean_s: float) -> Service:
     """Every task takes the same time."""
-    return Service(f"{mean_s:g}", mean_s, lambda _, n: np.full(n, mean_s))
+    return Service(f"{mean_s:g}", mean_s, partial(_same, mean_s))
 
 
 def _constant(text: str, rest: str, where: str) -> Service:
     mean_s = _positive(rest, where)
-    return Service(text, mean_s, lambda _, n: np.full(n, mean_s))
+    return Service(text, mean_s, partial(_same, mean_s))
 
 
 def _exponential(text: str, rest: str, where: str) -> Service:
     mean_s = _positive(rest, where)
-    return Service(text, mean_s, lambda generator, n: generator.exponential(mean_s, n))
+    return Service(text, mean_s, partial(_exponentially, mean_s))
 
 
 def _lognormal(text: str, rest: str, where: str) -> Service:
@@ -78,7 +79,7 @@ def _lognormal(text: str, rest: str, where: str) -> Service:
     mean_s = _positive(match[1], where)
     variance = math.log(1 + float(match[2]) ** 2)
     location = math.log(mean_s) - variance / 2
-    return Service(text, mean_s, lambda generator, n: generator.lognormal(location, math.sqrt(variance), n))
+    return Service(text, mean_s, partial(_lognormally, location, math.sqrt(variance)))
 
 
 def _histogram(text: str, rest: str, where: str) -> Service:
@@ -133,7 +134,26 @@ def _bucketed(text: str, bounds: Sequence[float], counts: Sequence[float], where
     edges = np.array([0.0, *bounds])
     cumulative = np.concatenate([[0.0], np.cumsum(counts)]) / sum(counts)
     mean_s = float(np.sum(np.diff(cumulative) * (edges[:-1] + edges[1:]) / 2))
-    return Service(text, mean_s, lambda generator, n: np.interp(generator.random(n), cumulative, edges))
+    return Service(text, mean_s, partial(_by_buckets, cumulative, edges))
+
+
+# Draws are functions with a name, so that other processes can have them.
+
+
+def _same(mean_s: float, _: np.random.Generator, count: int) -> Floats:
+    return np.full(count, mean_s)
+
+
+def _exponentially(mean_s: float, generator: np.random.Generator, count: int) -> Floats:
+    return generator.exponential(mean_s, count)
+
+
+def _lognormally(location: float, scale: float, generator: np.random.Generator, count: int) -> Floats:
+    return generator.lognormal(location, scale, count)
+
+
+def _by_buckets(cumulative: Floats, edges: Floats, generator: np.random.Generator, count: int) -> Floats:
+    return np.interp(generator.random(count), cumulative, edges)
 
 
 def _positive(text: str, where: str) -> float:

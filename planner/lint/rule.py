@@ -116,12 +116,12 @@ def rule(number: int, level: Level, words: str) -> Callable[[Check], Check]:
 
 @rule(0, "error", "a field cannot be read")
 def unreadable(scaled: Scaled) -> Iterator[Problem]:
-    """What other rules could not read; see `run`."""
+    """What other rules could not read; see `check_overlay`."""
     if scaled.spec.get("triggers").value in (None, []):
         yield scaled.spec.get("triggers"), "KEDA refuses a ScaledObject without triggers", "add one"
 
 
-def run(objects: Collection[Object], assumed: Assumptions, ignored: Collection[str] = ()) -> list[Finding]:
+def check_overlay(objects: Collection[Object], assumed: Assumptions, ignored: Collection[str] = ()) -> list[Finding]:
     """Everything that is wrong, rule by rule. Wrong if there is no ScaledObject, or an ignored id is unknown."""
     for unknown in set(ignored) - set(RULES):
         raise Wrong(f"--ignore: there is no rule {unknown}")

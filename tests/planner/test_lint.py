@@ -12,14 +12,14 @@ from deploy.run import ROOT
 from planner.cli import main
 from planner.fields import Wrong
 from planner.lint import deployments, replicas, triggers  # noqa: F401 - importing them makes their rules
-from planner.lint.rule import RULES, Assumptions, Finding, run
+from planner.lint.rule import RULES, Assumptions, Finding, check_overlay
 from tests.planner.overlays import OVERLAY, objects, written
 
 TRAPS = yaml.safe_load(Path(__file__).with_name("traps.yaml").read_text())
 
 
 def found(text: str = OVERLAY, assumed: Assumptions | None = None) -> list[Finding]:
-    return run(objects(text), assumed or Assumptions())
+    return check_overlay(objects(text), assumed or Assumptions())
 
 
 def test_a_good_overlay_has_none() -> None:
@@ -51,9 +51,9 @@ def test_what_is_assumed_matters() -> None:
 
 def test_ignored_rules_and_unknown_ones() -> None:
     text = OVERLAY.replace("replicas: 4", "replicas: 40")
-    assert run(objects(text), Assumptions(), ["SL212"]) == []
+    assert check_overlay(objects(text), Assumptions(), ["SL212"]) == []
     with pytest.raises(Wrong, match="--ignore: there is no rule SL999"):
-        run(objects(text), Assumptions(), ["SL999"])
+        check_overlay(objects(text), Assumptions(), ["SL999"])
 
 
 @pytest.mark.parametrize("overlay", ["kustomize/base", "kustomize/overlays/load", "kustomize/overlays/local"])
