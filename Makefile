@@ -7,7 +7,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit
 PYTEST := $(BIN)/python -m pytest --numprocesses 4 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help install lock up demo rabbitmq-ui dead-letters requeue test test-unit test-planner test-integration test-brokers lint clean
+.PHONY: help install lock up demo rabbitmq-ui dead-letters requeue test test-unit test-planner test-integration test-brokers test-planner bench-planner lint clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
@@ -60,6 +60,9 @@ test-integration: install ## integration tests on real RabbitMQ and Redis proces
 test-brokers: install ## integration tests on RabbitMQ 3.10 or what the machine has, then on 4.3 or newer
 	@$(PYTEST) tests/integration
 	@root="$$($(BIN)/python -m local.newer)" && SLUICE_TEST_RABBITMQ_ROOT="$$root" $(PYTEST) tests/integration
+
+bench-planner: install ## tasks per second of the planner and of SimPy; build/bench-planner.json
+	@$(BIN)/python -m bench.planner
 
 lint: install ## ruff and mypy
 	@$(BIN)/ruff check .

@@ -24,6 +24,7 @@ WAIT_SUM, WAIT_MAX, LAST_WAITED, LAST_END, WARM_UP, WORK_SUM = range(6)
 # a wait's bucket in State.waits: the first is below a millisecond, each next one 1% higher
 SHORTEST_S = 0.001
 RATIO = 1.01
+PER_LOG = 1 / math.log(RATIO)
 BUCKETS = 2500
 
 
@@ -58,92 +59,72 @@ class State(NamedTuple):
     waits: Integers
 
 
-def _sift_down(state: State) -> None:
-    at, slot = state.heap_at, state.heap_slot
-    size = state.n[HEAP]
+def _sift_down(at: Floats, slot: Integers, size: int) -> None:
     here = 0
     moved_at, moved_slot = at[0], slot[0]
-    while True:
-        child = 2 * here + 1
-        if child >= size:
-            break
+    child = 1
+    while child < size:
         if child + 1 < size and at[child + 1] < at[child]:
             child += 1
         if at[child] >= moved_at:
             break
         at[here], slot[here] = at[child], slot[child]
         here = child
+        child = 2 * here + 1
     at[here], slot[here] = moved_at, moved_slot
 
 
-def _count_end(state: State, slot: int) -> None:
-    if state.slot_busy[slot]:
-        state.slot_busy[slot] = 0
-        if not state.slot_killed[slot]:
-            state.n[DONE] += 1
-
-
-def _record_wait(state: State, came: float, start: float) -> None:
+def _record_wait(n: Integers, x: Floats, waits: Integers, came: float, start: float) -> None:
     wait = start - came
-    if wait > SHORTEST_S and start > state.x[LAST_WAITED]:
-        state.x[LAST_WAITED] = start
-    if came < state.x[WARM_UP]:
-        return
-    state.n[WAITS] += 1
-    state.x[WAIT_SUM] += wait
-    state.x[WAIT_MAX] = max(state.x[WAIT_MAX], wait)
-    bucket = 0 if wait < SHORTEST_S else 1 + int(math.log(wait / SHORTEST_S) / math.log(RATIO))
-    state.waits[min(bucket, BUCKETS - 1)] += 1
-
-
-def _start(  # noqa: PLR0913, PLR0917 - the inner loop makes no objects
-    state: State, slot: int, start: float, came: float, service: float, queue: int
-) -> None:
-    end = start + service
-    state.slot_end[slot], state.slot_came[slot], state.slot_s[slot] = end, came, service
-    state.slot_queue[slot] = queue
-    state.slot_busy[slot] = 1
-    state.x[LAST_END] = max(state.x[LAST_END], end)
-    state.x[WORK_SUM] += service
-    state.heap_at[0] = end
-    sift_down(state)
+    if wait > SHORTEST_S and start > x[LAST_WAITED]:
+        x[LAST_WAITED] = start
+    if came >= x[WARM_UP]:
+        n[WAITS] += 1
+        x[WAIT_SUM] += wait
+        x[WAIT_MAX] = max(x[WAIT_MAX], wait)
+        bucket = 0 if wait < SHORTEST_S else 1 + int(math.log(wait / SHORTEST_S) * PER_LOG)
+        waits[min(bucket, BUCKETS - 1)] += 1
 
 
 def _advance(state: State, until: float) -> None:
     """Start every task that can start before `until`."""
-    n = state.n
-    while n[HEAP] > 0:
-        slot = state.heap_slot[0]
-        free_at = state.heap_at[0]
-        if free_at >= until:
+    n, x, at, slots = state.n, state.x, state.heap_at, state.heap_slot
+    busy, gone, killed = state.slot_busy, state.slot_gone, state.slot_killed
+    head, tail, back, backs = n[HEAD], n[TAIL], n[BACK_HEAD], n[BACK_TAIL]
+    while n[HEAP] > 0 and at[0] < until:
+        slot, free_at = slots[0], at[0]
+        came = state.came[head] if head < tail else math.inf
+        came_back = state.back_at[back] if back < backs else math.inf
+        again = came_back <= max(free_at, came)
+        start = max(free_at, came_back if again else came)
+        if start >= until and not gone[slot]:
             break
-        if state.slot_gone[slot]:
-            count_end(state, slot)
+        n[DONE] += busy[slot] and not killed[slot]
+        busy[slot] = 0
+        if gone[slot]:
             n[HEAP] -= 1
-            state.heap_at[0], state.heap_slot[0] = state.heap_at[n[HEAP]], state.heap_slot[n[HEAP]]
-            sift_down(state)
+            at[0], slots[0] = at[n[HEAP]], slots[n[HEAP]]
+            sift_down(at, slots, n[HEAP])
             state.free[n[FREE]] = slot
             n[FREE] += 1
             continue
-        came = state.came[n[HEAD]] if n[HEAD] < n[TAIL] else math.inf
-        back = state.back_at[n[BACK_HEAD]] if n[BACK_HEAD] < n[BACK_TAIL] else math.inf
-        again = back <= max(free_at, came)
-        start = max(free_at, back if again else came)
-        if start >= until:
-            break
-        count_end(state, slot)
         if again:
-            task = n[BACK_HEAD]
-            n[BACK_HEAD] += 1
-            came, queue = state.back_came[task], state.back_queue[task]
-            begin(state, slot, start, came, state.back_s[task], queue)
+            came, service, queue = state.back_came[back], state.back_s[back], state.back_queue[back]
+            back += 1
         else:
-            task = n[HEAD]
-            n[HEAD] += 1
-            queue = state.queue[task]
+            service, queue = state.service[head], state.queue[head]
+            head += 1
             state.started[queue] += 1
-            record_wait(state, came, start)
-            begin(state, slot, start, came, state.service[task], queue)
+            record_wait(n, x, state.waits, came, start)
+        end = start + service
+        state.slot_end[slot], state.slot_came[slot], state.slot_s[slot] = end, came, service
+        state.slot_queue[slot] = queue
+        busy[slot] = 1
+        x[LAST_END] = max(x[LAST_END], end)
+        x[WORK_SUM] += service
+        at[0] = end
+        sift_down(at, slots, n[HEAP])
+    n[HEAD], n[BACK_HEAD] = head, back
 
 
 def _add(state: State, slots: Integers, at: float) -> None:
@@ -182,9 +163,7 @@ def _count(state: State, now: float, counts: Integers) -> int:
 
 compiled: Callable[..., Any] = njit(cache=True)
 sift_down = compiled(_sift_down)
-count_end = compiled(_count_end)
 record_wait = compiled(_record_wait)
-begin = compiled(_start)
 advance = compiled(_advance)
 add = compiled(_add)
 count = compiled(_count)

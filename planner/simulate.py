@@ -174,8 +174,10 @@ class _Run:
         came = np.concatenate([times for times, _ in parts])
         service = np.concatenate([service for _, service in parts])
         queue = np.concatenate([np.full(len(times), number) for number, (times, _) in enumerate(parts)])
-        order = np.argsort(came, kind="stable")
-        self._workers.load(came[order], service[order], queue[order])
+        if len(parts) > 1:
+            order = np.argsort(came, kind="stable")
+            came, service, queue = came[order], service[order], queue[order]
+        self._workers.load(came, service, queue)
 
     def _sample(self) -> None:
         """The management API looks at the queues."""
@@ -279,7 +281,8 @@ class _Feed:
 
     def until(self, end_s: float) -> tuple[np.ndarray, np.ndarray]:
         """Times of arrival before then, and the tasks' service times."""
-        times = np.sort(np.concatenate([np.empty(0), *(source.until(end_s) for source in self._sources)]))
+        parts = [source.until(end_s) for source in self._sources]
+        times = parts[0] if len(parts) == 1 else np.sort(np.concatenate([np.empty(0), *parts]))
         return times, self._service.draw(self._generator, len(times))
 
 

@@ -89,7 +89,8 @@ def test_the_project_s_own_overlay_takes_the_patch(tmp_path: Path, capsys: pytes
         ]
     )
     (folder / "kustomization.yaml").write_text(
-        "resources: [../../base]\npatches: [{path: sized.yaml, target: {kind: ScaledObject, name: celery-worker-scaler}}]"
+        "resources: [../../base]\n"
+        "patches: [{path: sized.yaml, target: {kind: ScaledObject, name: celery-worker-scaler}}]"
     )
     operations = {each["path"]: each["value"] for each in yaml.safe_load((folder / "sized.yaml").read_text())}
     (sized,) = manifests.workloads(overlay.read(str(folder)), manifests.Reading())

@@ -75,17 +75,23 @@ def loaded(work: list[tuple[float, float]]) -> Workers:
     return workers
 
 
+def uneven(work: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """A little off the grid, each task by another bit: which of two slots that are free at once starts is open."""
+    return [(came + each * 0.00137, service + each * 0.00071) for each, (came, service) in enumerate(work)]
+
+
 @PROPERTY
 @given(tasks, changes)
 def test_as_the_plain_queue(work: list[tuple[float, float]], plan: list[tuple[float, int]]) -> None:
-    work = sorted(work, key=lambda task: task[0])
+    work = uneven(sorted(work, key=lambda task: task[0]))
     workers, plain = loaded(work), Plain(10.0, [(came, came, service) for came, service in work])
     groups = [(workers.add(1, 0.0), plain.add(1, 0.0))]
     for at_s, count in sorted(plan):
         workers.advance(at_s)
         plain.advance(at_s)
         if count:
-            groups.append((workers.add(count, at_s + 1), plain.add(count, at_s + 1)))
+            ready_s = at_s + 1 + len(groups) * 0.000311
+            groups.append((workers.add(count, ready_s), plain.add(count, ready_s)))
         elif len(groups) > 1:
             theirs, ours = groups.pop(0)
             workers.retire(theirs, at_s, 10.0)
