@@ -8,6 +8,7 @@ Written as:
     steps:0=5/s,600=50/s,1200=0/s rates from these times on
     trace:FILE.csv                rows of time and count, each spread over the time until the next row
     sine:mean=20/s,peak=40/s,period=24h
+    shape:FILE.py,per-user=0.05/s the users of a Locust shape, each at that rate
 and several of them joined by ` + `.
 """
 
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.fields import Wrong
+from planner.locust_shape import TICK_S, users
 from planner.times import DAY_S, per_second, seconds
 
 Floats = NDArray[np.float64]
@@ -100,6 +102,7 @@ def _part(text: str, where: str) -> Arrivals:
         "steps": _steps,
         "trace": _trace,
         "sine": _sine,
+        "shape": _shape,
     }
     if kind not in kinds:
         raise Wrong(f"{where}: {kind!r} is none of {', '.join(kinds)}")
@@ -150,6 +153,17 @@ def _sine(text: str, where: str) -> Arrivals:
     # it starts at its lowest, at night
     rates = mean - (peak - mean) * np.cos(2 * math.pi * (edges[:-1] + step_s / 2) / period_s)
     return _rates(edges.tolist(), rates.tolist())
+
+
+def _shape(text: str, where: str) -> Arrivals:
+    name, _, rate = text.partition(",per-user=")
+    if not rate:
+        raise Wrong(f"{where}: a shape must read shape:FILE.py,per-user=0.05/s, not {text!r}")
+    each = per_second(rate, where)
+    found = users(Path(name), where)
+    if not found:
+        raise Wrong(f"{where}: {name}: its shape ends at once")
+    return _rates([number * TICK_S for number in range(len(found) + 1)], [count * each for count in found])
 
 
 def _rates(edges_s: Sequence[float], rates: Sequence[float]) -> Arrivals:

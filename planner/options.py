@@ -19,7 +19,8 @@ def add_traffic(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("traffic")
     group.add_argument(
         "--arrivals", action="append", default=[], required=True, metavar="[QUEUE=]WHAT",
-        help="20/s | burst:29000@60 | steps:0=5/s,600=50/s | trace:FILE.csv | sine:mean=20/s,peak=40/s,period=24h;"
+        help="20/s | burst:29000@60 | steps:0=5/s,600=50/s | trace:FILE.csv | sine:mean=20/s,peak=40/s,period=24h"
+        " | shape:LOCUSTFILE.py,per-user=0.05/s;"
         " joined by ' + '",
     )  # fmt: skip
     group.add_argument(

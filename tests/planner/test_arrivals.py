@@ -1,5 +1,6 @@
 """When tasks come, and how long they take: what is read, drawn and refused."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,47 @@ def test_a_trace_comes_exactly(tmp_path: Path) -> None:
     assert times(f"trace:{path}", 1000).tolist() == [2.5, 7.5, 21.25, 23.75, 26.25, 28.75]
 
 
+SHAPE = """
+from locust import LoadTestShape
+
+class Stages(LoadTestShape):
+    stages = [(10, 100, 100), (20, 0, 50)]
+
+    def tick(self):
+        for end_s, users, rate in self.stages:
+            if self.get_run_time() < end_s:
+                return users, rate
+        return None
+"""
+
+
+def test_a_locust_shape(tmp_path: Path) -> None:
+    path = tmp_path / "locustfile.py"
+    path.write_text(SHAPE)
+    (each,) = arrivals.read(f"shape:{path},per-user=2/s", "--arrivals")
+    # a hundred users at once, and two seconds to lose them
+    assert [each.expected(at_s) for at_s in (1, 10, 11, 12, 20)] == [200, 2000, 2100, 2100, 2100]
+    assert each.end_s == 11
+    assert "locust" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("", "must have one LoadTestShape, not 0"),
+        ("from locust import FastHttpUser", "cannot import name 'FastHttpUser'.* install what it needs"),
+        ("1 / 0", "fails: ZeroDivisionError"),
+        (SHAPE.replace("< end_s", "< 0"), "its shape ends at once"),
+        (SHAPE.replace("return None", "return 1, 1"), "does not end within 7 days"),
+    ],
+)
+def test_shapes_that_are_none(content: str, sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "locustfile.py"
+    path.write_text(content)
+    with pytest.raises(Wrong, match=f"^--arrivals: .*{sentence}"):
+        arrivals.read(f"shape:{path},per-user=2/s", "--arrivals")
+
+
 def test_parts_are_joined_and_walked_in_blocks() -> None:
     assert [each.count[-1] for each in arrivals.read("burst:5 + burst:7@10", "--arrivals")] == [5, 7]
     (each,) = arrivals.read("1000/s", "--arrivals")
@@ -78,6 +120,8 @@ def test_parts_are_joined_and_walked_in_blocks() -> None:
         ("sine:mean=5/s", "a sine must read"),
         ("sine:mean=5/s,peak=11/s", "peak must be between its mean and twice that"),
         ("trace:missing.csv", "missing.csv: cannot be read"),
+        ("shape:missing.py", "a shape must read"),
+        ("shape:missing.py,per-user=1/s", "missing.py: is no Python file"),
     ],
 )
 def test_arrivals_that_are_none(text: str, sentence: str) -> None:

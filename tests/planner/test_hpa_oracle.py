@@ -12,6 +12,9 @@ from planner import hpa, scenarios
 from planner.fields import Field, Wrong
 from tests.planner import hpa_scenarios, oracle
 
+# the first build takes minutes
+pytestmark = [pytest.mark.timeout(1500), pytest.mark.xdist_group("oracle")]
+
 SEED = 20261122
 VALID = 5000
 BROKEN = 300
@@ -77,21 +80,18 @@ def disagrees(case: Case) -> bool:
     return [list(pair) for pair in scenarios.run(scenario)] != desired
 
 
-@pytest.mark.xdist_group("oracle")
 def test_every_sync_of_random_scenarios(cases: list[Case]) -> None:
     assert len(cases) == VALID
     assert sum(len(desired) for _, desired in cases) > 40 * VALID
     assert [number for number, case in enumerate(cases) if disagrees(case)] == []
 
 
-@pytest.mark.xdist_group("oracle")
 def test_random_scenarios_are_worth_something(cases: list[Case]) -> None:
     """Many of them pass through more than two sizes."""
     sizes = [len({replicas for _, replicas in desired}) for _, desired in cases]
     assert sum(size > 2 for size in sizes) > VALID / 3
 
 
-@pytest.mark.xdist_group("oracle")
 def test_what_the_api_refuses_is_refused(asked: list[dict[str, Any]], answered: list[dict[str, Any]]) -> None:
     for spec, answer in zip(asked[VALID:], answered[VALID:], strict=True):
         assert answer.get("invalid"), spec
@@ -99,7 +99,6 @@ def test_what_the_api_refuses_is_refused(asked: list[dict[str, Any]], answered: 
             scenarios.scenario(Field(spec, "random"))
 
 
-@pytest.mark.xdist_group("oracle")
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda pair: pair[1], indirect=True)
 @pytest.mark.usefixtures("mutant")
 def test_a_changed_line_is_found(cases: list[Case]) -> None:

@@ -1,6 +1,7 @@
 """`sluice size`: what it finds meets the objectives, and what it writes, Kustomize takes."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -8,12 +9,13 @@ import pytest
 import yaml
 
 from deploy.run import ROOT
-from planner import manifests, objectives, overlay
+from planner import manifests, objectives, overlay, patch
 from planner.cli import main
 from planner.fields import Wrong
 from planner.objectives import Drain, Wait
 from planner.replications import mean
-from tests.planner.overlays import OVERLAY, outcome, workload, written
+from planner.size import BEHAVIORS, Candidate
+from tests.planner.overlays import OVERLAY, outcome, trigger, workload, written
 
 FAST = ["--service", "10", "--duration", "20m", "--replications", "2"]
 
@@ -101,6 +103,29 @@ def test_the_project_s_own_overlay_takes_the_patch(tmp_path: Path, capsys: pytes
     ]
     capsys.readouterr()
     assert main(["lint", str(folder)]) == 0
+
+
+def test_only_triggers_that_something_comes_to_are_changed() -> None:
+    two = workload(triggers=[*trigger(), *trigger(queueName="more", value="7")])
+    applied = Candidate(3, 2, 20, None).applied(two, ["jobs"])
+    assert [each.value for each in applied.scaler.triggers] == [3, 7]
+    assert (applied.scaler.minimum, applied.scaler.maximum, applied.scaler.behavior) == (2, 20, two.scaler.behavior)
+
+
+def test_the_patch_makes_what_is_not_there(tmp_path: Path) -> None:
+    text = re.sub(r"  (minReplicaCount|maxReplicaCount): .*\n", "", OVERLAY)
+    text = re.sub(r"  advanced:\n.*\n.*\n", "", text)
+    written(tmp_path, text)
+    scaled = next(each for each in overlay.read(str(tmp_path / "overlay.yaml")) if each.kind == "ScaledObject")
+    chosen = Candidate(2.5, 3, 40, next(iter(BEHAVIORS)))
+    made = patch.as_yaml(patch.operations(scaled, chosen, ["jobs"]), scaled)
+    (tmp_path / "patch.yaml").write_text(made)
+    (tmp_path / "kustomization.yaml").write_text(
+        "resources: [overlay.yaml]\npatches: [{path: patch.yaml, target: {kind: ScaledObject, name: scaler}}]"
+    )
+    (sized,) = manifests.workloads(overlay.read(str(tmp_path)), manifests.Reading())
+    assert (sized.scaler.minimum, sized.scaler.maximum, sized.scaler.triggers[0].value) == (3, 40, 2.5)
+    assert sized.scaler.behavior == BEHAVIORS[chosen.behavior or ""]
 
 
 @pytest.mark.parametrize(

@@ -164,11 +164,28 @@ def test_room_is_made_while_tasks_wait() -> None:
         block = slice(start, start + 100)
         parts.load(came[block], service[block], np.zeros(100, np.int64))
         parts.advance(float(came[block][-1]))
-        parts.tally(float(came[block][-1]))
+        if start % 300 == 0:  # what nobody looked at meanwhile is counted later
+            parts.tally(float(came[block][-1]))
     for workers in (whole, parts):
         workers.advance(math.inf)
     assert parts.waits.sum_s == pytest.approx(whole.waits.sum_s)
     assert (parts.waits.buckets == whole.waits.buckets).all()
+    assert parts.tally(1e9).arrived[0] == 5000
+
+
+def test_what_comes_back_goes_first() -> None:
+    """Before tasks that came later, though it is back after them."""
+    workers = loaded([(0.0, 10.0), (1.0, 20.0), (2.0, 30.0)])
+    slots = workers.add(1, 0.0)
+    workers.advance(1.0)
+    workers.retire(slots, 1.0, 4.0)
+    workers.add(1, 6.0)
+    workers.advance(7.0)
+    # it began again at 6 s, and takes until 16 s
+    tally = workers.tally(7.0)
+    assert (workers.killed, tally.waiting[0], tally.running[0]) == (1, 2, 1)
+    assert workers.last_end_s == 16.0
+    assert workers.oldest_s(7.0) == 6.0
 
 
 def test_percentiles_are_within_one_percent() -> None:
