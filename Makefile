@@ -7,7 +7,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit
 PYTEST := $(BIN)/python -m pytest --numprocesses 4 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help install lock up demo rabbitmq-ui dead-letters requeue test test-unit test-planner test-integration test-brokers test-planner bench-planner lint clean
+.PHONY: help install lock up demo rabbitmq-ui dead-letters requeue test test-unit test-planner test-integration test-brokers test-planner bench-planner picture lint clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
@@ -63,6 +63,10 @@ test-brokers: install ## integration tests on RabbitMQ 3.10 or what the machine 
 
 bench-planner: install ## tasks per second of the planner and of SimPy; build/bench-planner.json
 	@$(BIN)/python -m bench.planner
+
+picture: install ## draw the README's picture again: docs/planner.png
+	@$(BIN)/sluice compare kustomize/base kustomize/overlays/load --arrivals burst:2200@1m --service 12.5 --duration 30m \
+		--png docs/planner.png
 
 lint: install ## ruff and mypy
 	@$(BIN)/ruff check .

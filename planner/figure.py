@@ -43,7 +43,15 @@ def figure(outcomes: Sequence[Outcome], titles: Sequence[str]) -> Figure:
         grid[1][column].set_xlabel(unit)
     grid[0][0].set_ylabel("tasks that wait")
     grid[1][0].set_ylabel("replicas")
+    _from_zero(made)
     return made
+
+
+def _from_zero(made: Figure) -> None:
+    """Once everything is drawn: a limit that is set before holds the others fast."""
+    for axes in made.axes:
+        axes.autoscale(axis="y")
+        axes.set_ylim(bottom=0)
 
 
 def _queue(axes: Axes, outcome: Outcome, unit_s: float, title: str) -> None:
@@ -51,7 +59,6 @@ def _queue(axes: Axes, outcome: Outcome, unit_s: float, title: str) -> None:
     axes.fill_between(times, [sample.waiting for sample in outcome.samples], color="tab:blue", alpha=0.3)
     axes.plot(times, [sample.waiting for sample in outcome.samples], color="tab:blue")
     axes.set_title(title)
-    axes.set_ylim(bottom=0)
 
 
 def _replicas(axes: Axes, outcome: Outcome, unit_s: float) -> None:
@@ -61,7 +68,6 @@ def _replicas(axes: Axes, outcome: Outcome, unit_s: float) -> None:
     axes.step(times, desired, where="post", color="black", linestyle=":", label="asked for")
     for bound in (outcome.minimum, outcome.maximum):
         axes.axhline(bound, color="tab:red", linewidth=0.8, linestyle="--")
-    axes.set_ylim(bottom=0)
     axes.legend(loc="center right")
 
 
@@ -74,6 +80,7 @@ def replayed(curve: Curve, made: Replayed) -> Figure:
     queue.plot(times, [point.depth for point in curve.points], color="tab:orange", linestyle="--")
     ready = [point.ready for point in curve.points]
     replicas.step(times, ready, where="post", color="tab:orange", linestyle="--")
+    _from_zero(drawn)
     return drawn
 
 

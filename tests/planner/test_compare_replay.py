@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from planner import curve
+from planner import curve, figure
 from planner.cli import main
 from planner.fields import Wrong
 from tests.planner.overlays import OVERLAY, outcome, workload, written
@@ -44,6 +44,13 @@ def test_compare_for_a_pull_request(base: str, other: str, tmp_path: Path, capsy
     assert "| tasks done | 100 | 100 |  |" in lines
     assert any(line.startswith("t=15 s: jobs: 100 / 10 wants 10") for line in lines)
     assert "<svg" in picture.read_text()
+
+
+def test_the_picture_shows_all_of_both() -> None:
+    small, large = (outcome(workload(maxReplicaCount=most), "burst:400", duration_s=300) for most in (5, 20))
+    drawn = figure.figure([small, large], ["small", "large"])
+    assert [axes.get_ylim()[0] for axes in drawn.axes] == [0] * 4
+    assert all(axes.get_ylim()[1] > 20 for axes in drawn.axes)
 
 
 def test_compare_needs_the_same_scaled_objects(base: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
