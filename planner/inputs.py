@@ -10,7 +10,7 @@ from planner import arrivals, manifests, overlay, service
 from planner.arrivals import Arrivals
 from planner.cluster import Cluster
 from planner.fields import Field, Wrong
-from planner.manifests import Reading
+from planner.manifests import REPLICAS_MAX, Reading
 from planner.overlay import Object
 from planner.quantity import quantity
 from planner.service import Service
@@ -149,4 +149,4 @@ def _nodes(text: str | None) -> tuple[tuple[Fraction, Fraction], ...]:
 
 
 def _at_least(number: int | None, least: int, option: str) -> int | None:
-    return None if number is None else Field(number, option).integer(least)
+    return None if number is None else Field(number, option).integer(least, REPLICAS_MAX)

@@ -12,10 +12,9 @@ from planner.fields import Field, Wrong
 from planner.hpa import DOWN_DEFAULT, UP_DEFAULT, Behavior
 from planner.overlay import Object
 from planner.quantity import quantity
-from planner.workload import Fallback, Pod, Scaler, Workload
+from planner.workload import SLOTS_MAX, Fallback, Pod, Scaler, Workload
 
 REPLICAS_MAX = 10_000
-SLOTS_MAX = 1_000_000
 CONCURRENCY_NAMES = ("WORKER_CONCURRENCY", "CELERY_WORKER_CONCURRENCY", "CELERYD_CONCURRENCY", "CELERY_CONCURRENCY")
 PREFETCH_NAMES = ("WORKER_PREFETCH_MULTIPLIER", "CELERY_WORKER_PREFETCH_MULTIPLIER", "CELERYD_PREFETCH_MULTIPLIER")
 _KEDA = "autoscaling.keda.sh/"
@@ -178,9 +177,8 @@ def _setting(
 ) -> int | None:
     """From a container's command line, where it is the worker's option, else from its environment."""
     for container in containers:
-        words = [str(word) for part in ("command", "args") for word in container.get(part).value or []]
         # a shell's script is one word
-        line = " ".join(word for part in words for word in _words(part))
+        line = " ".join(word for part in command_line(container) for word in _words(part))
         if match := re.search(rf"(?:^| ){option.pattern}(?: |$)", line):
             return Field(int(match[1]), container.where, f"{container.path}.args").integer(1, SLOTS_MAX)
         for name, value in _environment(container, objects, deployment):
@@ -190,6 +188,12 @@ def _setting(
                     raise field.wrong(f"must be a number, not {value!r}")
                 return replace(field, value=int(value)).integer(1, SLOTS_MAX)
     return None
+
+
+def command_line(container: Field) -> list[str]:
+    """A container's command and arguments, as they are written."""
+    parts = (container.get(name).default([]).items() for name in ("command", "args"))
+    return [str(word.value) for part in parts for word in part]
 
 
 def _words(text: str) -> list[str]:
@@ -204,10 +208,10 @@ def _environment(container: Field, objects: Collection[Object], deployment: Obje
     for entry in container.get("env").default([]).items():
         yield entry.get("name").text(), entry.get("value").value
     for entry in container.get("envFrom").default([]).items():
-        name = (entry.mapping().get("configMapRef") or {}).get("name")
+        name = entry.get("configMapRef").default({}).get("name").value
         for each in objects:
             if (each.kind, each.namespace, each.name) == ("ConfigMap", deployment.namespace, name):
-                yield from (each.body.get("data") or {}).items()
+                yield from each.field.get("data").default({}).mapping().items()
 
 
 def _requests(containers: list[Field], resource: str) -> Fraction:

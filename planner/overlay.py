@@ -28,11 +28,11 @@ class Object:
 
     @property
     def name(self) -> str:
-        return str((self.body.get("metadata") or {}).get("name"))
+        return str(self.body["metadata"].get("name"))
 
     @property
     def namespace(self) -> str:
-        return str((self.body.get("metadata") or {}).get("namespace") or "default")
+        return str(self.body["metadata"].get("namespace") or "default")
 
     @property
     def title(self) -> str:
@@ -44,7 +44,7 @@ class Object:
 
     def annotation(self, name: str) -> str | None:
         """An annotation's value."""
-        value = ((self.body.get("metadata") or {}).get("annotations") or {}).get(name)
+        value = self.field.get("metadata").get("annotations").default({}).get(name).value
         return None if value is None else str(value)
 
 
@@ -96,7 +96,7 @@ def _objects(source: str, text: str) -> list[Object]:
         raise Wrong(f"{source}: is not YAML ({' '.join(str(exc).split())[:200]})") from None
     bodies = [body for document in documents if document is not None for body in _bodies(document)]
     for number, body in enumerate(bodies):
-        if not isinstance(body, dict) or "kind" not in body:
+        if not isinstance(body, dict) or "kind" not in body or not isinstance(body.get("metadata"), dict):
             raise Wrong(f"{source}: document {number + 1} is not a Kubernetes object")
     return [Object("standard input" if source == "-" else source, body) for body in bodies]
 

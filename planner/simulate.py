@@ -15,12 +15,13 @@ from planner import hpa, words
 from planner.arrivals import Arrivals, Source
 from planner.clockwork import moments
 from planner.cluster import Cluster
+from planner.fields import Wrong
 from planner.keda import Counts, Trigger
 from planner.keda_loop import KedaLoop
 from planner.pods import Nodes, Pods
 from planner.service import Service
 from planner.workers import Tally, Waits, Workers
-from planner.workload import Workload
+from planner.workload import SLOTS_MAX, Workload
 
 # tasks are loaded ahead of their time in blocks of about so many
 AHEAD_TASKS = 50_000
@@ -87,7 +88,10 @@ class Outcome:
 
 
 def simulate(workloads: Sequence[Workload], traffic: Traffic, cluster: Cluster) -> list[Outcome]:
-    """Each workload's outcome. They share the nodes, and nothing else."""
+    """Each workload's outcome. They share the nodes, and nothing else. Wrong if there are more pods than can be."""
+    for each in workloads:
+        if (cluster.initial_replicas or 0) * each.pod.concurrency > SLOTS_MAX:
+            raise Wrong(f"{each.where}: {cluster.initial_replicas} pods of {each.pod.concurrency} tasks are too many")
     nodes = Nodes(cluster.nodes)
     runs = [_Run(each, traffic, cluster, nodes) for each in workloads]
     end_s = LONGEST_S if traffic.duration_s is None else traffic.duration_s

@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
+from multiprocessing import get_context
 
 from planner.arrivals import burst
 from planner.cluster import Cluster
@@ -154,7 +155,8 @@ def trials(question: Question, found: Sequence[Candidate]) -> Iterator[Trial]:
     if workers == 1:
         yield from map(partial(trial, question), found)
         return
-    with ProcessPoolExecutor(workers) as pool:
+    # spawned: forking is not safe beside the threads that a caller may have
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         yield from pool.map(partial(trial, question), found, chunksize=4)
 
 

@@ -132,7 +132,7 @@ class Workers:
         head, tail = state.n[kernel.HEAD], state.n[kernel.TAIL]
         back = slice(state.n[kernel.BACK_HEAD], state.n[kernel.BACK_TAIL])
         came = [*state.came[head : min(head + 1, tail)], *state.back_came[back][state.back_at[back] <= now_s]]
-        return max(0.0, now_s - min(came, default=now_s))
+        return float(max(0.0, now_s - min(came, default=now_s)))
 
     def _send_back(self, slots: Integers, at_s: float) -> None:
         state = self._state

@@ -7,6 +7,9 @@ from typing import Literal
 from planner.hpa import Behavior
 from planner.keda import Trigger
 
+# task slots of all pods of a workload
+SLOTS_MAX = 1_000_000
+
 FallbackBehavior = Literal["static", "currentReplicas", "currentReplicasIfHigher", "currentReplicasIfLower"]
 
 

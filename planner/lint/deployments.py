@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from planner.fields import Field
 from planner.lint.rule import Problem, Scaled, others, rule, text, words
 from planner.lint.triggers import protocol
+from planner.manifests import command_line
 
 DEFAULT_GRACE_S = 30
 # Celery's default
@@ -66,8 +67,8 @@ def short_grace(scaled: Scaled) -> Iterator[Problem]:
 
 @rule(306, "error", "a CPU or memory trigger without requests")
 def no_requests(scaled: Scaled) -> Iterator[Problem]:
-    wanted = {each.get("type").value for each in scaled.triggers} & {"cpu", "memory"}
-    for resource in sorted(str(each) for each in wanted):
+    wanted = {text(each.get("type")) for each in scaled.triggers} & {"cpu", "memory"}
+    for resource in sorted(wanted):
         for container in scaled.containers:
             resources = container.get("resources").default({})
             given = [resources.get(kind).default({}).get(resource).value for kind in ("requests", "limits")]
@@ -97,7 +98,7 @@ def prefetch(scaled: Scaled) -> Iterator[Problem]:
 @rule(308, "warning", "a shell that swallows SIGTERM")
 def shell_without_exec(scaled: Scaled) -> Iterator[Problem]:
     for container in scaled.containers:
-        line = [str(word) for name in ("command", "args") for word in container.get(name).value or []]
+        line = command_line(container)
         shell = len(line) > 2 and line[0].rpartition("/")[2] in {"sh", "bash"} and line[1] == "-c"  # noqa: PLR2004
         if shell and re.search(r"\bcelery\b", line[2]) and not re.search(r"\bexec\b", line[2]):
             field = container.get("command" if container.get("command").value else "args")

@@ -6,10 +6,10 @@ will happen, and the fix. `@rule` gives it its id.
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from planner.fields import Field, Wrong
-from planner.manifests import deployment_of
+from planner.manifests import command_line, deployment_of
 from planner.overlay import Object
 
 Level = Literal["error", "warning", "note"]
@@ -170,5 +170,4 @@ def others(scaled: Scaled, kind: str) -> Iterator[Object]:
 
 def words(container: Field) -> list[str]:
     """A container's command line; a shell's script is split too."""
-    parts: list[Any] = [*(container.get("command").value or []), *(container.get("args").value or [])]
-    return [word for part in parts for word in str(part).split()]
+    return [word for part in command_line(container) for word in part.split()]

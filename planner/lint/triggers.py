@@ -166,8 +166,8 @@ def no_authentication(scaled: Scaled) -> Iterator[Problem]:
     for each in scaled.triggers:
         reference = each.get("authenticationRef").default({})
         kind = reference.get("kind").default("TriggerAuthentication").value
-        name = reference.get("name").value
-        if name is not None and kind == "TriggerAuthentication" and name not in there:
+        name = text(reference.get("name"))
+        if name and kind == "TriggerAuthentication" and name not in there:
             message = f"there is no TriggerAuthentication {scaled.object.namespace}/{name} beside it"
             yield reference.get("name"), message, "mind that Kustomize's name prefixes do not change this reference"
 
@@ -200,7 +200,7 @@ def slow_polls(scaled: Scaled) -> Iterator[Problem]:
 @rule(219, "error", "a cached metric that cannot be")
 def cached_resource(scaled: Scaled) -> Iterator[Problem]:
     for each in scaled.triggers:
-        if each.get("type").value in {"cpu", "memory", "cron"} and each.get("useCachedMetrics").value is True:
+        if text(each.get("type")) in {"cpu", "memory", "cron"} and each.get("useCachedMetrics").value is True:
             yield each.get("useCachedMetrics"), f"KEDA refuses it on {each.get('type').value}", "remove it"
 
 

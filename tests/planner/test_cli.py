@@ -81,6 +81,8 @@ def test_the_project_s_own_overlay(capsys: pytest.CaptureFixture[str]) -> None:
         ([*TRAFFIC, "--nodes", "3xmany,1Gi"], r"--nodes: must be a quantity"),
         ([*TRAFFIC, "--metrics-down", "20m-10m"], r"--metrics-down: must be two times"),
         ([*TRAFFIC, "--concurrency", "0"], r"--concurrency: must be at least 1"),
+        ([*TRAFFIC, "--initial-replicas", "1000000"], r"--initial-replicas: must be at most 10000"),
+        ([*TRAFFIC, "--concurrency", "9999", "--initial-replicas", "9999"], r".*9999 pods of 9999 tasks are too many"),
         ([*TRAFFIC, "--seed", "-1"], r"--seed: must be at least 0"),
         ([*TRAFFIC, "--png", "picture.bmp2"], r"picture\.bmp2: must end in \.png, \.svg or \.pdf"),
         ([*TRAFFIC, "--png", "no/folder.png"], r"no/folder\.png: cannot be written"),

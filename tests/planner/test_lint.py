@@ -105,5 +105,5 @@ def test_a_note_does_not_fail(tmp_path: Path) -> None:
 
 
 def test_nothing_to_lint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["lint", str(written(tmp_path, "kind: Service"))]) == 2
+    assert main(["lint", str(written(tmp_path, "kind: Service\nmetadata: {name: some}"))]) == 2
     assert "has no ScaledObject" in capsys.readouterr().err

@@ -152,6 +152,7 @@ def test_a_trigger_can_be_left_out() -> None:
         ("", "has no object"),
         ("a: [", "is not YAML"),
         ("just text", "document 1 is not a Kubernetes object"),
+        ("kind: Service\nmetadata: []", "document 1 is not a Kubernetes object"),
         ("kind: List\nitems: []", "has no object"),
     ],
 )
