@@ -24,7 +24,8 @@ import simpy
 
 from planner import arrivals, manifests, overlay, service
 from planner.cluster import Cluster
-from planner.simulate import Outcome, Traffic, simulate
+from planner.simulate import Outcome, simulate
+from planner.traffic import Traffic
 from planner.workers import Tally, Waits
 from planner.workload import Workload
 

@@ -14,8 +14,9 @@ from planner.manifests import REPLICAS_MAX, Reading
 from planner.overlay import Object
 from planner.quantity import quantity
 from planner.service import Service
-from planner.simulate import LONGEST_S, Traffic
+from planner.simulate import LONGEST_S
 from planner.times import seconds
+from planner.traffic import Traffic
 from planner.workload import Workload
 
 NODES_MAX = 1000

@@ -14,7 +14,8 @@ from planner.cluster import Cluster
 from planner.curve import Curve, Point
 from planner.fields import Wrong
 from planner.service import Service
-from planner.simulate import Outcome, Sample, Traffic, simulate
+from planner.simulate import Outcome, Sample, simulate
+from planner.traffic import Traffic
 from planner.workload import Workload
 
 PHASES = 10

@@ -1,6 +1,7 @@
 """`sluice hpa`: the HPA's step alone, on scenarios, so that anyone can compare it with another implementation."""
 
 import json
+from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,8 @@ class Series:
     samples: tuple[tuple[int, int | None], ...]
 
     def at(self, now_ns: int) -> int | None:
-        value = None
-        for at_ns, milli in self.samples:
-            if at_ns <= now_ns:
-                value = milli
-        return value
+        number = bisect_right(self.samples, now_ns, key=lambda sample: sample[0])
+        return self.samples[number - 1][1] if number else None
 
 
 @dataclass(frozen=True)
@@ -69,8 +67,8 @@ def run(scenario: Scenario) -> list[tuple[float, int]]:
 
 def _status(scenario: Scenario, asked: list[tuple[int, int]], now_ns: int) -> int:
     """The replicas that exist: those asked for, one delay later."""
-    reached = [replicas for at_ns, replicas in asked[1:] if at_ns + scenario.status_delay_ns <= now_ns]
-    return reached[-1] if reached else scenario.initial_replicas
+    number = bisect_right(asked, now_ns - scenario.status_delay_ns, key=lambda change: change[0])
+    return asked[max(number, 1) - 1][1]
 
 
 def read(path: Path) -> Scenario | list[Scenario]:

@@ -5,21 +5,20 @@ same traffic, whatever the overlay.
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from planner import hpa, words
-from planner.arrivals import Arrivals, Source
 from planner.clockwork import moments
 from planner.cluster import Cluster
 from planner.fields import Wrong
 from planner.keda import Counts, Trigger
 from planner.keda_loop import KedaLoop
 from planner.pods import Nodes, Pods
-from planner.service import Service
+from planner.traffic import Traffic, expected, feeds
 from planner.workers import Tally, Waits, Workers
 from planner.workload import SLOTS_MAX, Workload
 
@@ -29,17 +28,6 @@ AHEAD_S = 3600.0
 # a run that ends by itself must do so within this time
 LONGEST_S = 7 * 86400.0
 NO_WAITS = Waits(np.zeros(0, np.int64), 0, 0.0, 0.0)
-
-
-@dataclass(frozen=True)
-class Traffic:
-    """What comes to each queue and how long it takes. A duration of None ends when all is done and at rest again."""
-
-    arrivals: Mapping[str, Sequence[Arrivals]]
-    service: Mapping[str, Service]
-    duration_s: float | None = None
-    warm_up_s: float = 0.0
-    seed: int = 1
 
 
 class Sample(NamedTuple):
@@ -127,7 +115,7 @@ class _Run:
         self._workers = Workers(len(workload.queues), traffic.warm_up_s)
         self._pods = Pods(workload.pod, nodes, self._workers, cluster.pod_start_s)
         self._pods.scale(self._desired, 0.0, start_s=0.0)
-        self._feeds = _feeds(workload, traffic)
+        self._feeds = feeds(workload.queues, traffic)
         self._ends_s = max((each.end_s for feed in self._feeds for each in feed.arrivals), default=0.0)
         self._loaded_s = 0.0
         self._shown: deque[tuple[float, list[Counts]]] = deque()
@@ -171,7 +159,7 @@ class _Run:
         """The tasks of the next while of all queues, in the order of time."""
         arrivals = [each for feed in self._feeds for each in feed.arrivals]
         ahead_s = AHEAD_S
-        while ahead_s > 1 and _expected(arrivals, self._loaded_s, self._loaded_s + ahead_s) > AHEAD_TASKS:
+        while ahead_s > 1 and expected(arrivals, self._loaded_s, self._loaded_s + ahead_s) > AHEAD_TASKS:
             ahead_s /= 2
         self._loaded_s = max(until_s, self._loaded_s + ahead_s)
         parts = [feed.until(self._loaded_s) for feed in self._feeds]
@@ -271,32 +259,3 @@ class _Run:
         if self._outcome.samples and self._outcome.samples[-1].at_s == self.now_s:
             self._outcome.samples.pop()
         self._outcome.samples.append(sample)
-
-
-class _Feed:
-    """What comes to one queue."""
-
-    def __init__(self, arrivals: Sequence[Arrivals], service: Service, seed: np.random.SeedSequence) -> None:
-        *sources, service_seed = seed.spawn(len(arrivals) + 1)
-        self.arrivals = arrivals
-        self._sources = [Source(each, np.random.default_rng(own)) for each, own in zip(arrivals, sources, strict=True)]
-        self._service = service
-        self._generator = np.random.default_rng(service_seed)
-
-    def until(self, end_s: float) -> tuple[np.ndarray, np.ndarray]:
-        """Times of arrival before then, and the tasks' service times."""
-        parts = [source.until(end_s) for source in self._sources]
-        times = parts[0] if len(parts) == 1 else np.sort(np.concatenate([np.empty(0), *parts]))
-        return times, self._service.draw(self._generator, len(times))
-
-
-def _feeds(workload: Workload, traffic: Traffic) -> list[_Feed]:
-    seeds = np.random.SeedSequence(traffic.seed).spawn(len(workload.queues))
-    return [
-        _Feed(traffic.arrivals.get(queue, ()), traffic.service[queue], own)
-        for queue, own in zip(workload.queues, seeds, strict=True)
-    ]
-
-
-def _expected(arrivals: Sequence[Arrivals], from_s: float, until_s: float) -> float:
-    return sum(each.expected(until_s) - each.expected(from_s) for each in arrivals)

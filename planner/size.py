@@ -19,8 +19,9 @@ from planner.fields import Wrong
 from planner.hpa import Behavior, Policy, Rules
 from planner.objectives import Drain, Objective, Wait
 from planner.replications import Mean, mean
-from planner.simulate import Outcome, Traffic, simulate
+from planner.simulate import Outcome, simulate
 from planner.times import shown
+from planner.traffic import Traffic
 from planner.workload import Workload
 
 # tasks in the queue per task slot: below 1 leaves pods idle, above it lets tasks wait

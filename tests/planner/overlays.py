@@ -9,7 +9,8 @@ from planner import manifests, overlay
 from planner.arrivals import read
 from planner.cluster import Cluster
 from planner.service import read as read_service
-from planner.simulate import Outcome, Traffic, simulate
+from planner.simulate import Outcome, simulate
+from planner.traffic import Traffic
 from planner.workload import Workload
 
 OVERLAY = """

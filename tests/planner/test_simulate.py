@@ -11,8 +11,9 @@ from planner.cluster import Cluster
 from planner.fields import Field, Wrong
 from planner.manifests import Reading, workloads
 from planner.quantity import quantity
-from planner.simulate import Outcome, Traffic, simulate
+from planner.simulate import Outcome, simulate
 from planner.summary import numbers
+from planner.traffic import Traffic
 from planner.workload import Workload
 from tests.planner.overlays import OVERLAY, objects, outcome, trigger, workload
 
