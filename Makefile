@@ -7,7 +7,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit
 PYTEST := $(BIN)/python -m pytest --numprocesses 4 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help install lock up demo post rabbitmq-ui dead-letters requeue test test-unit test-integration test-brokers lint clean
+.PHONY: help install lock up demo post rabbitmq-ui dead-letters requeue test test-unit test-planner test-integration test-brokers bench-planner picture lint clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
@@ -26,7 +26,7 @@ install: .venv/installed ## install what the lock files name into .venv
 	@touch $@
 
 lock: .venv/uv ## resolve the requirements anew, with hashes
-	@for extra in api worker; do $(COMPILE) --upgrade --extra $$extra --output-file requirements/$$extra.txt pyproject.toml; done
+	@for extra in api worker planner; do $(COMPILE) --upgrade --extra $$extra --output-file requirements/$$extra.txt pyproject.toml; done
 	@echo 'setuptools' | $(COMPILE) --upgrade --extra dev --output-file requirements/dev.txt pyproject.toml -
 	@echo 'uv' | $(COMPILE) --upgrade --output-file requirements/uv.txt -
 
@@ -54,6 +54,9 @@ test: lint test-unit test-manifests test-integration ## lint, unit tests, tests 
 test-unit: install ## unit tests
 	@$(PYTEST) tests/unit
 
+test-planner: install ## tests of `sluice`, its HPA against Kubernetes' own controller (built by Go the first time, 3 min)
+	@$(PYTEST) tests/planner
+
 test-integration: install ## integration tests on real RabbitMQ and Redis processes
 	@$(PYTEST) tests/integration
 
@@ -61,12 +64,19 @@ test-brokers: install ## integration tests on RabbitMQ 3.10 or what the machine 
 	@$(PYTEST) tests/integration
 	@root="$$($(BIN)/python -m local.newer)" && SLUICE_TEST_RABBITMQ_ROOT="$$root" $(PYTEST) tests/integration
 
+bench-planner: install ## tasks per second of the planner and of SimPy; build/bench-planner.json
+	@$(BIN)/python -m bench.planner
+
+picture: install ## draw the README's picture again: docs/planner.png
+	@$(BIN)/sluice compare kustomize/base kustomize/overlays/load --arrivals burst:2200@1m --service 12.5 --duration 30m \
+		--png docs/planner.png
+
 lint: install ## ruff and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
 clean: ## remove what was installed and generated, the local data and credentials too
-	rm -rf .venv .local build .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv .local build .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
 
 include deploy/targets.mk

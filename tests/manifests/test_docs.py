@@ -22,7 +22,7 @@ from deploy.validate.tree import Tree, render
 DOCUMENTS = sorted([*ROOT.glob("README*.md"), *ROOT.glob("docs/*.md")])
 MAKEFILES = "".join((ROOT / name).read_text() for name in ("Makefile", "deploy/targets.mk"))
 # what a document may tell a person to run, besides make
-PROGRAMS = {"make", "kubectl", "curl", "git", "flux", "kind", "k3d", "docker", "rm"}
+PROGRAMS = {".venv/bin/sluice", "make", "kubectl", "curl", "git", "flux", "kind", "k3d", "docker", "rm"}
 CHARTS = {"RabbitMQ": "rabbitmq", "Redis": "redis", "NGINX": "nginx-ingress", "KEDA": "keda"}
 
 
@@ -30,7 +30,8 @@ def commands(program: str = "") -> Iterator[str]:
     """Every command of every console block that starts with a program; a backslash joins lines."""
     for path in DOCUMENTS:
         for block in re.findall(r"```console\n(.*?)```", path.read_text(), re.DOTALL):
-            yield from (line for line in block.replace("\\\n", "").splitlines() if line.startswith(program))
+            lines = (line for line in block.replace("\\\n", "").splitlines() if line and not line.startswith("#"))
+            yield from (line for line in lines if line.startswith(program))
 
 
 @pytest.fixture(scope="module")

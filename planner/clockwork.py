@@ -1,0 +1,77 @@
+"""When the control loops must run: only the polls and samples that some decision reads, in the order of time.
+
+At one time the management API samples first, then KEDA polls, then the HPA syncs.
+"""
+
+import heapq
+import math
+from collections.abc import Iterator
+from enum import IntEnum
+from itertools import count
+
+from planner.cluster import Cluster
+from planner.workload import Scaler
+
+# a quotient of two times that is this close to a whole number is one
+CLOSE = 1e-9
+
+
+class Loop(IntEnum):
+    """The loops, in the order in which they run at one time."""
+
+    SAMPLE = 0
+    POLL = 1
+    SYNC = 2
+
+
+Moment = tuple[float, Loop]
+
+
+def moments(scaler: Scaler, cluster: Cluster) -> Iterator[Moment]:
+    """Every time at which a loop must run, without end."""
+    loops: list[Iterator[Moment]] = [((at_s, Loop.SYNC) for at_s in _syncs(cluster))]
+    if scaler.polls:
+        loops.append((at_s, Loop.POLL) for at_s in _polls(scaler, cluster))
+    if any(trigger.protocol == "http" for trigger in scaler.triggers):
+        loops.append((at_s, Loop.SAMPLE) for at_s in _samples(scaler, cluster))
+    return heapq.merge(*loops)
+
+
+def _syncs(cluster: Cluster) -> Iterator[float]:
+    return (number * cluster.sync_s for number in count(1))
+
+
+def _polls(scaler: Scaler, cluster: Cluster) -> Iterator[float]:
+    """All where KEDA moves the replicas itself, or counts failures; else the last before each sync fills the cache."""
+    if scaler.minimum == 0 or scaler.idle is not None or cluster.metrics_down_s:
+        return (number * float(scaler.poll_s) for number in count())
+    return _distinct(_whole(at_s, scaler.poll_s) for at_s in _syncs(cluster))
+
+
+def _samples(scaler: Scaler, cluster: Cluster) -> Iterator[float]:
+    """Those that a poll or a sync sees; and the one before where rates are made of two."""
+    readings = []
+    if scaler.polls:
+        readings.append(_polls(scaler, cluster))
+    if not all(trigger.cached for trigger in scaler.triggers):
+        readings.append(_syncs(cluster))
+    back = (1, 0) if any(trigger.mode != "QueueLength" for trigger in scaler.triggers) else (0,)
+    seen = (
+        _whole(at_s - cluster.stats_lag_s, cluster.stats_interval_s) - steps * cluster.stats_interval_s
+        for at_s in heapq.merge(*readings)
+        for steps in back
+    )
+    return _distinct(at_s for at_s in seen if at_s >= 0)
+
+
+def _whole(at_s: float, period_s: float) -> float:
+    """The last multiple of the period until then."""
+    return math.floor(at_s / period_s + CLOSE) * period_s
+
+
+def _distinct(times: Iterator[float]) -> Iterator[float]:
+    last_s = -math.inf
+    for at_s in times:
+        if at_s > last_s:
+            last_s = at_s
+            yield at_s

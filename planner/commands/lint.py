@@ -1,0 +1,37 @@
+"""`sluice lint`: names the traps in overlays."""
+
+import argparse
+
+NAME = "lint"
+HELP = "name the traps in overlays; exit status 1 if there are any"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    parser.add_argument("overlays", nargs="+", metavar="PATH", help="a folder that Kustomize renders, a file, or -")
+    parser.add_argument("--format", choices=("text", "json", "sarif", "github"), default="text")
+    parser.add_argument("--ignore", action="append", default=[], metavar="ID", help="leave a rule out")
+    parser.add_argument("--task-limit", metavar="TIME", help="how long a task may run")
+    parser.add_argument("--queue-max-length", type=int, default=100_000, help="what a queue holds (%(default)s)")
+    parser.add_argument("--sync", metavar="TIME", default="15s", help="the HPA's period (%(default)s)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Notes alone are no failure."""
+    from planner import overlay
+    from planner.fields import Field
+    from planner.lint import deployments, formats, replicas, triggers  # noqa: F401 - importing them makes their rules
+    from planner.lint.rule import Assumptions, check_overlay
+    from planner.times import seconds
+
+    limit = arguments.task_limit
+    assumed = Assumptions(
+        task_limit_s=None if limit is None else seconds(limit, "--task-limit"),
+        queue_max_length=Field(arguments.queue_max_length, "--queue-max-length").integer(1),
+        sync_s=seconds(arguments.sync, "--sync"),
+    )
+    found = [
+        each for path in arguments.overlays for each in check_overlay(overlay.read(path), assumed, arguments.ignore)
+    ]
+    print(formats.FORMATS[arguments.format](found))
+    return int(any(each.rule.level != "note" for each in found))

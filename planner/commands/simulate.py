@@ -1,0 +1,59 @@
+"""`sluice simulate`: what an overlay does with traffic."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from planner import options
+
+if TYPE_CHECKING:
+    from planner.report import Simulated
+
+NAME = "simulate"
+HELP = "what an overlay does with traffic"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    parser.add_argument("overlay", help="a folder that Kustomize renders, a rendered file, or -")
+    options.add_traffic(parser)
+    options.add_cluster(parser)
+    options.add_reading(parser)
+    parser.add_argument("--json", action="store_true", help="all numbers, samples and decisions, as JSON")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write one self-contained page")
+    parser.add_argument("--png", type=Path, metavar="FILE", help="write the picture, as .png, .svg or .pdf")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Simulate, write the files, print."""
+    from planner import report
+
+    simulated = simulate(arguments.overlay, arguments)
+    if arguments.html or arguments.png:
+        _draw(arguments, simulated)
+    print(report.as_json(simulated) if arguments.json else "\n\n".join(report.text(each) for each in simulated))
+    return 0
+
+
+def simulate(overlay: str, arguments: argparse.Namespace) -> list["Simulated"]:
+    """The overlay's workloads and what becomes of them."""
+    from planner import inputs, report, simulate
+
+    found = inputs.workloads(overlay, arguments)
+    traffic, assumed = inputs.traffic(arguments, found)
+    outcomes = simulate.simulate(found, traffic, inputs.cluster(arguments))
+    return [
+        report.Simulated(workload, outcome, (*workload.assumed, *assumed))
+        for workload, outcome in zip(found, outcomes, strict=True)
+    ]
+
+
+def _draw(arguments: argparse.Namespace, simulated: list["Simulated"]) -> None:
+    from planner import figure
+    from planner.commands.output import write
+
+    if arguments.png:
+        outcomes = [each.outcome for each in simulated]
+        figure.write(arguments.png, figure.figure(outcomes, [outcome.name for outcome in outcomes]))
+    if arguments.html:
+        write(arguments.html, figure.page(simulated))

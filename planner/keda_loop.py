@@ -1,0 +1,106 @@
+"""KEDA's two ways to a queue: its own polling, which alone moves to and from 0 or idle, and the HPA's questions.
+
+Failures are counted as in KEDA 2.21, read from its code: by polls and by questions alike, and an answer from the
+cache counts again. A fallback that is read from the cache therefore starts the count anew.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from planner.keda import Counts, Trigger, observe
+from planner.workload import Fallback, Scaler
+
+Read = Callable[[Trigger], Counts | None]
+"""Asks the broker for a trigger's queue; None where it does not answer."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a trigger. `milli` None: an error."""
+
+    milli: int | None
+    active: bool = False
+    fallback: bool = False
+
+
+@dataclass(frozen=True)
+class Move:
+    """KEDA sets the replicas itself."""
+
+    replicas: int
+    reason: str
+
+
+class KedaLoop:
+    """The operator's state for one ScaledObject, which begins at time 0."""
+
+    def __init__(self, scaler: Scaler) -> None:
+        self._scaler = scaler
+        self._cache: dict[str, Record] = {}
+        self._failures = dict.fromkeys((trigger.name for trigger in scaler.triggers), 0)
+        self._active_at_s: float | None = None
+
+    def answer(self, trigger: Trigger, read: Read, replicas: int) -> Record:
+        """What the HPA gets when it asks for a trigger's metric."""
+        cached = self._cache.get(trigger.name) if trigger.cached else None
+        raw = cached or _observed(trigger, read)
+        return self._with_fallback(trigger, raw, replicas)
+
+    def poll(self, now_s: float, read: Read, replicas: int) -> Move | None:
+        """One round of the scale loop at this many replicas."""
+        records = [self._with_fallback(each, _observed(each, read), replicas) for each in self._scaler.triggers]
+        move = self._move(now_s, records, replicas)
+        for trigger, record in zip(self._scaler.triggers, records, strict=True):
+            if trigger.cached:
+                self._cache[trigger.name] = record
+        return move
+
+    def _with_fallback(self, trigger: Trigger, raw: Record, replicas: int) -> Record:
+        fallback = self._scaler.fallback
+        # over AMQP the scaler cannot even be built while the broker is away, and nothing is counted
+        if fallback is None or (raw.milli is None and trigger.protocol == "amqp"):
+            return raw
+        if raw.milli is not None:
+            self._failures[trigger.name] = 0
+            return Record(raw.milli, raw.active)
+        self._failures[trigger.name] += 1
+        if self._failures[trigger.name] <= fallback.failures:
+            return raw
+        return Record(int(trigger.value * 1000 * _fallback_replicas(fallback, replicas)), fallback=True)
+
+    def _move(self, now_s: float, records: list[Record], replicas: int) -> Move | None:
+        scaler = self._scaler
+        failed = any(record.milli is None for record in records)
+        if any(record.active or record.fallback for record in records):
+            if replicas == 0 or (scaler.idle is not None and replicas < scaler.minimum):
+                self._active_at_s = now_s
+                return Move(scaler.hpa_minimum, "KEDA sees work, and ends the rest")
+            if not failed:
+                self._active_at_s = now_s
+            return None
+        if failed and (scaler.fallback is None or scaler.fallback.replicas != 0):
+            return None
+        resting = replicas > scaler.idle if scaler.idle is not None else scaler.minimum == 0 and replicas > 0
+        if resting and self._cooled_down(now_s):
+            return Move(scaler.rest, f"KEDA saw no work for cooldownPeriod, {scaler.cooldown_s} s")
+        return None
+
+    def _cooled_down(self, now_s: float) -> bool:
+        if self._active_at_s is None:
+            return now_s > self._scaler.initial_cooldown_s
+        return now_s > self._active_at_s + self._scaler.cooldown_s
+
+
+def _observed(trigger: Trigger, read: Read) -> Record:
+    counts = read(trigger)
+    return Record(None) if counts is None else Record(*observe(trigger, counts))
+
+
+def _fallback_replicas(fallback: Fallback, replicas: int) -> int:
+    if fallback.behavior == "currentReplicas":
+        return replicas
+    if fallback.behavior == "currentReplicasIfHigher":
+        return max(replicas, fallback.replicas)
+    if fallback.behavior == "currentReplicasIfLower":
+        return min(replicas, fallback.replicas)
+    return fallback.replicas

@@ -1,0 +1,1 @@
+"""The traps of autoscaling on queues, as rules with ids: `sluice lint`."""

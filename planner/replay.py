@@ -1,0 +1,142 @@
+"""A recorded curve against what is predicted for it: two times, and the error along the way.
+
+Where a burst falls between the control loops nobody knows, so it is predicted for several places in the HPA's period;
+the mean is the prediction, and the range is shown.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from planner import arrivals
+from planner.cluster import Cluster
+from planner.curve import Curve, Point
+from planner.fields import Wrong
+from planner.service import Service
+from planner.simulate import Outcome, Sample, simulate
+from planner.traffic import Traffic
+from planner.workload import Workload
+
+PHASES = 10
+# what a prediction may be off, if that is more than one sync and one poll
+RELATIVE = 0.15
+
+Times = list[float | None]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A time of the burst, in seconds after it began. None: it never came."""
+
+    words: str
+    measured_s: float | None
+    predicted_s: Times
+    allowed_s: float
+
+    @property
+    def mean_s(self) -> float | None:
+        known = [each for each in self.predicted_s if each is not None]
+        return None if len(known) < len(self.predicted_s) else sum(known) / len(known)
+
+    @property
+    def good(self) -> bool:
+        """Whether the prediction is within what it may be off; or both say never."""
+        if self.measured_s is None or self.mean_s is None:
+            return self.measured_s is None and not [each for each in self.predicted_s if each is not None]
+        return abs(self.mean_s - self.measured_s) <= self.allowed_s
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """The comparison: its two times, and the mean error of depth (of the highest) and of ready replicas (of max)."""
+
+    times: tuple[Compared, ...]
+    depth_error: float
+    ready_error: float
+    outcome: Outcome
+    shift_s: float
+
+
+def settle(workload: Workload, curve: Curve) -> Workload:
+    """The overlay's workload with the numbers that the recording names."""
+    scaler = workload.scaler
+    triggers = scaler.triggers
+    if curve.value is not None:
+        triggers = tuple(replace(each, value=curve.value) for each in triggers)
+    minimum = scaler.minimum if curve.minimum is None else curve.minimum
+    maximum = scaler.maximum if curve.maximum is None else curve.maximum
+    if max(minimum, 1) > maximum:
+        raise Wrong(
+            f"{workload.where}: with the recording's numbers the minimum {minimum} is above the maximum {maximum}"
+        )
+    return replace(workload, scaler=replace(scaler, minimum=minimum, maximum=maximum, triggers=triggers))
+
+
+def replay(workload: Workload, curve: Curve, service: Service, cluster: Cluster) -> Replayed:
+    """Predict the curve. `workload` has the recording's numbers already."""
+    scaler = workload.scaler
+    runs = []
+    for phase in range(PHASES):
+        shift_s = cluster.sync_s * (phase + 0.5) / PHASES
+        came = [arrivals.burst(count, at_s + shift_s) for at_s, count in curve.arrivals if count]
+        end_s = curve.points[-1].at_s + shift_s
+        traffic = Traffic({workload.queues[0]: came}, dict.fromkeys(workload.queues, service), end_s)
+        (outcome,) = simulate([workload], traffic, replace(cluster, initial_replicas=round(curve.points[0].desired)))
+        runs.append((shift_s, outcome))
+    slack_s = cluster.sync_s + scaler.poll_s
+
+    def after(get: Callable[[Outcome], float | None]) -> Times:
+        """A time of each run, from the first arrival on."""
+        found = ((shift_s, get(outcome)) for shift_s, outcome in runs)
+        return [None if at_s is None else at_s - shift_s - curve.start_s for shift_s, at_s in found]
+
+    measured = _Measured(curve)
+    reached, drained = measured.reached(scaler.maximum), measured.drained()
+    times = (
+        Compared("maximum ready", reached, after(lambda outcome: outcome.max_reached_s), _allowed_s(reached, slack_s)),
+        Compared("queue empty", drained, after(_empty_s), _allowed_s(drained, slack_s)),
+    )
+    depth, ready = np.mean([_errors(curve, *run, scaler.maximum) for run in runs], axis=0)
+    middle = runs[PHASES // 2]
+    return Replayed(times, float(depth), float(ready), middle[1], middle[0])
+
+
+class _Measured:
+    """The recording's times, from the first arrival on."""
+
+    def __init__(self, curve: Curve) -> None:
+        self._start_s = curve.start_s
+        self._points: Sequence[Point] = curve.points
+
+    def reached(self, maximum: int) -> float | None:
+        return next((point.at_s - self._start_s for point in self._points if point.ready >= maximum), None)
+
+    def drained(self) -> float | None:
+        """The first empty sample after the highest."""
+        highest = max(self._points, key=lambda point: point.depth)
+        after = (point for point in self._points if point.at_s > highest.at_s and point.depth == 0)
+        return next((point.at_s - self._start_s for point in after), None)
+
+
+def _allowed_s(measured_s: float | None, slack_s: float) -> float:
+    return max(slack_s, RELATIVE * (measured_s or 0.0))
+
+
+def _empty_s(outcome: Outcome) -> float | None:
+    """When the last task was done, if all were."""
+    return outcome.last_end_s if outcome.done == outcome.arrived else None
+
+
+def _errors(curve: Curve, shift_s: float, outcome: Outcome, maximum: int) -> tuple[float, float]:
+    """Mean distance of depth and ready replicas at the recording's times, as parts of the highest depth and of max."""
+    times = [sample.at_s - shift_s for sample in outcome.samples]
+    at_s = [point.at_s for point in curve.points]
+
+    def predicted(of: Callable[[Sample], float]) -> np.ndarray:
+        return np.interp(at_s, times, [of(sample) for sample in outcome.samples])
+
+    depth = predicted(lambda sample: sample.waiting + sample.running) - [point.depth for point in curve.points]
+    ready = predicted(lambda sample: sample.ready) - [point.ready for point in curve.points]
+    highest = max(point.depth for point in curve.points) or 1.0
+    return float(np.mean(np.abs(depth))) / highest, float(np.mean(np.abs(ready))) / maximum

@@ -1,0 +1,220 @@
+"""Finds value, minimum, maximum and behavior with the fewest pod-hours that meet the objectives.
+
+Every candidate gets the same traffic, over replications that differ in their seed and in where a burst falls between
+the loops. It meets an objective if the upper end of the 95% confidence interval of the mean does.
+"""
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+from multiprocessing import get_context
+
+from planner.arrivals import burst
+from planner.cluster import Cluster
+from planner.fields import Wrong
+from planner.hpa import Behavior, Policy, Rules
+from planner.objectives import Drain, Objective, Wait
+from planner.replications import Mean, mean
+from planner.simulate import Outcome, simulate
+from planner.times import shown
+from planner.traffic import Traffic
+from planner.workload import Workload
+
+# tasks in the queue per task slot: below 1 leaves pods idle, above it lets tasks wait
+LOADS = (0.7, 1, 1.5, 2, 4, 10, 40, 200)
+# a first run that misses an objective by so much needs no second one
+HOPELESS = 1.5
+# the burst comes once the usual traffic has settled
+SETTLED_S = 900.0
+# how much longer than its bound a drain is watched
+PATIENCE = 3
+
+# what may be chosen, beside the overlay's own: up at once, down slowly or soon
+BEHAVIORS = {
+    "up at once, down by half a minute after 300 s": Behavior(
+        Rules((Policy("Percent", 900, 15), Policy("Pods", 100, 15)), window_s=0),
+        Rules((Policy("Percent", 50, 60),), window_s=300),
+    ),
+    "up at once, down by half a minute after 60 s": Behavior(
+        Rules((Policy("Percent", 900, 15), Policy("Pods", 100, 15)), window_s=0),
+        Rules((Policy("Percent", 50, 60),), window_s=60),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What would be written into the ScaledObject. `behavior` names one of BEHAVIORS; None keeps the overlay's."""
+
+    value: float
+    minimum: int
+    maximum: int
+    behavior: str | None
+
+    def applied(self, workload: Workload, queues: Sequence[str]) -> Workload:
+        """The workload with it, on the triggers of these queues."""
+        scaler = workload.scaler
+        triggers = tuple(replace(each, value=self.value) if each.queue in queues else each for each in scaler.triggers)
+        behavior = scaler.behavior if self.behavior is None else BEHAVIORS[self.behavior]
+        idle = scaler.idle if scaler.idle is not None and scaler.idle < self.minimum else None
+        changed = replace(
+            scaler, minimum=self.minimum, maximum=self.maximum, triggers=triggers, behavior=behavior, idle=idle
+        )
+        return replace(workload, scaler=changed)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate's numbers: pod-hours and, in the order of the objectives, what was measured of each in seconds."""
+
+    candidate: Candidate
+    pod_hours: Mean
+    measured_s: tuple[Mean, ...]
+
+    def meets(self, objectives: Sequence[Objective]) -> bool:
+        """Whether every objective is met, with confidence."""
+        return all(each.upper <= one.bound_s for each, one in zip(self.measured_s, objectives, strict=True))
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be sized, for what, where, and how often it is tried."""
+
+    workload: Workload
+    traffic: Traffic
+    cluster: Cluster
+    objectives: tuple[Objective, ...]
+    replications: int
+    most_pods: int
+
+    @property
+    def queues(self) -> list[str]:
+        """Those that something comes to."""
+        return [queue for queue, parts in self.traffic.arrivals.items() if parts]
+
+    @property
+    def rate(self) -> float:
+        """Tasks per second, on average."""
+        return self._expected() / (self.traffic.duration_s or 1.0)
+
+    @property
+    def work_s(self) -> float:
+        """The mean service time."""
+        parts = {
+            queue: sum(each.expected(self.traffic.duration_s or 0.0) for each in self.traffic.arrivals[queue])
+            for queue in self.queues
+        }
+        return sum(self.traffic.service[queue].mean_s * part for queue, part in parts.items()) / sum(parts.values())
+
+    def _expected(self) -> float:
+        come = (each for parts in self.traffic.arrivals.values() for each in parts)
+        return sum(each.expected(self.traffic.duration_s or 0.0) for each in come)
+
+
+def check(question: Question) -> None:
+    """Wrong if the question has no answer that this can find."""
+    if question.traffic.duration_s is None:
+        raise Wrong(
+            "--arrivals: must go on, such as 20/s, or --duration must say how long; --slo 'drain ...' is a burst"
+        )
+    for trigger in question.workload.scaler.triggers:
+        if trigger.queue in question.queues and trigger.mode != "QueueLength":
+            raise Wrong(f"{question.workload.where}: trigger {trigger.name}: only mode QueueLength can be sized")
+
+
+def candidates(question: Question) -> list[Candidate]:
+    """The overlay's own numbers, and a grid around what the traffic needs; the strongest possible is the last."""
+    scaler, slots = question.workload.scaler, question.workload.pod.concurrency
+    busy = max(1, math.ceil(question.rate * question.work_s / slots))
+    needed = [pods_needed(question, each) for each in question.objectives if isinstance(each, Drain)]
+    least = min(max([math.ceil(1.1 * busy), *needed]), question.most_pods)
+    maxima = sorted({min(math.ceil(least * factor), question.most_pods) for factor in (1, 1.5, 3)})
+    minima = sorted({min(each, maxima[0]) for each in (1, scaler.minimum or 1, math.ceil(busy / 2), busy)})
+    values = [float(f"{load * slots:.3g}") for load in LOADS]
+    own = next(each.value for each in scaler.triggers if each.queue in question.queues)
+    found = [Candidate(own, scaler.minimum, scaler.maximum, None)]
+    found += [
+        Candidate(value, minimum, maximum, behavior)
+        for value, minimum, maximum, behavior in product(values, minima, maxima, BEHAVIORS)
+    ]
+    return [*found, Candidate(values[0], question.most_pods, question.most_pods, None)]
+
+
+def pods_needed(question: Question, drain: Drain) -> int:
+    """That many, all of them from the first second on, would just do."""
+    rate = drain.tasks / drain.bound_s + question.rate
+    return math.ceil(rate * question.work_s / question.workload.pod.concurrency)
+
+
+def trials(question: Question, found: Sequence[Candidate]) -> Iterator[Trial]:
+    """Each candidate's, on all cores."""
+    workers = min(os.cpu_count() or 1, len(found))
+    if workers == 1:
+        yield from map(partial(trial, question), found)
+        return
+    # spawned: forking is not safe beside the threads that a caller may have
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        yield from pool.map(partial(trial, question), found, chunksize=4)
+
+
+def trial(question: Question, candidate: Candidate) -> Trial:
+    """Replications of one candidate, until it is hopeless."""
+    workload = candidate.applied(question.workload, question.queues)
+    hours: list[float] = []
+    measured: list[list[float]] = []
+    for number in range(question.replications):
+        traffic = replace(question.traffic, seed=question.traffic.seed + number)
+        outcome = _usual(workload, traffic, question.cluster)
+        hours.append(outcome.pod_hours)
+        measured.append(
+            [
+                one.measured_s(outcome)
+                if isinstance(one, Wait)
+                else _drained_s(question, one, workload, traffic, number)
+                for one in question.objectives
+            ]
+        )
+        if any(each > HOPELESS * one.bound_s for each, one in zip(measured[-1], question.objectives, strict=True)):
+            break
+    return Trial(candidate, mean(hours), tuple(mean(each) for each in zip(*measured, strict=True)))
+
+
+def _usual(workload: Workload, traffic: Traffic, cluster: Cluster) -> Outcome:
+    (outcome,) = simulate([workload], traffic, cluster)
+    return outcome
+
+
+def _drained_s(question: Question, drain: Drain, workload: Workload, traffic: Traffic, number: int) -> float:
+    """How long the burst takes beside the usual traffic; infinite where it outlasts all patience."""
+    # replications fall at even steps of the HPA's period
+    at_s = SETTLED_S + question.cluster.sync_s * (number + 0.5) / question.replications
+    queue = question.queues[0]
+    arrivals = {**traffic.arrivals, queue: [*traffic.arrivals[queue], burst(drain.tasks, at_s)]}
+    end_s = at_s + PATIENCE * drain.bound_s
+    outcome = _usual(workload, replace(traffic, arrivals=arrivals, duration_s=end_s), question.cluster)
+    drained_s = math.inf if outcome.drained_s is None else outcome.drained_s - at_s
+    return drained_s if drained_s >= 0 else math.inf
+
+
+def unreachable(question: Question, strongest: Trial) -> list[str]:
+    """Why an objective cannot be met, in sentences: even the most pods, all the time, do not."""
+    reasons = []
+    for one, measured in zip(question.objectives, strongest.measured_s, strict=True):
+        if measured.upper <= one.bound_s:
+            continue
+        if isinstance(one, Drain) and (needed := pods_needed(question, one)) > question.most_pods:
+            why = (
+                f"it needs {needed} pods from the first second on, and {question.most_pods} are the most (--most-pods)"
+            )
+        elif question.rate * question.work_s >= question.most_pods * question.workload.pod.concurrency:
+            busy = question.rate * question.work_s / question.workload.pod.concurrency
+            why = f"the usual traffic keeps {busy:.1f} pods busy, and {question.most_pods} are the most (--most-pods)"
+        else:
+            took = "never" if math.isinf(measured.value) else f"{shown(measured.value)} (up to {shown(measured.upper)})"
+            why = f"{question.most_pods} pods all the time reach {took}"
+        reasons.append(f"{one} is not reachable: {why}")
+    return reasons
