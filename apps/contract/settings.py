@@ -31,8 +31,10 @@ def _checked(url: SecretStr, *schemes: str, needs_password: bool) -> SecretStr:
     return url
 
 
-def _broker_url(url: SecretStr) -> SecretStr:
-    return _checked(url, "amqp", "amqps", needs_password=True)
+def _broker_url(urls: SecretStr) -> SecretStr:
+    for url in urls.get_secret_value().split(";"):  # one for each host, as Celery reads it
+        _checked(SecretStr(url), "amqp", "amqps", needs_password=True)
+    return urls
 
 
 def _redis_url(url: SecretStr) -> SecretStr:
