@@ -39,6 +39,12 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         yield started
 
 
+@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    """The loops that async tests run on: the second is what the API has in production."""
+    return "asyncio", {"use_uvloop": request.param}
+
+
 @pytest.fixture
 def system(servers: Servers, tmp_path: Path) -> Iterator[System]:
     """An empty system on a virtual host of its own; the test starts the processes it needs."""

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 CLOSE_DEADLINE_S = 1.0
 # Nothing for two heartbeats: the broker sends at least two frames in each of them.
 SILENT_HEARTBEATS = 2
+# Of one turn of the event loop: a few hundred messages of a usual size, or one of the largest.
+UNSENT_MAX_BYTES = 256 * 1024
 # What the broker may send us unasked: that it is blocked, and why it refuses a login (it would just hang up).
 _CAPABILITIES = {"publisher_confirms": True, "basic.nack": True, "connection.blocked": True} | {
     "authentication_failure_close": True
@@ -64,6 +66,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._reader = FrameReader()
         self._unsent: list[bytes] = []
+        self._unsent_bytes = 0
         self._paused = False
         self._answers: dict[type[Method], asyncio.Future[Any]] = {}
         self._returning = False
@@ -205,11 +208,15 @@ class Connection(asyncio.Protocol):
         if not self._unsent:
             self._loop.call_soon(self._flush)
         self._unsent.append(data)
+        self._unsent_bytes += len(data)
+        if self._unsent_bytes > UNSENT_MAX_BYTES:  # only the transport can say that there is no room
+            self._flush()
 
     def _flush(self) -> None:
         if self._unsent and self._transport is not None:
             self._transport.write(b"".join(self._unsent))
         self._unsent.clear()
+        self._unsent_bytes = 0
 
     # Its life
 

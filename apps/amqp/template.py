@@ -10,13 +10,15 @@ from pamqp import encode
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
-from apps.amqp.frames import CHANNEL, END, HEAD, HEADER, OVERHEAD_BYTES, body_frames, encoded
+from apps.amqp.frames import BODY, CHANNEL, END, HEAD, HEADER, OVERHEAD_BYTES, body_frames, encoded
 from apps.contract import topology
 from apps.contract.message import CONTENT_ENCODING, CONTENT_TYPE, TaskMessage
 
 _LONG = Struct(">I")
 # Of a content header: the class, a weight of 0, the size of the body that follows.
 _CONTENT = Struct(">HxxQ")
+# Celery's is empty, which pamqp would leave out: it is put in by hand.
+_REPLY_TO = "<reply>"
 _TRACEPARENT = encode.short_string("traceparent") + b"S"
 
 
@@ -39,7 +41,10 @@ class Template:
         # the table's entries are in the order of their names: id, owner, publish_id, request_id, root_id
         varying = (sample.task_id, sample.owner, sample.publish_id, sample.request_id, sample.task_id)
         self._table = _cut(table[_LONG.size :], *map(encode.long_string, varying))
-        self._rest = _cut(rest, *map(encode.short_string, (sample.task_id, sample.publish_id)))
+        before_id, before_reply_to, before_publish_id, end = _cut(
+            rest, *map(encode.short_string, (sample.task_id, _REPLY_TO, sample.publish_id))
+        )
+        self._rest = before_id, before_reply_to + encode.short_string("") + before_publish_id, end
 
     def frames(self, message: TaskMessage, frame_max_bytes: int) -> bytes:
         """Method, content header and body of a message."""
@@ -62,7 +67,7 @@ class Template:
         head = (self._method, HEAD.pack(HEADER, CHANNEL, len(payload)), payload, END)
         if len(message.body) > most:
             return b"".join((*head, body_frames(message.body, frame_max_bytes)))
-        return b"".join((*head, HEAD.pack(3, CHANNEL, len(message.body)), message.body, END))
+        return b"".join((*head, HEAD.pack(BODY, CHANNEL, len(message.body)), message.body, END))
 
 
 def _properties(message: TaskMessage) -> Basic.Properties:
@@ -73,7 +78,7 @@ def _properties(message: TaskMessage) -> Basic.Properties:
         correlation_id=message.task_id,
         message_id=message.publish_id,  # by it a returned message is found; a task's id may be published twice
         delivery_mode=2,  # persistent
-        reply_to="",
+        reply_to=_REPLY_TO,
         priority=0,
     )
 
