@@ -1,13 +1,13 @@
 """Following a task: until it ends (long-poll), or through each of its states (server-sent events)."""
 
-import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
 from apps.api.store import Store, Unavailable
-from apps.api.waiter import Waiter
+from apps.api.waiter import Waiter, set_within
 from apps.contract.states import Record, State
 
 # Proxies take a stream for dead that is silent for a minute (NGINX's default).
@@ -21,14 +21,12 @@ def status(task_id: str, state: State, result: Any = None) -> dict[str, Any]:
 
 async def wait_for_end(waiter: Waiter, store: Store, task_id: str, limit_s: float) -> Record:
     """A task's record once it is final, or as it is after `limit_s`. Raises Unavailable."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(limit_s), waiter.watch(task_id) as changed:
-            while not waiter.draining:
-                await changed.wait()
-                changed.clear()
-                record = await store.read(task_id)
-                if record.final:
-                    return record
+    end_s = time.monotonic() + limit_s
+    with waiter.watch(task_id) as changed:
+        while not waiter.draining and await set_within(changed, end_s - time.monotonic()):
+            record = await store.read(task_id)
+            if record.final:
+                return record
     return await store.read(task_id)
 
 
@@ -39,7 +37,7 @@ async def events(waiter: Waiter, store: Store, task_id: str, record: Record, see
     """
     started = seen is not None
     yield ": each state once, then the end of the stream\n\n"
-    async with waiter.watch(task_id) as changed:
+    with waiter.watch(task_id) as changed:
         while True:
             if record.started_s is not None and not started:
                 started = True
@@ -49,12 +47,8 @@ async def events(waiter: Waiter, store: Store, task_id: str, record: Record, see
                 return
             if waiter.draining:  # the client comes back, to another replica
                 return
-            try:
-                async with asyncio.timeout(COMMENT_S):
-                    await changed.wait()
-            except TimeoutError:
+            if not await set_within(changed, COMMENT_S):
                 yield ": still here\n\n"
-            changed.clear()
             with suppress(Unavailable):
                 record = await store.read(task_id)
 

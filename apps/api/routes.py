@@ -86,8 +86,8 @@ async def post_batch(request: Request, owner: Client, key: Key) -> Response:
     submitted = await state.submitter.submit(owner, inputs, key=key, body=b"batch " + body)
     problems = [one if isinstance(one, errors.Problem) else None for one in parsed]
     for index, one in enumerate(submitted):
-        if one is not None and one.outcome is not CONFIRMED:
-            problems[index] = _problem(one.outcome)
+        if one is not None:
+            problems[index] = None if one.outcome is CONFIRMED else _problem(one.outcome)
     outcomes = [
         {"status": 202, **_accepted(one)} if problem is None else errors.document(problem)
         for one, problem in zip(submitted, problems, strict=True)

@@ -45,8 +45,10 @@ class Store:
         if self._sender is None or self._sender.done():
             self._sender = asyncio.create_task(self._send_wanted())
         answer = await asyncio.shield(future)  # whoever leaves does not take the answers of others along
-        if isinstance(answer, Exception):
+        if isinstance(answer, RedisError | OSError):
             raise Unavailable from answer
+        if isinstance(answer, Exception):
+            raise answer
         return answer
 
     async def read(self, task_id: str) -> states.Record:
@@ -75,7 +77,7 @@ class Store:
                     for command, _ in batch:
                         pipeline.execute_command(*command)
                     answers = await pipeline.execute(raise_on_error=False)
-            except (RedisError, OSError) as exc:
+            except Exception as exc:  # noqa: BLE001 - whatever it is, nobody may wait for ever
                 log.warning("Redis away", extra={"fields": {"error": repr(exc)}})
                 answers = [exc] * len(batch)
             for (_, future), answer in zip(batch, answers, strict=True):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from apps import logs
 from apps.api import errors, ops
-from apps.api.idempotency import Keys
+from apps.api.idempotency import Keys, Post
 from apps.api.publisher import CONFIRMED, Outcome, Publisher
 from apps.api.store import Unavailable
 from apps.contract.ids import TaskIds
@@ -30,11 +30,14 @@ class Submitted:
 class Submitter:
     """Gives inputs their ids and publishes them."""
 
-    def __init__(self, registry: Registry, ids: TaskIds, publisher: Publisher, keys: Keys) -> None:
+    def __init__(
+        self, registry: Registry, ids: TaskIds, publisher: Publisher, keys: Keys, *, deadline_s: float
+    ) -> None:
         self._registry = registry
         self._ids = ids
         self._publisher = publisher
         self._keys = keys
+        self._deadline_s = deadline_s
 
     async def submit(
         self, owner: str, inputs: Sequence[Input | None], *, key: str | None, body: bytes
@@ -46,41 +49,49 @@ class Submitter:
         first_id = self._ids.new(owner)
         if key is None:
             return await self._publish(owner, inputs, first_id, accepted=0)
+        wanted = sum(1 << index for index, payload in enumerate(inputs) if payload)
         try:
-            claim = await self._keys.claim(owner, key, body, first_id)
+            claim = await self._keys.claim(Post(owner, key, body, wanted, self._open_s(len(inputs))), first_id)
         except Unavailable:
             ops.REFUSED.labels("redis-away").inc()
             raise errors.refused("redis-away") from None
-        wanted = sum(1 << index for index, payload in enumerate(inputs) if payload)
         if claim.done:
             ops.REPEATED.inc()
-            return await self._publish(owner, inputs, claim.first_id, accepted=wanted)
+            return await self._publish(owner, inputs, claim.first_id, claim.accepted)
         accepted = claim.accepted
         try:
             submitted = await self._publish(owner, inputs, claim.first_id, accepted)
             confirmed = (1 << i for i, one in enumerate(submitted) if one and one.outcome is CONFIRMED)
             accepted |= sum(confirmed)
         finally:  # also for a client that went away in between
-            await asyncio.shield(self._keys.settle(claim, accepted, done=accepted == wanted))
+            await asyncio.shield(self._keys.settle(claim, accepted))
         return submitted
+
+    def _open_s(self, inputs: int) -> float:
+        """The longest that `_publish` takes."""
+        return self._deadline_s * (1 if inputs == 1 else 2)
 
     async def _publish(
         self, owner: str, inputs: Sequence[Input | None], first_id: str, accepted: int
     ) -> list[Submitted | None]:
-        """Publish those that the broker does not have; after the first that it may not have, send no more."""
+        """Publish those that the broker does not have.
+
+        After the first that it may not have, and after the deadline, no more are sent: so two deadlines are the most.
+        """
         submitted: list[Submitted | None] = [None] * len(inputs)
+        end_s = time.monotonic() + self._deadline_s
         waiting = iter(enumerate(inputs))
         stopped = False
 
         async def publish_some() -> None:
             nonlocal stopped
             for index, payload in waiting:
-                if payload is None:
-                    continue
                 task_id = self._ids.member(first_id, index, owner)
-                if accepted >> index & 1:
+                if accepted >> index & 1:  # also one that this replica knows no task for: another had it accepted
                     outcome = CONFIRMED
-                elif stopped:
+                elif payload is None:
+                    continue
+                elif stopped or time.monotonic() > end_s:
                     outcome = NOT_SENT
                     ops.REFUSED.labels(outcome.reason).inc()
                 else:

@@ -6,8 +6,8 @@ changes after is told. When the connection is lost, everyone who waits reads aga
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
@@ -40,14 +40,16 @@ class _Topic:
 class Waiter:
     """Tells those who wait for a task that its record has changed.
 
-    One task reads the connection, and alone replaces it when it is lost; who comes or goes only writes to it.
+    One task reads the connection, and alone replaces it when it is lost; a second one writes to it. Who comes or goes
+    only leaves its command: nobody who waits is ever held up by the connection itself.
     """
 
     def __init__(self, url: str) -> None:
         # RESP2: there a subscriber's messages are plain answers, read one by one
         self._pool = ConnectionPool.from_url(url, protocol=2, **OPTIONS)
-        self._connection: AbstractConnection | None = None
         self._topics: dict[str, _Topic] = {}
+        # Commands for the present connection; None while there is none: the next one begins with every topic.
+        self._outbox: asyncio.Queue[tuple[str, ...]] | None = None
         self.draining = False
 
     @property
@@ -55,8 +57,8 @@ class Waiter:
         """How many wait."""
         return sum(len(topic.watchers) for topic in self._topics.values())
 
-    @asynccontextmanager
-    async def watch(self, task_id: str) -> AsyncIterator[asyncio.Event]:
+    @contextmanager
+    def watch(self, task_id: str) -> Iterator[asyncio.Event]:
         """Yield an event that is set by the confirmed subscription, by each change, and by a loss of the connection.
 
         Whoever reads the record each time it is set misses nothing, however often the connection is lost.
@@ -68,7 +70,7 @@ class Waiter:
         topic.watchers.add(event)
         try:
             if first:
-                await self._send("SUBSCRIBE", channel)
+                self._send("SUBSCRIBE", channel)
             elif topic.confirmed:
                 event.set()
             yield event
@@ -76,7 +78,7 @@ class Waiter:
             topic.watchers.discard(event)
             if not topic.watchers:
                 del self._topics[channel]
-                await self._send("UNSUBSCRIBE", channel)
+                self._send("UNSUBSCRIBE", channel)
 
     def drain(self) -> None:
         """Let everyone go: the process is about to end."""
@@ -92,7 +94,7 @@ class Waiter:
             except (RedisError, OSError) as exc:
                 log.warning("Redis away", extra={"fields": {"error": repr(exc)}})
             finally:
-                self._connection = None
+                self._outbox = None
                 await connection.disconnect(nowait=True)
             self._wake()
             await asyncio.sleep(RECONNECT_S)
@@ -100,31 +102,21 @@ class Waiter:
     async def _listen(self, connection: AbstractConnection) -> None:
         await connection.connect()  # type: ignore[no-untyped-call]
         # From here on newcomers subscribe for themselves; no await lies between that and the list of the others.
-        self._connection = connection
         for topic in self._topics.values():
             topic.confirmed = False
-        channels = [IDLE_CHANNEL, *self._topics]
-        pinger = asyncio.create_task(self._ping())
+        self._outbox = asyncio.Queue()
+        self._send("SUBSCRIBE", IDLE_CHANNEL, *self._topics)
+        writer = asyncio.create_task(_write(connection, self._outbox))
         try:
-            await self._send("SUBSCRIBE", *channels)
             while True:
                 kind, channel, *_ = await connection.read_response(timeout=2 * PING_INTERVAL_S)
                 self._on_message(kind, channel)
         finally:
-            pinger.cancel()
+            writer.cancel()
 
-    async def _ping(self) -> None:
-        while True:
-            await asyncio.sleep(PING_INTERVAL_S)
-            await self._send("PING")
-
-    async def _send(self, *command: str) -> None:
-        """Send, if there is a connection: whoever reads it finds out that it is lost, and the next has every topic."""
-        connection = self._connection
-        if connection is None or not connection.is_connected:  # it would connect by itself, beside `run`
-            return
-        with suppress(RedisError, OSError):
-            await connection.send_packed_command(connection.pack_command(*command), check_health=False)
+    def _send(self, *command: str) -> None:
+        if self._outbox is not None:
+            self._outbox.put_nowait(command)
 
     def _on_message(self, kind: str, channel: str) -> None:
         topic = self._topics.get(channel)
@@ -135,3 +127,34 @@ class Waiter:
     def _wake(self) -> None:
         for topic in self._topics.values():
             topic.wake()
+
+
+async def _write(connection: AbstractConnection, outbox: asyncio.Queue[tuple[str, ...]]) -> None:
+    """Send what comes, all of it at once; a PING when nothing comes for a while."""
+    with suppress(RedisError, OSError):  # whoever reads the connection finds out that it is lost
+        while True:
+            try:
+                async with asyncio.timeout(PING_INTERVAL_S):
+                    commands = [await outbox.get()]
+            except TimeoutError:
+                commands = [("PING",)]
+            while not outbox.empty():
+                commands.append(outbox.get_nowait())
+            if not connection.is_connected:  # it would connect by itself, beside `run`
+                return
+            await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+
+
+async def set_within(event: asyncio.Event, limit_s: float) -> bool:
+    """Wait for an event and clear it; False when it was not set within that time.
+
+    The time-out is around this wait alone: on Python 3.11 redis-py may swallow the cancellation that a time-out around
+    a command is, and the command's caller would then wait without any.
+    """
+    try:
+        async with asyncio.timeout(limit_s):
+            await event.wait()
+    except TimeoutError:
+        return False
+    event.clear()
+    return True

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     url, key = os.environ.get("SLUICE_URL", "http://127.0.0.1:8000"), os.environ.get("SLUICE_KEY", "")
     try:
-        with Client(url, key) as client:
+        with _client(url, key) as client:
             return _run(client, options)
     except Problem as exc:
         about = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in exc.document.get("errors", []))
@@ -44,6 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (httpx.InvalidURL, httpx.UnsupportedProtocol):
         print(f"SLUICE_URL must read http://host:port, and not {url}.", file=sys.stderr)
         return USAGE
+
+
+def _client(url: str, key: str) -> Client:
+    try:
+        return Client(url, key)
+    except ValueError as exc:
+        sys.exit(f"SLUICE_KEY: {exc}.")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,7 +9,7 @@ from uuid import uuid4
 import httpx
 
 from apps.client import rules
-from apps.client.rules import Call, Problem, ReadLine, Reply, Rule, Sleep, Step, Task
+from apps.client.rules import Call, Outcome, ReadLine, Reply, Rule, Sleep, Step, Task
 
 T = TypeVar("T")
 
@@ -19,7 +19,10 @@ Inputs = Mapping[str, Any]
 
 
 class Client:
-    """A blocking client of one API. `key` is the bearer key, empty for an API without; `options` are httpx's."""
+    """A blocking client of one API. `key` is the bearer key, empty for an API without; `options` are httpx's.
+
+    Raises ValueError for a key that no header can carry; its calls raise httpx's own errors for an impossible URL.
+    """
 
     def __init__(self, url: str, key: str, **options: Any) -> None:
         self._http = httpx.Client(base_url=url, headers=_authorization(key), **options)
@@ -43,8 +46,11 @@ class Client:
 
     def submit_batch(
         self, inputs: Sequence[Inputs], *, key: str | None = None, deadline_s: float = DEADLINE_S
-    ) -> list[str | Problem]:
-        """Post up to 1,000 inputs, each with its `task`; answers each one's id or problem, in order."""
+    ) -> list[Outcome]:
+        """Post up to 1,000 inputs, each with its `task`; answers each one's id or error, in order.
+
+        Raises as `submit` where nothing of it was accepted.
+        """
         return self._run(rules.submit_batch(inputs, _key(key), deadline_s))
 
     def result(self, task_id: str, timeout_s: float) -> Task:
@@ -70,7 +76,10 @@ class Client:
                 response.close()
 
     def cancel(self, task_id: str, *, deadline_s: float = DEADLINE_S) -> Task:
-        """Cancel a task; answers it as it is then: REVOKED, STARTED (asked to end), or how it had ended before."""
+        """Cancel a task; answers it as it is then: REVOKED, STARTED (asked to end), or how it had ended before.
+
+        Raises Problem, and OutcomeUnknown if there was no definite answer in time.
+        """
         return self._run(rules.cancel(task_id, deadline_s))
 
     def _run(self, rule: Rule[T]) -> T:
@@ -124,7 +133,7 @@ class AsyncClient:
 
     async def submit_batch(
         self, inputs: Sequence[Inputs], *, key: str | None = None, deadline_s: float = DEADLINE_S
-    ) -> list[str | Problem]:
+    ) -> list[Outcome]:
         """As `Client.submit_batch`."""
         return await self._run(rules.submit_batch(inputs, _key(key), deadline_s))
 
@@ -190,6 +199,8 @@ def _key(given: str | None) -> str:
 
 
 def _authorization(key: str) -> dict[str, str]:
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ValueError("a bearer key has visible ASCII characters only")
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
@@ -203,6 +214,8 @@ def _reply(response: httpx.Response) -> Reply:
 
 
 def _lost(step: Call | ReadLine, exc: httpx.TransportError) -> Reply | None:
+    if isinstance(exc, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
+        raise exc  # the caller's mistake: no repetition mends it
     if isinstance(step, ReadLine):
         return None
     # without a connection nothing was sent

@@ -19,6 +19,8 @@ CALL_TIMEOUT_S = 15.0
 WAIT_S = 20.0
 # Three comments of an event stream: it is dead when none of them comes.
 STREAM_TIMEOUT_S = 45.0
+# By so much the end of a stream's time may be missed.
+STREAM_SLACK_S = 1.0
 BACKOFF_MIN_S = 0.1
 BACKOFF_MAX_S = 2.0
 # Not answered by the API itself but in front of it, or by an API that cannot now: nothing says whether it acted.
@@ -95,13 +97,19 @@ class Problem(Exception):
 
 
 class OutcomeUnknown(Exception):
-    """A post may have been accepted: the same post with the same key tells, whenever it is sent."""
+    """It may have been done: the same call tells, whenever it is made; a post with the same `key`, if it had one."""
+
+    def __init__(self, detail: str, key: str | None = None) -> None:
+        self.key = key
+        super().__init__(f"{detail} (Idempotency-Key {key})" if key else detail)
 
 
 class TimedOut(Exception):
     """The task has not ended in the time given; it goes on."""
 
 
+# Of one input of a batch: its id, or why it has none that is known.
+Outcome = str | Problem | OutcomeUnknown
 Step = Call | Sleep | ReadLine
 Rule = Generator[Step | Task, Any, T]
 
@@ -112,18 +120,26 @@ def submit(inputs: Mapping[str, Any], key: str | None, deadline_s: float) -> Rul
     return str(reply.document["task_id"])
 
 
-def submit_batch(inputs: Sequence[Mapping[str, Any]], key: str, deadline_s: float) -> Rule[list[str | Problem]]:
-    """Post a batch until nothing more of it can be accepted; answers each input's id or problem, in order."""
+def submit_batch(inputs: Sequence[Mapping[str, Any]], key: str, deadline_s: float) -> Rule[list[Outcome]]:
+    """Post a batch until nothing more of it can be accepted; answers what became of each input, in order.
+
+    What was accepted stays so, whatever becomes of the rest. Raises Problem and OutcomeUnknown if nothing was.
+    """
     end_s = time.monotonic() + deadline_s
+    body = {"tasks": [dict(one) for one in inputs]}
     pauses = _pauses()
+    told: list[Outcome] = []
     while True:
-        reply = yield from _post("/tasks/batch", {"tasks": [dict(one) for one in inputs]}, key, end_s, also_ok=(422,))
-        outcomes = reply.document.get("outcomes")
-        if outcomes is None:
-            raise Problem(reply.status, reply.document)
-        pause_s = next(pauses)
-        if all(one["status"] in {202, 422} for one in outcomes) or time.monotonic() + pause_s > end_s:
-            return [one["task_id"] if one["status"] == 202 else Problem(one["status"], one) for one in outcomes]
+        try:
+            reply = yield from _post("/tasks/batch", body, key, end_s, also_ok=(422,))
+            told = _outcomes(reply, key)
+        except (Problem, OutcomeUnknown) as exc:
+            if not told:
+                raise
+            return [one if isinstance(one, str) or _settled(one) else exc for one in told]
+        pause_s = _pause_s(reply, pauses)
+        if all(isinstance(one, str) or _settled(one) for one in told) or time.monotonic() + pause_s > end_s:
+            return told
         yield Sleep(pause_s)
 
 
@@ -146,13 +162,15 @@ def result(task_id: str, timeout_s: float) -> Rule[Task]:
 def stream(task_id: str, timeout_s: float) -> Rule[None]:
     """Yield a task in each of its states, to its end. Raises Problem and TimedOut."""
     end_s = time.monotonic() + timeout_s
+    timed_out = TimedOut(f"{task_id} has not ended within {timeout_s} s")
     seen: str | None = None
-    while True:
+    while (left_s := end_s - time.monotonic()) > 0:
         headers = {"Last-Event-ID": seen} if seen else {}
-        call = Call("GET", f"/tasks/{task_id}/events", headers, timeout_s=STREAM_TIMEOUT_S, stream=True)
+        silence_s = min(STREAM_TIMEOUT_S, left_s)
+        call = Call("GET", f"/tasks/{task_id}/events", headers, timeout_s=silence_s, stream=True)
         reply = yield from _ask(call, end_s)
         if reply.status != 200:
-            raise _unanswered(reply, TimedOut(f"{task_id} has not ended within {timeout_s} s"))
+            raise _unanswered(reply, timed_out)
         while (line := (yield ReadLine(reply))) is not None:
             if line.startswith("data: "):
                 task = _task(json.loads(line.removeprefix("data: ")))
@@ -160,18 +178,41 @@ def stream(task_id: str, timeout_s: float) -> Rule[None]:
                 yield task
                 if task.final:
                     return
-            if time.monotonic() > end_s:
-                raise TimedOut(f"{task_id} has not ended within {timeout_s} s")
+            if time.monotonic() + silence_s > end_s + STREAM_SLACK_S:
+                break  # silence could outlast the time: open it again, with less patience
         yield Sleep(BACKOFF_MIN_S)
+    raise timed_out
 
 
 def cancel(task_id: str, deadline_s: float) -> Rule[Task]:
-    """Cancel a task; answers it as it is then: REVOKED, STARTED (asked to end), or how it had ended before."""
+    """Cancel a task; answers it as it is then: REVOKED, STARTED (asked to end), or how it had ended before.
+
+    Raises Problem, and OutcomeUnknown if the time is over without a definite answer.
+    """
     reply = yield from _ask(Call("DELETE", f"/tasks/{task_id}"), time.monotonic() + deadline_s)
-    document = reply.document
-    if reply.status not in {200, 202, 409}:
-        raise Problem(reply.status, document)
-    return _task({"task_id": task_id, **document})
+    if reply.status in {200, 202, 409}:
+        return _task({"task_id": task_id, **reply.document})
+    unknown = OutcomeUnknown(f"no definite answer to cancelling {task_id}: cancel it again to know")
+    raise _unanswered(reply, unknown)
+
+
+def _outcomes(reply: Reply, key: str) -> list[Outcome]:
+    """What an answer to a batch says of each input. Raises Problem where it is about the whole."""
+    if "outcomes" not in reply.document:
+        raise Problem(reply.status, reply.document)
+    return [_outcome(one, key) for one in reply.document["outcomes"]]
+
+
+def _outcome(told: dict[str, Any], key: str) -> Outcome:
+    if told["status"] == 202:
+        return str(told["task_id"])
+    problem = Problem(told["status"], told)
+    return OutcomeUnknown(str(problem), key) if problem.kind == "outcome-unknown" else problem
+
+
+def _settled(outcome: Problem | OutcomeUnknown) -> bool:
+    """Whether sending the batch again cannot change it."""
+    return isinstance(outcome, Problem) and outcome.status == 422
 
 
 def _post(
@@ -194,7 +235,7 @@ def _post(
         if again and (key or not maybe) and time.monotonic() + pause_s < end_s:
             yield Sleep(pause_s)
         elif unknown and again:
-            raise OutcomeUnknown(reply.document.get("detail") or f"no definite answer; the last was {reply.status}")
+            raise OutcomeUnknown(reply.document.get("detail") or f"no definite answer, last {reply.status}", key)
         else:
             raise Problem(reply.status, reply.document)
 
@@ -214,8 +255,9 @@ def _again(reply: Reply) -> bool:
     return reply.status in {0, 429, 503} or (reply.status == 409 and "request-open" in str(reply.document.get("type")))
 
 
-def _unanswered(reply: Reply, timed_out: TimedOut) -> Exception:
-    return timed_out if _again(reply) or reply.status in AMBIGUOUS else Problem(reply.status, reply.document)
+def _unanswered(reply: Reply, otherwise: Exception) -> Exception:
+    """The problem that an answer is; `otherwise` where it is none that lasts."""
+    return otherwise if _again(reply) or reply.status in AMBIGUOUS else Problem(reply.status, reply.document)
 
 
 def _pauses() -> Generator[float, None, None]:

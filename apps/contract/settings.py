@@ -95,6 +95,8 @@ class ApiSettings(Settings):
         pairs = [pair.strip().partition(":") for pair in value.split(",") if pair.strip()]
         if any(not name or not key for name, _, key in pairs):
             raise ValueError("it must read name:key[,name:key...]")
+        if len({name for name, *_ in pairs}) < len(pairs):
+            raise ValueError("it gives a name twice; each client has one key, and a changed key keeps the name")
         return {name: key for name, _, key in pairs}
 
     @model_validator(mode="after")

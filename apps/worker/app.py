@@ -34,11 +34,13 @@ class ContractTask(Task):  # type: ignore[misc]  # celery ships no types
 
     abstract = True
     Request = "apps.worker.request:Request"
+    cancellation: Cancellation
 
     def before_start(self, task_id: str, args: object, kwargs: object) -> None:
         request = self.request
         logs.request_id.set(request.request_id)
         logs.task_id.set(task_id)
+        self.cancellation.note(task_id)
         answer = self.backend.begin(task_id, request.publish_id, request.hostname)
         log.info("begin", extra={"fields": {"task": self.name, "answer": answer, "retries": request.retries}})
         if answer != "run":
@@ -95,6 +97,7 @@ def _register(
         name=spec.name,
         bind=True,
         shared=False,  # of this app alone
+        cancellation=cancellation,
         autoretry_for=spec.transient,
         max_retries=settings.retry_max,
         retry_backoff=settings.retry_backoff_s,  # doubles with each retry

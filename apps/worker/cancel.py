@@ -43,6 +43,7 @@ class Cancellation:
     """Of one process, which runs one task at a time."""
 
     def __init__(self) -> None:
+        self._noted: str | None = None
         self._running: str | None = None
         self._interruptible = False
         # ids that were cancelled lately: one may be told before its task has begun here
@@ -52,6 +53,10 @@ class Cancellation:
         """Begin to listen; called once in each process of the pool, by its main thread."""
         signal.signal(_SIGNAL, self._interrupt)
         threading.Thread(target=self._listen, args=(url,), name="cancellation", daemon=True).start()
+
+    def note(self, task_id: str) -> None:
+        """Called before a task begins: a cancel may come, and its message be lost, from the moment that it has."""
+        self._noted = task_id
 
     @contextmanager
     def running(self, task_id: str) -> Iterator[None]:
@@ -90,9 +95,9 @@ class Cancellation:
                 if kind == "message":
                     self._cancel(str(message["data"]))
                 elif kind == "subscribe":  # from here on nothing is missed; and before?
-                    running = self._running
-                    if running and client.hexists(states.key(running), "cancel"):
-                        self._cancel(running)
+                    noted = self._noted
+                    if noted and client.hexists(states.key(noted), "cancel"):
+                        self._cancel(noted)
 
     def _cancel(self, task_id: str) -> None:
         # Noted first, looked at second; the task does the reverse.

@@ -83,6 +83,26 @@ def test_batch_refused_half_way_is_completed_by_sending_it_again(system: System)
     assert [system.effects(one["name"], "begun") for one in inputs] == [1] * 150
 
 
+def test_batch_repeated_where_more_tasks_are_known_is_completed_and_nothing_is_made_up(system: System) -> None:
+    """In a rolling update a replica knows a task that another does not know yet."""
+    older, newer = system.api("apps.api.app"), system.api()
+    inputs = [{"task": "task_1", "name": "a"}, *sleeps(1), {"task": "nothing"}]
+    first = older.batch(inputs, "k")
+    assert statuses(first) == [202, 422, 422]
+    second = newer.batch(inputs, "k")
+    assert statuses(second) == [202, 202, 422]
+    assert ids_accepted(second)[0] == ids_accepted(first)[0]
+    until(lambda: system.depth_messages("Test_Query") == 2)
+    third = older.batch(inputs, "k")
+    assert ids_accepted(third) == ids_accepted(second) == ids_accepted(older.batch(inputs, "k"))
+    assert newer.batch(inputs, "k").json()["outcomes"][:2] == second.json()["outcomes"][:2]
+    assert system.depth_messages("Test_Query") == 2
+
+
+def ids_accepted(response: httpx.Response) -> list[str]:
+    return [outcome["task_id"] for outcome in response.json()["outcomes"] if outcome["status"] == 202]
+
+
 def complete(api: Api, inputs: list[dict[str, Any]], key: str) -> list[str]:
     """Send a batch until all of it is accepted; answers the ids."""
 

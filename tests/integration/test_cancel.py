@@ -1,12 +1,18 @@
 """Cancelling: before, during and after; whatever races, there is one final state, the same for every reader."""
 
 import random
+import secrets
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 
 import psutil
 import pytest
+from redis import Redis
 
+from apps.contract import states
+from apps.worker.cancel import Cancellation, Cancelled
+from tests.harness.servers import Servers
 from tests.harness.system import Api, System, until
 
 RACES = 200
@@ -107,6 +113,38 @@ def test_cancelling_is_heard_after_the_listening_connection_was_lost(system: Sys
     assert cancel(api, task_id) == (202, "STARTED")
     assert api.ended(task_id)["task_status"] == "REVOKED"
     assert time.monotonic() - started_s < 15
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_cancel_that_is_told_before_its_task_has_begun_here_is_kept(servers: Servers, lost: bool) -> None:
+    """Between `begin` and the task itself; with its message, or with a listener that was not connected when it came."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:  # it takes a signal, and has a thread
+        assert process.submit(_cancelled_early, servers.redis.url(), lost).result(60)
+
+
+def _cancelled_early(url: str, lost: bool) -> bool:
+    client, task_id = Redis.from_url(url), secrets.token_hex(8)
+    keys = [states.key(task_id), states.channel(task_id)]
+    cancellation = Cancellation()
+    before = client.pubsub_numsub(states.CANCEL_CHANNEL)[0][1]
+    cancellation.listen(url)
+    until(lambda: client.pubsub_numsub(states.CANCEL_CHANNEL)[0][1] > before)
+    cancellation.note(task_id)
+    client.eval(states.BEGIN, 2, *keys, "p1", "worker", str(time.time()), "60")
+    if lost:
+        client.hset(keys[0], "cancel", "1")
+        client.client_kill_filter(_type="pubsub")
+    else:
+        client.eval(states.CANCEL, 3, *keys, states.CANCEL_CHANNEL, task_id, str(time.time()), "60")
+
+    def interrupted() -> bool:
+        try:
+            with cancellation.running(task_id):
+                return False
+        except Cancelled:
+            return True
+
+    return until(interrupted, 20, "an interrupted task")
 
 
 def test_unknown_task_cannot_be_cancelled(system: System) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 
 from apps.client import AsyncClient, Client, Problem, Task, TimedOut
@@ -72,6 +73,31 @@ def test_what_cannot_be_is_said(client: Client, api: Api) -> None:
         nobody.submit(sleep("nobody"), deadline_s=0.5)
     with Client(api.url, "wrong") as stranger, pytest.raises(Problem, match="send a key"):
         stranger.submit(sleep("stranger"))
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "no-scheme", "ftp://127.0.0.1"])
+def test_address_that_is_none_is_not_tried_again(url: str) -> None:
+    started_s = time.monotonic()
+    with Client(url, "k") as client, pytest.raises(httpx.UnsupportedProtocol):
+        client.submit(sleep("nobody"))
+    assert time.monotonic() - started_s < 5
+
+
+@pytest.mark.parametrize("key", ["two\nlines", "schlüssel", "two words"])
+def test_key_that_no_header_can_carry_is_refused(api: Api, key: str) -> None:
+    for kind in (Client, AsyncClient):
+        with pytest.raises(ValueError, match="visible ASCII"):
+            kind(api.url, key)
+    assert "SLUICE_KEY: a bearer key has visible ASCII" in command(api, "cancel", "x", key=key, status=1).stderr
+
+
+def test_stream_that_stays_silent_ends_at_its_time(client: Client) -> None:
+    task_id = client.submit(sleep("silent", 60))
+    started_s = time.monotonic()
+    with pytest.raises(TimedOut):
+        list(client.stream(task_id, 2))
+    assert 2 <= time.monotonic() - started_s < 8
+    client.cancel(task_id)
 
 
 def test_the_same_with_asyncio(api: Api, shared: System) -> None:

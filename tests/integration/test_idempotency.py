@@ -117,12 +117,17 @@ def test_key_that_is_none_is_malformed(api: Api, key: bytes) -> None:
 
 
 def test_clients_do_not_share_keys(shared: System, api: Api) -> None:
-    theirs = secrets.token_urlsafe(24)
+    theirs, key = secrets.token_urlsafe(24), secrets.token_hex(8)
     other = shared.api(API_KEYS=f"tests:{shared.key},others:{theirs}")
-    headers = {"Authorization": f"Bearer {theirs}", "Idempotency-Key": "shared"}
-    their_id = accepted(other.client.post("/tasks", json={"task": "sleep", "name": "a"}, headers=headers))
-    our_id = accepted(other.post("sleep", "b", key="shared"))
-    assert their_id != our_id
+    body = {"task": "sleep", "name": "a"}
+
+    def post(bearer: str) -> str:
+        headers = {"Authorization": f"Bearer {bearer}", "Idempotency-Key": key}
+        return accepted(other.client.post("/tasks", json=body, headers=headers))
+
+    our_id, their_id = post(shared.key), post(theirs)
+    assert our_id != their_id
+    assert post(shared.key) == our_id
     assert api.get(f"/tasks/{our_id}") == 200
     assert api.get(f"/tasks/{their_id}") == 404
 

@@ -47,11 +47,14 @@ def test_younger_task_without_a_record_is_pending(
     assert api.status(id_of_age(shared, age_s, monkeypatch))["task_status"] == "PENDING"
 
 
-def test_old_task_that_has_a_record_is_told(api: Api, shared: System, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_task_is_told_for_as_long_as_its_record_lives(
+    api: Api, shared: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task_id = id_of_age(shared, LIFE_S + 3600, monkeypatch)
     end = shared.redis.register_script(states.END)
-    end(keys=[states.key(task_id), states.channel(task_id)], args=["p", "SUCCESS", "1", time.time(), 60])
+    end(keys=[states.key(task_id), states.channel(task_id)], args=["p", "SUCCESS", "1", time.time(), 2])
     assert api.status(task_id) == {"task_id": task_id, "task_status": "SUCCESS", "task_result": 1}
+    until(lambda: api.get(f"/tasks/{task_id}") == 410, 10)
 
 
 def test_record_outlives_the_age_at_which_its_task_would_be_pending_again(system: System) -> None:

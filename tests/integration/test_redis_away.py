@@ -7,8 +7,9 @@ from functools import partial
 
 import pytest
 
-from apps.api.waiter import Waiter
+from apps.api.waiter import Waiter, set_within
 from apps.contract import states
+from tests.harness.servers import Servers
 from tests.harness.system import System, until
 
 POOLS = pytest.mark.parametrize("pool", ["prefork", "threads"])
@@ -120,6 +121,25 @@ def test_long_polls_survive_their_connection_being_cut_again_and_again(system: S
     assert "unhandled" not in system.logs()
 
 
+def test_subscription_itself_wakes_who_waits_for_it(servers: Servers) -> None:
+    """What changed before it is in the record: without the wake nobody would look."""
+    asyncio.run(_watch_twice(servers))
+
+
+async def _watch_twice(servers: Servers) -> None:
+    waiter = Waiter(servers.redis.url())
+    running = asyncio.create_task(waiter.run())
+    with waiter.watch("before the connection") as changed:
+        assert await set_within(changed, 10)
+    with waiter.watch("after it") as changed, waiter.watch("after it") as also:
+        assert await set_within(changed, 5)
+        assert await set_within(also, 5)
+        with waiter.watch("after it") as later:  # who comes to a channel that is subscribed reads at once
+            assert await set_within(later, 0)
+        assert not await set_within(changed, 0.2)
+    running.cancel()
+
+
 def test_who_comes_in_the_moment_of_a_loss_waits_for_the_next_connection(system: System) -> None:
     asyncio.run(_watch_while_connections_are_cut(system))
 
@@ -129,7 +149,7 @@ async def _watch_while_connections_are_cut(system: System) -> None:
     running = asyncio.create_task(waiter.run())
     for task_id in ("the first", "the second", "the third"):
         # no await lies between the cut and the next `watch`: the waiter has not heard of it yet
-        async with waiter.watch(task_id) as changed:
+        with waiter.watch(task_id) as changed:
             subscribed = partial(system.redis.pubsub_numsub, states.channel(task_id))
             await asyncio.to_thread(until, lambda listed=subscribed: listed()[0][1], 10)
             await asyncio.wait_for(changed.wait(), 10)

@@ -1,12 +1,14 @@
 """Long-polls: when they answer, what they cost, and what becomes of them when a process or a client goes."""
 
 import asyncio
+import json
 import signal
 import time
 
 import httpx
 import pytest
 
+from tests.harness.crowd import Crowd
 from tests.harness.system import Api, System, until
 
 WAITERS = 500
@@ -22,24 +24,32 @@ def test_long_poll_returns_when_the_task_ends(shared: System) -> None:
         assert time.monotonic() - started_s < seconds + 5
 
 
+def test_long_poll_that_hardly_waits_answers_at_once(shared: System) -> None:
+    """Its time is over while Redis is still being asked."""
+    api = shared.api()
+    task_id = api.accepted("sleep", seconds=60)
+    for wait_s in [0.0001, 0.0005, 0.001, 0.003] * 5:
+        started_s = time.monotonic()
+        assert api.status(task_id, wait_s=wait_s)["task_status"] == "PENDING"
+        assert time.monotonic() - started_s < 5
+    assert api.metric("sluice_long_polls") == 0
+
+
 def test_500_long_polls_cost_one_redis_connection(system: System) -> None:
     api = system.api()
     task_id = api.accepted("sleep", seconds=0)
     api.status(task_id)
     before = _connections(system)
     answers = asyncio.run(_wait_together(api, system, task_id, before))
-    assert [answer["task_status"] for answer in answers] == ["SUCCESS"] * WAITERS
+    assert [json.loads(answer)["task_status"] for answer in answers] == ["SUCCESS"] * WAITERS
 
 
-async def _wait_together(api: Api, system: System, task_id: str, before: int) -> list[dict[str, str]]:
-    limits = httpx.Limits(max_connections=WAITERS)
-    headers = {"Authorization": f"Bearer {system.key}"}
-    async with httpx.AsyncClient(base_url=api.url, headers=headers, timeout=60, limits=limits) as client:
-        waiting = [asyncio.create_task(client.get(f"/tasks/{task_id}?wait=25")) for _ in range(WAITERS)]
-        await asyncio.to_thread(until, lambda: api.metric("sluice_long_polls") == WAITERS)
-        assert _connections(system) - before <= 1
-        await asyncio.to_thread(system.worker)
-        return [response.json() for response in await asyncio.gather(*waiting)]
+async def _wait_together(api: Api, system: System, task_id: str, before: int) -> list[str]:
+    crowd = Crowd(api, f"/tasks/{task_id}?wait=25", WAITERS)
+    await asyncio.to_thread(until, lambda: api.metric("sluice_long_polls") == WAITERS)
+    assert _connections(system) - before <= 1
+    await asyncio.to_thread(system.worker)
+    return await crowd.answers()
 
 
 def _connections(system: System) -> int:

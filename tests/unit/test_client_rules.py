@@ -30,6 +30,8 @@ ACCEPTED = answer(202, task_id="t", task_status="PENDING")
 REFUSED = problem(503, "refused")
 UNKNOWN = problem(503, "outcome-unknown")
 OPEN = problem(409, "request-open")
+PARTLY = answer(202, outcomes=[{"status": 202, "task_id": "a"}, {"status": 503, "type": "urn:sluice:problem:refused"}])
+WHOLE = answer(202, outcomes=[{"status": 202, "task_id": "a"}, {"status": 202, "task_id": "b"}])
 
 
 def play(rule: Rule[Any], *replies: Reply) -> tuple[Any, list[Any]]:
@@ -68,6 +70,12 @@ def test_post_without_a_key_whose_outcome_is_unknown_says_so(first: Reply) -> No
         play(rules.submit(INPUT, None, 30), first)
 
 
+def test_unknown_outcome_names_the_key_that_will_tell() -> None:
+    with pytest.raises(OutcomeUnknown, match="Idempotency-Key generated") as caught:
+        play(rules.submit(INPUT, "generated", 0), UNKNOWN)
+    assert caught.value.key == "generated"
+
+
 @pytest.mark.parametrize("status", [400, 401, 413, 415, 422])
 @pytest.mark.parametrize("key", ["key", None])
 def test_post_that_can_never_be_accepted_is_not_repeated(status: int, key: str | None) -> None:
@@ -104,6 +112,32 @@ def test_batch_is_sent_again_until_nothing_more_can_be_accepted() -> None:
     result, steps = play(rules.submit_batch([INPUT] * 3, "key", 30), REFUSED, partly, whole)
     assert [one if isinstance(one, str) else one.kind for one in result] == ["a", "invalid", "b"]
     assert len({step for step in map(repr, steps) if step.startswith("Call")}) == 1
+
+
+def test_batch_waits_as_it_is_told_before_it_is_sent_again() -> None:
+    partly = Reply(202, {"retry-after": "3"}, PARTLY.body)
+    _, steps = play(rules.submit_batch([INPUT] * 2, "key", 30), partly, WHOLE)
+    (pause,) = [step.seconds for step in steps if isinstance(step, Sleep)]
+    assert 3 <= pause <= 3.75
+
+
+@pytest.mark.parametrize(
+    ("later", "rest"), [(REFUSED, Problem), (UNKNOWN, OutcomeUnknown), (problem(401, "unauthenticated"), Problem)]
+)
+def test_what_was_accepted_of_a_batch_stays_so_whatever_becomes_of_the_rest(
+    later: Reply, rest: type[Exception]
+) -> None:
+    accepted, other = play(rules.submit_batch([INPUT] * 2, "key", 1.5), PARTLY, later)[0]
+    assert accepted == "a"
+    assert isinstance(other, rest)
+
+
+def test_unknown_outcome_of_an_input_is_told_as_such_with_its_key() -> None:
+    reply = answer(202, outcomes=[{"status": 202, "task_id": "a"}, json.loads(UNKNOWN.body)])
+    accepted, other = play(rules.submit_batch([INPUT] * 2, "key", 0), reply)[0]
+    assert accepted == "a"
+    assert isinstance(other, OutcomeUnknown)
+    assert other.key == "key"
 
 
 def test_batch_of_invalid_inputs_is_told_by_input() -> None:
@@ -156,6 +190,33 @@ def test_stream_goes_on_where_it_was_lost() -> None:
     assert rule.send('data: {"task_id":"t","task_status":"SUCCESS","task_result":1}') == Task("t", "SUCCESS", 1)
     with pytest.raises(StopIteration):
         rule.send(None)
+
+
+def test_stream_opens_with_less_patience_as_its_time_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 0.0
+    monkeypatch.setattr("apps.client.rules.time.monotonic", lambda: now_s)
+    rule = rules.stream("t", 50)
+    call, reply = rule.send(None), Reply(200, lines=iter(()))
+    assert isinstance(call, Call)
+    assert call.timeout_s == rules.STREAM_TIMEOUT_S
+    assert isinstance(rule.send(reply), ReadLine)
+    now_s = 15
+    assert isinstance(rule.send(": still here"), Sleep)  # 45 s of silence would be too many now
+    call = rule.send(None)
+    assert isinstance(call, Call)
+    assert call.timeout_s == 35
+    assert isinstance(rule.send(reply), ReadLine)
+    assert isinstance(rule.send(": each state once"), ReadLine)  # and this one can be listened to, to the end
+    now_s = 50
+    assert isinstance(rule.send(None), Sleep)
+    with pytest.raises(TimedOut):
+        rule.send(None)
+
+
+@pytest.mark.parametrize("last", [LOST, UNSENT, Reply(503), Reply(504)])
+def test_cancel_without_a_definite_answer_is_unknown(last: Reply) -> None:
+    with pytest.raises(OutcomeUnknown, match="cancel it again"):
+        play(rules.cancel("t", 0), last)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ GOOD = {
         ({"TASK_ID_KEY": "x" * 65}, "TASK_ID_KEY: it must have 16 to 64 bytes"),
         ({"API_KEYS": "no-name-and-only-a-key"}, "API_KEYS: it must read name:key"),
         ({"API_KEYS": "tests:short"}, "API_KEYS: it must have 16 to 64 bytes"),
+        ({"API_KEYS": "a:sixteen-bytes-or-more,a:sixteen-bytes-or-less"}, "API_KEYS: it gives a name twice"),
         ({"API_KEYS": ""}, "API_KEYS is empty: set name:key"),
         ({"PUBLISH_DEADLINE_S": "-1"}, "PUBLISH_DEADLINE_S: "),
         ({"LOG_LEVEL": "LOUD"}, "LOG_LEVEL: "),
