@@ -112,7 +112,8 @@ class Submitter:
         spec = self._registry[payload.task]
         request_id = logs.request_id.get() or ""
         started_s = time.perf_counter()
-        message = task_message(spec, payload, task_id=task_id, owner=owner, request_id=request_id)
+        trace = logs.traceparent.get()
+        message = task_message(spec, payload, task_id=task_id, owner=owner, request_id=request_id, traceparent=trace)
         outcome = await self._publisher.publish(message)
         ops.PUBLISH_SECONDS.labels(outcome.kind).observe(time.perf_counter() - started_s)
         if outcome is CONFIRMED:

@@ -6,8 +6,8 @@ client's name) and `request_id`; and `traceparent` (W3C Trace Context) where the
 """
 
 from typing import Any, NamedTuple
-from uuid import uuid4
 
+from apps.contract.ids import random_hex
 from apps.contract.tasks import Input, TaskSpec
 
 CONTENT_TYPE = "application/json"
@@ -63,7 +63,7 @@ def task_message(  # noqa: PLR0913 - all by name: what varies from message to me
 ) -> TaskMessage:
     """Build the message of a new task, under a publish id of its own."""
     body = b"[[" + payload.__pydantic_serializer__.to_json(payload) + b"],{}" + _EMBED
-    return TaskMessage(spec.name, spec.queue, task_id, uuid4().hex, owner, request_id, traceparent, body)
+    return TaskMessage(spec.name, spec.queue, task_id, random_hex(), owner, request_id, traceparent, body)
 
 
 class Republished(NamedTuple):
@@ -78,5 +78,5 @@ class Republished(NamedTuple):
 def republished(headers: dict[str, Any], body: bytes, *, task_id: str, routing_key: str) -> Republished:
     """Build it from a parked message."""
     kept = {name: value for name, value in headers.items() if not name.startswith("x-") and name != "reason"}
-    fresh = {"id": task_id, "root_id": task_id, "retries": 0, "publish_id": uuid4().hex}
+    fresh = {"id": task_id, "root_id": task_id, "retries": 0, "publish_id": random_hex()}
     return Republished(task_id, routing_key, body, kept | fresh)
