@@ -57,10 +57,10 @@ test-unit: install ## unit tests
 test-planner: install ## tests of `sluice`, its HPA against Kubernetes' own controller (built by Go the first time, 3 min)
 	@$(PYTEST) tests/planner
 
-test-integration: install ## integration tests on real RabbitMQ and Redis processes
-	@$(PYTEST) tests/integration
+test-integration: install ## integration tests on real RabbitMQ and Redis processes, without the most thorough ones
+	@$(PYTEST) tests/integration -m "not thorough"
 
-test-brokers: install ## integration tests on RabbitMQ 3.10 or what the machine has, then on 4.3 or newer
+test-brokers: install ## all integration tests, on RabbitMQ 3.10 or what the machine has, then on 4.3 or newer
 	@$(PYTEST) tests/integration
 	@root="$$($(BIN)/python -m local.newer)" && SLUICE_TEST_RABBITMQ_ROOT="$$root" $(PYTEST) tests/integration
 

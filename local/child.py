@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 POLL_S = 0.05
 
@@ -53,11 +54,7 @@ class Child:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as output:
             try:
-                self._process = subprocess.Popen(  # noqa: S603
-                    [*_death_signal(), *self.command],
-                    stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                    env=self.env, cwd=self.cwd, start_new_session=True,
-                )  # fmt: skip
+                self._process = self._spawn(output)
             except OSError as exc:
                 raise Unusable(f"{self.name} cannot be run: {exc}.") from exc
 
@@ -109,6 +106,13 @@ class Child:
             ) from None
         if not self.alive:
             raise Unusable(f"{self.name} ended while starting; its log {self.log} ends:\n{self.last_lines()}")
+
+    def _spawn(self, output: IO[bytes]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(  # noqa: S603
+            [*_death_signal(), *self.command],
+            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            env=self.env, cwd=self.cwd, start_new_session=True,
+        )  # fmt: skip
 
 
 def until(condition: Callable[[], bool], deadline_s: float, what: str) -> None:

@@ -10,16 +10,18 @@ from pathlib import Path
 from apps.contract import topology
 from local.programs import ensure
 from local.servers import RabbitMQ, Redis
+from tests.harness.nursery import Nursery
 
 
 @dataclass(frozen=True)
 class Servers:
-    """The two servers; tests may stop and start them, and leave them running."""
+    """The two servers, which tests may stop and start, and leave running; and where a system's processes come from."""
 
     rabbitmq: RabbitMQ
     redis: Redis
     passwords: dict[str, str]
     """Of the broker's users, by name."""
+    nursery: Nursery
 
     def restore(self) -> None:
         """Bring back what a test has stopped."""
@@ -34,16 +36,15 @@ def running(folder: Path) -> Iterator[Servers]:
     """Start both, and stop them at the end whatever happened."""
     programs = ensure()
     root = os.environ.get("SLUICE_TEST_RABBITMQ_ROOT")
-    servers = Servers(
-        RabbitMQ(folder / "rabbitmq", programs, root=Path(root) if root else None),
-        Redis(folder / "redis", programs),
-        {user: secrets.token_urlsafe(24) for user in topology.USERS},
-    )
+    passwords = {user: secrets.token_urlsafe(24) for user in topology.USERS}
+    rabbitmq = RabbitMQ(folder / "rabbitmq", programs, root=Path(root) if root else None)
+    redis = Redis(folder / "redis", programs)
     try:
-        servers.rabbitmq.start()
-        servers.redis.start()
-        yield servers
+        with Nursery() as nursery:
+            rabbitmq.start()
+            redis.start()
+            yield Servers(rabbitmq, redis, passwords, nursery)
     finally:
-        servers.redis.stop()
-        servers.rabbitmq.kill()  # an orderly stop takes RabbitMQ 3.10 six seconds, and its data is thrown away
-        servers.rabbitmq.stop()
+        redis.stop()
+        rabbitmq.kill()  # an orderly stop takes RabbitMQ 3.10 six seconds, and its data is thrown away
+        rabbitmq.stop()

@@ -19,6 +19,7 @@ from redis.retry import Retry
 from local import definitions
 from local.child import Child
 from local.servers import free_ports
+from tests.harness.nursery import Forked
 from tests.harness.servers import Servers
 from tests.harness.tasks import EFFECTS
 
@@ -93,7 +94,7 @@ class System:
     def api(self, module: str = "tests.harness.api", *, cwd: Path = ROOT, **extra: str) -> "Api":
         """Start an API process and wait until it is ready."""
         (port,) = free_ports(1)
-        command = [sys.executable, "-m", "uvicorn", "--factory", f"{module}:create_app", "--host", "127.0.0.1"]
+        command = ["uvicorn", "--factory", f"{module}:create_app", "--host", "127.0.0.1"]
         command += ["--port", str(port), "--timeout-keep-alive", "90", "--timeout-graceful-shutdown", "10"]
         child = self._start("api", command, self.environment("api", **extra), cwd)
         api = Api(child, port, self.key)
@@ -106,7 +107,7 @@ class System:
     ) -> Child:
         """Start a worker; wait until it consumes."""
         # a name of its own, as a pod has: Celery takes a second worker of the same name for a mistake
-        command = [sys.executable, "-m", "celery", "--quiet", "-A", module, "worker", "-n", f"worker-{self._count}@%h"]
+        command = ["celery", "--quiet", "-A", module, "worker", "-n", f"worker-{self._count}@%h"]
         child = self._with_files("worker", command, extra, cwd)
         if ready:
             self.wait_ready(child)
@@ -114,7 +115,7 @@ class System:
 
     def recorder(self, **extra: str) -> Child:
         """Start a recorder; wait until it consumes."""
-        child = self._with_files("recorder", [sys.executable, "-m", "apps.worker.recorder"], extra)
+        child = self._with_files("recorder", ["apps.worker.recorder"], extra)
         self.wait_ready(child)
         return child
 
@@ -155,7 +156,10 @@ class System:
     def _start(self, name: str, command: list[str], environment: dict[str, str], cwd: Path = ROOT) -> Child:
         log = self.folder / f"{name}-{self._count}.log"
         self._count += 1
-        child = Child(name, command, log=log, env=environment, cwd=cwd)
+        if cwd == ROOT:
+            child: Child = Forked(self.servers.nursery, name, command, log=log, env=environment)
+        else:  # other code than what the nursery has imported
+            child = Child(name, [sys.executable, "-m", *command], log=log, env=environment, cwd=cwd)
         self._ends.callback(child.kill)  # how it ends in an orderly way is tested where it matters
         child.start()
         return child

@@ -113,6 +113,7 @@ def complete(api: Api, inputs: list[dict[str, Any]], key: str) -> list[str]:
     return until(once, 15, "a batch accepted whole")
 
 
+@pytest.mark.thorough
 def test_batch_of_a_process_that_dies_half_way_is_completed_by_another(system: System) -> None:
     api, doomed = system.api(), system.api(TEST_DIE="after 130")
     inputs = sleeps(200)
@@ -126,6 +127,7 @@ def test_batch_of_a_process_that_dies_half_way_is_completed_by_another(system: S
     assert [system.effects(one["name"], "begun") for one in inputs] == [1] * 200
 
 
+@pytest.mark.thorough
 def test_batch_is_refused_whole_where_the_broker_is_away(system: System) -> None:
     api = system.api()
     system.servers.rabbitmq.stop()

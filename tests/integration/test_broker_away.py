@@ -12,7 +12,7 @@ from tests.harness.system import Api, System, until
 DEADLINE_S = 2.0
 
 
-@pytest.mark.parametrize("away", ["stop", "kill", "suspend"])
+@pytest.mark.parametrize("away", ["stop", "suspend", pytest.param("kill", marks=pytest.mark.thorough)])
 def test_posts_answer_at_their_deadline_and_work_again_without_a_restart(
     system: System, away: str, record_property: Callable[[str, object], None]
 ) -> None:
@@ -41,6 +41,7 @@ def test_silent_broker_leaves_the_outcome_unknown_and_says_so(system: System) ->
     assert problem["reason"] == "deadline"
 
 
+@pytest.mark.thorough
 def test_worker_finds_the_restarted_broker_again(system: System) -> None:
     api = system.api()
     worker = system.worker()
@@ -54,6 +55,7 @@ def test_worker_finds_the_restarted_broker_again(system: System) -> None:
     assert worker.alive
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_broker_restarts_in_the_middle_of_a_task(system: System, pool: str) -> None:
     api = system.api()

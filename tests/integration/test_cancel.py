@@ -56,6 +56,7 @@ def test_running_task_is_interrupted_and_its_process_lives_on(system: System) ->
     assert psutil.Process(worker.pid).children() == children
 
 
+@pytest.mark.thorough
 def test_task_that_will_not_be_interrupted_is_ended_with_its_process(system: System) -> None:
     api = system.api()
     system.worker()
@@ -152,6 +153,7 @@ def test_unknown_task_cannot_be_cancelled(system: System) -> None:
     assert api.client.delete("/tasks/x").status_code == 404
 
 
+@pytest.mark.thorough
 def test_cancel_and_finish_racing_end_in_one_state_for_every_reader(system: System) -> None:
     apis = [system.api(), system.api()]
     system.worker(WORKER_CONCURRENCY="4")

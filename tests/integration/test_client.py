@@ -114,6 +114,7 @@ def test_the_same_with_asyncio(api: Api, shared: System) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.thorough
 def test_rolling_restart_of_both_replicas_fails_no_request(
     system: System, record_property: Callable[[str, object], None]
 ) -> None:

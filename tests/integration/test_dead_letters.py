@@ -55,6 +55,7 @@ def test_requeue_of_what_is_not_parked_says_so(system: System) -> None:
     assert "has the id nothing" in command(system, "requeue", "nothing", status=1)
 
 
+@pytest.mark.thorough
 def test_looking_often_drops_nothing(system: System) -> None:
     """Each look is a delivery: RabbitMQ 4 drops after 20 of them unless the policy says otherwise."""
     poisoned(system, "looked-at")
@@ -69,6 +70,7 @@ def _look(system: System) -> None:
     until(lambda: system.servers.rabbitmq.management(place, "POST", got))
 
 
+@pytest.mark.thorough
 def test_dead_letter_that_cannot_be_parked_yet_is_parked_later(system: System) -> None:
     place = f"/api/bindings/{system.vhost}/e/sluice/q/dead.parked"
     system.define(message_ttl_s=1)

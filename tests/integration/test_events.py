@@ -65,6 +65,7 @@ def test_client_that_comes_back_is_told_the_rest(api: Api) -> None:
     assert (response.status_code, response.content) == (204, b"")
 
 
+@pytest.mark.thorough
 def test_stream_of_a_waiting_task_is_kept_alive_by_comments(shared: System) -> None:
     api = shared.api()
     task_id = api.accepted("sleep", "queued", seconds=60)
@@ -92,6 +93,7 @@ def test_client_that_leaves_gives_its_place_back(shared: System, api: Api) -> No
     assert api.get("/readyz") == 200
 
 
+@pytest.mark.thorough
 def test_stream_outlives_a_redis_that_goes_away(system: System) -> None:
     api = system.api()
     task_id = api.accepted("sleep", "outlives")

@@ -67,6 +67,7 @@ def test_20_posts_at_once_across_two_processes_are_one_publish(system: System) -
     assert system.effects("one of 20", "begun") == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("die", "messages"), [("before 1", 1), ("after 1", 2)])
 def test_process_killed_around_its_publish_costs_no_second_execution(system: System, die: str, messages: int) -> None:
     api, doomed = system.api(), system.api(TEST_DIE=die)
@@ -85,6 +86,7 @@ def test_process_killed_around_its_publish_costs_no_second_execution(system: Sys
     assert accepted(api.post("sleep", "survives", key=key)) == task_id
 
 
+@pytest.mark.thorough
 def test_second_publish_is_skipped_also_while_the_worker_of_the_first_is_killed(system: System) -> None:
     api, doomed = system.api(), system.api(TEST_DIE="after 1")
     key = secrets.token_hex(8)
@@ -165,6 +167,7 @@ def test_unknown_outcome_is_settled_by_asking_again(system: System) -> None:
     assert system.effects("unknown", "begun") == 1
 
 
+@pytest.mark.thorough
 def test_refused_post_is_accepted_under_the_same_key_later(system: System) -> None:
     api = system.api()
     system.servers.rabbitmq.stop()
@@ -178,6 +181,7 @@ def test_refused_post_is_accepted_under_the_same_key_later(system: System) -> No
     until(lambda: system.depth_messages("Test_Query") == 1)
 
 
+@pytest.mark.thorough
 def test_redis_away_refuses_what_needs_it_and_nothing_else(system: System) -> None:
     api = system.api()
     task_id = api.accepted("sleep")

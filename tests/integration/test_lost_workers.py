@@ -48,6 +48,7 @@ def test_poison_task_ends_in_the_dead_letters_and_its_neighbours_succeed(system:
     until(lambda: system.depth_messages("dead") == system.depth_messages("Test_Query") == 0)
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(400)  # twenty-one processes in a row
 def test_the_default_delivery_limit_ends_a_poison_task(system: System) -> None:
     api = system.api()

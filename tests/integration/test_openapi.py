@@ -4,9 +4,12 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.harness.system import ROOT, System
 
 
+@pytest.mark.thorough
 def test_every_generated_request_gets_a_documented_answer(shared: System) -> None:
     api = shared.api("apps.api.app", WAIT_MAX_S="0.2")
     shared.worker("apps.worker.app", TASK_1_S="0", TASK_2_S="0", WORKER_POOL="threads", WORKER_CONCURRENCY="8")

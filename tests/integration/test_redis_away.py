@@ -81,6 +81,7 @@ def test_event_loop_is_not_stopped_by_a_silent_redis_and_broker(system: System) 
     assert worst_s < 1, "the calls above take 2 s each: /livez waited for one"
 
 
+@pytest.mark.thorough
 def test_tasks_that_begin_in_an_outage_longer_than_their_limit_are_run(system: System) -> None:
     """The limit is the task's own: a wait for Redis does not count."""
     api = system.api()
@@ -109,6 +110,7 @@ def test_long_poll_is_told_when_redis_goes_and_works_again_after(system: System)
     assert api.ended(task_id)["task_status"] == "SUCCESS"
 
 
+@pytest.mark.thorough
 def test_long_polls_survive_their_connection_being_cut_again_and_again(system: System) -> None:
     api = system.api()
     ids = [api.accepted("sleep", seconds=0) for _ in range(20)]

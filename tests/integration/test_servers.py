@@ -36,6 +36,7 @@ def test_configurations_are_private(servers: Servers) -> None:
     assert servers.redis.password not in " ".join(psutil.Process(servers.redis.node.pid).cmdline())
 
 
+@pytest.mark.thorough
 def test_rabbitmq_keeps_data_and_ports_when_killed(own: Servers) -> None:
     rabbitmq = own.rabbitmq
     rabbitmq.management("/api/vhosts/kept", "PUT")
@@ -58,12 +59,14 @@ def test_suspended_servers_do_not_answer(own: Servers) -> None:
     until(lambda: management.answers() and is_redis(own.redis.url()), 30, "both")
 
 
+@pytest.mark.thorough
 def test_data_made_with_another_password_is_named(own: Servers) -> None:
     stranger = Management(own.rabbitmq.management.url, "admin", "another")
     with pytest.raises(Unusable, match="made with other credentials"):
         stranger.answers()
 
 
+@pytest.mark.thorough
 def test_stop_leaves_no_process(tmp_path: Path) -> None:
     with running(tmp_path) as servers:
         nodes = (servers.rabbitmq.epmd, servers.rabbitmq.node, servers.redis.node)

@@ -68,6 +68,7 @@ def test_kill_of_the_supervisor_leaves_no_process(make_clone: MakeClone) -> None
     assert "No system runs here" in clone.run("local.demo").stderr
 
 
+@pytest.mark.thorough
 def test_a_server_that_dies_ends_everything(make_clone: MakeClone) -> None:
     clone = make_clone()
     supervisor = clone.up()
@@ -79,6 +80,7 @@ def test_a_server_that_dies_ends_everything(make_clone: MakeClone) -> None:
     assert left(processes) == []
 
 
+@pytest.mark.thorough
 def test_servers_given_by_url_are_used_and_a_dead_api_starts_again(make_clone: MakeClone, system: System) -> None:
     clone = make_clone(**of_broker(system))
     supervisor = clone.up()
@@ -90,6 +92,7 @@ def test_servers_given_by_url_are_used_and_a_dead_api_starts_again(make_clone: M
     until(lambda: clone.run("local.demo").returncode == 0, 60, "an answer of the new API")
 
 
+@pytest.mark.thorough
 def test_two_in_one_folder(make_clone: MakeClone, system: System) -> None:
     clone = make_clone(**of_broker(system))
     clone.up()

@@ -30,7 +30,7 @@ def test_long_poll_that_hardly_waits_answers_at_once(shared: System) -> None:
     task_id = api.accepted("sleep", seconds=60)
     for wait_s in [0.0001, 0.0005, 0.001, 0.003] * 5:
         started_s = time.monotonic()
-        assert api.status(task_id, wait_s=wait_s)["task_status"] == "PENDING"
+        assert api.status(task_id, wait_s=wait_s)["task_status"] in {"PENDING", "STARTED"}
         assert time.monotonic() - started_s < 5
     assert api.metric("sluice_long_polls") == 0
 

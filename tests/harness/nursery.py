@@ -1,0 +1,134 @@
+"""Starts the system's processes by forking one that has imported everything: importing is most of what a start costs.
+
+    tests -- module, arguments, environment, log --> nursery --forks--> the process, a child of the tests
+
+Nothing else differs from `python -m module arguments`: the modules read no environment when they are imported, and the
+process is one of our own children (the nursery forks twice, and the kernel gives the orphan to us), in a session of its
+own, that dies with us.
+"""
+
+import ctypes
+import gc
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import IO, Any, Self
+
+from local.child import Child
+
+ROOT = Path(__file__).parents[2]
+IMPORTED = (
+    "uvicorn.main",
+    "uvicorn.lifespan.on",
+    "uvicorn.loops.auto",
+    "uvicorn.protocols.http.auto",
+    "celery.bin.celery",
+    "celery.apps.worker",
+    "celery.concurrency.prefork",
+    "celery.worker.components",
+    "kombu.transport.pyamqp",
+    "apps.worker.backend",
+    "apps.worker.consumer",
+    "apps.worker.request",
+    "apps.worker.threads",
+    "tests.harness.api",
+    "tests.harness.tasks",
+)
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+
+
+class Nursery:
+    """One a test process; `with` ends it."""
+
+    def __init__(self) -> None:
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        command = [sys.executable, "-m", "tests.harness.nursery"]
+        self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()  # the end of its input is its own
+
+    def fork(self, module: str, arguments: Sequence[str], *, log: Path, env: Mapping[str, str]) -> int:
+        """Start `python -m module arguments`; answers the process id."""
+        assert self._process.stdin
+        assert self._process.stdout
+        wanted = {"module": module, "arguments": list(arguments), "log": str(log), "env": dict(env)}
+        self._process.stdin.write(json.dumps(wanted) + "\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+
+class Forked(Child):
+    """A child that runs a module of the project, from the nursery. `command` is the module and its arguments."""
+
+    def __init__(self, nursery: Nursery, name: str, command: list[str], *, log: Path, env: Mapping[str, str]) -> None:
+        super().__init__(name, command, log=log, env=env, cwd=ROOT)
+        self._nursery = nursery
+
+    def _spawn(self, _: IO[bytes]) -> Any:
+        module, *arguments = self.command
+        return _Process(self._nursery.fork(module, arguments, log=self.log, env=self.env))
+
+
+class _Process:
+    """What `Child` needs of a subprocess.Popen."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def wait(self) -> int:
+        _, status = os.waitpid(self.pid, 0)
+        self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+
+def _main() -> None:
+    for module in IMPORTED:
+        import_module(module)
+    gc.freeze()  # what is shared stays shared
+    told, tell = os.pipe()
+    for line in sys.stdin:
+        middle = os.fork()
+        if not middle:
+            _fork_again(json.loads(line), tell)
+        os.waitpid(middle, 0)  # only then is the process the tests' own
+        sys.stdout.buffer.write(os.read(told, 20))
+        sys.stdout.flush()
+
+
+def _fork_again(wanted: dict[str, Any], tell: int) -> None:
+    middle = os.getpid()
+    pid = os.fork()
+    if pid:
+        os.write(tell, b"%d\n" % pid)
+        os._exit(0)
+    while os.getppid() == middle:  # its end would be taken for that of the tests
+        os.sched_yield()
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.setsid()
+    for number, path in enumerate((os.devnull, wanted["log"], wanted["log"])):
+        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), number)
+    os.environ.clear()
+    os.environ.update(wanted["env"])
+    sys.argv = [wanted["module"], *wanted["arguments"]]
+    runpy.run_module(wanted["module"], run_name="__main__", alter_sys=True)
+    sys.exit()
+
+
+def _prctl(option: int, value: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+if __name__ == "__main__":
+    _main()
