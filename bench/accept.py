@@ -4,11 +4,14 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from typing import TypeVar
 
 from bench import figures
 from bench.load import Rate, vegeta_p99_ms, wrk
 from bench.server import Server, others, ours, purge
 from tests.harness.system import System
+
+T = TypeVar("T")
 
 SECONDS = 3.0
 LATENCY_SECONDS = 5
@@ -73,10 +76,10 @@ def latencies(system: System, servers: Sequence[Server], rate_per_s: int, rounds
     return found
 
 
-def there_and_back(servers: Sequence[Server]) -> Iterator[Server]:
+def there_and_back(each: Sequence[T]) -> Iterator[T]:
     """A B C C B A."""
-    yield from servers
-    yield from reversed(servers)
+    yield from each
+    yield from reversed(each)
 
 
 def per_s(turns: list[list[Rate]]) -> list[float]:

@@ -70,10 +70,10 @@ def broker_url(system: System) -> str:
     return system.servers.rabbitmq.url(vhost=system.vhost)
 
 
-def ours(system: System, cwd: Path = ROOT, name: str = "ours") -> Server:
+def ours(system: System, name: str = "ours", *, app: str = "bench.apps.ours:api", cwd: Path = ROOT) -> Server:
     """As its image runs it, with every feature on."""
     options = ("--timeout-keep-alive", "90", "--timeout-graceful-shutdown", "10")
-    return Server(system, name, "--factory", "bench.apps.ours:api", *options, cwd=cwd)
+    return Server(system, name, "--factory", app, *options, cwd=cwd)
 
 
 def purge(system: System) -> None:

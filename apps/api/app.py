@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from apps import logs
-from apps.api import errors, openapi, ops, routes
+from apps.api import errors, openapi, ops, request_log, routes
 from apps.api.auth import Clients
 from apps.api.body import batch_model
 from apps.api.fast_post import FastPost
@@ -81,6 +81,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         task.cancel()
     await asyncio.gather(*running, return_exceptions=True)
     await store.close()
+    request_log.flush()
 
 
 class _on_sigterm:  # noqa: N801 - reads as a statement

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 REQUEST_ID_FORM = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 # W3C Trace Context, version 00
 TRACEPARENT_FORM = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+# A killed process loses the lines of so long.
+WRITE_INTERVAL_S = 0.02
 # Probes would be most of the log.
 SILENT_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
 
@@ -70,35 +72,40 @@ def _given(scope: Scope, name: bytes, form: re.Pattern[bytes]) -> str | None:
 
 
 class _Lines:
-    """The lines of requests, as `apps.logs` would format them; those of one turn of the event loop in one write.
+    """The lines of requests, as `apps.logs` would format them; those of some milliseconds in one write.
 
     By way of `logging`, a line would cost as much as all else that is done for a post.
     """
 
     def __init__(self) -> None:
         self._unwritten: list[str] = []
+        self._timer: asyncio.TimerHandle | None = None
 
     def add(self, method: str, path: str, status: int, took_s: float) -> None:
         now_s = time.time()
         second, ms = divmod(int(now_s * 1000), 1000)
         task_id = logs.task_id.get()
         about = f', "task_id": "{task_id}"' if task_id else ""
-        if not self._unwritten:
-            asyncio.get_running_loop().call_soon(self._write)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(WRITE_INTERVAL_S, self.write)
         self._unwritten.append(
             f'{{"time": "{_second(second)}.{ms:03d}+00:00", "level": "INFO", "logger": "{__name__}", '
             f'"message": "request", "pid": {os.getpid()}, "request_id": "{logs.request_id.get()}"{about}, '
             f'"method": {_quoted(method)}, "path": {_quoted(path)}, "status": {status}, "ms": {took_s * 1000:.1f}}}\n'
         )
 
-    def _write(self) -> None:
-        lines = "".join(self._unwritten)
-        self._unwritten.clear()
-        sys.stderr.write(lines)
+    def write(self) -> None:
+        """Write what there is."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        sys.stderr.write("".join(self._unwritten))
         sys.stderr.flush()
+        self._unwritten.clear()
 
 
 _lines = _Lines()
+flush = _lines.write
 _quoted = json.JSONEncoder(ensure_ascii=False).encode
 
 

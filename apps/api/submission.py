@@ -115,9 +115,9 @@ class Submitter:
         trace = logs.traceparent.get()
         message = task_message(spec, payload, task_id=task_id, owner=owner, request_id=request_id, traceparent=trace)
         outcome = await self._publisher.publish(message)
-        ops.PUBLISH_SECONDS.labels(outcome.kind).observe(time.perf_counter() - started_s)
+        ops.publish_seconds(outcome.kind).observe(time.perf_counter() - started_s)
         if outcome is CONFIRMED:
-            ops.ACCEPTED.labels(spec.name).inc()
+            ops.accepted(spec.name).inc()
         else:
             ops.REFUSED.labels(outcome.reason).inc()
         return outcome

@@ -2,12 +2,13 @@
 
 import json
 import logging
+from collections.abc import Iterator
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from apps import logs
-from apps.api.request_log import RequestLog
+from apps.api.request_log import RequestLog, flush
 from tests.harness.peer import until
 
 pytestmark = pytest.mark.anyio
@@ -35,6 +36,13 @@ async def request(path: str = "/a", task_id: str | None = None, **headers: str) 
     raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     await RequestLog(app)({"type": "http", "method": "POST", "path": path, "headers": raw}, receive, send)
     return sent, seen
+
+
+@pytest.fixture(autouse=True)
+def written() -> Iterator[None]:
+    """What a test leaves is not the next one's."""
+    yield
+    flush()
 
 
 @pytest.fixture
