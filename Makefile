@@ -8,7 +8,7 @@ BENCH := .local/bench
 PYTEST := $(BIN)/python -m pytest --numprocesses 4 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help install lock up demo post rabbitmq-ui dead-letters requeue test test-unit test-planner test-integration test-brokers bench bench-compare bench-planner picture lint clean
+.PHONY: help install lock up demo post rabbitmq-ui dead-letters requeue test test-unit test-planner test-integration test-brokers bench bench-compare profile bench-planner picture lint clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
@@ -74,6 +74,9 @@ bench: $(BENCH) ## what accepting and working costs, beside other ways to do the
 
 bench-compare: $(BENCH) ## accepted tasks a second of the working tree and of another commit: make bench-compare REF=main
 	@$(BENCH)/bin/python -m bench.compare $(or $(REF),HEAD)
+
+profile: $(BENCH) ## where the microseconds of an accepted task are; build/profile.md
+	@$(BENCH)/bin/python -m bench.profile
 
 $(BENCH): install requirements/bench.txt
 	@$(BIN)/uv venv --quiet --allow-existing --no-project --python $(BIN)/python $(BENCH)

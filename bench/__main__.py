@@ -75,7 +75,7 @@ def main() -> None:
             result["rates"] |= more[-1]
             result["void"] = result["void"] or True in more
             print(f"{name}: {time.perf_counter() - started_s:.0f} s", file=sys.stderr, flush=True)
-    figures.write(result)
+            figures.write(result)
     print("\n".join(figures.lines(result["figures"])))
     missed = [key for key, found in result["figures"].items() if not figures.BARS[key].met(found["median"])]
     if result["void"]:

@@ -70,10 +70,12 @@ def broker_url(system: System) -> str:
     return system.servers.rabbitmq.url(vhost=system.vhost)
 
 
-def ours(system: System, name: str = "ours", *, app: str = "bench.apps.ours:api", cwd: Path = ROOT) -> Server:
+def ours(
+    system: System, name: str = "ours", *, app: str = "bench.apps.ours:api", cwd: Path = ROOT, **environment: str
+) -> Server:
     """As its image runs it, with every feature on."""
     options = ("--timeout-keep-alive", "90", "--timeout-graceful-shutdown", "10")
-    return Server(system, name, "--factory", app, *options, cwd=cwd)
+    return Server(system, name, "--factory", app, *options, cwd=cwd, **environment)
 
 
 def purge(system: System) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench import figures
+from bench import figures, profile
 from bench.accept import there_and_back
 
 
@@ -34,3 +34,18 @@ def test_turns_go_there_and_back() -> None:
 def test_table_has_a_row_for_each_figure_in_their_order() -> None:
     rows = figures.lines({key: figures.summary([1.0]) for key in reversed(list(figures.BARS))})
     assert [row.split("|")[1].strip() for row in rows[2:]] == list(figures.BARS)
+
+
+def test_sample_is_booked_on_its_innermost_part() -> None:
+    stacks = [
+        "main (/x/uvicorn/main.py:1);call (/x/apps/api/fast_post.py:2);dumps (/usr/lib/json.py:3) 6",
+        "main (/x/uvicorn/main.py:1);frames (/x/apps/amqp/template.py:2);pack (/usr/lib/struct.py:3) 2",
+        "run (/usr/lib/asyncio.py:1) 2",
+        "wait (/usr/lib/threading.py:1) 90",
+    ]
+    assert [row.split(" | ")[1:] for row in profile.table(stacks, 50.0)[2:]] == [
+        ["60%", "30.0 |"],
+        ["20%", "10.0 |"],
+        ["20%", "10.0 |"],
+        ["100%", "50.0 |"],
+    ]
