@@ -11,6 +11,7 @@ from apps.contract.topology import MESSAGE_TTL_S
 
 SECRET_MIN_BYTES = 16  # a shorter one can be guessed
 SECRET_MAX_BYTES = 64  # blake2b takes no longer key
+CLIENT_NAME_MAX = 64  # it is in each message's headers, which must fit into the smallest frame there is, 4 KiB
 # Passwords that ship with servers and examples; starting on one is starting without.
 _DEFAULT_PASSWORDS = frozenset({"guest", "rabbitmq", "redis", "password", "changeme", "admin"})
 
@@ -95,6 +96,8 @@ class ApiSettings(Settings):
         pairs = [pair.strip().partition(":") for pair in value.split(",") if pair.strip()]
         if any(not name or not key for name, _, key in pairs):
             raise ValueError("it must read name:key[,name:key...]")
+        if any(len(name) > CLIENT_NAME_MAX for name, *_ in pairs):
+            raise ValueError(f"a name may have {CLIENT_NAME_MAX} characters at most")
         if len({name for name, *_ in pairs}) < len(pairs):
             raise ValueError("it gives a name twice; each client has one key, and a changed key keeps the name")
         return {name: key for name, _, key in pairs}
