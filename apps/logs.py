@@ -26,7 +26,10 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps({name: value for name, value in line.items() if value is not None}, ensure_ascii=False)
+        return _encode({name: value for name, value in line.items() if value is not None})
+
+
+_encode = json.JSONEncoder(ensure_ascii=False).encode  # one for all: json.dumps would make one for each line
 
 
 def configure(level: str) -> None:
