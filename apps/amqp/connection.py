@@ -230,6 +230,8 @@ class Connection(asyncio.Protocol):
         tune = await self._call(Peer.StartOk(properties, "PLAIN", secret, "en_US"), Peer.Tune)
         # 0 is "no limit" in both: ours is one
         frame_max_bytes = min(tune.frame_max or frames.FRAME_MAX_BYTES, frames.FRAME_MAX_BYTES)
+        if frame_max_bytes < frames.FRAME_MIN_BYTES:
+            raise Ended(f"the broker takes frames of {frame_max_bytes} bytes only")
         heartbeat_s = min(tune.heartbeat or self._heartbeat_s, self._heartbeat_s)
         self._write(frames.encoded(Peer.TuneOk(tune.channel_max, frame_max_bytes, heartbeat_s), 0))
         await self._call(Peer.Open(address.vhost), Peer.OpenOk)

@@ -17,6 +17,8 @@ Method = base.Frame
 OVERHEAD_BYTES = HEAD.size + len(END)
 # RabbitMQ's own default, and the most that it may send us.
 FRAME_MAX_BYTES = 131_072
+# The least that both must take: a message's headers fit into it.
+FRAME_MIN_BYTES = 4096
 # All that is published leaves through one channel.
 CHANNEL = 1
 HEARTBEAT_FRAME = HEAD.pack(HEARTBEAT, 0, 0) + END

@@ -2,7 +2,8 @@
 
 FastAPI's routing, dependencies and response take longer than all that has to be done here: see docs/performance.md for
 each way costs. So this takes the request that a client usually sends, and hands on whatever is out of the ordinary,
-before it has read any of it: `routes.post_task` answers those, documents both, and says the same.
+before it has read any of it: `routes.post_task` answers those, documents both, and says the same. What is added to the
+FastAPI app (middleware, dependencies, its telemetry) does not see an ordinary post: add it here too.
 """
 
 import re
