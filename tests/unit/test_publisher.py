@@ -72,7 +72,7 @@ def refuse_login(session: Session) -> Awaitable[object]:
 
 
 @pytest.mark.parametrize(
-    "how", ["password", "mechanism", "vhost", "exchange", "hang up", "gibberish", "other protocol"]
+    "how", ["frames", "password", "mechanism", "vhost", "exchange", "hang up", "gibberish", "other protocol"]
 )
 async def test_refused_handshake_leaves_publishes_refused_and_is_tried_again(
     how: str, caplog: pytest.LogCaptureFixture
@@ -92,6 +92,9 @@ async def refused_handshake(how: str) -> str:
                 await refuse_login(session)
             case "mechanism":
                 session.send(Connection.Start(0, 9, {}, "EXTERNAL", "en_US"), 0)
+            case "frames":
+                await session.start()
+                session.send(Connection.Tune(2047, 1024, 60), 0)
             case "vhost":
                 await session.tune()
                 session.send(Connection.Close(530, "NOT_ALLOWED - vhost not found", 10, 40), 0)
@@ -118,6 +121,7 @@ async def refused_handshake(how: str) -> str:
         "vhost": "530 NOT_ALLOWED",
         "exchange": "404 NOT_FOUND",
         "hang up": "",
+        "frames": "1024 bytes only",
     }.get(how, "protocol error")
 
 
