@@ -334,6 +334,17 @@ async def test_what_waits_is_refused_when_the_connection_is_lost() -> None:
     assert found.count("refused broker-away") == 10  # they never left
 
 
+async def test_caller_that_goes_away_while_its_message_waits_has_sent_nothing() -> None:
+    async with connected() as (publisher, session):
+        publishes = publishing(publisher, module.WINDOW + 2)
+        await session.messages(module.WINDOW)
+        publishes[module.WINDOW].cancel()
+        session.send(Basic.Ack(0, multiple=True))
+        assert (await session.message()).publish_id == f"publish-{module.WINDOW + 1}"
+        session.send(Basic.Ack(module.WINDOW + 1))
+        assert await publishes[-1] is CONFIRMED
+
+
 async def test_caller_that_goes_away_frees_no_tag_and_disturbs_nobody() -> None:
     async with connected() as (publisher, session):
         publishes = publishing(publisher, 3)
