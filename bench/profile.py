@@ -31,7 +31,7 @@ PARTS = (
     ("apps/api/auth.py", "authentication"),
     ("pydantic", "validation"),
     ("apps/api/", "the endpoint itself"),
-    ("uvicorn/", "HTTP: uvicorn, httptools, the write of the answer"),
+    ("uvicorn/protocols/", "HTTP: uvicorn, httptools, the write of the answer"),
     ("", "the event loop: epoll, reads, scheduling"),
 )
 

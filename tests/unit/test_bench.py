@@ -40,7 +40,7 @@ def test_sample_is_booked_on_its_innermost_part() -> None:
     stacks = [
         "main (/x/uvicorn/main.py:1);call (/x/apps/api/fast_post.py:2);dumps (/usr/lib/json.py:3) 6",
         "main (/x/uvicorn/main.py:1);frames (/x/apps/amqp/template.py:2);pack (/usr/lib/struct.py:3) 2",
-        "run (/usr/lib/asyncio.py:1) 2",
+        "run (/x/uvicorn/server.py:1) 2",
         "wait (/usr/lib/threading.py:1) 90",
     ]
     assert [row.split(" | ")[1:] for row in profile.table(stacks, 50.0)[2:]] == [
