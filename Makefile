@@ -49,7 +49,10 @@ requeue: install ## send a parked task again: make requeue ID=...
 	@test -n "$(ID)" || { echo "Say which one: make requeue ID=..., as listed by make dead-letters."; exit 1; }
 	@$(BIN)/python -m local.run -- $(BIN)/python -m apps.worker.dead_letters requeue $(ID)
 
-test: lint test-unit test-manifests test-integration ## lint, unit tests, tests of the manifests, integration tests
+# The tools of the manifests, which take minutes the first time, are built while the servers' tests mostly wait.
+test: lint test-unit ## lint, unit tests, integration tests, tests of the manifests
+	@$(MAKE) --no-print-directory -j2 tools test-integration
+	@$(MAKE) --no-print-directory test-manifests
 
 test-unit: install ## unit tests
 	@$(PYTEST) tests/unit
@@ -58,7 +61,7 @@ test-planner: install ## tests of `sluice`, its HPA against Kubernetes' own cont
 	@$(PYTEST) tests/planner
 
 test-integration: install ## integration tests on real RabbitMQ and Redis processes, without the most thorough ones
-	@$(PYTEST) tests/integration -m "not thorough"
+	@$(PYTEST) --numprocesses 5 tests/integration -m "not thorough"  # three of the five wait out an outage first
 
 test-brokers: install ## all integration tests, on RabbitMQ 3.10 or what the machine has, then on 4.3 or newer
 	@$(PYTEST) tests/integration
