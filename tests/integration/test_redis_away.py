@@ -131,7 +131,7 @@ def test_who_answers_in_redis_place_is_left_for_the_redis_that_comes(servers: Se
 
 
 async def _listen_to_what_is_no_redis(servers: Servers) -> None:
-    answers = [b"+OK\r\n" * 3 + garbage for garbage in (b"*3\r\n:1\r\n:2\r\n:3\r\n", b"*1\r\n$3\r\n\xff\xfe\xfd\r\n")]
+    answers = [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"$2\r\n\xff\xfe\r\n"]
 
     over = asyncio.Event()
 
