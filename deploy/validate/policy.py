@@ -66,7 +66,7 @@ def _pod(pod: Pod) -> Iterator[Finding]:
         if pod.spec.get(field) is not False:
             yield each.finding(f"{pod.path}.{field}", f"must be False, not {pod.spec.get(field)}")
     for where, container in pod.containers():
-        yield from _image(each, f"{where}.image", container.get("image"))
+        yield from _image(each, f"{where}.image", container.get("image", ""))
         yield from _resources(each, f"{where}.resources", container.get("resources") or {})
         stays = ".containers[" in where and not runs_to_completion(pod)
         for probe in ("livenessProbe", "readinessProbe") if stays else ():
@@ -79,13 +79,9 @@ def _resources(each: Object, where: str, resources: dict[str, Any]) -> Iterator[
     for field, group in (("requests.cpu", requests), ("requests.memory", requests), ("limits.memory", limits)):
         if field.split(".")[1] not in group:
             yield each.finding(f"{where}.{field}", "is missing")
-    yield from limits_below_requests(each, where, resources)
 
 
-def _image(each: Object, where: str, image: str | None) -> Iterator[Finding]:
-    if not image:
-        yield each.finding(where, "is missing")
-        return
+def _image(each: Object, where: str, image: str) -> Iterator[Finding]:
     name, _, digest = image.partition("@")
     tag = name.rpartition("/")[2].partition(":")[2]
     if tag == "latest":

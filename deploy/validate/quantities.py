@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
-from deploy.validate.tree import Finding, Object
+from deploy.validate.tree import Finding, Object, Tree, walk
+
+QUANTITIES = re.compile(r"(\.(requests|limits)\.[\w-]+|\.sizeLimit|\.persistence\.size)$")
 
 UNITS = (
     {unit: Decimal(1024) ** power for power, unit in enumerate(("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"))}
@@ -22,12 +24,16 @@ def quantity(text: object) -> Decimal | None:
     return Decimal(match[1]) * Decimal(10) ** int(match[2] or 0) * UNITS[match[3]]
 
 
+def check(tree: Tree) -> Iterator[Finding]:
+    """What is no quantity, wherever one must be: the API server would say so, but not where."""
+    for each in tree.objects():
+        for path, value in walk(each.body):
+            if QUANTITIES.search(path) and isinstance(value, str | int | float) and quantity(value) is None:
+                yield each.finding(path, f"{value} is not a quantity, as 500m or 2Gi")
+
+
 def limits_below_requests(each: Object, where: str, resources: dict[str, Any]) -> Iterator[Finding]:
-    """A limit below its request, or what is no quantity: the API server would refuse the pod."""
-    for group in ("requests", "limits"):
-        for name, value in (resources.get(group) or {}).items():
-            if value is not None and quantity(value) is None:
-                yield each.finding(f"{where}.{group}.{name}", f"{value} is not a quantity, as 500m or 2Gi")
+    """A limit below its request, among values that no API server sees."""
     requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
     for name in sorted(requests.keys() & limits.keys()):
         least, most = quantity(requests[name]), quantity(limits[name])

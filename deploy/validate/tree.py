@@ -1,6 +1,7 @@
 """Renders every Kustomization and component of a tree, and keeps which file each object came from."""
 
 import dataclasses
+import json
 import os
 import tempfile
 from collections.abc import Collection, Iterator
@@ -50,6 +51,11 @@ class Object:
         return str(self.body["metadata"]["name"])
 
     @property
+    def group(self) -> str:
+        """Of its kind; "" for those of v1."""
+        return str(self.body.get("apiVersion")).rpartition("/")[0]
+
+    @property
     def namespace(self) -> str:
         return str(self.body["metadata"].get("namespace", ""))
 
@@ -79,6 +85,29 @@ class Tree:
         for name, objects in self.rendered.items():
             if target in {None, name}:
                 yield from (each for each in objects if kind in {None, each.kind})
+
+
+def once(tree: Tree) -> dict[str, list[Object]]:
+    """What a cluster would be sent, each object once, as JSON, with the objects of all targets that say the same."""
+    texts: dict[str, list[Object]] = {}
+    for each in tree.objects():
+        texts.setdefault(json.dumps(_decrypted(each.body), sort_keys=True), []).append(each)
+    return texts
+
+
+def _decrypted(body: dict[str, Any]) -> dict[str, Any]:
+    """What Flux does before the API server sees an object that SOPS encrypted; the values themselves stay unknown."""
+    if "sops" not in body:
+        return body
+    known = {key: value for key, value in body.items() if key != "sops"}
+    return known | {group: dict.fromkeys(known[group], "") for group in ("data", "stringData") if known.get(group)}
+
+
+def at(there: Any, path: str) -> Any:
+    """What is at a path; None if nothing is."""
+    for name in path.split("."):
+        there = there.get(name) if isinstance(there, dict) else None
+    return there
 
 
 def walk(value: object, path: str = "") -> Iterator[tuple[str, Any]]:
