@@ -15,6 +15,7 @@ from deploy.validate import (
     charts,
     delivery,
     network,
+    nginx,
     platform,
     policy,
     quantities,
@@ -24,6 +25,7 @@ from deploy.validate import (
     schemas,
     secret_names,
     tree,
+    wholeness,
 )
 from deploy.validate.tree import Finding
 
@@ -39,11 +41,13 @@ def findings(root: Path, targets: Collection[str] = ()) -> list[Finding]:
         if invalid:
             return blame.sources(rendered, invalid)
     found = [
+        *wholeness.check(rendered),
         *policy.check(rendered),
         *references.check(rendered),
         *secret_names.check(rendered, made),
         *charts.check(rendered),
         *platform.check(rendered),
+        *nginx.check(rendered),
         *network.check(rendered),
         *agreement.check(rendered),
         *runtime.check(rendered),

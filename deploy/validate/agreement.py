@@ -13,13 +13,18 @@ from deploy import definitions, secrets
 from deploy.validate.quantities import quantity
 from deploy.validate.tree import Finding, Object, Tree
 
-INTERNAL_ROUTES = {"/metrics"}
+INTERNAL_ROUTES = {"/metrics", "/readyz"}
 
 
 def check(tree: Tree) -> Iterator[Finding]:
     """Everything that must agree, in every target that has it."""
     for name, _ in definitions.differences(tree.root):
-        yield Finding(name, "definitions", "text", "differs from apps/contract/topology.py: run `make definitions`")
+        yield Finding(name, "definitions", "text", "differs from what its sums are of: run `make definitions`")
+    for name in definitions.without_sums(tree.root):
+        message = (
+            "needs a sluice/<name>-config-sha256 of its own, or no pod restarts for the configuration in this file"
+        )
+        yield Finding(name, "HelmRelease data/rabbitmq", "spec.values.podAnnotations", message)
     for each in tree.objects("HelmRelease"):
         yield from _service_name(each)
         if each.name == "rabbitmq":

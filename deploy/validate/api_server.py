@@ -1,6 +1,7 @@
 """Asks the API server's own code what it would refuse, or warn of, and no schema says.
 
-That is names, ranges, enums, what is named twice, what is named and not there. The code is Kubernetes' (apiserver/, in Go), of the version in its go.mod.
+That is names, ranges, enums, what is named twice, what is named and not there. The code is Kubernetes' (apiserver/, in
+Go), of the version in its go.mod.
 """
 
 import json
@@ -27,7 +28,7 @@ def check(tree: Tree) -> Iterator[Finding]:
     for each in tree.objects("ScaledObject"):
         asked.setdefault(json.dumps(scaling.autoscaler(each), sort_keys=True), []).append(each)
     new = {text: same for text, same in asked.items() if text not in _VALID}
-    for (text, same), faults in zip(new.items(), _answers(list(new)), strict=True):
+    for (text, same), faults in zip(new.items(), _answers(list(new)) if new else [], strict=True):
         for each in same:
             yield from (_finding(each, fault) for fault in faults)
         if not faults:

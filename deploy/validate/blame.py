@@ -7,11 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from deploy.validate.tree import Finding, Tree, walk
-
-NAME = "kustomization.yaml"
+from deploy.documents import document, document_of
+from deploy.validate.tree import KUSTOMIZATION, Finding, Tree, walk
 
 
 def sources(tree: Tree, findings: list[Finding]) -> list[Finding]:
@@ -39,7 +36,7 @@ def _of_overlays(tree: Tree, each: Finding, targets: set[str]) -> Iterator[Findi
     for target in sorted(targets, key=lambda name: (len(_folders(tree.root, name)), name)):
         folders = _folders(tree.root, target)
         if not seen & {target, *folders}:
-            file = next(_patches(tree.root, folders, each), f"{target}/{NAME}")
+            file = next(_patches(tree.root, folders, each), f"{target}/{KUSTOMIZATION}")
             message = each.message if file == each.file else f"{each.message} (in {each.file}, rendered by {target})"
             yield replace(each, file=file, message=message)
         seen.add(target)
@@ -47,8 +44,8 @@ def _of_overlays(tree: Tree, each: Finding, targets: set[str]) -> Iterator[Findi
 
 def _folders(root: Path, target: str) -> list[str]:
     """A Kustomization's folder and those that it includes."""
-    path = root / target / NAME
-    body = yaml.safe_load(path.read_text()) if path.exists() else None
+    path = root / target / KUSTOMIZATION
+    body = document_of(path) if path.exists() else None
     if body is None:
         return []
     inside = (body.get("resources") or []) + (body.get("components") or [])
@@ -59,11 +56,11 @@ def _folders(root: Path, target: str) -> list[str]:
 def _patches(root: Path, folders: list[str], each: Finding) -> Iterator[str]:
     """The files of the patches that say something of the object's field."""
     for folder in folders:
-        for entry in yaml.safe_load((root / folder / NAME).read_text()).get("patches") or []:
+        for entry in document_of(root / folder / KUSTOMIZATION).get("patches") or []:
             path = root / folder / entry["path"] if "path" in entry else None
-            patch = yaml.safe_load(path.read_text() if path else entry["patch"])
+            patch = document(path.read_text() if path else entry["patch"])
             if _selects(entry.get("target"), patch, each) and any(_mentions(each, word) for word in _words(patch)):
-                yield str(path.resolve().relative_to(root.resolve())) if path else f"{folder}/{NAME}"
+                yield str(path.resolve().relative_to(root.resolve())) if path else f"{folder}/{KUSTOMIZATION}"
 
 
 def _selects(target: dict[str, str] | None, patch: Any, each: Finding) -> bool:

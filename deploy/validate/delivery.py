@@ -8,7 +8,7 @@ from typing import Any
 from cel_expr_python import cel
 
 from deploy import sops
-from deploy.validate.tree import Finding, Object, Tree, at, walk
+from deploy.validate.tree import KUSTOMIZATION, Finding, Object, Tree, at, walk
 
 SOURCES = ("sourceRef", "chartRef")
 # what each Kustomization of Flux must say, and why
@@ -32,8 +32,8 @@ def check(tree: Tree) -> Iterator[Finding]:
         )
     for each in tree.objects("Kustomization"):
         path = each.spec.get("path", "./").removeprefix("./")
-        if not (tree.root / path / "kustomization.yaml").exists():
-            yield each.finding("spec.path", f"there is no kustomization.yaml in {path}")
+        if not (tree.root / path / KUSTOMIZATION).exists():
+            yield each.finding("spec.path", f"there is no {KUSTOMIZATION} in {path}")
         for field, (value, reason) in WANTED.items():
             if at(each.spec, field) != value:
                 yield each.finding(f"spec.{field}", f"must be {value}, not {at(each.spec, field)}: {reason}")

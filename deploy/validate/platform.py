@@ -101,6 +101,4 @@ def _memory(each: Object, values: dict[str, Any]) -> Iterator[Finding]:
     mine = quantity(own.lower().replace("gb", "Gi").replace("mb", "Mi"))
     if most is not None and (mine is None or not 0 < mine <= most * Decimal(REDIS_SHARE)):
         field = "spec.values.extraConfig.maxmemory"
-        yield each.finding(
-            field, f"{own} must be at most {REDIS_SHARE:.0%} of the pod's limit: it rewrites its log"
-        )
+        yield each.finding(field, f"{own} must be at most {REDIS_SHARE:.0%} of the pod's limit: it rewrites its log")

@@ -10,9 +10,8 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from deploy import pins
+from deploy.documents import document_of
 from deploy.run import Unusable, output
 from deploy.tools import built, cache, locked, module_folders
 from deploy.validate.tree import Finding, Object, Tree, once
@@ -22,6 +21,7 @@ KUBECONFORM_TIMEOUT_S = 120
 SCALERS = "scalers.json"
 # the CustomResourceDefinitions themselves, for the API server's code
 DEFINITIONS = "definitions"
+REFERENCE = re.compile(r'"#/\$defs/([^"]+)"')
 ERROR = re.compile(r"- at '([^']*)': (.*?)(?=\s+- at '|$)", re.DOTALL)
 
 # Objects that passed in this process: tests validate nearly the same tree many times.
@@ -31,6 +31,8 @@ _VALID: set[str] = set()
 def check(tree: Tree) -> Iterator[Finding]:
     """What is wrong with the objects for the oldest or the newest Kubernetes that is supported."""
     new = {text: same for text, same in once(tree).items() if text not in _VALID}
+    if not new:
+        return
     with tempfile.TemporaryDirectory() as name:
         files = {str(Path(name) / f"{number}.json"): same for number, same in enumerate(new.values())}
         for path, text in zip(files, new, strict=True):
@@ -90,19 +92,31 @@ def _make(into: Path) -> None:
         (into / name).mkdir()
     for module in modules:
         for path in (module / "config" / "crd" / "bases").glob("*.yaml"):
-            crd = yaml.safe_load(path.read_text())
+            crd = document_of(path)
             _write_crd(crd, into / "crds")
             name = f"{crd['spec']['names']['kind']}.{crd['spec']['group']}.json"
             (into / DEFINITIONS / name).write_text(json.dumps(crd))
 
 
 def _copy(schemas: Path, into: Path) -> None:
+    """Each with the definitions that it refers to, and no others: kubeconform would compile all of them each time."""
     into.mkdir(parents=True)
+    definitions = json.loads(_local(schemas / "_definitions.json"))["$defs"]
     for path in schemas.glob("*.json"):
-        # they refer to a server's address of their definitions; here these are a file beside them
-        schema = json.loads(path.read_text().replace("/api/_definitions.json", "_definitions.json"))
+        schema = json.loads(_local(path))
         schema.pop("$id", None)
-        (into / path.name).write_text(json.dumps(schema))
+        reached, new = {}, REFERENCE.findall(json.dumps(schema))
+        while new:
+            name = new.pop()
+            if name not in reached:
+                reached[name] = definitions[name]
+                new += REFERENCE.findall(json.dumps(definitions[name]))
+        (into / path.name).write_text(json.dumps(schema | {"$defs": reached}))
+
+
+def _local(path: Path) -> str:
+    """They refer to a server's address of their definitions; here these are in the same file."""
+    return path.read_text().replace("/api/_definitions.json", "")
 
 
 def _write_crd(crd: dict[str, Any], into: Path) -> None:

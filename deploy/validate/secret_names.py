@@ -54,9 +54,7 @@ def _swapped(each: Object, secrets: Keys) -> Iterator[Finding]:
     for path, value in walk(each.body):
         for field, name, purpose, key in _purposes(path, value) if isinstance(value, dict) else ():
             if key != purpose and purpose in secrets.get((each.namespace, name), ()):
-                yield each.finding(
-                    field, f"takes the key {key} of {each.namespace}/{name}, which has {purpose}"
-                )
+                yield each.finding(field, f"takes the key {key} of {each.namespace}/{name}, which has {purpose}")
 
 
 def _purposes(path: str, value: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:

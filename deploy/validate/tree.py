@@ -12,11 +12,13 @@ from typing import Any
 
 import yaml
 
+from deploy.documents import document, document_of, documents
 from deploy.run import Unusable, output
 from deploy.tools import kubectl
 
 ORIGIN = "config.kubernetes.io/origin"
 FOLDERS = ("kustomize", "helm-releases", "clusters")
+KUSTOMIZATION = "kustomization.yaml"
 RENDER_TIMEOUT_S = 60
 
 
@@ -121,9 +123,9 @@ def walk(value: object, path: str = "") -> Iterator[tuple[str, Any]]:
 def render(root: Path, targets: Collection[str] = ()) -> Tree:
     """Render these folders, or everything; what Kustomize refuses or warns of is a finding."""
     kustomizations = {
-        str(path.parent.relative_to(root)): yaml.safe_load(path.read_text())
+        str(path.parent.relative_to(root)): document_of(path)
         for folder in FOLDERS
-        for path in sorted((root / folder).rglob("kustomization.yaml"))
+        for path in sorted((root / folder).rglob(KUSTOMIZATION))
     }
     chosen = {name: each for name, each in kustomizations.items() if name in (targets or _entries(kustomizations))}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -133,13 +135,16 @@ def render(root: Path, targets: Collection[str] = ()) -> Tree:
 
 
 def _entries(kustomizations: dict[str, dict[str, Any]]) -> set[str]:
-    """The folders that are rendered by themselves: not those that their own parent folder includes."""
-    parts = {
-        str(Path(name, resource))
-        for name, each in kustomizations.items()
-        for resource in (each.get("resources") or []) + (each.get("components") or [])
-        if not resource.startswith("..")
-    }
+    """The folders that are rendered by themselves: not those that one above them includes, itself or by another."""
+
+    def reached(name: str) -> Iterator[str]:
+        for resource in (kustomizations[name].get("resources") or []) + (kustomizations[name].get("components") or []):
+            inside = os.path.normpath(Path(name, resource))
+            if inside in kustomizations:
+                yield inside
+                yield from reached(inside)
+
+    parts = {each for name in kustomizations for each in reached(name) if Path(each).is_relative_to(name)}
     return set(kustomizations) - parts
 
 
@@ -152,7 +157,7 @@ def _target(root: Path, name: str, kustomization: dict[str, Any]) -> tuple[str, 
     try:
         return name, _build(root, name, parts), []
     except Unusable as exc:
-        return name, [], [Finding(f"{name}/kustomization.yaml", "Kustomization", "build", str(exc))]
+        return name, [], [Finding(f"{name}/{KUSTOMIZATION}", "Kustomization", "build", str(exc))]
 
 
 def _build(root: Path, target: str, parts: dict[str, list[Path]]) -> list[Object]:
@@ -163,9 +168,8 @@ def _build(root: Path, target: str, parts: dict[str, list[Path]]) -> list[Object
             key: [os.path.relpath(path, folder) for path in paths] for key, paths in parts.items()
         }
         around["buildMetadata"] = ["originAnnotations"]
-        (folder / "kustomization.yaml").write_text(yaml.safe_dump(around))
-        documents = yaml.load_all(_kustomize(folder), yaml.CSafeLoader)  # ten times as fast
-        return [_object(root, target, folder, body) for body in documents if body]
+        (folder / KUSTOMIZATION).write_text(yaml.safe_dump(around))
+        return [_object(root, target, folder, body) for body in documents(_kustomize(folder))]
 
 
 def _kustomize(folder: Path) -> str:
@@ -180,7 +184,7 @@ def _kustomize(folder: Path) -> str:
 
 def _object(root: Path, target: str, folder: Path, body: dict[str, Any]) -> Object:
     annotations = body["metadata"]["annotations"]
-    origin = yaml.safe_load(annotations.pop(ORIGIN))
+    origin = document(annotations.pop(ORIGIN))
     if not annotations:
         del body["metadata"]["annotations"]
     file = (folder / origin["path"]).resolve().relative_to(root.resolve())
