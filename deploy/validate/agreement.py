@@ -1,8 +1,6 @@
 """Rules across files: what the contract, the API's code, the Secrets' URLs and the manifests say of the same thing."""
 
-import re
 from collections.abc import Iterator
-from decimal import Decimal
 from functools import cache
 from typing import Any
 from uuid import uuid4
@@ -10,7 +8,7 @@ from uuid import uuid4
 from apps.contract import topology
 from apps.contract.settings import ApiSettings
 from deploy import definitions, secrets
-from deploy.validate.quantities import quantity
+from deploy.validate.quantities import quantity, seconds
 from deploy.validate.tree import Finding, Object, Tree
 
 INTERNAL_ROUTES = {"/metrics", "/readyz"}
@@ -31,14 +29,6 @@ def check(tree: Tree) -> Iterator[Finding]:
             yield from _advanced(each)
     for each in tree.objects("Ingress"):
         yield from _ingress(tree, each)
-
-
-def seconds(text: object) -> Decimal:
-    """NGINX's `75s`, `1m 30s`, `60` as seconds; 0 if it is no time."""
-    if not re.fullmatch(r"(\d+[smh]? ?)+", str(text)):
-        return Decimal(0)
-    parts = re.findall(r"(\d+)([smh]?)", str(text))
-    return sum((Decimal(number) * {"m": 60, "h": 3600}.get(unit, 1) for number, unit in parts), Decimal(0))
 
 
 def _service_name(each: Object) -> Iterator[Finding]:

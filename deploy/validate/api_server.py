@@ -6,33 +6,69 @@ Go), of the version in its go.mod.
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from deploy.run import output
 from deploy.tools import compiled
-from deploy.validate import scaling, schemas
+from deploy.validate import pieces, scaling, schemas
 from deploy.validate.tree import Finding, Object, Tree, once
 
 SOURCE = Path(__file__).parent / "apiserver"
 TIMEOUT_S = 60
+FIELD = re.compile(r"(?P<field>spec\.[^\s:]+): (?P<message>.*)")
+UNKNOWN = re.compile(r"strict decoding error: (?P<message>unknown field \"(?P<field>[^\"]+)\")")
 
 # Objects that passed in this process: tests validate nearly the same tree many times.
 _VALID: set[str] = set()
 
 
+@dataclass(frozen=True)
+class Sent:
+    """Who is told what is wrong with something that was sent, and by which of its own fields."""
+
+    owner: Object
+    fields: dict[str, str]
+
+    def finding(self, fault: dict[str, str]) -> Finding:
+        """What was said of it."""
+        field, message = fault["field"], fault["message"]
+        named = FIELD.match(message) or UNKNOWN.search(
+            message
+        )  # a warning's field is in its text, an unknown one's too
+        if not field and named:
+            field, message = named["field"], named["message"]
+        path = re.sub(r"\[(\d+)\]", r".\1", field)  # `ports[0].name` as `ports.0.name`
+        for theirs, ours in self.fields.items():
+            path = re.sub(rf"^{theirs}\b", ours, path)
+        # the value of a whole object says less than the sentence after it
+        return self.owner.finding(path or "object", re.sub(r"\{\".*\}", "{...}", message))
+
+
 def check(tree: Tree) -> Iterator[Finding]:
-    """Every object of every target, and the HorizontalPodAutoscaler that KEDA makes of each ScaledObject."""
-    asked = once(tree)
-    for each in tree.objects("ScaledObject"):
-        asked.setdefault(json.dumps(scaling.autoscaler(each), sort_keys=True), []).append(each)
-    new = {text: same for text, same in asked.items() if text not in _VALID}
-    for (text, same), faults in zip(new.items(), _answers(list(new)) if new else [], strict=True):
-        for each in same:
-            yield from (_finding(each, fault) for fault in faults)
+    """Every object of every target, and what others will make of it."""
+    asked: dict[str, list[Sent]] = defaultdict(list)
+    for text, same in once(tree).items():
+        asked[text] += [Sent(each, {}) for each in same]
+    for each in tree.objects():
+        for body, fields in _made_of(each):
+            asked[json.dumps(body, sort_keys=True)].append(Sent(each, fields))
+    new = {text: sent for text, sent in asked.items() if text not in _VALID}
+    for (text, sent), faults in zip(new.items(), _answers(list(new)) if new else [], strict=True):
+        yield from (each.finding(fault) for each in sent for fault in faults)
         if not faults:
             _VALID.add(text)
+
+
+def _made_of(each: Object) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
+    """(what others make of an object, its field -> the object's own)."""
+    if each.kind == "ScaledObject":
+        yield scaling.autoscaler(each), scaling.AUTOSCALER_FIELDS
+    if each.kind == "HelmRelease":
+        yield from pieces.pods_of_values(each)
 
 
 def _answers(texts: list[str]) -> list[list[dict[str, str]]]:
@@ -41,21 +77,3 @@ def _answers(texts: list[str]) -> list[list[dict[str, str]]]:
     answer = output(compiled(SOURCE), definitions, text=f"[{','.join(texts)}]", timeout_s=TIMEOUT_S)
     found: list[list[dict[str, str]]] = json.loads(answer)
     return found
-
-
-def _finding(each: Object, fault: dict[str, Any]) -> Finding:
-    field, message = fault["field"], fault["message"]
-    warned = re.match(r"(spec\.[^\s:]+): (.*)", message)  # a warning has its field in its text
-    if not field and warned:
-        field, message = warned.groups()
-    # the value of a whole object says less than the sentence after it
-    return each.finding(_path(each, field) or "object", re.sub(r"\{\".*\}", "{...}", message))
-
-
-def _path(each: Object, field: str) -> str:
-    """`ports[0].name` as `ports.0.name`; a field of KEDA's HorizontalPodAutoscaler as the ScaledObject's."""
-    path = re.sub(r"\[(\d+)\]", r".\1", field)
-    if each.kind == "ScaledObject":
-        for ours, theirs in scaling.AUTOSCALER_FIELDS.items():
-            path = re.sub(rf"^{theirs}\b", ours, path)
-    return path

@@ -33,16 +33,16 @@ def _home(tree: Tree, file: str) -> str:
 def _of_overlays(tree: Tree, each: Finding, targets: set[str]) -> Iterator[Finding]:
     """The fault at its patch; the smallest folder that has it speaks for those that include it."""
     seen: set[str] = set()
-    for target in sorted(targets, key=lambda name: (len(_folders(tree.root, name)), name)):
-        folders = _folders(tree.root, target)
-        if not seen & {target, *folders}:
-            file = next(_patches(tree.root, folders, each), f"{target}/{KUSTOMIZATION}")
+    for target in sorted(targets, key=lambda name: (len(folders(tree.root, name)), name)):
+        inside = folders(tree.root, target)
+        if not seen & {target, *inside}:
+            file = next(_patches(tree.root, inside, each), f"{target}/{KUSTOMIZATION}")
             message = each.message if file == each.file else f"{each.message} (in {each.file}, rendered by {target})"
             yield replace(each, file=file, message=message)
         seen.add(target)
 
 
-def _folders(root: Path, target: str) -> list[str]:
+def folders(root: Path, target: str) -> list[str]:
     """A Kustomization's folder and those that it includes."""
     path = root / target / KUSTOMIZATION
     body = document_of(path) if path.exists() else None
@@ -50,7 +50,7 @@ def _folders(root: Path, target: str) -> list[str]:
         return []
     inside = (body.get("resources") or []) + (body.get("components") or [])
     names = [str((root / target / name).resolve().relative_to(root.resolve())) for name in inside if "://" not in name]
-    return [target, *(folder for name in names for folder in _folders(root, name))]
+    return [target, *(folder for name in names for folder in folders(root, name))]
 
 
 def _patches(root: Path, folders: list[str], each: Finding) -> Iterator[str]:
@@ -67,8 +67,13 @@ def _selects(target: dict[str, str] | None, patch: Any, each: Finding) -> bool:
     kind, _, place = each.object.partition(" ")
     name = place.rpartition("/")[2]
     if target is not None:
-        return all(re.fullmatch(target.get(key, ".*"), value) for key, value in (("kind", kind), ("name", name)))
+        return is_target(target, kind, name)
     return isinstance(patch, dict) and (patch["kind"], patch["metadata"]["name"]) == (kind, name)
+
+
+def is_target(target: dict[str, str], kind: str, name: str) -> bool:
+    """Whether a patch's target is an object."""
+    return all(re.fullmatch(target.get(key, ".*"), value) for key, value in (("kind", kind), ("name", name)))
 
 
 def _words(patch: Any) -> Iterator[str]:

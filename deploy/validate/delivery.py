@@ -8,14 +8,18 @@ from typing import Any
 from cel_expr_python import cel
 
 from deploy import sops
-from deploy.validate.tree import KUSTOMIZATION, Finding, Object, Tree, at, walk
+from deploy.validate.quantities import seconds
+from deploy.validate.tree import KUSTOMIZATION, Finding, Object, Tree, walk
+from deploy.validate.wanted import Wanted, must
 
 SOURCES = ("sourceRef", "chartRef")
 # what each Kustomization of Flux must say, and why
-WANTED = {
-    "wait": (True, "what depends on it would start before it is healthy"),
-    "prune": (True, "what git no longer has would stay in the cluster"),
-    "decryption.provider": ("sops", "the Secrets that it applies are encrypted by SOPS"),
+WANTED: Wanted = {
+    "wait": ([True], "what depends on it would start before it is healthy"),
+    "prune": ([True], "what git no longer has would stay in the cluster"),
+    "decryption.provider": (["sops"], "the Secrets that it applies are encrypted by SOPS"),
+    "targetNamespace": ([None], "every object says its own namespace"),
+    "suspend": ([None, False], "nothing of it would follow git any more"),
 }
 # the groups of the custom resources that a chart brings, by the name of its release
 BROUGHT = {"keda": "keda.sh"}
@@ -34,15 +38,12 @@ def check(tree: Tree) -> Iterator[Finding]:
         path = each.spec.get("path", "./").removeprefix("./")
         if not (tree.root / path / KUSTOMIZATION).exists():
             yield each.finding("spec.path", f"there is no {KUSTOMIZATION} in {path}")
-        for field, (value, reason) in WANTED.items():
-            if at(each.spec, field) != value:
-                yield each.finding(f"spec.{field}", f"must be {value}, not {at(each.spec, field)}: {reason}")
+        yield from must(each, "spec", each.spec, WANTED)
+        yield from _patience(tree, each)
         yield from _needs(tree, each)
         yield from _health(tree, each)
     for kind in ("Kustomization", "HelmRelease"):
         for each in tree.objects(kind):
-            if each.spec.get("suspend"):
-                yield each.finding("spec.suspend", "nothing of it would follow git any more")
             yield from _sources(tree, each)
             yield from _order(tree, each)
         yield from _circle(tree, kind)
@@ -82,6 +83,14 @@ def _places(tree: Tree, kind: str, target: str) -> set[tuple[str, str]]:
 def _applied(tree: Tree, each: Object) -> list[Object]:
     """What a Kustomization of Flux applies; nothing if its folder was not rendered."""
     return list(tree.objects(target=each.spec.get("path", "./").removeprefix("./").rstrip("/")))
+
+
+def _patience(tree: Tree, each: Object) -> Iterator[Finding]:
+    """Waiting, it gives a release the time that the release gives itself."""
+    releases = (one for one in _applied(tree, each) if one.kind == "HelmRelease")
+    longest_s = max((seconds(one.spec.get("timeout", "5m")) for one in releases), default=0)
+    if seconds(each.spec.get("timeout", each.spec["interval"])) <= longest_s:
+        yield each.finding("spec.timeout", f"must be above the longest of its releases, {longest_s} s")
 
 
 def _needs(tree: Tree, each: Object) -> Iterator[Finding]:

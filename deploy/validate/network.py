@@ -175,7 +175,7 @@ def _let_through(policies: list[Object], flow: Flow) -> Iterator[Finding]:
 def _passes(policies: Iterable[Object], direction: str, flow: Flow) -> bool:
     """Whether the policies at one end of a flow let it pass; without any that selects the pod, everything passes."""
     pod = flow.end(direction)
-    mine = [each for each in policies if direction in _types(each.spec) and _selects(each, pod)]
+    mine = [each for each in policies if _selects(each, pod) and direction in _types(each.spec)]
     return not mine or any(_lets(each, direction, flow) for each in mine)
 
 

@@ -46,6 +46,7 @@ NAMES = {
     "proxy-hide-headers proxy-next-upstream proxy-pass-headers proxy-redirect-from proxy-redirect-to proxy-set-headers "
     "rewrite-target rewrites server-tokens ssl-ciphers ssl-services sticky-cookie-services websocket-services",
 }
+ENTRIES = "values.controller.config.entries"
 FORM_OF = {name: form for form, names in NAMES.items() for name in names.split()}
 # they are off unless the controller is told to allow them: any other setting may be written by them
 SNIPPETS = {"location-snippets", "server-snippets"}
@@ -58,9 +59,10 @@ def check(tree: Tree) -> Iterator[Finding]:
             if name.startswith(PREFIX):
                 yield from _annotation(each, name.removeprefix(PREFIX), value)
     for each in tree.objects("HelmRelease"):
-        for name, value in (at(each.spec, "values.controller.config.entries") or {}).items():
+        for name, value in (at(each.spec, ENTRIES) or {}).items():
             if name in FORM_OF:  # the controller has a hundred more settings
-                yield from _form(each, f"spec.values.controller.config.entries.{name}", name, value)
+                yield from _form(each, f"spec.{ENTRIES}.{name}", name, value)
+        yield from _files(each)
 
 
 def _annotation(each: Object, name: str, value: str) -> Iterator[Finding]:
@@ -79,3 +81,11 @@ def _form(each: Object, field: str, name: str, value: object) -> Iterator[Findin
     form = FORM_OF[name]
     if not re.fullmatch(FORMS[form], str(value).strip()):
         yield each.finding(field, f"must be {form}, not {value}")
+
+
+def _files(each: Object) -> Iterator[Finding]:
+    """Each connection is a file."""
+    entries = at(each.spec, ENTRIES) or {}
+    files, connections = (str(entries.get(name, "")) for name in ("worker-rlimit-nofile", "worker-connections"))
+    if files.isdigit() and connections.isdigit() and int(files) <= int(connections):
+        yield each.finding(f"spec.{ENTRIES}.worker-rlimit-nofile", f"must be above worker-connections, {connections}")

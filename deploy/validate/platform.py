@@ -6,26 +6,32 @@ from typing import Any
 
 from deploy.validate.quantities import quantity
 from deploy.validate.tree import Finding, Object, Tree, at
-
-Wanted = dict[str, tuple[tuple[object, ...], str]]
-"""Path -> (what it may be, why)."""
+from deploy.validate.wanted import Wanted, must
 
 VALUES: dict[str, Wanted] = {
     "rabbitmq": {
-        "persistence.enabled": ((True,), "a restart would lose every accepted task"),
-        "definitions.enabled": ((True,), "queues, users and limits come from there"),
-        "managementPlugin.enabled": ((True,), "KEDA reads the queues' lengths there"),
+        "persistence.enabled": ([True], "a restart would lose every accepted task"),
+        "definitions.enabled": ([True], "queues, users and limits come from there"),
+        "managementPlugin.enabled": ([True], "KEDA reads the queues' lengths there"),
+        "config.memoryHighWatermark.type": ([None, "relative"], "its value is a share of the limit"),
     },
     "redis": {
-        "persistence.enabled": ((True,), "a restart would lose every result"),
-        "architecture": (("standalone",), "a replica that is promised to hold a result may lag behind"),
-        "auth.enabled": ((True,), "any pod that reaches it could read and change results"),
+        "persistence.enabled": ([True], "a restart would lose every result"),
+        "architecture": (["standalone"], "a replica that is promised to hold a result may lag behind"),
+        "auth.enabled": ([True], "any pod that reaches it could read and change results"),
     },
     "nginx-ingress": {
-        "controller.allowEmptyIngressHost": ((True,), "the base's Ingress has no host"),
+        "controller.allowEmptyIngressHost": ([True], "the base's Ingress has no host"),
+        "controller.enableCustomResources": ([False], "their CRDs are not installed"),
+        "controller.ingressClass.create": ([True], "the base's Ingress is of that class"),
+        "controller.service.type": ([None, "LoadBalancer", "NodePort", "ClusterIP"], "Kubernetes knows no other"),
+        "controller.service.externalTrafficPolicy": ([None, "Cluster", "Local"], "Kubernetes knows no other"),
+        "controller.service.httpPort.nodePort": ([None, "", 30080], "kind maps it, as docs/deploy.md says"),
     },
     "keda": {
-        "webhooks.failurePolicy": (("Fail",), "a ScaledObject that nobody checked is worse than one that must wait"),
+        "watchNamespace": ([None, ""], "ScaledObjects elsewhere would be passed over"),
+        "crds.install": ([None, True], "there would be no kind ScaledObject"),
+        "webhooks.failurePolicy": (["Fail"], "a ScaledObject that nobody checked is worse than one that must wait"),
     },
 }
 # lines of a server's own configuration: where they are, what parts a name from its value, what they must say
@@ -34,21 +40,22 @@ SETTINGS: dict[str, tuple[str, str | None, Wanted]] = {
         "config.extraConfiguration",
         "=",
         {
-            "default_queue_type": (("quorum",), "a classic queue is lost with its node"),
-            "definitions.skip_if_unchanged": (("true",), "each start would declare everything again"),
+            "default_queue_type": (["quorum"], "a classic queue is lost with its node"),
+            "definitions.skip_if_unchanged": (["true"], "each start would declare everything again"),
         },
     ),
     "redis": (
         "extraConfig",
         None,
         {
-            "appendonly": (("yes",), "a restart would lose the results since the last snapshot"),
-            "appendfsync": (("everysec", "always"), "a crash may cost a second of results, not more"),
-            "maxmemory-policy": (("noeviction",), "a result that is evicted is a task that is lost"),
-            "dir": (("/data",), "the volume is mounted there"),
+            "appendonly": (["yes"], "a restart would lose the results since the last snapshot"),
+            "appendfsync": (["everysec", "always"], "a crash may cost a second of results, not more"),
+            "maxmemory-policy": (["noeviction"], "a result that is evicted is a task that is lost"),
+            "dir": (["/data"], "the volume is mounted there"),
         },
     ),
 }
+SIZE = "persistence.size"
 # a rewrite of the append-only file copies the pages that change meanwhile
 REDIS_SHARE = 0.75
 
@@ -57,15 +64,15 @@ def check(tree: Tree) -> Iterator[Finding]:
     """Every HelmRelease of a chart that is named here."""
     for each in tree.objects("HelmRelease"):
         values = each.spec.get("values", {})
-        for path, (may, reason) in VALUES.get(each.name, {}).items():
-            yield from _must(each, path, at(values, path), may, reason)
+        yield from must(each, "spec.values", values, VALUES.get(each.name, {}))
         if each.name in SETTINGS:
             path, separator, wanted = SETTINGS[each.name]
             there = settings(at(values, path), separator)
-            for name, (may, reason) in wanted.items():
-                yield from _must(each, f"{path}.{name}", there.get(name), may, reason)
+            yield from must(each, f"spec.values.{path}", there, wanted)
         if each.name == "rabbitmq":
             yield from _nodes(each, values)
+            yield from _disk(each, values)
+            yield from _watermark(each, values)
         if each.name == "redis":
             yield from _memory(each, values)
 
@@ -77,21 +84,41 @@ def settings(text: str | None, separator: str | None) -> dict[str, str]:
     return {part[0].strip(): part[-1].strip() for part in parts}
 
 
-def _must(each: Object, path: str, value: object, may: tuple[object, ...], reason: str) -> Iterator[Finding]:
-    if value not in may:
-        wanted = " or ".join(map(str, may))
-        yield each.finding(f"spec.values.{path}", f"must be {wanted}, not {value}: {reason}")
-
-
 def _nodes(each: Object, values: dict[str, Any]) -> Iterator[Finding]:
     nodes = values.get("replicaCount", 1)
     if nodes % 2 == 0:
         yield each.finding("spec.values.replicaCount", f"{nodes} nodes survive no more losses than {nodes - 1}")
-    hint = "queueBalancing.clusterFormation.targetClusterSizeHint"
-    reason = "with another number a node is Ready, and imports no queue and no binding"
-    yield from _must(each, hint, at(values, hint), (nodes,), reason)
-    discovery = "peerDiscoveryK8sPlugin.enabled"
-    yield from _must(each, discovery, at(values, discovery), (nodes > 1,), "nodes find each other by it")
+    wanted: Wanted = {
+        "queueBalancing.clusterFormation.targetClusterSizeHint": (
+            [nodes],
+            "with another number a node is Ready, and imports no queue and no binding",
+        ),
+        "peerDiscoveryK8sPlugin.enabled": ([nodes > 1], "nodes find each other by it"),
+    }
+    if nodes > 1:
+        wanted["pdb.maxUnavailable"] = ([str(number) for number in range(1, nodes // 2 + 1)], "the quorum must stay")
+    yield from must(each, "spec.values", values, wanted)
+
+
+def _disk(each: Object, values: dict[str, Any]) -> Iterator[Finding]:
+    """The space that must stay free is a part of the volume: with more, publishers would be blocked for ever."""
+    lines = settings(at(values, "config.extraConfiguration"), "=")
+    free, size = (
+        quantity(each) for each in (lines.get("disk_free_limit.absolute", "").removesuffix("B"), at(values, SIZE))
+    )
+    if free is not None and size is not None and free >= size / 2:
+        field = "spec.values.config.extraConfiguration.disk_free_limit.absolute"
+        yield each.finding(
+            field, f"must be below half of the volume, {at(values, SIZE)}: below it publishers are blocked"
+        )
+
+
+def _watermark(each: Object, values: dict[str, Any]) -> Iterator[Finding]:
+    share = at(values, "config.memoryHighWatermark.value")
+    if at(values, "resources.limits.memory") is None:
+        yield each.finding("spec.values.resources.limits.memory", "is missing: the watermark is a share of it")
+    if share is not None and not 0 < float(share) < 1:
+        yield each.finding("spec.values.config.memoryHighWatermark.value", f"{share} is no share of the memory, as 0.6")
 
 
 def _memory(each: Object, values: dict[str, Any]) -> Iterator[Finding]:
@@ -99,6 +126,6 @@ def _memory(each: Object, values: dict[str, Any]) -> Iterator[Finding]:
     most = quantity(at(values, "resources.limits.memory"))
     own = settings(values.get("extraConfig"), None).get("maxmemory", "none")
     mine = quantity(own.lower().replace("gb", "Gi").replace("mb", "Mi"))
-    if most is not None and (mine is None or not 0 < mine <= most * Decimal(REDIS_SHARE)):
+    if most is None or mine is None or not 0 < mine <= most * Decimal(REDIS_SHARE):
         field = "spec.values.extraConfig.maxmemory"
         yield each.finding(field, f"{own} must be at most {REDIS_SHARE:.0%} of the pod's limit: it rewrites its log")

@@ -27,6 +27,8 @@ def check(tree: Tree) -> Iterator[Finding]:
             yield from _encrypted(each)
         else:
             yield from _credentials(each)
+        if each.spec.get("replicas") == 0:
+            yield each.finding("spec.replicas", "nothing would run")
         for pod in pods(each):
             yield from pod_security.check(pod)
             yield from _pod(pod)
@@ -65,6 +67,10 @@ def _pod(pod: Pod) -> Iterator[Finding]:
     for field in ("automountServiceAccountToken", "enableServiceLinks"):
         if pod.spec.get(field) is not False:
             yield each.finding(f"{pod.path}.{field}", f"must be False, not {pod.spec.get(field)}")
+    for number, volume in enumerate(pod.spec.get("volumes") or []):
+        if "emptyDir" in volume and "sizeLimit" not in (volume["emptyDir"] or {}):
+            field = f"{pod.path}.volumes.{number}.emptyDir.sizeLimit"
+            yield each.finding(field, "is missing: it could fill the node's disk")
     for where, container in pod.containers():
         yield from _image(each, f"{where}.image", container.get("image", ""))
         yield from _resources(each, f"{where}.resources", container.get("resources") or {})
@@ -106,6 +112,10 @@ def _helm_release(each: Object) -> Iterator[Finding]:
         if spec.get(verb, {}).get("strategy", {}).get("name") != "RetryOnFailure":
             yield each.finding(f"spec.{verb}.strategy.name", "must be RetryOnFailure")
     for path, value in walk(spec.get("values", {}), "spec.values"):
+        if path.endswith("app.kubernetes.io/instance") and value != each.name:
+            yield each.finding(path, f"selects none of the release's pods: their label is {each.name}")
+        if path.endswith(".tag") and value == "latest":
+            yield each.finding(path, "`latest` names no version")
         if isinstance(value, dict) and {"requests", "limits"} & value.keys():
             yield from limits_below_requests(each, path, value)
         for key, inner in value.items() if isinstance(value, dict) and TEXTS.search(path) else ():

@@ -1,4 +1,4 @@
-"""Kubernetes quantities: `500m`, `2Gi`."""
+"""Quantities of Kubernetes, `500m` or `2Gi`, and times, `60s`."""
 
 import re
 from collections.abc import Iterator
@@ -22,6 +22,14 @@ def quantity(text: object) -> Decimal | None:
     if match is None or match[3] not in UNITS:
         return None
     return Decimal(match[1]) * Decimal(10) ** int(match[2] or 0) * UNITS[match[3]]
+
+
+def seconds(text: object) -> Decimal:
+    """`75s`, `1m 30s`, `1h30m`, `60` as seconds; 0 if it is no time."""
+    if not re.fullmatch(r"(\d+[smh]? ?)+", str(text)):
+        return Decimal(0)
+    parts = re.findall(r"(\d+)([smh]?)", str(text))
+    return sum((Decimal(number) * {"m": 60, "h": 3600}.get(unit, 1) for number, unit in parts), Decimal(0))
 
 
 def check(tree: Tree) -> Iterator[Finding]:

@@ -17,9 +17,9 @@ MODE = "QueueLength"
 MIN, MAX = 0, 100
 # where a ScaledObject says what its HorizontalPodAutoscaler has in these fields
 AUTOSCALER_FIELDS = {
-    "spec.advanced.horizontalPodAutoscalerConfig.behavior": "spec.behavior",
-    "spec.minReplicaCount": "spec.minReplicas",
-    "spec.maxReplicaCount": "spec.maxReplicas",
+    "spec.behavior": "spec.advanced.horizontalPodAutoscalerConfig.behavior",
+    "spec.minReplicas": "spec.minReplicaCount",
+    "spec.maxReplicas": "spec.maxReplicaCount",
 }
 
 
@@ -74,6 +74,8 @@ def _replicas(each: Object) -> Iterator[Finding]:
     fallback = each.spec.get("fallback")
     if fallback is None:
         yield each.finding("spec.fallback", "is missing: nothing would scale while the broker cannot be asked")
+    elif fallback["failureThreshold"] < 1:
+        yield each.finding("spec.fallback.failureThreshold", "must be 1 or more: one failed poll at least")
     elif not low <= fallback["replicas"] <= high:
         field = "spec.fallback.replicas"
         yield each.finding(
@@ -132,7 +134,9 @@ def _rabbitmq(each: Object, where: str, trigger: dict[str, Any]) -> Iterator[Fin
     for name, (value, reason) in wanted.items():
         if metadata.get(name) != value:
             yield each.finding(f"{where}.metadata.{name}", f"must be {value}, not {metadata.get(name)}: {reason}")
-    if not _is_positive(metadata.get("value")):
+    if not _is_number(metadata.get("activationValue", "0")):
+        yield each.finding(f"{where}.metadata.activationValue", f"{metadata['activationValue']} is no number")
+    if not _is_number(metadata.get("value")) or float(metadata["value"]) <= 0:
         yield each.finding(f"{where}.metadata.value", f"must be a number above 0, not {metadata.get('value')}")
     if "queueLength" in metadata:
         yield each.finding(f"{where}.metadata.queueLength", "is deprecated: use mode and value")
@@ -149,8 +153,9 @@ def _rabbitmq(each: Object, where: str, trigger: dict[str, Any]) -> Iterator[Fin
         )
 
 
-def _is_positive(text: object) -> bool:
+def _is_number(text: object) -> bool:
     try:
-        return float(str(text)) > 0
+        float(str(text))
     except ValueError:
         return False
+    return True

@@ -187,5 +187,5 @@ def _object(root: Path, target: str, folder: Path, body: dict[str, Any]) -> Obje
     origin = document(annotations.pop(ORIGIN))
     if not annotations:
         del body["metadata"]["annotations"]
-    file = (folder / origin["path"]).resolve().relative_to(root.resolve())
+    file = (folder / (origin.get("path") or origin["configuredIn"])).resolve().relative_to(root.resolve())
     return Object(str(file), target, body)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.documents import document_of
+from deploy.validate import blame
 from deploy.validate.tree import FOLDERS, KUSTOMIZATION, Finding, Tree
 
 APPLICATION = {
@@ -34,7 +35,21 @@ def check(tree: Tree) -> Iterator[Finding]:
                 wanted = (f"{kind} {place}" for kind, places in parts.items() for place in places)
                 for title in sorted(set(wanted) - there):
                     yield Finding(f"{target}/{KUSTOMIZATION}", title, "resources", "is missing", target)
+    for target in tree.rendered:
+        for folder in blame.folders(tree.root, target):
+            yield from _patches_of_nothing(tree, target, folder)
     yield from _forgotten(tree.root)
+
+
+def _patches_of_nothing(tree: Tree, target: str, folder: str) -> Iterator[Finding]:
+    """A patch whose target is not there: Kustomize passes over it without a word."""
+    for number, entry in enumerate(document_of(tree.root / folder / KUSTOMIZATION).get("patches") or []):
+        chosen = entry.get("target")
+        if chosen and not any(blame.is_target(chosen, each.kind, each.name) for each in tree.objects(target=target)):
+            field = f"patches.{number}.target"
+            yield Finding(
+                f"{folder}/{KUSTOMIZATION}", "Kustomization", field, f"there is no such object: {chosen}", target
+            )
 
 
 def _forgotten(root: Path) -> Iterator[Finding]:

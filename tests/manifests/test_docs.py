@@ -78,7 +78,8 @@ def test_curl_asks_for_what_the_ingress_serves(tree: Tree) -> None:
     paths = set(re.findall(r"http://localhost(/\S*)", "\n".join(commands())))
     assert paths
     assert paths <= api_routes()
-    ingress = next(tree.objects("Ingress"))
+    ingress = next(tree.objects("Ingress", target="kustomize/overlays/local"))
+    assert "host" not in ingress.spec["rules"][0]
     assert paths <= {path["path"] for path in ingress.spec["rules"][0]["http"]["paths"]}
 
 
@@ -121,6 +122,9 @@ def test_versions_of_the_table(tree: Tree) -> None:
     text = (ROOT / "docs/deploy.md").read_text()
     rows = re.findall(r"^\| .*?(RabbitMQ|Redis|NGINX|KEDA).* \| `(\S+)` \| (\S+) \|$", text, re.MULTILINE)
     assert {CHARTS[name]: version for name, _, version in rows} == versions
+    assert set(re.findall(r"\| `(\S+://\S+)` \|", text)) == {
+        each.spec["url"] for kind in ("OCIRepository", "HelmRepository") for each in tree.objects(kind)
+    }
     assert f"Flux, if you like | | {pins.FLUX} |" in text
     assert set(commands("flux install")) == {f"flux install --version=v{pins.FLUX}"}
 

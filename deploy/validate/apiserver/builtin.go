@@ -3,6 +3,7 @@ package main
 import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	_ "k8s.io/kubernetes/pkg/apis/apps/install"
@@ -55,9 +56,12 @@ func init() {
 	capabilities.Initialize(capabilities.Capabilities{AllowPrivileged: true})
 }
 
+// An unknown field is an error, as with kubectl's --validate=strict.
+var codecs = serializer.NewCodecFactory(legacyscheme.Scheme, serializer.EnableStrict)
+
 // No strategy for a kind that is none of Kubernetes' own.
 func builtIn(kind schema.GroupVersionKind) (decoder, rest.RESTCreateStrategy) {
 	return func(text []byte) (runtime.Object, error) {
-		return runtime.Decode(legacyscheme.Codecs.UniversalDecoder(), text)
+		return runtime.Decode(codecs.UniversalDecoder(), text)
 	}, strategies[kind.GroupKind()]
 }
