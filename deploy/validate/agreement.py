@@ -10,7 +10,11 @@ from apps.contract.settings import ApiSettings
 from deploy import definitions, secrets
 from deploy.validate.quantities import quantity, seconds
 from deploy.validate.tree import Finding, Object, Tree
+from deploy.validate.wanted import Wanted, must
 
+ANNOTATIONS: Wanted = {"nginx.org/proxy-buffering": (["false"], "events would be held back")}
+# where a rate is limited
+LIMITED: Wanted = {"nginx.org/limit-req-reject-code": (["429"], "503 would say that the API is overloaded")}
 INTERNAL_ROUTES = {"/metrics", "/readyz"}
 
 
@@ -52,15 +56,13 @@ def _ingress(tree: Tree, each: Object) -> Iterator[Finding]:
     if seconds(annotations.get("nginx.org/proxy-read-timeout", "0s")) <= longest_s:
         field = "metadata.annotations.nginx.org/proxy-read-timeout"
         yield each.finding(field, f"must be above the longest WAIT_MAX_S, {longest_s} s")
-    if annotations.get("nginx.org/proxy-buffering") != "false":
-        yield each.finding("metadata.annotations.nginx.org/proxy-buffering", "must be false: events would be held back")
+    yield from must(each, "metadata.annotations", annotations, ANNOTATIONS)
     body = quantity(annotations.get("nginx.org/client-max-body-size", "0").replace("m", "Mi"))
     if body is None or body <= ApiSettings.model_fields["body_max_bytes"].default:
         field = "metadata.annotations.nginx.org/client-max-body-size"
         yield each.finding(field, "must be above BODY_MAX_BYTES, so that the API answers 413 itself")
-    limited = "nginx.org/limit-req-rate" in annotations
-    if limited and annotations.get("nginx.org/limit-req-reject-code") != "429":
-        yield each.finding("metadata.annotations.nginx.org/limit-req-reject-code", "must be 429")
+    if "nginx.org/limit-req-rate" in annotations:
+        yield from must(each, "metadata.annotations", annotations, LIMITED)
     classes = {
         release.spec["values"]["controller"]["ingressClass"].get("name")
         for release in tree.objects("HelmRelease")
@@ -77,8 +79,8 @@ def _routes(each: Object) -> Iterator[Finding]:
     for route in sorted(api_routes()):
         served = any(_serves(path, route) for path in paths)
         if served == (route in INTERNAL_ROUTES):
-            must = "must stay inside" if served else "is a route of the API, and no path serves it"
-            yield each.finding(f"spec.rules.http.paths[{route}]", must)
+            message = "must stay inside" if served else "is a route of the API, and no path serves it"
+            yield each.finding(f"spec.rules.http.paths[{route}]", message)
 
 
 def _serves(path: dict[str, Any], route: str) -> bool:

@@ -3,9 +3,8 @@
 import re
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import Any
 
-from deploy.validate.tree import Finding, Object, Tree, walk
+from deploy.validate.tree import Finding, Tree, walk
 
 QUANTITIES = re.compile(r"(\.(requests|limits)\.[\w-]+|\.sizeLimit|\.persistence\.size)$")
 
@@ -38,12 +37,3 @@ def check(tree: Tree) -> Iterator[Finding]:
         for path, value in walk(each.body):
             if QUANTITIES.search(path) and isinstance(value, str | int | float) and quantity(value) is None:
                 yield each.finding(path, f"{value} is not a quantity, as 500m or 2Gi")
-
-
-def limits_below_requests(each: Object, where: str, resources: dict[str, Any]) -> Iterator[Finding]:
-    """A limit below its request, among values that no API server sees."""
-    requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
-    for name in sorted(requests.keys() & limits.keys()):
-        least, most = quantity(requests[name]), quantity(limits[name])
-        if least is not None and most is not None and most < least:
-            yield each.finding(f"{where}.limits.{name}", f"{limits[name]} is below the request of {requests[name]}")

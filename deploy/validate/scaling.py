@@ -11,8 +11,17 @@ from apps.contract import topology
 from deploy import definitions, secrets
 from deploy.validate import network, schemas
 from deploy.validate.tree import Finding, Object, Tree
+from deploy.validate.wanted import Wanted, must
 
-MODE = "QueueLength"
+# what a trigger on RabbitMQ must say, and why
+TRIGGER: Wanted = {
+    "metadata.protocol": (["http"], "by AMQP KEDA counts no unacked task, and the fallback never comes"),
+    "metadata.mode": (["QueueLength"], "value is a number of tasks for each worker"),
+    "metadata.vhostName": ([definitions.VHOST], "the queues are there"),
+    "metadata.queueLength": ([None], "is deprecated, mode and value take its place"),
+    "metricType": ([None, "AverageValue"], "value is a number of tasks for each worker"),
+    "useCachedMetrics": ([True], "without it pollingInterval does nothing: each sync of the HPA asks the broker"),
+}
 # KEDA's own, where the ScaledObject says nothing
 MIN, MAX = 0, 100
 # where a ScaledObject says what its HorizontalPodAutoscaler has in these fields
@@ -126,25 +135,11 @@ def scalers() -> dict[str, list[dict[str, Any]]]:
 
 def _rabbitmq(each: Object, where: str, trigger: dict[str, Any]) -> Iterator[Finding]:
     metadata = trigger["metadata"]
-    wanted = {
-        "protocol": ("http", "by AMQP KEDA counts no unacked task, and the fallback never comes"),
-        "mode": (MODE, "value is a number of tasks for each worker"),
-        "vhostName": (definitions.VHOST, "the queues are there"),
-    }
-    for name, (value, reason) in wanted.items():
-        if metadata.get(name) != value:
-            yield each.finding(f"{where}.metadata.{name}", f"must be {value}, not {metadata.get(name)}: {reason}")
+    yield from must(each, where, trigger, TRIGGER)
     if not _is_number(metadata.get("activationValue", "0")):
         yield each.finding(f"{where}.metadata.activationValue", f"{metadata['activationValue']} is no number")
     if not _is_number(metadata.get("value")) or float(metadata["value"]) <= 0:
         yield each.finding(f"{where}.metadata.value", f"must be a number above 0, not {metadata.get('value')}")
-    if "queueLength" in metadata:
-        yield each.finding(f"{where}.metadata.queueLength", "is deprecated: use mode and value")
-    if trigger.get("metricType", "AverageValue") != "AverageValue":
-        yield each.finding(f"{where}.metricType", "must be AverageValue: value is a number for each worker")
-    if not trigger.get("useCachedMetrics"):
-        field = f"{where}.useCachedMetrics"
-        yield each.finding(field, "without it pollingInterval does nothing: each sync of the HPA asks the broker")
     ports = {port for source, _, _, port in network.FLOWS if source == network.KEDA}
     url = urlsplit(str(metadata.get("host")))
     if url.hostname != secrets.BROKER.partition(":")[0] or url.port not in ports:
