@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from deploy.validate.tree import Object, walk
+from deploy.validate.tree import Object, walk, without_nulls
 
 # a chart's value -> (where it ends in a pod, its type; another one means something else to the chart)
 PLACES: dict[str, tuple[str, type]] = {
@@ -39,12 +39,5 @@ def _pod(each: Object, pieces: dict[str, Any]) -> dict[str, Any]:
     spec: dict[str, Any] = {"containers": [container]}
     for place, piece in pieces.items():
         *_, group, field = place.split(".")
-        (container if group == "0" else spec)[field] = _without_nulls(piece)
+        (container if group == "0" else spec)[field] = without_nulls(piece)  # as Helm takes them away
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": each.namespace}, "spec": spec}
-
-
-def _without_nulls(piece: Any) -> Any:
-    """Helm takes away what is null."""
-    if isinstance(piece, dict):
-        return {key: _without_nulls(value) for key, value in piece.items() if value is not None}
-    return piece

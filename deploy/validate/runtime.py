@@ -197,7 +197,7 @@ def _probe_files(process: Process, settings: ConsumerSettings) -> Iterator[Findi
     for probe, setting in PROBES.items():
         file = getattr(settings, setting.lower())
         command = (process.container.get(probe) or {}).get("exec", {}).get("command") or []
-        if file is None or file not in re.split(r"[\s()]+", " ".join(command)):
+        if file is None or file not in re.split(r"[\s()]+", " ".join(map(str, command))):
             yield process.finding(probe, f"does not look at {setting}, {file}")
         elif not _is_writable(process, PurePosixPath(file)):
             yield process.finding("volumeMounts", f"no emptyDir is mounted for {setting}, {file}")

@@ -105,6 +105,16 @@ def _decrypted(body: dict[str, Any]) -> dict[str, Any]:
     return known | {group: dict.fromkeys(known[group], "") for group in ("data", "stringData") if known.get(group)}
 
 
+def without_nulls(value: Any, *, but: str = "") -> Any:
+    """What is null is not there, for the API server as for Helm; below `but` it stays, as Helm will see to it."""
+    if isinstance(value, list):
+        return [without_nulls(each, but=but) for each in value]
+    if not isinstance(value, dict):
+        return value
+    there = ((key, inner) for key, inner in value.items() if inner is not None)
+    return {key: inner if key == but else without_nulls(inner, but=but) for key, inner in there}
+
+
 def at(there: Any, path: str) -> Any:
     """What is at a path; None if nothing is."""
     for name in path.split("."):
@@ -188,4 +198,4 @@ def _object(root: Path, target: str, folder: Path, body: dict[str, Any]) -> Obje
     if not annotations:
         del body["metadata"]["annotations"]
     file = (folder / (origin.get("path") or origin["configuredIn"])).resolve().relative_to(root.resolve())
-    return Object(str(file), target, body)
+    return Object(str(file), target, without_nulls(body, but="values"))

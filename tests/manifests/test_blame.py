@@ -46,7 +46,7 @@ def test_fault_of_a_component_is_reported_at_its_patch(clone: Path) -> None:
 
 def test_fault_of_a_cluster_is_reported_at_its_patch(clone: Path) -> None:
     patch = "clusters/local/infrastructure/redis-small.yaml"
-    (fault,) = found(clone, patch, "memory: 128Mi", "memory: 1Gi")
+    (fault,) = found(clone, patch, "memory: 128Mi", "memory: 1Gi", api_server)
     assert (fault.file, fault.object) == (patch, "HelmRelease data/redis")
     assert "rendered by clusters/local/infrastructure" in fault.message
 
