@@ -19,6 +19,7 @@ from deploy.tools import kubectl
 ORIGIN = "config.kubernetes.io/origin"
 FOLDERS = ("kustomize", "helm-releases", "clusters")
 KUSTOMIZATION = "kustomization.yaml"
+BASE = "kustomize/base"  # what a component is rendered with
 RENDER_TIMEOUT_S = 60
 
 
@@ -108,7 +109,7 @@ def _decrypted(body: dict[str, Any]) -> dict[str, Any]:
 def without_nulls(value: Any, *, but: str = "") -> Any:
     """What is null is not there, for the API server as for Helm; below `but` it stays, as Helm will see to it."""
     if isinstance(value, list):
-        return [without_nulls(each, but=but) for each in value]
+        return [without_nulls(each, but=but) for each in value if each is not None]
     if not isinstance(value, dict):
         return value
     there = ((key, inner) for key, inner in value.items() if inner is not None)
@@ -161,7 +162,7 @@ def _entries(kustomizations: dict[str, dict[str, Any]]) -> set[str]:
 def _target(root: Path, name: str, kustomization: dict[str, Any]) -> tuple[str, list[Object], list[Finding]]:
     folder = root / name
     if kustomization["kind"] == "Component":  # it has no meaning of its own
-        parts = {"resources": [root / "kustomize" / "base"], "components": [folder]}
+        parts = {"resources": [root / BASE], "components": [folder]}
     else:
         parts = {"resources": [folder]}
     try:

@@ -6,7 +6,7 @@ from typing import Any
 
 from deploy.documents import document_of
 from deploy.validate import blame
-from deploy.validate.tree import FOLDERS, KUSTOMIZATION, Finding, Tree
+from deploy.validate.tree import BASE, FOLDERS, KUSTOMIZATION, Finding, Tree
 
 APPLICATION = {
     "Namespace": ("fastapi", "celery-workers"),
@@ -28,17 +28,28 @@ TELLS = (("Deployment", APPLICATION), ("HelmRelease", PLATFORM), ("GitRepository
 
 def check(tree: Tree) -> Iterator[Finding]:
     """Every folder that was rendered, and every file beside a kustomization.yaml."""
-    for target in tree.rendered:
-        there = {each.title for each in tree.objects(target=target)}
-        for tell, parts in TELLS:
-            if any(tree.objects(tell, target=target)):
-                wanted = (f"{kind} {place}" for kind, places in parts.items() for place in places)
-                for title in sorted(set(wanted) - there):
-                    yield Finding(f"{target}/{KUSTOMIZATION}", title, "resources", "is missing", target)
-    for target in tree.rendered:
-        for folder in blame.folders(tree.root, target):
+    missing = {target: _missing(tree, target) for target in tree.rendered}
+    for target, titles in missing.items():
+        inside = blame.folders(tree.root, target)
+        # what is missing from a folder that it includes is that one's fault; a component is rendered with the base
+        theirs = {title for folder in [BASE, *inside] if folder != target for title in missing.get(folder, ())}
+        for title in sorted(titles - theirs):
+            yield Finding(f"{target}/{KUSTOMIZATION}", title, "resources", "is missing", target)
+        for folder in inside:
             yield from _patches_of_nothing(tree, target, folder)
     yield from _forgotten(tree.root)
+
+
+def _missing(tree: Tree, target: str) -> set[str]:
+    there = {each.title for each in tree.objects(target=target)}
+    wanted = {
+        f"{kind} {place}"
+        for tell, parts in TELLS
+        if any(tree.objects(tell, target=target))
+        for kind, places in parts.items()
+        for place in places
+    }
+    return wanted - there
 
 
 def _patches_of_nothing(tree: Tree, target: str, folder: str) -> Iterator[Finding]:
@@ -48,7 +59,7 @@ def _patches_of_nothing(tree: Tree, target: str, folder: str) -> Iterator[Findin
         if chosen and not any(blame.is_target(chosen, each.kind, each.name) for each in tree.objects(target=target)):
             field = f"patches.{number}.target"
             yield Finding(
-                f"{folder}/{KUSTOMIZATION}", "Kustomization", field, f"there is no such object: {chosen}", target
+                f"{folder}/{KUSTOMIZATION}", "Kustomization", field, f"there is no {' '.join(chosen.values())}", target
             )
 
 

@@ -129,6 +129,13 @@ def test_versions_of_the_table(tree: Tree) -> None:
     assert set(commands("flux install")) == {f"flux install --version=v{pins.FLUX}"}
 
 
+@pytest.mark.parametrize("name", ["rabbitmq", "redis", "nginx", "keda"])
+def test_release_links_to_its_charts_values(name: str) -> None:
+    (link,) = re.findall(r"https://github.com/\S+/values.yaml", (ROOT / f"helm-releases/{name}.yaml").read_text())
+    version = "5.5.4" if name == "nginx" else pins.CHART_KEYS[name][0]  # NGINX's repository tags the controller
+    assert version in link
+
+
 def test_versions_of_the_readme() -> None:
     text = "".join(path.read_text() for path in ROOT.glob("README*.md"))
     found = re.findall(r"(RabbitMQ|Redis|NGINX|KEDA) (\d+\.\d+\.\d+)\b(?! listens)", text)
