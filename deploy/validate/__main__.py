@@ -36,7 +36,7 @@ def findings(root: Path, targets: Collection[str] = ()) -> list[Finding]:
     made = {key: set(values) for key, values in contents(Credentials()).items()}
     made["flux-system", "sops-age"] = {"age.agekey"}  # by `make flux`
     # each reads what a tree without the findings before it has
-    for gate in (schemas.check, quantities.check, api_server.check):
+    for gate in (schemas.check, quantities.check, api_server.check, charts.check):
         invalid = [*rendered.findings, *gate(rendered)]
         if invalid:
             return blame.sources(rendered, invalid)
@@ -45,7 +45,6 @@ def findings(root: Path, targets: Collection[str] = ()) -> list[Finding]:
         *policy.check(rendered),
         *references.check(rendered),
         *secret_names.check(rendered, made),
-        *charts.check(rendered),
         *platform.check(rendered),
         *nginx.check(rendered),
         *network.check(rendered),

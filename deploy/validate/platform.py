@@ -55,7 +55,6 @@ SETTINGS: dict[str, tuple[str, str | None, Wanted]] = {
         },
     ),
 }
-SIZE = "persistence.size"
 # a rewrite of the append-only file copies the pages that change meanwhile
 REDIS_SHARE = 0.75
 
@@ -101,23 +100,20 @@ def _nodes(each: Object, values: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _disk(each: Object, values: dict[str, Any]) -> Iterator[Finding]:
-    """The space that must stay free is a part of the volume: with more, publishers would be blocked for ever."""
-    lines = settings(at(values, "config.extraConfiguration"), "=")
-    free, size = (
-        quantity(each) for each in (lines.get("disk_free_limit.absolute", "").removesuffix("B"), at(values, SIZE))
-    )
-    if free is not None and size is not None and free >= size / 2:
+    """The space that must stay free is a small part of the volume: with more, publishers would be blocked for ever."""
+    free = settings(at(values, "config.extraConfiguration"), "=").get("disk_free_limit.absolute", "none")
+    size = at(values, "persistence.size")
+    least, most = quantity(free.removesuffix("B")), quantity(size)
+    if least is not None and most is not None and least >= most / 2:
         field = "spec.values.config.extraConfiguration.disk_free_limit.absolute"
-        yield each.finding(
-            field, f"must be below half of the volume, {at(values, SIZE)}: below it publishers are blocked"
-        )
+        yield each.finding(field, f"{free} must be below half of the volume, {size}: with less publishers are blocked")
 
 
 def _watermark(each: Object, values: dict[str, Any]) -> Iterator[Finding]:
     share = at(values, "config.memoryHighWatermark.value")
     if at(values, "resources.limits.memory") is None:
         yield each.finding("spec.values.resources.limits.memory", "is missing: the watermark is a share of it")
-    if share is not None and not 0 < float(share) < 1:
+    if share is not None and not 0 < (quantity(share) or 0) < 1:
         yield each.finding("spec.values.config.memoryHighWatermark.value", f"{share} is no share of the memory, as 0.6")
 
 

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
-from ipaddress import ip_address
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
@@ -38,6 +37,7 @@ PROBES = {"startupProbe": "READINESS_FILE", "livenessProbe": "LIVENESS_FILE", "r
 
 # how long a broker may take to restart beside it: its grace period
 BROKER_RESTART_S = 120
+LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 NATIVE = "the image's own command is PID 1 and gets SIGTERM"
 # what each of our containers is started with, and how its pods are replaced
 CONTAINERS: dict[str, Wanted] = {
@@ -171,7 +171,7 @@ def _worker(process: Process, settings: WorkerSettings) -> Iterator[Finding]:
     yield from _grace(process, soft_s + HAND_BACK_S, "SOFT_SHUTDOWN_S and the time to hand tasks back")
     if str(settings.metrics_port) != process.port:
         yield process.finding("env.METRICS_PORT", f"must be the container's port {process.port}")
-    if ip_address(settings.metrics_host).is_loopback:
+    if settings.metrics_host in LOOPBACK:
         yield process.finding("env.METRICS_HOST", f"Prometheus cannot ask {settings.metrics_host}")
     memory = quantity(process.container.get("resources", {}).get("limits", {}).get("memory"))
     if memory is not None and settings.worker_max_memory_mib * 2**20 >= memory:

@@ -107,9 +107,9 @@ def _decrypted(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def without_nulls(value: Any, *, but: str = "") -> Any:
-    """What is null is not there, for the API server as for Helm; below `but` it stays, as Helm will see to it."""
+    """What is null is not there, for the API server as for Helm, and empty in a list; below `but` it stays as it is."""
     if isinstance(value, list):
-        return [without_nulls(each, but=but) for each in value if each is not None]
+        return [{} if each is None else without_nulls(each, but=but) for each in value]
     if not isinstance(value, dict):
         return value
     there = ((key, inner) for key, inner in value.items() if inner is not None)

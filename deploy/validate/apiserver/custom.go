@@ -55,7 +55,7 @@ func custom(kind schema.GroupVersionKind, definitions string) (decoder, rest.RES
 func definitionOf(kind schema.GroupVersionKind, folder string) (
 	*apiextensionsv1.CustomResourceDefinition, *apiextensionsv1.CustomResourceDefinitionVersion, error,
 ) {
-	text, err := os.ReadFile(filepath.Join(folder, definitionName(kind)))
+	text, err := os.ReadFile(filepath.Join(folder, fmt.Sprintf("%s.%s.json", kind.Kind, kind.Group)))
 	if err != nil {
 		return nil, nil, fmt.Errorf("no kind %s is known", kind.GroupKind())
 	}

@@ -17,7 +17,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	genericapirequest "k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/apiserver/pkg/warning"
@@ -52,8 +51,8 @@ func faults(text []byte, definitions string) []fault {
 	heard := warnings{}
 	ctx := warning.WithWarningRecorder(context.Background(), &heard)
 	found := []fault{}
-	for _, err := range create(ctx, text, definitions) {
-		found = append(found, causes(err)...)
+	if err := create(ctx, text, definitions); err != nil {
+		found = causes(err)
 	}
 	for _, text := range heard {
 		found = append(found, fault{Message: text})
@@ -62,36 +61,33 @@ func faults(text []byte, definitions string) []fault {
 }
 
 // As an API server answers a POST: what it refuses the object for.
-func create(ctx context.Context, text []byte, definitions string) []error {
+func create(ctx context.Context, text []byte, definitions string) error {
 	var typed metav1.TypeMeta
 	if err := json.Unmarshal(text, &typed); err != nil {
-		return []error{err}
+		return err
 	}
 	kind := typed.GroupVersionKind()
 	decode, strategy := builtIn(kind)
 	if strategy == nil {
 		var err error
 		if decode, strategy, err = custom(kind, definitions); err != nil {
-			return []error{err}
+			return err
 		}
 	}
 	object, err := decode(text)
 	if err != nil {
-		return []error{err}
+		return err
 	}
 	accessor, err := meta.Accessor(object)
 	if err != nil {
-		return []error{err}
+		return err
 	}
 	ctx = genericapirequest.WithNamespace(ctx, accessor.GetNamespace())
 	ctx = genericapirequest.WithRequestInfo(ctx, &genericapirequest.RequestInfo{
 		APIGroup: kind.Group, APIVersion: kind.Version, Verb: "create",
 	})
 	rest.FillObjectMetaSystemFields(accessor)
-	if err := rest.BeforeCreate(strategy, ctx, object); err != nil {
-		return []error{err}
-	}
-	return nil
+	return rest.BeforeCreate(strategy, ctx, object)
 }
 
 type decoder func(text []byte) (runtime.Object, error)
@@ -112,7 +108,3 @@ func causes(err error) []fault {
 type warnings []string
 
 func (heard *warnings) AddWarning(_, text string) { *heard = append(*heard, text) }
-
-func definitionName(kind schema.GroupVersionKind) string {
-	return fmt.Sprintf("%s.%s.json", kind.Kind, kind.Group)
-}
