@@ -24,7 +24,7 @@ from deploy.credentials import Credentials
 from deploy.secrets import contents
 from deploy.validate.pods import Pod, pods
 from deploy.validate.quantities import quantity
-from deploy.validate.tree import Finding, Object, Tree
+from deploy.validate.tree import Finding, Object, Tree, at
 from deploy.validate.wanted import Wanted, must
 
 # to hand back what a soft shutdown left, to close the connections and to end
@@ -194,6 +194,11 @@ def _probe_files(process: Process, settings: ConsumerSettings) -> Iterator[Findi
         yield process.finding(
             "startupProbe", f"{startup_s} s are not above the {BROKER_RESTART_S} s of a broker's restart"
         )
+    words = " ".join(map(str, at(process.container, "livenessProbe.exec.command") or []))
+    for age_s in re.findall(r"-lt (\d+)", words):
+        if int(age_s) <= BROKER_RESTART_S:
+            message = f"its file is {age_s} s old sooner than a broker has restarted, {BROKER_RESTART_S} s"
+            yield process.finding("livenessProbe", message)
     for probe, setting in PROBES.items():
         file = getattr(settings, setting.lower())
         command = (process.container.get(probe) or {}).get("exec", {}).get("command") or []
