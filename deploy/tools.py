@@ -4,6 +4,7 @@ They are kept in .local/tools, or in the folder that SLUICE_CACHE names.
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -18,6 +19,8 @@ from deploy.run import ROOT, Unusable, command_line, output
 
 # sops brings every cloud's client along: two minutes on two idle cores
 BUILD_TIMEOUT_S = 1200
+# small programs that say no path of this machine
+RELEASE = ("-trimpath", "-ldflags=-s -w")
 
 
 def cache() -> Path:
@@ -49,6 +52,20 @@ def built(name: str) -> Path:
     return folder / name
 
 
+def compiled(folder: Path) -> Path:
+    """A Go program of this project by its folder's name, built now if its source never was."""
+    sources = sorted([*folder.glob("*.go"), *folder.glob("go.*")])
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+    program = cache() / f"{folder.name}-{digest}"
+    with locked(program):
+        if not program.exists():
+            print(f"Building {folder.name}, this once, into {cache()}", file=sys.stderr, flush=True)
+            unfinished = program.with_name(f"{program.name}.unfinished")
+            _go("build", *RELEASE, "-o", str(unfinished), ".", folder=folder, CGO_ENABLED="0")
+            unfinished.replace(program)
+    return program
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """One process at a time makes a folder's content; a second one waits for it."""
@@ -68,16 +85,16 @@ def module_folders() -> list[Path]:
 def _go_install(package: str, folder: Path) -> None:
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    _go("install", "-trimpath", "-ldflags=-s -w", package, GOBIN=str(unfinished), CGO_ENABLED="0")
+    _go("install", *RELEASE, package, GOBIN=str(unfinished), CGO_ENABLED="0")
     unfinished.replace(folder)
 
 
-def _go(*arguments: str, **environment: str) -> str:
+def _go(*arguments: str, folder: Path | None = None, **environment: str) -> str:
     command = [str(_go_program()), *arguments]
     try:
-        # outside the project: no go.mod is looked for
+        # without a folder outside the project: no go.mod is looked for
         done = subprocess.run(  # noqa: S603
-            command, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False, cwd=cache(),
+            command, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False, cwd=folder or cache(),
             env=os.environ | environment,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
@@ -111,11 +128,12 @@ def _pip_install(requirement: str, folder: Path) -> None:
 
 def main() -> None:
     """Build everything, so that it runs offline afterwards: `python -m deploy.tools`."""
-    from deploy.validate import schemas  # noqa: PLC0415 - it imports this module
+    from deploy.validate import api_server, schemas  # noqa: PLC0415 - they import this module
 
     for name in pins.PROGRAMS:
         built(name)
     schemas.folder()
+    compiled(api_server.SOURCE)
 
 
 if __name__ == "__main__":

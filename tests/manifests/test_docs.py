@@ -78,7 +78,8 @@ def test_curl_asks_for_what_the_ingress_serves(tree: Tree) -> None:
     paths = set(re.findall(r"http://localhost(/\S*)", "\n".join(commands())))
     assert paths
     assert paths <= api_routes()
-    ingress = next(tree.objects("Ingress"))
+    ingress = next(tree.objects("Ingress", target="kustomize/overlays/local"))
+    assert "host" not in ingress.spec["rules"][0]
     assert paths <= {path["path"] for path in ingress.spec["rules"][0]["http"]["paths"]}
 
 
@@ -121,8 +122,18 @@ def test_versions_of_the_table(tree: Tree) -> None:
     text = (ROOT / "docs/deploy.md").read_text()
     rows = re.findall(r"^\| .*?(RabbitMQ|Redis|NGINX|KEDA).* \| `(\S+)` \| (\S+) \|$", text, re.MULTILINE)
     assert {CHARTS[name]: version for name, _, version in rows} == versions
+    assert set(re.findall(r"\| `(\S+://\S+)` \|", text)) == {
+        each.spec["url"] for kind in ("OCIRepository", "HelmRepository") for each in tree.objects(kind)
+    }
     assert f"Flux, if you like | | {pins.FLUX} |" in text
     assert set(commands("flux install")) == {f"flux install --version=v{pins.FLUX}"}
+
+
+@pytest.mark.parametrize("name", ["rabbitmq", "redis", "nginx", "keda"])
+def test_release_links_to_its_charts_values(name: str) -> None:
+    (link,) = re.findall(r"https://github.com/\S+/values.yaml", (ROOT / f"helm-releases/{name}.yaml").read_text())
+    version = "5.5.4" if name == "nginx" else pins.CHART_KEYS[name][0]  # NGINX's repository tags the controller
+    assert version in link
 
 
 def test_versions_of_the_readme() -> None:
