@@ -4,10 +4,11 @@ BIN := .venv/bin
 LOCKED := requirements/dev.txt requirements/uv.txt
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--python-version 3.11 --custom-compile-command "make lock"
+BENCH := .local/bench
 PYTEST := $(BIN)/python -m pytest --numprocesses 4 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help install lock up demo post rabbitmq-ui dead-letters requeue test test-unit test-planner test-integration test-brokers bench-planner picture lint clean
+.PHONY: help install lock up demo post rabbitmq-ui dead-letters requeue test test-unit test-planner test-integration test-brokers bench bench-compare profile bench-planner picture lint clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
@@ -28,6 +29,7 @@ install: .venv/installed ## install what the lock files name into .venv
 lock: .venv/uv ## resolve the requirements anew, with hashes
 	@for extra in api worker planner; do $(COMPILE) --upgrade --extra $$extra --output-file requirements/$$extra.txt pyproject.toml; done
 	@echo 'setuptools' | $(COMPILE) --upgrade --extra dev --output-file requirements/dev.txt pyproject.toml -
+	@$(COMPILE) --upgrade --extra bench --constraint requirements/dev.txt --output-file requirements/bench.txt pyproject.toml
 	@echo 'uv' | $(COMPILE) --upgrade --output-file requirements/uv.txt -
 
 up: install ## start everything on this machine, run one of each task, stay up until Ctrl-C
@@ -69,6 +71,21 @@ test-brokers: install ## all integration tests, on RabbitMQ 3.10 or what the mac
 
 bench-planner: install ## tasks per second of the planner and of SimPy; build/bench-planner.json
 	@$(BIN)/python -m bench.planner
+
+bench: $(BENCH) ## what accepting and working costs, beside other ways to do the same; build/bench.json (15 min, quiet machine)
+	@$(BENCH)/bin/python -m bench $(PARTS)
+
+bench-compare: $(BENCH) ## accepted tasks a second of the working tree and of another commit: make bench-compare REF=main
+	@$(BENCH)/bin/python -m bench.compare $(or $(REF),HEAD)
+
+profile: $(BENCH) ## where the microseconds of an accepted task are; build/profile.md
+	@$(BENCH)/bin/python -m bench.profile
+
+$(BENCH): install requirements/bench.txt
+	@$(BIN)/uv venv --quiet --allow-existing --no-project --python $(BIN)/python $(BENCH)
+	@$(BIN)/uv pip sync --quiet --require-hashes --python $(BENCH)/bin/python requirements/bench.txt
+	@$(BIN)/python -c "from deploy import tools; tools.built('vegeta')"
+	@touch $@
 
 picture: install ## draw the README's picture again: docs/planner.png
 	@$(BIN)/sluice compare kustomize/base kustomize/overlays/load --arrivals burst:2200@1m --service 12.5 --duration 30m \

@@ -1,6 +1,7 @@
-"""aiormq as both the API and the recorder use it: its many ways of losing a connection made one."""
+"""aiormq as the recorder and the dead-letter commands use it: its many ways of losing a connection made one."""
 
 import asyncio
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,7 +12,7 @@ from pamqp.commands import Basic
 from yarl import URL
 
 from apps.contract import topology
-from apps.contract.message import CONTENT_TYPE, TaskMessage
+from apps.contract.message import CONTENT_ENCODING, CONTENT_TYPE, Republished
 
 
 class Lost(Exception):
@@ -38,16 +39,17 @@ def losses() -> Iterator[None]:
 
 
 def connection(url: str, heartbeat_s: int) -> aiormq.Connection:
-    """An unopened connection. A broker that is silent for three heartbeats is given up."""
-    return aiormq.Connection(URL(url).update_query(heartbeat=heartbeat_s))
+    """An unopened connection to one of the URL's hosts. A broker that is silent for three heartbeats is given up."""
+    host = random.choice(url.split(";"))  # noqa: S311 - whichever: after a loss the next attempt may find another one
+    return aiormq.Connection(URL(host).update_query(heartbeat=heartbeat_s))
 
 
-async def publish(channel: AbstractChannel, message: TaskMessage) -> None:
-    """Publish a task, persistent and mandatory, on a channel with confirms. Raises what aiormq raises."""
+async def publish(channel: AbstractChannel, message: Republished) -> None:
+    """Publish a task again, persistent and mandatory, on a channel with confirms. Raises what aiormq raises."""
     properties = Basic.Properties(
         headers=message.headers,
         content_type=CONTENT_TYPE,
-        content_encoding="utf-8",
+        content_encoding=CONTENT_ENCODING,
         correlation_id=message.task_id,
         message_id=message.task_id,  # aiormq matches a returned message by it
         delivery_mode=2,  # persistent

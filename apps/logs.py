@@ -6,6 +6,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+traceparent: ContextVar[str | None] = ContextVar("traceparent", default=None)
 task_id: ContextVar[str | None] = ContextVar("task_id", default=None)
 
 
@@ -25,7 +26,10 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps({name: value for name, value in line.items() if value is not None}, ensure_ascii=False)
+        return _encode({name: value for name, value in line.items() if value is not None})
+
+
+_encode = json.JSONEncoder(ensure_ascii=False).encode  # one for all: json.dumps would make one for each line
 
 
 def configure(level: str) -> None:

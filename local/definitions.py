@@ -29,8 +29,10 @@ def apply(management: Management, *, vhost: str, passwords: Mapping[str, str], *
 def check(url: str, management_url: str | None) -> None:
     """Compare a broker with the contract. Unusable with one sentence that names the first difference.
 
-    `management_url` may carry credentials of its own; without it, port 15672 of the same host is asked.
+    `management_url` may carry credentials of its own; without it, port 15672 of the same host is asked. Of several
+    hosts, the first: they are one broker.
     """
+    url = url.partition(";")[0]
     for difference in _missing(url):
         raise Unusable(f"The broker in CELERY_BROKER_URL lacks {difference}: load this project's definitions into it.")
     management = management_of(url, management_url)

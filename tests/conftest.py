@@ -5,11 +5,16 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from local.child import Unusable
 from tests.harness.servers import Servers, running
 from tests.harness.system import System
+
+# How long an example takes is the machine's business; pytest's own timeout ends what hangs.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 SystemFactory = Callable[..., System]
 
@@ -37,6 +42,12 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
                 raise
             pytest.skip(str(exc))
         yield started
+
+
+@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    """The loops that async tests run on: the second is what the API has in production."""
+    return "asyncio", {"use_uvloop": request.param}
 
 
 @pytest.fixture

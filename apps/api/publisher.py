@@ -1,28 +1,32 @@
 """Confirmed publishing: `publish(message)` answers confirmed, refused or unknown, within its deadline.
 
-    disconnected --connect--> connected --lost--> disconnected      (supervised; backoff with jitter)
+    away --connect, to one host after the other--> connected --lost--> away      (backoff with jitter)
+                                                       `--stop--> draining --all answered--> closed
+
+A publish while connected:
+
+    waiting --there is room on the wire--> sent --ack, nack, return, deadline, lost--> (apps/amqp/confirms.py)
+       |--deadline or lost--> refused: it never left
+       `--no room here either, blocked, silent, away, draining--> refused at once
 
     confirmed   the broker acked a persistent, mandatory message: it is in a quorum queue
-    refused     it is not, and never will be: no connection, too many in flight, blocked, nack, returned
+    refused     it is not, and never will be: see the reasons below
     unknown     sent, and neither acked nor refused before the deadline or the end of the connection
-
-aiormq carries the frames, over one plain connection; its robust variant would hold publishes back while it
-reconnects.
 """
 
 import asyncio
 import logging
 import random
+from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Literal
+from itertools import count
 
-import aiormq
-from aiormq.exceptions import DeliveryError, PublishError
-
-from apps.broker import Lost, connection, losses, publish
-from apps.contract import topology
+from apps.amqp.address import addresses
+from apps.amqp.confirms import CONFIRMED, Future, Outcome
+from apps.amqp.connection import Connection, Ended
 from apps.contract.message import TaskMessage
+
+__all__ = ["CONFIRMED", "Outcome", "Publisher"]
 
 log = logging.getLogger(__name__)
 
@@ -31,124 +35,154 @@ PING_DEADLINE_S = 1.0
 # Reconnect after 0.1 s, doubling to 2 s, each with jitter: soon after a restart, and not all replicas at once.
 BACKOFF_MIN_S = 0.1
 BACKOFF_MAX_S = 2.0
+# Unanswered on the wire: it fills the pipe to the broker. With 1,000 the broker itself takes a third as many a second.
+WINDOW = 256
+# Of bodies that wait for room: as many as there may be publishes of a usual size, and few of the largest.
+WAITING_MAX_BYTES = 16 * 1024 * 1024
+# How late a deadline may be noticed.
+SWEEP_S = 0.05
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a publish, and why."""
-
-    kind: Literal["confirmed", "refused", "unknown"]
-    reason: str = ""
-
-
-CONFIRMED = Outcome("confirmed")
+AWAY = Outcome("refused", "broker-away")
+TOO_MANY = Outcome("refused", "too-many-in-flight")
+BLOCKED = Outcome("refused", "broker-blocked")
+# It owes answers past their deadline, and has sent nothing at all in that time.
+SILENT = Outcome("refused", "broker-silent")
+# No room on the wire before the deadline.
+SLOW = Outcome("refused", "broker-slow")
+DRAINING = Outcome("refused", "shutting-down")
 
 
 class Publisher:
     """One connection to the broker, kept up by `run`."""
 
     def __init__(self, url: str, *, deadline_s: float, in_flight_max: int, heartbeat_s: int) -> None:
-        self.in_flight = 0
-        self._url = url
-        self._heartbeat_s = heartbeat_s
+        self._addresses = addresses(url)
         self._deadline_s = deadline_s
         self._in_flight_max = in_flight_max
-        self._connection: aiormq.Connection | None = None
-        self._channel: aiormq.abc.AbstractChannel | None = None
+        self._heartbeat_s = heartbeat_s
+        self._connection: Connection | None = None
+        self._waiting: deque[tuple[TaskMessage, Future, float]] = deque()
+        self._waiting_bytes = 0
+        self._silent = self._draining = False
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._pinging: asyncio.Task[None] | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """Publishes that wait, and those that the broker has not answered, also where nobody waits for it any more."""
+        return len(self._waiting) + (len(self._connection.confirms) if self._connection else 0)
 
     async def publish(self, message: TaskMessage) -> Outcome:
         """Publish one message; never raises but for a cancellation of the caller."""
-        if self._channel is None or self._channel.is_closed:
-            return Outcome("refused", "broker-away")
-        if self.in_flight >= self._in_flight_max:
-            return Outcome("refused", "too-many-in-flight")
-        if await self._blocked():
-            return Outcome("refused", "broker-blocked")
-        self.in_flight += 1
-        try:
-            return await self._send(self._channel, message)
-        finally:
-            self.in_flight -= 1
+        connection = self._connection
+        if connection is None or connection.ended.done():
+            return AWAY
+        if refusal := self._refusal(connection):
+            return refusal
+        loop = asyncio.get_running_loop()
+        future: Future = loop.create_future()
+        due_s = loop.time() + self._deadline_s
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(SWEEP_S, self._sweep)
+        if not self._waiting and self._has_room(connection):
+            connection.send(message, future, due_s)
+        else:
+            self._waiting.append((message, future, due_s))
+            self._waiting_bytes += len(message.body)
+        return await future
 
     async def ping(self) -> bool:
-        """Whether the broker answers, and has the exchange: one round trip."""
-        if self._connection is None or self._connection.is_closed:
+        """Whether the broker answers, and has the exchange: one round trip, shared by all who ask meanwhile."""
+        connection = self._connection
+        if connection is None or connection.blocked or self._draining:  # blocked, it would not answer
             return False
-        if await self._blocked():  # it would not answer, and each unanswered ping would leave a channel behind
-            return False
-        try:
-            with losses():
-                async with asyncio.timeout(PING_DEADLINE_S):
-                    channel = await self._connection.channel(publisher_confirms=False)
-                    await channel.exchange_declare(topology.EXCHANGE, passive=True)
-                    await channel.close()
-        except Lost:
-            return False
-        return True
-
-    async def run(self) -> None:
-        """Keep the connection up until cancelled."""
-        backoff_s = BACKOFF_MIN_S
-        try:
-            while True:
-                try:
-                    with losses():
-                        await self._connect()
-                        backoff_s = BACKOFF_MIN_S
-                        await self._lost()
-                except Lost as exc:
-                    log.warning("broker away", extra={"fields": {"error": str(exc)}})
-                await self._close()
-                await asyncio.sleep(backoff_s * random.uniform(0.5, 1))  # noqa: S311 - jitter, not a secret
-                backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
-        finally:
-            await self._close()
-
-    async def _send(self, channel: aiormq.abc.AbstractChannel, message: TaskMessage) -> Outcome:
-        try:
-            with losses():
-                async with asyncio.timeout(self._deadline_s):
-                    await publish(channel, message)
-        except PublishError:  # returned: a kind of DeliveryError, so it comes first
-            return Outcome("refused", "unroutable")
-        except DeliveryError:  # nacked
-            return Outcome("refused", "queue-full")
-        except Lost as exc:
-            if isinstance(exc.__cause__, TimeoutError):
-                return Outcome("unknown", "deadline")
-            log.warning("connection lost while publishing", extra={"fields": {"error": str(exc)}})
-            return Outcome("unknown", "connection-lost")
-        return CONFIRMED
-
-    async def _connect(self) -> None:
-        self._connection = connection(self._url, self._heartbeat_s)
-        async with asyncio.timeout(CONNECT_DEADLINE_S):
-            await self._connection.connect()
-            self._channel = await self._connection.channel(publisher_confirms=True, on_return_raises=True)
-        log.info("broker connected", extra={"fields": {"broker": self._connection.url.host}})
-
-    async def _lost(self) -> None:
-        parts = [part for part in (self._connection, self._channel) if part is not None]
-        closings = {asyncio.ensure_future(self._closed(part)) for part in parts}
-        _, pending = await asyncio.wait(closings, return_when=asyncio.FIRST_COMPLETED)
-        for closing in pending:
-            closing.cancel()
-
-    async def _closed(self, part: aiormq.abc.AbstractBase) -> None:
-        with suppress(Lost), losses():
-            await asyncio.shield(part.closing)  # type: ignore[attr-defined]  # of both, not of their base
-
-    async def _blocked(self) -> bool:
-        assert self._connection  # noqa: S101 - publish saw its channel
-        try:
-            async with asyncio.timeout(0):  # `ready` does not yield unless the broker has blocked us
-                await self._connection.ready()
-        except TimeoutError:
+        if self._pinging is None or self._pinging.done():
+            self._pinging = asyncio.create_task(connection.ping())
+        with suppress(Ended, TimeoutError):
+            async with asyncio.timeout(PING_DEADLINE_S):
+                await asyncio.shield(self._pinging)
             return True
         return False
 
-    async def _close(self) -> None:
-        lost, self._connection, self._channel = self._connection, None, None
-        if lost is not None:
-            with suppress(Lost), losses():
-                await asyncio.wait_for(lost.close(), PING_DEADLINE_S)
+    async def run(self) -> None:
+        """Keep the connection up until cancelled; then refuse what comes, and wait for what was sent."""
+        tries = 0
+        try:
+            for turn in count():
+                address = self._addresses[turn % len(self._addresses)]
+                try:
+                    async with asyncio.timeout(CONNECT_DEADLINE_S):
+                        self._connection = await Connection.open(address, self._heartbeat_s, self._on_change)
+                    log.info("broker connected", extra={"fields": {"broker": address.host}})
+                    tries = 0
+                    raise await asyncio.shield(self._connection.ended)
+                except (Ended, OSError, UnicodeError) as exc:  # UnicodeError: a name that can be none of a host
+                    fields = {"broker": address.host, "error": str(exc) or repr(exc)}
+                    log.warning("broker away", extra={"fields": fields})
+                rounds, others = divmod(tries, len(self._addresses))
+                tries += 1
+                if not others:
+                    backoff_s = min(BACKOFF_MIN_S * 2**rounds, BACKOFF_MAX_S)
+                    await asyncio.sleep(backoff_s * random.uniform(0.5, 1))  # noqa: S311 - jitter, not a secret
+        finally:
+            await self._drain()
+
+    def _refusal(self, connection: Connection) -> Outcome | None:
+        """Why nothing may be added to what is under way."""
+        if self._draining:
+            return DRAINING
+        if connection.blocked:
+            return BLOCKED
+        if self._silent:
+            return SILENT
+        if self.in_flight >= self._in_flight_max or self._waiting_bytes > WAITING_MAX_BYTES:
+            return TOO_MANY
+        return None
+
+    def _has_room(self, connection: Connection) -> bool:
+        return len(connection.confirms) < WINDOW and not connection.held
+
+    def _on_change(self) -> None:
+        """The broker has sent something, the write buffer is empty again, or the connection has ended."""
+        connection = self._connection
+        if connection is None:
+            return
+        self._silent = False
+        while self._waiting and connection.ended.done():
+            _tell(self._next_waiting()[1], AWAY)
+        while self._waiting and self._has_room(connection):
+            message, future, due_s = self._next_waiting()
+            if not future.done():
+                connection.send(message, future, due_s)
+
+    def _next_waiting(self) -> tuple[TaskMessage, Future, float]:
+        publish = self._waiting.popleft()
+        self._waiting_bytes -= len(publish[0].body)
+        return publish
+
+    def _sweep(self) -> None:
+        """Tell those whose deadline has passed."""
+        loop = asyncio.get_running_loop()
+        now_s = loop.time()
+        while self._waiting and self._waiting[0][2] <= now_s:
+            _tell(self._next_waiting()[1], SLOW)
+        connection = self._connection
+        if connection is not None and connection.confirms.expire(now_s):
+            self._silent = now_s - connection.received_s >= self._deadline_s
+        self._sweeper = loop.call_later(SWEEP_S, self._sweep) if self.in_flight else None
+
+    async def _drain(self) -> None:
+        """Nothing new; what is under way has until its deadline."""
+        self._draining = True
+        if self._connection is not None:
+            asked = [*(future for _, future, _ in self._waiting), *self._connection.confirms.asked]
+            if asked:
+                await asyncio.wait(asked)
+            await self._connection.close()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+
+
+def _tell(future: Future, outcome: Outcome) -> None:
+    if not future.done():  # whoever asked has gone
+        future.set_result(outcome)

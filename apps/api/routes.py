@@ -25,13 +25,13 @@ router = APIRouter(tags=["tasks"])
 POLL_AFTER_S = 1
 
 
-def client(request: Request) -> str:
+async def client(request: Request) -> str:
     """The name of the client who asks. Raises the 401 problem."""
     name: str = request.app.state.clients.identify(one_header(request, "authorization"))
     return name
 
 
-def idempotency_key(
+async def idempotency_key(
     request: Request,
     _: Annotated[
         str | None,
@@ -47,7 +47,7 @@ def idempotency_key(
     return one_header(request, "idempotency-key")
 
 
-def own_task(request: Request, task_id: str, owner: "Client") -> str:
+async def own_task(request: Request, task_id: str, owner: "Client") -> str:
     """A task's id, if it is one of the client's. Raises the 404 problem."""
     if not request.app.state.ids.owns(owner, task_id):
         raise errors.not_found()
@@ -68,7 +68,7 @@ async def post_task(request: Request, owner: Client, key: Key) -> Response:
     payload = parse_input(state.inputs, body)
     (submitted,) = await state.submitter.submit(owner, [payload], key=key, body=body)
     if submitted.outcome is not CONFIRMED:
-        raise _problem(submitted.outcome)
+        raise problem_of(submitted.outcome)
     headers = {"Location": f"/tasks/{submitted.task_id}", "Retry-After": str(POLL_AFTER_S)}
     return JSONResponse(_accepted(submitted), 202, headers=headers)
 
@@ -87,7 +87,7 @@ async def post_batch(request: Request, owner: Client, key: Key) -> Response:
     problems = [one if isinstance(one, errors.Problem) else None for one in parsed]
     for index, one in enumerate(submitted):
         if one is not None:
-            problems[index] = None if one.outcome is CONFIRMED else _problem(one.outcome)
+            problems[index] = None if one.outcome is CONFIRMED else problem_of(one.outcome)
     outcomes = [
         {"status": 202, **_accepted(one)} if problem is None else errors.document(problem)
         for one, problem in zip(submitted, problems, strict=True)
@@ -173,7 +173,8 @@ def _accepted(submitted: Submitted) -> dict[str, Any]:
     return {"task_id": submitted.task_id, "task_status": "PENDING"}
 
 
-def _problem(outcome: Outcome) -> errors.Problem:
+def problem_of(outcome: Outcome) -> errors.Problem:
+    """What a client is told of a publish that is not confirmed."""
     return errors.refused(outcome.reason) if outcome.kind == "refused" else errors.outcome_unknown(outcome.reason)
 
 

@@ -112,11 +112,12 @@ class Submitter:
         spec = self._registry[payload.task]
         request_id = logs.request_id.get() or ""
         started_s = time.perf_counter()
-        message = task_message(spec, payload, task_id=task_id, owner=owner, request_id=request_id)
+        trace = logs.traceparent.get()
+        message = task_message(spec, payload, task_id=task_id, owner=owner, request_id=request_id, traceparent=trace)
         outcome = await self._publisher.publish(message)
-        ops.PUBLISH_SECONDS.labels(outcome.kind).observe(time.perf_counter() - started_s)
+        ops.publish_seconds(outcome.kind).observe(time.perf_counter() - started_s)
         if outcome is CONFIRMED:
-            ops.ACCEPTED.labels(spec.name).inc()
+            ops.accepted(spec.name).inc()
         else:
             ops.REFUSED.labels(outcome.reason).inc()
         return outcome

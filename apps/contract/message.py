@@ -2,22 +2,72 @@
 
 Source: Celery's documentation, "Message Protocol", version 2. On top of it three headers of ours, which survive
 Celery's retries: `publish_id` (one per publish; tells a republished task from a redelivered one), `owner` (the
-client's name) and `request_id`.
+client's name) and `request_id`; and `traceparent` (W3C Trace Context) where the request had one.
 """
 
-from dataclasses import dataclass
-from typing import Any
-from uuid import uuid4
+from typing import Any, NamedTuple
 
+from apps.contract.ids import random_hex
 from apps.contract.tasks import Input, TaskSpec
 
 CONTENT_TYPE = "application/json"
+CONTENT_ENCODING = "utf-8"
 _EMBED = b',{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]'
 
 
-@dataclass(frozen=True)
-class TaskMessage:
-    """A message ready to be published to the exchange, persistent and mandatory."""
+class TaskMessage(NamedTuple):
+    """A new task, ready to be published to the exchange, persistent and mandatory."""
+
+    task: str
+    routing_key: str
+    task_id: str
+    publish_id: str
+    owner: str
+    request_id: str
+    traceparent: str | None
+    body: bytes
+
+    @property
+    def headers(self) -> dict[str, Any]:
+        """The message's headers."""
+        headers: dict[str, Any] = {
+            "lang": "py",
+            "task": self.task,
+            "id": self.task_id,
+            "shadow": None,
+            "eta": None,
+            "expires": None,
+            "group": None,
+            "group_index": None,
+            "retries": 0,
+            # the worker's own registry decides, so that a changed limit reaches waiting tasks
+            "timelimit": [None, None],
+            "root_id": self.task_id,
+            "parent_id": None,
+            "argsrepr": "(...)",  # inputs are the client's business: they stay out of logs and consoles
+            "kwargsrepr": "{}",
+            "origin": "sluice-api",
+            "ignore_result": False,
+            "replaced_task_nesting": 0,
+            "stamped_headers": None,
+            "stamps": {},
+            "publish_id": self.publish_id,
+            "owner": self.owner,
+            "request_id": self.request_id,
+        }
+        return headers if self.traceparent is None else headers | {"traceparent": self.traceparent}
+
+
+def task_message(  # noqa: PLR0913 - all by name: what varies from message to message
+    spec: TaskSpec, payload: Input, *, task_id: str, owner: str, request_id: str, traceparent: str | None = None
+) -> TaskMessage:
+    """Build the message of a new task, under a publish id of its own."""
+    body = b"[[" + payload.__pydantic_serializer__.to_json(payload) + b"],{}" + _EMBED
+    return TaskMessage(spec.name, spec.queue, task_id, random_hex(), owner, request_id, traceparent, body)
+
+
+class Republished(NamedTuple):
+    """The same work under another id: what a requeue from the parked messages sends."""
 
     task_id: str
     routing_key: str
@@ -25,38 +75,8 @@ class TaskMessage:
     headers: dict[str, Any]
 
 
-def task_message(spec: TaskSpec, payload: Input, *, task_id: str, owner: str, request_id: str) -> TaskMessage:
-    """Build the message of a new task, under a publish id of its own."""
-    headers: dict[str, Any] = {
-        "lang": "py",
-        "task": spec.name,
-        "id": task_id,
-        "shadow": None,
-        "eta": None,
-        "expires": None,
-        "group": None,
-        "group_index": None,
-        "retries": 0,
-        "timelimit": [None, None],  # the worker's own registry decides, so that a changed limit reaches waiting tasks
-        "root_id": task_id,
-        "parent_id": None,
-        "argsrepr": "(...)",  # inputs are the client's business: they stay out of logs and consoles
-        "kwargsrepr": "{}",
-        "origin": "sluice-api",
-        "ignore_result": False,
-        "replaced_task_nesting": 0,
-        "stamped_headers": None,
-        "stamps": {},
-        "publish_id": uuid4().hex,
-        "owner": owner,
-        "request_id": request_id,
-    }
-    body = b"[[" + payload.model_dump_json().encode() + b"],{}" + _EMBED
-    return TaskMessage(task_id, spec.queue, body, headers)
-
-
-def republished(headers: dict[str, Any], body: bytes, *, task_id: str, routing_key: str) -> TaskMessage:
-    """The same work under another id: what a requeue from the parked messages sends."""
+def republished(headers: dict[str, Any], body: bytes, *, task_id: str, routing_key: str) -> Republished:
+    """Build it from a parked message."""
     kept = {name: value for name, value in headers.items() if not name.startswith("x-") and name != "reason"}
-    fresh = {"id": task_id, "root_id": task_id, "retries": 0, "publish_id": uuid4().hex}
-    return TaskMessage(task_id, routing_key, body, kept | fresh)
+    fresh = {"id": task_id, "root_id": task_id, "retries": 0, "publish_id": random_hex()}
+    return Republished(task_id, routing_key, body, kept | fresh)

@@ -11,6 +11,7 @@ from apps.contract.topology import MESSAGE_TTL_S
 
 SECRET_MIN_BYTES = 16  # a shorter one can be guessed
 SECRET_MAX_BYTES = 64  # blake2b takes no longer key
+CLIENT_NAME_MAX = 64  # it is in each message's headers, which must fit into the smallest frame there is, 4 KiB
 # Passwords that ship with servers and examples; starting on one is starting without.
 _DEFAULT_PASSWORDS = frozenset({"guest", "rabbitmq", "redis", "password", "changeme", "admin"})
 
@@ -31,8 +32,10 @@ def _checked(url: SecretStr, *schemes: str, needs_password: bool) -> SecretStr:
     return url
 
 
-def _broker_url(url: SecretStr) -> SecretStr:
-    return _checked(url, "amqp", "amqps", needs_password=True)
+def _broker_url(urls: SecretStr) -> SecretStr:
+    for url in urls.get_secret_value().split(";"):  # one for each host, as Celery reads it
+        _checked(SecretStr(url), "amqp", "amqps", needs_password=True)
+    return urls
 
 
 def _redis_url(url: SecretStr) -> SecretStr:
@@ -102,6 +105,8 @@ class ApiSettings(Settings):
         pairs = [pair.strip().partition(":") for pair in value.split(",") if pair.strip()]
         if any(not name or not key for name, _, key in pairs):
             raise ValueError("it must read name:key[,name:key...]")
+        if any(len(name) > CLIENT_NAME_MAX for name, *_ in pairs):
+            raise ValueError(f"a name may have {CLIENT_NAME_MAX} characters at most")
         if len({name for name, *_ in pairs}) < len(pairs):
             raise ValueError("it gives a name twice; each client has one key, and a changed key keeps the name")
         if any(not (key.isascii() and key.isprintable()) or " " in key for _, _, key in pairs):

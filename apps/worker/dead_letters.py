@@ -11,13 +11,12 @@ import json
 import sys
 from typing import Any
 
-import aiormq
 from aiormq.abc import AbstractChannel, DeliveredMessage
 from aiormq.exceptions import AMQPError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from apps.broker import publish
+from apps import broker
 from apps.contract import states, topology
 from apps.contract.ids import TaskIds
 from apps.contract.message import republished
@@ -26,6 +25,7 @@ from apps.contract.settings import RequeueSettings, load
 # More are for a management page; this is for a person's terminal.
 LIST_MAX = 1000
 DEADLINE_S = 30.0
+HEARTBEAT_S = 10
 
 
 async def list_parked(channel: AbstractChannel) -> None:
@@ -52,7 +52,7 @@ async def requeue(channel: AbstractChannel, redis: Redis, ids: TaskIds, task_id:
     new_id = str(await redis.hget(key, "requeued_as"))
     queue = str(headers["task"]).partition(":")[0]
     message = republished(headers, found[0].body, task_id=new_id, routing_key=queue)
-    await publish(channel, message)
+    await broker.publish(channel, message)
     for parked in found:
         await channel.basic_ack(parked.delivery_tag or 0)
     return new_id
@@ -89,8 +89,9 @@ async def main() -> None:
 
 
 async def _run(settings: RequeueSettings, command: str, task_id: str) -> None:
-    connection = await aiormq.connect(settings.celery_broker_url.get_secret_value())
+    connection = broker.connection(settings.celery_broker_url.get_secret_value(), HEARTBEAT_S)
     try:
+        await connection.connect()
         channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
         if command == "list":
             await list_parked(channel)

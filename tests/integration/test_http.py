@@ -3,6 +3,7 @@
 import secrets
 import time
 from collections.abc import Callable
+from typing import Any
 
 import httpx
 import pytest
@@ -107,6 +108,37 @@ def test_body_that_is_no_input_gets_its_problem(api: Api, body: bytes, status: i
     assert response.status_code == problem["status"] == status
     assert response.headers["Content-Type"] == PROBLEM
     assert problem["request_id"] == response.headers["X-Request-ID"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"task": "task_1", "name": "abc"}', b"{", b"null", b'{"task": "task_1", "name": 1}', b"a" * 2049, b""],
+    ids=["input", "not JSON", "null", "no input", "too large", "empty"],
+)
+def test_post_is_answered_alike_in_front_of_fastapi_and_by_it(api: Api, body: bytes) -> None:
+    """The second type is out of the ordinary, and FastAPI's."""
+    kinds = ("application/json", "application/json; charset=utf-8")
+    ordinary, other = (
+        api.client.post("/tasks", content=body, headers={"Content-Type": kind, "X-Request-ID": "same"})
+        for kind in kinds
+    )
+    assert ordinary.status_code == other.status_code
+    assert _without_ids(ordinary) == _without_ids(other)
+
+
+def _without_ids(response: httpx.Response) -> tuple[dict[str, Any], dict[str, str]]:
+    headers = {name: value for name, value in response.headers.items() if name not in {"date", "location"}}
+    return response.json() | {"task_id": None}, headers
+
+
+def test_trace_of_a_request_is_in_its_message(api: Api, shared: System) -> None:
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    body = {"task": "task_1", "name": "traced"}
+    response = api.client.post("/tasks", json=body, headers={"traceparent": trace})
+    place = f"/api/queues/{shared.vhost}/Test_Query/get"
+    got = {"count": 1000, "ackmode": "ack_requeue_true", "encoding": "auto"}
+    headers = [one["properties"]["headers"] for one in shared.servers.rabbitmq.management(place, "POST", got)]
+    assert {one["id"]: one.get("traceparent") for one in headers}[response.json()["task_id"]] == trace
 
 
 def test_invalid_input_is_explained_without_repeating_it(api: Api) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,14 +47,14 @@ def test_documents_use_known_programs() -> None:
 
 def test_make_targets_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", MAKEFILES, re.MULTILINE))
-    words = [word for line in commands("make") for word in line.partition("#")[0].split()[1:]]
+    words = [word for line in commands("make") for word in shlex.split(line, comments=True)[1:]]
     assert {word for word in words if "=" not in word} - targets == set()
     assert {"secrets", "platform", "deploy", "undeploy", "flux", "images", "release"} <= targets
 
 
 def test_make_variables_exist() -> None:
     text = MAKEFILES + "".join(path.read_text() for path in (ROOT / "deploy").glob("*.py"))
-    words = {word.partition("=")[0] for line in commands("make") for word in line.split() if "=" in word}
+    words = {word.partition("=")[0] for line in commands("make") for word in shlex.split(line, comments=True) if "=" in word}
     assert {name for name in words if f"$({name})" not in text and f'"{name}"' not in text} == set()
 
 

@@ -1,11 +1,13 @@
 """Task ids: UUIDv7 with a keyed tag."""
 
+import os
 import time
 import uuid
 
 import pytest
 
-from apps.contract.ids import TaskIds, created_at_s, uuid7
+from apps.contract import ids as module
+from apps.contract.ids import TaskIds, created_at_s, random_bytes, uuid7
 
 IDS = TaskIds(b"a secret of sixteen")
 
@@ -13,6 +15,28 @@ IDS = TaskIds(b"a secret of sixteen")
 def test_id_is_a_uuid7_and_a_tag() -> None:
     plain = uuid.UUID(IDS.new("a")[:36])
     assert (plain.version, plain.variant) == (7, uuid.RFC_4122)
+
+
+def test_uuid_is_the_one_of_the_rfc() -> None:
+    """RFC 9562, appendix A.6."""
+    random = bytes.fromhex("7cc398c4dc0c0c07398f")
+    assert module._uuid7(0x017F22E279B0, random) == "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"  # noqa: SLF001
+    assert module._uuid7(0, bytes(10)) == "00000000-0000-7000-8000-000000000000"  # noqa: SLF001
+    assert module._uuid7(0, b"\xff" * 10) == "00000000-0000-7fff-bfff-ffffffffffff"  # noqa: SLF001
+
+
+def test_child_does_not_go_on_with_its_parents_random_bytes() -> None:
+    random_bytes()
+    read, write = os.pipe()
+    if not (pid := os.fork()):
+        os.write(write, random_bytes())
+        os._exit(0)
+    os.waitpid(pid, 0)
+    childs = os.read(read, 16)
+    assert len(childs) == 16
+    assert childs not in {random_bytes() for _ in range(2 * module.STOCK)}
+    os.close(read)
+    os.close(write)
 
 
 def test_id_has_its_time() -> None:

@@ -5,7 +5,7 @@ import json
 import pytest
 from celery import Celery
 
-from apps.contract.message import republished, task_message
+from apps.contract.message import TaskMessage, republished, task_message
 from apps.contract.tasks import TASKS, Task1
 
 OURS = {"publish_id", "owner", "request_id"}
@@ -16,33 +16,39 @@ def payload() -> Task1:
     return Task1(task="task_1", name='"Łódź" 東京 \U0001f600')
 
 
-def test_message_equals_celerys(payload: Task1) -> None:
-    spec = TASKS["task_1"]
-    ours = task_message(spec, payload, task_id="an-id", owner="o", request_id="r")
+@pytest.fixture
+def message(payload: Task1) -> TaskMessage:
+    return task_message(TASKS["task_1"], payload, task_id="an-id", owner="o", request_id="r")
+
+
+def test_message_equals_celerys(message: TaskMessage, payload: Task1) -> None:
     theirs = Celery(set_as_current=False).amqp.as_task_v2(
-        "an-id", spec.name, [payload.model_dump()], {}, origin="sluice-api", argsrepr="(...)", kwargsrepr="{}"
+        "an-id", message.task, [payload.model_dump()], {}, origin="sluice-api", argsrepr="(...)", kwargsrepr="{}"
     )
-    assert json.loads(ours.body) == json.loads(json.dumps(theirs.body))
-    assert {name: value for name, value in ours.headers.items() if name not in OURS} == theirs.headers
+    assert json.loads(message.body) == json.loads(json.dumps(theirs.body))
+    assert {name: value for name, value in message.headers.items() if name not in OURS} == theirs.headers
     assert theirs.properties == {"correlation_id": "an-id", "reply_to": ""}
 
 
-def test_each_publish_has_an_id_of_its_own(payload: Task1) -> None:
-    first, second = (
-        task_message(TASKS["task_1"], payload, task_id="an-id", owner="o", request_id="r") for _ in range(2)
-    )
-    assert first.headers["publish_id"] != second.headers["publish_id"]
+def test_each_publish_has_an_id_of_its_own(message: TaskMessage, payload: Task1) -> None:
+    second = task_message(TASKS["task_1"], payload, task_id="an-id", owner="o", request_id="r")
+    assert message.publish_id != second.publish_id
+    assert message.headers["publish_id"] == message.publish_id
 
 
-def test_input_stays_out_of_the_headers(payload: Task1) -> None:
-    message = task_message(TASKS["task_1"], payload, task_id="an-id", owner="o", request_id="r")
+def test_input_stays_out_of_the_headers(message: TaskMessage, payload: Task1) -> None:
     assert payload.name not in str(message.headers)
 
 
-def test_republished_work_starts_anew_under_its_new_id(payload: Task1) -> None:
-    old = task_message(TASKS["task_1"], payload, task_id="an-id", owner="o", request_id="r")
-    dead = old.headers | {"retries": 3, "x-death": [{}], "x-delivery-count": 20, "reason": "expired"}
-    new = republished(dead, old.body, task_id="new-id", routing_key="Test_Query")
-    changed = {name for name in new.headers if new.headers[name] != old.headers.get(name)}
+def test_trace_of_the_request_goes_along(payload: Task1) -> None:
+    traced = task_message(TASKS["task_1"], payload, task_id="i", owner="o", request_id="r", traceparent="00-a-b-01")
+    assert traced.headers["traceparent"] == "00-a-b-01"
+
+
+def test_republished_work_starts_anew_under_its_new_id(message: TaskMessage) -> None:
+    old = message.headers
+    dead = old | {"retries": 3, "x-death": [{}], "x-delivery-count": 20, "reason": "expired"}
+    new = republished(dead, message.body, task_id="new-id", routing_key="Test_Query")
+    changed = {name for name in new.headers if new.headers[name] != old.get(name)}
     assert changed == {"id", "root_id", "publish_id"}
-    assert new.body == old.body
+    assert new.body == message.body

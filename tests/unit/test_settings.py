@@ -22,6 +22,8 @@ GOOD = {
         ({"CELERY_BROKER_URL": "broker:5672"}, "CELERY_BROKER_URL: it must read amqp://"),
         ({"CELERY_BROKER_URL": "http://u:a-password@broker/"}, "CELERY_BROKER_URL: it must read amqp://"),
         ({"CELERY_BROKER_URL": "amqp://u:a/password@broker/"}, "CELERY_BROKER_URL: it must read amqp://"),
+        ({"CELERY_BROKER_URL": "amqp://u:a-password@one/;amqp://two/"}, "CELERY_BROKER_URL: it has no password"),
+        ({"CELERY_BROKER_URL": "amqp://u:a-password@one/;"}, "CELERY_BROKER_URL: it must read amqp://"),
         ({"CELERY_RESULT_BACKEND": "cache:6379/0"}, "CELERY_RESULT_BACKEND: it must read redis://"),
         ({"TASK_ID_KEY": "short"}, "TASK_ID_KEY: it must have 16 to 64 bytes"),
         ({"TASK_ID_KEY": "x" * 65}, "TASK_ID_KEY: it must have 16 to 64 bytes"),
@@ -31,6 +33,7 @@ GOOD = {
         ({"API_KEYS": "a:sixteen-bytes-or-more,b:sixteen-bytes-or-more"}, "API_KEYS: it gives two names one key"),
         ({"API_KEYS": "a:sixteen bytes or more"}, "API_KEYS: a key has visible ASCII"),
         ({"API_KEYS": "a:sechzehn-zeichen-oder-mehr-ü"}, "API_KEYS: a key has visible ASCII"),
+        ({"API_KEYS": f"{'n' * 65}:sixteen-bytes-or-more"}, "API_KEYS: a name may have 64 characters"),
         ({"API_KEYS": ""}, "API_KEYS is empty: set name:key"),
         ({"PUBLISH_DEADLINE_S": "-1"}, "PUBLISH_DEADLINE_S: "),
         ({"LOG_LEVEL": "LOUD"}, "LOG_LEVEL: "),
@@ -52,6 +55,11 @@ def test_every_wrong_setting_is_named_at_once() -> None:
         "CELERY_RESULT_BACKEND",
         "TASK_ID_KEY",
     ]
+
+
+def test_several_hosts_of_a_broker_are_as_many_urls() -> None:
+    urls = "amqp://u:a-password@one/v;amqps://u:a-password@two/v"
+    assert load(ApiSettings, GOOD | {"CELERY_BROKER_URL": urls}).celery_broker_url.get_secret_value() == urls
 
 
 def test_several_clients_have_a_key_each() -> None:

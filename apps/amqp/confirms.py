@@ -1,0 +1,110 @@
+"""Which publishes of a channel have their outcome: a publish gets a tag, and the broker's answers name tags.
+
+    sent --return----> returned --any of those below--> refused: unroutable
+      |----ack-------> confirmed
+      |----nack------> refused: queue-full
+      |----deadline--> unknown; its tag is kept until the broker answers, so that what is open stays bounded
+      `----lost------> unknown
+
+No I/O. Tags count from 1 in the order of the publishes; an answer for a tag that is not open is none that AMQP allows,
+and whoever sent it is not believed any further.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Literal
+
+from apps.amqp.frames import ProtocolError
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a publish, and why."""
+
+    kind: Literal["confirmed", "refused", "unknown"]
+    reason: str = ""
+
+
+CONFIRMED = Outcome("confirmed")
+UNROUTABLE = Outcome("refused", "unroutable")
+QUEUE_FULL = Outcome("refused", "queue-full")
+OVERDUE = Outcome("unknown", "deadline")
+LOST = Outcome("unknown", "connection-lost")
+
+Future = asyncio.Future[Outcome]
+
+
+class _Publish:
+    """One that the broker has not answered."""
+
+    __slots__ = ("due_s", "future", "publish_id", "returned")
+
+    def __init__(self, publish_id: str, future: Future, due_s: float) -> None:
+        self.publish_id = publish_id
+        self.future = future
+        self.due_s = due_s
+        self.returned = False
+
+
+class Confirms:
+    """The publishes of one channel that the broker has not answered, in their order."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, _Publish] = {}
+        self._last_tag = 0
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def asked(self) -> list[Future]:
+        """The outcomes that somebody yet waits for."""
+        return [publish.future for publish in self._open.values() if not publish.future.done()]
+
+    def sent(self, publish_id: str, future: Future, due_s: float) -> None:
+        """Note a publish; `due_s` must not be earlier than that of the one before."""
+        self._last_tag += 1
+        self._open[self._last_tag] = _Publish(publish_id, future, due_s)
+
+    def answered(self, tag: int, outcome: Outcome, *, multiple: bool) -> None:
+        """The broker acks or nacks one, or all up to it (0: all there are). Raises ProtocolError."""
+        if not multiple:
+            publish = self._open.pop(tag, None)
+            if publish is None:
+                raise ProtocolError(f"an answer to publish {tag}, which is not open")
+            _resolve(publish, outcome)
+            return
+        if tag > self._last_tag:
+            raise ProtocolError(f"an answer to publish {tag}, which was not sent")
+        for each in list(takewhile((tag or self._last_tag).__ge__, self._open)):
+            _resolve(self._open.pop(each), outcome)
+
+    def returned(self, publish_id: str | None) -> None:
+        """The broker hands one back; its ack comes after it. Raises ProtocolError."""
+        for publish in self._open.values():
+            if publish.publish_id == publish_id:
+                publish.returned = True
+                return
+        raise ProtocolError("a message came back that is not open")
+
+    def expire(self, now_s: float) -> bool:
+        """Give those up whose deadline has passed; answers whether there are any that the broker still owes."""
+        overdue = False
+        for publish in self._open.values():
+            if publish.due_s > now_s:
+                break
+            overdue = True
+            _resolve(publish, OVERDUE)
+        return overdue
+
+    def lost(self) -> None:
+        """The connection has ended: whatever is open stays without an answer."""
+        publishes, self._open = self._open, {}
+        for publish in publishes.values():
+            _resolve(publish, LOST)
+
+
+def _resolve(publish: _Publish, outcome: Outcome) -> None:
+    if not publish.future.done():  # whoever asked has gone, or was told of the deadline
+        publish.future.set_result(UNROUTABLE if publish.returned else outcome)

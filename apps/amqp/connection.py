@@ -1,0 +1,269 @@
+"""One connection with one channel in confirm mode, from the TCP handshake to its end, which always has a reason.
+
+    opening --Start, Tune, OpenOk, Channel.OpenOk, Exchange.DeclareOk, Confirm.SelectOk--> open
+       |                                                                                  |   ^
+       |                                             Blocked, or the write buffer is full v   | Unblocked, drained
+       |                                                                                 held
+       `--> ended <-- reset, refused, Close of connection or channel, silence, no AMQP ----'
+
+Publishes of one turn of the event loop leave in one write: one for each costs a tenth of the rate.
+"""
+
+import asyncio
+import logging
+import ssl
+import struct
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from pamqp.commands import Basic, Channel, Confirm, Exchange
+from pamqp.commands import Connection as Peer
+from pamqp.header import ProtocolHeader
+
+from apps.amqp import frames
+from apps.amqp.address import Address
+from apps.amqp.confirms import CONFIRMED, QUEUE_FULL, Confirms, Future
+from apps.amqp.frames import CHANNEL, Frame, FrameReader, Method, ProtocolError
+from apps.amqp.template import template
+from apps.contract import topology
+from apps.contract.message import TaskMessage
+
+log = logging.getLogger(__name__)
+
+CLOSE_DEADLINE_S = 1.0
+# Nothing for two heartbeats: the broker sends at least two frames in each of them.
+SILENT_HEARTBEATS = 2
+# Of one turn of the event loop: a few hundred messages of a usual size, or one of the largest.
+UNSENT_MAX_BYTES = 256 * 1024
+# What the broker may send us unasked: that it is blocked, and why it refuses a login (it would just hang up).
+_CAPABILITIES = {"publisher_confirms": True, "basic.nack": True, "connection.blocked": True} | {
+    "authentication_failure_close": True
+}
+_ON_CHANNEL = (frames.METHOD, CHANNEL)
+_ACK = struct.pack(">I", Basic.Ack.index)
+_ACK_PAYLOAD = struct.Struct(">4xQB")
+
+M = TypeVar("M", bound=Method)
+
+
+class Ended(Exception):
+    """The connection has ended, or never began: why, in the words of whoever ended it."""
+
+
+class Connection(asyncio.Protocol):
+    """Speaks AMQP over one transport. `changed` is called after what may let a waiting publish go, or end."""
+
+    def __init__(self, heartbeat_s: int, changed: Callable[[], None]) -> None:
+        self.confirms = Confirms()
+        self.blocked = False
+        self.ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+        self.received_s = 0.0
+        self._loop = asyncio.get_running_loop()
+        self._changed = changed
+        self._heartbeat_s = heartbeat_s
+        self._silent_beats = 0
+        self._heartbeat: asyncio.TimerHandle | None = None
+        self._transport: asyncio.Transport | None = None
+        self._reader = FrameReader()
+        self._unsent: list[bytes] = []
+        self._unsent_bytes = 0
+        self._paused = False
+        self._answers: dict[type[Method], asyncio.Future[Any]] = {}
+        self._returning = False
+        self._returning_bytes = 0
+
+    # What the publisher asks for
+
+    @classmethod
+    async def open(cls, address: Address, heartbeat_s: int, changed: Callable[[], None]) -> "Connection":
+        """Connect and log in. Raises Ended, and OSError when there is nobody to talk to."""
+        context = ssl.create_default_context() if address.tls else None
+        self = cls(heartbeat_s, changed)
+        await self._loop.create_connection(lambda: self, address.host, address.port, ssl=context)
+        try:
+            await self._log_in(address)
+        except BaseException:
+            self._end("given up")
+            raise
+        return self
+
+    @property
+    def held(self) -> bool:
+        """Whether what is sent now would only wait in our memory."""
+        return self._paused or self.blocked
+
+    def send(self, message: TaskMessage, future: Future, due_s: float) -> None:
+        """Send a message, persistent and mandatory; the future gets its outcome."""
+        self.confirms.sent(message.publish_id, future, due_s)
+        self._write(template(message.task, message.routing_key).frames(message, self._reader.frame_max_bytes))
+
+    async def ping(self) -> None:
+        """One round trip through the channel, which also finds a missing exchange. Raises Ended."""
+        await self._call(Exchange.Declare(exchange=topology.EXCHANGE, passive=True), Exchange.DeclareOk, CHANNEL)
+
+    async def close(self) -> None:
+        """Say goodbye, and end."""
+        if not self.ended.done():
+            try:
+                async with asyncio.timeout(CLOSE_DEADLINE_S):
+                    await self._call(Peer.Close(200, "", 0, 0), Peer.CloseOk)
+            except (Ended, TimeoutError):
+                log.debug("no goodbye from the broker")
+        self._end("closed by us")
+
+    # What the event loop tells
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(repr(exc) if exc else "closed by the broker")
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._changed()
+
+    def data_received(self, data: bytes) -> None:
+        if self.ended.done():
+            return
+        self.received_s = self._loop.time()
+        self._silent_beats = 0
+        try:
+            for frame in self._reader.feed(data):
+                payload = frame.payload
+                if frame[:2] == _ON_CHANNEL and payload[:4] == _ACK and not self._returning:
+                    self._on_ack(payload)
+                else:
+                    self._on_frame(frame)
+        except ProtocolError as exc:
+            self._end(f"protocol error: {exc}")
+        self._changed()
+
+    # Frames
+
+    def _on_frame(self, frame: Frame) -> None:
+        if self.ended.done() or frame.kind == frames.HEARTBEAT:
+            return
+        if frame.channel not in {0, CHANNEL}:
+            raise ProtocolError(f"a frame for channel {frame.channel}")
+        if frame.kind == frames.METHOD and not self._returning:
+            self._on_method(frames.method_of(frame.payload))
+        elif frame.kind == frames.HEADER and self._returning and not self._returning_bytes:
+            header = frames.content_header_of(frame.payload)
+            self.confirms.returned(header.properties.message_id)
+            self._on_returned_bytes(header.body_size)
+        elif frame.kind == frames.BODY and 0 < len(frame.payload) <= self._returning_bytes:
+            self._on_returned_bytes(-len(frame.payload))
+        else:
+            raise ProtocolError(f"a frame of type {frame.kind} out of its order")
+
+    def _on_ack(self, payload: bytes) -> None:
+        """By hand: it is what nearly every frame is, and pamqp would take ten times as long."""
+        if len(payload) != _ACK_PAYLOAD.size:
+            raise ProtocolError("an ack of another length")
+        tag, bits = _ACK_PAYLOAD.unpack(payload)
+        self.confirms.answered(tag, CONFIRMED, multiple=bool(bits & 1))
+
+    def _on_returned_bytes(self, change: int) -> None:
+        """Count the body of a message that comes back; nobody wants to see it."""
+        self._returning_bytes += change
+        self._returning = self._returning_bytes > 0
+
+    def _on_method(self, method: Method) -> None:
+        match method:
+            case Basic.Nack():
+                self.confirms.answered(method.delivery_tag, QUEUE_FULL, multiple=method.multiple)
+            case Basic.Return():
+                self._returning = True
+            case Peer.Blocked() | Peer.Unblocked():
+                self.blocked = isinstance(method, Peer.Blocked)
+                log.warning("the broker takes no messages" if self.blocked else "the broker takes messages again")
+            case Peer.Close():
+                self._write(frames.encoded(Peer.CloseOk(), 0))
+                self._end(f"{method.reply_code} {method.reply_text}")
+            case Channel.Close():  # the exchange went, or our permission: what else was sent is discarded unanswered
+                self._write(frames.encoded(Peer.Close(200, "", 0, 0), 0))
+                self._end(f"{method.reply_code} {method.reply_text}")
+            case _:
+                answer = self._answers.pop(type(method), None)
+                if answer is None:
+                    raise ProtocolError(f"{method.name}, which was not asked for")
+                if not answer.done():
+                    answer.set_result(method)
+
+    async def _call(self, method: Method | None, answer: type[M], channel: int = 0) -> M:
+        """Send a method and wait for its answer, one of a kind at a time. Raises Ended."""
+        if self.ended.done():
+            raise self.ended.result()
+        self._answers[answer] = future = self._loop.create_future()
+        if method is not None:
+            self._write(frames.encoded(method, channel))
+        found: M = await future
+        return found
+
+    def _write(self, data: bytes) -> None:
+        if not self._unsent:
+            self._loop.call_soon(self._flush)
+        self._unsent.append(data)
+        self._unsent_bytes += len(data)
+        if self._unsent_bytes > UNSENT_MAX_BYTES:  # only the transport can say that there is no room
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._unsent and self._transport is not None:
+            self._transport.write(b"".join(self._unsent))
+        self._unsent.clear()
+        self._unsent_bytes = 0
+
+    # Its life
+
+    async def _log_in(self, address: Address) -> None:
+        self._write(ProtocolHeader().marshal())
+        start = await self._call(None, Peer.Start)
+        if "PLAIN" not in start.mechanisms.split():
+            raise Ended("the broker takes no user and password (PLAIN)")
+        properties: dict[str, Any] = {"product": "sluice-api", "capabilities": _CAPABILITIES}
+        secret = f"\0{address.user}\0{address.password}"
+        tune = await self._call(Peer.StartOk(properties, "PLAIN", secret, "en_US"), Peer.Tune)
+        # 0 is "no limit" in both: ours is one
+        frame_max_bytes = min(tune.frame_max or frames.FRAME_MAX_BYTES, frames.FRAME_MAX_BYTES)
+        if frame_max_bytes < frames.FRAME_MIN_BYTES:
+            raise Ended(f"the broker takes frames of {frame_max_bytes} bytes only")
+        heartbeat_s = min(tune.heartbeat or self._heartbeat_s, self._heartbeat_s)
+        self._write(frames.encoded(Peer.TuneOk(tune.channel_max, frame_max_bytes, heartbeat_s), 0))
+        await self._call(Peer.Open(address.vhost), Peer.OpenOk)
+        self._reader.frame_max_bytes = frame_max_bytes
+        await self._call(Channel.Open(), Channel.OpenOk, CHANNEL)
+        await self.ping()
+        await self._call(Confirm.Select(), Confirm.SelectOk, CHANNEL)
+        self._beat(heartbeat_s)
+
+    def _beat(self, heartbeat_s: float) -> None:
+        # beats are counted, not seconds: a process that was itself stopped has not listened
+        if self._silent_beats >= 2 * SILENT_HEARTBEATS:
+            self._end(f"silent for {SILENT_HEARTBEATS} heartbeats of {heartbeat_s} s")
+            return
+        self._silent_beats += 1
+        self._write(frames.HEARTBEAT_FRAME)
+        self._heartbeat = self._loop.call_later(heartbeat_s / 2, self._beat, heartbeat_s)
+
+    def _end(self, reason: str) -> None:
+        """Once, whoever ends it. What is open gets its outcome."""
+        if self.ended.done():
+            return
+        self.ended.set_result(Ended(reason))
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(Ended(reason))
+        self.confirms.lost()
+        if self._transport is not None:
+            self._flush()
+            self._transport.close()
+            # whoever does not read our last bytes does not keep the socket
+            self._loop.call_later(CLOSE_DEADLINE_S, self._transport.abort)
+        self._changed()

@@ -1,0 +1,101 @@
+"""Frames: what comes in cut into them, within the size that both sides agreed on, and what pamqp makes of a method.
+
+type (1) | channel (2) | size (4) | payload | 0xCE          Source: AMQP 0-9-1, section 4.2.3
+"""
+
+import struct
+from typing import NamedTuple
+
+from pamqp import base, frame
+from pamqp.header import ContentHeader
+
+METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
+HEAD = struct.Struct(">BHI")
+END = b"\xce"
+Method = base.Frame
+# Type, channel, size and end around a payload.
+OVERHEAD_BYTES = HEAD.size + len(END)
+# RabbitMQ's own default, and the most that it may send us.
+FRAME_MAX_BYTES = 131_072
+# The least that both must take: a message's headers fit into it.
+FRAME_MIN_BYTES = 4096
+# All that is published leaves through one channel.
+CHANNEL = 1
+HEARTBEAT_FRAME = HEAD.pack(HEARTBEAT, 0, 0) + END
+
+
+class ProtocolError(Exception):
+    """The other side sent what AMQP does not allow."""
+
+
+class Frame(NamedTuple):
+    """One frame as it came in."""
+
+    kind: int
+    channel: int
+    payload: bytes
+
+
+class FrameReader:
+    """Cuts a stream into frames; never holds more of it than one frame and what came in last."""
+
+    def __init__(self) -> None:
+        self.frame_max_bytes = FRAME_MAX_BYTES
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """The frames that are complete now. Raises ProtocolError."""
+        buffer = self._buffer
+        buffer += data
+        frames = []
+        start = 0
+        while len(buffer) - start >= OVERHEAD_BYTES:
+            kind, channel, size = HEAD.unpack_from(buffer, start)
+            if kind not in _KINDS or size + OVERHEAD_BYTES > self.frame_max_bytes:
+                raise ProtocolError(f"no frame of AMQP 0-9-1: type {kind}, {size} bytes")
+            end = start + HEAD.size + size
+            if len(buffer) <= end:
+                break
+            if buffer[end] != END[0]:
+                raise ProtocolError("a frame does not end where it should")
+            frames.append(Frame(kind, channel, bytes(buffer[start + HEAD.size : end])))
+            start = end + 1
+        del buffer[:start]
+        return frames
+
+
+_KINDS = {METHOD, HEADER, BODY, HEARTBEAT}
+
+
+def method_of(payload: bytes) -> Method:
+    """The method in a method frame. Raises ProtocolError."""
+    decoded = _decoded(METHOD, payload)
+    assert isinstance(decoded, Method)  # noqa: S101 - pamqp: what a frame of this type is
+    return decoded
+
+
+def content_header_of(payload: bytes) -> ContentHeader:
+    """The properties and body size in a content header frame. Raises ProtocolError."""
+    decoded = _decoded(HEADER, payload)
+    assert isinstance(decoded, ContentHeader)  # noqa: S101 - pamqp: what a frame of this type is
+    return decoded
+
+
+def _decoded(kind: int, payload: bytes) -> object:
+    try:
+        return frame.unmarshal(HEAD.pack(kind, 0, len(payload)) + payload + END)[2]
+    except Exception as exc:
+        # pamqp raises what its decoders happen to: ValueError, KeyError, struct.error, RecursionError, ...
+        raise ProtocolError(f"a frame that cannot be decoded: {exc!r}") from exc
+
+
+def encoded(method: Method, channel: int) -> bytes:
+    """A method as its frame."""
+    return frame.marshal(method, channel)
+
+
+def body_frames(body: bytes, frame_max_bytes: int) -> bytes:
+    """A message's body as one frame, or as many as its size needs."""
+    most = frame_max_bytes - OVERHEAD_BYTES
+    parts = (body[start : start + most] for start in range(0, len(body), most))
+    return b"".join(HEAD.pack(BODY, CHANNEL, len(part)) + part + END for part in parts)

@@ -1,0 +1,114 @@
+"""Around every request: its id, its trace, and the line in the log that it leaves."""
+
+import asyncio
+import json
+import logging
+import os
+import re
+import sys
+import time
+from datetime import UTC, datetime
+from functools import lru_cache
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from apps import logs
+from apps.api import errors
+from apps.contract.ids import random_hex
+
+log = logging.getLogger(__name__)
+
+REQUEST_ID_FORM = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+# W3C Trace Context, version 00
+TRACEPARENT_FORM = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+# A killed process loses the lines of so long.
+WRITE_INTERVAL_S = 0.02
+# Probes would be most of the log.
+SILENT_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
+
+
+class RequestLog:
+    """Gives every request an id, the client's own where it sent a fitting one, and logs its end."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _given(scope, b"x-request-id", REQUEST_ID_FORM) or random_hex()
+        logs.request_id.set(request_id)
+        logs.traceparent.set(_given(scope, b"traceparent", TRACEPARENT_FORM))
+        logs.task_id.set(None)
+        started_s = time.perf_counter()
+        status = 0  # what is logged where the client had gone before an answer
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception:
+            log.exception("unhandled")
+            if status:  # its answer has begun: all that is left is to break it off
+                raise
+            await errors.response(errors.defect())(scope, receive, send_with_id)
+        finally:
+            if log.isEnabledFor(logging.INFO) and scope["path"] not in SILENT_PATHS:
+                _lines.add(scope["method"], scope["path"], status, time.perf_counter() - started_s)
+
+
+def _given(scope: Scope, name: bytes, form: re.Pattern[bytes]) -> str | None:
+    """A header's first value, where it has that form."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return value.decode() if form.fullmatch(value) else None
+    return None
+
+
+class _Lines:
+    """The lines of requests, as `apps.logs` would format them; those of some milliseconds in one write.
+
+    By way of `logging`, a line would cost as much as all else that is done for a post.
+    """
+
+    def __init__(self) -> None:
+        self._unwritten: list[str] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, method: str, path: str, status: int, took_s: float) -> None:
+        now_s = time.time()
+        second, ms = divmod(int(now_s * 1000), 1000)
+        task_id = logs.task_id.get()
+        about = f', "task_id": "{task_id}"' if task_id else ""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(WRITE_INTERVAL_S, self.write)
+        self._unwritten.append(
+            f'{{"time": "{_second(second)}.{ms:03d}+00:00", "level": "INFO", "logger": "{__name__}", '
+            f'"message": "request", "pid": {os.getpid()}, "request_id": "{logs.request_id.get()}"{about}, '
+            f'"method": {_quoted(method)}, "path": {_quoted(path)}, "status": {status}, "ms": {took_s * 1000:.1f}}}\n'
+        )
+
+    def write(self) -> None:
+        """Write what there is."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        sys.stderr.write("".join(self._unwritten))
+        sys.stderr.flush()
+        self._unwritten.clear()
+
+
+_lines = _Lines()
+flush = _lines.write
+_quoted = json.JSONEncoder(ensure_ascii=False).encode
+
+
+@lru_cache(maxsize=2)
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")

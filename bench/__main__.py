@@ -1,0 +1,88 @@
+"""`make bench`: every figure of bench/figures.py in one run on the same broker; build/bench.json and a table.
+
+`python -m bench accept worker` measures only those, and keeps the others of the last run out of the result.
+"""
+
+import argparse
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench import accept, batch, end_to_end, figures, memory, worker
+from tests.harness.servers import running
+from tests.harness.system import System
+
+ROUNDS = 5
+# Nobody consumes while tasks are accepted: room for what a round leaves.
+MAX_LENGTH = 5_000_000
+PARTS: dict[str, Callable[[System, int], Any]] = {
+    "accept": accept.measure,
+    "batch": batch.measure,
+    "worker": worker.measure,
+    "end_to_end": end_to_end.measure,
+    "memory": memory.measure,
+}
+
+
+@contextmanager
+def system() -> Iterator[System]:
+    """Servers and an empty system of the bench's own."""
+    with (
+        tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder,
+        running(Path(folder)) as servers,
+        System(servers, Path(folder), max_length_messages=MAX_LENGTH) as started,
+    ):
+        yield started
+
+
+def machine(broker: System) -> dict[str, Any]:
+    """Where the figures are from."""
+    model = [line.partition(": ")[2] for line in _cpuinfo() if line.startswith("model name")]
+    rabbitmq = ".".join(map(str, broker.servers.rabbitmq.version))
+    return {
+        "cpu": model[0] if model else platform.processor(),
+        "cpus": os.cpu_count(),
+        "load_before": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "rabbitmq": rabbitmq,
+    }
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def main() -> None:
+    """Measure, write, print; fail where a figure misses its bar, or the machine was too busy to tell."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure what accepting and working costs.")
+    parser.add_argument("parts", nargs="*", help=f"some of {', '.join(PARTS)}; all by default")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    arguments = parser.parse_args()
+    result: dict[str, Any] = {"figures": {}, "void": False, "rates": {}}
+    with system() as broker:
+        result["machine"] = machine(broker)
+        for name in arguments.parts or PARTS:
+            started_s = time.perf_counter()
+            found, *more = PARTS[name](broker, arguments.rounds)
+            result["figures"] |= found
+            result["rates"] |= more[-1]
+            result["void"] = result["void"] or True in more
+            print(f"{name}: {time.perf_counter() - started_s:.0f} s", file=sys.stderr, flush=True)
+            figures.write(result)
+    print("\n".join(figures.lines(result["figures"])))
+    missed = [key for key, found in result["figures"].items() if not figures.BARS[key].met(found["median"])]
+    if result["void"]:
+        sys.exit("Void: the empty endpoint did not get 0.9 of a core; run this on a quiet machine.")
+    if missed:
+        sys.exit(f"Missed: {', '.join(missed)}.")
+
+
+if __name__ == "__main__":
+    main()

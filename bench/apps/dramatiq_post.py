@@ -1,0 +1,23 @@
+"""FastAPI and dramatiq with confirms: its broker blocks, so the endpoint runs in FastAPI's threads."""
+
+import os
+
+import dramatiq
+from dramatiq.brokers.rabbitmq import RabbitmqBroker
+from fastapi import FastAPI
+
+from apps.api.openapi import Accepted
+from apps.contract.tasks import Task1
+
+dramatiq.set_broker(RabbitmqBroker(url=os.environ["CELERY_BROKER_URL"], confirm_delivery=True))
+app = FastAPI()
+
+
+@dramatiq.actor(queue_name="bench.dramatiq")  # type: ignore[untyped-decorator]  # linting has no types of it
+def noop(name: str) -> str:
+    return name
+
+
+@app.post("/tasks", status_code=202, response_model=Accepted)
+def post_task(task: Task1) -> dict[str, str]:
+    return {"task_id": noop.send(task.name).message_id, "task_status": "PENDING"}

@@ -1,0 +1,34 @@
+"""FastAPI and taskiq by way of aio-pika, whose channels confirm."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from taskiq_aio_pika import AioPikaBroker
+
+from apps.api.openapi import Accepted
+from apps.contract.tasks import Task1
+
+broker = AioPikaBroker(os.environ["CELERY_BROKER_URL"])
+
+
+@broker.task  # type: ignore[untyped-decorator]  # linting has no types of it
+async def noop(name: str) -> str:
+    return name
+
+
+@asynccontextmanager
+async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    await broker.startup()
+    yield
+    await broker.shutdown()
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+@app.post("/tasks", status_code=202, response_model=Accepted)
+async def post_task(task: Task1) -> dict[str, str]:
+    sent = await noop.kiq(task.name)
+    return {"task_id": sent.task_id, "task_status": "PENDING"}

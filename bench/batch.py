@@ -1,0 +1,61 @@
+"""Batches of 1,000 by HTTP, and beside them the publisher alone, which `python -m bench.batch` is."""
+
+import os
+import subprocess
+import sys
+
+import uvloop
+
+from apps.contract.message import task_message
+from apps.contract.tasks import Task1
+from bench import figures
+from bench.apps import ours as app
+from bench.filling import publish_all
+from bench.load import BATCH_TASKS, wrk
+from bench.server import ROOT, Server, ours, purge
+from tests.harness.system import System
+
+SECONDS = 4.0
+CONNECTIONS = 4
+TASKS = 40_000
+
+
+def measure(system: System, rounds: int) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+    """The figure, and the rates themselves."""
+    batches, alone = [], []
+    with ours(system) as server:
+        _batches_per_s(system, server, 1)
+        for _ in range(rounds):
+            one, two = _batches_per_s(system, server, SECONDS), _alone_per_s(system)
+            three, four = _alone_per_s(system), _batches_per_s(system, server, SECONDS)
+            batches.append((one + four) / 2)
+            alone.append((two + three) / 2)
+    medians = {"batch_per_s": figures.summary(batches)["median"], "publisher_per_s": figures.summary(alone)["median"]}
+    return {"batch_vs_publisher": figures.ratios(batches, alone)}, medians
+
+
+def _batches_per_s(system: System, server: Server, seconds: float) -> float:
+    found = wrk(server, CONNECTIONS, seconds, batch=True).per_s * BATCH_TASKS
+    purge(system)
+    return found
+
+
+def _alone_per_s(system: System) -> float:
+    command = [sys.executable, "-m", "bench.batch"]
+    done = subprocess.run(  # noqa: S603
+        command, env=system.environment("api"), cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+    )
+    purge(system)
+    return float(done.stdout)
+
+
+async def publish(url: str, tasks: int) -> float:
+    """Confirmed messages a second, the publisher's window full."""
+    spec, payload = app.REGISTRY["task_1"], Task1(task="task_1", name="abc")
+    ids = (f"{number:053}" for number in range(tasks))
+    messages = (task_message(spec, payload, task_id=one, owner="bench", request_id="bench") for one in ids)
+    return tasks / await publish_all(url, messages)
+
+
+if __name__ == "__main__":
+    print(uvloop.run(publish(os.environ["CELERY_BROKER_URL"], TASKS)))

@@ -1,0 +1,67 @@
+"""`make bench-compare REF=...`: what the working tree accepts, and what another commit does, in turns on one broker."""
+
+import argparse
+import json
+import statistics
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench import accept, figures
+from bench.__main__ import ROUNDS, system
+from bench.load import wrk
+from bench.server import ROOT, ours
+
+RESULT = Path("build/bench-compare.json")
+# The app of both: an older commit may have no bench of its own.
+APP = "apps.api.app:create_app"
+
+
+@contextmanager
+def worktree(ref: str) -> Iterator[Path]:
+    """The files of a commit, in a folder of their own."""
+    folder = ROOT / "build" / "compare"
+    _git("worktree", "add", "--force", "--detach", str(folder), ref)
+    try:
+        yield folder
+    finally:
+        _git("worktree", "remove", "--force", str(folder))
+
+
+def _git(*arguments: str) -> None:
+    subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True)  # noqa: S603, S607
+
+
+def main() -> None:
+    """Measure both, print the ratios."""
+    parser = argparse.ArgumentParser(prog="python -m bench.compare", description="Compare with another commit.")
+    parser.add_argument("ref")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    arguments = parser.parse_args()
+    with (
+        worktree(arguments.ref) as folder,
+        system() as broker,
+        ours(broker, "this", app=APP) as this,
+        ours(broker, "other", app=APP, cwd=folder) as other,
+    ):
+        for server in (this, other):
+            wrk(server, 16, 1)
+        turns = accept.in_turns(broker, [this, other], 64, arguments.rounds)
+    result: dict[str, Any] = {
+        "ref": arguments.ref,
+        "accept_c64_vs_ref": figures.ratios(accept.per_s(turns["this"]), accept.per_s(turns["other"])),
+        "accept_cpu_vs_ref": figures.ratios(accept.cpu_us(turns["this"]), accept.cpu_us(turns["other"])),
+        "this_per_s": statistics.median(accept.per_s(turns["this"])),
+        "ref_per_s": statistics.median(accept.per_s(turns["other"])),
+    }
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    for name in ("accept_c64_vs_ref", "accept_cpu_vs_ref"):
+        found = result[name]
+        print(f"{name}: {found['median']:.3f} ({found['min']:.3f} to {found['max']:.3f}, {found['rounds']} rounds)")
+
+
+if __name__ == "__main__":
+    main()

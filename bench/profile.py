@@ -1,0 +1,86 @@
+"""`make profile`: where the time of an accepted task goes, in microseconds of the server; build/profile.md.
+
+py-spy looks at the running server a few hundred times a second; a sample is booked on the innermost part of its stack.
+"""
+
+import shutil
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from bench.__main__ import system
+from bench.load import wrk
+from bench.server import ours
+
+RESULT = Path("build/profile.md")
+SECONDS = 10
+CONNECTIONS = 64
+PER_S = 500
+# The first that fits counts; by the file that a frame is in.
+PARTS = (
+    ("apps/amqp/template.py", "the message's frames, from the template"),
+    ("apps/contract/message.py", "the message: its body and publish id"),
+    ("apps/amqp/", "the connection to the broker: tags, writes, acks"),
+    ("apps/api/publisher.py", "the publisher: bounds, deadline, waiting"),
+    ("apps/contract/ids.py", "ids"),
+    ("prometheus_client/", "metrics"),
+    ("apps/api/request_log.py", "request id, trace, log line"),
+    ("apps/api/auth.py", "authentication"),
+    ("pydantic", "validation"),
+    ("apps/api/", "the endpoint itself"),
+    ("uvicorn/", "HTTP: uvicorn, httptools, the write of the answer"),
+    ("", "the event loop: epoll, reads, scheduling"),
+)
+
+
+def main() -> None:
+    """Record, add up, write."""
+    with system() as broker, ours(broker) as server:
+        wrk(server, CONNECTIONS, 2)
+        loader_cpu_us: list[float] = []
+        loader = threading.Thread(
+            target=lambda: loader_cpu_us.append(wrk(server, CONNECTIONS, SECONDS + 2).cpu_us), daemon=True
+        )
+        loader.start()
+        stacks = broker.folder / "stacks"
+        spy = shutil.which("py-spy", path=str(Path(sys.executable).parent))
+        assert spy, "py-spy is missing: run this by make profile"
+        options = ["--duration", str(SECONDS), "--rate", str(PER_S), "--full-filenames", "--format", "raw"]
+        subprocess.run(  # noqa: S603
+            [spy, "record", "--pid", str(server.pid), *options, "--output", str(stacks)],
+            check=True, capture_output=True, timeout=SECONDS + 60,
+        )  # fmt: skip
+        loader.join()
+        rows = table(stacks.read_text().splitlines(), loader_cpu_us[0])
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text("\n".join(rows) + "\n")
+    print("\n".join(rows))
+
+
+def table(stacks: Iterable[str], cpu_us: float) -> list[str]:
+    """Markdown: each part's share of the samples, and of the time."""
+    counts: Counter[str] = Counter()
+    for line in stacks:
+        stack, _, count = line.rpartition(" ")
+        if "threading.py" not in stack:  # idle threads, which py-spy takes for busy
+            counts[part_of(stack)] += int(count)
+    total = sum(counts.values())
+    rows = ["| part | share | us |", "|---|---|---|"]
+    rows += [f"| {part} | {count / total:.0%} | {count / total * cpu_us:.1f} |" for part, count in counts.most_common()]
+    return [*rows, f"| all | 100% | {cpu_us:.1f} |"]
+
+
+def part_of(stack: str) -> str:
+    """The part that the innermost of its frames belongs to, if one does."""
+    for frame in reversed(stack.split(";")):
+        for place, part in PARTS[:-1]:
+            if place in frame:
+                return part
+    return PARTS[-1][1]
+
+
+if __name__ == "__main__":
+    main()

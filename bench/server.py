@@ -1,0 +1,85 @@
+"""One HTTP server process under measurement."""
+
+import sys
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+from local.child import Child
+from local.servers import free_ports, is_open
+from tests.harness.system import System
+
+ROOT = Path(__file__).parents[1]
+
+
+class Server:
+    """uvicorn with one of the apps, on a port of its own; `with` ends it."""
+
+    def __init__(self, system: System, name: str, *arguments: str, cwd: Path = ROOT, **environment: str) -> None:
+        (self.port,) = free_ports(1)
+        self.name = name
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.key = system.key
+        env = system.environment("api", PYTHONWARNINGS="ignore", **environment)
+        command = [sys.executable, "-m", "uvicorn", *arguments, "--host", "127.0.0.1", "--port", str(self.port)]
+        self._child = Child(name, command, log=system.folder / f"{name}.log", env=env, cwd=cwd)
+
+    def __enter__(self) -> Self:
+        self._child.start()
+        self._child.ready(lambda: is_open(self.port), 60)
+        self._process = psutil.Process(self._child.pid)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._child.kill()
+
+    @property
+    def cpu_s(self) -> float:
+        """Used so far."""
+        times = self._process.cpu_times()
+        return float(times.user + times.system)
+
+    @property
+    def rss_mb(self) -> float:
+        return float(self._process.memory_info().rss / 1e6)
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+
+def others(system: System) -> list[Server]:
+    """What ours is compared with. Without their access log: ours is on, and costs it."""
+    apps = {
+        "empty": ("bench.apps.empty:app",),
+        "celery_confirm": ("--factory", "bench.apps.celery_post:confirm"),
+        "celery_noconfirm": ("--factory", "bench.apps.celery_post:noconfirm"),
+        "taskiq": ("bench.apps.taskiq_post:app",),
+        "dramatiq": ("bench.apps.dramatiq_post:app",),
+        "aiopika": ("bench.apps.aiopika_post:app",),
+    }
+    return [
+        Server(system, name, *app, "--no-access-log", CELERY_BROKER_URL=broker_url(system))
+        for name, app in apps.items()
+    ]
+
+
+def broker_url(system: System) -> str:
+    """For whoever declares queues of his own."""
+    return system.servers.rabbitmq.url(vhost=system.vhost)
+
+
+def ours(
+    system: System, name: str = "ours", *, app: str = "bench.apps.ours:api", cwd: Path = ROOT, **environment: str
+) -> Server:
+    """As its image runs it, with every feature on."""
+    options = ("--timeout-keep-alive", "90", "--timeout-graceful-shutdown", "10")
+    return Server(system, name, "--factory", app, *options, cwd=cwd, **environment)
+
+
+def purge(system: System) -> None:
+    """Empty the queues: what one variant has sent must not slow the next one."""
+    management = system.servers.rabbitmq.management
+    for queue in management(f"/api/queues/{system.vhost}"):
+        management(f"/api/queues/{system.vhost}/{queue['name']}/contents", "DELETE")

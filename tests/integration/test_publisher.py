@@ -1,0 +1,246 @@
+"""The publisher and a real RabbitMQ: what it answers, it means."""
+
+import asyncio
+import json
+import os
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import kombu
+import pytest
+from celery import Celery
+
+from apps.api.publisher import CONFIRMED, Outcome, Publisher
+from apps.contract import topology
+from apps.contract.message import TaskMessage, task_message
+from apps.contract.tasks import TASKS, Task1
+from tests.harness.peer import eventually, running, until
+from tests.harness.system import System
+from tests.harness.tls import self_signed, tls_in_front_of
+
+pytestmark = pytest.mark.anyio
+
+CONTROL = Path("/usr/lib/rabbitmq/bin/rabbitmqctl")
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    """Only the loop of production: asyncio's own has its turn with the scripted peer, which is faster."""
+    return "asyncio", {"use_uvloop": True}
+
+
+def message(name: str = "abc", task_id: str = "an-id") -> TaskMessage:
+    return task_message(TASKS["task_1"], Task1(task="task_1", name=name), task_id=task_id, owner="o", request_id="r")
+
+
+def url(system: System, **parts: str) -> str:
+    wanted = {"user": "api", "password": system.passwords["api"], "vhost": system.vhost} | parts
+    return system.servers.rabbitmq.url(**wanted)
+
+
+def refusals(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.fields["error"] for record in caplog.records if record.message == "broker away"]  # type: ignore[attr-defined]
+
+
+async def publish(publisher: Publisher, count: int = 1) -> list[str]:
+    found: list[Outcome] = await asyncio.gather(*(publisher.publish(message()) for _ in range(count)))
+    return [f"{outcome.kind} {outcome.reason}".strip() for outcome in found]
+
+
+async def confirmed(publisher: Publisher) -> None:
+    """Wait until it publishes again."""
+    await eventually(partial(publish, publisher), ["confirmed"])
+
+
+@asynccontextmanager
+async def connected(system: System, **options: Any) -> AsyncIterator[Publisher]:
+    async with running(url(system), patience_s=30, **options) as publisher:
+        await eventually(publisher.ping, wanted=True)
+        yield publisher
+
+
+def depth(system: System) -> int:
+    """Messages that a consumer would get: the management's figure comes later."""
+    with kombu.Connection(url(system, user="admin", password=system.servers.rabbitmq.password)) as connection:
+        declared = connection.default_channel.queue_declare("Test_Query", passive=True)
+    return int(declared.message_count)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [({"password": "not-it"}, "403 ACCESS_REFUSED"), ({"vhost": "none"}, "530 NOT_ALLOWED")],
+    ids=["password", "vhost"],
+)
+async def test_refused_handshake_says_why_and_publishes_are_refused(
+    shared: System, wrong: dict[str, str], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(url(shared, **wrong)) as publisher:
+        await until(lambda: bool(refusals(caplog)), 30)
+        assert await publish(publisher) == ["refused broker-away"]
+    assert said in refusals(caplog)[0]
+
+
+async def test_every_confirmed_message_is_in_the_queue(system: System) -> None:
+    async with connected(system) as publisher:
+        assert await publish(publisher, 1000) == ["confirmed"] * 1000
+        assert depth(system) == 1000
+
+
+async def test_message_is_to_a_worker_what_celerys_own_client_sends(system: System) -> None:
+    """Both through the broker, and read as a worker reads them."""
+    ours = message("Łódź")
+    with Celery(broker=url(system, user="worker", password=system.passwords["worker"]), set_as_current=False) as celery:
+        theirs = celery.amqp.as_task_v2(
+            "an-id", ours.task, [{"task": "task_1", "name": "Łódź"}], {}, origin="sluice-api", argsrepr="(...)",
+            kwargsrepr="{}",
+        )  # fmt: skip
+        exchange = kombu.Exchange(topology.EXCHANGE, type="topic", no_declare=True)
+        with celery.connection_for_write() as connection:
+            producer = celery.amqp.Producer(connection, auto_declare=False)
+            celery.amqp.send_task_message(producer, ours.task, theirs, exchange=exchange, routing_key="Test_Query")
+            async with connected(system) as publisher:
+                assert await publisher.publish(ours) is CONFIRMED
+            celerys, own = (connection.default_channel.basic_get("Test_Query") for _ in range(2))
+    added = {name: own.headers.pop(name) for name in ("publish_id", "owner", "request_id")}
+    assert (added["owner"], added["request_id"]) == ("o", "r")
+    assert own.properties.pop("message_id") == added["publish_id"]
+    assert own.properties == celerys.properties  # the headers are among them
+    assert own.headers == celerys.headers
+    assert json.loads(own.body) == json.loads(celerys.body)
+
+
+async def test_unroutable_is_refused_and_the_others_are_not(system: System) -> None:
+    async with connected(system) as publisher:
+        nowhere = message()._replace(routing_key="nowhere")
+        mixed = [message(), nowhere, message(), nowhere]
+        found = await asyncio.gather(*(publisher.publish(one) for one in mixed))
+    assert [outcome.reason for outcome in found] == ["", "unroutable", "", "unroutable"]
+
+
+async def test_full_queue_refuses_what_it_does_not_take(system: System) -> None:
+    system.define(max_length_messages=20)
+    async with connected(system) as publisher:
+        found = await publish(publisher, 500)
+        assert set(found) == {"confirmed", "refused queue-full"}
+        await until(lambda: depth(system) == found.count("confirmed"), 30)
+
+
+async def test_exchange_that_goes_is_refused_until_it_is_back(system: System, caplog: pytest.LogCaptureFixture) -> None:
+    async with connected(system) as publisher:
+        system.servers.rabbitmq.management(f"/api/exchanges/{system.vhost}/{topology.EXCHANGE}", "DELETE")
+        assert await publish(publisher) == ["unknown connection-lost"]  # the broker closed the channel
+        await until(lambda: len(refusals(caplog)) > 1, 30)
+        assert await publish(publisher) == ["refused broker-away"]
+        assert all("404 NOT_FOUND" in error for error in refusals(caplog))
+        system.define()
+        await confirmed(publisher)
+
+
+async def test_connection_that_the_broker_closes_is_opened_again(
+    system: System, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connected(system) as publisher:
+        management = system.servers.rabbitmq.management
+
+        def connections() -> list[str]:
+            listed = management(f"/api/vhosts/{system.vhost}/connections")
+            return [str(one["name"]) for one in listed if one.get("user") == "api"]
+
+        await until(lambda: bool(connections()), 30)
+        for name in connections():
+            management(f"/api/connections/{quote(name)}", "DELETE")
+        await until(lambda: bool(refusals(caplog)), 30)
+        assert "320 CONNECTION_FORCED" in refusals(caplog)[0]
+        await confirmed(publisher)
+
+
+async def test_killed_broker_leaves_outcomes_unknown_and_then_refused(system: System) -> None:
+    async with connected(system) as publisher:
+        system.servers.rabbitmq.suspend()
+        under_way = asyncio.create_task(publish(publisher, 10))
+        await until(lambda: publisher.in_flight == 10)
+        system.servers.rabbitmq.kill()
+        assert await under_way == ["unknown connection-lost"] * 10
+        assert await publish(publisher) == ["refused broker-away"]
+        system.servers.rabbitmq.start()  # in this thread: the kernel ends the node with the thread that started it
+        await confirmed(publisher)
+
+
+async def test_broker_that_stands_still_is_given_up_by_its_silence(
+    system: System, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connected(system, heartbeat_s=1, deadline_s=0.5) as publisher:
+        system.servers.rabbitmq.suspend()
+        assert await publish(publisher) == ["unknown deadline"]
+        await until(lambda: "silent" in "".join(refusals(caplog)), 30)
+        system.servers.rabbitmq.resume()
+        await confirmed(publisher)
+
+
+async def test_slow_broker_holds_large_messages_back_and_loses_none(system: System) -> None:
+    async with connected(system, deadline_s=60, heartbeat_s=60) as publisher:
+        system.servers.rabbitmq.suspend()  # it reads nothing
+        large = message()._replace(body=b'[[{"task":"task_1","name":"' + b"a" * 1024 * 1024 + b'"}],{},{}]')
+        publishes = [asyncio.create_task(publisher.publish(large)) for _ in range(15)]
+        await until(lambda: publisher._waiting_bytes > 0)  # noqa: SLF001 - that it waits here is what is tested
+        system.servers.rabbitmq.resume()
+        assert {outcome.kind for outcome in await asyncio.gather(*publishes)} == {"confirmed"}
+        assert depth(system) == 15
+
+
+@pytest.fixture
+def alarm(system: System) -> Iterator[Callable[[str], None]]:
+    """Sets the broker's memory limit; put back at the end."""
+    if "SLUICE_TEST_RABBITMQ_ROOT" in os.environ:
+        pytest.skip("its rabbitmqctl is inside the other root")
+
+    def limit(fraction: str) -> None:
+        environment = system.servers.rabbitmq.node.env | {
+            "RABBITMQ_CTL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}"
+        }
+        command = [str(CONTROL), "set_vm_memory_high_watermark", fraction]
+        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
+
+    yield limit
+    limit("0.4")
+
+
+async def test_blocked_broker_is_refused_at_once_and_unblocked_taken_again(
+    system: System, alarm: Callable[[str], None]
+) -> None:
+    async with connected(system) as publisher:
+        await asyncio.to_thread(alarm, "0.00001")
+        await eventually(partial(publish, publisher), ["refused broker-blocked"])
+        assert not await publisher.ping()
+        await asyncio.to_thread(alarm, "0.4")
+        await confirmed(publisher)
+
+
+async def test_end_answers_what_is_under_way(system: System) -> None:
+    async with connected(system) as publisher:
+        under_way = asyncio.create_task(publish(publisher, 500))
+        await until(lambda: publisher.in_flight > 0)
+    assert set(await under_way) == {"confirmed"}
+
+
+async def test_first_host_that_is_away_is_passed_over(system: System) -> None:
+    nobody = "amqp://api:x@127.0.0.1:1/"
+    async with running(f"{nobody};{url(system)}", patience_s=30) as publisher:
+        await confirmed(publisher)
+
+
+async def test_amqps_reaches_the_broker(system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TLS ends before the broker, as at a load balancer."""
+    certificate = self_signed(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    async with tls_in_front_of(system.servers.rabbitmq.port, certificate) as port:
+        plain = url(system)
+        secure = plain.replace("amqp://", "amqps://").replace(f":{system.servers.rabbitmq.port}/", f":{port}/")
+        async with running(secure, patience_s=30) as publisher:
+            await confirmed(publisher)
+            assert await publish(publisher, 300) == ["confirmed"] * 300

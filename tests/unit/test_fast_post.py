@@ -1,0 +1,157 @@
+"""Which posts are answered in front of FastAPI, and that the others reach it untouched."""
+
+import pytest
+from starlette.datastructures import State
+from starlette.types import Message, Receive, Scope, Send
+
+from apps.api.auth import Clients
+from apps.api.fast_post import FastPost
+from apps.api.publisher import CONFIRMED
+from apps.api.submission import Submitted
+from apps.contract.settings import ApiSettings, load
+from apps.contract.tasks import TASKS, input_adapter
+
+pytestmark = pytest.mark.anyio
+
+KEY = "a-key-of-this-client"
+ORDINARY = {
+    b"authorization": f"Bearer {KEY}".encode(),
+    b"content-length": b"31",
+    b"content-type": b"application/json",
+    b"host": b"localhost",
+}
+BODY = b'{"task":"task_1","name":"abcd"}'
+
+
+class Submitter:
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str | None, bytes]] = []
+
+    async def submit(self, owner: str, _: object, *, key: str | None, body: bytes) -> list[Submitted]:
+        self.asked.append((owner, key, body))
+        return [Submitted("an-id", CONFIRMED)]
+
+
+class Exchange:
+    """One request to a FastPost, and what came of it."""
+
+    def __init__(self, *parts: bytes, more: bool = False) -> None:
+        self.submitter = Submitter()
+        self.handed_on = False
+        self.sent: list[Message] = []
+        self._incoming: list[Message] = [
+            {"type": "http.request", "body": part, "more_body": more or number < len(parts)}
+            for number, part in enumerate(parts, start=1)
+        ]
+        environment = {
+            "CELERY_BROKER_URL": "amqp://u:a-password@h/",
+            "CELERY_RESULT_BACKEND": "redis://h",
+            "TASK_ID_KEY": "k" * 16,
+            "API_KEYS": f"me:{KEY}",
+            "BODY_MAX_BYTES": "1024",
+        }
+        settings = load(ApiSettings, environment)
+        self._state = State({
+            "settings": settings,
+            "clients": Clients(settings.api_keys),
+            "inputs": input_adapter(TASKS),
+            "submitter": self.submitter,
+        })  # fmt: skip
+
+    async def __call__(self, headers: list[tuple[bytes, bytes]], method: str = "POST", path: str = "/tasks") -> None:
+        scope = {"type": "http", "method": method, "path": path, "headers": headers}
+        await FastPost(self._behind, self._state)(scope, self._receive, self._send)
+
+    @property
+    def unread(self) -> int:
+        return len(self._incoming)
+
+    async def _behind(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+        self.handed_on = True
+
+    async def _receive(self) -> Message:
+        return self._incoming.pop(0) if self._incoming else {"type": "http.disconnect"}
+
+    async def _send(self, message: Message) -> None:
+        self.sent.append(message)
+
+
+def headers(**changed: bytes | None) -> list[tuple[bytes, bytes]]:
+    named = {name.replace("_", "-").encode(): value for name, value in changed.items()}
+    return [(name, value) for name, value in (ORDINARY | named).items() if value is not None]
+
+
+async def test_ordinary_post_is_answered_here() -> None:
+    exchange = Exchange(BODY)
+    await exchange(headers(idempotency_key=b"k1", x_request_id=b"mine"))
+    start, body = exchange.sent
+    assert exchange.submitter.asked == [("me", "k1", BODY)]
+    assert body["body"] == b'{"task_id":"an-id","task_status":"PENDING"}'
+    assert start["status"] == 202
+    assert dict(start["headers"]) == {
+        b"content-type": b"application/json",
+        b"content-length": b"43",
+        b"location": b"/tasks/an-id",
+        b"retry-after": b"1",
+        b"x-request-id": b"mine",
+    }
+    assert not exchange.handed_on
+
+
+async def test_body_may_come_in_parts() -> None:
+    exchange = Exchange(BODY[:10], b"", BODY[10:])
+    await exchange(headers())
+    assert exchange.submitter.asked == [("me", None, BODY)]
+
+
+async def test_client_that_left_before_the_end_of_its_body_has_posted_nothing() -> None:
+    exchange = Exchange(BODY[:10], more=True)
+    await exchange(headers())
+    assert (exchange.submitter.asked, exchange.sent) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("body", "status"), [(b"{", 400), (b"null", 422), (b'{"task": "none"}', 422), (b"[" * 1000, 400)]
+)
+async def test_body_that_is_no_input_is_a_problem_with_its_request_id(body: bytes, status: int) -> None:
+    exchange = Exchange(body)
+    await exchange(headers(content_length=str(len(body)).encode(), x_request_id=b"mine"))
+    assert exchange.submitter.asked == []
+    assert exchange.sent[0]["status"] == status
+    assert b'"request_id":"mine"' in exchange.sent[1]["body"]
+
+
+@pytest.mark.parametrize(
+    "unusual",
+    [
+        headers(authorization=None),
+        headers(authorization=b"Bearer wrong"),
+        headers(authorization=b"Bearer \xff"),
+        headers(content_type=None),
+        headers(content_type=b"application/json; charset=utf-8"),
+        headers(content_type=b"text/plain"),
+        headers(content_length=None),
+        headers(content_length=b"1025"),
+        headers(content_length=b"-1"),
+        headers(content_length=b""),
+        headers(idempotency_key=b""),
+        headers(idempotency_key=b"a b"),
+        headers(idempotency_key=b"a\n"),
+        headers(idempotency_key=b"k" * 256),
+        [*headers(), (b"authorization", b"Bearer other")],
+        [*headers(idempotency_key=b"k"), (b"idempotency-key", b"k")],
+        [*headers(), (b"content-type", b"application/json")],
+    ],
+)
+async def test_whatever_is_out_of_the_ordinary_reaches_fastapi_unread(unusual: list[tuple[bytes, bytes]]) -> None:
+    exchange = Exchange(BODY)
+    await exchange(unusual)
+    assert exchange.handed_on
+    assert (exchange.unread, exchange.submitter.asked, exchange.sent) == (1, [], [])
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/tasks"), ("POST", "/tasks/"), ("POST", "/tasks/batch")])
+async def test_other_calls_reach_fastapi(method: str, path: str) -> None:
+    exchange = Exchange(BODY)
+    await exchange(headers(), method, path)
+    assert (exchange.handed_on, exchange.unread) == (True, 1)

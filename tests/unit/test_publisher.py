@@ -1,0 +1,468 @@
+"""The publisher against a broker that does what the test says: every state, and no outcome that is not true."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from pamqp.body import ContentBody
+from pamqp.commands import Basic, Channel, Connection, Exchange
+
+from apps.api import publisher as module
+from apps.api.publisher import CONFIRMED, Outcome, Publisher
+from apps.contract.message import TaskMessage
+from local.servers import free_ports
+from tests.harness.peer import Published, Session, listening, running, until
+from tests.harness.tls import self_signed, server_context
+
+pytestmark = pytest.mark.anyio
+
+
+def message(number: int = 0, body: bytes = b"[]") -> TaskMessage:
+    return TaskMessage("Test_Query:task_1", "Test_Query", f"id-{number}", f"publish-{number}", "o", "r", None, body)
+
+
+def publishing(publisher: Publisher, count: int, first: int = 0) -> list[asyncio.Task[Outcome]]:
+    return [asyncio.create_task(publisher.publish(message(first + number))) for number in range(count)]
+
+
+async def outcomes(publishes: list[asyncio.Task[Outcome]]) -> list[str]:
+    return [f"{outcome.kind} {outcome.reason}".strip() for outcome in await asyncio.gather(*publishes)]
+
+
+async def ready(publisher: Publisher) -> None:
+    await until(lambda: publisher._connection is not None and not publisher._connection.ended.done())  # noqa: SLF001
+
+
+@asynccontextmanager
+async def connected(**options: float) -> AsyncIterator[tuple[Publisher, Session]]:
+    """A publisher whose connection the test holds the other end of."""
+    async with listening() as peer, running(peer.url(), **options) as publisher:  # type: ignore[arg-type]
+        session = await peer.opened()
+        await ready(publisher)
+        yield publisher, session
+        session.reset()
+
+
+async def test_handshake_says_who_we_are_and_what_we_bear() -> None:
+    async with listening() as peer, running(peer.url(), heartbeat_s=7):
+        session = await peer.session()
+        opened = await session.tune(frame_max=8192, heartbeat=60)
+    assert opened.virtual_host == "a/vhost"
+    assert (session.tuned.frame_max, session.tuned.heartbeat) == (8192, 7)
+
+
+async def test_login_has_the_password_and_the_capabilities() -> None:
+    async with listening() as peer, running(peer.url()):
+        start = await (await peer.session()).start()
+    assert (start.mechanism, start.response) == ("PLAIN", "\0user\0secret/")
+    assert start.client_properties["capabilities"] == {
+        "authentication_failure_close": True,
+        "basic.nack": True,
+        "connection.blocked": True,
+        "publisher_confirms": True,
+    }
+
+
+def refuse_login(session: Session) -> Awaitable[object]:
+    session.send(Connection.Close(403, "ACCESS_REFUSED - Login was refused", 0, 0), 0)
+    return session.expect(Connection.CloseOk)
+
+
+@pytest.mark.parametrize(
+    "how", ["frames", "password", "mechanism", "vhost", "exchange", "hang up", "gibberish", "other protocol"]
+)
+async def test_refused_handshake_leaves_publishes_refused_and_is_tried_again(
+    how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = await refused_handshake(how)
+    (first, *_) = [record for record in caplog.records if record.message == "broker away"]
+    assert said in first.fields["error"]  # type: ignore[attr-defined]
+    assert "secret" not in str(first.__dict__)
+
+
+async def refused_handshake(how: str) -> str:
+    async with listening() as peer, running(peer.url()) as publisher:
+        session = await peer.session()
+        match how:
+            case "password":
+                await session.start()
+                await refuse_login(session)
+            case "mechanism":
+                session.send(Connection.Start(0, 9, {}, "EXTERNAL", "en_US"), 0)
+            case "frames":
+                await session.start()
+                session.send(Connection.Tune(2047, 1024, 60), 0)
+            case "vhost":
+                await session.tune()
+                session.send(Connection.Close(530, "NOT_ALLOWED - vhost not found", 10, 40), 0)
+            case "exchange":
+                await session.tune()
+                session.send(Connection.OpenOk(), 0)
+                await session.expect(Channel.Open)
+                session.send(Channel.OpenOk())
+                await session.expect(Exchange.Declare)
+                session.send(Channel.Close(404, "NOT_FOUND - no exchange 'sluice'", 40, 10))
+            case "hang up":
+                session.reset()
+            case "gibberish":
+                session.writer.write(bytes(range(256)))
+            case "other protocol":
+                session.writer.write(b"AMQP\x00\x01\x00\x00")
+        assert await outcomes(publishing(publisher, 1)) == ["refused broker-away"]
+        assert not await publisher.ping()
+        await peer.opened()
+        await ready(publisher)
+    return {
+        "password": "403 ACCESS_REFUSED",
+        "mechanism": "PLAIN",
+        "vhost": "530 NOT_ALLOWED",
+        "exchange": "404 NOT_FOUND",
+        "hang up": "",
+        "frames": "1024 bytes only",
+    }.get(how, "protocol error")
+
+
+async def test_ack_confirms_the_one_it_names() -> None:
+    async with connected() as (publisher, session):
+        publishes = publishing(publisher, 3)
+        await session.messages(3)
+        session.send(Basic.Ack(2))
+        assert await publishes[1] is CONFIRMED
+        assert not publishes[0].done()
+        assert not publishes[2].done()
+        session.send(Basic.Ack(3, multiple=True))
+        assert await outcomes(publishes) == ["confirmed"] * 3
+        assert publisher.in_flight == 0
+
+
+async def test_nack_refuses_those_it_names() -> None:
+    async with connected() as (publisher, session):
+        publishes = publishing(publisher, 4)
+        await session.messages(4)
+        session.send(Basic.Nack(1))
+        session.send(Basic.Ack(2))
+        session.send(Basic.Nack(4, multiple=True))
+        assert await outcomes(publishes) == ["refused queue-full", "confirmed", *["refused queue-full"] * 2]
+
+
+def send_back(session: Session, published: Published) -> None:
+    session.send(Basic.Return(312, "NO_ROUTE", "sluice", "Test_Query"))
+    session.send(published.header)
+    for start in range(0, len(published.body), 1000):
+        session.send(ContentBody(published.body[start : start + 1000]))
+
+
+@pytest.mark.parametrize("body", [b"x", b"x" * 5000])
+async def test_returned_before_its_ack_is_refused(body: bytes) -> None:
+    async with connected() as (publisher, session):
+        publishes = [asyncio.create_task(publisher.publish(message(number, body))) for number in range(3)]
+        _, second, _ = await session.messages(3)
+        send_back(session, second)
+        session.send(Basic.Ack(3, multiple=True))
+        assert await outcomes(publishes) == ["confirmed", "refused unroutable", "confirmed"]
+
+
+async def test_of_two_publishes_of_one_task_the_returned_one_is_refused() -> None:
+    async with connected() as (publisher, session):
+        one, two = (message(0)._replace(publish_id=name) for name in ("one", "two"))
+        publishes = [asyncio.create_task(publisher.publish(each)) for each in (one, two)]
+        _, second = await session.messages(2)
+        send_back(session, second)
+        session.send(Basic.Ack(2, multiple=True))
+        assert await outcomes(publishes) == ["confirmed", "refused unroutable"]
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        lambda session: session.send(Channel.Close(404, "NOT_FOUND - no exchange", 60, 40)),
+        lambda session: session.send(Connection.Close(320, "CONNECTION_FORCED", 0, 0), 0),
+        lambda session: session.reset(),
+        lambda session: session.writer.close(),
+        lambda session: session.writer.write(b"\x01\x00\x01\x00\x00\x00\x04\x00\x00\x00\x00\xce"),
+        lambda session: session.send(Basic.Ack(5)),
+        lambda session: session.send(Basic.Ack(9, multiple=True)),
+        lambda session: session.send(Basic.Return(312, "", "", "")) or session.send(Basic.Ack(2)),
+        lambda session: session.send(Basic.CancelOk("c")),
+        lambda session: session.send(Basic.Ack(2), 7),
+        lambda session: session.send(ContentBody(b"x")),
+    ],
+    ids=[
+        "channel closed", "connection closed", "reset", "end of file", "unknown method", "ack of nothing",
+        "ack of more", "ack inside a return", "an answer to nothing", "another channel", "a body of nothing",
+    ],
+)  # fmt: skip
+async def test_lost_connection_leaves_what_was_sent_unknown(ending: Callable[[Session], object]) -> None:
+    async with listening() as peer, running(peer.url()) as publisher:
+        session = await peer.opened()
+        await ready(publisher)
+        publishes = publishing(publisher, 3)
+        await session.messages(3)
+        session.send(Basic.Ack(1))
+        await publishes[0]
+        ending(session)
+        assert await outcomes(publishes) == ["confirmed", *["unknown connection-lost"] * 2]
+        assert await outcomes(publishing(publisher, 1)) == ["refused broker-away"]
+        again = await peer.opened()
+        await ready(publisher)
+        publishes = publishing(publisher, 1)  # tags begin anew
+        await again.message()
+        again.send(Basic.Ack(1))
+        assert await outcomes(publishes) == ["confirmed"]
+
+
+async def test_closes_of_the_broker_are_answered() -> None:
+    async with listening() as peer, running(peer.url()):
+        session = await peer.opened()
+        session.send(Connection.Close(320, "CONNECTION_FORCED", 0, 0), 0)
+        await session.expect(Connection.CloseOk)
+        with pytest.raises(asyncio.IncompleteReadError):
+            await session.frame()
+
+
+async def test_silent_broker_is_given_up_after_two_heartbeats() -> None:
+    async with listening() as peer, running(peer.url(), heartbeat_s=1, deadline_s=30) as publisher:
+        session = await peer.opened()
+        await ready(publisher)
+        started_s = time.monotonic()
+        publishes = publishing(publisher, 1)
+        assert await outcomes(publishes) == ["unknown connection-lost"]
+        assert 1.5 < time.monotonic() - started_s < 8
+        data = await session.reader.read()
+        assert data.count(b"\x08\x00\x00\x00\x00\x00\x00\xce") >= 2  # ours went on
+
+
+async def test_heartbeats_alone_keep_it_up() -> None:
+    async with connected(heartbeat_s=1) as (publisher, session):
+        for _ in range(15):
+            session.writer.write(b"\x08\x00\x00\x00\x00\x00\x00\xce")
+            await asyncio.sleep(0.2)
+        assert publisher._connection is not None  # noqa: SLF001
+        assert not publisher._connection.ended.done()  # noqa: SLF001
+
+
+async def test_blocked_broker_is_refused_at_once_until_it_unblocks() -> None:
+    async with connected() as (publisher, session):
+        session.send(Connection.Blocked("low on memory"), 0)
+        assert publisher._connection is not None  # noqa: SLF001
+        await until(lambda: publisher._connection.blocked)  # type: ignore[union-attr]  # noqa: SLF001
+        assert await outcomes(publishing(publisher, 1)) == ["refused broker-blocked"]
+        assert not await publisher.ping()
+        session.send(Connection.Unblocked(), 0)
+        await until(lambda: not publisher._connection.blocked)  # type: ignore[union-attr]  # noqa: SLF001
+        publishes = publishing(publisher, 1)
+        await session.message()
+        session.send(Basic.Ack(1))
+        assert await outcomes(publishes) == ["confirmed"]
+
+
+async def test_slow_reader_holds_publishes_back_in_bounded_memory() -> None:
+    """The peer reads nothing: the socket fills, then our buffer, then what waits; the rest is refused."""
+    body = b"x" * 1024 * 1024
+    async with connected(deadline_s=1) as (publisher, _):
+        publishes = [asyncio.create_task(publisher.publish(message(number, body))) for number in range(100)]
+        found = await outcomes(publishes)
+        counts = {each: found.count(each) for each in set(found)}
+    assert counts["unknown deadline"] < 20  # what was sent before the buffer was full
+    assert 16 <= counts["refused broker-slow"] <= 17  # the bound of what waits, and it was never sent
+    assert counts["refused too-many-in-flight"] > 60
+
+
+async def test_slow_reader_that_goes_on_gets_everything_in_order() -> None:
+    body = b"x" * 1024 * 1024
+    async with connected(deadline_s=20) as (publisher, session):
+        publishes = [asyncio.create_task(publisher.publish(message(number, body))) for number in range(12)]
+        await until(lambda: publisher._waiting_bytes > 0)  # noqa: SLF001
+        got = await session.messages(12)
+        session.send(Basic.Ack(12, multiple=True))
+        assert await outcomes(publishes) == ["confirmed"] * 12
+        assert [one.publish_id for one in got] == [f"publish-{number}" for number in range(12)]
+        assert all(one.body == body for one in got)
+
+
+async def test_publish_is_unknown_at_its_deadline_and_its_late_ack_is_borne() -> None:
+    async with connected(deadline_s=0.3) as (publisher, session):
+        started_s = time.monotonic()
+        publishes = publishing(publisher, 1)
+        assert await outcomes(publishes) == ["unknown deadline"]
+        assert 0.25 < time.monotonic() - started_s < 3
+        assert publisher.in_flight == 1  # the broker may yet take it in
+        session.send(Basic.Ack(1))
+        await until(lambda: publisher.in_flight == 0)
+        publishes = publishing(publisher, 1)
+        await session.messages(2)
+        session.send(Basic.Ack(2))
+        assert await outcomes(publishes) == ["confirmed"]
+
+
+async def test_broker_that_says_nothing_past_a_deadline_is_refused_until_it_does() -> None:
+    async with connected(deadline_s=0.3) as (publisher, session):
+        assert await outcomes(publishing(publisher, 1)) == ["unknown deadline"]
+        await until(lambda: publisher._silent)  # noqa: SLF001
+        assert await outcomes(publishing(publisher, 1)) == ["refused broker-silent"]
+        session.send(Basic.Ack(1))
+        await until(lambda: not publisher._silent)  # noqa: SLF001
+        publishes = publishing(publisher, 1)
+        await session.messages(2)
+        session.send(Basic.Ack(2))
+        assert await outcomes(publishes) == ["confirmed"]
+
+
+async def test_what_is_in_flight_is_bounded_and_the_rest_refused_early() -> None:
+    async with connected(in_flight_max=300) as (publisher, session):
+        publishes = publishing(publisher, 310)
+        await session.messages(module.WINDOW)
+        assert publisher.in_flight == 300
+        refused = [publish for publish in publishes if publish.done()]
+        assert await outcomes(refused) == ["refused too-many-in-flight"] * 10
+        session.send(Basic.Ack(0, multiple=True))  # the window's: what waits follows
+        await session.messages(300 - module.WINDOW)
+        session.send(Basic.Ack(300, multiple=True))
+        assert (await outcomes(publishes)).count("confirmed") == 300
+
+
+async def test_what_waits_is_refused_when_the_connection_is_lost() -> None:
+    async with connected() as (publisher, session):
+        publishes = publishing(publisher, module.WINDOW + 10)
+        await session.messages(module.WINDOW)
+        session.reset()
+        found = await outcomes(publishes)
+    assert found.count("unknown connection-lost") == module.WINDOW
+    assert found.count("refused broker-away") == 10  # they never left
+
+
+async def test_caller_that_goes_away_while_its_message_waits_has_sent_nothing() -> None:
+    async with connected() as (publisher, session):
+        publishes = publishing(publisher, module.WINDOW + 2)
+        await session.messages(module.WINDOW)
+        publishes[module.WINDOW].cancel()
+        session.send(Basic.Ack(0, multiple=True))
+        assert (await session.message()).publish_id == f"publish-{module.WINDOW + 1}"
+        session.send(Basic.Ack(module.WINDOW + 1))
+        assert await publishes[-1] is CONFIRMED
+
+
+async def test_caller_that_goes_away_frees_no_tag_and_disturbs_nobody() -> None:
+    async with connected() as (publisher, session):
+        publishes = publishing(publisher, 3)
+        await session.messages(3)
+        publishes[1].cancel()
+        session.send(Basic.Ack(2, multiple=True))
+        session.send(Basic.Ack(3))
+        found = await asyncio.gather(*publishes, return_exceptions=True)
+    assert [found[0], found[2]] == [CONFIRMED] * 2
+    assert isinstance(found[1], asyncio.CancelledError)
+
+
+async def test_reconnects_with_backoff_and_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    pause = asyncio.sleep
+
+    async def sleep(delay_s: float) -> None:
+        pauses.append(delay_s)
+        await pause(0)
+
+    monkeypatch.setattr("apps.api.publisher.asyncio.sleep", sleep)
+    (port,) = free_ports(1)
+    async with running(f"amqp://u:p@127.0.0.1:{port}/"):
+        while len(pauses) < 12:
+            await pause(0.01)
+    most = [min(0.1 * 2**number, 2.0) for number in range(12)]
+    assert all(limit / 2 <= pause_s <= limit for pause_s, limit in zip(pauses, most, strict=False))
+    assert len({round(pause_s, 4) for pause_s in pauses[6:]}) > 1  # the jitter
+
+
+async def test_next_host_takes_over() -> None:
+    (nobody,) = free_ports(1)
+    async with listening() as one, listening() as two:
+        urls = ";".join([f"amqp://u:p@127.0.0.1:{nobody}/", one.url(), two.url()])
+        async with running(urls) as publisher:
+            session = await one.opened()
+            await ready(publisher)
+            publishes = publishing(publisher, 1)
+            await session.message()
+            session.reset()
+            assert await outcomes(publishes) == ["unknown connection-lost"]
+            session = await two.opened()
+            await ready(publisher)
+            publishes = publishing(publisher, 1)
+            await session.message()
+            session.send(Basic.Ack(1))
+            assert await outcomes(publishes) == ["confirmed"]
+
+
+async def test_end_drains_what_is_under_way_and_says_goodbye() -> None:
+    async with listening() as peer:
+        publisher = Publisher(peer.url(), deadline_s=5, in_flight_max=1000, heartbeat_s=10)
+        run = asyncio.create_task(publisher.run())
+        session = await peer.opened()
+        await ready(publisher)
+        publishes = publishing(publisher, module.WINDOW + 1)
+        await session.messages(module.WINDOW)
+        run.cancel()
+        await asyncio.sleep(0)
+        assert await outcomes(publishing(publisher, 1)) == ["refused shutting-down"]
+        assert not await publisher.ping()
+        session.send(Basic.Ack(0, multiple=True))
+        await session.message()
+        session.send(Basic.Ack(module.WINDOW + 1))
+        await session.goodbye()
+        await asyncio.wait([run])
+        assert await outcomes(publishes) == ["confirmed"] * (module.WINDOW + 1)
+        assert await outcomes(publishing(publisher, 1)) == ["refused broker-away"]
+
+
+async def test_end_with_a_broker_that_hangs_comes_after_the_deadline() -> None:
+    async with listening() as peer:
+        async with running(peer.url(), deadline_s=0.3) as publisher:
+            session = await peer.opened()
+            await ready(publisher)
+            publishes = publishing(publisher, 1)
+            await session.message()
+            started_s = time.monotonic()
+        assert time.monotonic() - started_s < 4
+        assert await outcomes(publishes) == ["unknown deadline"]
+
+
+async def test_ping_is_one_round_trip_for_all_who_ask() -> None:
+    async with connected() as (publisher, session):
+        pings = [asyncio.create_task(publisher.ping()) for _ in range(5)]
+        await session.expect(Exchange.Declare)
+        session.send(Exchange.DeclareOk())
+        assert await asyncio.gather(*pings) == [True] * 5
+        unanswered = await publisher.ping()
+        session.send(Exchange.DeclareOk())
+        assert not unanswered
+        await session.expect(Exchange.Declare)
+        assert not publisher._connection.ended.done()  # type: ignore[union-attr]  # noqa: SLF001 - late is not wrong
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return self_signed(tmp_path_factory.mktemp("tls"))
+
+
+async def test_amqps_is_encrypted_and_trusts_what_the_machine_trusts(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    async with listening(server_context(certificate)) as peer, running(peer.url("amqps")) as publisher:
+        session = await peer.opened()
+        await ready(publisher)
+        publishes = publishing(publisher, 1)
+        await session.message()
+        session.send(Basic.Ack(1))
+        assert await outcomes(publishes) == ["confirmed"]
+        session.reset()
+
+
+async def test_amqps_with_a_certificate_that_nobody_signed_is_refused(
+    certificate: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with listening(server_context(certificate)) as peer, running(peer.url("amqps")) as publisher:
+        await until(lambda: "broker away" in caplog.messages)
+        assert await outcomes(publishing(publisher, 1)) == ["refused broker-away"]
+    assert "CERTIFICATE_VERIFY_FAILED" in str([record.__dict__ for record in caplog.records])

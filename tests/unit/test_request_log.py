@@ -1,0 +1,114 @@
+"""What a request leaves in the log, and the ids and traces that go along with it."""
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from apps import logs
+from apps.api.request_log import RequestLog, flush
+from tests.harness.peer import until
+
+pytestmark = pytest.mark.anyio
+
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+async def request(path: str = "/a", task_id: str | None = None, **headers: str) -> tuple[list[Message], dict[str, str]]:
+    """Send one through; the answer is what was sent back, and what the app saw."""
+    sent: list[Message] = []
+    seen: dict[str, str] = {}
+
+    async def app(_: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 - ASGI's signature
+        seen.update(request_id=logs.request_id.get() or "", traceparent=logs.traceparent.get() or "")
+        logs.task_id.set(task_id)
+        await send({"type": "http.response.start", "status": 202, "headers": [(b"a", b"b")]})
+        await send({"type": "http.response.body"})
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    await RequestLog(app)({"type": "http", "method": "POST", "path": path, "headers": raw}, receive, send)
+    return sent, seen
+
+
+@pytest.fixture(autouse=True)
+def written() -> Iterator[None]:
+    """What a test leaves is not the next one's."""
+    yield
+    flush()
+
+
+@pytest.fixture
+def info(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+
+async def line(capsys: pytest.CaptureFixture[str]) -> str:
+    found: list[str] = []
+
+    def written() -> bool:
+        found.extend(capsys.readouterr().err.split("\n")[:-1])
+        return bool(found)
+
+    await until(written)
+    return found[0]
+
+
+@pytest.mark.usefixtures("info")
+async def test_line_is_what_the_formatter_would_write(capsys: pytest.CaptureFixture[str]) -> None:
+    await request('/a"\\\n\u2028ł', task_id="an-id", x_request_id="mine")
+    written = json.loads(await line(capsys))
+    record = logging.LogRecord("apps.api.request_log", logging.INFO, "", 0, "request", (), None)
+    record.fields = {"method": "POST", "path": '/a"\\\n\u2028ł', "status": 202, "ms": written["ms"]}
+    logs.request_id.set("mine")
+    logs.task_id.set("an-id")
+    formatted = json.loads(logs.JsonFormatter().format(record))
+    assert list(written) == list(formatted)
+    assert written | {"time": 0} == formatted | {"time": 0}
+    assert len(written["time"]) == len(formatted["time"])
+    assert written["ms"] >= 0
+
+
+@pytest.mark.usefixtures("info")
+async def test_probes_leave_no_line(capsys: pytest.CaptureFixture[str]) -> None:
+    await request("/livez")
+    await request("/seen")
+    assert json.loads(await line(capsys))["path"] == "/seen"
+
+
+async def test_no_line_where_the_log_level_is_above_it(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    await request("/unseen")
+    caplog.set_level(logging.INFO)
+    await request("/seen")
+    assert json.loads(await line(capsys))["path"] == "/seen"
+
+
+async def test_id_and_trace_of_the_client_go_along() -> None:
+    sent, seen = await request(x_request_id="mine-1", traceparent=TRACEPARENT)
+    assert seen == {"request_id": "mine-1", "traceparent": TRACEPARENT}
+    assert sent[0]["headers"] == [(b"a", b"b"), (b"x-request-id", b"mine-1")]
+
+
+@pytest.mark.parametrize("unfit", ["a b", "", "a" * 129, "a\n", "ł"])
+async def test_unfit_id_is_replaced(unfit: str) -> None:
+    _, one = await request(x_request_id=unfit)
+    _, two = await request()
+    assert len(one["request_id"]) == len(two["request_id"]) == 32
+    assert one != two
+
+
+@pytest.mark.parametrize(
+    "unfit", ["", TRACEPARENT.upper(), TRACEPARENT[:-1], f"{TRACEPARENT}-x", "01" + TRACEPARENT[2:]]
+)
+async def test_unfit_trace_is_left_out(unfit: str) -> None:
+    assert (await request(traceparent=unfit))[1]["traceparent"] == ""
