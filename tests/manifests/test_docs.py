@@ -54,7 +54,9 @@ def test_make_targets_exist() -> None:
 
 def test_make_variables_exist() -> None:
     text = MAKEFILES + "".join(path.read_text() for path in (ROOT / "deploy").glob("*.py"))
-    words = {word.partition("=")[0] for line in commands("make") for word in shlex.split(line, comments=True) if "=" in word}
+    words = {
+        word.partition("=")[0] for line in commands("make") for word in shlex.split(line, comments=True) if "=" in word
+    }
     assert {name for name in words if f"$({name})" not in text and f'"{name}"' not in text} == set()
 
 
