@@ -1,0 +1,90 @@
+"""Images without a registry: a root file system as an archive that containerd, docker and podman load."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from deploy.tools import cache, locked
+from local import debian, newer
+
+TIMEOUT_S = 300
+# nobody reads these in a container
+LEFT_OUT = ("usr/share/doc", "usr/share/man", "usr/share/locale", "var/lib/apt/lists", "var/cache")
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+REPOSITORY = "localhost/sluice-platform"
+NOBODY = "65532:65532"  # numbers, so that Kubernetes can see that it is not root
+SERVERS = ("rabbitmq", "redis", "nginx")
+
+
+def servers() -> Path:
+    """The archive of RabbitMQ, Redis and nginx: three names of one root file system, which is loaded once."""
+    root = newer.ensure()
+    path = cache() / f"servers-{root.name}.tar"
+    with locked(path):
+        if not path.exists():
+            write(path, root, [f"{REPOSITORY}/{name}:{tag()}" for name in SERVERS])
+    return path
+
+
+def tag() -> str:
+    """Of those images: changes with what is in them, so that no cluster runs older ones by the same name."""
+    return debian.name(newer.SUITE, newer.PACKAGES)
+
+
+def of_programs(programs: dict[str, Path], names: Sequence[str], path: Path) -> Path:
+    """Write the archive of an image with nothing but static programs (place in the image -> file) and /tmp."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        (root / "tmp").mkdir()
+        (root / "tmp").chmod(0o1777)
+        for place, program in programs.items():
+            target = root / place.lstrip("/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(program, target)
+        root.chmod(0o755)
+        # one program is what a container of the image starts; the runtime asks for that of the pause image
+        write(path, root, names, entrypoint=list(programs) if len(programs) == 1 else [])
+    return path
+
+
+def write(
+    path: Path, root: Path, names: Sequence[str], *, user: str = NOBODY, entrypoint: Sequence[str] = ()
+) -> None:
+    """Write a docker-archive of one image by several names; complete or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        layer, config, manifest, archive = (
+            Path(folder) / name for name in ("layer.tar", "config.json", "manifest.json", "archive.tar")
+        )
+        excluded = [f"--exclude=./{each}/*" for each in LEFT_OUT]
+        tar = ("tar", "--create", "--file", layer, "--numeric-owner", "--directory", root)
+        subprocess.run([*tar, *excluded, "."], check=True, timeout=TIMEOUT_S)
+        config.write_text(json.dumps(_config(layer, user, entrypoint)))
+        manifest.write_text(json.dumps([{"Config": config.name, "RepoTags": list(names), "Layers": [layer.name]}]))
+        with tarfile.open(archive, "w") as content:
+            for each in (manifest, config, layer):
+                content.add(each, each.name)
+        archive.replace(path)
+
+
+def _config(layer: Path, user: str, entrypoint: Sequence[str]) -> dict[str, object]:
+    with layer.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    return {
+        "architecture": _architecture(),
+        "os": "linux",
+        "config": {"Env": [f"PATH={PATH}"], "User": user, "Entrypoint": list(entrypoint)},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
+    }
+
+
+def _architecture() -> str:
+    """As images name it."""
+    return subprocess.run(
+        ["dpkg", "--print-architecture"], check=True, capture_output=True, text=True, timeout=TIMEOUT_S
+    ).stdout.strip()
