@@ -52,9 +52,7 @@ def of_programs(programs: dict[str, Path], names: Sequence[str], path: Path) -> 
     return path
 
 
-def write(
-    path: Path, root: Path, names: Sequence[str], *, user: str = NOBODY, entrypoint: Sequence[str] = ()
-) -> None:
+def write(path: Path, root: Path, names: Sequence[str], *, user: str = NOBODY, entrypoint: Sequence[str] = ()) -> None:
     """Write a docker-archive of one image by several names; complete or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:

@@ -1,0 +1,75 @@
+"""Brings the platform into a cluster of the tests, without Flux: `make secrets` and `make platform`.
+
+A cluster that somebody already has gets the real charts; one of our own, which reaches no registry, the stand-ins.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from deploy import pins
+from deploy.run import ROOT, Unusable, answers, output, show
+from deploy.tools import built
+from local.child import until
+from tests.e2e.cluster.bare import STATE, Bare
+from tests.e2e.cluster.provider import Provider
+from tests.e2e.platform import charts, images, keda, serve
+
+FOLDER = "tests/e2e/platform/bare"
+SERVED = STATE / "served"
+START_TIMEOUT_S = 30
+PUSH_TIMEOUT_S = 60
+# its charts one after the other, RabbitMQ on two busy cores among them
+INSTALL_TIMEOUT_S = 900
+
+
+def install(cluster: Provider, kubeconfig: Path) -> None:
+    """RabbitMQ, Redis, NGINX and KEDA, and every Secret."""
+    if not isinstance(cluster, Bare):
+        _make("secrets", kubeconfig)
+        _make("platform", kubeconfig)
+        return
+    prepare(cluster)
+    _make("secrets", kubeconfig)
+    command = cluster.inside("env", f"--chdir={ROOT}", f"KUBECONFIG={kubeconfig}", sys.executable)
+    show(*command, "-m", "deploy.platform", FOLDER, timeout_s=INSTALL_TIMEOUT_S)
+
+
+def prepare(cluster: Bare) -> None:
+    """The images in the node, and the charts beside it: what `install` needs, and what Flux needs."""
+    for archive in (images.servers(), keda.image()):
+        cluster.load_image(archive)
+    serving(cluster)
+    publish(cluster)
+
+
+def serving(cluster: Bare) -> None:
+    """Start what serves charts and git, unless it runs already. It ends with the cluster."""
+    if _serves(cluster):
+        return
+    serve.ensure()
+    command = cluster.inside("env", f"--chdir={ROOT}", sys.executable, "-m", "tests.e2e.platform.serve", str(SERVED))
+    SERVED.mkdir(parents=True, exist_ok=True)
+    with (STATE / "log" / "serve.log").open("ab") as log:
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    until(lambda: _serves(cluster), START_TIMEOUT_S, "the start of the registry")
+
+
+def publish(cluster: Bare) -> None:
+    """Put the stand-in charts where the cluster looks for them."""
+    packed = charts.package(SERVED / "charts")
+    output(built("helm"), "repo", "index", SERVED / "charts", timeout_s=PUSH_TIMEOUT_S)
+    for chart in packed:
+        where = f"oci://{cluster.address}:{serve.REGISTRY_PORT}/charts"
+        output(built("helm"), "push", "--plain-http", chart, where, timeout_s=PUSH_TIMEOUT_S)
+
+
+def _serves(cluster: Bare) -> bool:
+    address = f"http://{cluster.address}"
+    return all(
+        answers("curl", "--fail", "--silent", f"{address}:{port}") for port in (serve.REGISTRY_PORT, serve.WEB_PORT)
+    )
+
+
+def _make(verb: str, kubeconfig: Path) -> None:
+    show("make", verb, timeout_s=INSTALL_TIMEOUT_S, KUBECONFIG=str(kubeconfig))
