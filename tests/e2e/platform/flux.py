@@ -1,4 +1,4 @@
-"""Flux's controllers from their own modules: the manifests, and an image of their programs. `flux install` elsewhere."""
+"""Flux's controllers from their own modules, their manifests and an image; elsewhere `flux install` brings them."""
 
 import json
 import shutil
@@ -44,9 +44,7 @@ def manifests() -> str:
             "namespace": "flux-system",
             "resources": ["namespace.yaml", *resources],
             "images": [{"name": f"fluxcd/{name}", "newName": _name(name), "newTag": tag()} for name in CONTROLLERS],
-            "patches": [
-                {"target": {"kind": "Deployment", "name": name}, "patch": _program(name)} for name in CONTROLLERS
-            ],
+            "patches": [_program(name) for name in CONTROLLERS],
         }
         (Path(temporary) / "kustomization.yaml").write_text(json.dumps(kustomization))
         return output(kubectl(), "kustomize", temporary, timeout_s=TIMEOUT_S)
@@ -56,8 +54,10 @@ def _name(controller: str) -> str:
     return f"{images.REPOSITORY}/{controller}"
 
 
-def _program(controller: str) -> str:
-    return json.dumps([{"op": "add", "path": "/spec/template/spec/containers/0/command", "value": [f"/{controller}"]}])
+def _program(controller: str) -> dict[str, object]:
+    """Three controllers share the image, which starts none by itself."""
+    command = {"op": "add", "path": "/spec/template/spec/containers/0/command", "value": [f"/{controller}"]}
+    return {"target": {"kind": "Deployment", "name": controller}, "patch": json.dumps([command])}
 
 
 def tag() -> str:

@@ -3,12 +3,12 @@
 A cluster that somebody already has gets the real charts; one of our own, which reaches no registry, the stand-ins.
 """
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
-from deploy import pins
-from deploy.run import ROOT, Unusable, answers, output, show
+from deploy.run import ROOT, output, show
 from deploy.tools import built
 from local.child import until
 from tests.e2e.cluster.bare import STATE, Bare
@@ -65,10 +65,12 @@ def publish(cluster: Bare) -> None:
 
 
 def _serves(cluster: Bare) -> bool:
-    address = f"http://{cluster.address}"
-    return all(
-        answers("curl", "--fail", "--silent", f"{address}:{port}") for port in (serve.REGISTRY_PORT, serve.WEB_PORT)
-    )
+    return all(_open(cluster.address, port) for port in (serve.REGISTRY_PORT, serve.WEB_PORT))
+
+
+def _open(address: str, port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((address, port)) == 0
 
 
 def _make(verb: str, kubeconfig: Path) -> None:

@@ -15,7 +15,7 @@ SOURCES = f"{SECRETS}  - ../../../tests/e2e/platform/sources\n"
 
 
 class Repository:
-    """The clone, on its branch main; what is committed here is in the project's history no more than on this machine."""
+    """The clone, on its branch main. What is committed here stays in it and in the git server."""
 
     def __init__(self, folder: Path, served: Path, address: str, environment: dict[str, str]) -> None:
         self.folder = folder

@@ -3,7 +3,7 @@
     :5000   Debian's docker-registry, for charts
     :8000   FOLDER/charts, a chart repository, and FOLDER/git, bare git repositories to pull and to push
 
-On every address: it runs in the network of the cluster of tests/e2e/cluster, which nobody else sees. It ends with SIGTERM.
+On every address: it runs in the network of the cluster of tests/e2e/cluster, which nobody else sees, and ends with it.
 """
 
 import os
