@@ -48,35 +48,37 @@ def of_programs(programs: dict[str, Path], names: Sequence[str], path: Path) -> 
             shutil.copy(program, target)
         root.chmod(0o755)
         # one program is what a container of the image starts; the runtime asks for that of the pause image
-        write(path, root, names, entrypoint=list(programs) if len(programs) == 1 else [])
+        write(path, root, names, Entrypoint=list(programs) if len(programs) == 1 else [])
     return path
 
 
-def write(path: Path, root: Path, names: Sequence[str], *, user: str = NOBODY, entrypoint: Sequence[str] = ()) -> None:
-    """Write a docker-archive of one image by several names; complete or absent."""
+def write(path: Path, root: Path, names: Sequence[str], **config: object) -> None:
+    """Write a docker-archive of one image by several names; complete or absent. `config` is as OCI spells it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        layer, config, manifest, archive = (
+        layer, description, manifest, archive = (
             Path(folder) / name for name in ("layer.tar", "config.json", "manifest.json", "archive.tar")
         )
         excluded = [f"--exclude=./{each}/*" for each in LEFT_OUT]
         tar = ("tar", "--create", "--file", layer, "--numeric-owner", "--directory", root)
         subprocess.run([*tar, *excluded, "."], check=True, timeout=TIMEOUT_S)
-        config.write_text(json.dumps(_config(layer, user, entrypoint)))
-        manifest.write_text(json.dumps([{"Config": config.name, "RepoTags": list(names), "Layers": [layer.name]}]))
+        description.write_text(json.dumps(_described(layer, {"User": NOBODY, "Env": [f"PATH={PATH}"]} | config)))
+        manifest.write_text(json.dumps([{"Config": description.name, "RepoTags": list(names), "Layers": [layer.name]}]))
         with tarfile.open(archive, "w") as content:
-            for each in (manifest, config, layer):
+            for each in (manifest, description, layer):
                 content.add(each, each.name)
         archive.replace(path)
 
 
-def _config(layer: Path, user: str, entrypoint: Sequence[str]) -> dict[str, object]:
+def _described(layer: Path, config: dict[str, object]) -> dict[str, object]:
     with layer.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     return {
         "architecture": _architecture(),
         "os": "linux",
-        "config": {"Env": [f"PATH={PATH}"], "User": user, "Entrypoint": list(entrypoint)},
+        "config": config,
+        # buildah builds on an image only if its history names each layer
+        "history": [{"created_by": "a root file system"}],
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
     }
 

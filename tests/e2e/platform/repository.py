@@ -54,12 +54,12 @@ class Repository:
         """What git says in the clone."""
         return _run("git", "-C", str(self.folder), *arguments)
 
-    def python(self, *arguments: str, timeout_s: float) -> str:
+    def python(self, *arguments: str, timeout_s: float, **environment: str) -> str:
         """What a module of the clone says: what its make targets run, without installing everything once more."""
         command = [sys.executable, "-m", *arguments]
         done = subprocess.run(
-            command, cwd=self.folder, env=self._environment, capture_output=True, text=True, timeout=timeout_s,
-            check=False,
+            command, cwd=self.folder, env=self._environment | environment, capture_output=True, text=True,
+            timeout=timeout_s, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{' '.join(arguments)}: {done.stderr or done.stdout}"
         return done.stdout
