@@ -99,6 +99,11 @@ class Bare:
         """The command, in all of the cluster's namespaces: it sees the node's network, and ends with the cluster."""
         return ["nsenter", f"--target={self._known().init}", "--all", "--", *command]
 
+    def kill(self, container: str) -> None:
+        """SIGKILL for a container's first process."""
+        kill = ("tasks", "kill", "--signal=SIGKILL", container)
+        output(*self.inside("ctr", "--namespace=k8s.io", *kill), timeout_s=STEP_TIMEOUT_S)
+
     def stop(self) -> None:
         """Ends it if this object started it."""
         if self.ours:
