@@ -25,8 +25,9 @@ class Following:
     """Flux in the cluster that KUBECONFIG names, and the repository that it follows."""
 
     def __init__(self, cluster: Bare, folder: Path) -> None:
-        install.prepare(cluster)
-        flux.install(cluster, Path(os.environ["KUBECONFIG"]))
+        kubeconfig = Path(os.environ["KUBECONFIG"])
+        install.prepare(cluster, kubeconfig)
+        flux.install(cluster, kubeconfig)
         environment = os.environ | {"SOPS_AGE_KEY_FILE": str(folder / "age.key")}
         self.repository = Repository(folder / "sluice", install.SERVED, cluster.address, environment)
         self.repository.python("deploy.secrets", "--flux", timeout_s=SECRETS_TIMEOUT_S)

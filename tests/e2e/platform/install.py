@@ -9,16 +9,18 @@ import sys
 from pathlib import Path
 
 from deploy.run import ROOT, output, show
-from deploy.tools import built
+from deploy.secrets import listed
+from deploy.tools import built, kubectl
 from local.child import until
 from tests.e2e.cluster.bare import STATE, Bare
+from tests.e2e.cluster.layout import INSIDE, NODE, VOLUME_COUNT, VOLUMES
 from tests.e2e.cluster.provider import Provider
-from tests.e2e.platform import charts, images, keda, serve
+from tests.e2e.platform import charts, images, keda, serve, volumes
 
 FOLDER = "tests/e2e/platform/bare"
 SERVED = STATE / "served"
 START_TIMEOUT_S = 30
-PUSH_TIMEOUT_S = 60
+STEP_TIMEOUT_S = 60
 # its charts one after the other, RabbitMQ on two busy cores among them
 INSTALL_TIMEOUT_S = 900
 
@@ -29,14 +31,17 @@ def install(cluster: Provider, kubeconfig: Path) -> None:
         _make("secrets", kubeconfig)
         _make("platform", kubeconfig)
         return
-    prepare(cluster)
+    prepare(cluster, kubeconfig)
     _make("secrets", kubeconfig)
     command = cluster.inside("env", f"--chdir={ROOT}", f"KUBECONFIG={kubeconfig}", sys.executable)
     show(*command, "-m", "deploy.platform", FOLDER, timeout_s=INSTALL_TIMEOUT_S)
 
 
-def prepare(cluster: Bare) -> None:
-    """The images in the node, and the charts beside it: what `install` needs, and what Flux needs."""
+def prepare(cluster: Bare, kubeconfig: Path) -> None:
+    """The images and volumes in the node, and the charts beside it: what `install` needs, and what Flux needs."""
+    folders = listed(volumes.objects(INSIDE / VOLUMES, NODE, VOLUME_COUNT))
+    apply = ("apply", "--server-side", "--filename=-")
+    output(kubectl(), f"--kubeconfig={kubeconfig}", *apply, text=folders, timeout_s=STEP_TIMEOUT_S)
     for archive in (images.servers(), keda.image()):
         cluster.load_image(archive)
     serving(cluster)
@@ -58,10 +63,10 @@ def serving(cluster: Bare) -> None:
 def publish(cluster: Bare) -> None:
     """Put the stand-in charts where the cluster looks for them."""
     packed = charts.package(SERVED / "charts")
-    output(built("helm"), "repo", "index", SERVED / "charts", timeout_s=PUSH_TIMEOUT_S)
+    output(built("helm"), "repo", "index", SERVED / "charts", timeout_s=STEP_TIMEOUT_S)
     for chart in packed:
         where = f"oci://{cluster.address}:{serve.REGISTRY_PORT}/charts"
-        output(built("helm"), "push", "--plain-http", chart, where, timeout_s=PUSH_TIMEOUT_S)
+        output(built("helm"), "push", "--plain-http", chart, where, timeout_s=STEP_TIMEOUT_S)
 
 
 def _serves(cluster: Bare) -> bool:
