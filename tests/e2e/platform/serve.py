@@ -29,7 +29,7 @@ def main() -> None:
     registry = _registry(folder)
     registry.start()
     try:
-        web.server(WEB_PORT, folder).serve_forever()
+        web.server("", WEB_PORT, folder).serve_forever()
     finally:
         registry.stop()
 

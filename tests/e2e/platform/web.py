@@ -70,6 +70,6 @@ class Handler(SimpleHTTPRequestHandler):
         return b"".join(chunks)
 
 
-def server(port: int, folder: Path) -> ThreadingHTTPServer:
+def server(host: str, port: int, folder: Path) -> ThreadingHTTPServer:
     """The server, which listens already; the caller lets it serve."""
-    return ThreadingHTTPServer(("", port), type("Here", (Handler,), {"folder": folder}))
+    return ThreadingHTTPServer((host, port), type("Here", (Handler,), {"folder": folder}))
