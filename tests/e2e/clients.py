@@ -52,10 +52,9 @@ class Patient(Posting):
     """As the project's client is: an answer that says "again" is one."""
 
     def post(self, name: str) -> None:
-        with Client(self.system.entrance, self.system.key) as client:
-            # not accepted, as far as it knows: no promise was made
-            with suppress(Problem, OutcomeUnknown):
-                self.accepted[client.submit({"task": "task_1", "name": name}, deadline_s=PERSISTENCE_S)] = name
+        # such a task was not accepted, as far as the client knows: no promise was made
+        with Client(self.system.entrance, self.system.key) as client, suppress(Problem, OutcomeUnknown):
+            self.accepted[client.submit({"task": "task_1", "name": name}, deadline_s=PERSISTENCE_S)] = name
 
 
 class Strict(Posting):

@@ -5,6 +5,7 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
+from deploy import overlay
 from deploy.images import deployed
 from tests.e2e import apps, evidence, objects
 from tests.e2e.cluster.bare import Bare
@@ -13,7 +14,7 @@ from tests.e2e.platform import install
 from tests.e2e.system import System, entered
 
 # The quick ones first; Flux last, since it starts with a cluster that has nothing.
-ORDER = ("admission", "local", "scaling", "rollout", "trouble", "fallback", "network", "locust", "flux")
+ORDER = ("admission", "local", "ingress", "scaling", "rollout", "trouble", "fallback", "network", "locust", "flux")
 TEST_TIMEOUT_S = 1200
 
 
@@ -75,6 +76,13 @@ def system(platform: Provider) -> Iterator[System]:
     """The system's clients' view. What runs is the business of `load` and of its like."""
     with entered(platform.entrance) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def local(system: System) -> System:
+    """The local overlay as `make deploy` applies it: when that is back, everything is ready."""
+    overlay.up(objects.LOCAL)
+    return system
 
 
 @pytest.fixture(scope="module")

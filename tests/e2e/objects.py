@@ -17,6 +17,7 @@ RECORDER = ("celery-workers", "deployment", "dead-letter-recorder")
 SCALER = ("celery-workers", "scaledobject", "celery-worker-scaler")
 RABBITMQ = ("data", "statefulset", "rabbitmq")
 KEDA = ("keda", "deployment", "keda-operator")
+LOCAL = ROOT / "kustomize" / "overlays" / "local"
 OVERLAYS = ROOT / "tests" / "e2e" / "overlays"
 TIMEOUT_S = 300
 

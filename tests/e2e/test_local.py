@@ -2,25 +2,13 @@
 
 import subprocess
 
-import pytest
-
-from deploy import overlay
-from deploy.run import ROOT
 from deploy.tools import kubectl
 from tests.e2e import objects
 from tests.e2e.system import System
 
-LOCAL = ROOT / "kustomize" / "overlays" / "local"
 DIFF_TIMEOUT_S = 120
 # task_1 takes 15 s
 RESULT_TIMEOUT_S = 60
-
-
-@pytest.fixture(scope="module")
-def local(system: System) -> System:
-    """The local overlay as `make deploy` applies it: when that is back, everything is ready."""
-    overlay.up(LOCAL)
-    return system
 
 
 def test_all_is_ready(local: System) -> None:  # noqa: ARG001
@@ -35,12 +23,12 @@ def test_task_through_nginx_returns_its_result(local: System) -> None:
 
 
 def test_diff_is_empty(local: System) -> None:  # noqa: ARG001
-    diff = [str(kubectl()), "diff", f"--kustomize={LOCAL}"]
+    diff = [str(kubectl()), "diff", f"--kustomize={objects.LOCAL}"]
     done = subprocess.run(diff, capture_output=True, text=True, timeout=DIFF_TIMEOUT_S, check=False)
     assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_second_apply_changes_nothing(local: System) -> None:  # noqa: ARG001
-    said = objects.apply(LOCAL).splitlines()
+    said = objects.apply(objects.LOCAL).splitlines()
     assert said
     assert [line for line in said if not line.endswith(" unchanged")] == []

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -27,7 +28,8 @@ from tests.e2e.cluster.layout import (
 )
 from tests.e2e.platform import images, volumes
 
-STATE = ROOT / ".local" / "cluster"
+# another folder is another cluster: E2E_STATE lets two run at once
+STATE = Path(os.environ.get("E2E_STATE") or ROOT / ".local" / "cluster").absolute()
 COREDNS = Path(__file__).parent / "coredns"
 CNI = Path(__file__).parent / "files" / "cni.conflist"
 NODE_PORT = 30080
@@ -65,8 +67,8 @@ class Bare:
         self.lasting = lasting
         self.ours = False
         self.kubeconfig = STATE / "kubeconfig"
-        # of the clone, so that what a killed run left is found
-        self.cgroup = f"sluice-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]}"
+        # by the folder, so that what a killed run left is found
+        self.cgroup = f"sluice-{hashlib.sha256(str(STATE).encode()).hexdigest()[:8]}"
 
     def start(self) -> Path:
         with locked(STATE):

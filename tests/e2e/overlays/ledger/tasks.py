@@ -1,3 +1,4 @@
+# ruff: noqa: INP001 - no package: workers have this file in the place of apps/worker/tasks.py
 """The example tasks, which here count their effects in Redis, as a team's tasks leave theirs in a database."""
 
 import time
