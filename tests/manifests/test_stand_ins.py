@@ -14,7 +14,9 @@ from deploy.tools import built, kubectl
 from deploy.validate import pod_security, pods, schemas
 from deploy.validate.charts import known_keys
 from deploy.validate.tree import Object, walk
+from tests.e2e.cluster.layout import NODE_ADDRESS
 from tests.e2e.platform import charts, keda
+from tests.e2e.platform.serve import REGISTRY_PORT, WEB_PORT
 
 # What the stand-ins leave to the real charts, as tests/e2e/platform/README.md says
 LEFT_OUT = {
@@ -51,6 +53,12 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def release(name: str, folder: str) -> Release:
     text = output(kubectl(), "kustomize", ROOT / folder, timeout_s=60)
     return next(each for each in releases(list(yaml.safe_load_all(text))) if each.name == name)
+
+
+def objects_of(folder: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """(kind, name) -> object."""
+    text = output(kubectl(), "kustomize", ROOT / folder, timeout_s=60)
+    return {(body["kind"], body["metadata"]["name"]): body for body in yaml.safe_load_all(text)}
 
 
 def rendered(archive: Path, wanted: Release) -> list[Object]:
@@ -114,6 +122,17 @@ def test_objects_are_valid_and_restricted(packed: dict[str, Path], name: str, fo
 def test_services_and_their_ports_are_the_real_ones(packed: dict[str, Path], name: str) -> None:
     services = [each for each in rendered(packed[name], release(name, "helm-releases")) if each.kind == "Service"]
     assert {each.name: {port["port"] for port in each.spec["ports"]} for each in services} == SERVICES[name]
+
+
+def test_only_the_sources_are_patched() -> None:
+    bare, local = (objects_of(folder) for folder in ("tests/e2e/platform/bare", "clusters/local/infrastructure"))
+    changed = [name for name, body in bare.items() if body != local[name]]
+    assert bare.keys() == local.keys()
+    assert {kind for kind, *_ in changed} == {"OCIRepository", "HelmRepository"}
+    for name in changed:
+        new, old = bare[name]["spec"], local[name]["spec"]
+        assert {key for key in new if new[key] != old.get(key)} - {"insecure"} == {"url"}
+        assert new["url"].startswith((f"oci://{NODE_ADDRESS}:{REGISTRY_PORT}/", f"http://{NODE_ADDRESS}:{WEB_PORT}/"))
 
 
 def test_a_volume_claim_keeps_its_name_and_size(packed: dict[str, Path]) -> None:
