@@ -14,7 +14,19 @@ from tests.e2e.platform import install
 from tests.e2e.system import System, entered
 
 # The quick ones first; Flux last, since it starts with a cluster that has nothing.
-ORDER = ("admission", "local", "ingress", "scaling", "rollout", "trouble", "fallback", "network", "locust", "flux")
+ORDER = (
+    "cluster",
+    "admission",
+    "local",
+    "ingress",
+    "scaling",
+    "rollout",
+    "trouble",
+    "fallback",
+    "network",
+    "locust",
+    "flux",
+)
 TEST_TIMEOUT_S = 1200
 
 

@@ -51,6 +51,7 @@ class Running:
     # of the init: its number alone may be another process's by now
     started: float
     cluster_address: str
+    link: str
 
     @property
     def alive(self) -> bool:
@@ -113,10 +114,12 @@ class Bare:
 
     def destroy(self) -> None:
         """End the first process, and with it every other; then nothing but files is left to remove."""
-        running = self._running()
-        if running:
-            psutil.Process(running.outer).kill()
-            _until("the end of the cluster", lambda: not running.alive, STOP_TIMEOUT_S)
+        known = _read()
+        if known and known.alive:
+            psutil.Process(known.outer).kill()
+            _until("the end of the cluster", lambda: not known.alive, STOP_TIMEOUT_S)
+        if known:
+            link.remove(known.link)
         cgroups.remove(self.cgroup)
         shutil.rmtree(STATE, ignore_errors=True)
 
@@ -136,7 +139,7 @@ class Bare:
                 start_new_session=True,
             )  # fmt: skip
         init = _first_child(outer)
-        known = Running(outer.pid, init.pid, init.create_time(), cable.cluster)
+        known = Running(outer.pid, init.pid, init.create_time(), cable.cluster, cable.name)
         (STATE / "running.json").write_text(json.dumps(asdict(known)))
         cable.attach(init.pid)
 
@@ -158,8 +161,7 @@ class Bare:
             raise Unusable(f"The cluster ended while it started ({last[0]}); {STATE / 'log'} says more.")
 
     def _running(self) -> Running | None:
-        path = STATE / "running.json"
-        known = Running(**json.loads(path.read_text())) if path.exists() else None
+        known = _read()
         return known if known and known.alive else None
 
     def _known(self) -> Running:
@@ -167,6 +169,11 @@ class Bare:
         if running is None:
             raise Unusable("The cluster does not run: start it by `make cluster`.")
         return running
+
+
+def _read() -> Running | None:
+    path = STATE / "running.json"
+    return Running(**json.loads(path.read_text())) if path.exists() else None
 
 
 def _write_state(address: str) -> None:

@@ -1,4 +1,4 @@
-"""A cable from the machine into the cluster's network namespace: a veth pair that is gone when the namespace is."""
+"""A cable from the machine into the cluster's network namespace: a veth pair."""
 
 import ipaddress
 import os
@@ -28,6 +28,11 @@ class Link:
         inside = ("nsenter", f"--net=/proc/{pid}/ns/net", "ip")
         _run(*inside, "address", "add", f"{self.cluster}/30", "dev", INSIDE_NAME)
         _run(*inside, "link", "set", INSIDE_NAME, "up")
+
+
+def remove(name: str) -> None:
+    """Take the cable away: the kernel does so itself, but up to minutes after the namespace's last process."""
+    subprocess.run(["ip", "link", "delete", name], check=False, capture_output=True, timeout=TIMEOUT_S)
 
 
 def choose() -> Link:
