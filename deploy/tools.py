@@ -69,16 +69,16 @@ def module_folders() -> list[Path]:
     return [Path(module["Dir"]) for module in modules]
 
 
-def go(*arguments: str, folder: Path | None = None, **environment: str) -> str:
+def go(*arguments: str, folder: Path | None = None, timeout_s: float = BUILD_TIMEOUT_S, **environment: str) -> str:
     """What the Go command says; it looks for a go.mod in `folder`, and for none if there is no folder."""
     command = [str(_go_program()), *arguments]
     try:
         done = subprocess.run(  # noqa: S603
-            command, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False, cwd=folder or cache(),
+            command, capture_output=True, text=True, timeout=timeout_s, check=False, cwd=folder or cache(),
             env=os.environ | environment,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise Unusable(f"`go {' '.join(arguments)}` took longer than {BUILD_TIMEOUT_S} s and was stopped.") from None
+        raise Unusable(f"`go {' '.join(arguments)}` took longer than {timeout_s:g} s and was stopped.") from None
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise Unusable(f"`go {' '.join(arguments)}` failed ({reason}): it needs the Go module proxy the first time.")
