@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import redis
 
@@ -23,8 +23,8 @@ class System:
     """One system: where it is entered, and its ledger."""
 
     entrance: str
-    key: str
-    store: "redis.Redis"
+    key: str = field(repr=False)
+    store: "redis.Redis" = field(repr=False)
 
     def client(self) -> Client:
         return Client(self.entrance, self.key)

@@ -28,7 +28,9 @@ RESTRICTED = ("fastapi", "celery-workers")
 
 @pytest.fixture(scope="module", autouse=True)
 def _flux_kinds(platform: Provider) -> None:  # noqa: ARG001 - KEDA's are there with it
-    """The API server knows Flux's objects too."""
+    """The API server knows Flux's objects too, and has the namespace that `flux install` makes."""
+    flux = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "flux-system"}}
+    cluster.ask("apply", "--server-side", "--filename=-", text=listed([flux]))
     for module in module_folders()[1:]:
         crds = f"--filename={module / 'config' / 'crd' / 'bases'}"
         cluster.ask("apply", "--server-side", "--force-conflicts", crds)
