@@ -9,7 +9,7 @@ from deploy.run import output, show
 from deploy.tools import cache, kubectl, locked, module_folders
 from tests.e2e.cluster import binaries
 from tests.e2e.cluster.bare import Bare
-from tests.e2e.platform import images
+from tests.e2e.platform import images, install
 
 CONTROLLERS = ("source-controller", "kustomize-controller", "helm-controller")
 NAMESPACE = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "flux-system"}}
@@ -17,9 +17,9 @@ TIMEOUT_S = 60
 START_TIMEOUT_S = 180
 
 
-def install(cluster: Bare, kubeconfig: Path) -> None:
+def into(cluster: Bare, kubeconfig: Path) -> None:
     """Flux, ready."""
-    cluster.load_image(image())
+    install.load(cluster, image(), names()[0])
     api = (kubectl(), f"--kubeconfig={kubeconfig}")
     apply = ("apply", "--server-side", "--force-conflicts", "--filename=-")
     output(*api, *apply, text=manifests(), timeout_s=TIMEOUT_S)
@@ -60,6 +60,11 @@ def _program(controller: str) -> dict[str, object]:
     return {"target": {"kind": "Deployment", "name": controller}, "patch": json.dumps([command])}
 
 
+def names() -> list[str]:
+    """Of the image, one for each controller."""
+    return [f"{_name(name)}:{tag()}" for name in CONTROLLERS]
+
+
 def tag() -> str:
     """Of the image: changes with the programs."""
     return binaries.folder_of(binaries.FLUX).name
@@ -72,5 +77,5 @@ def image() -> Path:
         if not path.exists():
             folder = binaries.folder_of(binaries.FLUX)
             programs = {f"/{name}": folder / name for name in CONTROLLERS}
-            images.of_programs(programs, [f"{_name(name)}:{tag()}" for name in CONTROLLERS], path)
+            images.of_programs(programs, names(), path)
     return path

@@ -27,7 +27,7 @@ class Following:
     def __init__(self, cluster: Bare, folder: Path) -> None:
         kubeconfig = Path(os.environ["KUBECONFIG"])
         install.prepare(cluster, kubeconfig)
-        flux.install(cluster, kubeconfig)
+        flux.into(cluster, kubeconfig)
         environment = os.environ | {"SOPS_AGE_KEY_FILE": str(folder / "age.key")}
         self.repository = Repository(folder / "sluice", install.SERVED, cluster.address, environment)
         self.repository.python("deploy.secrets", "--flux", timeout_s=SECRETS_TIMEOUT_S)

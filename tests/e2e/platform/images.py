@@ -27,12 +27,17 @@ def servers() -> Path:
     path = cache() / f"servers-{root.name}.tar"
     with locked(path):
         if not path.exists():
-            write(path, root, [f"{REPOSITORY}/{name}:{tag()}" for name in SERVERS])
+            write(path, root, names())
     return path
 
 
+def names() -> list[str]:
+    """Of the three."""
+    return [f"{REPOSITORY}/{server}:{tag()}" for server in SERVERS]
+
+
 def tag() -> str:
-    """Of those images: changes with what is in them, so that no cluster runs older ones by the same name."""
+    """Of those images: the name of their root file system."""
     return debian.name(newer.SUITE, newer.PACKAGES)
 
 

@@ -42,10 +42,17 @@ def prepare(cluster: Bare, kubeconfig: Path) -> None:
     folders = listed(volumes.objects(INSIDE / VOLUMES, NODE, VOLUME_COUNT))
     apply = ("apply", "--server-side", "--filename=-")
     output(kubectl(), f"--kubeconfig={kubeconfig}", *apply, text=folders, timeout_s=STEP_TIMEOUT_S)
-    for archive in (images.servers(), keda.image()):
-        cluster.load_image(archive)
+    load(cluster, images.servers(), images.names()[0])
+    load(cluster, keda.image(), keda.name())
     serving(cluster)
     publish(cluster)
+
+
+def load(cluster: Bare, archive: Path, name: str) -> None:
+    """Into the node, unless it is there: these names change with what is in the image."""
+    there = output(*cluster.inside("ctr", "--namespace=k8s.io", "images", "list", "--quiet"), timeout_s=STEP_TIMEOUT_S)
+    if name not in there.split():
+        cluster.load_image(archive)
 
 
 def serving(cluster: Bare) -> None:
@@ -56,7 +63,8 @@ def serving(cluster: Bare) -> None:
     command = cluster.inside("env", f"--chdir={ROOT}", sys.executable, "-m", "tests.e2e.platform.serve", str(SERVED))
     SERVED.mkdir(parents=True, exist_ok=True)
     with (STATE / "log" / "serve.log").open("ab") as log:
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        detached = ["setsid", "--fork", *command]
+        subprocess.run(detached, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True, timeout=STEP_TIMEOUT_S)
     until(lambda: _serves(cluster), START_TIMEOUT_S, "the start of the registry")
 
 

@@ -22,11 +22,16 @@ def tag() -> str:
     return binaries.folder_of(binaries.KEDA).name
 
 
+def name() -> str:
+    """The image's."""
+    return f"{images.REPOSITORY}/keda:{tag()}"
+
+
 def image() -> Path:
     """The image's archive."""
     programs = {place: binaries.folder_of(binaries.KEDA) / name for place, name in PROGRAMS.items()}
     path = cache() / f"image-{tag()}.tar"
     with locked(path):
         if not path.exists():
-            images.of_programs(programs, [f"{images.REPOSITORY}/keda:{tag()}"], path)
+            images.of_programs(programs, [name()], path)
     return path
