@@ -18,6 +18,7 @@ READY_TIMEOUT_S = 1200
 RECONCILE_TIMEOUT_S = 300
 SECRETS_TIMEOUT_S = 120
 FLUX = "flux-system"
+APPS = "kustomization/apps"
 REQUEST = "reconcile.fluxcd.io/requestedAt"
 
 
@@ -31,7 +32,7 @@ class Following:
         environment = os.environ | {"SOPS_AGE_KEY_FILE": str(folder / "age.key")}
         self.repository = Repository(folder / "sluice", install.SERVED, cluster.address, environment)
         self.repository.python("deploy.secrets", "--flux", timeout_s=SECRETS_TIMEOUT_S)
-        self.commit = self.repository.commit("Secrets of this cluster")
+        self.repository.commit("Secrets of this cluster")
         self.repository.python("deploy.flux", timeout_s=READY_TIMEOUT_S)
 
     def reconcile(self, part: str, namespace: str = FLUX) -> None:
@@ -47,15 +48,18 @@ class Following:
         found = [each for each in status(part).get("conditions", []) if each["type"] == "Ready"]
         return dict(found[0]) if found else {}
 
+    def healthy(self, commit: str) -> None:
+        """Wait until the apps are what the commit says, and run."""
+        until(lambda: self._applied(commit), RECONCILE_TIMEOUT_S, f"commit {commit} in the cluster")
+
     def attempted(self, part: str, commit: str) -> bool:
         """Whether the part has tried this commit, to whatever end."""
         tried = str(status(part).get("lastAttemptedRevision", "")).endswith(commit)
         return tried and self.condition(part).get("status") in {"True", "False"}
 
-    def applied(self, part: str, commit: str) -> bool:
-        """Whether the part is what this commit says, and healthy."""
-        revision = str(status(part).get("lastAppliedRevision", ""))
-        return revision.endswith(commit) and self.condition(part)["status"] == "True"
+    def _applied(self, commit: str) -> bool:
+        revision = str(status(APPS).get("lastAppliedRevision", ""))
+        return revision.endswith(commit) and self.condition(APPS).get("status") == "True"
 
 
 def status(part: str, namespace: str = FLUX) -> dict[str, Any]:
