@@ -14,8 +14,8 @@ from tests.e2e.system import System
 
 STOP_TIMEOUT_S = 180
 REQUEST_TIMEOUT_S = 10
-# ten posts and ten looks a second: more than one every moment that a pod could be away
-PERIOD_S = 0.1
+# five posts and five looks a second: more than one every moment that a pod could be away
+PERIOD_S = 0.2
 PERSISTENCE_S = 120
 
 

@@ -4,8 +4,8 @@ import re
 import shutil
 from pathlib import Path
 
-from deploy import cluster
-from deploy.run import ROOT, Unusable
+from deploy.run import ROOT, Unusable, output
+from deploy.tools import kubectl
 from tests.e2e.cluster.bare import STATE
 
 HERE = Path(__file__).parent
@@ -13,6 +13,7 @@ FOLDER = ROOT / "build" / "e2e" / "failure"
 NAMESPACES = ("fastapi", "celery-workers", "data", "keda", "nginx", "flux-system", "kube-system")
 QUEUES = ("rabbitmqctl", "list_queues", "name", "type", "state", "messages", "messages_unacknowledged", "consumers")
 LOG_LINES = 2000
+TIMEOUT_S = 60
 
 
 def collect(test: str) -> None:
@@ -50,6 +51,6 @@ def _logs(namespace: str, pod: str, folder: Path) -> None:
 def _answer(*question: str) -> str:
     """What the cluster answers, or why it does not: one silent part must not hide the others."""
     try:
-        return cluster.ask(*question)
+        return output(kubectl(), *question, timeout_s=TIMEOUT_S)
     except Unusable as exc:
         return str(exc)

@@ -11,8 +11,8 @@ from tests.e2e.cluster.bare import Bare
 from tests.e2e.cluster.provider import Provider
 from tests.e2e.system import System
 
-# 5 s each: thirty workers have a minute of work when they are told to go
-TASKS = 360
+# 5 s each: thirty workers still have a minute of work when all of them have come and are told to go
+TASKS = 600
 MAXIMUM = 30
 SCALE_TIMEOUT_S = 240
 DRAIN_TIMEOUT_S = 600

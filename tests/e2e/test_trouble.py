@@ -28,6 +28,12 @@ def lives(name: objects.Name) -> set[tuple[str, int]]:
     }
 
 
+def whole(name: objects.Name) -> bool:
+    """Whether a workload has as many ready pods as it should, however many these are by now."""
+    ready, desired = objects.replicas(name)
+    return ready == desired
+
+
 def kill(provider: Provider, pod: dict[str, Any]) -> None:
     """SIGKILL for a pod's process; where the node is out of reach, the pod with no grace."""
     if isinstance(provider, Bare):
@@ -48,7 +54,7 @@ def test_killed_part_loses_no_task(load: System, platform: Provider, victim: obj
         before = lives(victim)
         kill(platform, objects.pods(victim)[0])
         until(lambda: bool(before - lives(victim)), BACK_TIMEOUT_S, f"the end of one {victim[2]}")
-        until(lambda: len(lives(victim)) >= len(before), BACK_TIMEOUT_S, f"the return of {victim[2]}")
+        until(lambda: whole(victim), BACK_TIMEOUT_S, f"the return of {victim[2]}")
     accepted = {**{each: f"before-{number}" for number, each in enumerate(ids)}, **clients.accepted}
 
     assert len(clients.accepted) > 0

@@ -2,6 +2,7 @@
 """The example tasks, which here count their effects in Redis, as a team's tasks leave theirs in a database."""
 
 import time
+from functools import cache
 
 import redis
 
@@ -23,6 +24,14 @@ def task_2(task: Task2, settings: WorkerSettings) -> Output:
 
 def _work(name: str, seconds: float, settings: WorkerSettings) -> Output:
     time.sleep(seconds)
-    with redis.Redis.from_url(settings.celery_result_backend.get_secret_value()) as store:
-        store.hincrby(LEDGER, name, 1)
+    try:
+        _store(settings.celery_result_backend.get_secret_value()).hincrby(LEDGER, name, 1)
+    except redis.RedisError as exc:
+        raise ConnectionError(str(exc)) from exc  # transient, by the task's entry in the contract
     return Output(name_task=name, state="done")
+
+
+@cache
+def _store(url: str) -> redis.Redis:
+    """One connection for each process of the pool."""
+    return redis.Redis.from_url(url)
