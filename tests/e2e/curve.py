@@ -35,6 +35,7 @@ class Recorder:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join(STOP_TIMEOUT_S)
+        self._sample()
 
     @property
     def now_s(self) -> float:
@@ -62,8 +63,11 @@ class Recorder:
 
     def _run(self) -> None:
         while not self._over.wait(PERIOD_S):
-            finished = self.system.finished()
-            ready, desired = objects.replicas(objects.WORKER)
-            # all messages, unacked ones too: what was accepted and has not ended
-            depth = max(0, self.posted - finished)
-            self.samples.append({"t_s": round(self.now_s, 2), "ready": ready, "desired": desired, "depth": depth})
+            self._sample()
+
+    def _sample(self) -> None:
+        finished = self.system.finished()
+        ready, desired = objects.replicas(objects.WORKER)
+        # all messages, unacked ones too: what was accepted and has not ended
+        depth = max(0, self.posted - finished)
+        self.samples.append({"t_s": round(self.now_s, 2), "ready": ready, "desired": desired, "depth": depth})

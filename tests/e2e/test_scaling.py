@@ -85,7 +85,7 @@ def test_the_curve_can_be_replayed_and_drawn(scaled: Burst) -> None:  # noqa: AR
     picture = CURVE.with_suffix(".png")
     picture.unlink(missing_ok=True)
     sluice = Path(sys.executable).parent / "sluice"
-    command = [str(sluice), "replay", str(CURVE), str(objects.OVERLAYS / "load"), "--png", str(picture)]
+    command = [str(sluice), "replay", str(objects.OVERLAYS / "load"), str(CURVE), "--png", str(picture)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PICTURE_TIMEOUT_S, check=False, cwd=ROOT)
     assert picture.exists(), done.stdout + done.stderr
     (FOLDER / "replay.txt").write_text(done.stdout)
