@@ -8,10 +8,10 @@ BENCH := .local/bench
 PYTEST := $(BIN)/python -m pytest --numprocesses 4 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help install lock up demo post rabbitmq-ui dead-letters requeue test test-unit test-planner test-integration test-brokers bench bench-compare profile bench-planner picture lint clean
+.PHONY: help install lock up demo post rabbitmq-ui dead-letters requeue test test-unit test-planner test-integration test-brokers e2e cluster cluster-down bench bench-compare profile bench-planner picture lint clean
 
 help: ## list the verbs
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
 
 install: .venv/installed ## install what the lock files name into .venv
 
@@ -68,6 +68,15 @@ test-integration: install ## integration tests on real RabbitMQ and Redis proces
 test-brokers: install ## all integration tests, on RabbitMQ 3.10 or what the machine has, then on 4.3 or newer
 	@$(PYTEST) tests/integration
 	@root="$$($(BIN)/python -m local.newer)" && SLUICE_TEST_RABBITMQ_ROOT="$$root" $(PYTEST) tests/integration
+
+e2e: install ## tests on a real cluster, one made here or that of E2E_CONTEXT=...; a part of them: make e2e E2E=admission
+	@$(BIN)/python -m pytest tests/e2e$(if $(E2E),/test_$(E2E).py)
+
+cluster: install ## start a cluster on this machine (Linux, root) that stays, and a shell that knows it
+	@$(BIN)/python -m tests.e2e.cluster up
+
+cluster-down: install ## take that cluster away
+	@$(BIN)/python -m tests.e2e.cluster down
 
 bench-planner: install ## tasks per second of the planner and of SimPy; build/bench-planner.json
 	@$(BIN)/python -m bench.planner
