@@ -89,7 +89,7 @@ def _patience(tree: Tree, each: Object) -> Iterator[Finding]:
     """Waiting, it gives a release the time that the release gives itself."""
     releases = (one for one in _applied(tree, each) if one.kind == "HelmRelease")
     longest_s = max((seconds(one.spec.get("timeout", "5m")) for one in releases), default=0)
-    if seconds(each.spec.get("timeout", each.spec["interval"])) <= longest_s:
+    if seconds(each.spec.get("timeout", each.spec.get("interval", 0))) <= longest_s:
         yield each.finding("spec.timeout", f"must be above the longest of its releases, {longest_s} s")
 
 
@@ -117,7 +117,7 @@ def _health(tree: Tree, each: Object) -> Iterator[Finding]:
     for number, check_ in enumerate(checks):
         yield from _expressions(each, f"spec.healthCheckExprs.{number}", check_)
     scaled = any(one.kind == "ScaledObject" for one in _applied(tree, each))
-    if scaled and not any(check_["kind"] == "ScaledObject" for check_ in checks):
+    if scaled and not any(check_.get("kind") == "ScaledObject" for check_ in checks):
         yield each.finding("spec.healthCheckExprs", "must say when a ScaledObject is Ready: Flux does not know")
 
 
