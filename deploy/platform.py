@@ -72,7 +72,8 @@ def _chart(
             f"There is no {reference['kind']} {namespace}/{reference['name']} for the chart of a HelmRelease."
         )
     if "chartRef" in spec:
-        return source["url"], f"--version={source['ref']['tag']}"
+        plain = ("--plain-http",) if source.get("insecure") else ()
+        return source["url"], f"--version={source['ref']['tag']}", *plain
     chart = spec["chart"]["spec"]
     return chart["chart"], f"--repo={source['url']}", f"--version={chart['version']}"
 

@@ -5,7 +5,7 @@ PLATFORM ?= clusters/local/infrastructure
 .PHONY: tools validate definitions test-manifests images release secrets platform deploy undeploy flux
 
 tools: install ## build what validating and deploying need (once, minutes), so that both work offline
-	@$(BIN)/python -m deploy.tools
+	@nice $(BIN)/python -m deploy.tools
 
 validate: tools ## say what is wrong with the manifests
 	@$(BIN)/python -m deploy.validate

@@ -1,9 +1,11 @@
 """Finds the programs that deploying and validating need; what is missing is built once and kept by its version.
 
-They are kept in .local/tools, or in the folder that SLUICE_CACHE names.
+They are kept in ~/.cache/sluice (by XDG_CACHE_HOME if that is set), which every clone on the machine uses, or in the
+folder that SLUICE_CACHE names.
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -14,15 +16,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deploy import pins
-from deploy.run import ROOT, Unusable, command_line, output
+from deploy.run import Unusable, command_line, output
 
 # sops brings every cloud's client along: two minutes on two idle cores
 BUILD_TIMEOUT_S = 1200
+# small programs that say no path of this machine
+RELEASE = ("-trimpath", "-ldflags=-s -w")
 
 
 def cache() -> Path:
     """The folder of what is built once."""
-    return Path(os.environ.get("SLUICE_CACHE") or ROOT / ".local" / "tools").absolute()
+    named = os.environ.get("SLUICE_CACHE")
+    if named:
+        return Path(named).absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "sluice"
 
 
 def packaged(name: str) -> Path:
@@ -49,6 +56,20 @@ def built(name: str) -> Path:
     return folder / name
 
 
+def compiled(folder: Path) -> Path:
+    """A Go program of this project by its folder's name, built now if its source never was."""
+    sources = sorted([*folder.glob("*.go"), *folder.glob("go.*")])
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+    program = cache() / f"{folder.name}-{digest}"
+    with locked(program):
+        if not program.exists():
+            print(f"Building {folder.name}, this once, into {cache()}", file=sys.stderr, flush=True)
+            unfinished = program.with_name(f"{program.name}.unfinished")
+            go("build", *RELEASE, "-o", str(unfinished), ".", folder=folder, CGO_ENABLED="0")
+            unfinished.replace(program)
+    return program
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """One process at a time makes a folder's content; a second one waits for it."""
@@ -60,32 +81,32 @@ def locked(folder: Path) -> Iterator[None]:
 
 def module_folders() -> list[Path]:
     """The sources of the pinned KEDA and of Flux's controllers, in the order of `pins.CRD_MODULES`."""
-    answer = _go("mod", "download", "-json", *pins.CRD_MODULES)
+    answer = go("mod", "download", "-json", *pins.CRD_MODULES)
     modules = json.loads("[" + answer.strip().replace("}\n{", "},{") + "]")
     return [Path(module["Dir"]) for module in modules]
+
+
+def go(*arguments: str, folder: Path | None = None, timeout_s: float = BUILD_TIMEOUT_S, **environment: str) -> str:
+    """What the Go command says; it looks for a go.mod in `folder`, and for none if there is no folder."""
+    command = [str(_go_program()), *arguments]
+    try:
+        done = subprocess.run(  # noqa: S603
+            command, capture_output=True, text=True, timeout=timeout_s, check=False, cwd=folder or cache(),
+            env=os.environ | environment,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise Unusable(f"`go {' '.join(arguments)}` took longer than {timeout_s:g} s and was stopped.") from None
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise Unusable(f"`go {' '.join(arguments)}` failed ({reason}): it needs the Go module proxy the first time.")
+    return done.stdout
 
 
 def _go_install(package: str, folder: Path) -> None:
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    _go("install", "-trimpath", "-ldflags=-s -w", package, GOBIN=str(unfinished), CGO_ENABLED="0")
+    go("install", *RELEASE, package, GOBIN=str(unfinished), CGO_ENABLED="0")
     unfinished.replace(folder)
-
-
-def _go(*arguments: str, **environment: str) -> str:
-    command = [str(_go_program()), *arguments]
-    try:
-        # outside the project: no go.mod is looked for
-        done = subprocess.run(  # noqa: S603
-            command, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False, cwd=cache(),
-            env=os.environ | environment,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise Unusable(f"`go {' '.join(arguments)}` took longer than {BUILD_TIMEOUT_S} s and was stopped.") from None
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise Unusable(f"`go {' '.join(arguments)}` failed ({reason}): it needs the Go module proxy the first time.")
-    return done.stdout
 
 
 def _go_program() -> Path:
@@ -111,11 +132,12 @@ def _pip_install(requirement: str, folder: Path) -> None:
 
 def main() -> None:
     """Build everything, so that it runs offline afterwards: `python -m deploy.tools`."""
-    from deploy.validate import schemas  # noqa: PLC0415 - it imports this module
+    from deploy.validate import api_server, schemas  # noqa: PLC0415 - they import this module
 
     for name in pins.PROGRAMS:
         built(name)
     schemas.folder()
+    compiled(api_server.SOURCE)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,11 @@ URLs in the environment, `docker compose` where an engine answers, programs of t
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from apps.contract.settings import BrokerUrl, RedisUrl
 from local import compose, definitions, programs
 from local.child import Child, Unusable
 from local.credentials import Credentials
@@ -15,6 +19,10 @@ from local.management import Management
 from local.servers import RabbitMQ, Redis, is_redis
 
 URLS = {"rabbitmq": "CELERY_BROKER_URL", "redis": "CELERY_RESULT_BACKEND"}
+FORMS: dict[str, TypeAdapter[Any]] = {
+    "CELERY_BROKER_URL": TypeAdapter(BrokerUrl | None),
+    "CELERY_RESULT_BACKEND": TypeAdapter(RedisUrl | None),
+}
 
 
 @dataclass
@@ -45,7 +53,7 @@ def start(stack: ExitStack, folder: Folder, credentials: Credentials, environmen
 
 
 def _check_given(environment: Mapping[str, str]) -> None:
-    broker, redis = (environment.get(name) for name in URLS.values())
+    broker, redis = (_given(name, environment) for name in URLS.values())
     if broker:
         definitions.check(broker, environment.get("RABBITMQ_MANAGEMENT_URL"))
         print("RabbitMQ: the one in CELERY_BROKER_URL", flush=True)
@@ -53,6 +61,16 @@ def _check_given(environment: Mapping[str, str]) -> None:
         raise Unusable("The Redis in CELERY_RESULT_BACKEND does not answer a PING: check its address and password.")
     if redis:
         print("Redis: the one in CELERY_RESULT_BACKEND", flush=True)
+
+
+def _given(name: str, environment: Mapping[str, str]) -> str | None:
+    """The URL of a server, if the environment names it. Unusable if it is none."""
+    url = environment.get(name)
+    try:
+        FORMS[name].validate_python(url or None)
+    except ValidationError as exc:
+        raise Unusable(f"{name}: {exc.errors()[0]['msg'].removeprefix('Value error, ')}.") from None
+    return url
 
 
 def _start_containers(

@@ -23,6 +23,7 @@ SERVICES = {
     "rabbitmq-server": "rabbitmq-server.service",
     "erlang-base": "epmd.socket epmd.service",
     "redis-server": "redis-server.service",
+    "docker-registry": "docker-registry.service",
 }
 POLICY = Path("/usr/sbin/policy-rc.d")
 POLICY_TEXT = "#!/bin/sh\n# Written by Sluice's `make up` while it installs, and removed by it.\nexit 101\n"

@@ -43,6 +43,7 @@ def main() -> None:
 
 def _run(stack: ExitStack, folder: Folder, environment: Mapping[str, str]) -> None:
     stack.enter_context(folder.locked())
+    folder.run.unlink(missing_ok=True)  # of one that was killed: until this one is ready, no verb finds a system
     url = _api_url(environment)
     credentials = load_or_make(folder.credentials)
     print(f"Logs: {folder.logs}/<name>.log. Credentials: {folder.credentials}", flush=True)

@@ -35,7 +35,7 @@ async def events(waiter: Waiter, store: Store, task_id: str, record: Record, see
 
     Format: WHATWG HTML, section 9.2. A Redis that goes away in between only delays what comes.
     """
-    started = seen is not None
+    started = seen == "STARTED"
     yield ": each state once, then the end of the stream\n\n"
     with waiter.watch(task_id) as changed:
         while True:

@@ -99,9 +99,12 @@ def _answers(good: Answers, *problems: errors.Problem) -> Answers:
     answers = good.copy()
     for status_ in sorted({problem.status for problem in problems}):
         kinds = [problem for problem in problems if problem.status == status_]
-        examples = {problem.kind: errors.document(problem) for problem in kinds}
+        examples = {
+            problem.kind + ("-whole" if "outcomes" in problem.members else ""): errors.document(problem)
+            for problem in kinds
+        }
         answers[status_] = {
-            "description": "; ".join(f"{problem.kind}: {problem.detail}" for problem in kinds),
+            "description": "; ".join(dict.fromkeys(f"{problem.kind}: {problem.detail}" for problem in kinds)),
             "content": {errors.MEDIA_TYPE: _content(Problem, examples)},
             "headers": _described({name for problem in kinds for name in problem.headers}),
         }
@@ -121,6 +124,7 @@ _OF_A_POST = (
     errors.refused("queue-full"),
     errors.outcome_unknown("deadline"),
 )
+_OF_A_WHOLE_BATCH = (errors.invalid(_WRONG), errors.refused("queue-full"), errors.outcome_unknown("deadline"))
 _PENDING = {"task_id": _ID, "task_status": "PENDING"}
 _OUTCOMES = {"outcomes": [{"status": 202, **_PENDING}, errors.document(errors.invalid(_WRONG))]}
 _SUCCESS = status(_ID, "SUCCESS", {"name_task": "abc", "state": "done"})
@@ -145,7 +149,9 @@ RESPONSES: dict[str, Answers] = {
         {202: _answer("the broker has it", Accepted, _PENDING, headers=("Location", "Retry-After"))}, *_OF_A_POST
     ),
     "batch": _answers(
-        {202: _answer("some or all were accepted", Outcomes, _OUTCOMES, headers=("Retry-After",))}, *_OF_A_POST
+        {202: _answer("some or all were accepted", Outcomes, _OUTCOMES, headers=("Retry-After",))},
+        *_OF_A_POST,
+        *(problem.with_members(outcomes=[errors.document(problem)] * 2) for problem in _OF_A_WHOLE_BATCH),
     ),
     "get": _answers({200: _answer("its state, and how it ended", Task, _SUCCESS, _FAILURE)}, *_OF_A_TASK),
     "events": _answers(

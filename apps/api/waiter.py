@@ -91,7 +91,7 @@ class Waiter:
             connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
             try:
                 await self._listen(connection)
-            except (RedisError, OSError) as exc:
+            except Exception as exc:  # noqa: BLE001 - who answers may be no Redis at all; the next one may be
                 log.warning("Redis away", extra={"fields": {"error": repr(exc)}})
             finally:
                 self._outbox = None

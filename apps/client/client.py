@@ -205,7 +205,7 @@ def _authorization(key: str) -> dict[str, str]:
 
 
 def _request(http: httpx.Client | httpx.AsyncClient, call: Call) -> httpx.Request:
-    timeout = httpx.Timeout(call.timeout_s, connect=CONNECT_TIMEOUT_S)
+    timeout = httpx.Timeout(call.timeout_s, connect=min(CONNECT_TIMEOUT_S, call.timeout_s))
     return http.build_request(call.method, call.path, headers=call.headers, content=call.body, timeout=timeout)
 
 

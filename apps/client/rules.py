@@ -7,8 +7,8 @@ steps out, blocking or with asyncio.
 import json
 import random
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -19,8 +19,8 @@ CALL_TIMEOUT_S = 15.0
 WAIT_S = 20.0
 # Three comments of an event stream: it is dead when none of them comes.
 STREAM_TIMEOUT_S = 45.0
-# By so much the end of a stream's time may be missed.
-STREAM_SLACK_S = 1.0
+# By so much a deadline may be missed.
+SLACK_S = 1.0
 BACKOFF_MIN_S = 0.1
 BACKOFF_MAX_S = 2.0
 # Not answered by the API itself but in front of it, or by an API that cannot now: nothing says whether it acted.
@@ -116,14 +116,14 @@ Rule = Generator[Step | Task, Any, T]
 
 def submit(inputs: Mapping[str, Any], key: str | None, deadline_s: float) -> Rule[str]:
     """Post one task; answers its id. Raises Problem and OutcomeUnknown."""
-    reply = yield from _post("/tasks", dict(inputs), key, time.monotonic() + deadline_s)
+    reply, _ = yield from _post("/tasks", dict(inputs), key, time.monotonic() + deadline_s)
     return str(reply.document["task_id"])
 
 
 def submit_batch(inputs: Sequence[Mapping[str, Any]], key: str, deadline_s: float) -> Rule[list[Outcome]]:
     """Post a batch until nothing more of it can be accepted; answers what became of each input, in order.
 
-    What was accepted stays so, whatever becomes of the rest. Raises Problem and OutcomeUnknown if nothing was.
+    Raises Problem and OutcomeUnknown where no answer told of the inputs.
     """
     end_s = time.monotonic() + deadline_s
     body = {"tasks": [dict(one) for one in inputs]}
@@ -131,12 +131,16 @@ def submit_batch(inputs: Sequence[Mapping[str, Any]], key: str, deadline_s: floa
     told: list[Outcome] = []
     while True:
         try:
-            reply = yield from _post("/tasks/batch", body, key, end_s, also_ok=(422,))
-            told = _outcomes(reply, key)
+            reply, unknown = yield from _post("/tasks/batch", body, key, end_s)
         except (Problem, OutcomeUnknown) as exc:
             if not told:
                 raise
-            return [one if isinstance(one, str) or _settled(one) else exc for one in told]
+            return [_together(one, exc) for one in told]
+        now = [_outcome(one, key) for one in reply.document["outcomes"]]
+        # what an earlier answer, or one that never came, left open is not closed by a later refusal
+        before: Sequence[Outcome | None] = told or [None] * len(now)
+        before = [_together(one, unknown) for one in before] if unknown else before
+        told = [_together(*pair) for pair in zip(before, now, strict=True)]
         pause_s = _pause_s(reply, pauses)
         if all(isinstance(one, str) or _settled(one) for one in told) or time.monotonic() + pause_s > end_s:
             return told
@@ -178,7 +182,7 @@ def stream(task_id: str, timeout_s: float) -> Rule[None]:
                 yield task
                 if task.final:
                     return
-            if time.monotonic() + silence_s > end_s + STREAM_SLACK_S:
+            if time.monotonic() + silence_s > end_s + SLACK_S:
                 break  # silence could outlast the time: open it again, with less patience
         yield Sleep(BACKOFF_MIN_S)
     raise timed_out
@@ -196,13 +200,6 @@ def cancel(task_id: str, deadline_s: float) -> Rule[Task]:
     raise _unanswered(reply, unknown)
 
 
-def _outcomes(reply: Reply, key: str) -> list[Outcome]:
-    """What an answer to a batch says of each input. Raises Problem where it is about the whole."""
-    if "outcomes" not in reply.document:
-        raise Problem(reply.status, reply.document)
-    return [_outcome(one, key) for one in reply.document["outcomes"]]
-
-
 def _outcome(told: dict[str, Any], key: str) -> Outcome:
     if told["status"] == 202:
         return str(told["task_id"])
@@ -210,45 +207,61 @@ def _outcome(told: dict[str, Any], key: str) -> Outcome:
     return OutcomeUnknown(str(problem), key) if problem.kind == "outcome-unknown" else problem
 
 
-def _settled(outcome: Problem | OutcomeUnknown) -> bool:
+def _settled(outcome: Outcome | None) -> bool:
     """Whether sending the batch again cannot change it."""
     return isinstance(outcome, Problem) and outcome.status == 422
 
 
+def _together(before: Outcome | None, now: Outcome) -> Outcome:
+    """What is known of an input: accepted stays accepted, and what may have been is not refused by a later answer."""
+    if isinstance(now, str) or before is None:
+        return now
+    if isinstance(before, str | OutcomeUnknown) or _settled(before):
+        return before
+    return now
+
+
 def _post(
-    path: str, body: object, key: str | None, end_s: float, also_ok: Iterable[int] = ()
-) -> Generator[Step, Any, Reply]:
-    """Post until there is a definite answer: a key makes sending it again safe, its absence makes it a choice."""
+    path: str, body: object, key: str | None, end_s: float
+) -> Generator[Step, Any, tuple[Reply, OutcomeUnknown | None]]:
+    """Post until there is a definite answer: a key makes sending it again safe, its absence makes it a choice.
+
+    Answers that, and whether an earlier try may have been accepted. Raises Problem and OutcomeUnknown.
+    """
     headers = {"Content-Type": "application/json"} | ({"Idempotency-Key": key} if key else {})
-    call = Call("POST", path, headers, json.dumps(body).encode())
-    unknown = False
+    # as UTF-8, which is what the limit counts; a lone surrogate is the service's to refuse
+    content = json.dumps(body, ensure_ascii=False).encode(errors="surrogatepass")
+    unknown: OutcomeUnknown | None = None
     pauses = _pauses()
     while True:
-        reply: Reply = yield call
-        if reply.status in {202, *also_ok}:
-            return reply
+        reply: Reply = yield Call("POST", path, headers, content, timeout_s=_patience_s(CALL_TIMEOUT_S, end_s))
+        if reply.status == 202 or "outcomes" in reply.document:
+            return reply, unknown
         kind = str(reply.document.get("type", "")).rpartition(":")[2]
         maybe = (not reply.status and reply.sent) or reply.status in AMBIGUOUS or kind == "outcome-unknown"
-        unknown = unknown or maybe or kind == "request-open"
-        again = _again(reply) or maybe
+        if maybe or kind == "request-open":
+            unknown = OutcomeUnknown(reply.document.get("detail") or f"no definite answer, last {reply.status}", key)
         pause_s = _pause_s(reply, pauses)
-        if again and (key or not maybe) and time.monotonic() + pause_s < end_s:
+        if (_again(reply) or maybe) and (key or not maybe) and time.monotonic() + pause_s < end_s:
             yield Sleep(pause_s)
-        elif unknown and again:
-            raise OutcomeUnknown(reply.document.get("detail") or f"no definite answer, last {reply.status}", key)
         else:
-            raise Problem(reply.status, reply.document)
+            raise unknown or Problem(reply.status, reply.document)
 
 
 def _ask(call: Call, end_s: float) -> Generator[Step, Any, Reply]:
     """Send a request that may be sent again as often as one likes; answers the last reply when the time is over."""
     pauses = _pauses()
     while True:
-        reply: Reply = yield call
+        reply: Reply = yield replace(call, timeout_s=_patience_s(call.timeout_s, end_s))
         pause_s = _pause_s(reply, pauses)
         if not (_again(reply) or reply.status in AMBIGUOUS) or time.monotonic() + pause_s > end_s:
             return reply
         yield Sleep(pause_s)
+
+
+def _patience_s(usual_s: float, end_s: float) -> float:
+    """How long to wait for an answer, so that the time is not overrun by more than the slack."""
+    return min(usual_s, max(0.0, end_s - time.monotonic()) + SLACK_S)
 
 
 def _again(reply: Reply) -> bool:

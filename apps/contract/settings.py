@@ -72,6 +72,15 @@ class Settings(BaseSettings):
         """
         return MESSAGE_TTL_S + self.result_ttl_s
 
+    @property
+    def key_ttl_s(self) -> int:
+        """How long an Idempotency-Key is remembered from its first use: 24 h where a result lives 25.
+
+        The difference is for clocks that differ, and for the recorder: a task that was published in the last moment of
+        its key, and that then waits as long as a message may, must not be taken for forgotten.
+        """
+        return self.result_ttl_s * 24 // 25
+
 
 class ApiSettings(Settings):
     """What the API needs besides."""
@@ -100,6 +109,10 @@ class ApiSettings(Settings):
             raise ValueError(f"a name may have {CLIENT_NAME_MAX} characters at most")
         if len({name for name, *_ in pairs}) < len(pairs):
             raise ValueError("it gives a name twice; each client has one key, and a changed key keeps the name")
+        if any(not (key.isascii() and key.isprintable()) or " " in key for _, _, key in pairs):
+            raise ValueError("a key has visible ASCII characters only: no header carries another one")
+        if len({key for *_, key in pairs}) < len(pairs):
+            raise ValueError("it gives two names one key: nobody could tell these clients apart")
         return {name: key for name, _, key in pairs}
 
     @model_validator(mode="after")

@@ -9,18 +9,23 @@ from deploy.run import ROOT, command_line
 from deploy.secrets import contents
 from deploy.validate import (
     agreement,
+    api_server,
     blame,
     budgets,
     charts,
     delivery,
     network,
+    nginx,
+    platform,
     policy,
+    quantities,
     references,
     runtime,
     scaling,
     schemas,
     secret_names,
     tree,
+    wholeness,
 )
 from deploy.validate.tree import Finding
 
@@ -30,14 +35,18 @@ def findings(root: Path, targets: Collection[str] = ()) -> list[Finding]:
     rendered = tree.render(root, targets)
     made = {key: set(values) for key, values in contents(Credentials()).items()}
     made["flux-system", "sops-age"] = {"age.agekey"}  # by `make flux`
-    invalid = [*rendered.findings, *schemas.check(rendered.objects())]
-    if invalid:  # the other rules read fields that a valid object has
-        return blame.sources(rendered, invalid)
+    # each reads what a tree without the findings before it has
+    for gate in (schemas.check, quantities.check, api_server.check, charts.check):
+        invalid = [*rendered.findings, *gate(rendered)]
+        if invalid:
+            return blame.sources(rendered, invalid)
     found = [
+        *wholeness.check(rendered),
         *policy.check(rendered),
         *references.check(rendered),
         *secret_names.check(rendered, made),
-        *charts.check(rendered),
+        *platform.check(rendered),
+        *nginx.check(rendered),
         *network.check(rendered),
         *agreement.check(rendered),
         *runtime.check(rendered),

@@ -1,8 +1,6 @@
 """Rules across files: what the contract, the API's code, the Secrets' URLs and the manifests say of the same thing."""
 
-import re
 from collections.abc import Iterator
-from decimal import Decimal
 from functools import cache
 from typing import Any
 from uuid import uuid4
@@ -10,30 +8,31 @@ from uuid import uuid4
 from apps.contract import topology
 from apps.contract.settings import ApiSettings
 from deploy import definitions, secrets
-from deploy.validate.quantities import quantity
+from deploy.validate.quantities import quantity, seconds
 from deploy.validate.tree import Finding, Object, Tree
+from deploy.validate.wanted import Wanted, must
 
-INTERNAL_ROUTES = {"/metrics"}
+ANNOTATIONS: Wanted = {"nginx.org/proxy-buffering": (["false"], "events would be held back")}
+# where a rate is limited
+LIMITED: Wanted = {"nginx.org/limit-req-reject-code": (["429"], "503 would say that the API is overloaded")}
+INTERNAL_ROUTES = {"/metrics", "/readyz"}
 
 
 def check(tree: Tree) -> Iterator[Finding]:
     """Everything that must agree, in every target that has it."""
     for name, _ in definitions.differences(tree.root):
-        yield Finding(name, "definitions", "text", "differs from apps/contract/topology.py: run `make definitions`")
+        yield Finding(name, "definitions", "text", "differs from what its sums are of: run `make definitions`")
+    for name in definitions.without_sums(tree.root):
+        message = (
+            "needs a sluice/<name>-config-sha256 of its own, or no pod restarts for the configuration in this file"
+        )
+        yield Finding(name, "HelmRelease data/rabbitmq", "spec.values.podAnnotations", message)
     for each in tree.objects("HelmRelease"):
         yield from _service_name(each)
         if each.name == "rabbitmq":
             yield from _advanced(each)
     for each in tree.objects("Ingress"):
         yield from _ingress(tree, each)
-
-
-def seconds(text: object) -> Decimal:
-    """NGINX's `75s`, `1m 30s`, `60` as seconds; 0 if it is no time."""
-    if not re.fullmatch(r"(\d+[smh]? ?)+", str(text)):
-        return Decimal(0)
-    parts = re.findall(r"(\d+)([smh]?)", str(text))
-    return sum((Decimal(number) * {"m": 60, "h": 3600}.get(unit, 1) for number, unit in parts), Decimal(0))
 
 
 def _service_name(each: Object) -> Iterator[Finding]:
@@ -57,15 +56,13 @@ def _ingress(tree: Tree, each: Object) -> Iterator[Finding]:
     if seconds(annotations.get("nginx.org/proxy-read-timeout", "0s")) <= longest_s:
         field = "metadata.annotations.nginx.org/proxy-read-timeout"
         yield each.finding(field, f"must be above the longest WAIT_MAX_S, {longest_s} s")
-    if annotations.get("nginx.org/proxy-buffering") != "false":
-        yield each.finding("metadata.annotations.nginx.org/proxy-buffering", "must be false: events would be held back")
+    yield from must(each, "metadata.annotations", annotations, ANNOTATIONS)
     body = quantity(annotations.get("nginx.org/client-max-body-size", "0").replace("m", "Mi"))
     if body is None or body <= ApiSettings.model_fields["body_max_bytes"].default:
         field = "metadata.annotations.nginx.org/client-max-body-size"
         yield each.finding(field, "must be above BODY_MAX_BYTES, so that the API answers 413 itself")
-    limited = "nginx.org/limit-req-rate" in annotations
-    if limited and annotations.get("nginx.org/limit-req-reject-code") != "429":
-        yield each.finding("metadata.annotations.nginx.org/limit-req-reject-code", "must be 429")
+    if "nginx.org/limit-req-rate" in annotations:
+        yield from must(each, "metadata.annotations", annotations, LIMITED)
     classes = {
         release.spec["values"]["controller"]["ingressClass"].get("name")
         for release in tree.objects("HelmRelease")
@@ -82,8 +79,8 @@ def _routes(each: Object) -> Iterator[Finding]:
     for route in sorted(api_routes()):
         served = any(_serves(path, route) for path in paths)
         if served == (route in INTERNAL_ROUTES):
-            must = "must stay inside" if served else "is a route of the API, and no path serves it"
-            yield each.finding(f"spec.rules.http.paths[{route}]", must)
+            message = "must stay inside" if served else "is a route of the API, and no path serves it"
+            yield each.finding(f"spec.rules.http.paths[{route}]", message)
 
 
 def _serves(path: dict[str, Any], route: str) -> bool:

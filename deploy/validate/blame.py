@@ -7,11 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from deploy.validate.tree import Finding, Tree, walk
-
-NAME = "kustomization.yaml"
+from deploy.documents import document, document_of
+from deploy.validate.tree import KUSTOMIZATION, Finding, Tree, walk
 
 
 def sources(tree: Tree, findings: list[Finding]) -> list[Finding]:
@@ -36,42 +33,47 @@ def _home(tree: Tree, file: str) -> str:
 def _of_overlays(tree: Tree, each: Finding, targets: set[str]) -> Iterator[Finding]:
     """The fault at its patch; the smallest folder that has it speaks for those that include it."""
     seen: set[str] = set()
-    for target in sorted(targets, key=lambda name: (len(_folders(tree.root, name)), name)):
-        folders = _folders(tree.root, target)
-        if not seen & {target, *folders}:
-            file = next(_patches(tree.root, folders, each), f"{target}/{NAME}")
+    for target in sorted(targets, key=lambda name: (len(folders(tree.root, name)), name)):
+        inside = folders(tree.root, target)
+        if not seen & {target, *inside}:
+            file = next(_patches(tree.root, inside, each), f"{target}/{KUSTOMIZATION}")
             message = each.message if file == each.file else f"{each.message} (in {each.file}, rendered by {target})"
             yield replace(each, file=file, message=message)
         seen.add(target)
 
 
-def _folders(root: Path, target: str) -> list[str]:
+def folders(root: Path, target: str) -> list[str]:
     """A Kustomization's folder and those that it includes."""
-    path = root / target / NAME
-    body = yaml.safe_load(path.read_text()) if path.exists() else None
+    path = root / target / KUSTOMIZATION
+    body = document_of(path) if path.exists() else None
     if body is None:
         return []
     inside = (body.get("resources") or []) + (body.get("components") or [])
     names = [str((root / target / name).resolve().relative_to(root.resolve())) for name in inside if "://" not in name]
-    return [target, *(folder for name in names for folder in _folders(root, name))]
+    return [target, *(folder for name in names for folder in folders(root, name))]
 
 
 def _patches(root: Path, folders: list[str], each: Finding) -> Iterator[str]:
     """The files of the patches that say something of the object's field."""
     for folder in folders:
-        for entry in yaml.safe_load((root / folder / NAME).read_text()).get("patches") or []:
+        for entry in document_of(root / folder / KUSTOMIZATION).get("patches") or []:
             path = root / folder / entry["path"] if "path" in entry else None
-            patch = yaml.safe_load(path.read_text() if path else entry["patch"])
+            patch = document(path.read_text() if path else entry["patch"])
             if _selects(entry.get("target"), patch, each) and any(_mentions(each, word) for word in _words(patch)):
-                yield str(path.resolve().relative_to(root.resolve())) if path else f"{folder}/{NAME}"
+                yield str(path.resolve().relative_to(root.resolve())) if path else f"{folder}/{KUSTOMIZATION}"
 
 
 def _selects(target: dict[str, str] | None, patch: Any, each: Finding) -> bool:
     kind, _, place = each.object.partition(" ")
     name = place.rpartition("/")[2]
     if target is not None:
-        return all(re.fullmatch(target.get(key, ".*"), value) for key, value in (("kind", kind), ("name", name)))
+        return is_target(target, kind, name)
     return isinstance(patch, dict) and (patch["kind"], patch["metadata"]["name"]) == (kind, name)
+
+
+def is_target(target: dict[str, str], kind: str, name: str) -> bool:
+    """Whether a patch's target is an object."""
+    return all(re.fullmatch(target.get(key, ".*"), value) for key, value in (("kind", kind), ("name", name)))
 
 
 def _words(patch: Any) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Rules for HelmReleases: exact versions that were tried, and values that their chart knows.
 
-The charts' own schemas let misspelt keys pass; a list of every key path does not.
+The charts' own schemas let misspelt keys pass, and KEDA's has none; a list of every key path and its types does not.
 """
 
 import difflib
@@ -11,6 +11,7 @@ from typing import Any
 from deploy import pins
 from deploy.validate.tree import Finding, Object, Tree
 
+TYPES = {bool: "bool", int: "number", float: "number", str: "text", list: "list", dict: "map"}
 EXACT = re.compile(r"\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?")
 
 
@@ -24,10 +25,10 @@ def check(tree: Tree) -> Iterator[Finding]:
             yield each.finding("spec.values", "no record of this chart's value keys: add one to deploy/pins.py")
 
 
-def known_keys(chart: str) -> set[str]:
-    """The key paths of a chart's values; those of open maps end in `.*`."""
+def known_keys(chart: str) -> dict[str, str]:
+    """The key paths of a chart's values, each with its types (`number|text`); paths of open maps end in `.*`."""
     lines = (pins.CHART_KEYS_FOLDER / pins.CHART_KEYS[chart][1]).read_text().splitlines()
-    return {line for line in lines if line and not line.startswith("#")}
+    return {key: types for key, _, types in (line.partition(" ") for line in lines if line[:1] not in {"", "#"})}
 
 
 def version_of(tree: Tree, each: Object) -> tuple[Object, str, str]:
@@ -50,24 +51,27 @@ def _version(tree: Tree, each: Object) -> Iterator[Finding]:
         yield holder.finding(field, f"{version} is not the version that was tried ({tested}, in deploy/pins.py)")
 
 
-def _values(each: Object, known: set[str]) -> Iterator[Finding]:
-    for path in _paths(each.spec.get("values", {})):
-        if not _knows(known, path):
+def _values(each: Object, known: dict[str, str]) -> Iterator[Finding]:
+    for path, value in _leaves(each.spec.get("values", {})):
+        types = known.get(path) or ("map" if f"{path}.*" in known else None)
+        if types is None and not _is_in_open_map(known, path):
             near = difflib.get_close_matches(path, known, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             yield each.finding(f"spec.values.{path}", f"the chart has no such value{hint}")
+        elif types not in {None, "any"} and value is not None and TYPES[type(value)] not in str(types).split("|"):
+            message = f"must be a {str(types).replace('|', ' or a ')}, not the {TYPES[type(value)]} {value!r}"
+            yield each.finding(f"spec.values.{path}", message)
 
 
-def _paths(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         path = f"{prefix}{key}"
         if isinstance(value, dict) and value:
-            yield from _paths(value, f"{path}.")
+            yield from _leaves(value, f"{path}.")
         else:
-            yield path
+            yield path, value
 
 
-def _knows(known: set[str], path: str) -> bool:
+def _is_in_open_map(known: dict[str, str], path: str) -> bool:
     parts = path.split(".")
-    parents = (".".join(parts[:end]) for end in range(1, len(parts)))
-    return path in known or f"{path}.*" in known or any(f"{parent}.*" in known for parent in parents)
+    return any(f"{'.'.join(parts[:end])}.*" in known for end in range(1, len(parts)))

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from deploy.validate.pods import Pod
-from deploy.validate.tree import Finding, walk
+from deploy.validate.tree import Finding, at, walk
 
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim"} | {
     "projected",
@@ -68,8 +68,8 @@ def check(pod: Pod) -> Iterator[Finding]:
 
 def _allowed(pod: Pod, where: str, there: dict[str, Any], rules: Mapping[str, Collection[Any]]) -> Iterator[Finding]:
     for field, values in rules.items():
-        if _at(there, field) not in values:
-            yield pod.owner.finding(f"{where}.{field}", _must(values, _at(there, field)))
+        if at(there, field) not in values:
+            yield pod.owner.finding(f"{where}.{field}", _must(values, at(there, field)))
 
 
 def _context(pod: Pod, where: str, shared: dict[str, Any], own: dict[str, Any]) -> Iterator[Finding]:
@@ -84,9 +84,9 @@ def _context(pod: Pod, where: str, shared: dict[str, Any], own: dict[str, Any]) 
 
 
 def _effective(pod: Pod, where: str, field: str, shared: dict[str, Any], own: dict[str, Any]) -> tuple[str, Any]:
-    overridden = _at(own, field) is not None
+    overridden = at(own, field) is not None
     holder = where if overridden else pod.path
-    return f"{holder}.securityContext", _at(own if overridden else shared, field)
+    return f"{holder}.securityContext", at(own if overridden else shared, field)
 
 
 def _host(pod: Pod, where: str, container: dict[str, Any]) -> Iterator[Finding]:
@@ -95,12 +95,6 @@ def _host(pod: Pod, where: str, container: dict[str, Any]) -> Iterator[Finding]:
         name = path.rpartition(".")[2]
         if name in {"hostPort", "host"} and value and not isinstance(value, dict):
             yield pod.owner.finding(path, "is not for pods (Pod Security: restricted)")
-
-
-def _at(there: dict[str, Any], field: str) -> Any:
-    for name in field.split("."):
-        there = (there or {}).get(name)  # type: ignore[assignment]
-    return there
 
 
 def _must(values: Collection[Any], value: object) -> str:

@@ -6,8 +6,8 @@ from typing import Any
 
 from deploy.validate import pod_security
 from deploy.validate.pods import Pod, pods, runs_to_completion
-from deploy.validate.quantities import limits_below_requests
 from deploy.validate.tree import Finding, Object, Tree, walk
+from deploy.validate.wanted import Wanted, must
 
 CREDENTIAL_IN_URL = re.compile(r"://[^/\s:@]*:[^@\s/]+@")
 CREDENTIAL_NAME = re.compile(r"password|passwd|secret|token|api_?keys?|_key$|cookie", re.IGNORECASE)
@@ -17,6 +17,19 @@ REFERENCE_NAME = re.compile(r"existing|secretname|secretref|secretkeyref|provide
 LITERALS = re.compile(r"(^|\.)(values|data|triggers\.\d+\.metadata)\.")
 # maps that become annotations, labels or a ConfigMap: the API server refuses a number in them
 TEXTS = re.compile(r"(annotations|labels|selector|entries)$", re.IGNORECASE)
+POD: Wanted = {
+    "automountServiceAccountToken": ([False], "none of ours asks the Kubernetes API"),
+    "enableServiceLinks": ([False], "each Service of the namespace would add variables to the settings"),
+}
+NAMESPACE: Wanted = {
+    "pod-security.kubernetes.io/enforce": (["restricted"], "the cluster refuses what these rules overlook"),
+}
+HELM_RELEASE: Wanted = {
+    "driftDetection.mode": (["enabled"], "what is changed by hand is set back"),
+    "install.strategy.name": (["RetryOnFailure"], "a registry that is away for a minute must not be the end"),
+    "upgrade.strategy.name": (["RetryOnFailure"], "a registry that is away for a minute must not be the end"),
+    "suspend": ([None, False], "nothing of it would follow git any more"),
+}
 ENCRYPTED = re.compile(r"ENC\[AES256_GCM,data:.+\]")
 
 
@@ -27,13 +40,15 @@ def check(tree: Tree) -> Iterator[Finding]:
             yield from _encrypted(each)
         else:
             yield from _credentials(each)
+        if each.spec.get("replicas") == 0:
+            yield each.finding("spec.replicas", "nothing would run")
         for pod in pods(each):
             yield from pod_security.check(pod)
             yield from _pod(pod)
         if each.kind == "HelmRelease":
             yield from _helm_release(each)
         if each.kind == "Namespace":
-            yield from _restricted_namespace(each)
+            yield from must(each, "metadata.labels", each.body["metadata"].get("labels") or {}, NAMESPACE)
 
 
 def _encrypted(each: Object) -> Iterator[Finding]:
@@ -62,11 +77,13 @@ def _is_credential(name: str) -> bool:
 
 def _pod(pod: Pod) -> Iterator[Finding]:
     each = pod.owner
-    for field in ("automountServiceAccountToken", "enableServiceLinks"):
-        if pod.spec.get(field) is not False:
-            yield each.finding(f"{pod.path}.{field}", f"must be False, not {pod.spec.get(field)}")
+    yield from must(each, pod.path, pod.spec, POD)
+    for number, volume in enumerate(pod.spec.get("volumes") or []):
+        if "emptyDir" in volume and "sizeLimit" not in (volume["emptyDir"] or {}):
+            field = f"{pod.path}.volumes.{number}.emptyDir.sizeLimit"
+            yield each.finding(field, "is missing: it could fill the node's disk")
     for where, container in pod.containers():
-        yield from _image(each, f"{where}.image", container.get("image"))
+        yield from _image(each, f"{where}.image", container.get("image", ""))
         yield from _resources(each, f"{where}.resources", container.get("resources") or {})
         stays = ".containers[" in where and not runs_to_completion(pod)
         for probe in ("livenessProbe", "readinessProbe") if stays else ():
@@ -79,13 +96,9 @@ def _resources(each: Object, where: str, resources: dict[str, Any]) -> Iterator[
     for field, group in (("requests.cpu", requests), ("requests.memory", requests), ("limits.memory", limits)):
         if field.split(".")[1] not in group:
             yield each.finding(f"{where}.{field}", "is missing")
-    yield from limits_below_requests(each, where, resources)
 
 
-def _image(each: Object, where: str, image: str | None) -> Iterator[Finding]:
-    if not image:
-        yield each.finding(where, "is missing")
-        return
+def _image(each: Object, where: str, image: str) -> Iterator[Finding]:
     name, _, digest = image.partition("@")
     tag = name.rpartition("/")[2].partition(":")[2]
     if tag == "latest":
@@ -96,22 +109,13 @@ def _image(each: Object, where: str, image: str | None) -> Iterator[Finding]:
         yield each.finding(where, f"{image} has no tag: {each.target} must set one under `images:`")
 
 
-def _restricted_namespace(each: Object) -> Iterator[Finding]:
-    level = each.body["metadata"].get("labels", {}).get("pod-security.kubernetes.io/enforce")
-    if level != "restricted":
-        yield each.finding("metadata.labels.pod-security.kubernetes.io/enforce", f"must be restricted, not {level}")
-
-
 def _helm_release(each: Object) -> Iterator[Finding]:
-    spec = each.spec
-    if spec.get("driftDetection", {}).get("mode") != "enabled":
-        yield each.finding("spec.driftDetection.mode", "must be enabled: what is changed by hand is set back")
-    for verb in ("install", "upgrade"):
-        if spec.get(verb, {}).get("strategy", {}).get("name") != "RetryOnFailure":
-            yield each.finding(f"spec.{verb}.strategy.name", "must be RetryOnFailure")
-    for path, value in walk(spec.get("values", {}), "spec.values"):
-        if isinstance(value, dict) and {"requests", "limits"} & value.keys():
-            yield from limits_below_requests(each, path, value)
+    yield from must(each, "spec", each.spec, HELM_RELEASE)
+    for path, value in walk(each.spec.get("values", {}), "spec.values"):
+        if path.endswith("app.kubernetes.io/instance") and value != each.name:
+            yield each.finding(path, f"selects none of the release's pods: their label is {each.name}")
+        if path.endswith(".tag") and value == "latest":
+            yield each.finding(path, "`latest` names no version")
         for key, inner in value.items() if isinstance(value, dict) and TEXTS.search(path) else ():
             if isinstance(inner, int | float):
                 yield each.finding(f"{path}.{key}", f"{inner} needs quotes: the API server takes only text there")

@@ -1,11 +1,12 @@
-"""Kubernetes quantities: `500m`, `2Gi`."""
+"""Quantities of Kubernetes, `500m` or `2Gi`, and times, `60s`."""
 
 import re
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import Any
 
-from deploy.validate.tree import Finding, Object
+from deploy.validate.tree import Finding, Tree, walk
+
+QUANTITIES = re.compile(r"(\.(requests|limits)\.[\w-]+|\.sizeLimit|\.persistence\.size)$")
 
 UNITS = (
     {unit: Decimal(1024) ** power for power, unit in enumerate(("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"))}
@@ -22,14 +23,17 @@ def quantity(text: object) -> Decimal | None:
     return Decimal(match[1]) * Decimal(10) ** int(match[2] or 0) * UNITS[match[3]]
 
 
-def limits_below_requests(each: Object, where: str, resources: dict[str, Any]) -> Iterator[Finding]:
-    """A limit below its request, or what is no quantity: the API server would refuse the pod."""
-    for group in ("requests", "limits"):
-        for name, value in (resources.get(group) or {}).items():
-            if value is not None and quantity(value) is None:
-                yield each.finding(f"{where}.{group}.{name}", f"{value} is not a quantity, as 500m or 2Gi")
-    requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
-    for name in sorted(requests.keys() & limits.keys()):
-        least, most = quantity(requests[name]), quantity(limits[name])
-        if least is not None and most is not None and most < least:
-            yield each.finding(f"{where}.limits.{name}", f"{limits[name]} is below the request of {requests[name]}")
+def seconds(text: object) -> Decimal:
+    """`75s`, `1m 30s`, `1h30m`, `60` as seconds; 0 if it is no time."""
+    if not re.fullmatch(r"(\d+[smh]? ?)+", str(text)):
+        return Decimal(0)
+    parts = re.findall(r"(\d+)([smh]?)", str(text))
+    return sum((Decimal(number) * {"m": 60, "h": 3600}.get(unit, 1) for number, unit in parts), Decimal(0))
+
+
+def check(tree: Tree) -> Iterator[Finding]:
+    """What is no quantity, wherever one must be: the API server would say so, but not where."""
+    for each in tree.objects():
+        for path, value in walk(each.body):
+            if QUANTITIES.search(path) and isinstance(value, str | int | float) and quantity(value) is None:
+                yield each.finding(path, f"{value} is not a quantity, as 500m or 2Gi")

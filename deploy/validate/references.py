@@ -57,11 +57,15 @@ def pods_of(objects: list[Object], namespace: str) -> list[Pod]:
 def _selectors(each: Object, objects: list[Object]) -> Iterator[Finding]:
     there = pods_of(objects, each.namespace)
     for pod in pods(each):
-        if "selector" in each.spec and not matches(each.spec["selector"], pod.labels):
-            yield each.finding("spec.selector", "does not match the labels of its own pods")
         for constraint in pod.spec.get("topologySpreadConstraints") or []:
             if not matches(constraint.get("labelSelector", {}), pod.labels):
                 yield each.finding(f"{pod.path}.topologySpreadConstraints", "does not match its own pods")
+        account = pod.spec.get("serviceAccountName", "default")
+        if account != "default" and not any(_is(other, "ServiceAccount", each.namespace, account) for other in objects):
+            yield each.finding(f"{pod.path}.serviceAccountName", f"there is no ServiceAccount {account}")
+        urgency = pod.spec.get("priorityClassName", "system-node-critical")
+        if not urgency.startswith("system-") and not any(_is(other, "PriorityClass", "", urgency) for other in objects):
+            yield each.finding(f"{pod.path}.priorityClassName", f"there is no PriorityClass {urgency}")
     if each.kind == "PodDisruptionBudget" and not any(selects(each, pod) for pod in there):
         yield each.finding("spec.selector", f"no pod in {each.namespace} has these labels")
     ours = each.kind == "NetworkPolicy" and each.namespace not in CHART_NAMESPACES
@@ -71,11 +75,18 @@ def _selectors(each: Object, objects: list[Object]) -> Iterator[Finding]:
         yield from _service(each, there)
 
 
+def _is(each: Object, kind: str, namespace: str, name: str) -> bool:
+    return (each.kind, each.namespace, each.name) == (kind, namespace, name)
+
+
 def _service(each: Object, there: list[Pod]) -> Iterator[Finding]:
     chosen = [pod for pod in there if matches({"matchLabels": each.spec["selector"]}, pod.labels)]
     if not chosen:
         yield each.finding("spec.selector", f"no pod in {each.namespace} has these labels")
         return
+    owners = {pod.owner.title for pod in chosen}
+    if len(owners) > 1:
+        yield each.finding("spec.selector", f"chooses the pods of {', '.join(sorted(owners))}: one of them must do")
     ports = {
         name
         for _, container in chosen[0].containers()
@@ -96,6 +107,8 @@ def _scaled(each: Object, objects: list[Object]) -> Iterator[Finding]:
     scaled = next((pod.owner for pod in pods_of(objects, each.namespace) if pod.owner.name == name), None)
     if scaled is None:
         yield each.finding("spec.scaleTargetRef.name", f"there is no {name} in {each.namespace}")
+    elif each.spec["scaleTargetRef"].get("kind", "Deployment") != scaled.kind:
+        yield each.finding("spec.scaleTargetRef.kind", f"{name} is a {scaled.kind}")
     elif "replicas" in scaled.spec:
         yield scaled.finding("spec.replicas", f"{each.title} owns the number of replicas: leave it out")
     authentications = {other.name for other in objects if other.kind == "TriggerAuthentication"}

@@ -24,7 +24,8 @@ from deploy.credentials import Credentials
 from deploy.secrets import contents
 from deploy.validate.pods import Pod, pods
 from deploy.validate.quantities import quantity
-from deploy.validate.tree import Finding, Object, Tree
+from deploy.validate.tree import Finding, Object, Tree, at
+from deploy.validate.wanted import Wanted, must
 
 # to hand back what a soft shutdown left, to close the connections and to end
 HAND_BACK_S = 10
@@ -32,6 +33,21 @@ HAND_BACK_S = 10
 NGINX_UPSTREAM_KEEPALIVE_S = 60
 API_DOCKERFILE, WORKER_DOCKERFILE = images.IMAGES.values()
 PROBES = {"startupProbe": "READINESS_FILE", "livenessProbe": "LIVENESS_FILE", "readinessProbe": "READINESS_FILE"}
+
+
+# how long a broker may take to restart beside it: its grace period
+BROKER_RESTART_S = 120
+LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+NATIVE = "the image's own command is PID 1 and gets SIGTERM"
+# what each of our containers is started with, and how its pods are replaced
+CONTAINERS: dict[str, Wanted] = {
+    "api": {"command": ([None], NATIVE), "args": ([None], NATIVE)},
+    "celery-worker": {"command": ([None], NATIVE), "args": ([None], NATIVE)},
+    "dead-letter-recorder": {"command": ([["python", "-m", "apps.worker.recorder"]], NATIVE), "args": ([None], NATIVE)},
+}
+DEPLOYMENTS: Wanted = {
+    "strategy.type": ([None, "RollingUpdate"], "during an update nothing would run"),
+}
 
 
 @dataclass(frozen=True)
@@ -65,6 +81,7 @@ def check(tree: Tree) -> Iterator[Finding]:
     """Every one of our Deployments; and that it has an image that is built here."""
     yield from _keep_alive(tree.root)
     for each in tree.objects("Deployment"):
+        yield from must(each, "spec", each.spec, DEPLOYMENTS)
         for process in _processes(each):
             name = process.container.get("image", "").rpartition("/")[2].partition(":")[0]
             if name not in images.IMAGES:
@@ -82,6 +99,7 @@ def _ours(root: Path, process: Process) -> Iterator[Finding]:
     kind = kinds.get(process.owner.name)
     if kind is None:
         return
+    yield from must(process.owner, process.path, process.container, CONTAINERS[process.owner.name])
     yield from _misspelt(process, kind)
     try:
         settings = load(kind, process.environment)
@@ -136,6 +154,8 @@ def _api(root: Path, process: Process) -> Iterator[Finding]:
     command = dockerfile_command(root, API_DOCKERFILE)
     if option(command, "--port") != process.port:
         yield process.finding("ports", f"the image listens on {option(command, '--port')}")
+    if not _pre_stop_s(process.container):
+        yield process.finding("lifecycle.preStop.sleep.seconds", "must be above 0: NGINX hears of the end first")
     needed = _pre_stop_s(process.container) + int(option(command, "--timeout-graceful-shutdown"))
     yield from _grace(process, needed, "preStop and uvicorn's --timeout-graceful-shutdown")
     for probe, path in (("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
@@ -151,6 +171,8 @@ def _worker(process: Process, settings: WorkerSettings) -> Iterator[Finding]:
     yield from _grace(process, soft_s + HAND_BACK_S, "SOFT_SHUTDOWN_S and the time to hand tasks back")
     if str(settings.metrics_port) != process.port:
         yield process.finding("env.METRICS_PORT", f"must be the container's port {process.port}")
+    if settings.metrics_host in LOOPBACK:
+        yield process.finding("env.METRICS_HOST", f"Prometheus cannot ask {settings.metrics_host}")
     memory = quantity(process.container.get("resources", {}).get("limits", {}).get("memory"))
     if memory is not None and settings.worker_max_memory_mib * 2**20 >= memory:
         yield process.finding(
@@ -166,10 +188,21 @@ def _recorder(process: Process, settings: RecorderSettings) -> Iterator[Finding]
 
 def _probe_files(process: Process, settings: ConsumerSettings) -> Iterator[Finding]:
     """The probes look at the files that the settings name, and those are where the process can write."""
+    startup = process.container.get("startupProbe") or {}
+    startup_s = startup.get("periodSeconds", 10) * startup.get("failureThreshold", 3)
+    if startup and startup_s <= BROKER_RESTART_S:
+        yield process.finding(
+            "startupProbe", f"{startup_s} s are not above the {BROKER_RESTART_S} s of a broker's restart"
+        )
+    words = " ".join(map(str, at(process.container, "livenessProbe.exec.command") or []))
+    for age_s in re.findall(r"-lt (\d+)", words):
+        if int(age_s) <= BROKER_RESTART_S:
+            message = f"its file is {age_s} s old sooner than a broker has restarted, {BROKER_RESTART_S} s"
+            yield process.finding("livenessProbe", message)
     for probe, setting in PROBES.items():
         file = getattr(settings, setting.lower())
         command = (process.container.get(probe) or {}).get("exec", {}).get("command") or []
-        if file is None or file not in re.split(r"[\s()]+", " ".join(command)):
+        if file is None or file not in re.split(r"[\s()]+", " ".join(map(str, command))):
             yield process.finding(probe, f"does not look at {setting}, {file}")
         elif not _is_writable(process, PurePosixPath(file)):
             yield process.finding("volumeMounts", f"no emptyDir is mounted for {setting}, {file}")

@@ -1,6 +1,7 @@
 """Rules for ScaledObjects: what KEDA's scaler takes, and what the contract, the broker and the workers need."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -10,10 +11,25 @@ from apps.contract import topology
 from deploy import definitions, secrets
 from deploy.validate import network, schemas
 from deploy.validate.tree import Finding, Object, Tree
+from deploy.validate.wanted import Wanted, must
 
-MODE = "QueueLength"
+# what a trigger on RabbitMQ must say, and why
+TRIGGER: Wanted = {
+    "metadata.protocol": (["http"], "by AMQP KEDA counts no unacked task, and the fallback never comes"),
+    "metadata.mode": (["QueueLength"], "value is a number of tasks for each worker"),
+    "metadata.vhostName": ([definitions.VHOST], "the queues are there"),
+    "metadata.queueLength": ([None], "is deprecated, mode and value take its place"),
+    "metricType": ([None, "AverageValue"], "value is a number of tasks for each worker"),
+    "useCachedMetrics": ([True], "without it pollingInterval does nothing: each sync of the HPA asks the broker"),
+}
 # KEDA's own, where the ScaledObject says nothing
 MIN, MAX = 0, 100
+# where a ScaledObject says what its HorizontalPodAutoscaler has in these fields
+AUTOSCALER_FIELDS = {
+    "spec.behavior": "spec.advanced.horizontalPodAutoscalerConfig.behavior",
+    "spec.minReplicas": "spec.minReplicaCount",
+    "spec.maxReplicas": "spec.maxReplicaCount",
+}
 
 
 def check(tree: Tree) -> Iterator[Finding]:
@@ -21,6 +37,13 @@ def check(tree: Tree) -> Iterator[Finding]:
     for each in tree.objects("ScaledObject"):
         authentications = {other.name: other for other in tree.objects("TriggerAuthentication", target=each.target)}
         yield from _replicas(each)
+        yield from _twice(tree, each)
+        for name in each.body["metadata"].get("annotations") or {}:
+            if name.startswith("autoscaling.keda.sh/"):
+                field = f"metadata.annotations.{name}"
+                yield each.finding(
+                    field, "is for a person's hand, not for git: with it KEDA does not scale by the queue"
+                )
         for number, trigger in enumerate(each.spec["triggers"]):
             used = authentications.get((trigger.get("authenticationRef") or {}).get("name", ""))
             given = {entry["parameter"] for entry in used.spec.get("secretTargetRef") or []} if used else set()
@@ -34,21 +57,52 @@ def check(tree: Tree) -> Iterator[Finding]:
             yield each.finding("spec.triggers.metadata.queueName", f"{queues} are not the contract's: {wanted}")
 
 
+def autoscaler(each: Object) -> dict[str, Any]:
+    """The HorizontalPodAutoscaler that KEDA makes of it, as far as the ScaledObject can be wrong about it."""
+    config = (each.spec.get("advanced") or {}).get("horizontalPodAutoscalerConfig") or {}
+    metric = {"metric": {"name": "s0"}, "target": {"type": "AverageValue", "averageValue": "1"}}
+    return {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": config.get("name", f"keda-hpa-{each.name}"), "namespace": each.namespace},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment"} | each.spec["scaleTargetRef"],
+            "minReplicas": each.spec.get("minReplicaCount") or 1,
+            "maxReplicas": each.spec.get("maxReplicaCount", MAX),
+            "behavior": config.get("behavior"),
+            "metrics": [{"type": "External", "external": metric}],
+        },
+    }
+
+
 def _replicas(each: Object) -> Iterator[Finding]:
     low, high = each.spec.get("minReplicaCount", MIN), each.spec.get("maxReplicaCount", MAX)
-    if low > high:
-        yield each.finding("spec.minReplicaCount", f"{low} is above maxReplicaCount, {high}")
     idle = each.spec.get("idleReplicaCount")
     if idle is not None and idle >= low:
         yield each.finding("spec.idleReplicaCount", f"{idle} is not below minReplicaCount, {low}")
     fallback = each.spec.get("fallback")
     if fallback is None:
         yield each.finding("spec.fallback", "is missing: nothing would scale while the broker cannot be asked")
+    elif fallback["failureThreshold"] < 1:
+        yield each.finding("spec.fallback.failureThreshold", "must be 1 or more: one failed poll at least")
     elif not low <= fallback["replicas"] <= high:
         field = "spec.fallback.replicas"
         yield each.finding(
             field, f"{fallback['replicas']} is not from minReplicaCount to maxReplicaCount, {low} to {high}"
         )
+
+
+def _twice(tree: Tree, each: Object) -> Iterator[Finding]:
+    """What KEDA's webhook refuses: a workload that something else scales too, triggers of one name."""
+    target = each.spec["scaleTargetRef"]["name"]
+    for kind in ("ScaledObject", "HorizontalPodAutoscaler"):
+        for other in tree.objects(kind, target=each.target):
+            same = (other.namespace, other.spec["scaleTargetRef"]["name"]) == (each.namespace, target)
+            if same and (other.kind, other.name) != (each.kind, each.name):
+                yield each.finding("spec.scaleTargetRef.name", f"{target} is scaled by {other.title} too")
+    names = Counter(trigger["name"] for trigger in each.spec["triggers"] if "name" in trigger)
+    for name in (name for name, count in names.items() if count > 1):
+        yield each.finding("spec.triggers.name", f"two triggers have the name {name}: KEDA refuses both")
 
 
 def _parameters(each: Object, number: int, trigger: dict[str, Any], given: set[str]) -> Iterator[Finding]:
@@ -81,21 +135,11 @@ def scalers() -> dict[str, list[dict[str, Any]]]:
 
 def _rabbitmq(each: Object, where: str, trigger: dict[str, Any]) -> Iterator[Finding]:
     metadata = trigger["metadata"]
-    wanted = {
-        "protocol": ("http", "by AMQP KEDA counts no unacked task, and the fallback never comes"),
-        "mode": (MODE, "value is a number of tasks for each worker"),
-        "vhostName": (definitions.VHOST, "the queues are there"),
-    }
-    for name, (value, reason) in wanted.items():
-        if metadata.get(name) != value:
-            yield each.finding(f"{where}.metadata.{name}", f"must be {value}, not {metadata.get(name)}: {reason}")
-    if not _is_positive(metadata.get("value")):
+    yield from must(each, where, trigger, TRIGGER)
+    if not _is_number(metadata.get("activationValue", "0")):
+        yield each.finding(f"{where}.metadata.activationValue", f"{metadata['activationValue']} is no number")
+    if not _is_number(metadata.get("value")) or float(metadata["value"]) <= 0:
         yield each.finding(f"{where}.metadata.value", f"must be a number above 0, not {metadata.get('value')}")
-    if "queueLength" in metadata:
-        yield each.finding(f"{where}.metadata.queueLength", "is deprecated: use mode and value")
-    if not trigger.get("useCachedMetrics"):
-        field = f"{where}.useCachedMetrics"
-        yield each.finding(field, "without it pollingInterval does nothing: each sync of the HPA asks the broker")
     ports = {port for source, _, _, port in network.FLOWS if source == network.KEDA}
     url = urlsplit(str(metadata.get("host")))
     if url.hostname != secrets.BROKER.partition(":")[0] or url.port not in ports:
@@ -104,8 +148,9 @@ def _rabbitmq(each: Object, where: str, trigger: dict[str, Any]) -> Iterator[Fin
         )
 
 
-def _is_positive(text: object) -> bool:
+def _is_number(text: object) -> bool:
     try:
-        return float(str(text)) > 0
+        float(str(text))
     except ValueError:
         return False
+    return True

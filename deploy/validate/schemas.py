@@ -5,47 +5,45 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from deploy import pins
+from deploy.documents import document_of
 from deploy.run import Unusable, output
 from deploy.tools import built, cache, locked, module_folders
-from deploy.validate.tree import Finding, Object
+from deploy.validate.tree import Finding, Object, Tree, once
 
 KUBECONFORM_TIMEOUT_S = 120
 # what each of KEDA's scalers reads, by KEDA itself
 SCALERS = "scalers.json"
+# the CustomResourceDefinitions themselves, for the API server's code
+DEFINITIONS = "definitions"
+REFERENCE = re.compile(r'"#/\$defs/([^"]+)"')
 ERROR = re.compile(r"- at '([^']*)': (.*?)(?=\s+- at '|$)", re.DOTALL)
 
 # Objects that passed in this process: tests validate nearly the same tree many times.
 _VALID: set[str] = set()
 
 
-def check(objects: Iterable[Object]) -> list[Finding]:
+def check(tree: Tree) -> Iterator[Finding]:
     """What is wrong with the objects for the oldest or the newest Kubernetes that is supported."""
-    texts = {json.dumps(_without_sops(each.body), sort_keys=True): each for each in objects}
-    new = {text: each for text, each in texts.items() if text not in _VALID}
+    new = {text: same for text, same in once(tree).items() if text not in _VALID}
+    if not new:
+        return
     with tempfile.TemporaryDirectory() as name:
-        files = {str(Path(name) / f"{number}.json"): each for number, each in enumerate(new.values())}
+        files = {str(Path(name) / f"{number}.json"): same for number, same in enumerate(new.values())}
         for path, text in zip(files, new, strict=True):
             Path(path).write_text(text)
         found = [finding for version in pins.KUBERNETES for finding in _kubeconform(version, Path(name), files)]
     if not found:
         _VALID.update(new)
-    return found
+    yield from found
 
 
-def _without_sops(body: dict[str, Any]) -> dict[str, Any]:
-    """SOPS adds a field that Flux removes before the API server sees it."""
-    return {key: value for key, value in body.items() if key != "sops"}
-
-
-def _kubeconform(version: str, folder_: Path, files: dict[str, Object]) -> Iterator[Finding]:
+def _kubeconform(version: str, folder_: Path, files: dict[str, list[Object]]) -> Iterator[Finding]:
     places = [f"{folder()}/v{version}.0/" + "{{.ResourceKind}}{{.KindSuffix}}.json"]
     places += [f"{folder()}/crds/" + "{{.ResourceKind}}{{.KindSuffix}}.json"]
     locations = [argument for place in places for argument in ("-schema-location", place)]
@@ -55,7 +53,8 @@ def _kubeconform(version: str, folder_: Path, files: dict[str, Object]) -> Itera
     answer = output("sh", "-c", script, "sh", *command, *locations, folder_, timeout_s=KUBECONFORM_TIMEOUT_S)
     results = json.loads(answer).get("resources", [])
     for result in results:
-        yield from _findings(files[result["filename"]], result, version)
+        for each in files[result["filename"]]:
+            yield from _findings(each, result, version)
 
 
 def _findings(each: Object, result: dict[str, Any], version: str) -> Iterator[Finding]:
@@ -89,19 +88,35 @@ def _make(into: Path) -> None:
             _copy(schemas, into / f"v{version}.0")
     modules = module_folders()
     shutil.copyfile(modules[0] / "schema" / "generated" / "scalers-schema.json", into / SCALERS)
-    (into / "crds").mkdir()
+    for name in ("crds", DEFINITIONS):
+        (into / name).mkdir()
     for module in modules:
         for path in (module / "config" / "crd" / "bases").glob("*.yaml"):
-            _write_crd(yaml.safe_load(path.read_text()), into / "crds")
+            crd = document_of(path)
+            _write_crd(crd, into / "crds")
+            name = f"{crd['spec']['names']['kind']}.{crd['spec']['group']}.json"
+            (into / DEFINITIONS / name).write_text(json.dumps(crd))
 
 
 def _copy(schemas: Path, into: Path) -> None:
+    """Each with the definitions that it refers to, and no others: kubeconform would compile all of them each time."""
     into.mkdir(parents=True)
+    definitions = json.loads(_local(schemas / "_definitions.json"))["$defs"]
     for path in schemas.glob("*.json"):
-        # they refer to a server's address of their definitions; here these are a file beside them
-        schema = json.loads(path.read_text().replace("/api/_definitions.json", "_definitions.json"))
+        schema = json.loads(_local(path))
         schema.pop("$id", None)
-        (into / path.name).write_text(json.dumps(schema))
+        reached, new = {}, REFERENCE.findall(json.dumps(schema))
+        while new:
+            name = new.pop()
+            if name not in reached:
+                reached[name] = definitions[name]
+                new += REFERENCE.findall(json.dumps(definitions[name]))
+        (into / path.name).write_text(json.dumps(schema | {"$defs": reached}))
+
+
+def _local(path: Path) -> str:
+    """They refer to a server's address of their definitions; here these are in the same file."""
+    return path.read_text().replace("/api/_definitions.json", "")
 
 
 def _write_crd(crd: dict[str, Any], into: Path) -> None:

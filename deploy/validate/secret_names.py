@@ -14,6 +14,13 @@ FIELDS = {
 }
 # what reads git cannot have its Secret from there: the flux program makes it
 OUTSIDE_OF_GIT = {"GitRepository"}
+# what a chart's value must name: the key that `make secrets` gives the Secret for it
+CHART_KEYS = {
+    "existingPasswordKey": "password",
+    "existingSecretPasswordKey": "password",
+    "existingErlangCookieKey": "erlang-cookie",
+    "existingSecretKey": "defs.json",
+}
 # in every namespace, by Kubernetes itself
 EVERYWHERE = {("ConfigMap", "kube-root-ca.crt"): {"ca.crt"}}
 
@@ -31,6 +38,7 @@ def check(tree: Tree, secrets: Keys) -> Iterator[Finding]:
             data = (each.body.get("data") or {}) | (each.body.get("stringData") or {})
             known[each.kind].setdefault((each.namespace, each.name), set(data))
     for each in tree.objects():
+        yield from _swapped(each, secrets)
         for field, kind, name, keys in references(each) if each.kind not in OUTSIDE_OF_GIT else ():
             there = known[kind].get((each.namespace, name), EVERYWHERE.get((kind, name)))
             if there is None:
@@ -39,6 +47,26 @@ def check(tree: Tree, secrets: Keys) -> Iterator[Finding]:
             elif keys - there:
                 missing = ", ".join(sorted(keys - there))
                 yield each.finding(field, f"the {kind} {each.namespace}/{name} has no key {missing}")
+
+
+def _swapped(each: Object, secrets: Keys) -> Iterator[Finding]:
+    """Where a Secret has a key of just the name that is to be filled, no other key fills it."""
+    for path, value in walk(each.body):
+        for field, name, purpose, key in _purposes(path, value) if isinstance(value, dict) else ():
+            if key != purpose and purpose in secrets.get((each.namespace, name), ()):
+                yield each.finding(field, f"takes the key {key} of {each.namespace}/{name}, which has {purpose}")
+
+
+def _purposes(path: str, value: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    """(field, Secret, what its key is for, the key): in an environment, a TriggerAuthentication, a chart's values."""
+    source = value.get("valueFrom")
+    reference = source.get("secretKeyRef") if isinstance(source, dict) else None
+    if reference:
+        yield f"{path}.valueFrom.secretKeyRef", reference["name"], value["name"], reference["key"]
+    if {"parameter", "name", "key"} <= value.keys():
+        yield path, value["name"], value["parameter"], value["key"]
+    for name in CHART_KEYS.keys() & value.keys():
+        yield f"{path}.{name}", value.get("existingSecret", ""), CHART_KEYS[name], value[name]
 
 
 def references(each: Object) -> Iterator[Reference]:

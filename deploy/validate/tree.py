@@ -1,6 +1,7 @@
 """Renders every Kustomization and component of a tree, and keeps which file each object came from."""
 
 import dataclasses
+import json
 import os
 import tempfile
 from collections.abc import Collection, Iterator
@@ -11,11 +12,14 @@ from typing import Any
 
 import yaml
 
+from deploy.documents import document, document_of, documents
 from deploy.run import Unusable, output
 from deploy.tools import kubectl
 
 ORIGIN = "config.kubernetes.io/origin"
 FOLDERS = ("kustomize", "helm-releases", "clusters")
+KUSTOMIZATION = "kustomization.yaml"
+BASE = "kustomize/base"  # what a component is rendered with
 RENDER_TIMEOUT_S = 60
 
 
@@ -50,6 +54,11 @@ class Object:
         return str(self.body["metadata"]["name"])
 
     @property
+    def group(self) -> str:
+        """Of its kind; "" for those of v1."""
+        return str(self.body.get("apiVersion")).rpartition("/")[0]
+
+    @property
     def namespace(self) -> str:
         return str(self.body["metadata"].get("namespace", ""))
 
@@ -81,6 +90,39 @@ class Tree:
                 yield from (each for each in objects if kind in {None, each.kind})
 
 
+def once(tree: Tree) -> dict[str, list[Object]]:
+    """What a cluster would be sent, each object once, as JSON, with the objects of all targets that say the same."""
+    texts: dict[str, list[Object]] = {}
+    for each in tree.objects():
+        texts.setdefault(json.dumps(_decrypted(each.body), sort_keys=True), []).append(each)
+    return texts
+
+
+def _decrypted(body: dict[str, Any]) -> dict[str, Any]:
+    """What Flux does before the API server sees an object that SOPS encrypted; the values themselves stay unknown."""
+    if "sops" not in body:
+        return body
+    known = {key: value for key, value in body.items() if key != "sops"}
+    return known | {group: dict.fromkeys(known[group], "") for group in ("data", "stringData") if known.get(group)}
+
+
+def without_nulls(value: Any, *, but: str = "") -> Any:
+    """What is null is not there, for the API server as for Helm, and empty in a list; below `but` it stays as it is."""
+    if isinstance(value, list):
+        return [{} if each is None else without_nulls(each, but=but) for each in value]
+    if not isinstance(value, dict):
+        return value
+    there = ((key, inner) for key, inner in value.items() if inner is not None)
+    return {key: inner if key == but else without_nulls(inner, but=but) for key, inner in there}
+
+
+def at(there: Any, path: str) -> Any:
+    """What is at a path; None if nothing is."""
+    for name in path.split("."):
+        there = there.get(name) if isinstance(there, dict) else None
+    return there
+
+
 def walk(value: object, path: str = "") -> Iterator[tuple[str, Any]]:
     """Every value inside, itself first, with its path: `spec.containers.0.name`."""
     yield path, value
@@ -92,9 +134,9 @@ def walk(value: object, path: str = "") -> Iterator[tuple[str, Any]]:
 def render(root: Path, targets: Collection[str] = ()) -> Tree:
     """Render these folders, or everything; what Kustomize refuses or warns of is a finding."""
     kustomizations = {
-        str(path.parent.relative_to(root)): yaml.safe_load(path.read_text())
+        str(path.parent.relative_to(root)): document_of(path)
         for folder in FOLDERS
-        for path in sorted((root / folder).rglob("kustomization.yaml"))
+        for path in sorted((root / folder).rglob(KUSTOMIZATION))
     }
     chosen = {name: each for name, each in kustomizations.items() if name in (targets or _entries(kustomizations))}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -104,26 +146,29 @@ def render(root: Path, targets: Collection[str] = ()) -> Tree:
 
 
 def _entries(kustomizations: dict[str, dict[str, Any]]) -> set[str]:
-    """The folders that are rendered by themselves: not those that their own parent folder includes."""
-    parts = {
-        str(Path(name, resource))
-        for name, each in kustomizations.items()
-        for resource in (each.get("resources") or []) + (each.get("components") or [])
-        if not resource.startswith("..")
-    }
+    """The folders that are rendered by themselves: not those that one above them includes, itself or by another."""
+
+    def reached(name: str) -> Iterator[str]:
+        for resource in (kustomizations[name].get("resources") or []) + (kustomizations[name].get("components") or []):
+            inside = os.path.normpath(Path(name, resource))
+            if inside in kustomizations:
+                yield inside
+                yield from reached(inside)
+
+    parts = {each for name in kustomizations for each in reached(name) if Path(each).is_relative_to(name)}
     return set(kustomizations) - parts
 
 
 def _target(root: Path, name: str, kustomization: dict[str, Any]) -> tuple[str, list[Object], list[Finding]]:
     folder = root / name
     if kustomization["kind"] == "Component":  # it has no meaning of its own
-        parts = {"resources": [root / "kustomize" / "base"], "components": [folder]}
+        parts = {"resources": [root / BASE], "components": [folder]}
     else:
         parts = {"resources": [folder]}
     try:
         return name, _build(root, name, parts), []
     except Unusable as exc:
-        return name, [], [Finding(f"{name}/kustomization.yaml", "Kustomization", "build", str(exc))]
+        return name, [], [Finding(f"{name}/{KUSTOMIZATION}", "Kustomization", "build", str(exc))]
 
 
 def _build(root: Path, target: str, parts: dict[str, list[Path]]) -> list[Object]:
@@ -134,9 +179,8 @@ def _build(root: Path, target: str, parts: dict[str, list[Path]]) -> list[Object
             key: [os.path.relpath(path, folder) for path in paths] for key, paths in parts.items()
         }
         around["buildMetadata"] = ["originAnnotations"]
-        (folder / "kustomization.yaml").write_text(yaml.safe_dump(around))
-        documents = yaml.load_all(_kustomize(folder), yaml.CSafeLoader)  # ten times as fast
-        return [_object(root, target, folder, body) for body in documents if body]
+        (folder / KUSTOMIZATION).write_text(yaml.safe_dump(around))
+        return [_object(root, target, folder, body) for body in documents(_kustomize(folder))]
 
 
 def _kustomize(folder: Path) -> str:
@@ -151,8 +195,8 @@ def _kustomize(folder: Path) -> str:
 
 def _object(root: Path, target: str, folder: Path, body: dict[str, Any]) -> Object:
     annotations = body["metadata"]["annotations"]
-    origin = yaml.safe_load(annotations.pop(ORIGIN))
+    origin = document(annotations.pop(ORIGIN))
     if not annotations:
         del body["metadata"]["annotations"]
-    file = (folder / origin["path"]).resolve().relative_to(root.resolve())
-    return Object(str(file), target, body)
+    file = (folder / (origin.get("path") or origin["configuredIn"])).resolve().relative_to(root.resolve())
+    return Object(str(file), target, without_nulls(body, but="values"))

@@ -186,6 +186,19 @@ def test_command_posts_and_waits(api: Api, shared: System) -> None:
     assert "SUCCESS" in command(api, "cancel", task_id, key=shared.key).stdout
 
 
+def test_command_keeps_its_progress_on_one_line_of_a_terminal(api: Api, shared: System) -> None:
+    ours, theirs = os.openpty()
+    environment = {"PATH": os.environ["PATH"], "SLUICE_URL": api.url, "SLUICE_KEY": shared.key}
+    line = [sys.executable, "-m", "apps.client", "post", "task_1", "--name", "abc", "--wait"]
+    subprocess.run(line, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=theirs, timeout=60, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert shown.count("\n") == 1
+    assert len(shown.split("\r")) > 2
+    assert "SUCCESS" in shown.rsplit("\r", 2)[-2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "sentence"),
     [

@@ -61,6 +61,7 @@ def test_client_that_comes_back_is_told_the_rest(api: Api) -> None:
     task_id = api.accepted("sleep", "back")
     api.ended(task_id)
     assert [state for state, _ in follow(api, task_id, **{"Last-Event-ID": "STARTED"})] == ["SUCCESS"]
+    assert [state for state, _ in follow(api, task_id, **{"Last-Event-ID": "x"})] == ["STARTED", "SUCCESS"]
     response = api.client.get(f"/tasks/{task_id}/events", headers={"Last-Event-ID": "SUCCESS"})
     assert (response.status_code, response.content) == (204, b"")
 

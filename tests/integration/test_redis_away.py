@@ -6,7 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
+from redis import Redis
 
+from apps.api.store import Store
 from apps.api.waiter import Waiter, set_within
 from apps.contract import states
 from tests.harness.servers import Servers
@@ -121,6 +123,58 @@ def test_long_polls_survive_their_connection_being_cut_again_and_again(system: S
         system.worker()
         assert [call.result()["task_status"] for call in waiting] == ["SUCCESS"] * len(ids)
     assert "unhandled" not in system.logs()
+
+
+def test_who_answers_in_redis_place_is_left_for_the_redis_that_comes(servers: Servers) -> None:
+    """As while a port-forward points elsewhere: the waiter goes on, and no command waits for ever."""
+    asyncio.run(_listen_to_what_is_no_redis(servers))
+
+
+async def _listen_to_what_is_no_redis(servers: Servers) -> None:
+    answers = [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"$2\r\n\xff\xfe\r\n"]
+
+    over = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if answers:
+            writer.write(answers.pop())
+            writer.close()
+            return
+        there, away = await asyncio.open_connection("127.0.0.1", servers.redis.port)
+        await asyncio.gather(_copy(reader, away), _copy(there, writer))
+        over.set()
+
+    stranger = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = stranger.sockets[0].getsockname()[1]
+    waiter = Waiter(servers.redis.url().replace(f":{servers.redis.port}", f":{port}"))
+    running = asyncio.create_task(waiter.run())
+    await asyncio.to_thread(until, lambda: not answers or running.done(), 10)
+    with waiter.watch("later") as changed:
+        while await set_within(changed, 3):  # also for the losses
+            pass
+        assert not running.done()
+        with Redis.from_url(servers.redis.url()) as redis:
+            assert redis.pubsub_numsub(states.channel("later"))[0][1] == 1
+    running.cancel()
+    await over.wait()
+    stranger.close()
+
+
+def test_command_that_cannot_be_sent_fails_and_holds_up_no_other(servers: Servers) -> None:
+    async def ask() -> None:
+        store = Store(servers.redis.url())
+        with pytest.raises((TypeError, AttributeError)):
+            await asyncio.wait_for(store.call(5), 5)
+        assert await asyncio.wait_for(store.ping(), 5)
+        await store.close()
+
+    asyncio.run(ask())
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+    writer.close()
 
 
 def test_subscription_itself_wakes_who_waits_for_it(servers: Servers) -> None:

@@ -126,6 +126,21 @@ def test_broker_that_is_not_as_the_contract_wants_it(make_clone: MakeClone, syst
     assert refused.stderr.startswith("The broker in CELERY_BROKER_URL lacks the queue dead:")
 
 
+@pytest.mark.parametrize(
+    ("name", "url", "form"),
+    [
+        ("CELERY_BROKER_URL", "http://x:1/", "amqp"),
+        ("CELERY_BROKER_URL", "amqp://user:long-and-secret@host:port/", "amqp"),
+        ("CELERY_RESULT_BACKEND", "cache:6379", "redis"),
+    ],
+)
+def test_url_that_is_none(make_clone: MakeClone, name: str, url: str, form: str) -> None:
+    refused = make_clone(**{name: url}).run("local.up")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"{name}: it must read {form}://user:password@host:port/")
+    assert len(refused.stderr.splitlines()) == 1
+
+
 def test_redis_that_does_not_answer(make_clone: MakeClone, system: System) -> None:
     nowhere = f"redis://127.0.0.1:{free_ports(1)[0]}/0"
     refused = make_clone(**of_broker(system, CELERY_RESULT_BACKEND=nowhere)).run("local.up")

@@ -2,16 +2,17 @@
 
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from deploy.run import ROOT
+from deploy.validate import api_server, policy
 from deploy.validate.blame import sources
-from deploy.validate.policy import check
 from deploy.validate.tree import Finding, render
 
 BASE = "kustomize/base/worker/deployment.yaml"
-LIMIT = "spec.template.spec.containers[worker].resources.limits.memory"
+REQUESTS = "spec.template.spec.containers.0.resources.requests"
 
 
 @pytest.fixture
@@ -21,14 +22,14 @@ def clone(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def found(clone: Path, file: str, old: str, new: str) -> list[Finding]:
-    """What the policy finds anywhere, with one change."""
+def found(clone: Path, file: str, old: str, new: str, rules: ModuleType = policy) -> list[Finding]:
+    """What some rules find anywhere, with one change."""
     text = (clone / file).read_text()
     assert old in text
     (clone / file).write_text(text.replace(old, new, 1))
     tree = render(clone)
     assert tree.findings == []
-    return sources(tree, list(check(tree)))
+    return sources(tree, list(rules.check(tree)))
 
 
 def test_fault_of_the_base_is_reported_once(clone: Path) -> None:
@@ -38,14 +39,14 @@ def test_fault_of_the_base_is_reported_once(clone: Path) -> None:
 
 def test_fault_of_a_component_is_reported_at_its_patch(clone: Path) -> None:
     patch = "kustomize/components/small/worker-requests.yaml"
-    (fault,) = found(clone, patch, "memory: 128Mi", "memory: 4Gi")
-    assert (fault.file, fault.field) == (patch, LIMIT)
+    (fault,) = found(clone, patch, "memory: 128Mi", "memory: 4Gi", api_server)
+    assert (fault.file, fault.field) == (patch, REQUESTS)
     assert fault.message.endswith(f"(in {BASE}, rendered by kustomize/components/small)")
 
 
 def test_fault_of_a_cluster_is_reported_at_its_patch(clone: Path) -> None:
     patch = "clusters/local/infrastructure/redis-small.yaml"
-    (fault,) = found(clone, patch, "memory: 128Mi", "memory: 1Gi")
+    (fault,) = found(clone, patch, "memory: 128Mi", "memory: 1Gi", api_server)
     assert (fault.file, fault.object) == (patch, "HelmRelease data/redis")
     assert "rendered by clusters/local/infrastructure" in fault.message
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,15 +46,17 @@ def test_documents_use_known_programs() -> None:
 
 
 def test_make_targets_exist() -> None:
-    targets = set(re.findall(r"^([a-z-]+):", MAKEFILES, re.MULTILINE))
-    words = [word for line in commands("make") for word in line.partition("#")[0].split()[1:]]
+    targets = set(re.findall(r"^([a-z0-9-]+):", MAKEFILES, re.MULTILINE))
+    words = [word for line in commands("make") for word in shlex.split(line, comments=True)[1:]]
     assert {word for word in words if "=" not in word} - targets == set()
     assert {"secrets", "platform", "deploy", "undeploy", "flux", "images", "release"} <= targets
 
 
 def test_make_variables_exist() -> None:
     text = MAKEFILES + "".join(path.read_text() for path in (ROOT / "deploy").glob("*.py"))
-    words = {word.partition("=")[0] for line in commands("make") for word in line.split() if "=" in word}
+    words = {
+        word.partition("=")[0] for line in commands("make") for word in shlex.split(line, comments=True) if "=" in word
+    }
     assert {name for name in words if f"$({name})" not in text and f'"{name}"' not in text} == set()
 
 
@@ -78,7 +81,8 @@ def test_curl_asks_for_what_the_ingress_serves(tree: Tree) -> None:
     paths = set(re.findall(r"http://localhost(/\S*)", "\n".join(commands())))
     assert paths
     assert paths <= api_routes()
-    ingress = next(tree.objects("Ingress"))
+    ingress = next(tree.objects("Ingress", target="kustomize/overlays/local"))
+    assert "host" not in ingress.spec["rules"][0]
     assert paths <= {path["path"] for path in ingress.spec["rules"][0]["http"]["paths"]}
 
 
@@ -121,8 +125,18 @@ def test_versions_of_the_table(tree: Tree) -> None:
     text = (ROOT / "docs/deploy.md").read_text()
     rows = re.findall(r"^\| .*?(RabbitMQ|Redis|NGINX|KEDA).* \| `(\S+)` \| (\S+) \|$", text, re.MULTILINE)
     assert {CHARTS[name]: version for name, _, version in rows} == versions
+    assert set(re.findall(r"\| `(\S+://\S+)` \|", text)) == {
+        each.spec["url"] for kind in ("OCIRepository", "HelmRepository") for each in tree.objects(kind)
+    }
     assert f"Flux, if you like | | {pins.FLUX} |" in text
     assert set(commands("flux install")) == {f"flux install --version=v{pins.FLUX}"}
+
+
+@pytest.mark.parametrize("name", ["rabbitmq", "redis", "nginx", "keda"])
+def test_release_links_to_its_charts_values(name: str) -> None:
+    (link,) = re.findall(r"https://github.com/\S+/values.yaml", (ROOT / f"helm-releases/{name}.yaml").read_text())
+    version = "5.5.4" if name == "nginx" else pins.CHART_KEYS[name][0]  # NGINX's repository tags the controller
+    assert version in link
 
 
 def test_versions_of_the_readme() -> None:
@@ -149,7 +163,7 @@ STEPS = [step for job in CI["jobs"].values() for step in job["steps"]]
 
 
 def test_ci_runs_make_targets_that_exist() -> None:
-    targets = set(re.findall(r"^([a-z-]+):", MAKEFILES, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z0-9-]+):", MAKEFILES, re.MULTILINE))
     ran = {word for step in STEPS for word in re.findall(r"make (\S+)", step.get("run", ""))}
     assert ran <= targets
     assert "test" in ran

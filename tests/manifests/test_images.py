@@ -55,8 +55,9 @@ def test_both_images_are_built(record: Path, engine: str, monkeypatch: pytest.Mo
     monkeypatch.setenv("BASE", "localhost/base@sha256:1")
     images.build(images.full_names("1.2.3", "registry.example.com/team/"))
     builds = [line for line in record.read_text().splitlines() if " build " in line]
+    layers = "--layers " if engine == "buildah" else ""
     assert builds == [
-        f"{engine} build --build-arg BASE=localhost/base@sha256:1 --file apps/{name}/Dockerfile "
+        f"{engine} build {layers}--build-arg BASE=localhost/base@sha256:1 --file apps/{name}/Dockerfile "
         f"--tag registry.example.com/team/sluice-{name}:1.2.3 ."
         for name in ("api", "worker")
     ]

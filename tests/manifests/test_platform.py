@@ -45,6 +45,14 @@ def test_chart_from_a_repository() -> None:
     )
 
 
+def test_chart_from_a_registry_without_tls() -> None:
+    assert rendered("tests/e2e/platform/bare")["redis"].chart == (
+        "oci://10.244.0.1:5000/charts/redis",
+        "--version=0.34.18",
+        "--plain-http",
+    )
+
+
 def test_options_follow_the_release() -> None:
     assert rendered("helm-releases")["nginx-ingress"].options == ("--skip-crds", "--skip-schema-validation")
 

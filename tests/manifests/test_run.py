@@ -7,7 +7,7 @@ import pytest
 
 from deploy import pins
 from deploy.run import ROOT, Unusable, output, show
-from deploy.tools import module_folders, packaged
+from deploy.tools import cache, module_folders, packaged
 from deploy.validate import schemas
 
 
@@ -40,6 +40,24 @@ def test_kubernetes_without_schemas(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(pins, "KUBERNETES", ("1.34", "9.99"))
     with pytest.raises(Unusable, match=r"no schemas of Kubernetes 9\.99"):
         schemas.folder()
+
+
+@pytest.mark.parametrize(
+    ("environment", "folder"),
+    [
+        ({"HOME": "/home/a"}, "/home/a/.cache/sluice"),
+        ({"HOME": "/home/a", "XDG_CACHE_HOME": "/var/cache/a"}, "/var/cache/a/sluice"),
+        ({"HOME": "/home/a", "XDG_CACHE_HOME": "/var/cache/a", "SLUICE_CACHE": "/tools"}, "/tools"),
+    ],
+)
+def test_built_programs_are_every_clones(
+    environment: dict[str, str], folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("XDG_CACHE_HOME", "SLUICE_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert str(cache()) == folder
 
 
 def test_crds_are_those_of_the_chart() -> None:

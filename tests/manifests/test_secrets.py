@@ -156,7 +156,8 @@ def test_flux_leaves_the_topologys_own_sum(clone: Path) -> None:
         for each in render(clone, ["clusters/local/infrastructure"]).objects("HelmRelease")
         if each.name == "rabbitmq"
     )
-    assert set(release.spec["values"]["podAnnotations"]) == {SUM, "sluice/definitions-sha256"}
+    sums = {"sluice/definitions-sha256", "sluice/config-sha256", "sluice/local-config-sha256"}
+    assert set(release.spec["values"]["podAnnotations"]) == {SUM, *sums}
 
 
 def test_sum_of_another_file_is_found(clone: Path) -> None:

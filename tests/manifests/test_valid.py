@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from deploy import pins
 from deploy.run import ROOT
+from deploy.validate import api_server
 from deploy.validate.__main__ import findings
 from deploy.validate.tree import Object, Tree, render
 
@@ -21,6 +23,11 @@ def tree() -> Tree:
 
 def test_no_finding() -> None:
     assert [str(finding) for finding in findings(ROOT)] == []
+
+
+def test_the_newest_kubernetes_is_the_one_that_is_asked() -> None:
+    text = (api_server.SOURCE / "go.mod").read_text()
+    assert f"k8s.io/kubernetes v{pins.KUBERNETES[-1]}." in text
 
 
 def test_everything_is_rendered(tree: Tree) -> None:

@@ -84,6 +84,20 @@ def test_post_that_can_never_be_accepted_is_not_repeated(status: int, key: str |
     assert (caught.value.status, caught.value.kind) == (status, "invalid")
 
 
+@pytest.mark.parametrize("last", [problem(401, "unauthenticated", None), REFUSED, problem(422, "invalid", None)])
+def test_post_that_may_have_been_accepted_once_is_unknown_whatever_is_answered_last(last: Reply) -> None:
+    with pytest.raises(OutcomeUnknown):
+        play(rules.submit(INPUT, "key", 1.5), problem(503, "outcome-unknown", None), last)
+
+
+def test_no_call_outlasts_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("apps.client.rules.time.monotonic", lambda: 0.0)
+    for rule in (rules.submit(INPUT, "key", 3), rules.cancel("t", 3), rules.result("t", 3), rules.stream("t", 3)):
+        call = rule.send(None)
+        assert isinstance(call, Call)
+        assert 3 <= call.timeout_s <= 3 + rules.SLACK_S
+
+
 @pytest.mark.parametrize(("first", "raised"), [("refused", Problem), ("outcome-unknown", OutcomeUnknown)])
 def test_deadline_tells_refused_from_unknown(first: str, raised: type[Exception]) -> None:
     with pytest.raises(raised):  # the first pause is short, the second would pass the deadline
@@ -130,6 +144,36 @@ def test_what_was_accepted_of_a_batch_stays_so_whatever_becomes_of_the_rest(
     accepted, other = play(rules.submit_batch([INPUT] * 2, "key", 1.5), PARTLY, later)[0]
     assert accepted == "a"
     assert isinstance(other, rest)
+
+
+_UNKNOWN_B = answer(202, outcomes=[{"status": 202, "task_id": "a"}, json.loads(UNKNOWN.body)])
+_PARTLY_AT_LAST = Reply(202, {"retry-after": "2"}, PARTLY.body)
+_REFUSED_ALL = problem(503, "refused", outcomes=[json.loads(REFUSED.body)] * 2)
+
+
+@pytest.mark.parametrize(
+    "replies",
+    [
+        (_UNKNOWN_B, _PARTLY_AT_LAST),
+        (_UNKNOWN_B, REFUSED),
+        (_UNKNOWN_B, _REFUSED_ALL),
+        (LOST, _PARTLY_AT_LAST),
+        (problem(503, "outcome-unknown", None), _PARTLY_AT_LAST),
+        (PARTLY, LOST, REFUSED),
+    ],
+)
+def test_input_of_a_batch_that_may_have_been_accepted_is_not_refused_by_a_later_answer(
+    replies: tuple[Reply, ...],
+) -> None:
+    told = play(rules.submit_batch([INPUT] * 2, "key", 1.2), *replies)[0]
+    assert told[0] == "a"
+    assert isinstance(told[1], OutcomeUnknown)
+    assert told[1].key == "key"
+
+
+def test_batch_that_was_refused_whole_is_told_by_input() -> None:
+    told, _ = play(rules.submit_batch([INPUT] * 2, "key", 0), _REFUSED_ALL)
+    assert [one.kind for one in told] == ["refused", "refused"]
 
 
 def test_unknown_outcome_of_an_input_is_told_as_such_with_its_key() -> None:

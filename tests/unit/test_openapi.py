@@ -32,6 +32,13 @@ def test_every_answer_of_a_call_is_documented(call: tuple[str, str], statuses: s
     assert statuses <= set(DOCUMENT["paths"][path][method]["responses"])
 
 
+@pytest.mark.parametrize(("status", "kind"), [("422", "invalid"), ("503", "refused"), ("503", "outcome-unknown")])
+def test_batch_of_which_nothing_was_accepted_has_an_example(status: str, kind: str) -> None:
+    answer = DOCUMENT["paths"]["/tasks/batch"]["post"]["responses"][status]["content"]["application/problem+json"]
+    example = answer["examples"][f"{kind}-whole"]["value"]
+    assert {outcome["type"] for outcome in example["outcomes"]} == {example["type"]} == {f"urn:sluice:problem:{kind}"}
+
+
 @pytest.mark.parametrize(("path", "method", "status"), ANSWERS)
 def test_every_answer_has_an_example(path: str, method: str, status: str) -> None:
     if status == "204" or (path in OPERATIONS and status == "200"):

@@ -40,7 +40,8 @@ async def request(path: str = "/a", task_id: str | None = None, **headers: str) 
 
 @pytest.fixture(autouse=True)
 def written() -> Iterator[None]:
-    """What a test leaves is not the next one's."""
+    """What a test leaves is not the next one's, nor is the timer of an event loop that has ended."""
+    flush()
     yield
     flush()
 

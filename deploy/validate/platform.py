@@ -1,0 +1,127 @@
+"""Rules for the platform's charts: the values without which the promises of the design do not hold."""
+
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+from deploy.validate.quantities import quantity
+from deploy.validate.tree import Finding, Object, Tree, at
+from deploy.validate.wanted import Wanted, must
+
+VALUES: dict[str, Wanted] = {
+    "rabbitmq": {
+        "persistence.enabled": ([True], "a restart would lose every accepted task"),
+        "definitions.enabled": ([True], "queues, users and limits come from there"),
+        "managementPlugin.enabled": ([True], "KEDA reads the queues' lengths there"),
+        "config.memoryHighWatermark.type": ([None, "relative"], "its value is a share of the limit"),
+    },
+    "redis": {
+        "persistence.enabled": ([True], "a restart would lose every result"),
+        "architecture": (["standalone"], "a replica that is promised to hold a result may lag behind"),
+        "auth.enabled": ([True], "any pod that reaches it could read and change results"),
+    },
+    "nginx-ingress": {
+        "controller.allowEmptyIngressHost": ([True], "the base's Ingress has no host"),
+        "controller.enableCustomResources": ([False], "their CRDs are not installed"),
+        "controller.ingressClass.create": ([True], "the base's Ingress is of that class"),
+        "controller.service.type": ([None, "LoadBalancer", "NodePort", "ClusterIP"], "Kubernetes knows no other"),
+        "controller.service.externalTrafficPolicy": ([None, "Cluster", "Local"], "Kubernetes knows no other"),
+        "controller.service.httpPort.nodePort": ([None, "", 30080], "kind maps it, as docs/deploy.md says"),
+    },
+    "keda": {
+        "watchNamespace": ([None, ""], "ScaledObjects elsewhere would be passed over"),
+        "crds.install": ([None, True], "there would be no kind ScaledObject"),
+        "webhooks.failurePolicy": (["Fail"], "a ScaledObject that nobody checked is worse than one that must wait"),
+    },
+}
+# lines of a server's own configuration: where they are, what parts a name from its value, what they must say
+SETTINGS: dict[str, tuple[str, str | None, Wanted]] = {
+    "rabbitmq": (
+        "config.extraConfiguration",
+        "=",
+        {
+            "default_queue_type": (["quorum"], "a classic queue is lost with its node"),
+            "definitions.skip_if_unchanged": (["true"], "each start would declare everything again"),
+        },
+    ),
+    "redis": (
+        "extraConfig",
+        None,
+        {
+            "appendonly": (["yes"], "a restart would lose the results since the last snapshot"),
+            "appendfsync": (["everysec", "always"], "a crash may cost a second of results, not more"),
+            "maxmemory-policy": (["noeviction"], "a result that is evicted is a task that is lost"),
+            "dir": (["/data"], "the volume is mounted there"),
+        },
+    ),
+}
+# a rewrite of the append-only file copies the pages that change meanwhile
+REDIS_SHARE = 0.75
+
+
+def check(tree: Tree) -> Iterator[Finding]:
+    """Every HelmRelease of a chart that is named here."""
+    for each in tree.objects("HelmRelease"):
+        values = each.spec.get("values", {})
+        yield from must(each, "spec.values", values, VALUES.get(each.name, {}))
+        if each.name in SETTINGS:
+            path, separator, wanted = SETTINGS[each.name]
+            there = settings(at(values, path), separator)
+            yield from must(each, f"spec.values.{path}", there, wanted)
+        if each.name == "rabbitmq":
+            yield from _nodes(each, values)
+            yield from _disk(each, values)
+            yield from _watermark(each, values)
+        if each.name == "redis":
+            yield from _memory(each, values)
+
+
+def settings(text: str | None, separator: str | None) -> dict[str, str]:
+    """The lines `name value` or `name = value`; the last of a name counts."""
+    lines = [line.strip() for line in (text or "").splitlines()]
+    parts = [line.split(separator, 1) for line in lines if line and not line.startswith("#")]
+    return {part[0].strip(): part[-1].strip() for part in parts}
+
+
+def _nodes(each: Object, values: dict[str, Any]) -> Iterator[Finding]:
+    nodes = values.get("replicaCount", 1)
+    if nodes % 2 == 0:
+        yield each.finding("spec.values.replicaCount", f"{nodes} nodes survive no more losses than {nodes - 1}")
+    wanted: Wanted = {
+        "queueBalancing.clusterFormation.targetClusterSizeHint": (
+            [nodes],
+            "with another number a node is Ready, and imports no queue and no binding",
+        ),
+        "peerDiscoveryK8sPlugin.enabled": ([nodes > 1], "nodes find each other by it"),
+    }
+    if nodes > 1:
+        wanted["pdb.maxUnavailable"] = ([str(number) for number in range(1, nodes // 2 + 1)], "the quorum must stay")
+    yield from must(each, "spec.values", values, wanted)
+
+
+def _disk(each: Object, values: dict[str, Any]) -> Iterator[Finding]:
+    """The space that must stay free is a small part of the volume: with more, publishers would be blocked for ever."""
+    free = settings(at(values, "config.extraConfiguration"), "=").get("disk_free_limit.absolute", "none")
+    size = at(values, "persistence.size")
+    least, most = quantity(free.removesuffix("B")), quantity(size)
+    if least is not None and most is not None and least >= most / 2:
+        field = "spec.values.config.extraConfiguration.disk_free_limit.absolute"
+        yield each.finding(field, f"{free} must be below half of the volume, {size}: with less publishers are blocked")
+
+
+def _watermark(each: Object, values: dict[str, Any]) -> Iterator[Finding]:
+    share = at(values, "config.memoryHighWatermark.value")
+    if at(values, "resources.limits.memory") is None:
+        yield each.finding("spec.values.resources.limits.memory", "is missing: the watermark is a share of it")
+    if share is not None and not 0 < (quantity(share) or 0) < 1:
+        yield each.finding("spec.values.config.memoryHighWatermark.value", f"{share} is no share of the memory, as 0.6")
+
+
+def _memory(each: Object, values: dict[str, Any]) -> Iterator[Finding]:
+    """Redis' own limit is below the pod's; redis counts `mb` in powers of two."""
+    most = quantity(at(values, "resources.limits.memory"))
+    own = settings(values.get("extraConfig"), None).get("maxmemory", "none")
+    mine = quantity(own.lower().replace("gb", "Gi").replace("mb", "Mi"))
+    if most is None or mine is None or not 0 < mine <= most * Decimal(REDIS_SHARE):
+        field = "spec.values.extraConfig.maxmemory"
+        yield each.finding(field, f"{own} must be at most {REDIS_SHARE:.0%} of the pod's limit: it rewrites its log")

@@ -1,0 +1,93 @@
+"""Clients that keep posting while something else happens to the system."""
+
+import itertools
+import threading
+import time
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from apps.client import Client, OutcomeUnknown, Problem
+from tests.e2e.system import System
+
+STOP_TIMEOUT_S = 180
+REQUEST_TIMEOUT_S = 10
+# five posts and five looks a second: more than one every moment that a pod could be away
+PERIOD_S = 0.2
+PERSISTENCE_S = 120
+
+
+class Posting:
+    """A thread that posts tasks one by one, between `with` and its end."""
+
+    def __init__(self, system: System, prefix: str) -> None:
+        self.system = system
+        self.prefix = prefix
+        self.accepted: dict[str, str] = {}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: object, traceback: TracebackType | None) -> None:
+        self._over.set()
+        self._thread.join(STOP_TIMEOUT_S)
+
+    def _run(self) -> None:
+        for number in itertools.count():
+            if self._over.wait(PERIOD_S):
+                return
+            self.post(f"{self.prefix}-{number}")
+
+    def post(self, name: str) -> None:
+        """Post one task; `accepted` gets its id and name."""
+        raise NotImplementedError
+
+
+class Patient(Posting):
+    """As the project's client is: an answer that says "again" is one."""
+
+    def post(self, name: str) -> None:
+        # such a task was not accepted, as far as the client knows: no promise was made
+        with Client(self.system.entrance, self.system.key) as client, suppress(Problem, OutcomeUnknown):
+            self.accepted[client.submit({"task": "task_1", "name": name}, deadline_s=PERSISTENCE_S)] = name
+
+
+class Strict(Posting):
+    """Sends every request once, and keeps what was no success."""
+
+    def __init__(self, system: System, prefix: str) -> None:
+        super().__init__(system, prefix)
+        self.failures: list[str] = []
+        self.slowest_s = 0.0
+        self._http = httpx.Client(
+            base_url=system.entrance, headers={"Authorization": f"Bearer {system.key}"}, timeout=REQUEST_TIMEOUT_S
+        )
+
+    def __exit__(self, kind: type[BaseException] | None, value: object, traceback: TracebackType | None) -> None:
+        super().__exit__(kind, value, traceback)
+        self._http.close()
+
+    def post(self, name: str) -> None:
+        answer = self._sent("POST", "/tasks", {"task": "task_1", "name": name})
+        if answer:
+            self.accepted[answer["task_id"]] = name
+            self._sent("GET", f"/tasks/{answer['task_id']}")
+
+    def _sent(self, method: str, path: str, body: dict[str, str] | None = None) -> dict[str, str] | None:
+        began = time.monotonic()
+        try:
+            response = self._http.request(method, path, json=body)
+        except httpx.HTTPError as exc:
+            self.failures.append(f"{method} {path}: {type(exc).__name__} {exc}")
+            return None
+        self.slowest_s = max(self.slowest_s, time.monotonic() - began)
+        if not response.is_success:
+            self.failures.append(f"{method} {path}: {response.status_code} {response.text[:200]}")
+            return None
+        document: dict[str, str] = response.json()
+        return document

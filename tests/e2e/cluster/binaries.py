@@ -1,0 +1,72 @@
+"""The programs of a cluster, each built once from its pinned Go module and kept by what it is made of."""
+
+import hashlib
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.run import command_line
+from deploy.tools import cache, go, locked
+
+MODULES = Path(__file__).parent / "go"
+KUBERNETES_VERSION = "1.36.3"
+# Kubernetes and KEDA take six minutes each on two idle cores; on busy ones five times that
+BUILD_TIMEOUT_S = 3600
+_SYMBOL = "-X k8s.io/component-base/version"
+
+
+@dataclass(frozen=True)
+class Module:
+    """A folder of `go/`, whose go.mod lists the programs as its tools."""
+
+    name: str
+    # what the programs answer when they are asked for their version: KEDA's operator compares it with its adapter's
+    version_flags: str = ""
+
+
+ETCD = Module("etcd")
+COREDNS = Module("coredns")
+KUBERNETES = Module(
+    "kubernetes",
+    f"{_SYMBOL}.gitVersion=v{KUBERNETES_VERSION} {_SYMBOL}.gitMajor=1 {_SYMBOL}.gitMinor=36",
+)
+KEDA = Module("keda", "-X github.com/kedacore/keda/v2/version.Version=2.21.0")
+FLUX = Module("flux")
+PAUSE = Module("pause")
+ALL = (PAUSE, ETCD, KUBERNETES, COREDNS, KEDA, FLUX)
+
+
+def folder_of(module: Module) -> Path:
+    """The folder of a module's programs, built now if this is the first time."""
+    source = MODULES / module.name
+    parts = [path.read_bytes() for path in sorted(source.iterdir())]
+    digest = hashlib.sha256(b"".join([*parts, module.version_flags.encode()])).hexdigest()[:12]
+    folder = cache() / f"{module.name}-{digest}"
+    with locked(folder):
+        if not folder.exists():
+            print(f"Building {module.name}, this once, into {folder}", file=sys.stderr, flush=True)
+            _build(module, folder)
+    return folder
+
+
+def _build(module: Module, folder: Path) -> None:
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    # -p 2: more compilers at once than that need more memory than a small machine has
+    go(
+        "build", "-p", "2", "-trimpath", "-ldflags", f"-s -w {module.version_flags}", "-o", f"{unfinished}/", "tool",
+        folder=MODULES / module.name, timeout_s=BUILD_TIMEOUT_S, CGO_ENABLED="0", GOFLAGS="-buildvcs=false",
+    )  # fmt: skip
+    unfinished.replace(folder)
+
+
+def main() -> None:
+    """Build every module, so that a cluster starts offline afterwards: `python -m tests.e2e.cluster.binaries`."""
+    for module in ALL:
+        folder_of(module)
+
+
+if __name__ == "__main__":
+    command_line(main)

@@ -1,0 +1,5 @@
+module sluice/pause
+
+go 1.26.0
+
+tool sluice/pause

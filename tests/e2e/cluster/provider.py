@@ -1,0 +1,31 @@
+"""What the tests need of a cluster, wherever it comes from."""
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+
+class Provider(Protocol):
+    """A cluster that is there between `start` and `stop`."""
+
+    def start(self) -> Path:
+        """Have a cluster whose nodes are Ready; the kubeconfig that names it."""
+
+    def load_image(self, archive: Path) -> None:
+        """Let the nodes run the images of a docker-archive by their names."""
+
+    def stop(self) -> None:
+        """Take away what `start` made."""
+
+    @property
+    def entrance(self) -> str:
+        """The URL of the ingress controller."""
+
+
+def chosen() -> Provider:
+    """The cluster of the context E2E_CONTEXT, or one of our own on this machine."""
+    from tests.e2e.cluster.bare import Bare  # noqa: PLC0415 - each knows more than the other needs
+    from tests.e2e.cluster.existing import Existing  # noqa: PLC0415
+
+    context = os.environ.get("E2E_CONTEXT")
+    return Existing(context) if context else Bare()

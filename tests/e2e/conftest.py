@@ -1,0 +1,108 @@
+"""One cluster with one platform for the whole run; each module has the overlay that it asks for."""
+
+import os
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from deploy import overlay
+from deploy.images import deployed
+from tests.e2e import apps, evidence, objects
+from tests.e2e.cluster.bare import Bare
+from tests.e2e.cluster.provider import Provider, chosen
+from tests.e2e.platform import install
+from tests.e2e.system import System, entered
+
+# The quick ones first; Flux last, since it starts with a cluster that has nothing.
+ORDER = (
+    "cluster",
+    "admission",
+    "local",
+    "ingress",
+    "scaling",
+    "rollout",
+    "trouble",
+    "fallback",
+    "network",
+    "locust",
+    "flux",
+)
+TEST_TIMEOUT_S = 1200
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules in their order; a test has the time that a cluster takes, not that of a unit."""
+    here = [item for item in items if item.path.parent == evidence.HERE]
+    here.sort(key=lambda item: ORDER.index(item.path.stem.removeprefix("test_")) if _known(item) else 0)
+    items[:] = [item for item in items if item not in here] + here
+    for item in here:
+        if not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(TEST_TIMEOUT_S))
+
+
+def _known(item: pytest.Item) -> bool:
+    return item.path.stem.removeprefix("test_") in ORDER
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keep what the cluster looked like when a test failed."""
+    report = yield
+    if report.failed and "KUBECONFIG" in os.environ:
+        evidence.collect(item.name)
+    return report
+
+
+@pytest.fixture(scope="session")
+def provider() -> Iterator[Provider]:
+    """A cluster; from then on KUBECONFIG names it."""
+    cluster = chosen()
+    before = os.environ.get("KUBECONFIG")
+    try:
+        os.environ["KUBECONFIG"] = str(cluster.start())
+        yield cluster
+    finally:
+        cluster.stop()
+        os.environ.pop("KUBECONFIG")
+        if before is not None:
+            os.environ["KUBECONFIG"] = before
+
+
+@pytest.fixture(scope="session")
+def version() -> str:
+    """What the overlays deploy."""
+    return deployed()["sluice-worker"].rpartition(":")[2]
+
+
+@pytest.fixture(scope="session")
+def platform(provider: Provider, version: str) -> Provider:
+    """RabbitMQ, Redis, NGINX, KEDA and the Secrets; the project's images are in the nodes."""
+    for archive in apps.built(version, local_base=isinstance(provider, Bare)):
+        provider.load_image(archive)
+    install.install(provider, objects.kubeconfig())
+    return provider
+
+
+@pytest.fixture(scope="session")
+def system(platform: Provider) -> Iterator[System]:
+    """The system's clients' view. What runs is the business of `load` and of its like."""
+    with entered(platform.entrance) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def local(system: System) -> System:
+    """The local overlay as `make deploy` applies it: when that is back, everything is ready."""
+    overlay.up(objects.LOCAL)
+    return system
+
+
+@pytest.fixture(scope="module")
+def load(system: System) -> System:
+    """The load overlay, at rest with its two workers."""
+    objects.apply(objects.OVERLAYS / "load")
+    for each in (objects.API, objects.RECORDER):
+        objects.rolled_out(each)
+    objects.settled(objects.WORKER, 2)
+    system.forget()
+    return system

@@ -1,0 +1,73 @@
+"""Records what a scaled system does, as the planner's `replay` reads it."""
+
+import json
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from tests.e2e import objects
+from tests.e2e.cluster.layout import HPA_SYNC_S
+from tests.e2e.system import System
+
+PERIOD_S = 1.0
+SERVICE_S = 1.0
+STOP_TIMEOUT_S = 60
+
+
+@dataclass
+class Recorder:
+    """Samples replicas and backlog each second, between `with` and its end, on a thread of its own."""
+
+    system: System
+    posted: int = 0
+    arrivals: list[tuple[float, int]] = field(default_factory=list)
+    samples: list[dict[str, float]] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        self._began = time.monotonic()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join(STOP_TIMEOUT_S)
+        self._sample()
+
+    @property
+    def now_s(self) -> float:
+        return time.monotonic() - self._began
+
+    def came(self, count: int, at_s: float) -> None:
+        """So many tasks were accepted, since then."""
+        self.arrivals.append((round(at_s, 2), count))
+        self.posted += count
+
+    def write(self, path: Path) -> None:
+        """The curve, with the numbers of the ScaledObject that made it."""
+        spec = objects.get(objects.SCALER)["spec"]
+        curve: dict[str, Any] = {
+            "min": spec["minReplicaCount"],
+            "max": spec["maxReplicaCount"],
+            "value": float(spec["triggers"][0]["metadata"]["value"]),
+            "sync_s": HPA_SYNC_S,
+            "service_s": SERVICE_S,
+            "arrivals": self.arrivals,
+            "samples": self.samples,
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(curve) + "\n")
+
+    def _run(self) -> None:
+        while not self._over.wait(PERIOD_S):
+            self._sample()
+
+    def _sample(self) -> None:
+        finished = self.system.finished()
+        ready, desired = objects.replicas(objects.WORKER)
+        # all messages, unacked ones too: what was accepted and has not ended
+        depth = max(0, self.posted - finished)
+        self.samples.append({"t_s": round(self.now_s, 2), "ready": ready, "desired": desired, "depth": depth})

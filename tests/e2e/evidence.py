@@ -1,0 +1,56 @@
+"""What a cluster looked like when a test failed: build/e2e/failure/<test>/."""
+
+import re
+import shutil
+from pathlib import Path
+
+from deploy.run import ROOT, Unusable, output
+from deploy.tools import kubectl
+from tests.e2e.cluster.bare import STATE
+
+HERE = Path(__file__).parent
+FOLDER = ROOT / "build" / "e2e" / "failure"
+NAMESPACES = ("fastapi", "celery-workers", "data", "keda", "nginx", "flux-system", "kube-system")
+QUEUES = ("rabbitmqctl", "list_queues", "name", "type", "state", "messages", "messages_unacknowledged", "consumers")
+LOG_LINES = 2000
+TIMEOUT_S = 60
+
+
+def collect(test: str) -> None:
+    """Events, objects, descriptions and logs of every pod, the queues, and the logs of the node's servers."""
+    folder = FOLDER / re.sub(r"[^\w.-]", "_", test)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    questions = {
+        "events.txt": ("get", "events", "--all-namespaces", "--sort-by=.lastTimestamp"),
+        "objects.txt": ("get", "all,pvc,ingress,networkpolicy", "--all-namespaces", "--output=wide"),
+        "nodes.txt": ("describe", "nodes"),
+        "scaling.yaml": ("get", "scaledobjects.keda.sh,hpa", "--all-namespaces", "--output=yaml"),
+        "queues.txt": ("exec", "--namespace=data", "rabbitmq-0", "--", *QUEUES),
+    }
+    for name, question in questions.items():
+        (folder / name).write_text(_answer(*question))
+    for namespace in NAMESPACES:
+        (folder / f"{namespace}-pods.txt").write_text(_answer("describe", "pods", f"--namespace={namespace}"))
+        for pod in _answer("get", "pods", f"--namespace={namespace}", "--output=name").split():
+            _logs(namespace, pod, folder)
+    if STATE.exists():
+        shutil.copytree(STATE / "log", folder / "node", ignore=shutil.ignore_patterns("pods", "containers"))
+    print(f"What the cluster looked like is in {folder.relative_to(ROOT)}")  # noqa: T201 - for who reads the failure
+
+
+def _logs(namespace: str, pod: str, folder: Path) -> None:
+    where = (pod, f"--namespace={namespace}", "--all-containers", f"--tail={LOG_LINES}")
+    name = f"{namespace}-{pod.removeprefix('pod/')}"
+    (folder / f"{name}.log").write_text(_answer("logs", *where))
+    before = _answer("logs", *where, "--previous")
+    if "previous terminated container" not in before:
+        (folder / f"{name}.before.log").write_text(before)
+
+
+def _answer(*question: str) -> str:
+    """What the cluster answers, or why it does not: one silent part must not hide the others."""
+    try:
+        return output(kubectl(), *question, timeout_s=TIMEOUT_S)
+    except Unusable as exc:
+        return str(exc)

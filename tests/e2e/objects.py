@@ -1,0 +1,89 @@
+"""What the tests ask of the cluster that KUBECONFIG names."""
+
+import base64
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from deploy import cluster
+from deploy.run import ROOT
+from local.child import until
+
+WORKER = ("celery-workers", "deployment", "celery-worker")
+API = ("fastapi", "deployment", "api")
+RECORDER = ("celery-workers", "deployment", "dead-letter-recorder")
+SCALER = ("celery-workers", "scaledobject", "celery-worker-scaler")
+RABBITMQ = ("data", "statefulset", "rabbitmq")
+KEDA = ("keda", "deployment", "keda-operator")
+LOCAL = ROOT / "kustomize" / "overlays" / "local"
+OVERLAYS = ROOT / "tests" / "e2e" / "overlays"
+TIMEOUT_S = 300
+
+Name = tuple[str, str, str]
+
+
+def kubeconfig() -> Path:
+    """The file that names the cluster."""
+    return Path(os.environ["KUBECONFIG"])
+
+
+def get(name: Name) -> dict[str, Any]:
+    """An object by its namespace, kind and name."""
+    namespace, kind, object_name = name
+    answer: dict[str, Any] = json.loads(
+        cluster.ask("get", kind, object_name, f"--namespace={namespace}", "--output=json")
+    )
+    return answer
+
+
+def pods(name: Name) -> list[dict[str, Any]]:
+    """The pods of a Deployment or StatefulSet that are not on their way out."""
+    labels = get(name)["spec"]["selector"]["matchLabels"]
+    selector = ",".join(f"{key}={value}" for key, value in labels.items())
+    answer = json.loads(cluster.ask("get", "pods", f"--namespace={name[0]}", f"--selector={selector}", "--output=json"))
+    return [pod for pod in answer["items"] if "deletionTimestamp" not in pod["metadata"]]
+
+
+def patch(name: Name, operations: list[dict[str, Any]]) -> None:
+    """Change an object by JSON patch."""
+    namespace, kind, object_name = name
+    where = (kind, object_name, f"--namespace={namespace}")
+    cluster.ask("patch", *where, "--type=json", f"--patch={json.dumps(operations)}")
+
+
+def apply(folder: Path) -> str:
+    """Apply an overlay; what kubectl says."""
+    return cluster.ask("apply", f"--kustomize={folder}", timeout_s=TIMEOUT_S)
+
+
+def rolled_out(name: Name) -> None:
+    """Wait until a workload is what its spec says."""
+    namespace, kind, object_name = name
+    where = (f"{kind}/{object_name}", f"--namespace={namespace}", f"--timeout={TIMEOUT_S}s")
+    # it has --request-timeout too, which would end a watch
+    cluster.ask("rollout", "status", *where, timeout_s=TIMEOUT_S)
+
+
+def replicas(name: Name) -> tuple[int, int]:
+    """Of a Deployment: how many are ready, how many it should have."""
+    found = get(name)
+    return found["status"].get("readyReplicas", 0), found["spec"]["replicas"]
+
+
+def settled(name: Name, count: int, timeout_s: float = TIMEOUT_S) -> None:
+    """Wait until a Deployment has exactly so many pods, all ready and none on its way out."""
+    until(lambda: replicas(name) == (count, count), timeout_s, f"{count} replicas of {name[2]}")
+
+
+def secret(namespace: str, name: str) -> dict[str, str]:
+    """What a Secret holds."""
+    data = get((namespace, "secret", name))["data"]
+    return {key: base64.b64decode(value).decode() for key, value in data.items()}
+
+
+def container_ids(pod: dict[str, Any]) -> Iterator[str]:
+    """A pod's containers, as the node's runtime knows them."""
+    for status in pod["status"]["containerStatuses"]:
+        yield status["containerID"].partition("://")[2]

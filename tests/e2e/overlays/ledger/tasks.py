@@ -1,0 +1,37 @@
+# ruff: noqa: INP001 - no package: workers have this file in the place of apps/worker/tasks.py
+"""The example tasks, which here count their effects in Redis, as a team's tasks leave theirs in a database."""
+
+import time
+from functools import cache
+
+import redis
+
+from apps.contract.settings import WorkerSettings
+from apps.contract.tasks import Output, Task1, Task2
+
+LEDGER = "e2e:ledger"
+
+
+def task_1(task: Task1, settings: WorkerSettings) -> Output:
+    """The shorter one here."""
+    return _work(task.name, settings.task_1_s, settings)
+
+
+def task_2(task: Task2, settings: WorkerSettings) -> Output:
+    """The longer one here."""
+    return _work(task.name, settings.task_2_s, settings)
+
+
+def _work(name: str, seconds: float, settings: WorkerSettings) -> Output:
+    time.sleep(seconds)
+    try:
+        _store(settings.celery_result_backend.get_secret_value()).hincrby(LEDGER, name, 1)
+    except redis.RedisError as exc:
+        raise ConnectionError(str(exc)) from exc  # transient, by the task's entry in the contract
+    return Output(name_task=name, state="done")
+
+
+@cache
+def _store(url: str) -> redis.Redis:
+    """One connection for each process of the pool."""
+    return redis.Redis.from_url(url)

@@ -1,0 +1,72 @@
+"""A cluster that follows a clone of this project, as `make secrets FLUX=1` and `make flux` set it up."""
+
+import functools
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from deploy import cluster as api
+from local.child import until
+from tests.e2e.cluster.bare import Bare
+from tests.e2e.platform import flux, install
+from tests.e2e.platform.repository import Repository
+
+# Both Kustomizations from nothing, on two busy cores
+READY_TIMEOUT_S = 1200
+RECONCILE_TIMEOUT_S = 300
+SECRETS_TIMEOUT_S = 120
+FLUX = "flux-system"
+APPS = "kustomization/apps"
+REQUEST = "reconcile.fluxcd.io/requestedAt"
+
+
+class Following:
+    """Flux in the cluster that KUBECONFIG names, and the repository that it follows."""
+
+    def __init__(self, cluster: Bare, folder: Path) -> None:
+        kubeconfig = Path(os.environ["KUBECONFIG"])
+        install.prepare(cluster, kubeconfig)
+        flux.into(cluster, kubeconfig)
+        environment = os.environ | {"SOPS_AGE_KEY_FILE": str(folder / "age.key")}
+        self.repository = Repository(folder / "sluice", install.SERVED, cluster.address, environment)
+        self.repository.python("deploy.secrets", "--flux", timeout_s=SECRETS_TIMEOUT_S)
+        self.repository.commit("Secrets of this cluster")
+        self.repository.python("deploy.flux", timeout_s=READY_TIMEOUT_S)
+
+    def reconcile(self, part: str, namespace: str = FLUX) -> None:
+        """Have the newest commit looked at, and then a part, as happens by itself once an interval; to its end."""
+        for each, where in (("gitrepository/sluice", FLUX), (part, namespace)):
+            token = str(time.time())
+            api.ask("annotate", each, f"--namespace={where}", "--overwrite", f"{REQUEST}={token}")
+            handled = functools.partial(_handled, each, where, token)
+            until(handled, RECONCILE_TIMEOUT_S, f"the reconciliation of {each}")
+
+    def condition(self, part: str) -> dict[str, Any]:
+        """Whether a part is ready, and why not; empty if it was never looked at."""
+        found = [each for each in status(part).get("conditions", []) if each["type"] == "Ready"]
+        return dict(found[0]) if found else {}
+
+    def healthy(self, commit: str) -> None:
+        """Wait until the apps are what the commit says, and run."""
+        until(lambda: self._applied(commit), RECONCILE_TIMEOUT_S, f"commit {commit} in the cluster")
+
+    def attempted(self, part: str, commit: str) -> bool:
+        """Whether the part has tried this commit, to whatever end."""
+        tried = str(status(part).get("lastAttemptedRevision", "")).endswith(commit)
+        return tried and self.condition(part).get("status") in {"True", "False"}
+
+    def _applied(self, commit: str) -> bool:
+        revision = str(status(APPS).get("lastAppliedRevision", ""))
+        return revision.endswith(commit) and self.condition(APPS).get("status") == "True"
+
+
+def status(part: str, namespace: str = FLUX) -> dict[str, Any]:
+    """Of one of Flux's objects: `kustomization/apps`."""
+    answer = json.loads(api.ask("get", part, f"--namespace={namespace}", "--output=json"))
+    return dict(answer.get("status", {}))
+
+
+def _handled(part: str, namespace: str, token: str) -> bool:
+    return status(part, namespace).get("lastHandledReconcileAt") == token

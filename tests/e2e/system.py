@@ -1,0 +1,72 @@
+"""The running system as its clients see it, through NGINX, and the ledger that its tasks write."""
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import redis
+
+from apps.client import Client, Problem
+from local.child import until
+from tests.e2e import objects
+from tests.e2e.forward import forwarded
+
+LEDGER = "e2e:ledger"
+READERS = 8
+POST_TIMEOUT_S = 60
+
+
+@dataclass(frozen=True)
+class System:
+    """One system: where it is entered, and its ledger."""
+
+    entrance: str
+    key: str = field(repr=False)
+    store: "redis.Redis" = field(repr=False)
+
+    def client(self) -> Client:
+        return Client(self.entrance, self.key)
+
+    def post(self, names: Sequence[str], task: str = "task_1") -> list[str]:
+        """Post tasks at once, as one request; their ids. Every one must be accepted."""
+        with self.client() as client:
+            outcomes = client.submit_batch([{"task": task, "name": name} for name in names], deadline_s=POST_TIMEOUT_S)
+        refused = [each for each in outcomes if isinstance(each, Problem)]
+        assert not refused, f"{len(refused)} of {len(outcomes)} refused, the first with {refused[0]}"
+        return [str(each) for each in outcomes]
+
+    def finished(self) -> int:
+        """How many tasks the ledger has as ended."""
+        return int(self.store.hlen(LEDGER))
+
+    def effects(self) -> dict[str, int]:
+        """How often each task had its effect, by name."""
+        return {str(name): int(count) for name, count in self.store.hgetall(LEDGER).items()}
+
+    def forget(self) -> None:
+        """An empty ledger."""
+        self.store.delete(LEDGER)
+
+    def states(self, ids: Sequence[str], timeout_s: float) -> set[str]:
+        """The states that tasks ended in, each waited for through the API."""
+        end = time.monotonic() + timeout_s
+        with self.client() as client, ThreadPoolExecutor(READERS) as readers:
+            return set(readers.map(lambda each: client.result(each, max(1.0, end - time.monotonic())).status, ids))
+
+    def drained(self, count: int, timeout_s: float) -> None:
+        """Wait until so many tasks have ended."""
+        until(lambda: self.finished() >= count, timeout_s, f"the end of {count} tasks")
+
+
+@contextmanager
+def entered(entrance: str) -> Iterator[System]:
+    """The system of the cluster that KUBECONFIG names."""
+    key = objects.secret("fastapi", "api")["API_KEYS"].split(",")[0].partition(":")[2]
+    password = objects.secret("data", "redis-auth")["password"]
+    with forwarded("data", "service/redis", 6379) as port:
+        # the forwarding is as lossy as the cluster is busy
+        store = redis.Redis(port=port, password=password, socket_timeout=30, decode_responses=True)
+        with store:
+            yield System(entrance, key, store)

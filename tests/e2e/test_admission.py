@@ -1,0 +1,115 @@
+"""What the API server, Pod Security and KEDA's webhook say to every object that is rendered."""
+
+import copy
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy import cluster
+from deploy.run import ROOT, output
+from deploy.secrets import listed
+from deploy.tools import kubectl, module_folders
+from tests.e2e.cluster.provider import Provider
+
+TIMEOUT_S = 120
+OVERLAYS = sorted((ROOT / "kustomize" / "overlays").iterdir())
+RENDERED = [
+    *OVERLAYS,
+    ROOT / "kustomize" / "base",
+    ROOT / "helm-releases",
+    *(path.parent for path in sorted((ROOT / "clusters").rglob("kustomization.yaml")) if path.parent.name != "secrets"),
+]
+RESTRICTED = ("fastapi", "celery-workers")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _flux_kinds(platform: Provider) -> None:  # noqa: ARG001 - KEDA's are there with it
+    """The API server knows Flux's objects too, and has the namespace that `flux install` makes."""
+    flux = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "flux-system"}}
+    cluster.ask("apply", "--server-side", "--filename=-", text=listed([flux]))
+    for module in module_folders()[1:]:
+        crds = f"--filename={module / 'config' / 'crd' / 'bases'}"
+        cluster.ask("apply", "--server-side", "--force-conflicts", crds)
+
+
+def rendered(folder: Path) -> list[dict[str, Any]]:
+    """The objects of a folder; the namespaces that they are in first."""
+    objects = yaml.safe_load_all(output(kubectl(), "kustomize", folder, timeout_s=TIMEOUT_S))
+    return sorted(objects, key=lambda each: each["kind"] != "Namespace")
+
+
+def dry_run(verb: str, objects: list[dict[str, Any]]) -> str:
+    """What the API server would answer, its warnings too. Nothing is kept of it."""
+    options = ("--dry-run=server", "--validate=strict", "--filename=-")
+    done = subprocess.run(
+        [kubectl(), verb, *options], input=listed(objects), capture_output=True, text=True, timeout=TIMEOUT_S,
+        check=False,
+    )  # fmt: skip
+    return done.stderr
+
+
+def as_pod(workload: dict[str, Any]) -> dict[str, Any]:
+    """The pod that a Deployment makes: Pod Security lets the Deployment itself pass, and refuses its pods."""
+    template = copy.deepcopy(workload["spec"]["template"])
+    template["metadata"] |= {"name": "dry-run", "namespace": workload["metadata"]["namespace"]}
+    return {"apiVersion": "v1", "kind": "Pod", **template}
+
+
+def deployments(folder: Path) -> list[dict[str, Any]]:
+    """Those of an overlay."""
+    return [each for each in rendered(folder) if each["kind"] == "Deployment"]
+
+
+def scaler() -> dict[str, Any]:
+    """The base's ScaledObject."""
+    return next(each for each in rendered(ROOT / "kustomize" / "base") if each["kind"] == "ScaledObject")
+
+
+@pytest.mark.parametrize("folder", RENDERED, ids=lambda folder: str(folder.relative_to(ROOT)))
+def test_every_object_is_accepted_without_a_warning(folder: Path) -> None:
+    objects = rendered(folder)
+    namespaces = [each for each in objects if each["kind"] == "Namespace"]
+    if namespaces:  # for the others to be in; the platform has made most of them
+        cluster.ask("apply", "--server-side", "--force-conflicts", "--filename=-", text=listed(namespaces))
+    said = dry_run("apply", objects)
+    # of objects that `make secrets` made on the server, and of nothing else
+    assert [line for line in said.splitlines() if "last-applied-configuration" not in line] == []
+
+
+def test_strict_refuses_a_field_that_does_not_exist() -> None:
+    wrong = deployments(OVERLAYS[0])[0]
+    wrong["spec"]["replcas"] = 2
+    assert "replcas" in dry_run("apply", [wrong])
+
+
+@pytest.mark.parametrize("folder", OVERLAYS, ids=lambda folder: folder.name)
+def test_every_pod_is_admitted_as_restricted(folder: Path) -> None:
+    for name in RESTRICTED:
+        labels = json.loads(cluster.ask("get", "namespace", name, "--output=json"))["metadata"]["labels"]
+        assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    pods = [as_pod(each) for each in deployments(folder)]
+    assert {pod["metadata"]["namespace"] for pod in pods} == set(RESTRICTED)
+    assert [dry_run("create", [pod]) for pod in pods] == [""] * len(pods)
+
+
+def test_a_pod_that_is_not_restricted_is_refused() -> None:
+    pod = as_pod(deployments(OVERLAYS[0])[0])
+    del pod["spec"]["securityContext"]["seccompProfile"]
+    assert "violates PodSecurity" in dry_run("create", [pod])
+
+
+def test_keda_warns_of_a_number_that_does_nothing() -> None:
+    idle = scaler()
+    for trigger in idle["spec"]["triggers"]:
+        del trigger["useCachedMetrics"]
+    assert "Warning" in dry_run("apply", [idle])
+
+
+def test_keda_refuses_what_cannot_be() -> None:
+    wrong = scaler()
+    wrong["spec"]["maxReplicaCount"] = 1
+    assert "maxReplicaCount" in dry_run("apply", [wrong])

@@ -1,0 +1,88 @@
+"""A cluster of our own ends as a whole and leaves nothing: also beside another one, and however it ends."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from local.child import until
+from tests.e2e.cluster.bare import Bare
+from tests.e2e.cluster.provider import Provider
+
+START_AND_WAIT = """
+import sys
+from tests.e2e.cluster.bare import Bare
+Bare().start()
+print("started", flush=True)
+sys.stdin.read()
+"""
+DOWN = "from tests.e2e.cluster.bare import Bare; Bare().destroy()"
+END_TIMEOUT_S = 30
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+class Second:
+    """Another cluster, whose owner is another process."""
+
+    def __init__(self, state: Path) -> None:
+        self.environment = os.environ | {"E2E_STATE": str(state)}
+        command = [sys.executable, "-c", START_AND_WAIT]
+        self.owner = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=self.environment
+        )
+        assert self.owner.stdout is not None
+        assert "started" in self.owner.stdout.read(len("started"))
+        known = json.loads((state / "running.json").read_text())
+        self.init = psutil.Process(known["init"])
+        self.processes = [self.init, *self.init.children(recursive=True)]
+
+    def links(self) -> str:
+        return subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
+
+    def gone(self) -> bool:
+        return not any(each.is_running() for each in self.processes)
+
+    def down(self) -> None:
+        self.owner.kill()
+        self.owner.communicate()
+        subprocess.run([sys.executable, "-c", DOWN], env=self.environment, check=True, timeout=END_TIMEOUT_S)
+
+
+@pytest.fixture
+def second(provider: Provider, tmp_path: Path) -> Iterator[Second]:
+    """Beside the one of the other tests."""
+    if not isinstance(provider, Bare):
+        pytest.skip("Only a cluster of our own is ended.")
+    before = set(CGROUPS.glob("**/sluice-*"))
+    cluster = Second(tmp_path / "state")
+    try:
+        yield cluster
+    finally:
+        cluster.down()
+    assert f"sluice{cluster.owner.pid}" not in cluster.links()
+    assert set(CGROUPS.glob("**/sluice-*")) == before
+    assert not (tmp_path / "state").exists()
+
+
+def test_cluster_ends_with_a_killed_owner(second: Second) -> None:
+    names = {each.name() for each in second.processes}
+    assert {"kubelet", "containerd", "coredns", "kube-apiserver"} <= names
+    assert f"sluice{second.owner.pid}" in second.links()
+    second.owner.kill()
+    until(second.gone, END_TIMEOUT_S, "the end of every process")
+
+
+def test_cluster_ends_with_any_of_its_servers(second: Second) -> None:
+    next(each for each in second.processes if each.name() == "kube-scheduler").kill()
+    until(second.gone, END_TIMEOUT_S, "the end of every process")
+
+
+def test_the_other_cluster_is_untouched(provider: Provider) -> None:
+    if not isinstance(provider, Bare):
+        pytest.skip("Only a cluster of our own is ended.")
+    assert provider.address

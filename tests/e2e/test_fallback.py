@@ -1,0 +1,38 @@
+"""RabbitMQ is away for KEDA: it falls back to a number of replicas, and comes back from it."""
+
+from deploy import cluster
+from local.child import until
+from tests.e2e import objects
+from tests.e2e.system import System
+
+FALLBACK_TIMEOUT_S = 180
+RECOVERY_TIMEOUT_S = 300
+TASKS = 20
+
+
+def falls_back() -> bool:
+    """What the ScaledObject says of itself."""
+    conditions = objects.get(objects.SCALER)["status"]["conditions"]
+    return any(each["type"] == "Fallback" and each["status"] == "True" for each in conditions)
+
+
+def set_brokers(count: int) -> None:
+    namespace, kind, name = objects.RABBITMQ
+    cluster.ask("scale", f"{kind}/{name}", f"--namespace={namespace}", f"--replicas={count}")
+
+
+def test_fallback_applies_and_ends(load: System) -> None:
+    wanted = objects.get(objects.SCALER)["spec"]["fallback"]["replicas"]
+    assert objects.replicas(objects.WORKER)[1] < wanted
+    set_brokers(0)
+    try:
+        until(falls_back, FALLBACK_TIMEOUT_S, "the fallback")
+        until(lambda: objects.replicas(objects.WORKER)[1] == wanted, FALLBACK_TIMEOUT_S, f"{wanted} replicas")
+    finally:
+        set_brokers(1)
+    objects.rolled_out(objects.RABBITMQ)
+    until(lambda: not falls_back(), RECOVERY_TIMEOUT_S, "the end of the fallback")
+    objects.settled(objects.WORKER, 2, RECOVERY_TIMEOUT_S)
+
+    ids = load.post([f"after-{number}" for number in range(TASKS)])
+    assert load.states(ids, RECOVERY_TIMEOUT_S) == {"SUCCESS"}

@@ -1,0 +1,138 @@
+"""git push is a deployment: Flux from clusters/local, in a cluster that has nothing but Flux at first."""
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy import cluster, images
+from deploy.run import ROOT
+from local.child import until
+from tests.e2e import apps, objects
+from tests.e2e.cluster.bare import Bare
+from tests.e2e.cluster.provider import Provider
+from tests.e2e.objects import API, SCALER, WORKER
+from tests.e2e.platform.following import APPS, RECONCILE_TIMEOUT_S, Following
+from tests.e2e.platform.remove import remove
+
+SERVICE = ("nginx", "service", "nginx-ingress-controller")
+OVERLAY = "kustomize/overlays/local"
+MINIMUM = "path: /spec/minReplicaCount\n  value: {}"
+FIGURES = ROOT / "build" / "e2e" / "flux.json"
+# how often clusters/local/source.yaml looks, and time to apply on two busy cores
+PUSH_TIMEOUT_S = 60 + 120
+RELEASE = "0.2.0"
+BUILD_TIMEOUT_S = 600
+
+
+@pytest.fixture(scope="module")
+def node(provider: Provider, version: str) -> Bare:
+    """A cluster with nothing but the project's images in its node."""
+    if not isinstance(provider, Bare):
+        pytest.skip("pods of other clusters do not reach a git server of this machine: see docs/deploy.md, With Flux")
+    remove()
+    for archive in apps.built(version, local_base=True):
+        provider.load_image(archive)
+    return provider
+
+
+@pytest.fixture(scope="module")
+def following(node: Bare, tmp_path_factory: pytest.TempPathFactory) -> Following:
+    """The cluster after `make flux`: a whole system, which nobody but Flux has brought."""
+    return Following(node, tmp_path_factory.mktemp("flux"))
+
+
+def running() -> dict[str, int]:
+    """Every pod, and the generation of whatever makes pods: the same for as long as nothing is changed."""
+    kinds = "deployments.apps,scaledobjects.keda.sh,pods"
+    answers = [cluster.ask("get", kinds, f"--namespace={where}", "--output=json") for where in ("fastapi", WORKER[0])]
+    items = [each["metadata"] | {"kind": each["kind"]} for text in answers for each in json.loads(text)["items"]]
+    return {f"{each['kind']} {each['name']} {each['uid']}": each.get("generation", 0) for each in items}
+
+
+def by_hand(name: objects.Name, spec: dict[str, Any]) -> None:
+    """Change an object as `kubectl edit` does."""
+    namespace, kind, object_name = name
+    patch = ("--type=merge", f"--patch={json.dumps({'spec': spec})}", "--field-manager=kubectl-edit")
+    cluster.ask("patch", kind, object_name, f"--namespace={namespace}", *patch)
+
+
+def test_apps_come_after_what_they_need(following: Following) -> None:
+    assert following.condition(APPS)["status"] == "True"
+    releases = json.loads(cluster.ask("get", "helmreleases", "--all-namespaces", "--output=json"))["items"]
+    conditions = [each for release in releases for each in release["status"]["conditions"] if each["type"] == "Ready"]
+    assert [each["status"] for each in conditions] == ["True"] * 4
+    made = [objects.get(each)["metadata"]["creationTimestamp"] for each in (API, WORKER, SCALER)]
+    assert max(each["lastTransitionTime"] for each in conditions) <= min(made)
+
+
+def test_pushed_number_reaches_the_scaler(following: Following) -> None:
+    following.repository.edit(f"{OVERLAY}/scaled-object-min.yaml", MINIMUM.format(1), MINIMUM.format(2))
+    began = time.monotonic()
+    following.repository.commit("Two workers at least")
+    until(lambda: objects.get(SCALER)["spec"]["minReplicaCount"] == 2, PUSH_TIMEOUT_S, "the number in the ScaledObject")
+    FIGURES.parent.mkdir(parents=True, exist_ok=True)
+    FIGURES.write_text(json.dumps({"push_to_scaled_object_s": round(time.monotonic() - began, 1)}) + "\n")
+
+    objects.settled(WORKER, 2)
+    following.reconcile(APPS)
+    assert objects.get(WORKER)["spec"]["replicas"] == 2  # the HPA's: git has no number, and takes none away
+
+
+def test_release_rolls_out(following: Following, node: Bare, tmp_path: Path) -> None:
+    following.repository.python("deploy.release", RELEASE, timeout_s=BUILD_TIMEOUT_S, **apps.settings(local_base=True))
+    for image, name in images.full_names(RELEASE, None).items():
+        archive = tmp_path / f"{image}.tar"
+        apps.save(name, archive)
+        node.load_image(archive)
+    released = following.repository.push()
+    following.reconcile(APPS)
+    following.healthy(released)
+    for deployment in (API, WORKER):
+        (container,) = objects.get(deployment)["spec"]["template"]["spec"]["containers"]
+        assert container["image"].endswith(f":{RELEASE}")
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "reason"),
+    [
+        (f"{OVERLAY}/kustomization.yaml", "- path: api-replicas.yaml", "- path: none.yaml", "none.yaml"),
+        ("kustomize/base/keda/scaled-object.yaml", "maxReplicaCount: 30", "maxReplicaCount: 0", "(?i)maxReplicaCount"),
+    ],
+    ids=["does not build", "refused by KEDA"],
+)
+def test_broken_commit_changes_nothing_until_it_is_reverted(
+    following: Following, file: str, old: str, new: str, reason: str
+) -> None:
+    before = running()
+    following.repository.edit(file, old, new)
+    broken = following.repository.commit("Broken")
+    following.reconcile(APPS)
+    until(lambda: following.attempted(APPS, broken), RECONCILE_TIMEOUT_S, "an attempt at the broken commit")
+    condition = following.condition(APPS)
+    assert condition["status"] == "False"
+    assert re.search(reason, condition["message"])
+    assert running() == before
+
+    following.repository.git("revert", "--no-edit", broken)
+    reverted = following.repository.push()
+    following.reconcile(APPS)
+    following.healthy(reverted)
+    assert running() == before
+
+
+def test_edit_by_hand_is_undone(following: Following) -> None:
+    by_hand(SCALER, {"maxReplicaCount": 7})
+    assert objects.get(SCALER)["spec"]["maxReplicaCount"] == 7
+    following.reconcile(APPS)
+    assert objects.get(SCALER)["spec"]["maxReplicaCount"] == 30
+
+
+def test_edit_of_what_a_chart_made_is_undone(following: Following) -> None:
+    by_hand(SERVICE, {"externalTrafficPolicy": "Local"})
+    assert objects.get(SERVICE)["spec"]["externalTrafficPolicy"] == "Local"
+    following.reconcile("helmrelease/nginx-ingress", namespace="nginx")
+    assert objects.get(SERVICE)["spec"]["externalTrafficPolicy"] == "Cluster"

@@ -1,0 +1,57 @@
+"""What NGINX does for the API, as the local overlay's Ingress asks for it."""
+
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+
+from local.child import until
+from tests.e2e.system import System
+
+TIMEOUT_S = 10
+MIB = 1024 * 1024
+CLIENTS = 16
+# of kustomize/base/ingress: 100 a second and 200 at once
+RATE = 100
+BURST = 200
+REQUESTS = 960
+
+
+def entrance(local: System) -> httpx.Client:
+    headers = {"Authorization": f"Bearer {local.key}", "Content-Type": "application/json"}
+    return httpx.Client(base_url=local.entrance, headers=headers, timeout=TIMEOUT_S)
+
+
+def test_metrics_stay_inside(local: System) -> None:
+    with entrance(local) as client:
+        assert client.get("/metrics").status_code == 404
+        assert client.get("/livez").status_code == 200
+
+
+def test_body_that_is_too_large_is_the_apis_to_refuse(local: System) -> None:
+    with entrance(local) as client:
+        by_the_api = client.post("/tasks", content=b" " * (MIB + MIB // 2))
+        by_nginx = client.post("/tasks", content=b" " * (2 * MIB + 1))
+    assert (by_the_api.status_code, by_the_api.headers["Content-Type"]) == (413, "application/problem+json")
+    assert (by_nginx.status_code, by_nginx.headers["Content-Type"]) == (413, "text/html")
+
+
+def test_event_leaves_when_it_enters(local: System) -> None:
+    with entrance(local) as client:
+        task = client.post("/tasks", json={"task": "task_2", "name": "events"}).json()["task_id"]
+        with client.stream("GET", f"/tasks/{task}/events") as events:
+            lines = events.iter_lines()
+            seen = {line: time.monotonic() for line in lines if line.startswith("event:")}
+    # the task takes 10 s between the two
+    assert seen["event: SUCCESS"] - seen["event: STARTED"] > 5
+
+
+def test_client_above_the_rate_is_refused(local: System) -> None:
+    with entrance(local) as client, ThreadPoolExecutor(CLIENTS) as many:
+        began = time.monotonic()
+        answers = Counter(many.map(lambda _: client.get("/livez").status_code, range(REQUESTS)))
+        took_s = time.monotonic() - began
+        assert answers.keys() == {200, 429}
+        assert BURST <= answers[200] <= BURST + RATE * took_s + 1
+        until(lambda: client.get("/livez").status_code == 200, TIMEOUT_S, "the end of the refusal")

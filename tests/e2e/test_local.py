@@ -1,0 +1,51 @@
+"""`kubectl apply -k` of an overlay is all that it takes, and says the same a second time."""
+
+import json
+import subprocess
+from typing import Any
+
+from deploy import cluster
+from deploy.tools import kubectl
+from tests.e2e import objects
+from tests.e2e.system import System
+
+DIFF_TIMEOUT_S = 120
+# task_1 takes 15 s
+RESULT_TIMEOUT_S = 60
+
+
+def test_all_is_ready(local: System) -> None:  # noqa: ARG001
+    for name, count in ((objects.API, 1), (objects.RECORDER, 1), (objects.WORKER, 1)):
+        objects.settled(name, count, timeout_s=60)
+
+
+def test_task_through_nginx_returns_its_result(local: System) -> None:
+    with local.client() as client:
+        task = client.result(client.submit({"task": "task_1", "name": "e2e"}), RESULT_TIMEOUT_S)
+    assert (task.status, task.result) == ("SUCCESS", {"name_task": "e2e", "state": "done"})
+
+
+def test_diff_is_empty(local: System) -> None:  # noqa: ARG001
+    diff = [str(kubectl()), "diff", f"--kustomize={objects.LOCAL}"]
+    done = subprocess.run(diff, capture_output=True, text=True, timeout=DIFF_TIMEOUT_S, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_second_apply_changes_nothing(local: System) -> None:  # noqa: ARG001
+    # not by what kubectl says: it calls every PodDisruptionBudget configured, whose selector it always replaces
+    before = wanted()
+    assert len(before) > 20
+    objects.apply(objects.LOCAL)
+    assert wanted() == before
+
+
+def wanted() -> list[dict[str, Any]]:
+    """Every object of the overlay as it is wanted: without what the cluster says of itself."""
+    items: list[dict[str, Any]] = json.loads(cluster.ask("get", f"--kustomize={objects.LOCAL}", "--output=json"))[
+        "items"
+    ]
+    for each in items:
+        each.pop("status", None)
+        for name in ("resourceVersion", "managedFields"):
+            each["metadata"].pop(name, None)
+    return items

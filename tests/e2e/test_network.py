@@ -1,0 +1,85 @@
+"""NetworkPolicies: each is in the cluster and means pods that run.
+
+Whether traffic is refused is not shown here: the bridge that pods are plugged into enforces no policy. That the
+policies let pass exactly the flows of the diagram is what `make validate` computes from them.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy import cluster
+from deploy.run import ROOT, output
+from deploy.tools import kubectl
+from deploy.validate import network, tree
+from deploy.validate.references import matches
+from tests.e2e.system import System
+
+TIMEOUT_S = 60
+# no Prometheus runs here
+ABSENT = {"monitoring"}
+
+
+def listed(kind: str) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = json.loads(cluster.ask("get", kind, "--all-namespaces", "--output=json"))["items"]
+    return items
+
+
+@pytest.fixture(scope="module")
+def pods(load: System) -> list[dict[str, Any]]:  # noqa: ARG001 - what runs
+    return listed("pods")
+
+
+@pytest.fixture(scope="module")
+def policies() -> list[dict[str, Any]]:
+    return listed("networkpolicies")
+
+
+def peers(policy: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for rule in policy["spec"].get("ingress", []):
+        yield from rule.get("from", [])
+    for rule in policy["spec"].get("egress", []):
+        yield from rule.get("to", [])
+
+
+def namespace_of(peer: dict[str, Any], policy: dict[str, Any]) -> str:
+    labels = peer.get("namespaceSelector", {}).get("matchLabels", {})
+    return str(labels.get("kubernetes.io/metadata.name", policy["metadata"]["namespace"]))
+
+
+def some(pods: list[dict[str, Any]], namespace: str, selector: dict[str, Any]) -> bool:
+    here = [pod["metadata"]["labels"] for pod in pods if pod["metadata"]["namespace"] == namespace]
+    return any(matches(selector, labels) for labels in here)
+
+
+def test_every_policy_is_in_the_cluster(policies: list[dict[str, Any]]) -> None:
+    text = output(kubectl(), "kustomize", ROOT / "kustomize" / "base" / "network", timeout_s=TIMEOUT_S)
+    wanted = {(each["metadata"]["namespace"], each["metadata"]["name"]) for each in yaml.safe_load_all(text)}
+    assert {(each["metadata"]["namespace"], each["metadata"]["name"]) for each in policies} == wanted
+
+
+def test_every_policy_is_of_pods_that_run(policies: list[dict[str, Any]], pods: list[dict[str, Any]]) -> None:
+    idle = [
+        each["metadata"]["name"]
+        for each in policies
+        if not some(pods, each["metadata"]["namespace"], each["spec"]["podSelector"])
+    ]
+    assert idle == []
+
+
+def test_every_peer_is_a_pod_that_runs(policies: list[dict[str, Any]], pods: list[dict[str, Any]]) -> None:
+    nobody = [
+        (policy["metadata"]["name"], peer)
+        for policy in policies
+        for peer in peers(policy)
+        if namespace_of(peer, policy) not in ABSENT
+        and not some(pods, namespace_of(peer, policy), peer.get("podSelector", {}))
+    ]
+    assert nobody == []
+
+
+def test_policies_let_the_flows_of_the_diagram_pass_and_no_other() -> None:
+    assert [str(each) for each in network.check(tree.render(ROOT))] == []

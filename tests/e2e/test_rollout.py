@@ -1,0 +1,66 @@
+"""Scale-down and rolling update, both at once while tasks run: nothing is lost, done twice or refused."""
+
+from collections.abc import Callable
+
+import pytest
+
+from local.child import until
+from tests.e2e import apps, objects
+from tests.e2e.clients import Strict
+from tests.e2e.cluster.bare import Bare
+from tests.e2e.cluster.provider import Provider
+from tests.e2e.system import System
+
+# 5 s each: thirty workers still have a minute of work when all of them have come and are told to go
+TASKS = 600
+MAXIMUM = 30
+SCALE_TIMEOUT_S = 240
+DRAIN_TIMEOUT_S = 600
+
+
+def set_image(name: objects.Name, image: str) -> None:
+    objects.patch(name, [{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": image}])
+
+
+def set_maximum(count: int) -> None:
+    objects.patch(objects.SCALER, [{"op": "replace", "path": "/spec/maxReplicaCount", "value": count}])
+
+
+@pytest.fixture
+def release(load: System, platform: Provider, version: str) -> str:  # noqa: ARG001 - the overlay is there before it
+    """A version that comes after the one that runs, in the nodes."""
+    newer = f"{version}-next"
+    for archive in apps.built(newer, local_base=isinstance(platform, Bare)):
+        platform.load_image(archive)
+    return newer
+
+
+def test_scale_down_and_new_version_lose_nothing(
+    load: System, release: str, record_property: Callable[[str, object], None]
+) -> None:
+    ids = load.post([f"long-{number}" for number in range(TASKS)], task="task_2")
+    until(lambda: objects.replicas(objects.WORKER)[0] == MAXIMUM, SCALE_TIMEOUT_S, "30 ready workers")
+    with Strict(load, "during") as clients:
+        busy = load.finished()
+        set_maximum(2)
+        set_image(objects.WORKER, f"sluice-worker:{release}")
+        set_image(objects.API, f"sluice-api:{release}")
+        objects.rolled_out(objects.API)
+        objects.rolled_out(objects.WORKER)
+        objects.settled(objects.WORKER, 2)
+        assert busy < TASKS  # there was work to lose
+        assert load.finished() < TASKS + len(clients.accepted)
+    set_maximum(MAXIMUM)
+    accepted = {**dict.fromkeys(ids), **clients.accepted}
+
+    assert clients.failures == []
+    assert len(clients.accepted) > 0
+    load.drained(len(accepted), DRAIN_TIMEOUT_S)
+    assert load.states(list(accepted), timeout_s=60) == {"SUCCESS"}
+    assert set(load.effects().values()) == {1}
+    images = {
+        each["spec"]["containers"][0]["image"] for name in (objects.API, objects.WORKER) for each in objects.pods(name)
+    }
+    assert images == {f"sluice-api:{release}", f"sluice-worker:{release}"}
+    record_property("requests during the update", 2 * len(clients.accepted))
+    record_property("slowest of them, seconds", round(clients.slowest_s, 2))

@@ -1,0 +1,63 @@
+"""kill -9 of each part under load: every task that was accepted ends."""
+
+from typing import Any
+
+import pytest
+
+from deploy import cluster
+from local.child import until
+from tests.e2e import objects
+from tests.e2e.clients import Patient
+from tests.e2e.cluster.bare import Bare
+from tests.e2e.cluster.provider import Provider
+from tests.e2e.system import System
+
+TASKS = 100
+BEGUN = 10
+DRAIN_TIMEOUT_S = 600
+BACK_TIMEOUT_S = 300
+
+
+def lives(name: objects.Name) -> set[tuple[str, int]]:
+    """Each container of a workload that is ready, by its pod and how often it was started again."""
+    return {
+        (pod["metadata"]["uid"], status["restartCount"])
+        for pod in objects.pods(name)
+        for status in pod["status"].get("containerStatuses", [])
+        if status["ready"]
+    }
+
+
+def whole(name: objects.Name) -> bool:
+    """Whether a workload has as many ready pods as it should, however many these are by now."""
+    ready, desired = objects.replicas(name)
+    return ready == desired
+
+
+def kill(provider: Provider, pod: dict[str, Any]) -> None:
+    """SIGKILL for a pod's process; where the node is out of reach, the pod with no grace."""
+    if isinstance(provider, Bare):
+        provider.kill(next(objects.container_ids(pod)))
+    else:
+        where = (pod["metadata"]["name"], f"--namespace={pod['metadata']['namespace']}")
+        cluster.ask("delete", "pod", *where, "--force", "--grace-period=0")
+
+
+@pytest.mark.parametrize(
+    "victim", [objects.WORKER, objects.API, objects.RABBITMQ, objects.KEDA], ids=lambda name: name[2]
+)
+def test_killed_part_loses_no_task(load: System, platform: Provider, victim: objects.Name) -> None:
+    load.forget()
+    ids = load.post([f"before-{number}" for number in range(TASKS)])
+    with Patient(load, "during") as clients:
+        load.drained(BEGUN, DRAIN_TIMEOUT_S)
+        before = lives(victim)
+        kill(platform, objects.pods(victim)[0])
+        until(lambda: bool(before - lives(victim)), BACK_TIMEOUT_S, f"the end of one {victim[2]}")
+        until(lambda: whole(victim), BACK_TIMEOUT_S, f"the return of {victim[2]}")
+    accepted = {**{each: f"before-{number}" for number, each in enumerate(ids)}, **clients.accepted}
+
+    assert len(clients.accepted) > 0
+    assert load.states(list(accepted), DRAIN_TIMEOUT_S) == {"SUCCESS"}
+    # a killed worker may have ended a task that it could not say so of: at least once
+    assert set(load.effects()) >= set(accepted.values())

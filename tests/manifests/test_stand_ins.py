@@ -1,0 +1,145 @@
+"""The charts that stand in for the real ones in the cluster tests: same names, versions, values and objects."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy import pins
+from deploy.platform import Release, releases
+from deploy.run import ROOT, output
+from deploy.tools import built, kubectl
+from deploy.validate import pod_security, pods, schemas
+from deploy.validate.charts import known_keys
+from deploy.validate.tree import Object, Tree, walk
+from tests.e2e.cluster.layout import NODE_ADDRESS
+from tests.e2e.platform import charts, keda
+from tests.e2e.platform.serve import REGISTRY_PORT, WEB_PORT
+
+# What the stand-ins leave to the real charts, as tests/e2e/platform/README.md says
+LEFT_OUT = {
+    "keda": {"podDisruptionBudget", "prometheus"},
+    "nginx-ingress": {"controller.enableCustomResources", "controller.telemetryReporting", "prometheus"},
+    # the administrator is in the definitions
+    "rabbitmq": {"rbac", "auth.username", "auth.existingPasswordKey"},
+    "redis": set[str](),
+}
+SERVICES = {
+    "keda": {
+        "keda-operator": {8080, 9666},
+        "keda-metrics-apiserver": {443, 8080},
+        "keda-admission-webhooks": {443, 8080},
+    },
+    "nginx-ingress": {"nginx-ingress-controller": {80}},
+    "rabbitmq": {"rabbitmq": {5672, 15672, 15692}, "rabbitmq-headless": {4369, 5672, 15672, 15692, 25672}},
+    "redis": {"redis": {6379}},
+}
+PLATFORMS = ("helm-releases", "clusters/local/infrastructure", "clusters/load")
+NAMES = sorted(SERVICES)
+CHARTS = charts.FOLDER / "charts"
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Chart -> its archive."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keda, "tag", lambda: "any")  # the programs take minutes to build
+        archives = charts.package(tmp_path_factory.mktemp("charts"))
+    return {next(name for name in NAMES if path.name.startswith(name)): path for path in archives}
+
+
+def release(name: str, folder: str) -> Release:
+    text = output(kubectl(), "kustomize", ROOT / folder, timeout_s=60)
+    return next(each for each in releases(list(yaml.safe_load_all(text))) if each.name == name)
+
+
+def objects_of(folder: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """(kind, name) -> object."""
+    text = output(kubectl(), "kustomize", ROOT / folder, timeout_s=60)
+    return {(body["kind"], body["metadata"]["name"]): body for body in yaml.safe_load_all(text)}
+
+
+def rendered(archive: Path, wanted: Release) -> list[Object]:
+    """What helm makes of the chart and the release's values."""
+    where = (wanted.name, archive, f"--namespace={wanted.namespace}", "--values=-")
+    text = output(built("helm"), "template", *where, text=yaml.safe_dump(wanted.values), timeout_s=60)
+    return [Object(archive.name, "stand-ins", body) for body in yaml.safe_load_all(text) if body]
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """Path -> the stand-in's value, for every key at every depth."""
+    return {path: value for path, value in walk(yaml.safe_load((CHARTS / name / "values.yaml").read_text())) if path}
+
+
+def above(path: str) -> list[str]:
+    """The path and the keys that it is in."""
+    return [path.rsplit(".", steps)[0] for steps in range(path.count(".") + 1)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_name_and_version_are_the_real_ones(name: str) -> None:
+    chart = yaml.safe_load((CHARTS / name / "Chart.yaml").read_text())
+    assert (chart["name"], chart["version"]) == (name, pins.CHART_KEYS[name][0])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_value_is_one_of_the_real_charts(name: str) -> None:
+    known = {key for path in known_keys(name) for key in above(path)}
+    open_maps = {path.removesuffix(".*") for path in known if path.endswith(".*")}
+    assert [path for path in defaults(name) if path not in known and not open_maps.intersection(above(path))] == []
+
+
+@pytest.mark.parametrize("folder", PLATFORMS)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_value_that_is_set_is_known(name: str, folder: str) -> None:
+    mine = defaults(name)
+    whole = {path for path, value in mine.items() if value in ({}, [])} | LEFT_OUT[name]
+    given = [path for path, _ in walk(release(name, folder).values) if path]
+    assert [path for path in given if path not in mine and not whole.intersection(above(path))] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_value_that_is_known_is_used(name: str) -> None:
+    templates = "".join(path.read_text() for path in (CHARTS / name / "templates").iterdir())
+    words = set(re.findall(r"\w+", templates))
+    whole = {"resources"}  # its parts are Kubernetes' own
+    unused = [path for path in defaults(name) if path.split(".")[-1] not in words and not whole & set(path.split("."))]
+    assert unused == []
+
+
+@pytest.mark.parametrize("folder", ["helm-releases", "clusters/local/infrastructure"])
+def test_objects_are_valid_and_restricted(packed: dict[str, Path], folder: str) -> None:
+    objects = {name: rendered(packed[name], release(name, folder)) for name in NAMES}
+    unknown = {"CustomResourceDefinition", "APIService"}  # no schema has them; they are KEDA's own
+    known = [each for part in objects.values() for each in part if each.kind not in unknown]
+    assert list(schemas.check(Tree(ROOT, {folder: known}, []))) == []
+    del objects["keda"]  # its own manifests leave the user to the image, and the API server lets it
+    here = [pod for part in objects.values() for each in part for pod in pods.pods(each)]
+    assert [finding for pod in here for finding in pod_security.check(pod)] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_services_and_their_ports_are_the_real_ones(packed: dict[str, Path], name: str) -> None:
+    services = [each for each in rendered(packed[name], release(name, "helm-releases")) if each.kind == "Service"]
+    assert {each.name: {port["port"] for port in each.spec["ports"]} for each in services} == SERVICES[name]
+
+
+def test_only_the_sources_are_patched() -> None:
+    bare, local = (objects_of(folder) for folder in ("tests/e2e/platform/bare", "clusters/local/infrastructure"))
+    changed = [name for name, body in bare.items() if body != local[name]]
+    assert bare.keys() == local.keys()
+    assert {kind for kind, *_ in changed} == {"OCIRepository", "HelmRepository"}
+    for name in changed:
+        new, old = bare[name]["spec"], local[name]["spec"]
+        assert {key for key in new if new[key] != old.get(key)} - {"insecure"} == {"url"}
+        assert new["url"].startswith((f"oci://{NODE_ADDRESS}:{REGISTRY_PORT}/", f"http://{NODE_ADDRESS}:{WEB_PORT}/"))
+
+
+def test_a_volume_claim_keeps_its_name_and_size(packed: dict[str, Path]) -> None:
+    for name, size in {"rabbitmq": "1Gi", "redis": "1Gi"}.items():
+        objects = rendered(packed[name], release(name, "clusters/local/infrastructure"))
+        (claim,) = next(each for each in objects if each.kind == "StatefulSet").spec["volumeClaimTemplates"]
+        assert claim["metadata"]["name"] == "data"
+        assert claim["spec"]["resources"]["requests"]["storage"] == size
