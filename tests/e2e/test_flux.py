@@ -22,8 +22,8 @@ SERVICE = ("nginx", "service", "nginx-ingress-controller")
 OVERLAY = "kustomize/overlays/local"
 MINIMUM = "path: /spec/minReplicaCount\n  value: {}"
 FIGURES = ROOT / "build" / "e2e" / "flux.json"
-# How often clusters/local/source.yaml looks; how often Flux asks whether the infrastructure, which the apps come after, has
-# the commit; and time to apply on two busy cores.
+# How often clusters/local/source.yaml looks; how often the apps ask whether the infrastructure before them has the commit;
+# and time to apply on two busy cores.
 PUSH_TIMEOUT_S = 60 + 30 + 120
 RELEASE = "0.2.0"
 BUILD_TIMEOUT_S = 600
