@@ -47,11 +47,6 @@ class Following:
         """Wait until the apps are what the commit says, and run."""
         until(lambda: self._applied(commit), RECONCILE_TIMEOUT_S, f"commit {commit} in the cluster")
 
-    def attempted(self, commit: str) -> bool:
-        """Whether this commit's apps were tried, to whatever end."""
-        tried = str(status(APPS).get("lastAttemptedRevision", "")).endswith(commit)
-        return tried and self.condition().get("status") in {"True", "False"}
-
     def _applied(self, commit: str) -> bool:
         revision = str(status(APPS).get("lastAppliedRevision", ""))
         return revision.endswith(commit) and self.condition().get("status") == "True"
