@@ -9,14 +9,15 @@ from deploy.tools import built, kubectl
 
 TIMEOUT_S = 300
 FLUX = "flux-system"
-# KEDA's operator lets go of its objects, so that it goes after them
+# KEDA's operator has to let go of its objects: it goes after them, or they stay for ever
 APPS = ("fastapi", "celery-workers")
 
 
 def remove() -> None:
     """From the cluster that KUBECONFIG names: Flux, the apps, the charts, their namespaces. Volumes keep their data."""
     if api.has("namespace", FLUX):
-        _delete("kustomizations.kustomize.toolkit.fluxcd.io", "apps", "infrastructure", f"--namespace={FLUX}")
+        for part in ("apps", "infrastructure"):  # one after the other, for the same reason
+            _delete("kustomizations.kustomize.toolkit.fluxcd.io", part, f"--namespace={FLUX}")
     _delete("namespace", *APPS)
     text = output(kubectl(), "kustomize", ROOT / FOLDER, timeout_s=TIMEOUT_S)
     platform = releases(list(yaml.safe_load_all(text)))
