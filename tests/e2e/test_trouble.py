@@ -18,14 +18,15 @@ DRAIN_TIMEOUT_S = 600
 BACK_TIMEOUT_S = 300
 
 
-def lives(name: objects.Name) -> set[tuple[str, int]]:
-    """Each container of a workload that is ready, by its pod and how often it was started again."""
-    return {
-        (pod["metadata"]["uid"], status["restartCount"])
-        for pod in objects.pods(name)
-        for status in pod["status"].get("containerStatuses", [])
-        if status["ready"]
-    }
+def life(pod: dict[str, Any]) -> tuple[str, int] | None:
+    """A pod that is ready, and how often it was started again; None if it is not ready."""
+    (status,) = pod["status"].get("containerStatuses") or [{}]
+    return (pod["metadata"]["uid"], status["restartCount"]) if status.get("ready") else None
+
+
+def lives(name: objects.Name) -> set[tuple[str, int] | None]:
+    """Those of a workload."""
+    return {life(pod) for pod in objects.pods(name)}
 
 
 def whole(name: objects.Name) -> bool:
@@ -51,9 +52,9 @@ def test_killed_part_loses_no_task(load: System, platform: Provider, victim: obj
     ids = load.post([f"before-{number}" for number in range(TASKS)])
     with Patient(load, "during") as clients:
         load.drained(BEGUN, DRAIN_TIMEOUT_S)
-        before = lives(victim)
-        kill(platform, objects.pods(victim)[0])
-        until(lambda: bool(before - lives(victim)), BACK_TIMEOUT_S, f"the end of one {victim[2]}")
+        pod = next(each for each in objects.pods(victim) if life(each))
+        kill(platform, pod)
+        until(lambda: life(pod) not in lives(victim), BACK_TIMEOUT_S, f"the end of one {victim[2]}")
         until(lambda: whole(victim), BACK_TIMEOUT_S, f"the return of {victim[2]}")
     accepted = {**{each: f"before-{number}" for number, each in enumerate(ids)}, **clients.accepted}
 

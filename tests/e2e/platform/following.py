@@ -1,6 +1,5 @@
 """A cluster that follows a clone of this project, as `make secrets FLUX=1` and `make flux` set it up."""
 
-import functools
 import json
 import os
 import time
@@ -37,29 +36,20 @@ class Following:
 
     def reconcile(self, part: str, namespace: str = FLUX) -> None:
         """Have the newest commit looked at, and then a part, as happens by itself once an interval; to its end."""
-        for each, where in (("gitrepository/sluice", FLUX), (part, namespace)):
-            token = str(time.time())
-            api.ask("annotate", each, f"--namespace={where}", "--overwrite", f"{REQUEST}={token}")
-            handled = functools.partial(_handled, each, where, token)
-            until(handled, RECONCILE_TIMEOUT_S, f"the reconciliation of {each}")
+        _look("gitrepository/sluice", FLUX)
+        until(lambda: _reconciled(part, namespace), RECONCILE_TIMEOUT_S, f"what {part} depends on")
 
-    def condition(self, part: str) -> dict[str, Any]:
-        """Whether a part is ready, and why not; empty if it was never looked at."""
-        found = [each for each in status(part).get("conditions", []) if each["type"] == "Ready"]
-        return dict(found[0]) if found else {}
+    def condition(self) -> dict[str, Any]:
+        """Whether the apps are ready, and why not."""
+        return _condition(status(APPS))
 
     def healthy(self, commit: str) -> None:
         """Wait until the apps are what the commit says, and run."""
         until(lambda: self._applied(commit), RECONCILE_TIMEOUT_S, f"commit {commit} in the cluster")
 
-    def attempted(self, part: str, commit: str) -> bool:
-        """Whether the part has tried this commit, to whatever end."""
-        tried = str(status(part).get("lastAttemptedRevision", "")).endswith(commit)
-        return tried and self.condition(part).get("status") in {"True", "False"}
-
     def _applied(self, commit: str) -> bool:
         revision = str(status(APPS).get("lastAppliedRevision", ""))
-        return revision.endswith(commit) and self.condition(APPS).get("status") == "True"
+        return revision.endswith(commit) and self.condition().get("status") == "True"
 
 
 def status(part: str, namespace: str = FLUX) -> dict[str, Any]:
@@ -68,5 +58,22 @@ def status(part: str, namespace: str = FLUX) -> dict[str, Any]:
     return dict(answer.get("status", {}))
 
 
-def _handled(part: str, namespace: str, token: str) -> bool:
-    return status(part, namespace).get("lastHandledReconcileAt") == token
+def _condition(found: dict[str, Any]) -> dict[str, Any]:
+    ready = [each for each in found.get("conditions", []) if each["type"] == "Ready"]
+    return dict(ready[0]) if ready else {}
+
+
+def _reconciled(part: str, namespace: str) -> bool:
+    """Not where it waits for another part, which sees each commit before it; it would look again in half a minute."""
+    _look(part, namespace)
+    return _condition(status(part, namespace)).get("reason") != "DependencyNotReady"
+
+
+def _look(part: str, namespace: str) -> None:
+    token = str(time.time())
+    api.ask("annotate", part, f"--namespace={namespace}", "--overwrite", f"{REQUEST}={token}")
+    until(lambda: _handled(part, namespace) == token, RECONCILE_TIMEOUT_S, f"the reconciliation of {part}")
+
+
+def _handled(part: str, namespace: str) -> str | None:
+    return status(part, namespace).get("lastHandledReconcileAt")

@@ -12,9 +12,10 @@ from deploy.run import ROOT, output, show
 from deploy.secrets import listed
 from deploy.tools import built, kubectl
 from local.child import until
-from tests.e2e.cluster.bare import STATE, Bare
+from tests.e2e.cluster.bare import Bare
 from tests.e2e.cluster.layout import INSIDE, NODE, VOLUME_COUNT, VOLUMES
 from tests.e2e.cluster.provider import Provider
+from tests.e2e.cluster.state import STATE
 from tests.e2e.platform import charts, images, keda, serve, volumes
 
 FOLDER = "tests/e2e/platform/bare"

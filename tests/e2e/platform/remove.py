@@ -9,14 +9,16 @@ from deploy.tools import built, kubectl
 
 TIMEOUT_S = 300
 FLUX = "flux-system"
-# KEDA's operator lets go of its objects, so that it goes after them
+# Controllers have to let go of their objects: what goes before its objects leaves them for ever, KEDA and Flux alike.
+FOLLOWED = ("kustomization/apps", "kustomization/infrastructure", "gitrepository/sluice")
 APPS = ("fastapi", "celery-workers")
 
 
 def remove() -> None:
     """From the cluster that KUBECONFIG names: Flux, the apps, the charts, their namespaces. Volumes keep their data."""
     if api.has("namespace", FLUX):
-        _delete("kustomizations.kustomize.toolkit.fluxcd.io", "apps", "infrastructure", f"--namespace={FLUX}")
+        for part in FOLLOWED:
+            _delete(part, f"--namespace={FLUX}")
     _delete("namespace", *APPS)
     text = output(kubectl(), "kustomize", ROOT / FOLDER, timeout_s=TIMEOUT_S)
     platform = releases(list(yaml.safe_load_all(text)))
@@ -26,5 +28,5 @@ def remove() -> None:
     _delete("namespace", *{release.namespace for release in platform}, FLUX)
 
 
-def _delete(kind: str, *rest: str) -> None:
-    api.ask("delete", kind, *rest, "--ignore-not-found", f"--timeout={TIMEOUT_S}s", timeout_s=TIMEOUT_S)
+def _delete(*what: str) -> None:
+    api.ask("delete", *what, "--ignore-not-found", f"--timeout={TIMEOUT_S}s", timeout_s=TIMEOUT_S)

@@ -1,5 +1,6 @@
 """A clone of this project for Flux to follow: its origin is a git server that the cluster's pods reach."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ class Repository:
         self._environment = environment
         bare = served / "git" / f"{folder.name}.git"
         place = f"{WEB_PORT}/git/{bare.name}"
+        shutil.rmtree(bare, ignore_errors=True)  # of an earlier run on the same cluster
         _run("git", "init", "--quiet", "--bare", "--initial-branch=main", str(bare))
         _run("git", f"--git-dir={bare}", "config", "http.receivepack", "true")
         _run("git", "clone", "--quiet", f"file://{ROOT}", str(folder))

@@ -1,0 +1,68 @@
+"""The folder of a cluster: what its servers start from, what they write, and who they are."""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from deploy.run import ROOT
+from tests.e2e.cluster import certificates
+from tests.e2e.cluster.layout import API_PORT, API_SERVICE_ADDRESS, NODE_ADDRESS, VOLUME_COUNT, VOLUMES
+
+# another folder is another cluster: E2E_STATE lets two run at once
+STATE = Path(os.environ.get("E2E_STATE") or ROOT / ".local" / "cluster").absolute()
+LOGS = STATE / "log"
+KUBECONFIG = STATE / "kubeconfig"
+CNI = Path(__file__).parent / "files" / "cni.conflist"
+RUNNING = STATE / "running.json"
+# a process' start is told by the machine's clock, which may have been set since
+CLOCK_STEP_S = 2
+
+
+@dataclass(frozen=True)
+class Running:
+    """The processes that hold the namespaces, and how the machine reaches them."""
+
+    outer: int
+    init: int
+    # of the init: its number alone may be another process's by now
+    started: float
+    address: str
+    link: str
+
+    @property
+    def alive(self) -> bool:
+        try:
+            return abs(psutil.Process(self.init).create_time() - self.started) < CLOCK_STEP_S
+        except psutil.NoSuchProcess:
+            return False
+
+    def write(self) -> None:
+        RUNNING.write_text(json.dumps(asdict(self)))
+
+
+def read() -> Running | None:
+    """What was started last, whether it is alive or not."""
+    return Running(**json.loads(RUNNING.read_text())) if RUNNING.exists() else None
+
+
+def write(address: str) -> None:
+    """Everything that a cluster starts from; the address is that by which the machine reaches it."""
+    for each in (LOGS, STATE / "cni", STATE / VOLUMES):
+        each.mkdir(parents=True)
+    shutil.copy(CNI, STATE / "cni")
+    for number in range(VOLUME_COUNT):
+        volume = STATE / VOLUMES / str(number)
+        volume.mkdir()
+        volume.chmod(0o777)  # its pod is not root
+    folder = STATE / "certificates"
+    certificates.make(folder, ["127.0.0.1", API_SERVICE_ADDRESS, NODE_ADDRESS, address])
+    for who in ("admin", "node"):
+        config = certificates.kubeconfig(folder, who, f"https://127.0.0.1:{API_PORT}")
+        (folder / f"{who}.kubeconfig").write_text(config)
+    KUBECONFIG.write_text(certificates.kubeconfig(folder, "admin", f"https://{address}:{API_PORT}"))
+    for path in (*folder.iterdir(), KUBECONFIG):
+        path.chmod(0o600)
