@@ -69,8 +69,8 @@ test-brokers: install ## all integration tests, on RabbitMQ 3.10 or what the mac
 	@$(PYTEST) tests/integration
 	@root="$$($(BIN)/python -m local.newer)" && SLUICE_TEST_RABBITMQ_ROOT="$$root" $(PYTEST) tests/integration
 
-e2e: install ## tests on a real cluster, one made here or that of E2E_CONTEXT=...; a part of them: make e2e E2E=admission
-	@$(BIN)/python -m pytest tests/e2e$(if $(E2E),/test_$(E2E).py)
+e2e: install ## tests on a real cluster, made here or that of E2E_CONTEXT=...; parts of them: make e2e E2E="admission local"
+	@$(BIN)/python -m pytest $(if $(E2E),$(E2E:%=tests/e2e/test_%.py),tests/e2e)
 
 cluster: install ## start a cluster on this machine (Linux, root) that stays, and a shell that knows it
 	@$(BIN)/python -m tests.e2e.cluster up

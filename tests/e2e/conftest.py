@@ -63,7 +63,7 @@ def provider() -> Iterator[Provider]:
         yield cluster
     finally:
         cluster.stop()
-        os.environ.pop("KUBECONFIG")
+        os.environ.pop("KUBECONFIG", None)  # there is none where the start failed
         if before is not None:
             os.environ["KUBECONFIG"] = before
 
