@@ -71,6 +71,7 @@ def test_broker_restarts_in_the_middle_of_a_task(system: System, pool: str) -> N
     until(lambda: system.depth_messages("Test_Query") == 0)
 
 
+@pytest.mark.thorough
 def test_liveness_file_is_touched_only_while_the_worker_consumes(system: System) -> None:
     worker = system.worker()
     live = Path(worker.env["LIVENESS_FILE"])

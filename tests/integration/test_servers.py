@@ -48,6 +48,7 @@ def test_rabbitmq_keeps_data_and_ports_when_killed(own: Servers) -> None:
     assert "kept" in [vhost["name"] for vhost in rabbitmq.management("/api/vhosts")]
 
 
+@pytest.mark.thorough
 def test_suspended_servers_do_not_answer(own: Servers) -> None:
     management = Management(own.rabbitmq.management.url, "admin", own.rabbitmq.password, deadline_s=1)
     own.rabbitmq.suspend()

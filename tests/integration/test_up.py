@@ -58,6 +58,7 @@ def test_runs_the_main_job_and_leaves_no_process(make_clone: MakeClone) -> None:
     assert left(processes) == []
 
 
+@pytest.mark.thorough
 def test_kill_of_the_supervisor_leaves_no_process(make_clone: MakeClone) -> None:
     clone = make_clone(TASK_1_S="60")
     supervisor = clone.up()
