@@ -6,8 +6,8 @@
       |----deadline--> unknown; its tag is kept until the broker answers, so that what is open stays bounded
       `----lost------> unknown
 
-No I/O. Tags count from 1 in the order of the publishes; an answer for a tag that is not open is none that AMQP allows,
-and whoever sent it is not believed any further.
+No I/O. Tags count from 1 in the order of the publishes; an answer for one that is not open, or for more than were sent,
+is none that AMQP allows, and whoever sent it is not believed any further.
 """
 
 import asyncio
@@ -68,16 +68,19 @@ class Confirms:
         self._open[self._last_tag] = _Publish(publish_id, future, due_s)
 
     def answered(self, tag: int, outcome: Outcome, *, multiple: bool) -> None:
-        """The broker acks or nacks one, or all up to it (0: all there are). Raises ProtocolError."""
+        """The broker acks or nacks one, or all up to it. Raises ProtocolError.
+
+        0 would be "all there are", which has what is not written yet: a broker cannot mean it, and none says it.
+        """
         if not multiple:
             publish = self._open.pop(tag, None)
             if publish is None:
                 raise ProtocolError(f"an answer to publish {tag}, which is not open")
             _resolve(publish, outcome)
             return
-        if tag > self._last_tag:
+        if not 0 < tag <= self._last_tag:
             raise ProtocolError(f"an answer to publish {tag}, which was not sent")
-        for each in list(takewhile((tag or self._last_tag).__ge__, self._open)):
+        for each in list(takewhile(tag.__ge__, self._open)):
             _resolve(self._open.pop(each), outcome)
 
     def returned(self, publish_id: str | None) -> None:
@@ -88,15 +91,14 @@ class Confirms:
                 return
         raise ProtocolError("a message came back that is not open")
 
-    def expire(self, now_s: float) -> bool:
-        """Give those up whose deadline has passed; answers whether there are any that the broker still owes."""
-        overdue = False
+    def expire(self, now_s: float) -> float | None:
+        """Give those up whose deadline has passed; answers for how long the broker has owed the first of them."""
         for publish in self._open.values():
             if publish.due_s > now_s:
                 break
-            overdue = True
             _resolve(publish, OVERDUE)
-        return overdue
+        first = next(iter(self._open.values()), None)
+        return now_s - first.due_s if first is not None and first.due_s <= now_s else None
 
     def lost(self) -> None:
         """The connection has ended: whatever is open stays without an answer."""

@@ -92,10 +92,18 @@ class Connection(asyncio.Protocol):
         """Whether what is sent now would only wait in our memory."""
         return self._paused or self.blocked
 
-    def send(self, message: TaskMessage, future: Future, due_s: float) -> None:
-        """Send a message, persistent and mandatory; the future gets its outcome."""
-        self.confirms.sent(message.publish_id, future, due_s)
-        self._write(template(message.task, message.routing_key).frames(message, self._reader.frame_max_bytes))
+    def encoded(self, message: TaskMessage) -> bytes:
+        """The frames of a message, persistent and mandatory. Raises where it has a name that no frame can carry."""
+        return template(message.task, message.routing_key).frames(message, self._reader.frame_max_bytes)
+
+    def send(self, publish_id: str, encoded: bytes, future: Future, due_s: float) -> None:
+        """Send an encoded message; the future gets its outcome. From its tag on nothing may fail: tags are counted."""
+        self.confirms.sent(publish_id, future, due_s)
+        self._write(encoded)
+
+    def give_up(self, reason: str) -> None:
+        """End it without a goodbye."""
+        self._end(reason)
 
     async def ping(self) -> None:
         """One round trip through the channel, which also finds a missing exchange. Raises Ended."""
@@ -196,8 +204,7 @@ class Connection(asyncio.Protocol):
 
     async def _call(self, method: Method | None, answer: type[M], channel: int = 0) -> M:
         """Send a method and wait for its answer, one of a kind at a time. Raises Ended."""
-        if self.ended.done():
-            raise self.ended.result()
+        self._raise_if_ended()
         self._answers[answer] = future = self._loop.create_future()
         if method is not None:
             self._write(frames.encoded(method, channel))
@@ -239,7 +246,12 @@ class Connection(asyncio.Protocol):
         await self._call(Channel.Open(), Channel.OpenOk, CHANNEL)
         await self.ping()
         await self._call(Confirm.Select(), Confirm.SelectOk, CHANNEL)
+        self._raise_if_ended()  # it may have come in the same read
         self._beat(heartbeat_s)
+
+    def _raise_if_ended(self) -> None:
+        if self.ended.done():
+            raise Ended(str(self.ended.result()))
 
     def _beat(self, heartbeat_s: float) -> None:
         # beats are counted, not seconds: a process that was itself stopped has not listened

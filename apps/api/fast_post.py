@@ -19,7 +19,7 @@ from apps.api.request_log import RequestLog
 from apps.api.routes import POLL_AFTER_S, problem_of
 
 _KEY = re.compile(FORM)
-_WANTED = frozenset({b"authorization", b"content-length", b"content-type", b"idempotency-key"})
+_WANTED = frozenset({b"authorization", b"content-length", b"content-type", b"idempotency-key", b"transfer-encoding"})
 _ORDINARY = "sluice.ordinary"  # what is found out on the way, in the scope
 _HEADERS = [(b"content-type", b"application/json"), (b"retry-after", str(POLL_AFTER_S).encode())]
 
@@ -50,7 +50,7 @@ class FastPost:
                     return None
                 given[name] = value
         length = given.get(b"content-length", b"")
-        if given.get(b"content-type") != b"application/json" or not length.isdigit():
+        if given.get(b"content-type") != b"application/json" or not length.isdigit() or b"transfer-encoding" in given:
             return None
         if int(length) > self._state.settings.body_max_bytes:
             return None

@@ -39,6 +39,9 @@ BACKOFF_MAX_S = 2.0
 WINDOW = 256
 # Of bodies that wait for room: as many as there may be publishes of a usual size, and few of the largest.
 WAITING_MAX_BYTES = 16 * 1024 * 1024
+# An answer that is so late, far longer than an election of a queue's leader, will not come: it would keep its place on
+# the wire for ever, and so many of them all places.
+OWED_MAX_S = 60.0
 # How late a deadline may be noticed.
 SWEEP_S = 0.05
 
@@ -61,7 +64,8 @@ class Publisher:
         self._in_flight_max = in_flight_max
         self._heartbeat_s = heartbeat_s
         self._connection: Connection | None = None
-        self._waiting: deque[tuple[TaskMessage, Future, float]] = deque()
+        # of one connection: publish id, frames, outcome, deadline
+        self._waiting: deque[tuple[str, bytes, Future, float]] = deque()
         self._waiting_bytes = 0
         self._silent = self._draining = False
         self._sweeper: asyncio.TimerHandle | None = None
@@ -73,31 +77,34 @@ class Publisher:
         return len(self._waiting) + (len(self._connection.confirms) if self._connection else 0)
 
     async def publish(self, message: TaskMessage) -> Outcome:
-        """Publish one message; never raises but for a cancellation of the caller."""
+        """Publish one message. Raises only for a cancelled caller, and for what cannot be encoded: it is not sent."""
         connection = self._connection
         if connection is None or connection.ended.done():
             return AWAY
         if refusal := self._refusal(connection):
             return refusal
+        encoded = connection.encoded(message)
         loop = asyncio.get_running_loop()
         future: Future = loop.create_future()
         due_s = loop.time() + self._deadline_s
         if self._sweeper is None:
             self._sweeper = loop.call_later(SWEEP_S, self._sweep)
         if not self._waiting and self._has_room(connection):
-            connection.send(message, future, due_s)
+            connection.send(message.publish_id, encoded, future, due_s)
         else:
-            self._waiting.append((message, future, due_s))
-            self._waiting_bytes += len(message.body)
+            self._waiting.append((message.publish_id, encoded, future, due_s))
+            self._waiting_bytes += len(encoded)
         return await future
 
     async def ping(self) -> bool:
         """Whether the broker answers, and has the exchange: one round trip, shared by all who ask meanwhile."""
         connection = self._connection
-        if connection is None or connection.blocked or self._draining:  # blocked, it would not answer
+        # blocked, it would not answer
+        if connection is None or connection.ended.done() or connection.blocked or self._draining:
             return False
         if self._pinging is None or self._pinging.done():
             self._pinging = asyncio.create_task(connection.ping())
+            self._pinging.add_done_callback(_heard)  # also when nobody waits for it any more
         with suppress(Ended, TimeoutError):
             async with asyncio.timeout(PING_DEADLINE_S):
                 await asyncio.shield(self._pinging)
@@ -115,8 +122,8 @@ class Publisher:
                         self._connection = await Connection.open(address, self._heartbeat_s, self._on_change)
                     log.info("broker connected", extra={"fields": {"broker": address.host}})
                     tries = 0
-                    raise await asyncio.shield(self._connection.ended)
-                except (Ended, OSError, UnicodeError) as exc:  # UnicodeError: a name that can be none of a host
+                    raise await asyncio.shield(self._connection.ended)  # noqa: TRY301 - as any other reason
+                except Exception as exc:  # noqa: BLE001 - whatever it is: without this task nothing is published again
                     fields = {"broker": address.host, "error": str(exc) or repr(exc)}
                     log.warning("broker away", extra={"fields": fields})
                 rounds, others = divmod(tries, len(self._addresses))
@@ -149,38 +156,46 @@ class Publisher:
             return
         self._silent = False
         while self._waiting and connection.ended.done():
-            _tell(self._next_waiting()[1], AWAY)
+            _tell(self._next_waiting()[2], AWAY)
         while self._waiting and self._has_room(connection):
-            message, future, due_s = self._next_waiting()
+            publish_id, encoded, future, due_s = self._next_waiting()
             if not future.done():
-                connection.send(message, future, due_s)
+                connection.send(publish_id, encoded, future, due_s)
 
-    def _next_waiting(self) -> tuple[TaskMessage, Future, float]:
+    def _next_waiting(self) -> tuple[str, bytes, Future, float]:
         publish = self._waiting.popleft()
-        self._waiting_bytes -= len(publish[0].body)
+        self._waiting_bytes -= len(publish[1])
         return publish
 
     def _sweep(self) -> None:
         """Tell those whose deadline has passed."""
         loop = asyncio.get_running_loop()
         now_s = loop.time()
-        while self._waiting and self._waiting[0][2] <= now_s:
-            _tell(self._next_waiting()[1], SLOW)
+        while self._waiting and self._waiting[0][3] <= now_s:
+            _tell(self._next_waiting()[2], SLOW)
         connection = self._connection
-        if connection is not None and connection.confirms.expire(now_s):
+        owed_s = connection.confirms.expire(now_s) if connection is not None else None
+        if connection is not None and owed_s is not None:
             self._silent = now_s - connection.received_s >= self._deadline_s
+            if owed_s > OWED_MAX_S:
+                connection.give_up(f"an answer is overdue by {OWED_MAX_S:g} s")
         self._sweeper = loop.call_later(SWEEP_S, self._sweep) if self.in_flight else None
 
     async def _drain(self) -> None:
         """Nothing new; what is under way has until its deadline."""
         self._draining = True
         if self._connection is not None:
-            asked = [*(future for _, future, _ in self._waiting), *self._connection.confirms.asked]
+            asked = [*(future for *_, future, _ in self._waiting), *self._connection.confirms.asked]
             if asked:
                 await asyncio.wait(asked)
             await self._connection.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
+
+
+def _heard(ping: asyncio.Task[None]) -> None:
+    if not ping.cancelled():
+        ping.exception()
 
 
 def _tell(future: Future, outcome: Outcome) -> None:

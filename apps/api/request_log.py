@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -99,9 +100,10 @@ class _Lines:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        sys.stderr.write("".join(self._unwritten))
-        sys.stderr.flush()
-        self._unwritten.clear()
+        lines, self._unwritten = self._unwritten, []
+        with suppress(OSError):  # as `logging`: a full disk loses lines, and ends nothing
+            sys.stderr.write("".join(lines))
+            sys.stderr.flush()
 
 
 _lines = _Lines()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import httpx
+import psutil
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -130,6 +131,12 @@ class System:
         if not self.effects_file.exists():
             return 0
         return self.effects_file.read_text().splitlines().count(f"{name} {what}")
+
+    def redis_connections(self, api: "Api") -> int:
+        """How many connections to Redis an API process has."""
+        port = self.servers.redis.port
+        connections = psutil.Process(api.child.pid).net_connections("tcp")
+        return sum(bool(each.raddr) and each.raddr.port == port for each in connections)
 
     def depth_messages(self, queue: str) -> int:
         """Messages of a queue, ready and unacked, as the broker has them now."""

@@ -118,7 +118,7 @@ def test_the_same_with_asyncio(api: Api, shared: System) -> None:
 def test_rolling_restart_of_both_replicas_fails_no_request(
     system: System, record_property: Callable[[str, object], None]
 ) -> None:
-    """A client that keeps docs/api.md sends over 100 requests a second, while each replica is restarted twelve times."""
+    """A client that keeps docs/api.md sends over 100 requests a second, while each replica restarts twelve times."""
     system.worker(WORKER_POOL="threads", WORKER_CONCURRENCY="20")
     replicas = [system.api(), system.api()]
     stop = threading.Event()

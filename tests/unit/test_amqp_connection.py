@@ -54,7 +54,7 @@ async def fed(parts: list[bytes]) -> tuple[Connection, list[Future]]:
     futures: list[Future] = [asyncio.get_running_loop().create_future() for _ in range(SENT)]
     for number, future in enumerate(futures):
         message = TaskMessage("t", "q", "id", f"publish-{number}", "o", "r", None, b"x")
-        connection.send(message, future, due_s=number)
+        connection.send(message.publish_id, connection.encoded(message), future, due_s=number)
     for part in parts:
         connection.data_received(part)
     return connection, futures

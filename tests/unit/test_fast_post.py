@@ -131,6 +131,7 @@ async def test_body_that_is_no_input_is_a_problem_with_its_request_id(body: byte
         headers(content_type=b"application/json; charset=utf-8"),
         headers(content_type=b"text/plain"),
         headers(content_length=None),
+        headers(transfer_encoding=b"chunked"),
         headers(content_length=b"1025"),
         headers(content_length=b"-1"),
         headers(content_length=b""),

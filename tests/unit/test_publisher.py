@@ -10,6 +10,8 @@ import pytest
 from pamqp.body import ContentBody
 from pamqp.commands import Basic, Channel, Connection, Exchange
 
+from apps.amqp.connection import Connection as Connected
+from apps.amqp.connection import Ended
 from apps.api import publisher as module
 from apps.api.publisher import CONFIRMED, Outcome, Publisher
 from apps.contract.message import TaskMessage
@@ -318,7 +320,7 @@ async def test_what_is_in_flight_is_bounded_and_the_rest_refused_early() -> None
         assert publisher.in_flight == 300
         refused = [publish for publish in publishes if publish.done()]
         assert await outcomes(refused) == ["refused too-many-in-flight"] * 10
-        session.send(Basic.Ack(0, multiple=True))  # the window's: what waits follows
+        session.send(Basic.Ack(module.WINDOW, multiple=True))  # the window's: what waits follows
         await session.messages(300 - module.WINDOW)
         session.send(Basic.Ack(300, multiple=True))
         assert (await outcomes(publishes)).count("confirmed") == 300
@@ -339,7 +341,7 @@ async def test_caller_that_goes_away_while_its_message_waits_has_sent_nothing() 
         publishes = publishing(publisher, module.WINDOW + 2)
         await session.messages(module.WINDOW)
         publishes[module.WINDOW].cancel()
-        session.send(Basic.Ack(0, multiple=True))
+        session.send(Basic.Ack(module.WINDOW, multiple=True))
         assert (await session.message()).publish_id == f"publish-{module.WINDOW + 1}"
         session.send(Basic.Ack(module.WINDOW + 1))
         assert await publishes[-1] is CONFIRMED
@@ -406,7 +408,7 @@ async def test_end_drains_what_is_under_way_and_says_goodbye() -> None:
         await asyncio.sleep(0)
         assert await outcomes(publishing(publisher, 1)) == ["refused shutting-down"]
         assert not await publisher.ping()
-        session.send(Basic.Ack(0, multiple=True))
+        session.send(Basic.Ack(module.WINDOW, multiple=True))
         await session.message()
         session.send(Basic.Ack(module.WINDOW + 1))
         await session.goodbye()
@@ -466,3 +468,56 @@ async def test_amqps_with_a_certificate_that_nobody_signed_is_refused(
         await until(lambda: "broker away" in caplog.messages)
         assert await outcomes(publishing(publisher, 1)) == ["refused broker-away"]
     assert "CERTIFICATE_VERIFY_FAILED" in str([record.__dict__ for record in caplog.records])
+
+
+async def test_message_that_cannot_be_encoded_takes_nobodys_tag() -> None:
+    async with connected() as (publisher, session):
+        with pytest.raises(TypeError):
+            await publisher.publish(message()._replace(routing_key="q" * 300))
+        assert publisher.in_flight == 0
+        publishes = publishing(publisher, 2)
+        await session.messages(2)
+        session.send(Basic.Nack(1))
+        session.send(Basic.Ack(2))
+        assert await outcomes(publishes) == ["refused queue-full", "confirmed"]
+
+
+async def test_broker_that_acks_what_it_has_not_seen_is_left() -> None:
+    async with connected() as (publisher, session):
+        publishes = publishing(publisher, 2)
+        await session.messages(2)
+        session.send(Basic.Ack(0, multiple=True))
+        assert await outcomes(publishes) == ["unknown connection-lost"] * 2
+
+
+async def test_broker_that_loses_an_answer_is_left_before_that_holds_up_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "OWED_MAX_S", 0.3)
+    async with connected(deadline_s=0.2) as (publisher, session):
+        publishes = publishing(publisher, 2)
+        await session.messages(2)
+        session.send(Basic.Ack(2))
+        assert await outcomes(publishes) == ["unknown deadline", "confirmed"]
+        await until(lambda: publisher.in_flight == 0)
+
+
+async def test_ping_of_a_connection_that_has_ended_asks_nobody() -> None:
+    async with connected() as (publisher, session):
+        connection = publisher._connection  # noqa: SLF001
+        assert connection is not None
+        session.reset()
+        await until(connection.ended.done)
+        assert not await publisher.ping()
+        with pytest.raises(Ended) as caught:
+            await connection.ping()
+        assert caught.value is not connection.ended.result()
+
+
+async def test_whatever_keeps_it_from_connecting_it_tries_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def unforeseen(*_: object) -> None:
+        raise TypeError("of a kind that nobody thought of")
+
+    monkeypatch.setattr(Connected, "open", unforeseen)
+    async with running("amqp://user:secret@127.0.0.1:1/"):
+        await until(lambda: [record.message for record in caplog.records].count("broker away") > 1)

@@ -113,3 +113,18 @@ async def test_unfit_id_is_replaced(unfit: str) -> None:
 )
 async def test_unfit_trace_is_left_out(unfit: str) -> None:
     assert (await request(traceparent=unfit))[1]["traceparent"] == ""
+
+
+@pytest.mark.usefixtures("info")
+async def test_lines_that_cannot_be_written_are_not_kept(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_: str) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stderr.write", full)
+        await request("/lost")
+        flush()
+    await request("/seen")
+    assert json.loads(await line(capsys))["path"] == "/seen"
