@@ -19,12 +19,12 @@ ORDER = (
     "admission",
     "local",
     "ingress",
+    "keda",
     "scaling",
     "rollout",
     "trouble",
     "fallback",
     "network",
-    "locust",
     "flux",
 )
 TEST_TIMEOUT_S = 1200
