@@ -2,21 +2,22 @@
 
 import asyncio
 
-from tests.harness.system import Api
+from tests.harness.system import Api, System, until
 
 
-class Crowd:
-    """Asks for one path on as many connections at once; `answers` waits for all of them."""
+async def wait_together(system: System, api: Api, path: str, clients: int) -> list[str]:
+    """Ask for one path on so many connections at once, and start a worker when all of them wait.
 
-    def __init__(self, api: Api, path: str, clients: int) -> None:
-        self._clients = [asyncio.create_task(_get(api, path)) for _ in range(clients)]
-
-    async def answers(self) -> list[str]:
-        """The bodies, in which chunked ones still have their sizes."""
-        raw = await asyncio.gather(*self._clients)
-        heads, bodies = zip(*(one.decode().split("\r\n\r\n", 1) for one in raw), strict=True)
-        assert {head.split()[1] for head in heads} == {"200"}
-        return list(bodies)
+    Answers the bodies, in which chunked ones still have their sizes.
+    """
+    asking = [asyncio.create_task(_get(api, path)) for _ in range(clients)]
+    await asyncio.to_thread(until, lambda: api.metric("sluice_long_polls") == clients)
+    assert system.redis_connections(api) == 2  # one to listen, one for all commands
+    await asyncio.to_thread(system.worker)
+    raw = await asyncio.gather(*asking)
+    heads, bodies = zip(*(one.decode().split("\r\n\r\n", 1) for one in raw), strict=True)
+    assert {head.split()[1] for head in heads} == {"200"}
+    return list(bodies)
 
 
 async def _get(api: Api, path: str) -> bytes:

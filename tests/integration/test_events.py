@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.harness.crowd import Crowd
+from tests.harness.crowd import wait_together
 from tests.harness.system import Api, System, until
 
 STREAMS = 1000
@@ -115,14 +115,6 @@ def test_1000_streams_cost_one_redis_connection(system: System) -> None:
     api = system.api()
     task_id = api.accepted("sleep", "crowd")
     api.status(task_id)
-    texts = asyncio.run(_follow_together(api, system, task_id))
+    texts = asyncio.run(wait_together(system, api, f"/tasks/{task_id}/events", STREAMS))
     assert [text.count("event: ") for text in texts] == [2] * STREAMS
     assert all("event: SUCCESS" in text for text in texts)
-
-
-async def _follow_together(api: Api, system: System, task_id: str) -> list[str]:
-    crowd = Crowd(api, f"/tasks/{task_id}/events", STREAMS)
-    await asyncio.to_thread(until, lambda: api.metric("sluice_long_polls") == STREAMS)
-    assert system.redis_connections(api) == 2  # one to listen, one for all commands
-    await asyncio.to_thread(system.worker)
-    return await crowd.answers()

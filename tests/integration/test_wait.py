@@ -8,8 +8,8 @@ import time
 import httpx
 import pytest
 
-from tests.harness.crowd import Crowd
-from tests.harness.system import Api, System, until
+from tests.harness.crowd import wait_together
+from tests.harness.system import System, until
 
 WAITERS = 500
 
@@ -39,16 +39,8 @@ def test_500_long_polls_cost_one_redis_connection(system: System) -> None:
     api = system.api()
     task_id = api.accepted("sleep", seconds=0)
     api.status(task_id)
-    answers = asyncio.run(_wait_together(api, system, task_id))
+    answers = asyncio.run(wait_together(system, api, f"/tasks/{task_id}?wait=25", WAITERS))
     assert [json.loads(answer)["task_status"] for answer in answers] == ["SUCCESS"] * WAITERS
-
-
-async def _wait_together(api: Api, system: System, task_id: str) -> list[str]:
-    crowd = Crowd(api, f"/tasks/{task_id}?wait=25", WAITERS)
-    await asyncio.to_thread(until, lambda: api.metric("sluice_long_polls") == WAITERS)
-    assert system.redis_connections(api) == 2  # one to listen, one for all commands
-    await asyncio.to_thread(system.worker)
-    return await crowd.answers()
 
 
 def test_client_that_leaves_gives_its_place_back(shared: System) -> None:
