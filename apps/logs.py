@@ -38,7 +38,10 @@ def configure(level: str) -> None:
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
-    logging.getLogger("uvicorn.access").disabled = True  # the API logs its requests itself, with their ids
+    # The API logs its requests itself, with their ids. Where nobody listens uvicorn does not even write its own line.
+    access = logging.getLogger("uvicorn.access")
+    access.handlers.clear()
+    access.propagate = False
     for name in ("uvicorn", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
