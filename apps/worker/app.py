@@ -144,8 +144,7 @@ def _configuration(settings: WorkerSettings) -> dict[str, Any]:
         "worker_consumer": "apps.worker.consumer:Consumer",
         "worker_pool": {"threads": "apps.worker.threads:TaskPool"}.get(settings.worker_pool, settings.worker_pool),
         "worker_concurrency": settings.worker_concurrency,
-        # one message a process: what is prefetched is charged by the delivery limit when its neighbour kills the worker
-        "worker_prefetch_multiplier": 1,
+        "worker_prefetch_multiplier": settings.worker_prefetch,
         "worker_max_memory_per_child": settings.worker_max_memory_mib * 1024,
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,

@@ -10,6 +10,7 @@ import json
 import logging
 import threading
 import time
+from collections import deque
 from functools import cached_property
 from typing import Any
 
@@ -19,13 +20,17 @@ from celery.backends.redis import RedisBackend
 from celery.exceptions import Reject
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.commands.core import Script
+from redis.connection import AbstractConnection
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from apps.contract import states
+from apps.worker.script import Script
 
 log = logging.getLogger(__name__)
+
+BEGIN = Script(states.BEGIN)
+END = Script(states.END)
 
 
 def in_main_loop() -> bool:
@@ -43,7 +48,7 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
 
     def _begin(self, task_id: str, publish_id: str, worker: str) -> str:
         keys = [states.key(task_id), states.channel(task_id)]
-        return self._run(self._begin_script, keys, [publish_id, worker, time.time(), self.app.conf.sluice_record_ttl_s])
+        return self._run(BEGIN, keys, [publish_id, worker, time.time(), self.app.conf.sluice_record_ttl_s])
 
     def encode_result(self, result: Any, state: str) -> Any:
         if isinstance(result, BaseException):
@@ -66,7 +71,7 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
         failed = getattr(request, "failure", None) if state == celery_states.FAILURE else None
         meta = json.dumps(failed or result)
         arguments = [request.publish_id, state, meta, time.time(), self.app.conf.sluice_record_ttl_s]
-        answer = self._run(self._end_script, keys, arguments)
+        answer = self._run(END, keys, arguments)
         log.info("ended", extra={"fields": {"state": state, "stored": answer}})
         return result
 
@@ -83,20 +88,25 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
         return client
 
     @cached_property
-    def _begin_script(self) -> Script:
-        script: Script = self.client.register_script(states.BEGIN)
-        return script
-
-    @cached_property
-    def _end_script(self) -> Script:
-        script: Script = self.client.register_script(states.END)
-        return script
+    def _idle(self) -> deque[AbstractConnection]:
+        return deque()
 
     def _run(self, script: Script, keys: list[str], arguments: list[Any]) -> str:
+        """One round trip, on a connection of redis-py, without its client.
+
+        That one would look before each command whether the connection has died, and measure it all: as long again as
+        the round trip. Here one that has died fails, opens at its next use, and Celery's retry is that.
+        """
         try:
-            return str(script(keys=keys, args=arguments))
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self.client.connection_pool.make_connection()
+        try:
+            return script.run(connection, keys, arguments)
         except (RedisError, OSError):
             raise
         except Exception as exc:  # a defect of ours: let the recorder end the task rather than lose it
             log.exception("record not written")
             raise Reject(exc, requeue=False) from exc
+        finally:
+            self._idle.append(connection)
