@@ -15,7 +15,7 @@ from apps import logs
 from apps.api import errors, openapi, ops, request_log, routes
 from apps.api.auth import Clients
 from apps.api.body import batch_model
-from apps.api.fast_post import FastPost
+from apps.api.front import Front
 from apps.api.idempotency import Keys
 from apps.api.publisher import Publisher
 from apps.api.request_log import RequestLog
@@ -49,11 +49,11 @@ def create_app(settings: ApiSettings | None = None, registry: Registry = TASKS) 
 
 
 class Service(FastAPI):
-    """FastAPI, and in front of it the one call that is too frequent for its routing."""
+    """FastAPI, and in front of it the two calls that are too frequent for its routing."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._front = FastPost(super().__call__, self.state)
+        self._front = Front(super().__call__, self.state)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._front(scope, receive, send)

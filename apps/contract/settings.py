@@ -187,5 +187,5 @@ def _sentence(location: tuple[int | str, ...], message: str) -> str:
         return message.removeprefix("Value error, ")
     name = str(location[0]).upper()
     if message == "Field required":
-        return f"{name} is not set: see the settings table in README.md"
+        return f"{name} is not set: see docs/settings.md"
     return f"{name}: {message.removeprefix('Value error, ')}"

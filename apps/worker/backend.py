@@ -41,14 +41,12 @@ def in_main_loop() -> bool:
 class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
     """Records in Redis; FAILURE results are `{"type", "message"}`."""
 
-    def begin(self, task_id: str, publish_id: str, worker: str) -> str:
+    def begin(self, task_id: str, publish_id: str, worker: str, now_s: float) -> str:
         """Claim a task for this publish. Answers as the script does; waits while Redis is away."""
-        answer: str = self._ensure_retryable(self._begin, task_id, publish_id, worker)
-        return answer
-
-    def _begin(self, task_id: str, publish_id: str, worker: str) -> str:
         keys = [states.key(task_id), states.channel(task_id)]
-        return self._run(BEGIN, keys, [publish_id, worker, time.time(), self.app.conf.sluice_record_ttl_s])
+        arguments = [publish_id, worker, now_s, self.app.conf.sluice_record_ttl_s]
+        answer: str = self._ensure_retryable(self._run, BEGIN, keys, arguments)
+        return answer
 
     def encode_result(self, result: Any, state: str) -> Any:
         if isinstance(result, BaseException):
@@ -70,9 +68,12 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
         keys = [states.key(task_id), states.channel(task_id)]
         failed = getattr(request, "failure", None) if state == celery_states.FAILURE else None
         meta = json.dumps(failed or result)
-        arguments = [request.publish_id, state, meta, time.time(), self.app.conf.sluice_record_ttl_s]
+        now_s = time.time()
+        arguments = [request.publish_id, state, meta, now_s, self.app.conf.sluice_record_ttl_s]
         answer = self._run(END, keys, arguments)
-        log.info("ended", extra={"fields": {"state": state, "stored": answer}})
+        about = {"task": request.task, "state": state, "stored": answer, "retries": request.retries}
+        began_s = getattr(request, "began_s", now_s)
+        log.info("ended", extra={"fields": about | {"ms": round((now_s - began_s) * 1000, 1)}})
         return result
 
     def exception_safe_to_retry(self, exc: Exception) -> bool:
