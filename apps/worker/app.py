@@ -21,6 +21,7 @@ from apps.contract import states, topology
 from apps.contract.settings import WorkerSettings, load
 from apps.contract.tasks import TASKS, Input, Registry, TaskSpec
 from apps.worker import tasks
+from apps.worker.backend import in_main_loop
 from apps.worker.cancel import Cancellation, Cancelled
 from apps.worker.consumer import lifecycle
 from apps.worker.limits import time_limits
@@ -49,6 +50,8 @@ class ContractTask(Task):  # type: ignore[misc]  # celery ships no types
             raise Ignore(answer)
 
     def on_retry(self, exc: Exception, task_id: str, args: object, kwargs: object, einfo: object) -> None:
+        if in_main_loop():  # a lost connection, for which the broker gives the task to another worker
+            return
         about = {"task": self.name, "retries": self.request.retries, "error": type(exc).__name__}
         log.info("tried again later", extra={"fields": about})
 
