@@ -141,6 +141,9 @@ def _configuration(settings: WorkerSettings) -> dict[str, Any]:
         # on a lost connection the broker gives the task to another worker: a process is ended, so that it does not run
         # twice at once; a thread cannot be
         "worker_cancel_long_running_tasks_on_connection_loss": True,
+        # its queue is exclusive: until a cluster has found the end of a lost connection, the same worker may not have
+        # it again, and Celery ends the process for it. Cancelling has a channel of its own (apps/worker/cancel.py).
+        "worker_enable_remote_control": False,
         "worker_consumer": "apps.worker.consumer:Consumer",
         "worker_pool": {"threads": "apps.worker.threads:TaskPool"}.get(settings.worker_pool, settings.worker_pool),
         "worker_concurrency": settings.worker_concurrency,

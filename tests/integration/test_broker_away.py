@@ -55,6 +55,13 @@ def test_worker_finds_the_restarted_broker_again(system: System) -> None:
     assert worker.alive
 
 
+def test_worker_has_no_queue_that_its_own_lost_connection_would_keep_from_it(system: System) -> None:
+    """In a cluster the old connection may live on when the worker has found another node: 405, and its end."""
+    system.worker()
+    queues = system.servers.rabbitmq.management(f"/api/queues/{system.vhost}")
+    assert [queue["name"] for queue in queues if queue["exclusive"]] == []
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_broker_restarts_in_the_middle_of_a_task(system: System, pool: str) -> None:
