@@ -144,9 +144,9 @@ class Checker:
         for task_id, effects in self._effects.items():
             runs = sorted((_begun_s(effects, each), each) for each in effects if each.step == "done")
             for (first_s, first), (second_s, second) in pairwise(runs):
-                # once its end was stored, it is final, and nothing may begin it again
-                ended = stored_s.get(task_id, second_s) < second_s
-                if (not ended and self._cut_off(first, first_s, second_s)) == explained:
+                # once its end was stored, it is final, and nothing may begin it again; nor may another publish, ever
+                redelivered = stored_s.get(task_id, second_s) >= second_s and first.publish_id == second.publish_id
+                if (redelivered and self._cut_off(first, first_s, second_s)) == explained:
                     yield Finding("duplicate", task_id, f"{first} and then {second}")
 
     def _cut_off(self, first: Effect, since_s: float, until_s: float) -> bool:

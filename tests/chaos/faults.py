@@ -148,9 +148,8 @@ def clock_step(world: World, choice: float) -> Iterator[Harm]:
 
 
 def _start_api(world: World, api: Api) -> None:
-    api.child.start()
+    world.restart(api.child)
     until(lambda: api.get("/livez") == 200, READY_S, "the API's port")
-    world.note_start(api)
 
 
 # Redis

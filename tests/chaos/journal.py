@@ -49,10 +49,11 @@ class Seen:
 
 @dataclass(frozen=True, order=True)
 class Effect:
-    """A step of a run of a task: "begun" or "done"."""
+    """A step of a run of a task: "begun" or "done". Runs of one publish are redeliveries."""
 
     name: str
     task_id: str
+    publish_id: str
     step: str
     worker: str
     pid: int

@@ -22,7 +22,7 @@ class Scenario:
 # Some tasks are always running, on nearly every process.
 SLOW = Setup(per_s=16, work_s=0.45)
 # They run yet when a client has sent again what it does not know the outcome of.
-SLOWER = Setup(per_s=5, work_s=2.0)
+SLOWER = Setup(per_s=8, work_s=3.0, processes=10)
 
 
 def _step(*faults: tuple[str, float], choice: float = 0.5) -> Step:
@@ -70,7 +70,7 @@ _ALL = (
     _shown("reject-on-lost", *(_step(("kill-child", 0), choice=number / 6) for number in range(6))),
     _shown("retried-storing", _step(("restart-redis", 4))),
     _shown("recorder", _step(("kill-child", 0)), setup=replace(SLOW, poison=0.03, delivery_limit=1)),
-    _shown("claim", _step(("pause-broker", 8)), _step(("pause-broker", 8)), setup=SLOWER),
+    _shown("claim", _step(("pause-broker", 5)), _step(("pause-broker", 5)), setup=SLOWER),
     _shown(
         "end-guard",
         _step(("pause-worker", 10)),

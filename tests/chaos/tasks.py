@@ -63,7 +63,9 @@ def _journal() -> Journal:
 def _effect(name: str, step: str) -> None:
     request = current_task.request
     worker = request.hostname.partition("@")[0]
-    _journal().append(Effect(name, request.id, step, worker, os.getpid(), request.retries, time.time()))
+    _journal().append(
+        Effect(name, request.id, request.publish_id, step, worker, os.getpid(), request.retries, time.time())
+    )
 
 
 def _done(name: str) -> Output:

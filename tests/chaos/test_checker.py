@@ -29,7 +29,7 @@ def history() -> History:
 
 
 def _effect(step: str, at_s: float, task_id: str = ID, pid: int = 7, worker: str = "worker-1") -> Effect:
-    return Effect(NAME, task_id, step, worker, pid, 0, at_s)
+    return Effect(NAME, task_id, "publish-1", step, worker, pid, 0, at_s)
 
 
 def _kinds(history: History) -> list[str]:
@@ -146,6 +146,13 @@ def test_another_worker_that_was_cut_off_explains_nothing(history: History) -> N
 def test_done_again_after_its_end_was_stored_is_never_explained(history: History) -> None:
     _done_again(history)
     history.stored = [Stored(ID, "SUCCESS", 2.6)]
+    history.cuts = [Cut("worker-1", 3.0)]
+    assert _kinds(history) == ["duplicate"]
+
+
+def test_another_publish_of_the_same_id_is_never_explained(history: History) -> None:
+    _done_again(history)
+    history.effects[2:] = [replace(effect, publish_id="publish-2") for effect in history.effects[2:]]
     history.cuts = [Cut("worker-1", 3.0)]
     assert _kinds(history) == ["duplicate"]
 

@@ -21,7 +21,7 @@ from tests.harness.nursery import Forked, Nursery
 from tests.harness.servers import Servers
 from tests.harness.system import Api, System
 
-APIS, WORKERS, PROCESSES = 2, 3, 3
+APIS, WORKERS = 2, 3
 COUNTERS = ("accepted", "repeated", "refused")
 
 
@@ -29,13 +29,14 @@ COUNTERS = ("accepted", "repeated", "refused")
 class Setup:
     """What a run stands on. `newer` is RabbitMQ 4.3 or later, else it is this machine's; `poison` a share of posts.
 
-    `work_s` is about how long tasks take; 0 is a mix, mostly of some milliseconds.
+    `work_s` is about how long tasks take; 0 is a mix, mostly of some milliseconds. `processes` are those of a worker.
     """
 
     nodes: int = 1
     newer: bool = False
     per_s: float = 16.0
     work_s: float = 0.0
+    processes: int = 3
     poison: float = 0.0
     delivery_limit: int = topology.DELIVERY_LIMIT
     heartbeat_s: int = 10
@@ -94,10 +95,10 @@ class World:
             options = {"CELERY_BROKER_URL": broker, **own, **weakened}
             api = self.system.api("tests.chaos.api", **options)  # type: ignore[arg-type]  # none of them is `cwd`
             self.apis.append(api)
-            self.note_start(api)
+            self._started_s[api.child.pid] = 0.0
         broker = self._broker("worker", self.worker_proxy)
         for _ in range(WORKERS):
-            options = {"CELERY_BROKER_URL": broker, "WORKER_CONCURRENCY": str(PROCESSES), **weakened}
+            options = {"CELERY_BROKER_URL": broker, "WORKER_CONCURRENCY": str(self.setup.processes), **weakened}
             worker = self.system.worker("tests.chaos.worker", **options)  # type: ignore[arg-type]  # nor `ready`
             self.workers.append(worker)
         self.recorder = self.system.recorder(CELERY_BROKER_URL=broker, **heartbeat)
@@ -127,12 +128,11 @@ class World:
         return child.log.stem
 
     def restart(self, child: Child) -> None:
-        """Start a process again that has ended."""
+        """Start a process that has ended; an API's counters begin anew."""
         child.kill()  # reaps it
+        started_s = time.time()
         child.start()
-        for api in self.apis:
-            if api.child is child:
-                self.note_start(api)
+        self._started_s[child.pid] = started_s
 
     def limit_queues(self, **limits: int) -> None:
         """Set the policy of the work queues anew."""
@@ -140,10 +140,6 @@ class World:
         limits = {"delivery_limit": self.setup.delivery_limit, **limits}
         policy = topology.policies((management.version[0], management.version[1]), **limits)[0]
         management(f"/api/policies/{self.system.vhost}/{policy['name']}", "PUT", policy)
-
-    def note_start(self, api: Api) -> None:
-        """From now on an API's counters are those of a new process."""
-        self._started_s[api.child.pid] = time.time()
 
     def scrape(self, api: Api, *, whole: bool = False) -> None:
         """Keep an API's counters, before it is ended or at the end of all."""
