@@ -14,6 +14,11 @@ from local.servers import free_ports
 READY_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 20.0
 BACKOFF_MAX_S = 30.0
+# As in apps/api/Dockerfile, which says why.
+UVICORN_OPTIONS = (
+    "--timeout-keep-alive", "90", "--timeout-graceful-shutdown", "10",
+    "--no-proxy-headers", "--no-server-header", "--http", "apps.api.http:Protocol",
+)  # fmt: skip
 STEADY_S = 60.0  # a process that lived this long starts again without a wait
 
 
@@ -74,9 +79,10 @@ def worker(folder: Folder, environment: Mapping[str, str]) -> Process:
 def api(folder: Folder, environment: Mapping[str, str], url: str) -> Process:
     """The HTTP service on a loopback port; ready when /readyz says so."""
     port = str(urlsplit(url).port)
-    limits = ["--timeout-keep-alive", "90", "--timeout-graceful-shutdown", "10"]
     command = [sys.executable, "-m", "uvicorn", "--factory", "apps.api.app:create_app", "--host", "127.0.0.1"]
-    child = Child("api", [*command, "--port", port, *limits], log=folder.logs / "api.log", env=environment, cwd=PROJECT)
+    child = Child(
+        "api", [*command, "--port", port, *UVICORN_OPTIONS], log=folder.logs / "api.log", env=environment, cwd=PROJECT
+    )
     return Process(child, lambda: _is_ok(url, "/readyz"))
 
 
