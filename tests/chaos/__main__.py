@@ -18,11 +18,11 @@ from local.child import until as wait_until
 from local.programs import apt_install, ensure
 from tests.chaos import namespaces, report
 from tests.chaos.checker import Checker
-from tests.chaos.history import collect
+from tests.chaos.history import HISTORY_FILE, collect, save
 from tests.chaos.nemesis import Nemesis
 from tests.chaos.scenarios import SCENARIOS, Scenario
 from tests.chaos.weakened import PROTECTIONS
-from tests.chaos.world import faketime, running
+from tests.chaos.world import World, faketime, running
 
 CLIENTS_END_S = 240.0
 WARM_S = 4.0
@@ -74,15 +74,22 @@ def _run(scenario: Scenario, folder: Path, seed: int, without: str) -> int:
         print(f"Ready after {time.monotonic() - started_s:.0f} s: RabbitMQ {about['rabbitmq']}, {folder}", flush=True)
         world.start_clients(seed)
         time.sleep(WARM_S)
-        Nemesis(world, scenario.recovery_s).run(scenario.steps(seed))
+        nemesis = Nemesis(world, scenario.recovery_s)
+        nemesis.run(scenario.steps(seed))
         world.clients.signal(signal.SIGTERM)
-        wait_until(lambda: not world.clients.alive, CLIENTS_END_S, "the clients' last answers")
+        wait_until(lambda: _ended(world, nemesis), CLIENTS_END_S, "the clients' last answers")
         history = collect(world, scenario.drain_s)
+    save(history, folder / HISTORY_FILE)
     findings = Checker(history).findings()
     outcome = report.result(history, findings, **about, seconds=round(time.monotonic() - started_s))
     report.write(folder, outcome, findings)
     print("\n".join(report.lines(outcome, findings)))
     return bool(findings)
+
+
+def _ended(world: World, nemesis: Nemesis) -> bool:
+    nemesis.look_after()
+    return not world.clients.alive
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Holds the history of a run against what is promised; answers what is not so. Pure: no I/O.
 
 lost            accepted, and no final state can be read
+stuck           the same, and it is STARTED for ever
 two-states      final, and a client, or the other API, was told of another final state
 ended-twice     a final state was written more than once
 wrong-end       it ended otherwise than its kind of task does
@@ -12,6 +13,7 @@ two-ids         one post, and work under more ids than it had answers
 duplicate       done more than once, and no worker was lost or cut off in between
 left-over       a queue has messages, once all is over
 parked          what is parked is not what ended by the dead letters
+nemesis         a fault could not be injected, or not be undone
 crashed         a process ended, and no fault had ended it
 counters        /metrics say otherwise than the clients were told
 """
@@ -70,6 +72,7 @@ class Checker:
             *self._effects_of_posts(),
             *self.duplicates(explained=False),
             *self._queues(),
+            *(Finding("nemesis", each.kind, each.error) for each in self.history.failed),
             *(Finding("crashed", crash.name, crash.last_lines) for crash in self.history.crashes),
             *self._counters(),
         ]
@@ -81,7 +84,7 @@ class Checker:
             reads = self._reads[post.task_id]
             states = {read.state for read in reads}
             if not reads or not states <= set(FINAL):
-                yield Finding("lost", post.task_id, f"{post.task}: {', '.join(sorted(states)) or 'not read'}")
+                yield Finding("stuck" if "STARTED" in states else "lost", post.task_id, f"{post.task}: {', '.join(sorted(states)) or 'not read'}")
                 continue
             ends = [(read.state, read.result) for read in reads]
             if told.get(post.task_id, ends[0]) != ends[0] or any(end != ends[0] for end in ends):

@@ -20,7 +20,7 @@ from apps.client import AsyncClient, OutcomeUnknown, Problem, TimedOut
 from apps.client.rules import FINAL
 from tests.chaos.journal import Journal, Post, Seen, Try
 
-CLIENTS = 60
+CLIENTS = 100
 # Of posts: with a key, and followed to their end.
 KEYED, FOLLOWED = 0.5, 0.05
 # How long a client tries: some give up before an outage ends, and are then told "refused" or "unknown".

@@ -9,10 +9,11 @@ To be used inside a network namespace that was made for the run (tests/chaos/nam
 import secrets
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
-from local.child import Child, Unusable, until
+from local.child import POLL_S, Child, until
 from local.management import Management
 from local.programs import Programs
 from local.servers import RabbitMQ, write_private
@@ -22,6 +23,7 @@ HERE = "10.77.0.254"
 # The usual ones: each node has all ports of its namespace, and nodes of one cluster ask one port for each other.
 AMQP, MANAGEMENT, DISTRIBUTION, EPMD = 5672, 15672, 25672, 4369
 TOOL_TIMEOUT_S = 60.0
+ANSWER_DEADLINE_S = 60.0
 
 
 class Node(RabbitMQ):
@@ -104,9 +106,10 @@ class Cluster:
             node.launch()
         for node in stopped:
             node.wait_ready()
-        running = self.management("/api/nodes")
-        if len(running) != len(self.nodes) or not all(node["running"] for node in running):
-            raise Unusable(f"RabbitMQ's nodes made no cluster: {[node['name'] for node in running]}.")
+        until(self._together, ANSWER_DEADLINE_S, "RabbitMQ's nodes' finding each other")
+
+    def _together(self) -> bool:
+        return sum(node["running"] for node in self.ask("/api/nodes")) == len(self.nodes)
 
     def stop(self) -> None:
         """End all nodes."""
@@ -114,10 +117,17 @@ class Cluster:
             node.kill()
             node.stop()
 
-    @property
-    def management(self) -> Management:
-        """Of the first node that answers; of the first one if none does."""
-        return next((node.management for node in self.nodes if node.management.answers()), self.nodes[0].management)
+    def ask(self, path: str, method: str = "GET", body: object = None) -> Any:
+        """What the management API of whichever node answers says. OSError if none does for a minute."""
+        end = time.monotonic() + ANSWER_DEADLINE_S
+        while True:
+            for node in self.nodes:
+                try:
+                    return node.management(path, method, body)
+                except OSError:
+                    if time.monotonic() > end:
+                        raise
+            time.sleep(POLL_S)
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
@@ -126,8 +136,14 @@ class Cluster:
 
     def leader(self, vhost: str, queue: str) -> Node:
         """The node that leads a queue."""
-        name = self.management(f"/api/queues/{vhost}/{queue}")["leader"]
-        return next(node for node in self.nodes if node.name == name)
+        end = time.monotonic() + ANSWER_DEADLINE_S
+        while time.monotonic() < end:
+            name = self.ask(f"/api/queues/{vhost}/{queue}").get("leader")
+            for node in self.nodes:
+                if node.name == name:
+                    return node
+            time.sleep(POLL_S)
+        raise TimeoutError(f"{queue} has had no leader for {ANSWER_DEADLINE_S:g} s")
 
     def others(self, node: Node) -> list[Node]:
         """All but this one."""
@@ -138,7 +154,13 @@ class Cluster:
         other = self.others(node)[0]
         other.tool("rabbitmqctl", "forget_cluster_node", node.name)
         node.start()
-        other.tool("rabbitmq-queues", "grow", node.name, "all")
+
+        def complete() -> bool:
+            other.tool("rabbitmq-queues", "grow", node.name, "all")
+            queues = [queue for queue in self.ask("/api/queues") if queue.get("type") == "quorum"]
+            return all(len(queue.get("members", ())) == len(self.nodes) for queue in queues)
+
+        until(complete, ANSWER_DEADLINE_S, f"the queues' members at {node.name}")
 
 
 def run(*command: str | Path, env: dict[str, str] | None = None) -> str:

@@ -17,6 +17,7 @@ from tests.chaos.world import World
 from tests.harness.system import Api, until
 
 READY_S = 90.0
+UPDATE_S = 10.0
 SOFT_MEMORY_BYTES = 3 * 1024 * 1024
 
 
@@ -89,7 +90,7 @@ def kill_worker(world: World, choice: float) -> Iterator[Harm]:
     victims = _pids(worker)
     worker.kill()
     yield Harm(world.name(worker), victims)
-    worker.start()
+    world.restart(worker)
 
 
 @fault("pause-worker", "workers", seconds=(1, 40))
@@ -121,7 +122,7 @@ def kill_recorder(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG00
     victim = world.recorder.pid
     world.recorder.kill()
     yield Harm("recorder", (victim,))
-    world.recorder.start()
+    world.restart(world.recorder)
 
 
 @fault("restart-ours", "apis", "workers", seconds=(0, 0))
@@ -134,8 +135,9 @@ def restart_ours(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
         _start_api(world, api)
     for worker in world.workers:
         worker.stop(READY_S)
-        worker.start()
-        world.system.wait_ready(worker, READY_S)
+        world.restart(worker)
+        with suppress(AssertionError):  # the broker may be away, by another fault
+            world.system.wait_ready(worker, UPDATE_S)
 
 
 @fault("clock-step", "apis", seconds=(5, 20))
@@ -269,7 +271,7 @@ def part_node(world: World, choice: float) -> Iterator[Harm]:
 @fault("disk-alarm", "broker", seconds=(2, 15))
 def disk_alarm(world: World, choice: float) -> Iterator[Harm]:
     node = _one(world.cluster.nodes, choice)
-    node.tool("rabbitmqctl", "set_disk_free_limit", "100TB")
+    node.tool("rabbitmqctl", "set_disk_free_limit", "100000GB")
     yield Harm(node.name)
     node.tool("rabbitmqctl", "set_disk_free_limit", "50MB")
 
@@ -293,12 +295,12 @@ def fill_queue(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
 @fault("unbind", "broker", seconds=(1, 5))
 def unbind(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
     """A mistake by hand: messages have nowhere to go."""
-    management = world.cluster.management
+    ask = world.cluster.ask
     place = f"/api/bindings/{world.system.vhost}/e/sluice/q/Test_Query"
-    for binding in management(place):
-        management(f"{place}/{binding['properties_key']}", "DELETE")
+    for binding in ask(place):
+        ask(f"{place}/{binding['properties_key']}", "DELETE")
     yield Harm("Test_Query")
-    world.cluster.management(place, "POST", {"routing_key": "Test_Query", "arguments": {}})
+    ask(place, "POST", {"routing_key": "Test_Query", "arguments": {}})
 
 
 def _leader(world: World) -> Node:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from apps.contract import topology
-from tests.chaos.journal import Crashed, Effect, Injected, Post, Record, Seen, Try, read
+from tests.chaos.journal import Crashed, Effect, Failed, Injected, Post, Record, Seen, Try, read
 from tests.chaos.world import EFFECTS_FILE, FAULTS_FILE, LEDGER_FILE, Life, World
 from tests.harness.system import ROOT
 
@@ -50,6 +50,12 @@ class Cut:
     at_s: float
 
 
+GATHERED: dict[str, Any] = {
+    "reads": Read, "stored": Stored, "cuts": Cut, "lives": Life, "depths_messages": None, "parked": None,
+}  # fmt: skip
+HISTORY_FILE = "history.json"
+
+
 @dataclass
 class History:
     """One run."""
@@ -60,6 +66,7 @@ class History:
     effects: list[Effect] = field(default_factory=list)
     faults: list[Injected] = field(default_factory=list)
     crashes: list[Crashed] = field(default_factory=list)
+    failed: list[Failed] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
     stored: list[Stored] = field(default_factory=list)
     cuts: list[Cut] = field(default_factory=list)
@@ -69,13 +76,12 @@ class History:
 
 
 def collect(world: World, drain_s: float) -> History:
-    """Wait until nothing is under way any more, at most `drain_s`, and gather everything."""
+    """Once the clients have ended: wait until nothing is under way, at most `drain_s`, and gather everything."""
     history = History()
+    history.depths_messages = _drained(world, drain_s)
     for name in (LEDGER_FILE, EFFECTS_FILE, FAULTS_FILE):
         for record in read(world.folder / name):
             _add(history, record)
-    history.depths_messages = _drained(world, drain_s)
-    history.effects = [each for each in read(world.folder / EFFECTS_FILE) if isinstance(each, Effect)]
     history.reads = asyncio.run(_read_all(world, [post.task_id for post in history.posts if post.task_id]))
     history.parked = _parked(world) if topology.PARKED_QUEUE in history.depths_messages else []
     for api in world.apis:
@@ -86,10 +92,28 @@ def collect(world: World, drain_s: float) -> History:
     return history
 
 
+def save(history: History, path: Path) -> None:
+    """Keep what is in no journal, so that it can be checked again."""
+    path.write_text(json.dumps({name: value for name, value in asdict(history).items() if name in GATHERED}))
+
+
+def saved(folder: Path) -> History:
+    """The history of a run that is over, from its folder."""
+    history = History()
+    for name in (LEDGER_FILE, EFFECTS_FILE, FAULTS_FILE):
+        for record in read(folder / name):
+            _add(history, record)
+    kept = json.loads((folder / HISTORY_FILE).read_text())
+    for name, kind in GATHERED.items():
+        values = [kind(**value) for value in kept[name]] if kind else kept[name]
+        setattr(history, name, values)
+    return history
+
+
 def _add(history: History, record: Record) -> None:
     lists: dict[type, list[Any]] = {
         Try: history.tries, Post: history.posts, Seen: history.seen, Effect: history.effects, Injected: history.faults,
-        Crashed: history.crashes,
+        Crashed: history.crashes, Failed: history.failed,
     }  # fmt: skip
     lists[type(record)].append(record)
 
@@ -99,7 +123,7 @@ def _drained(world: World, drain_s: float) -> dict[str, int]:
     end_s = time.monotonic() + drain_s
     empty = 0
     while True:
-        queues = world.cluster.management(f"/api/queues/{world.system.vhost}")
+        queues = world.cluster.ask(f"/api/queues/{world.system.vhost}")
         depths = {str(queue["name"]): int(queue.get("messages", 0)) for queue in queues}
         left = sum(depths.values()) - depths.get(topology.PARKED_QUEUE, 0)
         empty = 0 if left else empty + 1
@@ -131,7 +155,10 @@ def _readers(chance: random.Random, apis: list[str]) -> list[str]:
 
 
 async def _read(client: httpx.AsyncClient, api: str, task_id: str) -> Read:
-    response = await client.get(f"{api}/tasks/{task_id}")
+    try:
+        response = await client.get(f"{api}/tasks/{task_id}")
+    except httpx.TransportError as exc:
+        return Read(task_id, repr(exc))
     if response.status_code != 200:
         return Read(task_id, str(response.status_code))
     body = response.json()

@@ -82,8 +82,17 @@ class Crashed:
     at_s: float
 
 
-Record = Try | Post | Seen | Effect | Injected | Crashed
-KINDS = {kind.__name__: kind for kind in (Try, Post, Seen, Effect, Injected, Crashed)}
+@dataclass(frozen=True)
+class Failed:
+    """A fault that could not be injected, or not be undone."""
+
+    kind: str
+    error: str
+    at_s: float
+
+
+Record = Try | Post | Seen | Effect | Injected | Crashed | Failed
+KINDS = {kind.__name__: kind for kind in (Try, Post, Seen, Effect, Injected, Crashed, Failed)}
 
 
 class Journal:

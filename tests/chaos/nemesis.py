@@ -5,14 +5,15 @@ does not recover in time is left to the checker.
 """
 
 import heapq
-import sys
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import count
 
+from local.child import Unusable
 from tests.chaos.faults import FAULTS
-from tests.chaos.journal import Crashed, Effect, Injected, Journal, Tail, Try
+from tests.chaos.journal import Crashed, Effect, Failed, Injected, Journal, Tail, Try
 from tests.chaos.schedule import Planned, Step
 from tests.chaos.world import EFFECTS_FILE, FAULTS_FILE, LEDGER_FILE, World
 
@@ -29,7 +30,7 @@ class Nemesis:
         self._numbers = count(1)
 
     def run(self, steps: Iterable[Step]) -> None:
-        """Do all of them. What a fault raises ends the run: then it is not known what state the system is in."""
+        """Do all of them. What a fault raises is noted, and found by the checker; the run goes on."""
         for step in steps:
             time.sleep(step.pause_s)
             began_s = time.time()
@@ -50,17 +51,20 @@ class Nemesis:
         while due:
             at_s, _, planned, undo, noted = heapq.heappop(due)
             time.sleep(max(0.0, at_s - time.time()))
-            if undo is None or noted is None:
-                undo = ExitStack()
-                injected_s = time.time()
-                did = undo.enter_context(FAULTS[planned.kind].make(self._world, planned.choice))
-                noted = Injected(next(self._numbers), planned.kind, did.target, injected_s, 0.0, did.victims)
-                heapq.heappush(due, (time.time() + planned.duration_s, next(order), planned, undo, noted))
-            else:
-                undo.close()
-                healed_s = time.time()
-                fields = (noted.number, noted.kind, noted.target, noted.injected_s, healed_s, noted.victims)
-                self._journal.append(Injected(*fields))
+            try:
+                if undo is None or noted is None:
+                    undo = ExitStack()
+                    injected_s = time.time()
+                    did = undo.enter_context(FAULTS[planned.kind].make(self._world, planned.choice))
+                    noted = Injected(next(self._numbers), planned.kind, did.target, injected_s, 0.0, did.victims)
+                    heapq.heappush(due, (time.time() + planned.duration_s, next(order), planned, undo, noted))
+                else:
+                    undo.close()
+                    healed_s = time.time()
+                    self._journal.append(replace(noted, healed_s=healed_s))
+            except Exception as exc:  # noqa: BLE001 - whatever it is: half an hour of faults should not be void for one
+                print(f"{planned.kind} failed: {exc!r}", flush=True)
+                self._journal.append(Failed(planned.kind, repr(exc), time.time()))
         return healed_s
 
     def _recovered(self, healed_s: float) -> float | None:
@@ -74,19 +78,23 @@ class Nemesis:
             workers -= {each.worker for each in effects.new() if isinstance(each, Effect) and each.step == "done"}
             if not apis and not workers:
                 return time.time() - healed_s
-            self._look_after()
+            if not self._world.clients.alive:
+                raise Unusable(f"The clients ended: {self._world.clients.last_lines()}")
+            self.look_after()
             time.sleep(POLL_S)
         return None
 
-    def _look_after(self) -> None:
-        """Note what has ended by itself, and start it again, as a cluster does."""
+    def look_after(self) -> None:
+        """Note what has ended by itself, and start it again, as a cluster does; to be called while no fault is on."""
         world = self._world
-        if not world.clients.alive:
-            sys.exit(f"The clients ended: {world.clients.last_lines()}")
         for child in world.ours:
             if not child.alive:
                 self._journal.append(Crashed(world.name(child), child.last_lines(3), time.time()))
                 world.restart(child)
+        for node in world.cluster.nodes:
+            if not node.node.alive:
+                self._journal.append(Crashed(node.name, node.node.last_lines(3), time.time()))
+                node.launch()
 
 
 def _accepted(each: Try, since_s: float) -> bool:

@@ -1,11 +1,16 @@
-"""What a run was and what the checker found, as a table by fault: report.md for people, report.json for sums."""
+"""What a run was and what the checker found, as a table by fault: report.md for people, report.json for sums.
+
+Times are from the healing of a step's faults, when the port answers, to the first post that is accepted and to the first
+task that is finished: by each API, and by each worker; the slowest counts.
+"""
 
 import json
 import os
 import platform
 import statistics
+import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +20,9 @@ from tests.chaos.history import History
 from tests.chaos.journal import Injected
 
 SHOWN = 20
+COLUMNS = ("faults", "sent", "accepted", "refused", "unknown", "lost", "duplicated")
+TIMES = ("accepted_after_s", "finished_after_s")
+FOUND = ("lost", "stuck", "condemned", "duplicates_explained", "duplicates_unexplained")
 NO_FAULT = "(none)"
 # Attributed to a fault: what was posted from its begin to so long after its healing.
 AFTER_S = 5.0
@@ -34,6 +42,7 @@ def result(history: History, findings: list[Finding], **about: Any) -> dict[str,
         "faults": len(history.faults),
         "kinds": len({fault.kind for fault in history.faults}),
         "lost": found["lost"],
+        "stuck": found["stuck"],
         "condemned": found["condemned"],
         "duplicates_explained": len(list(checker.duplicates(explained=True))),
         "duplicates_unexplained": found["duplicate"],
@@ -74,13 +83,13 @@ def _by_fault(history: History, findings: list[Finding]) -> dict[str, dict[str, 
 
 def _recoveries(history: History) -> dict[str, dict[str, Any]]:
     """Seconds from heal to the first accepted post of the slower API and first finished task of the slowest worker."""
-    times: dict[str, dict[str, Any]] = defaultdict(lambda: {"accepted_after_s": [], "finished_after_s": []})
+    times: dict[str, dict[str, Any]] = defaultdict(lambda: {name: [] for name in TIMES})
     accepted = sorted((each.sent_s, each.answered_s, each.api) for each in history.tries if each.status == 202)
     finished = sorted((each.at_s, each.at_s, each.worker) for each in history.effects if each.step == "done")
     # a step's faults are over together
     for fault in history.faults:
         since_s = max(other.healed_s for other in history.faults if _overlap(fault, other))
-        for name, events in (("accepted_after_s", accepted), ("finished_after_s", finished)):
+        for name, events in zip(TIMES, (accepted, finished), strict=True):
             after_s = _slowest_first(events, since_s)
             if after_s is not None:
                 times[fault.kind][name].append(round(after_s, 2))
@@ -112,28 +121,58 @@ def write(folder: Path, outcome: dict[str, Any], findings: list[Finding]) -> Non
     (folder / "report.md").write_text("\n".join(lines(outcome, findings)) + "\n")
 
 
-COLUMNS = ("faults", "sent", "accepted", "refused", "unknown", "lost", "duplicated")
+def together(outcomes: list[dict[str, Any]]) -> dict[str, Any]:
+    """The results of several runs as one: counts are summed, times put together."""
+    total: dict[str, Any] = {"machine": outcomes[0]["machine"]}
+    for name in ("sent", "accepted", "refused", "unknown", "faults", *FOUND):
+        total[name] = sum(outcome[name] for outcome in outcomes)
+    rows: dict[str, dict[str, Any]] = {}
+    for outcome in outcomes:
+        for kind, row in outcome["by_fault"].items():
+            into = rows.setdefault(kind, {})
+            for name, value in row.items():
+                into[name] = into[name] + value if name in into else value
+    return total | {"by_fault": dict(sorted(rows.items())), "kinds": sum(bool(row["faults"]) for row in rows.values())}
 
 
-def lines(outcome: dict[str, Any], findings: list[Finding]) -> Iterator[str]:
-    """The report as Markdown."""
-    yield f"{outcome['accepted']} accepted of {outcome['sent']} posts under {outcome['faults']} faults of "
-    yield f"{outcome['kinds']} kinds: lost {outcome['lost']}, condemned {outcome['condemned']}, duplicates unexplained "
-    yield f"{outcome['duplicates_unexplained']} (explained: {outcome['duplicates_explained']}). {outcome['machine']}."
+def lines(outcome: dict[str, Any], findings: Sequence[Finding] = ()) -> Iterator[str]:
+    """A result as Markdown."""
+    yield summary(outcome)
     yield ""
-    yield f"| fault | {' | '.join(COLUMNS)} | accepted after, median and worst (s) | finished after (s) |"
+    yield f"| fault | {' | '.join(COLUMNS)} | accepted after (s) | finished after (s) |"
     yield "|---" * (len(COLUMNS) + 3) + "|"
     for kind, row in outcome["by_fault"].items():
         counts = " | ".join(str(row.get(column, 0)) for column in COLUMNS)
-        times = " | ".join(_median_and_worst(row.get(name)) for name in ("accepted_after_s", "finished_after_s"))
+        times = " | ".join(_median_and_worst(row.get(name, [])) for name in TIMES)
         yield f"| {kind} | {counts} | {times} |"
-    yield ""
     if findings:
+        yield ""
         yield f"**{len(findings)} findings**: {outcome['findings']}"
         yield from (f"- {each.kind}: {each.about}: {each.detail}" for each in findings[:SHOWN])
-    else:
-        yield "No findings."
 
 
-def _median_and_worst(times: list[float] | None) -> str:
+def summary(outcome: dict[str, Any]) -> str:
+    """A result in some sentences."""
+    accepted, finished = (
+        _median_and_worst([each for row in outcome["by_fault"].values() for each in row.get(name, [])]) for name in TIMES
+    )
+    return (
+        f"{outcome['accepted']:,} accepted of {outcome['sent']:,} posts under {outcome['faults']} faults of "
+        f"{outcome['kinds']} kinds: lost {outcome['lost']}, stuck {outcome['stuck']}, condemned {outcome['condemned']}, "
+        f"unexplained duplicates {outcome['duplicates_unexplained']} (explained: {outcome['duplicates_explained']}). "
+        f"Seconds (median, worst) from heal to the first accepted post: {accepted}; to the first finished task: "
+        f"{finished}. {outcome['machine']}."
+    )
+
+
+def _median_and_worst(times: list[float]) -> str:
     return f"{statistics.median(times):.1f}, {max(times):.1f}" if times else ""
+
+
+def main() -> None:
+    """Print the sum of the results that are named: `python -m tests.chaos.report docs/chaos/*.json`."""
+    print("\n".join(lines(together([json.loads(Path(name).read_text()) for name in sys.argv[1:]]))))
+
+
+if __name__ == "__main__":
+    main()

@@ -47,13 +47,17 @@ QUICK = (
     _step(("fill-queue", 2)),
     _step(("clock-step", 3), ("reset-api", 0)),
     _step(("unbind", 1)),
+    _step(("memory-alarm", 1)),
+    _step(("part-node", 3)),
+    _step(("restart-ours", 0)),
+    _step(("lose-disk", 1)),
 )
 
 _ALL = (
     Scenario(
         "full",
-        lambda seed: schedule(seed, FAULTS, each=3, pairs=16),
-        Setup(nodes=3, newer=True, per_s=60, poison=0.0002),
+        lambda seed: schedule(seed, FAULTS, each=3, pairs=60),
+        Setup(nodes=3, newer=True, per_s=80, poison=0.0002),
         recovery_s=60,
         drain_s=300,
     ),

@@ -32,7 +32,7 @@ def schedule(seed: int, faults: Mapping[str, Fault], *, each: int, pairs: int) -
     together = [_pair(chance, list(faults.values())) for _ in range(pairs)]
     steps = [
         Step(
-            pause_s=round(chance.uniform(1, 4), 2),
+            pause_s=round(chance.uniform(0.5, 2), 2),
             faults=tuple(_planned(chance, fault) for fault in chosen),
             apart_s=round(chance.uniform(0, 3), 2),
         )
@@ -49,6 +49,6 @@ def _pair(chance: random.Random, faults: list[Fault]) -> tuple[Fault, ...]:
 
 
 def _planned(chance: random.Random, fault: Fault) -> Planned:
-    # mostly short: the square of a number from 0 to 1 has its mean at a third
-    span = chance.random() ** 2
+    # mostly short: the fourth power of a number from 0 to 1 has its mean at a fifth
+    span = chance.random() ** 4
     return Planned(fault.name, round(fault.min_s + span * (fault.max_s - fault.min_s), 2), chance.random())

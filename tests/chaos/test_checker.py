@@ -53,11 +53,17 @@ def test_nothing_is_found_where_promises_are_kept(history: History) -> None:
     assert _kinds(history) == []
 
 
-@pytest.mark.parametrize("state", ["PENDING", "STARTED", "404", "410", "503"])
+@pytest.mark.parametrize("state", ["PENDING", "404", "410", "503"])
 def test_accepted_without_a_final_state_is_lost(history: History, state: str) -> None:
     history.seen.clear()
     history.reads = [Read(ID, state)]
     assert _kinds(history) == ["lost"]
+
+
+def test_accepted_that_is_started_for_ever_is_stuck(history: History) -> None:
+    history.seen.clear()
+    history.reads = [Read(ID, "STARTED")]
+    assert _kinds(history) == ["stuck"]
 
 
 def test_accepted_that_nobody_could_read_is_lost(history: History) -> None:

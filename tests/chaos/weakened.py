@@ -14,6 +14,8 @@ from apps.amqp import connection, frames, template
 from apps.amqp.confirms import CONFIRMED
 from apps.api import idempotency
 from apps.contract import states, topology
+from apps.worker import backend
+from apps.worker.script import Script
 
 WITHOUT = "CHAOS_WITHOUT"
 
@@ -71,13 +73,16 @@ def _without_key_before_publish() -> None:
     app.Keys = _LateKeys  # type: ignore[attr-defined]
 
 
+_CLAIMED = "if publish and publish ~= ARGV[1] then return 'claimed' end\n"
+_FINAL = "if state and state ~= 'STARTED' then return 'final' end\n"
+
+
 def _without_claim() -> None:
-    states.BEGIN = _removed(states.BEGIN, "if publish and publish ~= ARGV[1] then return 'claimed' end\n")
+    backend.BEGIN = Script(_removed(states.BEGIN, _CLAIMED))
 
 
 def _without_end_guard() -> None:
-    guards = ("if state and state ~= 'STARTED' then return 'final' end\n",)
-    states.END = _removed(states.END, *guards, "if publish and publish ~= ARGV[1] then return 'claimed' end\n")
+    backend.END = Script(_removed(states.END, _FINAL, _CLAIMED))
 
 
 def _removed(text: str, *lines: str) -> str:

@@ -4,10 +4,12 @@ import re
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
+
+import httpx
 
 from apps.contract import topology
 from local import newer
@@ -130,20 +132,24 @@ class World:
     def restart(self, child: Child) -> None:
         """Start a process that has ended; an API's counters begin anew."""
         child.kill()  # reaps it
+        if "READINESS_FILE" in child.env:  # one that was killed has left it
+            Path(child.env["READINESS_FILE"]).unlink(missing_ok=True)
         started_s = time.time()
         child.start()
         self._started_s[child.pid] = started_s
 
     def limit_queues(self, **limits: int) -> None:
         """Set the policy of the work queues anew."""
-        management = self.cluster.management
         limits = {"delivery_limit": self.setup.delivery_limit, **limits}
-        policy = topology.policies((management.version[0], management.version[1]), **limits)[0]
-        management(f"/api/policies/{self.system.vhost}/{policy['name']}", "PUT", policy)
+        version = tuple(map(int, self.cluster.ask("/api/overview")["rabbitmq_version"].split(".")[:2]))
+        policy = topology.policies((version[0], version[1]), **limits)[0]
+        self.cluster.ask(f"/api/policies/{self.system.vhost}/{policy['name']}", "PUT", policy)
 
     def scrape(self, api: Api, *, whole: bool = False) -> None:
         """Keep an API's counters, before it is ended or at the end of all."""
-        text = api.client.get("/metrics").text if api.child.alive else ""
+        text = ""
+        with suppress(httpx.TransportError):  # then there is nothing to compare
+            text = api.client.get("/metrics").text
         if text:
             accepted, repeated, refused = (_sum(text, f"sluice_{name}_total") for name in COUNTERS)
             port = int(api.url.rpartition(":")[2])
