@@ -48,6 +48,21 @@ class ContractTask(Task):  # type: ignore[misc]  # celery ships no types
             log.info("skipped", extra={"fields": {"task": self.name, "reason": answer}})
             raise Ignore(answer)
 
+    def apply_async(self, *args: Any, producer: Any = None, **options: Any) -> Any:
+        """Publish a retry. Raises where no queue is bound for it: else the broker confirms it, and it is gone."""
+        returned: list[Exception] = []
+
+        def on_return(error: Exception, *_: object) -> None:
+            returned.append(error)
+
+        with self.app.producer_or_acquire(producer) as held:
+            held.on_return = on_return  # also for the channel of a new connection
+            held.channel.events["basic_return"] = {on_return}  # it comes before the confirm
+            result = super().apply_async(*args, producer=held, mandatory=True, **options)
+        if returned:
+            raise returned[0]
+        return result
+
 
 def create_app(settings: WorkerSettings, registry: Registry = TASKS, functions: ModuleType = tasks) -> Celery:
     """Build the app for these tasks; `functions` has one function a task, under its short name.
