@@ -84,7 +84,11 @@ class Checker:
             reads = self._reads[post.task_id]
             states = {read.state for read in reads}
             if not reads or not states <= set(FINAL):
-                yield Finding("stuck" if "STARTED" in states else "lost", post.task_id, f"{post.task}: {', '.join(sorted(states)) or 'not read'}")
+                yield Finding(
+                    "stuck" if "STARTED" in states else "lost",
+                    post.task_id,
+                    f"{post.task}: {', '.join(sorted(states)) or 'not read'}",
+                )
                 continue
             ends = [(read.state, read.result) for read in reads]
             if told.get(post.task_id, ends[0]) != ends[0] or any(end != ends[0] for end in ends):
@@ -109,6 +113,13 @@ class Checker:
                 yield Finding("wrong-end", post.task_id, f"fail: {type_}: {message}")
         elif not (post.task == "flaky" and type_ == "DeadLetter"):  # a retry is a publish, which may be refused
             yield Finding("wrong-end", post.task_id, f"{post.task}: {state} {type_}: {message}")
+
+    def retries_refused(self) -> int:
+        """Tasks whose retry the broker refused, and which ended as FAILURE for it."""
+        ends = ((post.task, read.result) for post in self.accepted for read in self._reads[post.task_id or ""][:1])
+        return sum(
+            task == "flaky" and isinstance(result, dict) and result.get("type") == "DeadLetter" for task, result in ends
+        )
 
     def _written_once(self) -> Iterator[Finding]:
         written = Counter(stored.task_id for stored in self.history.stored)

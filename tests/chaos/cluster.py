@@ -109,7 +109,8 @@ class Cluster:
         until(self._together, ANSWER_DEADLINE_S, "RabbitMQ's nodes' finding each other")
 
     def _together(self) -> bool:
-        return sum(node["running"] for node in self.ask("/api/nodes")) == len(self.nodes)
+        running = [node for node in self.ask("/api/nodes") if node["running"]]
+        return len(running) == len(self.nodes)
 
     def stop(self) -> None:
         """End all nodes."""

@@ -144,9 +144,9 @@ def restart_ours(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
 def clock_step(world: World, choice: float) -> Iterator[Harm]:
     """Up to 50 minutes, forward or back: the hour that a result is kept longer than promised is for such clocks."""
     offset_s = round((choice - 0.5) * 2 * 50 * 60)
-    world.clock.write_text(f"{offset_s:+d}\n")
+    world.step_clock(offset_s)
     yield Harm(f"{world.name(world.apis[1].child)} {offset_s:+d} s")
-    world.clock.write_text("+0\n")
+    world.step_clock(0)
 
 
 def _start_api(world: World, api: Api) -> None:
@@ -297,10 +297,12 @@ def unbind(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
     """A mistake by hand: messages have nowhere to go."""
     ask = world.cluster.ask
     place = f"/api/bindings/{world.system.vhost}/e/sluice/q/Test_Query"
-    for binding in ask(place):
+    bindings = ask(place)  # ours, and that of delayed retries
+    for binding in bindings:
         ask(f"{place}/{binding['properties_key']}", "DELETE")
     yield Harm("Test_Query")
-    ask(place, "POST", {"routing_key": "Test_Query", "arguments": {}})
+    for binding in bindings:
+        ask(place, "POST", {name: binding[name] for name in ("routing_key", "arguments")})
 
 
 def _leader(world: World) -> Node:

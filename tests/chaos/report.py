@@ -1,7 +1,7 @@
 """What a run was and what the checker found, as a table by fault: report.md for people, report.json for sums.
 
-Times are from the healing of a step's faults, when the port answers, to the first post that is accepted and to the first
-task that is finished: by each API, and by each worker; the slowest counts.
+Times are from the healing of a step's faults, when the port answers, to the first post that is accepted and to the
+first task that is finished: by each API, and by each worker; the slowest counts.
 """
 
 import json
@@ -22,7 +22,8 @@ from tests.chaos.journal import Injected
 SHOWN = 20
 COLUMNS = ("faults", "sent", "accepted", "refused", "unknown", "lost", "duplicated")
 TIMES = ("accepted_after_s", "finished_after_s")
-FOUND = ("lost", "stuck", "condemned", "duplicates_explained", "duplicates_unexplained")
+Events = list[tuple[float, float, Any]]
+FOUND = ("lost", "stuck", "condemned", "retries_refused", "duplicates_explained", "duplicates_unexplained")
 NO_FAULT = "(none)"
 # Attributed to a fault: what was posted from its begin to so long after its healing.
 AFTER_S = 5.0
@@ -44,6 +45,7 @@ def result(history: History, findings: list[Finding], **about: Any) -> dict[str,
         "lost": found["lost"],
         "stuck": found["stuck"],
         "condemned": found["condemned"],
+        "retries_refused": checker.retries_refused(),
         "duplicates_explained": len(list(checker.duplicates(explained=True))),
         "duplicates_unexplained": found["duplicate"],
         "findings": dict(found),
@@ -84,12 +86,12 @@ def _by_fault(history: History, findings: list[Finding]) -> dict[str, dict[str, 
 def _recoveries(history: History) -> dict[str, dict[str, Any]]:
     """Seconds from heal to the first accepted post of the slower API and first finished task of the slowest worker."""
     times: dict[str, dict[str, Any]] = defaultdict(lambda: {name: [] for name in TIMES})
-    accepted = sorted((each.sent_s, each.answered_s, each.api) for each in history.tries if each.status == 202)
-    finished = sorted((each.at_s, each.at_s, each.worker) for each in history.effects if each.step == "done")
+    accepted: Events = sorted((each.sent_s, each.answered_s, each.api) for each in history.tries if each.status == 202)
+    finished: Events = sorted((each.at_s, each.at_s, each.worker) for each in history.effects if each.step == "done")
     # a step's faults are over together
     for fault in history.faults:
         since_s = max(other.healed_s for other in history.faults if _overlap(fault, other))
-        for name, events in zip(TIMES, (accepted, finished), strict=True):
+        for name, events in (("accepted_after_s", accepted), ("finished_after_s", finished)):
             after_s = _slowest_first(events, since_s)
             if after_s is not None:
                 times[fault.kind][name].append(round(after_s, 2))
@@ -100,7 +102,7 @@ def _overlap(one: Injected, other: Injected) -> bool:
     return one.injected_s <= other.healed_s and other.injected_s <= one.healed_s
 
 
-def _slowest_first(events: list[tuple[float, float, Any]], since_s: float) -> float | None:
+def _slowest_first(events: Events, since_s: float) -> float | None:
     """How long after `since_s` the last of those who act had acted first; events are in order, (begin, end, who)."""
     everybody = {who for *_, who in events}
     first: dict[Any, float] = {}
@@ -154,12 +156,14 @@ def lines(outcome: dict[str, Any], findings: Sequence[Finding] = ()) -> Iterator
 def summary(outcome: dict[str, Any]) -> str:
     """A result in some sentences."""
     accepted, finished = (
-        _median_and_worst([each for row in outcome["by_fault"].values() for each in row.get(name, [])]) for name in TIMES
+        _median_and_worst([each for row in outcome["by_fault"].values() for each in row.get(name, [])])
+        for name in TIMES
     )
     return (
         f"{outcome['accepted']:,} accepted of {outcome['sent']:,} posts under {outcome['faults']} faults of "
-        f"{outcome['kinds']} kinds: lost {outcome['lost']}, stuck {outcome['stuck']}, condemned {outcome['condemned']}, "
-        f"unexplained duplicates {outcome['duplicates_unexplained']} (explained: {outcome['duplicates_explained']}). "
+        f"{outcome['kinds']} kinds: lost {outcome['lost']}, stuck {outcome['stuck']}, "
+        f"condemned {outcome['condemned']}, unexplained duplicates {outcome['duplicates_unexplained']} "
+        f"(explained: {outcome['duplicates_explained']}; retries that were refused: {outcome['retries_refused']}). "
         f"Seconds (median, worst) from heal to the first accepted post: {accepted}; to the first finished task: "
         f"{finished}. {outcome['machine']}."
     )

@@ -56,10 +56,17 @@ QUICK = (
 _ALL = (
     Scenario(
         "full",
-        lambda seed: schedule(seed, FAULTS, each=3, pairs=60),
+        lambda seed: schedule(seed, FAULTS, each=3, pairs=16),
         Setup(nodes=3, newer=True, per_s=80, poison=0.0002),
         recovery_s=60,
         drain_s=300,
+    ),
+    Scenario(
+        "each",
+        lambda seed: schedule(seed, FAULTS, each=1, pairs=2),
+        Setup(nodes=3, newer=True, per_s=60, poison=0.001, delivery_limit=5),
+        recovery_s=45,
+        drain_s=60,
     ),
     Scenario(
         "quick",

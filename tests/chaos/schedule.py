@@ -32,7 +32,7 @@ def schedule(seed: int, faults: Mapping[str, Fault], *, each: int, pairs: int) -
     together = [_pair(chance, list(faults.values())) for _ in range(pairs)]
     steps = [
         Step(
-            pause_s=round(chance.uniform(0.5, 2), 2),
+            pause_s=round(chance.uniform(0.3, 1.2), 2),
             faults=tuple(_planned(chance, fault) for fault in chosen),
             apart_s=round(chance.uniform(0, 3), 2),
         )

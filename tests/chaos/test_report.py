@@ -17,7 +17,8 @@ def _history() -> History:
     return History(
         tries=[Try(str(at_s), None, api, at_s, at_s + 0.5, 202, task_id=str(at_s))
                for at_s, api in ((9.0, 1), (9.0, 2), (20.5, 1), (23.0, 2), (24.0, 1))],
-        posts=[Post("12.0", "work", None, "unknown", None, 12.0, 14.0), Post("9.0", "work", None, "accepted", "9", 1, 2)],
+        posts=[Post("12.0", "work", None, "unknown", None, 12.0, 14.0),
+               Post("9.0", "work", None, "accepted", "9", 1.0, 2.0)],
         effects=[Effect("9.0", "9", "p", "done", "worker-1", 1, 0, 26.0)],
         faults=[Injected(1, "kill-broker", "all nodes", 10.0, 20.0)],
     )  # fmt: skip

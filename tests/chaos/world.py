@@ -71,7 +71,7 @@ class World:
         self.system = system
         self.folder = folder = system.folder
         self.clock = folder / "clock"
-        self.clock.write_text("+0\n")
+        self.step_clock(0)
         self.lives: list[Life] = []
         self.api_proxy = Proxy(cluster.addresses)
         self.worker_proxy = Proxy(cluster.addresses)
@@ -137,6 +137,12 @@ class World:
         started_s = time.time()
         child.start()
         self._started_s[child.pid] = started_s
+
+    def step_clock(self, offset_s: int) -> None:
+        """Set the second API's clock so far off; its library reads the file at each look."""
+        new = self.clock.with_suffix(".new")
+        new.write_text(f"{offset_s:+d}\n")
+        new.replace(self.clock)
 
     def limit_queues(self, **limits: int) -> None:
         """Set the policy of the work queues anew."""
