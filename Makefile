@@ -5,10 +5,11 @@ LOCKED := requirements/dev.txt requirements/uv.txt
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--python-version 3.11 --custom-compile-command "make lock"
 BENCH := .local/bench
+LOAD := .local/load
 PYTEST := $(BIN)/python -m pytest --numprocesses 4 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help install lock up demo post rabbitmq-ui dead-letters requeue test test-unit test-planner test-integration test-brokers e2e cluster cluster-down bench bench-compare profile bench-planner picture lint clean
+.PHONY: help install lock up demo post rabbitmq-ui dead-letters requeue test test-unit test-planner test-integration test-brokers e2e cluster cluster-down bench bench-compare profile bench-planner load picture lint clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
@@ -29,7 +30,8 @@ install: .venv/installed ## install what the lock files name into .venv
 lock: .venv/uv ## resolve the requirements anew, with hashes
 	@for extra in api worker planner; do $(COMPILE) --upgrade --extra $$extra --output-file requirements/$$extra.txt pyproject.toml; done
 	@echo 'setuptools' | $(COMPILE) --upgrade --extra dev --output-file requirements/dev.txt pyproject.toml -
-	@$(COMPILE) --upgrade --extra bench --constraint requirements/dev.txt --output-file requirements/bench.txt pyproject.toml
+	@for extra in bench load; do \
+		$(COMPILE) --upgrade --extra $$extra --constraint requirements/dev.txt --output-file requirements/$$extra.txt pyproject.toml; done
 	@echo 'uv' | $(COMPILE) --upgrade --output-file requirements/uv.txt -
 
 up: install ## start everything on this machine, run one of each task, stay up until Ctrl-C
@@ -94,6 +96,15 @@ $(BENCH): install requirements/bench.txt
 	@$(BIN)/uv venv --quiet --allow-existing --no-project --python $(BIN)/python $(BENCH)
 	@$(BIN)/uv pip sync --quiet --require-hashes --python $(BENCH)/bin/python requirements/bench.txt
 	@$(BIN)/python -c "from deploy import tools; tools.built('vegeta')"
+	@touch $@
+
+load: $(LOAD) ## load the system and judge it: make load SHAPE=smoke [HOST=http://... [CLUSTER=1]]; build/load/<shape>
+	@$(LOAD)/bin/python -m loadtest $(or $(SHAPE),smoke) $(if $(HOST),--host $(HOST)) $(if $(CLUSTER),--cluster) \
+		$(if $(APIS),--apis $(APIS)) $(if $(FOLDER),--folder $(FOLDER))
+
+$(LOAD): install requirements/load.txt
+	@$(BIN)/uv venv --quiet --allow-existing --no-project --python $(BIN)/python $(LOAD)
+	@$(BIN)/uv pip sync --quiet --require-hashes --python $(LOAD)/bin/python requirements/load.txt
 	@touch $@
 
 picture: install ## draw the README's picture again: docs/planner.png

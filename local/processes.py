@@ -60,23 +60,24 @@ def recorder(folder: Folder, environment: Mapping[str, str]) -> Process:
     return _with_file("recorder", [sys.executable, "-m", "apps.worker.recorder"], folder, environment)
 
 
-def worker(folder: Folder, environment: Mapping[str, str]) -> Process:
-    """One Celery worker."""
-    command = [sys.executable, "-m", "celery", "--quiet", "-A", "apps.worker.app", "worker"]
+def worker(folder: Folder, environment: Mapping[str, str], name: str = "worker") -> Process:
+    """One Celery worker; of several, each needs a name."""
+    command = [sys.executable, "-m", "celery", "--quiet", "-A", "apps.worker.app", "worker", "--hostname", f"{name}@%h"]
     short = {
         "METRICS_PORT": str(free_ports(1)[0]),
         # A SIGTERM gives running tasks 3 s and hands them back: nobody wants Ctrl-C to take a task's length.
         "SOFT_SHUTDOWN_S": "3",
     }
-    return _with_file("worker", command, folder, {**short, **environment})
+    return _with_file(name, command, folder, {**short, **environment})
 
 
-def api(folder: Folder, environment: Mapping[str, str], url: str) -> Process:
-    """The HTTP service on a loopback port; ready when /readyz says so."""
+def api(folder: Folder, environment: Mapping[str, str], url: str, name: str = "api") -> Process:
+    """The HTTP service on a loopback port; ready when /readyz says so. Of several, each needs a name."""
     port = str(urlsplit(url).port)
     limits = ["--timeout-keep-alive", "90", "--timeout-graceful-shutdown", "10"]
     command = [sys.executable, "-m", "uvicorn", "--factory", "apps.api.app:create_app", "--host", "127.0.0.1"]
-    child = Child("api", [*command, "--port", port, *limits], log=folder.logs / "api.log", env=environment, cwd=PROJECT)
+    command += ["--port", port, *limits]
+    child = Child(name, command, log=folder.logs / f"{name}.log", env=environment, cwd=PROJECT)
     return Process(child, lambda: _is_ok(url, "/readyz"))
 
 
