@@ -9,7 +9,7 @@ LOAD := .local/load
 PYTEST := $(BIN)/python -m pytest --numprocesses 4 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help install lock up demo post rabbitmq-ui dead-letters requeue test test-unit test-planner test-integration test-brokers e2e cluster cluster-down bench bench-compare profile bench-planner load picture lint clean
+.PHONY: help install lock up demo post rabbitmq-ui dead-letters requeue test test-unit test-planner test-integration test-brokers test-load e2e cluster cluster-down bench bench-compare profile bench-planner load load-ab picture lint clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
@@ -71,6 +71,10 @@ test-brokers: install ## all integration tests, on RabbitMQ 3.10 or what the mac
 	@$(PYTEST) tests/integration
 	@root="$$($(BIN)/python -m local.newer)" && SLUICE_TEST_RABBITMQ_ROOT="$$root" $(PYTEST) tests/integration
 
+test-load: $(LOAD) ## tests of the load test: its gates close on servers with faults, its report is readable in a browser
+	@$(PYTEST) tests/load -m "not alone"
+	@$(BIN)/python -m pytest tests/load -m alone
+
 e2e: install ## tests on a real cluster, made here or that of E2E_CONTEXT=...; parts of them: make e2e E2E="admission local"
 	@$(BIN)/python -m pytest $(if $(E2E),$(E2E:%=tests/e2e/test_%.py),tests/e2e)
 
@@ -101,6 +105,10 @@ $(BENCH): install requirements/bench.txt
 load: $(LOAD) ## load the system and judge it: make load SHAPE=smoke [HOST=http://... [CLUSTER=1]]; build/load/<shape>
 	@$(LOAD)/bin/python -m loadtest $(or $(SHAPE),smoke) $(if $(HOST),--host $(HOST)) $(if $(CLUSTER),--cluster) \
 		$(if $(APIS),--apis $(APIS)) $(if $(FOLDER),--folder $(FOLDER))
+
+load-ab: $(LOAD) ## one shape against two commits in turns: make load-ab A=main B=HEAD [SHAPE=smoke] (16 min); build/load-ab
+	@test -n "$(A)" -a -n "$(B)" || { echo "Say which commits: make load-ab A=main B=HEAD."; exit 1; }
+	@$(LOAD)/bin/python -m loadtest.ab $(A) $(B) $(if $(SHAPE),--shape $(SHAPE))
 
 $(LOAD): install requirements/load.txt
 	@$(BIN)/uv venv --quiet --allow-existing --no-project --python $(BIN)/python $(LOAD)

@@ -13,11 +13,12 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from apps.client import AsyncClient, OutcomeUnknown, Problem, TimedOut
-from loadtest import drive, gates, report, shapes, system
+from deploy import run
+from loadtest import cluster, drive, gates, report, shapes, system
 from loadtest.cluster import Cluster
 from loadtest.gates import Verdict
 from loadtest.host import Host
@@ -25,12 +26,11 @@ from loadtest.ledger import Ledger
 from loadtest.report import Run
 from loadtest.shapes import Shape
 from loadtest.system import Sample, System, Usage
-from local.child import Child, Unusable
+from local.child import Child, Unusable, until
 from local.endpoints import PROJECT, Folder
 from local.servers import free_ports, is_open
 
 READERS = 50
-DRAIN_POLL_S = 1.0
 STUB_DEADLINE_S = 20.0
 Target = System | Host | Cluster
 
@@ -43,8 +43,8 @@ def main() -> None:
         shape = shapes.load(arguments.shape)
         if arguments.apis:
             shape = shape.model_copy(update={"local": shape.local.model_copy(update={"apis": arguments.apis})})
-        verdict = run(shape, arguments)
-    except Unusable as exc:
+        verdict = judge(shape, arguments)
+    except (Unusable, run.Unusable) as exc:
         sys.exit(str(exc))
     except KeyboardInterrupt:
         sys.exit("Stopped; everything that was started has ended.")
@@ -57,26 +57,29 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", help="what to load, http://host:port; without it the local system is started")
     parser.add_argument("--cluster", action="store_true", help="HOST leads to the cluster that kubectl points to")
     parser.add_argument("--apis", type=int, help="API processes of the local system, in place of the shape's number")
+    parser.add_argument("--code", type=Path, default=PROJECT, help="where the local system's apps/ are; this project")
     parser.add_argument("--folder", type=Path, help="of the report; build/load/<shape> if not given")
     return parser
 
 
-def run(shape: Shape, arguments: argparse.Namespace) -> Verdict:
+def judge(shape: Shape, arguments: argparse.Namespace) -> Verdict:
     """The whole of it."""
     folder = arguments.folder or PROJECT / "build" / "load" / shape.name
     # each user's connection, and in the proxy that of the API behind it
     open_files = 2 * shape.users_max + 1000
     system.raise_open_files(open_files)
-    # looked at before anything is started: what cannot be seen needs no load
-    there = _there(arguments)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    print(f"{shape.name}: {shape.about} {report.load_in_words(shape)}", flush=True)
-    print("First the stub, for what Locust and this machine cost by themselves.", flush=True)
-    with _stub(shape, folder) as url:
-        floor, _ = drive.load(shape, "stub", url, "", folder, lambda *_: None)
-    local = system.started(shape, Folder(folder / "system"), open_files)
-    with nullcontext(there) if there else local as target:
+    with ExitStack() as ends:
+        # looked at before anything is started: what cannot be seen needs no load
+        there = _there(arguments, ends)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        print(f"{shape.name}: {shape.about} {report.load_in_words(shape)}", flush=True)
+        print("First the stub, for what Locust and this machine cost by themselves.", flush=True)
+        with _stub(shape, folder) as url:
+            floor, _ = drive.load(shape, url, "", folder / "stub.jsonl", lambda *_: None)
+        target = there or ends.enter_context(
+            system.started(shape, Folder(folder / "system"), open_files, arguments.code)
+        )
         print(f"Now {target.url}: {target.about.get('size', '')}", flush=True)
         samples: list[tuple[float, Sample]] = []
 
@@ -84,8 +87,9 @@ def run(shape: Shape, arguments: argparse.Namespace) -> Verdict:
             sample = target.sample()
             samples.append((at_s, Sample(**vars(sample) | {"usage": {**sample.usage, "Locust": locust}})))
 
-        ledger, began_s = drive.load(shape, "run", target.url, target.key, folder, watch)
-        asyncio.run(_settle(target, shape, ledger, began_s))
+        ledger, began_s = drive.load(shape, target.url, target.key, folder / "run.jsonl", watch)
+        _drain(target, shape)
+        asyncio.run(_settle(target, ledger, began_s))
         seen = target.seen()
     verdict = gates.judged(shape, ledger, floor, seen)
     written = report.write(folder, Run(shape, target.about, ledger, floor, samples, verdict))
@@ -93,10 +97,11 @@ def run(shape: Shape, arguments: argparse.Namespace) -> Verdict:
     return verdict
 
 
-def _there(arguments: argparse.Namespace) -> Host | Cluster | None:
+def _there(arguments: argparse.Namespace, ends: ExitStack) -> Host | Cluster | None:
+    """What runs already, if a host is given."""
     if not arguments.host:
         return None
-    return Cluster(arguments.host) if arguments.cluster else Host(arguments.host)
+    return ends.enter_context(cluster.entered(arguments.host)) if arguments.cluster else Host(arguments.host)
 
 
 @contextmanager
@@ -113,11 +118,14 @@ def _stub(shape: Shape, folder: Path) -> Iterator[str]:
         child.stop()
 
 
-async def _settle(target: Target, shape: Shape, ledger: Ledger, began_s: float) -> None:
-    """Wait until the queues are empty, as long as a task may take; then ask once for each result that is missing."""
-    end_s = time.monotonic() + shape.patience_s
-    while any(target.seen().queues.values()) and time.monotonic() < end_s:
-        await asyncio.sleep(DRAIN_POLL_S)
+def _drain(target: Target, shape: Shape) -> None:
+    """Wait until the queues are empty, as long as a task may take."""
+    with contextlib.suppress(TimeoutError):
+        until(lambda: not any(target.queues().values()), shape.patience_s, "an empty queue")
+
+
+async def _settle(target: Target, ledger: Ledger, began_s: float) -> None:
+    """Ask once for each result that no client waited for to its end."""
     limit = asyncio.Semaphore(READERS)
 
     async def ask(client: AsyncClient, task_id: str, name: str) -> None:

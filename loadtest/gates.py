@@ -10,7 +10,7 @@ from loadtest.shapes import Limits, Shape
 
 # Fewer tell no rate.
 LEAST_TASKS = 20
-# Of what was accepted, so much must have a result in the time that the shape gives; the rest are the gates for each task.
+# Of what was accepted, so much must have a result in the time that the shape gives; other gates look at each task.
 KEPT_UP = 0.98
 
 

@@ -24,24 +24,29 @@ class Host:
         broker = environment.get("CELERY_BROKER_URL")
         if not broker:
             raise Unusable(
-                "HOST alone does not show whether its queues drain: set CELERY_BROKER_URL (and RABBITMQ_MANAGEMENT_URL), "
+                "HOST alone does not show whether its queues drain: set CELERY_BROKER_URL and RABBITMQ_MANAGEMENT_URL, "
                 "or CLUSTER=1 for the cluster that kubectl points to."
             )
         self._management = management_of(broker, environment.get("RABBITMQ_MANAGEMENT_URL"))
         self._vhost = vhost_of(broker)
         self._metrics_urls = environment.get("METRICS_URLS", f"{self.url}/metrics").split(",")
-        self._before = self._now()
+        self._accepted_before, self._queues_before = self._accepted(), self._depths()
         self.about = {"where": self.url, "rabbitmq": ".".join(map(str, self._management.version))}
 
     def sample(self) -> Sample:
         """As it is now."""
-        return Sample(*system.working(system.depths(self._management, self._vhost)), usage={})
+        return Sample(*system.working(self._depths()), usage={})
+
+    def queues(self) -> dict[str, int]:
+        """What is left in them; work that was there before the run must be gone too."""
+        return system.left(self._depths(), self._queues_before)
 
     def seen(self) -> Seen:
-        """The counters since the start of the run; work that was there before it must be gone too."""
-        accepted, queues = self._now()
-        return Seen(accepted - self._before[0], {name: count for name, count in queues.items()})
+        """The counters since the start of the run, and the queues."""
+        return Seen(self._accepted() - self._accepted_before, self.queues())
 
-    def _now(self) -> tuple[system.Counts, dict[str, int]]:
-        queues = {name: sum(both) for name, both in system.depths(self._management, self._vhost).items()}
-        return system.accepted_by_task(map(system.metrics, self._metrics_urls)), queues
+    def _accepted(self) -> system.Counts:
+        return system.accepted_by_task(map(system.metrics, self._metrics_urls))
+
+    def _depths(self) -> system.Depths:
+        return system.depths(self._management, self._vhost)

@@ -32,6 +32,10 @@ class Writer:
         """Let the reader see what was noted."""
         self._file.flush()
 
+    def close(self) -> None:
+        """No more will come."""
+        self._file.close()
+
 
 @dataclass
 class Task:
@@ -83,7 +87,7 @@ class Ledger:
         self.end_s = max(self.end_s, at_s)
 
     def waited_s(self, task: Task, task_s: Mapping[str, float]) -> float:
-        """How long a task has waited for its result, or waits at the end of the run, beside the time it takes itself."""
+        """How long a task waited for its result, or waits at the end of the run, beside the time it takes itself."""
         ended_s = self.end_s if task.finished_s is None else task.finished_s
         return max(0.0, ended_s - task.accepted_s - task_s[task.task])
 

@@ -1,4 +1,4 @@
-"""The users. Each does with every answer what docs/api.md says, by the rules of apps/client, and checks what it gets."""
+"""The users. Each does with every answer what docs/api.md says, by the rules of apps/client, and checks it."""
 
 import os
 import random
@@ -36,7 +36,7 @@ RESULT_TIMEOUT_S = 24 * 3600.0
 REPETITIONS = (1, 3)
 OLD = 10_000
 
-SHAPE = shapes.load(os.environ.get(shapes.SHAPE, "smoke"))
+SHAPE = shapes.load(os.environ[shapes.SHAPE])
 _old: deque[tuple[str, dict[str, str]]] = deque(maxlen=OLD)
 _numbers = count(1)
 _writer: Writer
@@ -83,7 +83,7 @@ class User(FastHttpUser):  # type: ignore[misc]  # Locust is not among the devel
         """Post a task; None where it was not accepted."""
         begun_s = now_s()
         task_id = self.carried_out(rules.submit(given, key, rules.CALL_TIMEOUT_S), "/tasks", _not_accepted)
-        return task_id and self.noted(task_id, given, begun_s)
+        return None if task_id is None else self.noted(task_id, given, begun_s)
 
     def noted(self, task_id: str, given: dict[str, str], begun_s: float) -> Accepted:
         """Put an accepted task into the ledger."""
@@ -260,7 +260,8 @@ def _on_init(environment: Environment, **_: Any) -> None:
         raise SystemExit("The ledger is one process's: run this without --processes and --worker.")
     assert set(SHAPE.mix.tasks) <= set(TASKS)  # noqa: S101 - shapes.toml and the contract are of one project
     _writer = Writer(Path(os.environ[LEDGER]))
-    gevent.spawn(_tick, environment)
+    ticker = gevent.spawn(_tick, environment)
+    environment.events.quitting.add_listener(lambda **_: ticker.kill())
 
 
 def _tick(environment: Environment) -> None:
@@ -276,5 +277,5 @@ def _on_quitting(environment: Environment, **_: Any) -> None:
     failures = {f"{one.method} {one.name}: {one.error}": one.occurrences for one in environment.stats.errors.values()}
     failures |= {f"a user's own error: {one['msg']}": one["count"] for one in environment.runner.exceptions.values()}
     _writer.add(now_s(), "end", failures, environment.runner.cpu_warning_emitted)
-    _writer.flush()
+    _writer.close()
     environment.process_exit_code = 0  # the gates judge

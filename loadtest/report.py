@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def figures(run: Run) -> dict[str, Any]:
         "void": run.verdict.void,
         "gates": [asdict(gate) for gate in run.verdict.gates],
         "settings": {**run.about, **_machine(), "mix": run.shape.mix.users, "think_s": run.shape.think_s,
-                     "task_s": run.shape.task_s, "stages": run.shape.stages},
+                     "task_s": run.shape.task_s, "stages_s_and_users": run.shape.stages},
         "latency_ms": {
             name: {"system": _percentiles(find(run.ledger)), "stub": _percentiles(find(run.floor))}
             for name, find in (("accept", accept_ms), ("result", late_ms))
@@ -134,7 +135,7 @@ def _offset_s(run: Run) -> float:
 
 def _knee(steps: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
     """Of several steps up: the last one before results came late, and the most that was ever finished."""
-    if len(steps) < 2 or any(two["users"] <= one["users"] for one, two in zip(steps, steps[1:], strict=False)):  # noqa: PLR2004
+    if len(steps) < 2 or any(two["users"] <= one["users"] for one, two in pairwise(steps)):  # noqa: PLR2004
         return None
     first_ms = steps[0]["result_p95_ms"] or 1.0
     early = next(
@@ -177,7 +178,7 @@ def _series(run: Run) -> dict[str, Any]:
     counts = {kind: _rates(run.ledger.seconds, place, edges) for kind, place in (("requests", 2), ("failures", 3))}
     users = [(second[0], second[1]) for second in run.ledger.seconds]
     oldest = [(at_s, waited_s) for at_s, waited_s in run.ledger.oldest_waiting(run.shape.task_s)]
-    series = {
+    series: dict[str, Any] = {
         "t_s": edges[1:],
         "users": _last(users, edges),
         "requests_per_s": counts["requests"],

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from local.child import Unusable
 
 FILE = Path(__file__).parent / "shapes.toml"
-# What the chosen shape is told by to Locust's process.
-SHAPE = "LOAD_SHAPE"
+# How Locust's process is told which shape, and of which file.
+SHAPE, SHAPES = "LOAD_SHAPE", "LOAD_SHAPES"
 SLACK_S = 5.0
 UNLIMITED_S = 60.0
 
@@ -104,18 +104,23 @@ class Shape(_Data):
         return None
 
 
-def load(name: str, environment: Mapping[str, str] = os.environ, file: Path = FILE) -> Shape:
-    """Read a shape. TASK_1_S and TASK_2_S in the environment change what the tasks take, as for `make up`.
+def load(name: str, environment: Mapping[str, str] = os.environ) -> Shape:
+    """Read a shape of the project's, or of the file that LOAD_SHAPES names.
 
-    Unusable if there is none of that name, or if it is none.
+    TASK_1_S and TASK_2_S in the environment change what the tasks take, as for `make up`. Unusable if there is none of
+    that name, or if it is none.
     """
-    document = tomllib.loads(file.read_text())
-    shapes = document["shapes"]
+    file = Path(environment.get(SHAPES, FILE))
+    try:
+        document = tomllib.loads(file.read_text())
+        shapes = document["shapes"]
+    except (OSError, KeyError, tomllib.TOMLDecodeError) as exc:
+        raise Unusable(f"{file} has no shapes ({exc}): see {FILE.name} for how they are written.") from None
     if name not in shapes:
         raise Unusable(f"There is no shape {name!r}: choose one of {', '.join(shapes)}, or add it to {file.name}.")
     times = {key.lower(): environment[key] for key in ("TASK_1_S", "TASK_2_S") if key in environment}
     try:
-        return Shape.model_validate({"name": name, "mix": document["mix"], **shapes[name], **times})
+        return Shape.model_validate({"name": name, "mix": document.get("mix"), **shapes[name], **times})
     except ValidationError as exc:
         first = exc.errors()[0]
         place = ".".join(map(str, first["loc"]))

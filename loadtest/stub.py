@@ -77,7 +77,8 @@ class Http(asyncio.Protocol):
 
     def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks
-        self._begin()
+        self._key: str | None = None
+        self._body = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: Any = transport
@@ -106,11 +107,7 @@ class Http(asyncio.Protocol):
             self._wait(path.removeprefix("/tasks/"), float(parse_qs(query).get("wait", ["0"])[0]))
         else:
             self._answer(200, {})
-        self._begin()
-
-    def _begin(self) -> None:
-        self._key: str | None = None
-        self._body = b""
+        self._key, self._body = None, b""
 
     def _wait(self, task_id: str, wait_s: float) -> None:
         status, document = self._tasks.get(task_id)

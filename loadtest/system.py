@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -26,6 +27,7 @@ from local.servers import RabbitMQ, Redis, free_ports
 
 TIMEOUT_S = 10.0
 Counts = Counter[str]
+Depths = Mapping[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,10 @@ class System:
         usage = {part: used(child.pid for child in children) for part, children in self._parts.items()}
         return Sample(ready, unacked, usage, self._workers)
 
+    def queues(self) -> dict[str, int]:
+        """What is left in them."""
+        return left(depths(self._management, "/"), {})
+
     def seen(self) -> Seen:
         """The counters and queues, which began at nothing."""
         accepted = accepted_by_task(metrics(child.env["METRICS_URL"]) for child in self._parts["API"])
@@ -83,12 +89,12 @@ class System:
             metrics(f"http://127.0.0.1:{one.env['METRICS_PORT']}/metrics") for one in self._parts["workers"]
         )
         succeeded = sum(total(ended, "sluice_task_results_total", "success").values())
-        return Seen(accepted, {name: sum(both) for name, both in depths(self._management, "/").items()}, succeeded)
+        return Seen(accepted, self.queues(), succeeded)
 
 
 @contextmanager
-def started(shape: Shape, folder: Folder, open_files: int) -> Iterator[System]:
-    """Start everything, and end it in reverse order. Unusable, with one sentence, if something does not start."""
+def started(shape: Shape, folder: Folder, open_files: int, code: Path) -> Iterator[System]:
+    """Start everything, with the apps/ in `code`, and end it in reverse order. Unusable if something does not start."""
     size, credentials, found = shape.local, Credentials(), programs.ensure()
     with folder.locked(), ExitStack() as ends:
         broker = RabbitMQ(folder.path / "rabbitmq", found, password=credentials.broker_password_admin, logs=folder.logs)
@@ -105,9 +111,9 @@ def started(shape: Shape, folder: Folder, open_files: int) -> Iterator[System]:
         }  # fmt: skip
         of_api = endpoints.environment("api", credentials, environment) | {"API_KEYS": credentials.api_keys}
         ports = free_ports(size.apis)
-        recorder = processes.recorder(folder, of_worker)
-        workers = [processes.worker(folder, of_worker, f"worker-{number}") for number in range(size.workers)]
-        apis = [_api(folder, of_api, port) for port in ports]
+        recorder = processes.recorder(folder, of_worker, code)
+        workers = [processes.worker(folder, of_worker, f"worker-{number}", code) for number in range(size.workers)]
+        apis = [_api(folder, of_api, port, code) for port in ports]
         everything = [recorder, *workers, *apis]
         for process in everything:
             ends.callback(process.stop)
@@ -128,9 +134,9 @@ def started(shape: Shape, folder: Folder, open_files: int) -> Iterator[System]:
         yield System(nginx.url, credentials.api_key, size, parts, broker.management)
 
 
-def _api(folder: Folder, environment: Mapping[str, str], port: int) -> processes.Process:
+def _api(folder: Folder, environment: Mapping[str, str], port: int, code: Path) -> processes.Process:
     url = f"http://127.0.0.1:{port}"
-    return processes.api(folder, {**environment, "METRICS_URL": f"{url}/metrics"}, url, f"api-{port}")
+    return processes.api(folder, {**environment, "METRICS_URL": f"{url}/metrics"}, url, f"api-{port}", code)
 
 
 def used(pids: Iterable[int]) -> Usage:
@@ -148,7 +154,7 @@ def used(pids: Iterable[int]) -> Usage:
     return Usage(cpu_s, rss_bytes / 1e6)
 
 
-def depths(management: Management, vhost: str) -> dict[str, tuple[int, int]]:
+def depths(management: Management, vhost: str) -> Depths:
     """Messages of each of the contract's queues: ready and unacked. Unusable if the broker does not tell."""
     place = f"/api/queues/{quote(vhost, safe='')}?columns=name,messages_ready,messages_unacknowledged"
     try:
@@ -161,10 +167,16 @@ def depths(management: Management, vhost: str) -> dict[str, tuple[int, int]]:
     return {name: found[name] for name in topology.QUEUES}
 
 
-def working(queues: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
+def working(queues: Depths) -> tuple[int, int]:
     """Ready and unacked in the queues that workers consume."""
     ready, unacked = (sum(queues[name][kind] for name in topology.WORK_QUEUES) for kind in (0, 1))
     return ready, unacked
+
+
+def left(queues: Depths, dead_before: Depths) -> dict[str, int]:
+    """What a run leaves: all that is in the work queues, and the dead letters that were not there before."""
+    before = {name: 0 if name in topology.WORK_QUEUES else sum(dead_before.get(name, ())) for name in queues}
+    return {name: sum(both) - before[name] for name, both in queues.items()}
 
 
 def metrics(url: str) -> str:
