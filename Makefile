@@ -9,7 +9,7 @@ LOAD := .local/load
 PYTEST := $(BIN)/python -m pytest --numprocesses 4 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help install lock up demo post rabbitmq-ui dead-letters requeue test test-unit test-planner test-integration test-brokers test-load e2e cluster cluster-down bench bench-compare profile bench-planner load load-ab picture lint clean
+.PHONY: help install lock up demo post rabbitmq-ui dead-letters requeue test test-unit test-planner test-integration test-brokers test-load e2e cluster cluster-down bench bench-compare profile bench-planner load load-ab load-image picture lint clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
@@ -105,6 +105,9 @@ $(BENCH): install requirements/bench.txt
 load: $(LOAD) ## load the system and judge it: make load SHAPE=smoke [HOST=http://... [CLUSTER=1]]; build/load/<shape>
 	@$(LOAD)/bin/python -m loadtest $(or $(SHAPE),smoke) $(if $(HOST),--host $(HOST)) $(if $(CLUSTER),--cluster) \
 		$(if $(APIS),--apis $(APIS)) $(if $(FOLDER),--folder $(FOLDER))
+
+load-image: install ## build the image of loadtest/job, which loads from inside of a cluster
+	@$(BIN)/python -m loadtest.job.image
 
 load-ab: $(LOAD) ## one shape against two commits in turns: make load-ab A=main B=HEAD [SHAPE=smoke] (16 min); build/load-ab
 	@test -n "$(A)" -a -n "$(B)" || { echo "Say which commits: make load-ab A=main B=HEAD."; exit 1; }

@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cluster", action="store_true", help="HOST leads to the cluster that kubectl points to")
     parser.add_argument("--apis", type=int, help="API processes of the local system, in place of the shape's number")
     parser.add_argument("--code", type=Path, default=PROJECT, help="where the local system's apps/ are; this project")
+    parser.add_argument("--print-report", action="store_true", help="print the JSON too: what a pod's log can keep")
     parser.add_argument("--folder", type=Path, help="of the report; build/load/<shape> if not given")
     return parser
 
@@ -94,6 +95,8 @@ def judge(shape: Shape, arguments: argparse.Namespace) -> Verdict:
     verdict = gates.judged(shape, ledger, floor, seen)
     written = report.write(folder, Run(shape, target.about, ledger, floor, samples, verdict))
     print("\n".join(report.lines(verdict)), f"Report: {written}", sep="\n", flush=True)
+    if arguments.print_report:
+        print(written.with_suffix(".json").read_text())
     return verdict
 
 

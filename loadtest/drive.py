@@ -58,7 +58,7 @@ def _follow(child: Child, follower: Follower, shape: Shape, began_s: float, watc
             shown_s = time.monotonic()
             print(_line(at_s, ledger, shape), flush=True)
         turn_s = max(turn_s + PERIOD_S, time.monotonic())
-        time.sleep(turn_s - time.monotonic())
+        time.sleep(max(0.0, turn_s - time.monotonic()))
 
 
 def _line(at_s: float, ledger: Ledger, shape: Shape) -> str:
