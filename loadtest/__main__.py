@@ -93,8 +93,9 @@ def judge(shape: Shape, arguments: argparse.Namespace) -> Verdict:
         asyncio.run(_settle(target, ledger, began_s))
         seen = target.seen()
     verdict = gates.judged(shape, ledger, floor, seen)
+    print("\n".join(report.lines(verdict)), flush=True)
     written = report.write(folder, Run(shape, target.about, ledger, floor, samples, verdict))
-    print("\n".join(report.lines(verdict)), f"Report: {written}", sep="\n", flush=True)
+    print(f"Report: {written}", flush=True)
     if arguments.print_report:
         print(written.with_suffix(".json").read_text())
     return verdict

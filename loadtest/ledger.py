@@ -11,6 +11,7 @@ Locust's process appends events to a file, one JSON array a line: time since the
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -97,10 +98,10 @@ class Ledger:
         As clients know it: quorum queues do not tell the age of their head, and would not know of a worker that hangs.
         """
         # of all that are open at a time the oldest counts: walk along the due times, the earliest first
-        due = sorted((task.accepted_s + task_s[task.task], task.finished_s) for task in self.tasks.values())
+        due = sorted((task.accepted_s + task_s[task.task], task.finished_s or math.inf) for task in self.tasks.values())
         at_s, first = 0.0, 0
         while at_s <= self.end_s:
-            while first < len(due) and (ended_s := due[first][1]) is not None and ended_s <= at_s:
+            while first < len(due) and due[first][1] <= at_s:
                 first += 1
             yield at_s, max(0.0, at_s - due[first][0]) if first < len(due) else 0.0
             at_s += step_s

@@ -159,7 +159,10 @@ def test_ledger_is_read_while_it_is_written(tmp_path: Path) -> None:
 
 
 def test_oldest_waiting_task_is_followed_over_time() -> None:
-    found = dict(ledger(lost=[50]).oldest_waiting({"task_1": 1}))
+    at_once = json.dumps((50, "accepted", "another", "task_1", "accepted in the same moment", 5))
+    run = ledger(lost=[50])
+    run.read([at_once])
+    found = dict(run.oldest_waiting({"task_1": 1}))
     assert found[50] == 0
     assert found[60] == pytest.approx(9)
     assert found[TASKS + 20] == pytest.approx(69)
