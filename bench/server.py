@@ -6,6 +6,7 @@ from typing import Self
 
 import psutil
 
+from deploy.validate.runtime import API_DOCKERFILE, dockerfile_command
 from local.child import Child
 from local.servers import free_ports, is_open
 from tests.harness.system import System
@@ -73,8 +74,9 @@ def broker_url(system: System) -> str:
 def ours(
     system: System, name: str = "ours", *, app: str = "bench.apps.ours:api", cwd: Path = ROOT, **environment: str
 ) -> Server:
-    """As its image runs it, with every feature on."""
-    options = ("--timeout-keep-alive", "90", "--timeout-graceful-shutdown", "10")
+    """As its image runs it, that of the same tree; with every feature on."""
+    command = dockerfile_command(cwd, API_DOCKERFILE)
+    options = command[command.index("--port") + 2 :]
     return Server(system, name, "--factory", app, *options, cwd=cwd, **environment)
 
 

@@ -14,6 +14,11 @@ from local.servers import free_ports
 READY_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 20.0
 BACKOFF_MAX_S = 30.0
+# As in apps/api/Dockerfile, which says why.
+UVICORN_OPTIONS = (
+    "--timeout-keep-alive", "90", "--timeout-graceful-shutdown", "10",
+    "--no-proxy-headers", "--no-server-header", "--http", "apps.api.http:Protocol",
+)  # fmt: skip
 STEADY_S = 60.0  # a process that lived this long starts again without a wait
 
 
@@ -74,9 +79,8 @@ def worker(folder: Folder, environment: Mapping[str, str], name: str = "worker",
 def api(folder: Folder, environment: Mapping[str, str], url: str, name: str = "api", code: Path = PROJECT) -> Process:
     """The HTTP service on a loopback port; ready when /readyz says so. Of several, each needs a name."""
     port = str(urlsplit(url).port)
-    limits = ["--timeout-keep-alive", "90", "--timeout-graceful-shutdown", "10"]
     command = [sys.executable, "-m", "uvicorn", "--factory", "apps.api.app:create_app", "--host", "127.0.0.1"]
-    command += ["--port", port, *limits]
+    command += ["--port", port, *UVICORN_OPTIONS]
     child = Child(name, command, log=folder.logs / f"{name}.log", env=environment, cwd=code)
     return Process(child, lambda: _is_ok(url, "/readyz"))
 

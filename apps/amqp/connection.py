@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 CLOSE_DEADLINE_S = 1.0
 # Nothing for two heartbeats: the broker sends at least two frames in each of them.
 SILENT_HEARTBEATS = 2
-# Of one turn of the event loop: a few hundred messages of a usual size, or one of the largest.
-UNSENT_MAX_BYTES = 256 * 1024
+# Of one turn of the event loop, about twenty messages of a usual size: the broker begins while more are being made.
+UNSENT_MAX_BYTES = 16 * 1024
 # What the broker may send us unasked: that it is blocked, and why it refuses a login (it would just hang up).
 _CAPABILITIES = {"publisher_confirms": True, "basic.nack": True, "connection.blocked": True} | {
     "authentication_failure_close": True
@@ -56,9 +56,9 @@ class Connection(asyncio.Protocol):
     def __init__(self, heartbeat_s: int, changed: Callable[[], None]) -> None:
         self.confirms = Confirms()
         self.blocked = False
-        self.ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+        self.loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[Ended] = self.loop.create_future()
         self.received_s = 0.0
-        self._loop = asyncio.get_running_loop()
         self._changed = changed
         self._heartbeat_s = heartbeat_s
         self._silent_beats = 0
@@ -79,7 +79,7 @@ class Connection(asyncio.Protocol):
         """Connect and log in. Raises Ended, and OSError when there is nobody to talk to."""
         context = ssl.create_default_context() if address.tls else None
         self = cls(heartbeat_s, changed)
-        await self._loop.create_connection(lambda: self, address.host, address.port, ssl=context)
+        await self.loop.create_connection(lambda: self, address.host, address.port, ssl=context)
         try:
             await self._log_in(address)
         except BaseException:
@@ -137,7 +137,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.ended.done():
             return
-        self.received_s = self._loop.time()
+        self.received_s = self.loop.time()
         self._silent_beats = 0
         try:
             for frame in self._reader.feed(data):
@@ -205,7 +205,7 @@ class Connection(asyncio.Protocol):
     async def _call(self, method: Method | None, answer: type[M], channel: int = 0) -> M:
         """Send a method and wait for its answer, one of a kind at a time. Raises Ended."""
         self._raise_if_ended()
-        self._answers[answer] = future = self._loop.create_future()
+        self._answers[answer] = future = self.loop.create_future()
         if method is not None:
             self._write(frames.encoded(method, channel))
         found: M = await future
@@ -213,7 +213,7 @@ class Connection(asyncio.Protocol):
 
     def _write(self, data: bytes) -> None:
         if not self._unsent:
-            self._loop.call_soon(self._flush)
+            self.loop.call_soon(self._flush)
         self._unsent.append(data)
         self._unsent_bytes += len(data)
         if self._unsent_bytes > UNSENT_MAX_BYTES:  # only the transport can say that there is no room
@@ -260,7 +260,7 @@ class Connection(asyncio.Protocol):
             return
         self._silent_beats += 1
         self._write(frames.HEARTBEAT_FRAME)
-        self._heartbeat = self._loop.call_later(heartbeat_s / 2, self._beat, heartbeat_s)
+        self._heartbeat = self.loop.call_later(heartbeat_s / 2, self._beat, heartbeat_s)
 
     def _end(self, reason: str) -> None:
         """Once, whoever ends it. What is open gets its outcome."""
@@ -277,5 +277,5 @@ class Connection(asyncio.Protocol):
             self._flush()
             self._transport.close()
             # whoever does not read our last bytes does not keep the socket
-            self._loop.call_later(CLOSE_DEADLINE_S, self._transport.abort)
+            self.loop.call_later(CLOSE_DEADLINE_S, self._transport.abort)
         self._changed()

@@ -1,13 +1,19 @@
 """Following a task: until it ends (long-poll), or through each of its states (server-sent events)."""
 
+import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import suppress
 from typing import Any
 
+from starlette.datastructures import State as AppState
+from starlette.types import Receive
+
+from apps.api import errors
 from apps.api.store import Store, Unavailable
 from apps.api.waiter import Waiter, set_within
+from apps.contract import ids
 from apps.contract.states import Record, State
 
 # Proxies take a stream for dead that is silent for a minute (NGINX's default).
@@ -19,10 +25,34 @@ def status(task_id: str, state: State, result: Any = None) -> dict[str, Any]:
     return {"task_id": task_id, "task_status": state, "task_result": result}
 
 
+async def current(state: AppState, task_id: str) -> Record:
+    """A task's record. Raises the 410 and 503 problems."""
+    try:
+        record: Record = await state.store.read(task_id)
+    except Unavailable:
+        raise errors.results_unavailable() from None
+    if record.state == "PENDING" and time.time() - ids.created_at_s(task_id) > state.settings.record_ttl_s:
+        raise errors.expired()
+    return record
+
+
+async def follow(state: AppState, receive: Receive, task_id: str, wait_s: float) -> Record:
+    """A task's record once it is final, or as it is after `wait_s`. Raises as `current`."""
+    record = await current(state, task_id)
+    if wait_s > 0 and not record.final:
+        limit_s = min(wait_s, state.settings.wait_max_s)
+        try:
+            waiting = wait_for_end(state.waiter, state.store, task_id, limit_s)
+            record = await _unless_disconnected(receive, waiting) or record
+        except Unavailable:
+            raise errors.results_unavailable() from None
+    return record
+
+
 async def wait_for_end(waiter: Waiter, store: Store, task_id: str, limit_s: float) -> Record:
     """A task's record once it is final, or as it is after `limit_s`. Raises Unavailable."""
     end_s = time.monotonic() + limit_s
-    with waiter.watch(task_id) as changed:
+    with waiter.watch(task_id, end_only=True) as changed:
         while not waiter.draining and await set_within(changed, end_s - time.monotonic()):
             record = await store.read(task_id)
             if record.final:
@@ -51,6 +81,23 @@ async def events(waiter: Waiter, store: Store, task_id: str, record: Record, see
                 yield ": still here\n\n"
             with suppress(Unavailable):
                 record = await store.read(task_id)
+
+
+async def _unless_disconnected(receive: Receive, waiting: Awaitable[Record]) -> Record | None:
+    """Wait, but not for a client that has gone: its slot and its subscription are given back at once."""
+    result = asyncio.ensure_future(waiting)
+    gone = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait((result, gone), return_when=asyncio.FIRST_COMPLETED)
+        return result.result() if result.done() else None
+    finally:
+        result.cancel()
+        gone.cancel()
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _event(task_id: str, state: State, result: Any = None) -> str:

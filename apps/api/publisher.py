@@ -84,7 +84,7 @@ class Publisher:
         if refusal := self._refusal(connection):
             return refusal
         encoded = connection.encoded(message)
-        loop = asyncio.get_running_loop()
+        loop = connection.loop  # asking for the running one would be a system call
         future: Future = loop.create_future()
         due_s = loop.time() + self._deadline_s
         if self._sweeper is None:

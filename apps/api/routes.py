@@ -1,8 +1,6 @@
 """What a client can call: post tasks, ask what became of them, follow them, cancel them."""
 
-import asyncio
 import time
-from collections.abc import Awaitable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -11,13 +9,13 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from apps import logs
 from apps.api import errors, ops
 from apps.api.body import one_header, parse_batch, parse_input, read_json
-from apps.api.following import events, status, wait_for_end
+from apps.api.following import current, events, follow, status
 from apps.api.idempotency import FORM, KEY_MAX
 from apps.api.openapi import RESPONSES, STREAM
 from apps.api.publisher import CONFIRMED, Outcome
 from apps.api.store import Unavailable
 from apps.api.submission import Submitted
-from apps.contract import ids, states
+from apps.contract import states
 
 router = APIRouter(tags=["tasks"])
 
@@ -106,15 +104,7 @@ async def get_task(
     wait: Annotated[float, Query(ge=0, description="wait up to this many seconds for the end")] = 0,
 ) -> Response:
     """With `wait`, answers as soon as the task has ended, or after that time with the state it then has."""
-    state = request.app.state
-    record = await _known(request, task_id)
-    if wait > 0 and not record.final:
-        limit_s = min(wait, state.settings.wait_max_s)
-        try:
-            waiting = wait_for_end(state.waiter, state.store, task_id, limit_s)
-            record = await _unless_disconnected(request, waiting) or record
-        except Unavailable:
-            raise errors.results_unavailable() from None
+    record = await follow(request.app.state, request.receive, task_id, wait)
     return JSONResponse(status(task_id, record.state, record.result))
 
 
@@ -129,7 +119,7 @@ async def get_events(
     204 for a client that comes back after the last one: it tells a browser's EventSource to stay away.
     """
     state = request.app.state
-    record = await _known(request, task_id)
+    record = await current(request.app.state, task_id)
     if last_event_id in states.FINAL:
         return Response(status_code=204)
     stream = events(state.waiter, state.store, task_id, record, last_event_id)
@@ -141,7 +131,7 @@ async def get_events(
 async def cancel_task(request: Request, task_id: OwnTask) -> Response:
     """200: it will not run. 202: it runs, and is asked to end; a pool of threads lets it run out."""
     state = request.app.state
-    await _known(request, task_id)
+    await current(request.app.state, task_id)
     keys = [states.key(task_id), states.channel(task_id), states.CANCEL_CHANNEL]
     try:
         found = await state.store.call(
@@ -157,18 +147,6 @@ async def cancel_task(request: Request, task_id: OwnTask) -> Response:
     raise errors.already_ended(found)
 
 
-async def _known(request: Request, task_id: str) -> states.Record:
-    """A task's record. Raises the 410 and 503 problems."""
-    state = request.app.state
-    try:
-        record: states.Record = await state.store.read(task_id)
-    except Unavailable:
-        raise errors.results_unavailable() from None
-    if record.state == "PENDING" and time.time() - ids.created_at_s(task_id) > state.settings.record_ttl_s:
-        raise errors.expired()
-    return record
-
-
 def _accepted(submitted: Submitted) -> dict[str, Any]:
     return {"task_id": submitted.task_id, "task_status": "PENDING"}
 
@@ -179,20 +157,3 @@ def problem_of(outcome: Outcome) -> errors.Problem:
 
 
 _WEIGHT = {"invalid": 0, "refused": 1, "outcome-unknown": 2}
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _unless_disconnected(request: Request, waiting: Awaitable[states.Record]) -> states.Record | None:
-    """Wait, but not for a client that has gone: its slot and its subscription are given back at once."""
-    result = asyncio.ensure_future(waiting)
-    gone = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait((result, gone), return_when=asyncio.FIRST_COMPLETED)
-        return result.result() if result.done() else None
-    finally:
-        result.cancel()
-        gone.cancel()

@@ -29,12 +29,14 @@ IDLE_CHANNEL = "sluice:idle"
 class _Topic:
     """One channel: who watches it, and whether Redis has confirmed that we are told of it."""
 
-    watchers: set[asyncio.Event] = field(default_factory=set)
+    watchers: dict[asyncio.Event, bool] = field(default_factory=dict)
+    """And whether only an end is of interest."""
     confirmed: bool = False
 
-    def wake(self) -> None:
-        for event in self.watchers:
-            event.set()
+    def wake(self, *, started: bool = False) -> None:
+        for event, end_only in self.watchers.items():
+            if not (started and end_only):
+                event.set()
 
 
 class Waiter:
@@ -58,8 +60,10 @@ class Waiter:
         return sum(len(topic.watchers) for topic in self._topics.values())
 
     @contextmanager
-    def watch(self, task_id: str) -> Iterator[asyncio.Event]:
+    def watch(self, task_id: str, *, end_only: bool = False) -> Iterator[asyncio.Event]:
         """Yield an event that is set by the confirmed subscription, by each change, and by a loss of the connection.
+
+        With `end_only` a task that starts is no change.
 
         Whoever reads the record each time it is set misses nothing, however often the connection is lost.
         """
@@ -67,7 +71,7 @@ class Waiter:
         topic = self._topics.setdefault(channel, _Topic())
         event = asyncio.Event()
         first = not topic.watchers
-        topic.watchers.add(event)
+        topic.watchers[event] = end_only
         try:
             if first:
                 self._send("SUBSCRIBE", channel)
@@ -75,7 +79,7 @@ class Waiter:
                 event.set()
             yield event
         finally:
-            topic.watchers.discard(event)
+            del topic.watchers[event]
             if not topic.watchers:
                 del self._topics[channel]
                 self._send("UNSUBSCRIBE", channel)
@@ -109,8 +113,8 @@ class Waiter:
         writer = asyncio.create_task(_write(connection, self._outbox))
         try:
             while True:
-                kind, channel, *_ = await connection.read_response(timeout=2 * PING_INTERVAL_S)
-                self._on_message(kind, channel)
+                kind, channel, *rest = await connection.read_response(timeout=2 * PING_INTERVAL_S)
+                self._on_message(kind, channel, started=rest == ["STARTED"])
         finally:
             writer.cancel()
 
@@ -118,11 +122,11 @@ class Waiter:
         if self._outbox is not None:
             self._outbox.put_nowait(command)
 
-    def _on_message(self, kind: str, channel: str) -> None:
+    def _on_message(self, kind: str, channel: str, *, started: bool) -> None:
         topic = self._topics.get(channel)
         if topic is not None and kind in {"subscribe", "message"}:
             topic.confirmed = True
-            topic.wake()
+            topic.wake(started=started)
 
     def _wake(self) -> None:
         for topic in self._topics.values():

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from collections.abc import Callable
 from functools import cache
 from types import ModuleType
@@ -41,9 +42,10 @@ class ContractTask(Task):  # type: ignore[misc]  # celery ships no types
         logs.request_id.set(request.request_id)
         logs.task_id.set(task_id)
         self.cancellation.note(task_id)
-        answer = self.backend.begin(task_id, request.publish_id, request.hostname)
-        log.info("begin", extra={"fields": {"task": self.name, "answer": answer, "retries": request.retries}})
+        request.began_s = time.time()
+        answer = self.backend.begin(task_id, request.publish_id, request.hostname, request.began_s)
         if answer != "run":
+            log.info("skipped", extra={"fields": {"task": self.name, "reason": answer}})
             raise Ignore(answer)
 
 
@@ -144,8 +146,7 @@ def _configuration(settings: WorkerSettings) -> dict[str, Any]:
         "worker_consumer": "apps.worker.consumer:Consumer",
         "worker_pool": {"threads": "apps.worker.threads:TaskPool"}.get(settings.worker_pool, settings.worker_pool),
         "worker_concurrency": settings.worker_concurrency,
-        # one message a process: what is prefetched is charged by the delivery limit when its neighbour kills the worker
-        "worker_prefetch_multiplier": 1,
+        "worker_prefetch_multiplier": settings.worker_prefetch,
         "worker_max_memory_per_child": settings.worker_max_memory_mib * 1024,
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,

@@ -10,6 +10,7 @@ import json
 import logging
 import threading
 import time
+from collections import deque
 from functools import cached_property
 from typing import Any
 
@@ -19,13 +20,17 @@ from celery.backends.redis import RedisBackend
 from celery.exceptions import Reject
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.commands.core import Script
+from redis.connection import AbstractConnection
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from apps.contract import states
+from apps.worker.script import Script
 
 log = logging.getLogger(__name__)
+
+BEGIN = Script(states.BEGIN)
+END = Script(states.END)
 
 
 def in_main_loop() -> bool:
@@ -36,14 +41,12 @@ def in_main_loop() -> bool:
 class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
     """Records in Redis; FAILURE results are `{"type", "message"}`."""
 
-    def begin(self, task_id: str, publish_id: str, worker: str) -> str:
+    def begin(self, task_id: str, publish_id: str, worker: str, now_s: float) -> str:
         """Claim a task for this publish. Answers as the script does; waits while Redis is away."""
-        answer: str = self._ensure_retryable(self._begin, task_id, publish_id, worker)
-        return answer
-
-    def _begin(self, task_id: str, publish_id: str, worker: str) -> str:
         keys = [states.key(task_id), states.channel(task_id)]
-        return self._run(self._begin_script, keys, [publish_id, worker, time.time(), self.app.conf.sluice_record_ttl_s])
+        arguments = [publish_id, worker, now_s, self.app.conf.sluice_record_ttl_s]
+        answer: str = self._ensure_retryable(self._run, BEGIN, keys, arguments)
+        return answer
 
     def encode_result(self, result: Any, state: str) -> Any:
         if isinstance(result, BaseException):
@@ -65,9 +68,12 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
         keys = [states.key(task_id), states.channel(task_id)]
         failed = getattr(request, "failure", None) if state == celery_states.FAILURE else None
         meta = json.dumps(failed or result)
-        arguments = [request.publish_id, state, meta, time.time(), self.app.conf.sluice_record_ttl_s]
-        answer = self._run(self._end_script, keys, arguments)
-        log.info("ended", extra={"fields": {"state": state, "stored": answer}})
+        now_s = time.time()
+        arguments = [request.publish_id, state, meta, now_s, self.app.conf.sluice_record_ttl_s]
+        answer = self._run(END, keys, arguments)
+        about = {"task": request.task, "state": state, "stored": answer, "retries": request.retries}
+        began_s = getattr(request, "began_s", now_s)
+        log.info("ended", extra={"fields": about | {"ms": round((now_s - began_s) * 1000, 1)}})
         return result
 
     def exception_safe_to_retry(self, exc: Exception) -> bool:
@@ -83,20 +89,25 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
         return client
 
     @cached_property
-    def _begin_script(self) -> Script:
-        script: Script = self.client.register_script(states.BEGIN)
-        return script
-
-    @cached_property
-    def _end_script(self) -> Script:
-        script: Script = self.client.register_script(states.END)
-        return script
+    def _idle(self) -> deque[AbstractConnection]:
+        return deque()
 
     def _run(self, script: Script, keys: list[str], arguments: list[Any]) -> str:
+        """One round trip, on a connection of redis-py, without its client.
+
+        That one would look before each command whether the connection has died, and measure it all: as long again as
+        the round trip. Here one that has died fails, opens at its next use, and Celery's retry is that.
+        """
         try:
-            return str(script(keys=keys, args=arguments))
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self.client.connection_pool.make_connection()
+        try:
+            return script.run(connection, keys, arguments)
         except (RedisError, OSError):
             raise
         except Exception as exc:  # a defect of ours: let the recorder end the task rather than lose it
             log.exception("record not written")
             raise Reject(exc, requeue=False) from exc
+        finally:
+            self._idle.append(connection)

@@ -19,6 +19,7 @@ from redis.retry import Retry
 
 from local import definitions
 from local.child import Child
+from local.processes import UVICORN_OPTIONS
 from local.servers import free_ports
 from tests.harness.nursery import Forked
 from tests.harness.servers import Servers
@@ -96,7 +97,7 @@ class System:
         """Start an API process and wait until it is ready."""
         (port,) = free_ports(1)
         command = ["uvicorn", "--factory", f"{module}:create_app", "--host", "127.0.0.1"]
-        command += ["--port", str(port), "--timeout-keep-alive", "90", "--timeout-graceful-shutdown", "10"]
+        command += ["--port", str(port), *UVICORN_OPTIONS]
         child = self._start("api", command, self.environment("api", **extra), cwd)
         api = Api(child, port, self.key)
         self._ends.callback(api.client.close)

@@ -93,7 +93,7 @@ def test_every_line_about_a_task_has_both_ids(api: Api, shared: System) -> None:
     def lines() -> list[dict[str, object]]:
         return [line for line in shared.log_lines() if task_id in str(line) and "GET" not in str(line)]
 
-    until(lambda: {line["message"] for line in lines()} == {"request", "begin", "ended"})
+    until(lambda: {line["message"] for line in lines()} == {"request", "ended"})
     assert {(line["task_id"], line["request_id"]) for line in lines()} == {(task_id, "mine-1")}
 
 
@@ -119,7 +119,7 @@ def test_child_that_grew_too_large_is_replaced(system: System) -> None:
     system.worker(WORKER_MAX_MEMORY_MIB="200")
     for mib in (0, 300, 0):
         assert api.ended(api.accepted("grow", mib=mib))["task_status"] == "SUCCESS"
-    small, large, next_ = (line["pid"] for line in system.log_lines() if line["message"] == "begin")
+    small, large, next_ = (line["pid"] for line in system.log_lines() if line["message"] == "ended")
     assert small == large != next_
 
 

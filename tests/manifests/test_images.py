@@ -13,8 +13,9 @@ from deploy.release import set_version
 from deploy.run import ROOT, Unusable
 from deploy.tools import packaged
 from deploy.validate.pods import pods
-from deploy.validate.runtime import dockerfile_command
+from deploy.validate.runtime import API_DOCKERFILE, dockerfile_command
 from deploy.validate.tree import render
+from local.processes import UVICORN_OPTIONS
 
 RECORD = '#!/bin/sh\necho "$(basename "$0") $*" >> "$RECORD"\n'
 
@@ -217,6 +218,11 @@ def test_server_knows_every_option(dockerfile: str) -> None:
         command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_api_runs_here_as_in_its_image() -> None:
+    command = dockerfile_command(ROOT, API_DOCKERFILE)
+    assert tuple(command[command.index("--port") + 2 :]) == UVICORN_OPTIONS
 
 
 @pytest.mark.parametrize("dockerfile", images.IMAGES.values())

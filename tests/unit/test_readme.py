@@ -1,4 +1,4 @@
-"""The README says what is true: its verbs, folders and settings are the project's."""
+"""The README and the table of settings say what is true: verbs, folders and settings are the project's."""
 
 import re
 from pathlib import Path
@@ -9,6 +9,7 @@ from apps.contract.settings import ApiSettings, RecorderSettings, Settings, Work
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+SETTINGS = (ROOT / "docs/settings.md").read_text()
 
 
 def test_length_is_that_of_something_people_read() -> None:
@@ -30,7 +31,7 @@ def test_every_folder_exists() -> None:
 
 @pytest.mark.parametrize("kind", [ApiSettings, WorkerSettings, RecorderSettings])
 def test_settings_and_their_defaults_are_those_of_the_code(kind: type[Settings]) -> None:
-    rows = dict(re.findall(r"^\| `([A-Z0-9_]+)` \| ([^|]*?) \|", README, re.MULTILINE))
+    rows = dict(re.findall(r"^\| `([A-Z0-9_]+)` \| ([^|]*?) \|", SETTINGS, re.MULTILINE))
     for name, field in kind.model_fields.items():
         expected = "needed" if field.is_required() else _shown(field.default)
         assert rows[name.upper()] == expected, name
@@ -38,7 +39,7 @@ def test_settings_and_their_defaults_are_those_of_the_code(kind: type[Settings])
 
 def test_no_setting_is_made_up() -> None:
     known = {name.upper() for kind in (ApiSettings, WorkerSettings, RecorderSettings) for name in kind.model_fields}
-    rows = set(re.findall(r"^\| `([A-Z0-9_]+)` \|", README, re.MULTILINE))
+    rows = set(re.findall(r"^\| `([A-Z0-9_]+)` \|", SETTINGS, re.MULTILINE))
     assert rows == known
 
 

@@ -5,7 +5,7 @@ from starlette.datastructures import State
 from starlette.types import Message, Receive, Scope, Send
 
 from apps.api.auth import Clients
-from apps.api.fast_post import FastPost
+from apps.api.front import Front
 from apps.api.publisher import CONFIRMED
 from apps.api.submission import Submitted
 from apps.contract.settings import ApiSettings, load
@@ -33,7 +33,7 @@ class Submitter:
 
 
 class Exchange:
-    """One request to a FastPost, and what came of it."""
+    """One request to a Front, and what came of it."""
 
     def __init__(self, *parts: bytes, more: bool = False) -> None:
         self.submitter = Submitter()
@@ -60,7 +60,7 @@ class Exchange:
 
     async def __call__(self, headers: list[tuple[bytes, bytes]], method: str = "POST", path: str = "/tasks") -> None:
         scope = {"type": "http", "method": method, "path": path, "headers": headers}
-        await FastPost(self._behind, self._state)(scope, self._receive, self._send)
+        await Front(self._behind, self._state)(scope, self._receive, self._send)
 
     @property
     def unread(self) -> int:

@@ -1,0 +1,27 @@
+"""A Lua script that Redis keeps under its hash."""
+
+import hashlib
+
+from redis.connection import AbstractConnection
+from redis.exceptions import NoScriptError
+
+
+class Script:
+    """One script, run on any connection."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+
+    def run(self, connection: AbstractConnection, keys: list[str], arguments: list[object]) -> str:
+        """Its answer. Raises RedisError, which closes the connection where that is to blame: its next use opens it."""
+        operands = (len(keys), *keys, *arguments)
+        try:
+            return _answer(connection, "EVALSHA", self._sha, *operands)
+        except NoScriptError:  # Redis was restarted
+            return _answer(connection, "EVAL", self._source, *operands)
+
+
+def _answer(connection: AbstractConnection, *command: object) -> str:
+    connection.send_command(*command)  # type: ignore[no-untyped-call]
+    return str(connection.read_response())

@@ -1,0 +1,70 @@
+"""apps/api/http.py: how what uvicorn writes leaves."""
+
+import asyncio
+from typing import Any, cast
+
+from apps.api.http import Joined
+
+
+class Transport:
+    """Notes what reaches it."""
+
+    def __init__(self) -> None:
+        self.seen: list[bytes | str] = []
+
+    def write(self, data: bytes) -> None:
+        self.seen.append(data)
+
+    def close(self) -> None:
+        self.seen.append("closed")
+
+    def is_closing(self) -> bool:
+        return "closed" in self.seen
+
+
+def joined() -> tuple[Any, Transport]:
+    transport = Transport()
+    return Joined(cast("asyncio.Transport", transport), asyncio.get_running_loop()), transport
+
+
+async def turn() -> None:
+    await asyncio.sleep(0)
+
+
+def test_head_and_body_leave_in_one_write_at_once() -> None:
+    async def run() -> None:
+        answer, transport = joined()
+        answer.write(b"head")
+        assert transport.seen == []
+        answer.write(b"body")
+        assert transport.seen == [b"headbody"]
+        await turn()
+        assert transport.seen == [b"headbody"]
+
+    asyncio.run(run())
+
+
+def test_what_nothing_follows_leaves_at_the_end_of_the_turn() -> None:
+    async def run() -> None:
+        answer, transport = joined()
+        answer.write(b"head of a stream")
+        await turn()
+        assert transport.seen == [b"head of a stream"]
+        for part in (b"one", b"two", b"three"):
+            answer.write(part)
+        await turn()
+        assert transport.seen[1:] == [b"onetwo", b"three"]
+
+    asyncio.run(run())
+
+
+def test_nothing_is_left_behind_by_a_close() -> None:
+    async def run() -> None:
+        answer, transport = joined()
+        answer.write(b"last")
+        answer.close()
+        await turn()
+        assert transport.seen == [b"last", "closed"]
+        assert answer.is_closing()
+
+    asyncio.run(run())
