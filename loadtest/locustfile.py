@@ -75,6 +75,10 @@ class User(FastHttpUser):  # type: ignore[misc]  # Locust is not among the devel
         key = os.environ.get(KEY, "")
         self._authorization = {"Authorization": f"Bearer {key}"} if key else {}
 
+    def on_start(self) -> None:
+        """Begins at any time: a ramp starts all of a second's users at once, who would go on posting together."""
+        gevent.sleep(random.random())
+
     def wait_time(self) -> float:
         """Thinks."""
         return random.uniform(*SHAPE.think_s)

@@ -200,7 +200,7 @@ def _series(run: Run) -> dict[str, Any]:
     parts = run.samples[-1][1].usage if run.samples else {}
     series["rss_mb"] = {part: _last([(at_s, s.usage[part].rss_mb) for at_s, s in run.samples], edges) for part in parts}
     series["cores"] = {
-        part: _rates([(at_s, s.usage[part].cpu_s) for at_s, s in run.samples], 1, edges) for part in parts
+        part: _rates(_changes([(at_s, s.usage[part].cpu_s) for at_s, s in run.samples]), 1, edges) for part in parts
     }
     return series
 
@@ -238,6 +238,11 @@ def _rates(points: Sequence[Sequence[Any]], place: int, edges: Sequence[float]) 
         None if before is None or after is None else round(max(0.0, after - before) / (end_s - begin_s), 3)
         for before, after, begin_s, end_s in zip(counts, counts[1:], edges, edges[1:], strict=False)
     ]
+
+
+def _changes(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points at which a count was seen to be another: kubelets repeat theirs for many seconds."""
+    return [*points[:1], *(point for before, point in pairwise(points) if point[1] != before[1])]
 
 
 def _at(points: Sequence[tuple[float, float]], at_s: float) -> float | None:

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import psutil
 
 from apps.contract import topology
+from deploy.validate.runtime import API_DOCKERFILE, dockerfile_command
 from loadtest.gates import Seen
 from loadtest.shapes import Local, Shape
 from local import definitions, processes, programs
@@ -112,7 +113,7 @@ def started(shape: Shape, folder: Folder, open_files: int, code: Path) -> Iterat
         of_api = endpoints.environment("api", credentials, environment) | {"API_KEYS": credentials.api_keys}
         ports = free_ports(size.apis)
         recorder = processes.recorder(folder, of_worker, code)
-        workers = [processes.worker(folder, of_worker, f"worker-{number}", code) for number in range(size.workers)]
+        workers = [processes.worker(folder, of_worker, name=f"worker-{number}", code=code) for number in range(size.workers)]
         apis = [_api(folder, of_api, port, code) for port in ports]
         everything = [recorder, *workers, *apis]
         for process in everything:
@@ -136,7 +137,10 @@ def started(shape: Shape, folder: Folder, open_files: int, code: Path) -> Iterat
 
 def _api(folder: Folder, environment: Mapping[str, str], port: int, code: Path) -> processes.Process:
     url = f"http://127.0.0.1:{port}"
-    return processes.api(folder, {**environment, "METRICS_URL": f"{url}/metrics"}, url, f"api-{port}", code)
+    command = dockerfile_command(code, API_DOCKERFILE)  # another commit may need other options
+    options = command[command.index("--port") + 2 :]
+    environment = {**environment, "METRICS_URL": f"{url}/metrics"}
+    return processes.api(folder, environment, url, name=f"api-{port}", code=code, options=options)
 
 
 def used(pids: Iterable[int]) -> Usage:

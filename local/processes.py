@@ -3,7 +3,7 @@
 import http.client
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -65,7 +65,9 @@ def recorder(folder: Folder, environment: Mapping[str, str], code: Path = PROJEC
     return _with_file("recorder", [sys.executable, "-m", "apps.worker.recorder"], folder, environment, code)
 
 
-def worker(folder: Folder, environment: Mapping[str, str], name: str = "worker", code: Path = PROJECT) -> Process:
+def worker(
+    folder: Folder, environment: Mapping[str, str], *, name: str = "worker", code: Path = PROJECT
+) -> Process:
     """One Celery worker; of several, each needs a name."""
     command = [sys.executable, "-m", "celery", "--quiet", "-A", "apps.worker.app", "worker", "--hostname", f"{name}@%h"]
     short = {
@@ -76,11 +78,19 @@ def worker(folder: Folder, environment: Mapping[str, str], name: str = "worker",
     return _with_file(name, command, folder, {**short, **environment}, code)
 
 
-def api(folder: Folder, environment: Mapping[str, str], url: str, name: str = "api", code: Path = PROJECT) -> Process:
+def api(  # noqa: PLR0913 - the last three by name: for several, and for another commit's
+    folder: Folder,
+    environment: Mapping[str, str],
+    url: str,
+    *,
+    name: str = "api",
+    code: Path = PROJECT,
+    options: Sequence[str] = UVICORN_OPTIONS,
+) -> Process:
     """The HTTP service on a loopback port; ready when /readyz says so. Of several, each needs a name."""
     port = str(urlsplit(url).port)
     command = [sys.executable, "-m", "uvicorn", "--factory", "apps.api.app:create_app", "--host", "127.0.0.1"]
-    command += ["--port", port, *UVICORN_OPTIONS]
+    command += ["--port", port, *options]
     child = Child(name, command, log=folder.logs / f"{name}.log", env=environment, cwd=code)
     return Process(child, lambda: _is_ok(url, "/readyz"))
 
