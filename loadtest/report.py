@@ -24,8 +24,8 @@ DATA = "/*data*/"
 # More points than a chart has pixels only make the file larger.
 POINTS_MAX = 300
 SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
-# A step is beyond the knee when its results come so many times later than those of the first one.
-KNEE_RATIO = 10
+# A step is beyond the knee when each of its users posts less than this share of what each of the first step's did.
+KNEE_SHARE = 0.9
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def load_in_words(shape: Shape) -> str:
     mix = ", ".join(f"{weight}% {_plain(kind)}" for kind, weight in shape.mix.users.items())
     tasks = " and ".join(f"{_plain(task)} of {seconds:g} s" for task, seconds in shape.task_s.items())
     low, high = shape.think_s
-    return f"Up to {shape.users_max} users who think {low:g} to {high:g} s ({mix}); {tasks}, {_parts(shape)}."
+    return f"Up to {shape.users_max:,} users who think {low:g} to {high:g} s ({mix}); {tasks}, {_parts(shape)}."
 
 
 def _parts(shape: Shape) -> str:
@@ -133,19 +133,21 @@ def _offset_s(run: Run) -> float:
     return next((at_s for at_s, users, *_ in run.ledger.seconds if users), 0.0)
 
 
-def _knee(steps: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
-    """Of several steps up: the last one before results came late, and the most that was ever finished."""
+def _knee(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Of several steps up: the last one in which users were served as well as at first, and the most ever finished.
+
+    Users wait for their results before they think and post again: they post less where results come late.
+    """
     if len(steps) < 2 or any(two["users"] <= one["users"] for one, two in pairwise(steps)):  # noqa: PLR2004
         return None
-    first_ms = steps[0]["result_p95_ms"] or 1.0
-    early = next(
-        (i for i, one in enumerate(steps) if (one["result_p95_ms"] or math.inf) > KNEE_RATIO * first_ms), len(steps)
-    )
+    least = KNEE_SHARE * steps[0]["accepted_per_s"] / steps[0]["users"]
+    served = [step["accepted_per_s"] >= least * step["users"] for step in steps]
+    knee = steps[served.index(False) - 1] if False in served else steps[-1]
     return {
-        "users": steps[max(0, early - 1)]["users"],
-        "finished_per_s": steps[max(0, early - 1)]["finished_per_s"],
-        "reached": early < len(steps),
-        "most_per_s": max(one["finished_per_s"] for one in steps),
+        "users": knee["users"],
+        "finished_per_s": knee["finished_per_s"],
+        "reached": False in served,
+        "most_per_s": max(step["finished_per_s"] for step in steps),
     }
 
 
@@ -241,8 +243,8 @@ def _rates(points: Sequence[Sequence[Any]], place: int, edges: Sequence[float]) 
 
 
 def _changes(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points at which a count was seen to be another: kubelets repeat theirs for many seconds."""
-    return [*points[:1], *(point for before, point in pairwise(points) if point[1] != before[1])]
+    """The points at which a count was seen to be another, and both ends: kubelets repeat theirs for many seconds."""
+    return [*points[:1], *(point for before, point in pairwise(points) if point[1] != before[1]), *points[-1:]]
 
 
 def _at(points: Sequence[tuple[float, float]], at_s: float) -> float | None:

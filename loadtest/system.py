@@ -4,6 +4,7 @@ import http.client
 import os
 import re
 import resource
+import signal
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -113,12 +114,16 @@ def started(shape: Shape, folder: Folder, open_files: int, code: Path) -> Iterat
         of_api = endpoints.environment("api", credentials, environment) | {"API_KEYS": credentials.api_keys}
         ports = free_ports(size.apis)
         recorder = processes.recorder(folder, of_worker, code)
-        workers = [processes.worker(folder, of_worker, name=f"worker-{number}", code=code) for number in range(size.workers)]
+        workers = [
+            processes.worker(folder, of_worker, name=f"worker-{number}", code=code) for number in range(size.workers)
+        ]
         apis = [_api(folder, of_api, port, code) for port in ports]
         everything = [recorder, *workers, *apis]
         for process in everything:
             ends.callback(process.stop)
             process.start()
+        for process in workers:  # all at once: each may take some seconds to hand its tasks back
+            ends.callback(process.child.signal, signal.SIGTERM)
         for process in everything:
             process.wait_ready()
         nginx = Nginx(folder.path / "nginx", ports, open_files=open_files, logs=folder.logs)

@@ -65,9 +65,7 @@ def recorder(folder: Folder, environment: Mapping[str, str], code: Path = PROJEC
     return _with_file("recorder", [sys.executable, "-m", "apps.worker.recorder"], folder, environment, code)
 
 
-def worker(
-    folder: Folder, environment: Mapping[str, str], *, name: str = "worker", code: Path = PROJECT
-) -> Process:
+def worker(folder: Folder, environment: Mapping[str, str], *, name: str = "worker", code: Path = PROJECT) -> Process:
     """One Celery worker; of several, each needs a name."""
     command = [sys.executable, "-m", "celery", "--quiet", "-A", "apps.worker.app", "worker", "--hostname", f"{name}@%h"]
     short = {

@@ -157,15 +157,22 @@ def test_numbers_are_beside_it_as_json(tmp_path: Path) -> None:
     }
 
 
-def test_knee_is_the_last_step_before_results_come_late() -> None:
-    steps = replace_stages(SHAPE, [(10, 20), (30, 20), (5, 40), (30, 40), (5, 200), (30, 200)])
-    run = ledger(steps, 12)
-    verdict = gates.judged(steps, run, ledger(steps, 3), Seen({}, {}))
-    found = report.figures(Run(steps, {}, run, ledger(steps, 3), list(samples(steps)), verdict))
-    assert (found["knee"]["users"], found["knee"]["reached"]) == (40, True)
-    assert found["knee"]["finished_per_s"] == pytest.approx(2, abs=0.5)
-    assert found["knee"]["most_per_s"] > 5
-    json.dumps(found, allow_nan=False)
+@pytest.mark.parametrize(("accepted_per_s", "users", "reached"), [((10, 20, 20), 40, True), ((10, 20, 27), 60, False)])
+def test_knee_is_the_last_step_that_serves_its_users(
+    accepted_per_s: tuple[int, ...], users: int, reached: bool
+) -> None:
+    run = Ledger()
+    shape = replace_stages(SHAPE, [(10, 20), (30, 20), (10, 40), (30, 40), (10, 60), (30, 60)])
+    run.read([json.dumps((0, "second", 1, 0, 0))])
+    for (begin_s, end_s, _), per_s in zip(shape.holds(), accepted_per_s, strict=True):
+        for number in range(int(end_s - begin_s) * per_s):
+            at_s, task_id = begin_s + number / per_s, f"{begin_s}-{number}"
+            run.read([json.dumps((at_s, "accepted", task_id, "task_2", task_id, 5))])
+            run.read([json.dumps((at_s + 0.01, "finished", task_id, 5))])
+    verdict = gates.judged(shape, run, run, Seen({}, {}))
+    found = report.figures(Run(shape, {}, run, run, list(samples(shape)), verdict))["knee"]
+    assert (found["users"], found["reached"]) == (users, reached)
+    assert found["most_per_s"] == max(accepted_per_s)
 
 
 def replace_stages(shape: Shape, stages: list[tuple[float, int]]) -> Shape:
