@@ -6,6 +6,7 @@ import pytest
 
 from apps.contract.tasks import TASKS, input_adapter
 from loadtest import shapes
+from loadtest.system import raise_open_files
 from local.child import Unusable
 from planner import locust_shape
 from tests.harness.system import ROOT
@@ -30,6 +31,11 @@ def test_original_is_what_the_original_says() -> None:
 
 def test_burst_is_ten_times_the_quiet() -> None:
     assert [users for *_, users in shapes.load("burst", {}).holds()] == [20, 200, 20]
+
+
+def test_time_without_users_is_no_hold() -> None:
+    shape = shapes.load("smoke", {}).model_copy(update={"stages": ((10, 0), (5, 20), (20, 20))})
+    assert shape.holds() == [(15, 35, 20)]
 
 
 @pytest.mark.parametrize(("at_s", "users"), [(0, 0), (2.5, 10), (5, 20), (24, 20), (27.5, 10), (30, None)])
@@ -63,6 +69,11 @@ def test_file_that_has_none_is_named(tmp_path: Path, text: str, sentence: str) -
     with pytest.raises(Unusable) as caught:
         shapes.load("x", {shapes.SHAPES: str(file)})
     assert sentence in str(caught.value)
+
+
+def test_too_many_open_files_are_refused_in_one_sentence() -> None:
+    with pytest.raises(Unusable, match=r"^So many users need \d+ open files, and only \d+ are allowed: raise it"):
+        raise_open_files(2**31)
 
 
 def test_names_are_such_as_the_service_takes_and_the_hardest_of_them() -> None:
