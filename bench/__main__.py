@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from bench import accept, batch, end_to_end, figures, memory, worker
 from tests.harness.servers import running
 from tests.harness.system import System
@@ -51,7 +53,14 @@ def machine(broker: System) -> dict[str, Any]:
         "load_before": os.getloadavg()[0],
         "python": platform.python_version(),
         "rabbitmq": rabbitmq,
+        "broker_files": _filesystem(broker.folder),
     }
+
+
+def _filesystem(folder: Path) -> str:
+    """The kind that a folder is on: `tmpfs` is memory."""
+    around = [disk for disk in psutil.disk_partitions(all=True) if folder.is_relative_to(disk.mountpoint)]
+    return max(around, key=lambda disk: len(disk.mountpoint)).fstype
 
 
 def _cpuinfo() -> list[str]:

@@ -36,7 +36,7 @@ def measure(system: System, rounds: int) -> tuple[Figures, bool, dict[str, float
             if connections != 64  # noqa: PLR2004 - measured with everyone
         }
         slower_per_s = min(statistics.median(per_s(everyone[server.name])) for server in pair)
-        late = latencies(system, pair, int(slower_per_s / 2), rounds)
+        late, repeated = latencies(system, pair, int(slower_per_s / 2), rounds)
     result = {
         f"accept_{name}_vs_empty": figures.ratios(per_s(rates["ours"]), per_s(rates["empty"]))
         for name, rates in found.items()
@@ -49,7 +49,8 @@ def measure(system: System, rounds: int) -> tuple[Figures, bool, dict[str, float
     medians = {f"{name}_per_s": statistics.median(per_s(turns)) for name, turns in everyone.items()}
     medians |= {f"{name}_cpu_us": statistics.median(cpu_us(everyone[name])) for name in ("ours", "empty")}
     medians |= {f"{name}_p99_ms": statistics.median(values) for name, values in late.items()}
-    return result, empty_core < figures.LEAST_EMPTY_CORE, medians | {"empty_core": empty_core}
+    medians |= {"empty_core": empty_core, "p99_runs_repeated": float(repeated)}
+    return result, empty_core < figures.LEAST_EMPTY_CORE, medians
 
 
 def in_turns(system: System, servers: Sequence[Server], connections: int, rounds: int) -> RATES:
@@ -65,31 +66,36 @@ def in_turns(system: System, servers: Sequence[Server], connections: int, rounds
     return found
 
 
-def latencies(system: System, servers: Sequence[Server], rate_per_s: int, rounds: int) -> dict[str, list[float]]:
-    """The 99th percentiles in milliseconds, by name, one for each round."""
+def latencies(
+    system: System, servers: Sequence[Server], rate_per_s: int, rounds: int
+) -> tuple[dict[str, list[float]], int]:
+    """The 99th percentiles in milliseconds, by name, one for each round; and how many runs had to be repeated."""
     found: dict[str, list[float]] = defaultdict(list)
+    repeated = 0
     for _ in range(rounds):
         turns: dict[str, list[float]] = defaultdict(list)
         for server in there_and_back(servers):
-            turns[server.name].append(_p99_ms(server, rate_per_s))
+            p99_ms, again = _p99_ms(server, rate_per_s)
+            turns[server.name].append(p99_ms)
+            repeated += again
             purge(system)
         for name, both in turns.items():
             found[name].append(statistics.mean(both))
-    return found
+    return found, repeated
 
 
-def _p99_ms(server: Server, rate_per_s: int) -> float:
-    """Of a run without a refusal.
+def _p99_ms(server: Server, rate_per_s: int) -> tuple[float, int]:
+    """Of a run without a refusal, and how many had one before it.
 
     Where a neighbour stops the broker for a third of a second, more are in flight than may be, and refused: that is as
     it should be, and no latency.
     """
-    for _ in range(REPEATS_MAX):
+    for again in range(REPEATS_MAX):
         try:
-            return vegeta_p99_ms(server, rate_per_s, LATENCY_SECONDS)
+            return vegeta_p99_ms(server, rate_per_s, LATENCY_SECONDS), again
         except Wrong as exc:
             print(f"again: {exc}", file=sys.stderr, flush=True)
-    return vegeta_p99_ms(server, rate_per_s, LATENCY_SECONDS)
+    return vegeta_p99_ms(server, rate_per_s, LATENCY_SECONDS), REPEATS_MAX
 
 
 def there_and_back(each: Sequence[T]) -> Iterator[T]:

@@ -30,6 +30,7 @@ PARTS = (
     ("apps/api/request_log.py", "request id, trace, log line"),
     ("apps/api/auth.py", "authentication"),
     ("pydantic", "validation"),
+    ("apps/api/http.py", "HTTP: uvicorn, httptools, the write of the answer"),
     ("apps/api/", "the endpoint itself"),
     ("uvicorn/protocols/", "HTTP: uvicorn, httptools, the write of the answer"),
     ("", "the event loop: epoll, reads, scheduling"),

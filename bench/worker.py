@@ -1,12 +1,19 @@
-"""Tasks that do nothing, by our worker and by stock Celery: two processes each, late acks, results kept."""
+"""Tasks that do nothing, by our worker and by stock Celery: two processes each, late acks, results kept.
+
+Compared are workers that hold as many messages, four for each process, which is Celery's default. Ours holds one unless
+it is told (`WORKER_PREFETCH`), and then waits for the broker after each task: that is measured beside it.
+"""
 
 import asyncio
+import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import kombu
+import psutil
 
 from apps.contract.ids import TaskIds
 from apps.contract.message import TaskMessage
@@ -20,19 +27,44 @@ from tests.harness.system import System, until
 TASKS = 6000
 # Measured from one to the other: neither the start nor the last few, when one process has no more to do.
 FROM, TO = 0.2, 0.9
-WORKERS = {"ours": ("bench.apps.ours", ours.TASK, "Test_Query"), "stock": ("bench.apps.stock", stock.TASK, stock.QUEUE)}
+PREFETCH = {"WORKER_PREFETCH": "4"}
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One of those that are compared."""
+
+    module: str
+    task: str
+    queue: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+WORKERS = {
+    "ours": Worker("bench.apps.ours", ours.TASK, "Test_Query", PREFETCH),
+    "stock": Worker("bench.apps.stock", stock.TASK, stock.QUEUE),
+    "prefetch_1": Worker("bench.apps.ours", ours.TASK, "Test_Query"),
+}
 
 
 def measure(system: System, rounds: int) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-    """The figure, and the rates themselves."""
+    """The figures, and the rates and costs themselves."""
     bind(system)
-    found: dict[str, list[float]] = {"ours": [], "stock": []}
+    rates: dict[str, list[float]] = {name: [] for name in WORKERS}
+    costs: dict[str, list[float]] = {name: [] for name in WORKERS}
     for _ in range(rounds):
-        turns = [(name, _tasks_per_s(system, name)) for name in ("ours", "stock", "stock", "ours")]
-        for name, values in found.items():
-            values.append(sum(per_s for other, per_s in turns if other == name) / 2)
-    medians = {f"worker_{name}_per_s": figures.summary(values)["median"] for name, values in found.items()}
-    return {"worker_vs_celery": figures.ratios(found["ours"], found["stock"])}, medians
+        turns = [(name, *_per_s_and_us(system, name)) for name in (*WORKERS, *reversed(WORKERS))]
+        for name in WORKERS:
+            rates[name].append(sum(per_s for other, per_s, _ in turns if other == name) / 2)
+            costs[name].append(sum(us for other, _, us in turns if other == name) / 2)
+    medians = {f"worker_{name}_per_s": statistics.median(values) for name, values in rates.items()}
+    medians |= {f"worker_{name}_cpu_us": statistics.median(values) for name, values in costs.items()}
+    found = {
+        "worker_vs_celery": figures.ratios(rates["ours"], rates["stock"]),
+        "worker_prefetch_1_vs_celery": figures.ratios(rates["prefetch_1"], rates["stock"]),
+        "worker_cpu_vs_celery": figures.ratios(costs["ours"], costs["stock"]),
+    }
+    return found, medians
 
 
 def bind(system: System) -> None:
@@ -45,10 +77,10 @@ def bind(system: System) -> None:
 
 @contextmanager
 def running(system: System, name: str) -> Iterator[Child]:
-    """One of the two workers."""
-    module = WORKERS[name][0]
-    command = [sys.executable, "-m", "celery", "--quiet", "-A", module, "worker", "-n", f"{name}@%h"]
-    extra = {"WORKER_CONCURRENCY": "2", "PYTHONWARNINGS": "ignore"}
+    """One of the workers."""
+    worker = WORKERS[name]
+    command = [sys.executable, "-m", "celery", "--quiet", "-A", worker.module, "worker", "-n", f"{name}@%h"]
+    extra = {"WORKER_CONCURRENCY": "2", "PYTHONWARNINGS": "ignore", **worker.environment}
     if name == "stock":
         extra["CELERY_BROKER_URL"] = broker_url(system)
     environment = system.environment("worker", **extra)
@@ -60,18 +92,28 @@ def running(system: System, name: str) -> Iterator[Child]:
         child.stop()
 
 
-def _tasks_per_s(system: System, name: str) -> float:
-    _, task, queue = WORKERS[name]
-    asyncio.run(publish_all(system.environment("api")["CELERY_BROKER_URL"], _messages(system, task, queue)))
+def _per_s_and_us(system: System, name: str) -> tuple[float, float]:
+    """Tasks a second, and microseconds of the worker's processes for each."""
+    messages = _messages(system, WORKERS[name].task, WORKERS[name].queue)
+    asyncio.run(publish_all(system.environment("api")["CELERY_BROKER_URL"], messages))
     with running(system, name) as child:
-        times_s = []
+        times_s, cpu_s, tasks = [], [], []
         for share in (FROM, TO):
             until(lambda share=share: not child.alive or system.redis.dbsize() >= share * TASKS, 120)  # type: ignore[misc]
+            assert child.alive, child.last_lines()
             times_s.append(time.perf_counter())
-        assert child.alive, child.last_lines()
+            cpu_s.append(_cpu_s(child))
+            tasks.append(system.redis.dbsize())
     system.redis.flushdb()
     purge(system)
-    return (TO - FROM) * TASKS / (times_s[1] - times_s[0])
+    done = tasks[1] - tasks[0]
+    return done / (times_s[1] - times_s[0]), (cpu_s[1] - cpu_s[0]) / done * 1e6
+
+
+def _cpu_s(child: Child) -> float:
+    """Used so far, by the worker and its processes."""
+    main = psutil.Process(child.pid)
+    return sum(times.user + times.system for times in (each.cpu_times() for each in (main, *main.children())))
 
 
 def _messages(system: System, task: str, queue: str) -> Iterator[TaskMessage]:

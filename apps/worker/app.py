@@ -48,6 +48,10 @@ class ContractTask(Task):  # type: ignore[misc]  # celery ships no types
             log.info("skipped", extra={"fields": {"task": self.name, "reason": answer}})
             raise Ignore(answer)
 
+    def on_retry(self, exc: Exception, task_id: str, args: object, kwargs: object, einfo: object) -> None:
+        about = {"task": self.name, "retries": self.request.retries, "error": type(exc).__name__}
+        log.info("tried again later", extra={"fields": about})
+
 
 def create_app(settings: WorkerSettings, registry: Registry = TASKS, functions: ModuleType = tasks) -> Celery:
     """Build the app for these tasks; `functions` has one function a task, under its short name.

@@ -101,13 +101,19 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
         try:
             connection = self._idle.pop()
         except IndexError:
-            connection = self.client.connection_pool.make_connection()
+            pool = self.client.connection_pool  # which itself would give no more than a hundred
+            connection = pool.connection_class(**pool.connection_kwargs)
+        answered = False
         try:
-            return script.run(connection, keys, arguments)
+            answer = script.run(connection, keys, arguments)
+            answered = True
         except (RedisError, OSError):
             raise
         except Exception as exc:  # a defect of ours: let the recorder end the task rather than lose it
             log.exception("record not written")
             raise Reject(exc, requeue=False) from exc
         finally:
+            if not answered:  # whatever it was, a signal too: what comes late would be the next task's answer
+                connection.disconnect()  # type: ignore[no-untyped-call]
             self._idle.append(connection)
+        return answer

@@ -8,6 +8,9 @@ import pytest
 import redis
 
 from apps.contract import states
+from apps.contract.settings import WorkerSettings, load
+from apps.worker.app import create_app
+from apps.worker.backend import Backend
 from tests.harness.servers import Servers
 
 LIFE_S = 100
@@ -153,3 +156,38 @@ def test_only_running_tasks_are_asked_to_end(records: Records, task_id: str) -> 
         records.cancel(running)
         told = [message["data"] for _ in range(5) if (message := pubsub.get_message(timeout=1))]
     assert told == [running]
+
+
+@pytest.fixture
+def backend(servers: Servers) -> Backend:
+    """The worker's own, with a connection."""
+    environment = {"CELERY_BROKER_URL": "amqp://u:a-password@h/", "CELERY_RESULT_BACKEND": servers.redis.url()}
+    backend: Backend = create_app(load(WorkerSettings, environment)).backend
+    assert backend.begin(uuid4().hex, "publish", "w", 0.0) == "run"
+    return backend
+
+
+def test_answer_that_was_not_read_is_not_the_next_tasks(
+    records: Records, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        monkeypatch.undo()
+        raise SystemExit  # as a signal's handler may at any time
+
+    (connection,) = backend._idle  # noqa: SLF001 - what is tested cannot be seen from outside before it goes wrong
+    monkeypatch.setattr(connection, "read_response", interrupted)
+    with pytest.raises(SystemExit):
+        backend.begin(uuid4().hex, "publish", "w", 0.0)
+    done = uuid4().hex
+    records.end(done, "publish", "SUCCESS")
+    assert [backend.begin(each, "publish", "w", 0.0) for each in (done, uuid4().hex)] == ["final", "run"]
+
+
+def test_connection_that_died_meanwhile_is_replaced(records: Records, backend: Backend) -> None:
+    records.client.client_kill_filter(_type="normal", skipme=True)
+    assert backend.begin(uuid4().hex, "publish", "w", 0.0) == "run"
+
+
+def test_script_that_redis_has_forgotten_is_sent_again(records: Records, backend: Backend) -> None:
+    records.client.script_flush()
+    assert backend.begin(uuid4().hex, "publish", "w", 0.0) == "run"

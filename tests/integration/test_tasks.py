@@ -119,7 +119,12 @@ def test_child_that_grew_too_large_is_replaced(system: System) -> None:
     system.worker(WORKER_MAX_MEMORY_MIB="200")
     for mib in (0, 300, 0):
         assert api.ended(api.accepted("grow", mib=mib))["task_status"] == "SUCCESS"
-    small, large, next_ = (line["pid"] for line in system.log_lines() if line["message"] == "ended")
+
+    def pids() -> list[object]:
+        return [line["pid"] for line in system.log_lines() if line["message"] == "ended"]
+
+    # the line comes after the client's answer
+    small, large, next_ = until(lambda: len(pids()) == 3 and pids())  # type: ignore[misc]
     assert small == large != next_
 
 
