@@ -24,8 +24,9 @@ from loadtest.gates import Verdict
 from loadtest.host import Host
 from loadtest.ledger import Ledger
 from loadtest.report import Run
+from loadtest.sample import Sample, Usage
 from loadtest.shapes import Shape
-from loadtest.system import Sample, System, Usage
+from loadtest.system import System
 from local.child import Child, Unusable, until
 from local.endpoints import PROJECT, Folder
 from local.servers import free_ports, is_open

@@ -12,9 +12,8 @@ from deploy import cluster
 from deploy.definitions import ADMIN
 from deploy.forward import api_server, forwarded
 from deploy.run import Unusable
-from loadtest import system
 from loadtest.gates import Seen
-from loadtest.system import Sample, Usage
+from loadtest.sample import Depths, Sample, Usage, accepted_by_task, depths, left, working
 from local.management import Management
 
 TIMEOUT_S = 20.0
@@ -54,26 +53,26 @@ class Cluster:
 
     def sample(self) -> Sample:
         """As it is now."""
-        ready, unacked = system.working(self._depths())
+        ready, unacked = working(self._depths())
         spec, workers = self._get(SCALER)["spec"], self._get(WORKER)["status"].get("readyReplicas", 0)
         return Sample(ready, unacked, self._usage(), workers, spec["minReplicaCount"], spec["maxReplicaCount"])
 
     def queues(self) -> dict[str, int]:
         """What is left in them; work that was there before the run must be gone too."""
-        return system.left(self._depths(), self._queues_before)
+        return left(self._depths(), self._queues_before)
 
     def seen(self) -> Seen:
         """The counters since the start of the run. Workers come and go, and their counters with them."""
         return Seen(self._accepted() - self._accepted_before, self.queues())
 
-    def _depths(self) -> system.Depths:
-        return system.depths(self._management, "/")
+    def _depths(self) -> Depths:
+        return depths(self._management, "/")
 
     def _accepted(self) -> Counter[str]:
         where = ("--namespace=fastapi", "--selector=app.kubernetes.io/name=api", "--output=name")
         pods = cluster.ask("get", "pods", "--field-selector=status.phase=Running", *where).split()
         texts = [cluster.ask("exec", "--namespace=fastapi", pod, "--", "python", "-c", METRICS) for pod in pods]
-        return system.accepted_by_task(texts)
+        return accepted_by_task(texts)
 
     def _usage(self) -> Mapping[str, Usage]:
         rss_mb: dict[str, float] = defaultdict(float)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from loadtest import shapes
 from loadtest.ledger import Follower, Ledger
+from loadtest.sample import Usage, used
 from loadtest.shapes import Shape
-from loadtest.system import Usage, used
 from local.child import Child, Unusable
 from local.endpoints import PROJECT
 

@@ -3,9 +3,8 @@
 import os
 from collections.abc import Mapping
 
-from loadtest import system
 from loadtest.gates import Seen
-from loadtest.system import Sample
+from loadtest.sample import Counts, Depths, Sample, accepted_by_task, depths, left, metrics, working
 from local.child import Unusable
 from local.definitions import management_of, vhost_of
 
@@ -35,18 +34,18 @@ class Host:
 
     def sample(self) -> Sample:
         """As it is now."""
-        return Sample(*system.working(self._depths()), usage={})
+        return Sample(*working(self._depths()), usage={})
 
     def queues(self) -> dict[str, int]:
         """What is left in them; work that was there before the run must be gone too."""
-        return system.left(self._depths(), self._queues_before)
+        return left(self._depths(), self._queues_before)
 
     def seen(self) -> Seen:
         """The counters since the start of the run, and the queues."""
         return Seen(self._accepted() - self._accepted_before, self.queues())
 
-    def _accepted(self) -> system.Counts:
-        return system.accepted_by_task(map(system.metrics, self._metrics_urls))
+    def _accepted(self) -> Counts:
+        return accepted_by_task(map(metrics, self._metrics_urls))
 
-    def _depths(self) -> system.Depths:
-        return system.depths(self._management, self._vhost)
+    def _depths(self) -> Depths:
+        return depths(self._management, self._vhost)

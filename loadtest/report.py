@@ -16,8 +16,8 @@ import psutil
 
 from loadtest.gates import Verdict, accept_ms, late_ms, percentile
 from loadtest.ledger import Ledger
+from loadtest.sample import Sample
 from loadtest.shapes import Shape
-from loadtest.system import Sample
 
 PAGE = Path(__file__).parent / "report.html"
 DATA = "/*data*/"
