@@ -13,6 +13,8 @@ from local.nginx import Nginx
 from tests.harness.clone import left
 from tests.harness.system import Api, System
 
+pytestmark = pytest.mark.xdist_group("nginx")  # which one process installs where it is missing
+
 REQUESTS = 20
 
 

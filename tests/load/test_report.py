@@ -19,6 +19,8 @@ from loadtest.shapes import Shape
 from local.child import Unusable
 from tests.load.browser import Page, page
 
+pytestmark = pytest.mark.xdist_group("browser")  # which one process installs where it is missing
+
 SHAPE = shapes.load("burst", {})
 PARTS = ("NGINX", "API", "RabbitMQ", "workers", "Redis", "recorder", "Locust")
 TITLES = ["Users", "What went in and out", "Queues", "Workers", "Oldest waiting task", "Accepting", "Result"]
