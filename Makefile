@@ -5,10 +5,11 @@ LOCKED := requirements/dev.txt requirements/uv.txt
 COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--python-version 3.11 --custom-compile-command "make lock"
 BENCH := .local/bench
+LOAD := .local/load
 PYTEST := $(BIN)/python -m pytest --numprocesses 4 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help install lock up demo post rabbitmq-ui dead-letters requeue test test-unit test-planner test-integration test-brokers chaos chaos-quick test-chaos e2e cluster cluster-down bench bench-compare profile bench-planner picture lint clean
+.PHONY: help install lock up demo post rabbitmq-ui dead-letters requeue test test-unit test-planner test-integration test-brokers test-load chaos chaos-quick test-chaos e2e cluster cluster-down bench bench-compare profile bench-planner load load-ab load-image picture lint clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
@@ -29,7 +30,8 @@ install: .venv/installed ## install what the lock files name into .venv
 lock: .venv/uv ## resolve the requirements anew, with hashes
 	@for extra in api worker planner; do $(COMPILE) --upgrade --extra $$extra --output-file requirements/$$extra.txt pyproject.toml; done
 	@echo 'setuptools' | $(COMPILE) --upgrade --extra dev --output-file requirements/dev.txt pyproject.toml -
-	@$(COMPILE) --upgrade --extra bench --constraint requirements/dev.txt --output-file requirements/bench.txt pyproject.toml
+	@for extra in bench load; do \
+		$(COMPILE) --upgrade --extra $$extra --constraint requirements/dev.txt --output-file requirements/$$extra.txt pyproject.toml; done
 	@echo 'uv' | $(COMPILE) --upgrade --output-file requirements/uv.txt -
 
 up: install ## start everything on this machine, run one of each task, stay up until Ctrl-C
@@ -78,6 +80,10 @@ chaos-quick: install ## the same in 3 minutes, with a dozen faults
 test-chaos: install ## that the checker finds what follows when a protection is switched off
 	@$(PYTEST) --numprocesses 3 tests/chaos
 
+test-load: $(LOAD) ## tests of the load test: its gates close on servers with faults, its report is readable in a browser
+	@$(PYTEST) tests/load -m "not alone"
+	@$(BIN)/python -m pytest tests/load -m alone
+
 e2e: install ## tests on a real cluster, made here or that of E2E_CONTEXT=...; parts of them: make e2e E2E="admission local"
 	@$(BIN)/python -m pytest $(if $(E2E),$(E2E:%=tests/e2e/test_%.py),tests/e2e)
 
@@ -103,6 +109,22 @@ $(BENCH): install requirements/bench.txt
 	@$(BIN)/uv venv --quiet --allow-existing --no-project --python $(BIN)/python $(BENCH)
 	@$(BIN)/uv pip sync --quiet --require-hashes --python $(BENCH)/bin/python requirements/bench.txt
 	@$(BIN)/python -c "from deploy import tools; tools.built('vegeta')"
+	@touch $@
+
+load: $(LOAD) ## load the system and judge it: make load SHAPE=smoke [HOST=http://... [CLUSTER=1]]; build/load/<shape>
+	@$(LOAD)/bin/python -m loadtest $(or $(SHAPE),smoke) $(if $(HOST),--host $(HOST)) $(if $(CLUSTER),--cluster) \
+		$(if $(APIS),--apis $(APIS)) $(if $(FOLDER),--folder $(FOLDER))
+
+load-image: install ## build the image of loadtest/job, which loads from inside of a cluster
+	@$(BIN)/python -m loadtest.job.image
+
+load-ab: $(LOAD) ## one shape against two commits in turns: make load-ab A=main B=HEAD [SHAPE=smoke] (16 min); build/load-ab
+	@test -n "$(A)" -a -n "$(B)" || { echo "Say which commits: make load-ab A=main B=HEAD."; exit 1; }
+	@$(LOAD)/bin/python -m loadtest.ab $(A) $(B) $(if $(SHAPE),--shape $(SHAPE))
+
+$(LOAD): install requirements/load.txt
+	@$(BIN)/uv venv --quiet --allow-existing --no-project --python $(BIN)/python $(LOAD)
+	@$(BIN)/uv pip sync --quiet --require-hashes --python $(LOAD)/bin/python requirements/load.txt
 	@touch $@
 
 picture: install ## draw the README's picture again: docs/planner.png

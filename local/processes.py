@@ -3,7 +3,7 @@
 import http.client
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -60,37 +60,44 @@ class Process:
             self.start()
 
 
-def recorder(folder: Folder, environment: Mapping[str, str]) -> Process:
-    """What turns dead letters into FAILURE records."""
-    return _with_file("recorder", [sys.executable, "-m", "apps.worker.recorder"], folder, environment)
+def recorder(folder: Folder, environment: Mapping[str, str], code: Path = PROJECT) -> Process:
+    """What turns dead letters into FAILURE records; `code` is where apps/ is."""
+    return _with_file("recorder", [sys.executable, "-m", "apps.worker.recorder"], folder, environment, code)
 
 
-def worker(folder: Folder, environment: Mapping[str, str]) -> Process:
-    """One Celery worker."""
-    command = [sys.executable, "-m", "celery", "--quiet", "-A", "apps.worker.app", "worker"]
+def worker(folder: Folder, environment: Mapping[str, str], *, name: str = "worker", code: Path = PROJECT) -> Process:
+    """One Celery worker; of several, each needs a name."""
+    command = [sys.executable, "-m", "celery", "--quiet", "-A", "apps.worker.app", "worker", "--hostname", f"{name}@%h"]
     short = {
         "METRICS_PORT": str(free_ports(1)[0]),
         # A SIGTERM gives running tasks 3 s and hands them back: nobody wants Ctrl-C to take a task's length.
         "SOFT_SHUTDOWN_S": "3",
     }
-    return _with_file("worker", command, folder, {**short, **environment})
+    return _with_file(name, command, folder, {**short, **environment}, code)
 
 
-def api(folder: Folder, environment: Mapping[str, str], url: str) -> Process:
-    """The HTTP service on a loopback port; ready when /readyz says so."""
+def api(  # noqa: PLR0913 - the last three by name: for several, and for another commit's
+    folder: Folder,
+    environment: Mapping[str, str],
+    url: str,
+    *,
+    name: str = "api",
+    code: Path = PROJECT,
+    options: Sequence[str] = UVICORN_OPTIONS,
+) -> Process:
+    """The HTTP service on a loopback port; ready when /readyz says so. Of several, each needs a name."""
     port = str(urlsplit(url).port)
     command = [sys.executable, "-m", "uvicorn", "--factory", "apps.api.app:create_app", "--host", "127.0.0.1"]
-    child = Child(
-        "api", [*command, "--port", port, *UVICORN_OPTIONS], log=folder.logs / "api.log", env=environment, cwd=PROJECT
-    )
+    command += ["--port", port, *options]
+    child = Child(name, command, log=folder.logs / f"{name}.log", env=environment, cwd=code)
     return Process(child, lambda: _is_ok(url, "/readyz"))
 
 
-def _with_file(name: str, command: list[str], folder: Folder, environment: Mapping[str, str]) -> Process:
+def _with_file(name: str, command: list[str], folder: Folder, environment: Mapping[str, str], code: Path) -> Process:
     """A process that says by a file that it is ready."""
     ready, live = (folder.path / f"{name}.{kind}" for kind in ("ready", "live"))
     files = {"READINESS_FILE": str(ready), "LIVENESS_FILE": str(live)}
-    child = Child(name, command, log=folder.logs / f"{name}.log", env={**environment, **files}, cwd=PROJECT)
+    child = Child(name, command, log=folder.logs / f"{name}.log", env={**environment, **files}, cwd=code)
     _remove(ready, live)  # a killed process left them
     return Process(child, ready.exists)
 

@@ -23,6 +23,7 @@ SERVICES = {
     "rabbitmq-server": "rabbitmq-server.service",
     "erlang-base": "epmd.socket epmd.service",
     "redis-server": "redis-server.service",
+    "nginx-light": "nginx.service",
     "docker-registry": "docker-registry.service",
 }
 POLICY = Path("/usr/sbin/policy-rc.d")

@@ -22,6 +22,7 @@ ORDER = (
     "keda",
     "scaling",
     "rollout",
+    "load",
     "trouble",
     "fallback",
     "network",

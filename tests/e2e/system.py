@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import redis
 
 from apps.client import Client, Problem
+from deploy.forward import forwarded
 from local.child import until
 from tests.e2e import objects
-from tests.e2e.forward import forwarded
 
 LEDGER = "e2e:ledger"
 READERS = 8

@@ -14,12 +14,12 @@ import pytest
 
 from apps.contract.topology import PARKED_QUEUE
 from deploy import cluster
+from deploy.forward import forwarded
 from local.child import until
 from local.management import Management
 from planner import keda
 from planner.fields import Field
 from tests.e2e import objects
-from tests.e2e.forward import forwarded
 from tests.e2e.system import System
 
 NAMESPACE = "celery-workers"

@@ -1,0 +1,150 @@
+"""`make load SHAPE=... [HOST=...]`: the stub's noise floor, the load, the gates, the report.
+
+Exit status 0 only if every gate held; 1 if one did not, or something could not be started; 3 for a void run, in which
+Locust itself was too busy to tell.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from apps.client import AsyncClient, OutcomeUnknown, Problem, TimedOut
+from deploy import run
+from loadtest import cluster, drive, gates, report, shapes, system
+from loadtest.cluster import Cluster
+from loadtest.gates import Verdict
+from loadtest.host import Host
+from loadtest.ledger import Ledger
+from loadtest.report import Run
+from loadtest.sample import Sample, Usage
+from loadtest.shapes import Shape
+from loadtest.system import System
+from local.child import Child, Unusable, until
+from local.endpoints import PROJECT, Folder
+from local.servers import free_ports, is_open
+
+READERS = 50
+STUB_DEADLINE_S = 20.0
+Target = System | Host | Cluster
+
+
+def main() -> None:
+    """Run one load."""
+    arguments = _parser().parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what runs is ended on the way out
+    try:
+        shape = shapes.load(arguments.shape)
+        if arguments.apis:
+            shape = shape.model_copy(update={"local": shape.local.model_copy(update={"apis": arguments.apis})})
+        verdict = judge(shape, arguments)
+    except (Unusable, run.Unusable) as exc:
+        sys.exit(str(exc))
+    except KeyboardInterrupt:
+        sys.exit("Stopped; everything that was started has ended.")
+    sys.exit(verdict.exit_status)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m loadtest", description="Load a system, and judge it.")
+    parser.add_argument("shape", help="a name in loadtest/shapes.toml")
+    parser.add_argument("--host", help="what to load, http://host:port; without it the local system is started")
+    parser.add_argument("--cluster", action="store_true", help="HOST leads to the cluster that kubectl points to")
+    parser.add_argument("--apis", type=int, help="API processes of the local system, in place of the shape's number")
+    parser.add_argument("--code", type=Path, default=PROJECT, help="where the local system's apps/ are; this project")
+    parser.add_argument("--print-report", action="store_true", help="print the JSON too: what a pod's log can keep")
+    parser.add_argument("--folder", type=Path, help="of the report; build/load/<shape> if not given")
+    return parser
+
+
+def judge(shape: Shape, arguments: argparse.Namespace) -> Verdict:
+    """The whole of it."""
+    folder = arguments.folder or PROJECT / "build" / "load" / shape.name
+    # each user's connection, and in the proxy that of the API behind it
+    open_files = 2 * shape.users_max + 1000
+    system.raise_open_files(open_files)
+    with ExitStack() as ends:
+        # looked at before anything is started: what cannot be seen needs no load
+        there = _there(arguments, ends)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        print(f"{shape.name}: {shape.about} {report.load_in_words(shape)}", flush=True)
+        print("First the stub, for what Locust and this machine cost by themselves.", flush=True)
+        with _stub(shape, folder) as url:
+            floor, _ = drive.load(shape, url, "", folder / "stub.jsonl", lambda *_: None)
+        target = there or ends.enter_context(
+            system.started(shape, Folder(folder / "system"), open_files, arguments.code)
+        )
+        print(f"Now {target.url}: {target.about.get('size', '')}", flush=True)
+        samples: list[tuple[float, Sample]] = []
+
+        def watch(at_s: float, _: Ledger, locust: Usage) -> None:
+            sample = target.sample()
+            samples.append((at_s, Sample(**vars(sample) | {"usage": {**sample.usage, "Locust": locust}})))
+
+        ledger, began_s = drive.load(shape, target.url, target.key, folder / "run.jsonl", watch)
+        _drain(target, shape)
+        asyncio.run(_settle(target, ledger, began_s))
+        seen = target.seen()
+    verdict = gates.judged(shape, ledger, floor, seen)
+    print("\n".join(report.lines(verdict)), flush=True)
+    written = report.write(folder, Run(shape, target.about, ledger, floor, samples, verdict))
+    print(f"Report: {written}", flush=True)
+    if arguments.print_report:
+        print(written.with_suffix(".json").read_text())
+    return verdict
+
+
+def _there(arguments: argparse.Namespace, ends: ExitStack) -> Host | Cluster | None:
+    """What runs already, if a host is given."""
+    if not arguments.host:
+        return None
+    return ends.enter_context(cluster.entered(arguments.host)) if arguments.cluster else Host(arguments.host)
+
+
+@contextmanager
+def _stub(shape: Shape, folder: Path) -> Iterator[str]:
+    (port,) = free_ports(1)
+    times = {"TASK_1_S": str(shape.task_1_s), "TASK_2_S": str(shape.task_2_s)}
+    command = [sys.executable, "-m", "loadtest.stub", str(port)]
+    child = Child("the stub", command, log=folder / "stub-server.log", env=os.environ | times, cwd=PROJECT)
+    child.start()
+    try:
+        child.ready(lambda: is_open(port), STUB_DEADLINE_S)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        child.stop()
+
+
+def _drain(target: Target, shape: Shape) -> None:
+    """Wait until the queues are empty, as long as a task may take."""
+    with contextlib.suppress(TimeoutError):
+        until(lambda: not any(target.queues().values()), shape.patience_s, "an empty queue")
+
+
+async def _settle(target: Target, ledger: Ledger, began_s: float) -> None:
+    """Ask once for each result that no client waited for to its end."""
+    limit = asyncio.Semaphore(READERS)
+
+    async def ask(client: AsyncClient, task_id: str, name: str) -> None:
+        with contextlib.suppress(TimedOut, Problem, OutcomeUnknown):
+            async with limit:
+                task = await client.result(task_id, timeout_s=0)
+            if task.status != "SUCCESS" or task.result != {"name_task": name, "state": "done"}:
+                ledger.wrong.append(f"{task_id}: {task.status} {task.result}")
+            ledger.settle(task_id, time.monotonic() - began_s)
+
+    async with AsyncClient(target.url, target.key) as client, asyncio.TaskGroup() as asking:
+        for task in ledger.open:
+            asking.create_task(ask(client, task.id, task.name))
+
+
+if __name__ == "__main__":
+    main()

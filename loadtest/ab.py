@@ -1,0 +1,118 @@
+"""`make load-ab A=<git ref> B=<git ref>`: one shape against the code of two commits, in turns A B B A; ratios B / A.
+
+What disturbs a turn disturbs its neighbour, so each pair of neighbours gives a ratio; with it goes the interval that
+holds its mean with 95% confidence. The load test itself is this working tree's for both.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from local.endpoints import PROJECT
+
+FOLDER = PROJECT / "build" / "load-ab"
+ROUNDS = 3
+VOID = 3
+# Student's t for 95% by degrees of freedom, from 1 on.
+STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+Report = Mapping[str, Any]
+
+
+def _cpu_ms(report: Report) -> float:
+    return float(sum(part["cpu_ms_per_task"] for name, part in report["parts"].items() if name != "Locust"))
+
+
+def _rss_mb(report: Report) -> float:
+    return float(sum(part["rss_max_mb"] for name, part in report["parts"].items() if name != "Locust"))
+
+
+FIGURES: dict[str, Callable[[Report], float]] = {
+    "finished a second": lambda report: float(max(hold["finished_per_s"] for hold in report["holds"])),
+    "accepting, p50": lambda report: float(report["latency_ms"]["accept"]["system"]["p50"]),
+    "accepting, p95": lambda report: float(report["latency_ms"]["accept"]["system"]["p95"]),
+    "result after its task's time, p50": lambda report: float(report["latency_ms"]["result"]["system"]["p50"]),
+    "result after its task's time, p95": lambda report: float(report["latency_ms"]["result"]["system"]["p95"]),
+    "CPU a task, without Locust": _cpu_ms,
+    "memory at most, without Locust": _rss_mb,
+}
+
+
+def ratio(ones: Sequence[float], others: Sequence[float]) -> tuple[float, float, float]:
+    """The mean of others / ones, pair by pair, and the ends of its 95% interval; geometric, as ratios are."""
+    logs = [math.log(other / one) for one, other in zip(ones, others, strict=True)]
+    mean = statistics.mean(logs)
+    student = STUDENT[min(len(logs) - 1, len(STUDENT)) - 1]
+    half = student * statistics.stdev(logs) / math.sqrt(len(logs))
+    return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
+
+
+def lines(ones: Sequence[Report], others: Sequence[Report]) -> Iterator[str]:
+    """The table, in Markdown: the reports of A and of B, pair by pair."""
+    yield "| figure | A, median | B, median | B / A | 95% interval | |"
+    yield "|---|---|---|---|---|---|"
+    for name, find in FIGURES.items():
+        a, b = [find(each) for each in ones], [find(each) for each in others]
+        mean, low, high = ratio(a, b)
+        word = "" if low <= 1 <= high else "differs"
+        medians = f"{statistics.median(a):.3g} | {statistics.median(b):.3g}"
+        yield f"| {name} | {medians} | {mean:.3f} | {low:.3f} to {high:.3f} | {word} |"
+
+
+@contextmanager
+def _code(ref: str, name: str) -> Iterator[Path]:
+    """The files of a commit, in a folder of their own."""
+    folder = FOLDER / "code" / name
+    _git("worktree", "add", "--force", "--detach", str(folder), ref)
+    try:
+        yield folder
+    finally:
+        _git("worktree", "remove", "--force", str(folder))
+
+
+def _git(*arguments: str) -> None:
+    done = subprocess.run(["git", *arguments], cwd=PROJECT, check=False, capture_output=True, text=True)  # noqa: S603, S607
+    if done.returncode:
+        sys.exit(f"`git {' '.join(arguments[:2])}` failed: {done.stderr.strip().splitlines()[-1]}")
+
+
+def _measured(shape: str, code: Path, folder: Path) -> Report:
+    """One run. Ends all where its gates do not hold: it says nothing of how fast it would be if they did."""
+    command = [sys.executable, "-m", "loadtest", shape, "--code", str(code), "--folder", str(folder)]
+    status = subprocess.run(command, cwd=PROJECT, check=False).returncode  # noqa: S603
+    if status:
+        print(f"This turn did not end well: see {folder}/report.html.", file=sys.stderr)
+        sys.exit(VOID if status == VOID else 1)
+    report: Report = json.loads((folder / "report.json").read_text())
+    return report
+
+
+def main() -> None:
+    """Measure both, print the ratios."""
+    parser = argparse.ArgumentParser(prog="python -m loadtest.ab", description="Compare two commits under one load.")
+    parser.add_argument("a")
+    parser.add_argument("b")
+    parser.add_argument("--shape", default="smoke")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of four turns each")
+    arguments = parser.parse_args()
+    with _code(arguments.a, "a") as a, _code(arguments.b, "b") as b:
+        ones: list[Report] = []
+        others: list[Report] = []
+        for number in range(arguments.rounds):
+            for place, (name, code) in enumerate((("a", a), ("b", b), ("b", b), ("a", a))):
+                found = _measured(arguments.shape, code, FOLDER / f"{number}-{place}-{name}")
+                (ones if name == "a" else others).append(found)
+    table = list(lines(ones, others))
+    head = f"Shape {arguments.shape}, A {arguments.a}, B {arguments.b}, {len(ones)} pairs"
+    (FOLDER / "table.md").write_text("\n".join([head, "", *table]) + "\n")
+    print(head, *table, sep="\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""A system that runs elsewhere, or was started by somebody else: what is loaded where HOST is given."""
+
+import os
+from collections.abc import Mapping
+
+from loadtest.gates import Seen
+from loadtest.sample import Counts, Depths, Sample, accepted_by_task, depths, left, metrics, working
+from local.child import Unusable
+from local.definitions import management_of, vhost_of
+
+
+class Host:
+    """An address, and from the environment where its queues and counters are seen.
+
+    SLUICE_KEY is the bearer key. CELERY_BROKER_URL and RABBITMQ_MANAGEMENT_URL are as in `make up`; METRICS_URLS names
+    each API process's /metrics, by default that of the host itself. Unusable if a part of it cannot be seen: what was
+    lost would not be found.
+    """
+
+    def __init__(self, url: str, environment: Mapping[str, str] = os.environ) -> None:
+        self.url = url.rstrip("/")
+        self.key = environment.get("SLUICE_KEY", "")
+        broker = environment.get("CELERY_BROKER_URL")
+        if not broker:
+            raise Unusable(
+                "HOST alone does not show whether its queues drain: set CELERY_BROKER_URL and RABBITMQ_MANAGEMENT_URL, "
+                "or CLUSTER=1 for the cluster that kubectl points to."
+            )
+        self._management = management_of(broker, environment.get("RABBITMQ_MANAGEMENT_URL"))
+        self._vhost = vhost_of(broker)
+        self._metrics_urls = environment.get("METRICS_URLS", f"{self.url}/metrics").split(",")
+        self._accepted_before, self._queues_before = self._accepted(), self._depths()
+        self.about = {"where": self.url, "rabbitmq": ".".join(map(str, self._management.version))}
+
+    def sample(self) -> Sample:
+        """As it is now."""
+        return Sample(*working(self._depths()), usage={})
+
+    def queues(self) -> dict[str, int]:
+        """What is left in them; work that was there before the run must be gone too."""
+        return left(self._depths(), self._queues_before)
+
+    def seen(self) -> Seen:
+        """The counters since the start of the run, and the queues."""
+        return Seen(self._accepted() - self._accepted_before, self.queues())
+
+    def _accepted(self) -> Counts:
+        return accepted_by_task(map(metrics, self._metrics_urls))
+
+    def _depths(self) -> Depths:
+        return depths(self._management, self._vhost)

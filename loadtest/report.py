@@ -1,0 +1,268 @@
+"""What a run found, as JSON and as one page that opens without a network."""
+
+import json
+import math
+import os
+import platform
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from loadtest.gates import Verdict, accept_ms, late_ms, percentile
+from loadtest.ledger import Ledger
+from loadtest.sample import Sample
+from loadtest.shapes import Shape
+
+PAGE = Path(__file__).parent / "report.html"
+DATA = "/*data*/"
+# More points than a chart has pixels only make the file larger.
+POINTS_MAX = 300
+SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+# A step is beyond the knee when each of its users posts less than this share of what each of the first step's did.
+KNEE_SHARE = 0.9
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything there is to tell."""
+
+    shape: Shape
+    about: Mapping[str, str]
+    ledger: Ledger
+    floor: Ledger
+    samples: Sequence[tuple[float, Sample]]
+    verdict: Verdict
+
+
+def lines(verdict: Verdict) -> Iterator[str]:
+    """The verdict for a terminal."""
+    for gate in verdict.gates:
+        yield f"  {'held  ' if gate.held else 'FAILED'}  {gate.name}: {gate.found} (wanted: {gate.wanted})"
+    for why in verdict.void:
+        yield f"  VOID    {why}"
+    yield f"The run is {verdict.word}." if verdict.void else f"The gates {verdict.word}."
+
+
+def load_in_words(shape: Shape) -> str:
+    """What stands behind a number of users."""
+    mix = ", ".join(f"{weight}% {_plain(kind)}" for kind, weight in shape.mix.users.items())
+    tasks = " and ".join(f"{_plain(task)} of {seconds:g} s" for task, seconds in shape.task_s.items())
+    low, high = shape.think_s
+    return f"Up to {shape.users_max:,} users who think {low:g} to {high:g} s ({mix}); {tasks}, {_parts(shape)}."
+
+
+def _parts(shape: Shape) -> str:
+    return ":".join(str(weight) for weight in shape.mix.tasks.values())
+
+
+def _plain(name: str) -> str:
+    return {
+        "Poster": "post and wait", "BatchPoster": "post batches", "Reader": "read old results",
+        "Retrier": "post again with the same key", "Slow": "leave connections idle",
+    }.get(name, name)  # fmt: skip
+
+
+def write(folder: Path, run: Run) -> Path:
+    """report.json and report.html in the folder; the path of the second."""
+    text = json.dumps(figures(run), indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8").replace(DATA, text.replace("</", "<\\/"))
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    return folder / "report.html"
+
+
+def figures(run: Run) -> dict[str, Any]:
+    """All of it, as JSON."""
+    steps = [_hold(run, *hold) for hold in run.shape.holds()]
+    return {
+        "shape": run.shape.name,
+        "about": run.shape.about,
+        "load": load_in_words(run.shape),
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "verdict": run.verdict.word,
+        "void": run.verdict.void,
+        "gates": [asdict(gate) for gate in run.verdict.gates],
+        "settings": {**run.about, **_machine(), "mix": run.shape.mix.users, "think_s": run.shape.think_s,
+                     "task_s": run.shape.task_s, "stages_s_and_users": run.shape.stages},
+        "latency_ms": {
+            name: {"system": _percentiles(find(run.ledger)), "stub": _percentiles(find(run.floor))}
+            for name, find in (("accept", accept_ms), ("result", late_ms))
+        },
+        "holds": steps,
+        "knee": _knee(steps),
+        "parts": _parts_used(run.samples, len(run.ledger.finished)),
+        "series": _series(run),
+    }  # fmt: skip
+
+
+def _percentiles(values: Sequence[float]) -> dict[str, float | None]:
+    return {name: _number(percentile(values, share)) for name, share in SHARES.items()}
+
+
+def _number(value: float, digits: int = 2) -> float | None:
+    return None if math.isnan(value) else round(value, digits)
+
+
+def _hold(run: Run, begin_s: float, end_s: float, users: int) -> dict[str, Any]:
+    """What was done while the number of users stood."""
+    offset_s = _offset_s(run)
+    begin_s, end_s = begin_s + offset_s, end_s + offset_s
+    accepted = [task for task in run.ledger.tasks.values() if begin_s <= task.accepted_s < end_s]
+    finished = [task for task in run.ledger.finished if task.finished_s and begin_s <= task.finished_s < end_s]
+    within = [sample for sample in run.samples if begin_s <= sample[0] <= end_s]
+    return {
+        "users": users,
+        "from_s": round(begin_s, 1),
+        "to_s": round(end_s, 1),
+        "accepted_per_s": round(len(accepted) / (end_s - begin_s), 1),
+        "finished_per_s": round(len(finished) / (end_s - begin_s), 1),
+        "accept_p95_ms": _number(percentile([task.accept_ms for task in accepted], 0.95)),
+        "result_p95_ms": _number(percentile([task.late_ms for task in finished if task.late_ms is not None], 0.95)),
+        "parts": _parts_used(within, len(finished)),
+    }
+
+
+def _offset_s(run: Run) -> float:
+    """When the first stage began: Locust takes a while to start."""
+    return next((at_s for at_s, users, *_ in run.ledger.seconds if users), 0.0)
+
+
+def _knee(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Of several steps up: the last one in which users were served as well as at first, and the most ever finished.
+
+    Users wait for their results before they think and post again: they post less where results come late.
+    """
+    if len(steps) < 2 or any(two["users"] <= one["users"] for one, two in pairwise(steps)):  # noqa: PLR2004
+        return None
+    least = KNEE_SHARE * steps[0]["accepted_per_s"] / steps[0]["users"]
+    served = [step["accepted_per_s"] >= least * step["users"] for step in steps]
+    knee = steps[served.index(False) - 1] if False in served else steps[-1]
+    return {
+        "users": knee["users"],
+        "finished_per_s": knee["finished_per_s"],
+        "reached": False in served,
+        "most_per_s": max(step["finished_per_s"] for step in steps),
+    }
+
+
+def _parts_used(samples: Sequence[tuple[float, Sample]], tasks: int) -> dict[str, dict[str, float]]:
+    """Processor and memory of each part between the first sample and the last."""
+    if len(samples) < 2:  # noqa: PLR2004 - a difference needs two
+        return {}
+    (first_s, first), (last_s, last) = samples[0], samples[-1]
+    found = {}
+    for part, end in last.usage.items():
+        cpu_s = end.cpu_s - first.usage[part].cpu_s
+        found[part] = {
+            "cores": round(cpu_s / (last_s - first_s), 3),
+            "cpu_ms_per_task": round(1000 * cpu_s / tasks, 3) if tasks else 0.0,
+            "rss_max_mb": round(max(sample.usage[part].rss_mb for _, sample in samples), 1),
+        }
+    return found
+
+
+def _series(run: Run) -> dict[str, Any]:
+    """Everything over time, in steps of whole seconds."""
+    step_s = max(1, math.ceil(run.ledger.end_s / POINTS_MAX))
+    edges = [float(edge) for edge in range(0, math.ceil(run.ledger.end_s) + step_s, step_s)]
+    tasks = run.ledger.tasks.values()
+    accept = _buckets(((task.accepted_s, task.accept_ms) for task in tasks), edges)
+    late = _buckets(
+        ((task.finished_s, task.late_ms) for task in tasks if task.finished_s and task.late_ms is not None), edges
+    )
+    finished = _buckets(((task.finished_s, 1.0) for task in tasks if task.finished_s), edges)
+    counts = {kind: _rates(run.ledger.seconds, place, edges) for kind, place in (("requests", 2), ("failures", 3))}
+    users = [(second[0], second[1]) for second in run.ledger.seconds]
+    oldest = [(at_s, waited_s) for at_s, waited_s in run.ledger.oldest_waiting(run.shape.task_s)]
+    series: dict[str, Any] = {
+        "t_s": edges[1:],
+        "users": _last(users, edges),
+        "requests_per_s": counts["requests"],
+        "failures_per_s": counts["failures"],
+        "accepted_per_s": [round(len(values) / step_s, 2) for values in accept],
+        "finished_per_s": [round(len(values) / step_s, 2) for values in finished],
+        "oldest_waiting_s": _last(oldest, edges, max),
+        **{
+            f"accept_{name}_ms": [_number(percentile(values, share)) for values in accept]
+            for name, share in SHARES.items()
+        },
+        **{
+            f"result_{name}_ms": [_number(percentile(values, share)) for values in late]
+            for name, share in SHARES.items()
+        },
+    }
+    for field in ("ready", "unacked", "workers", "workers_min", "workers_max"):
+        series[field] = _last([(at_s, getattr(sample, field)) for at_s, sample in run.samples], edges)
+    parts = run.samples[-1][1].usage if run.samples else {}
+    series["rss_mb"] = {part: _last([(at_s, s.usage[part].rss_mb) for at_s, s in run.samples], edges) for part in parts}
+    series["cores"] = {
+        part: _rates(_changes([(at_s, s.usage[part].cpu_s) for at_s, s in run.samples]), 1, edges) for part in parts
+    }
+    return series
+
+
+def _buckets(points: Iterable[tuple[float, float]], edges: Sequence[float]) -> list[list[float]]:
+    """The values between one edge and the next."""
+    found: list[list[float]] = [[] for _ in edges[1:]]
+    for at_s, value in points:
+        place = bisect_left(edges, at_s) - 1
+        if 0 <= place < len(found):
+            found[place].append(value)
+    return found
+
+
+def _last(
+    points: Sequence[tuple[float, Any]],
+    edges: Sequence[float],
+    choose: Callable[[list[Any]], Any] = lambda each: each[-1],
+) -> list[Any]:
+    """One value for each step; None where there is none."""
+    return [
+        _rounded(choose(values)) if (values := [value for value in bucket if value is not None]) else None
+        for bucket in _buckets(points, edges)
+    ]
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, 2) if isinstance(value, float) else value
+
+
+def _rates(points: Sequence[Sequence[Any]], place: int, edges: Sequence[float]) -> list[float | None]:
+    """How fast a count grew in each step."""
+    counts = [_at([(point[0], point[place]) for point in points], edge_s) for edge_s in edges]
+    return [
+        None if before is None or after is None else round(max(0.0, after - before) / (end_s - begin_s), 3)
+        for before, after, begin_s, end_s in zip(counts, counts[1:], edges, edges[1:], strict=False)
+    ]
+
+
+def _changes(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points at which a count was seen to be another, and both ends: kubelets repeat theirs for many seconds."""
+    return [*points[:1], *(point for before, point in pairwise(points) if point[1] != before[1]), *points[-1:]]
+
+
+def _at(points: Sequence[tuple[float, float]], at_s: float) -> float | None:
+    """A count between two looks at it; None before the first look and after the last."""
+    place = bisect_left(points, (at_s, -math.inf))
+    if not 0 < place < len(points):
+        return None
+    (before_s, before), (after_s, after) = points[place - 1 : place + 1]
+    return before + (after - before) * (at_s - before_s) / (after_s - before_s)
+
+
+def _machine() -> dict[str, Any]:
+    cpuinfo = Path("/proc/cpuinfo")
+    models = [line.partition(": ")[2] for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+    return {
+        "cpu": models[0] if models else platform.processor(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,147 @@
+"""The noise floor: a server of the same HTTP interface that does nothing but answer when a task's time is over.
+
+What clients measure of it is what Locust, the kernel and this machine cost. `python -m loadtest.stub` listens on a
+loopback port until it is ended.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+from uuid import uuid4
+
+import httptools
+import uvloop
+
+BACKLOG = 4096
+ACCEPTED = "sluice_accepted_total"
+Answer = tuple[int, dict[str, Any]]
+REASONS = {200: "OK", 202: "Accepted", 404: "Not Found", 500: "Internal Server Error"}
+
+
+class Tasks:
+    """The tasks there are; a subclass can go wrong."""
+
+    def __init__(self, task_s: Mapping[str, float]) -> None:
+        self._task_s = task_s
+        self._tasks: dict[str, tuple[float, str]] = {}
+        """When each ends, and its name."""
+        self._keys: dict[str, Any] = {}
+        self.accepted: Counter[str] = Counter()
+
+    def post(self, body: dict[str, Any], key: str | None) -> Answer:
+        """POST /tasks and /tasks/batch, which tell themselves apart by their bodies."""
+        if key is None or key not in self._keys:
+            many = [self.accept(given) for given in body.get("tasks", [body])]
+            made = {"outcomes": [{"status": 202, **one} for one in many]} if "tasks" in body else many[0]
+            if key is None:
+                return 202, made
+            self._keys[key] = made
+        return 202, self._keys[key]
+
+    def accept(self, given: dict[str, str]) -> dict[str, str]:
+        """A new task."""
+        task_id = str(uuid4())
+        self._tasks[task_id] = (time.monotonic() + self._task_s[given["task"]], given["name"])
+        self.accepted[given["task"]] += 1
+        return {"task_id": task_id, "task_status": "PENDING"}
+
+    def left_s(self, task_id: str) -> float:
+        """Until it ends."""
+        return self._tasks[task_id][0] - time.monotonic()
+
+    def get(self, task_id: str) -> Answer:
+        """As it is now."""
+        if task_id not in self._tasks:
+            return 404, {"type": "urn:sluice:problem:not-found"}
+        if self.left_s(task_id) > 0:
+            return 200, {"task_id": task_id, "task_status": "STARTED", "task_result": None}
+        return 200, {"task_id": task_id, "task_status": "SUCCESS", "task_result": self.result(task_id)}
+
+    def result(self, task_id: str) -> dict[str, str]:
+        """Of a task that has ended."""
+        return {"name_task": self._tasks[task_id][1], "state": "done"}
+
+    def metrics(self) -> str:
+        """In Prometheus' words."""
+        return "".join(f'{ACCEPTED}{{task="Test_Query:{task}"}} {count}\n' for task, count in self.accepted.items())
+
+
+class Http(asyncio.Protocol):
+    """One connection: a request after the other."""
+
+    def __init__(self, tasks: Tasks) -> None:
+        self._tasks = tasks
+        self._key: str | None = None
+        self._body = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: Any = transport
+        self._parser = httptools.HttpRequestParser(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def on_url(self, url: bytes) -> None:
+        self._url = urlsplit(url.decode())
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"idempotency-key":
+            self._key = value.decode()
+
+    def on_body(self, body: bytes) -> None:
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        path, query = self._url.path, self._url.query
+        if self._parser.get_method() == b"POST":
+            self._answer(*self._tasks.post(json.loads(self._body), self._key))
+        elif path == "/metrics":
+            self._send(200, self._tasks.metrics().encode(), "text/plain")
+        elif path.startswith("/tasks/"):
+            self._wait(path.removeprefix("/tasks/"), float(parse_qs(query).get("wait", ["0"])[0]))
+        else:
+            self._answer(200, {})
+        self._key, self._body = None, b""
+
+    def _wait(self, task_id: str, wait_s: float) -> None:
+        status, document = self._tasks.get(task_id)
+        left_s = self._tasks.left_s(task_id) if document.get("task_status") == "STARTED" else 0
+        if left_s > 0 and wait_s > 0:
+            asyncio.get_running_loop().call_later(min(left_s, wait_s), lambda: self._answer(*self._tasks.get(task_id)))
+        else:
+            self._answer(status, document)
+
+    def _answer(self, status: int, document: dict[str, Any]) -> None:
+        self._send(status, json.dumps(document, ensure_ascii=False).encode(), "application/json")
+
+    def _send(self, status: int, body: bytes, media_type: str) -> None:
+        head = (
+            f"HTTP/1.1 {status} {REASONS[status]}\r\ncontent-type: {media_type}\r\ncontent-length: {len(body)}\r\n\r\n"
+        )
+        self._transport.write(head.encode() + body)
+
+
+async def serve(port: int, tasks: Tasks) -> None:
+    """Listen until cancelled."""
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Http(tasks), "127.0.0.1", port, backlog=BACKLOG)
+    async with server:
+        await server.serve_forever()
+
+
+def main(kind: type[Tasks] = Tasks) -> None:
+    """TASK_1_S and TASK_2_S say what the tasks take."""
+    parser = argparse.ArgumentParser(prog="python -m loadtest.stub", description="Answer, and do nothing else.")
+    parser.add_argument("port", type=int)
+    task_s = {task: float(os.environ[f"{task.upper()}_S"]) for task in ("task_1", "task_2")}
+    uvloop.run(serve(parser.parse_args().port, kind(task_s)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""The whole system on this machine, of the size that a shape says: what is loaded where no host is given."""
+
+import os
+import resource
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from deploy.validate.runtime import API_DOCKERFILE, dockerfile_command
+from loadtest.gates import Seen
+from loadtest.sample import Sample, accepted_by_task, depths, left, metrics, total, used, working
+from loadtest.shapes import Local, Shape
+from local import definitions, processes, programs
+from local.child import Child, Unusable
+from local.credentials import Credentials
+from local.endpoints import Endpoints, Folder
+from local.management import Management
+from local.nginx import Nginx
+from local.servers import RabbitMQ, Redis, free_ports
+
+
+class System:
+    """The running system: where it is, and what it says of itself."""
+
+    def __init__(
+        self, url: str, key: str, size: Local, parts: Mapping[str, list[Child]], management: Management
+    ) -> None:
+        self.url = url
+        self.key = key
+        self.about = {
+            "where": "this machine",
+            "rabbitmq": ".".join(map(str, management.version)),
+            "size": f"{size.apis} API, {size.workers} workers of {size.threads} {size.pool}, NGINX in front",
+        }
+        self._parts = parts
+        self._management = management
+        self._workers = size.workers
+
+    def sample(self) -> Sample:
+        """As it is now. Unusable if a part of it has died."""
+        for child in (child for children in self._parts.values() for child in children):
+            if not child.alive:
+                raise Unusable(f"{child.name} ended in the run; its log {child.log} ends:\n{child.last_lines()}")
+        ready, unacked = working(depths(self._management, "/"))
+        usage = {part: used(child.pid for child in children) for part, children in self._parts.items()}
+        return Sample(ready, unacked, usage, self._workers)
+
+    def queues(self) -> dict[str, int]:
+        """What is left in them."""
+        return left(depths(self._management, "/"), {})
+
+    def seen(self) -> Seen:
+        """The counters and queues, which began at nothing."""
+        accepted = accepted_by_task(
+            metrics(f"http://127.0.0.1:{child.env['PORT']}/metrics") for child in self._parts["API"]
+        )
+        ended = "\n".join(
+            metrics(f"http://127.0.0.1:{one.env['METRICS_PORT']}/metrics") for one in self._parts["workers"]
+        )
+        succeeded = sum(total(ended, "sluice_task_results_total", "success").values())
+        return Seen(accepted, self.queues(), succeeded)
+
+
+@contextmanager
+def started(shape: Shape, folder: Folder, open_files: int, code: Path) -> Iterator[System]:
+    """Start everything, with the apps/ in `code`, and end it in reverse order. Unusable if something does not start."""
+    credentials = Credentials()
+    with folder.locked(), ExitStack() as ends:
+        broker, redis = _servers(folder, credentials, ends)
+        endpoints = Endpoints("", f"127.0.0.1:{broker.port}", f"127.0.0.1:{redis.port}", broker.management.url)
+        parts = _processes(shape, folder, code, endpoints, credentials)
+        everything = [process for part in parts.values() for process in part]
+        for process in everything:
+            ends.callback(process.stop)
+            process.start()
+        for process in parts["workers"]:  # all at once: each may take some seconds to hand its tasks back
+            ends.callback(process.child.signal, signal.SIGTERM)
+        for process in everything:
+            process.wait_ready()
+        ports = [int(process.child.env["PORT"]) for process in parts["API"]]
+        nginx = Nginx(folder.path / "nginx", ports, open_files=open_files, logs=folder.logs)
+        ends.callback(nginx.stop)
+        nginx.start()
+        children = {part: [process.child for process in each] for part, each in parts.items()}
+        servers = {"NGINX": [nginx.node], "RabbitMQ": [broker.node, broker.epmd], "Redis": [redis.node]}
+        yield System(nginx.url, credentials.api_key, shape.local, servers | children, broker.management)
+
+
+def _servers(folder: Folder, credentials: Credentials, ends: ExitStack) -> tuple[RabbitMQ, Redis]:
+    found = programs.ensure()
+    broker = RabbitMQ(folder.path / "rabbitmq", found, password=credentials.broker_password_admin, logs=folder.logs)
+    redis = Redis(folder.path / "redis", found, password=credentials.redis_password, logs=folder.logs)
+    for server in (broker, redis):
+        ends.callback(server.stop)
+        server.start()
+    definitions.apply(broker.management, vhost="/", passwords=credentials.broker_passwords)
+    return broker, redis
+
+
+def _processes(
+    shape: Shape, folder: Folder, code: Path, endpoints: Endpoints, credentials: Credentials
+) -> dict[str, list[processes.Process]]:
+    """By part, in the order of their start: the reverse first refuses new tasks."""
+    size = shape.local
+    given = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    of_worker = endpoints.environment("worker", credentials, given) | {
+        "WORKER_POOL": size.pool, "WORKER_CONCURRENCY": str(size.threads),
+        "TASK_1_S": str(shape.task_1_s), "TASK_2_S": str(shape.task_2_s),
+    }  # fmt: skip
+    of_api = endpoints.environment("api", credentials, given) | {"API_KEYS": credentials.api_keys}
+    names = [f"worker-{number}" for number in range(size.workers)]
+    return {
+        "recorder": [processes.recorder(folder, of_worker, code)],
+        "workers": [processes.worker(folder, of_worker, name=name, code=code) for name in names],
+        "API": [_api(folder, of_api, port, code) for port in free_ports(size.apis)],
+    }
+
+
+def _api(folder: Folder, environment: Mapping[str, str], port: int, code: Path) -> processes.Process:
+    url = f"http://127.0.0.1:{port}"
+    command = dockerfile_command(code, API_DOCKERFILE)  # another commit may need other options
+    options = command[command.index("--port") + 2 :]
+    environment = {**environment, "PORT": str(port)}
+    return processes.api(folder, environment, url, name=f"api-{port}", code=code, options=options)
+
+
+def raise_open_files(wanted: int) -> None:
+    """Let this process and its children have so many files open. Unusable if the system forbids it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= wanted:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(hard, wanted)))
+    except (ValueError, OSError):
+        raise Unusable(
+            f"So many users need {wanted} open files, and only {hard} are allowed: raise it (`ulimit -Hn {wanted}` as "
+            "root, or LimitNOFILE, or /etc/security/limits.conf), or take a smaller shape."
+        ) from None

@@ -1,0 +1,69 @@
+"""Runs of the load test as `make load` makes them, against servers whose faults are known."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from local.child import Child
+from local.servers import free_ports, is_open
+from tests.harness.system import ROOT, System
+from tests.load.faulty import FAULTS
+
+PYTHON = ROOT / ".local" / "load" / "bin" / "python"
+SHAPES = Path(__file__).parent / "shapes.toml"
+RUN_TIMEOUT_S = 120
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def python() -> Path:
+    """What `make load` runs on. Without it: a skip on a laptop, a failure in CI."""
+    if not PYTHON.exists():
+        if os.environ.get("CI"):
+            raise FileNotFoundError(f"{PYTHON}: run these by `make test-load`")
+        pytest.skip("Locust is not installed: run these by `make test-load`")
+    return PYTHON
+
+
+@pytest.fixture
+def loadtest(python: Path, tmp_path: Path) -> Run:
+    """The command, with the tests' own shapes; its report is in `report` under the test's folder."""
+
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        return subprocess.run(
+            [python, "-m", "loadtest", *arguments, "--folder", str(tmp_path / "report")],
+            cwd=ROOT, env={**kept, "LOAD_SHAPES": str(SHAPES), **environment}, capture_output=True, text=True,
+            timeout=RUN_TIMEOUT_S, check=False,
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture
+def against(loadtest: Run, system: System, tmp_path: Path) -> Iterator[Run]:
+    """The same against a server with a fault, beside a real broker's queues, which nobody fills."""
+    servers: list[Child] = []
+
+    def run(fault: str, shape: str = "short") -> subprocess.CompletedProcess[str]:
+        assert fault in FAULTS
+        (port,) = free_ports(1)
+        times = {"TASK_1_S": "0.2", "TASK_2_S": "0.1"} if shape == "short" else {"TASK_1_S": "0", "TASK_2_S": "0"}
+        command = [sys.executable, "-m", "tests.load.faulty", fault, str(port)]
+        server = Child(fault, command, log=tmp_path / "server.log", env=os.environ | times, cwd=ROOT)
+        servers.append(server)
+        server.start()
+        server.ready(lambda: is_open(port), 30)
+        seen = {
+            "CELERY_BROKER_URL": system.servers.rabbitmq.url(vhost=system.vhost),
+            "RABBITMQ_MANAGEMENT_URL": system.servers.rabbitmq.management.url,
+        }
+        return loadtest(shape, "--host", f"http://127.0.0.1:{port}", **seen)
+
+    yield run
+    for server in servers:
+        server.stop()

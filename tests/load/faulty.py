@@ -1,0 +1,77 @@
+"""Servers that do one thing wrong: `python -m tests.load.faulty FAULT PORT`. The stub is right but for that."""
+
+import math
+import sys
+import time
+from typing import Any
+
+from loadtest import stub
+from loadtest.stub import Answer, Tasks
+
+# Of the tasks, the one that goes wrong.
+UNLUCKY = 50
+
+
+class Loses(Tasks):
+    """Accepts a task that never ends."""
+
+    def left_s(self, task_id: str) -> float:
+        return math.inf if list(self._tasks).index(task_id) == UNLUCKY - 1 else super().left_s(task_id)
+
+
+class Fails(Tasks):
+    """Answers 500 once."""
+
+    posts = 0
+
+    def post(self, body: dict[str, Any], key: str | None) -> Answer:
+        self.posts += 1
+        return (500, {}) if self.posts == UNLUCKY else super().post(body, key)
+
+
+class Mixes(Tasks):
+    """Gives one task the result of the one before."""
+
+    def result(self, task_id: str) -> dict[str, str]:
+        ids = list(self._tasks)
+        place = ids.index(task_id)
+        return super().result(ids[place - 1] if place == UNLUCKY - 1 else task_id)
+
+
+class Hesitates(Tasks):
+    """Accepts slowly."""
+
+    def post(self, body: dict[str, Any], key: str | None) -> Answer:
+        time.sleep(0.05)
+        return super().post(body, key)
+
+
+class Dawdles(Tasks):
+    """Is a second late with each result."""
+
+    def left_s(self, task_id: str) -> float:
+        return super().left_s(task_id) + 1
+
+
+class Miscounts(Tasks):
+    """Counts a task that no client knows of."""
+
+    def metrics(self) -> str:
+        self.accepted["task_1"] += 1
+        return super().metrics()
+
+
+class Doubles(Tasks):
+    """Forgets keys: a post that is sent again is another task."""
+
+    def post(self, body: dict[str, Any], key: str | None) -> Answer:  # noqa: ARG002 - that is the fault
+        return super().post(body, None)
+
+
+FAULTS = {"none": Tasks} | {
+    kind.__name__.lower(): kind for kind in (Loses, Fails, Mixes, Hesitates, Dawdles, Miscounts, Doubles)
+}
+
+if __name__ == "__main__":
+    fault = sys.argv.pop(1)
+    stub.main(FAULTS[fault])

@@ -1,0 +1,66 @@
+"""The gates close: a run against a server with a fault does not end well, and says which gate it was."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.harness.system import System
+from tests.load.conftest import Run
+
+TRIES = 3
+
+
+def failed(printed: str) -> set[str]:
+    """The names of the gates that did not hold."""
+    lines = (line.strip() for line in printed.splitlines())
+    return {line.removeprefix("FAILED").partition(":")[0].strip() for line in lines if line.startswith("FAILED")}
+
+
+def test_run_without_a_fault_ends_well(against: Run, tmp_path: Path) -> None:
+    done = against("none")
+    assert (failed(done.stdout), done.returncode) == (set(), 0), done.stdout + done.stderr
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["verdict"] == "held"
+    assert max(report["series"]["finished_per_s"]) > 5
+
+
+@pytest.mark.parametrize(
+    ("fault", "gate"),
+    [
+        ("loses", "nothing lost"),
+        ("fails", "no failures"),
+        ("mixes", "every result right"),
+        ("hesitates", "accepting, p95"),
+        ("dawdles", "result after its task's time, p95"),
+        ("miscounts", "ledger and /metrics agree"),
+        ("doubles", "no failures"),
+    ],
+)
+def test_fault_closes_its_gate(against: Run, fault: str, gate: str) -> None:
+    done = against(fault)
+    assert gate in failed(done.stdout), done.stdout + done.stderr
+    assert done.returncode == 1
+
+
+def test_message_that_is_left_closes_the_gate(against: Run, system: System) -> None:
+    message = {
+        "properties": {"delivery_mode": 2},
+        "routing_key": "celery",
+        "payload": "{}",
+        "payload_encoding": "string",
+    }
+    system.servers.rabbitmq.management(f"/api/exchanges/{system.vhost}/sluice/publish", "POST", message)
+    done = against("none")
+    assert "queues drained: celery: 1" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 1
+
+
+@pytest.mark.alone
+def test_run_that_locust_cannot_carry_is_void(against: Run) -> None:
+    for _ in range(TRIES):  # something else may have had the core that Locust would have been short of
+        done = against("none", "frantic")
+        if done.returncode:
+            break
+    assert "VOID    Locust warned that it had too little CPU" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 3

@@ -1,0 +1,26 @@
+"""What cannot be run is said in one sentence, and nothing is started."""
+
+from local.servers import free_ports
+from tests.harness.system import System
+from tests.load.conftest import Run
+
+
+def test_shape_that_does_not_exist_is_named_with_those_that_do(loadtest: Run) -> None:
+    done = loadtest("tsunami")
+    assert done.stderr == "There is no shape 'tsunami': choose one of short, frantic, or add it to shapes.toml.\n"
+    assert done.returncode == 1
+
+
+def test_host_whose_queues_nobody_can_see_is_not_loaded(loadtest: Run) -> None:
+    done = loadtest("short", "--host", "http://127.0.0.1:1")
+    assert done.stderr.startswith("HOST alone does not show whether its queues drain: set CELERY_BROKER_URL")
+    assert (done.stdout, done.returncode) == ("", 1)
+
+
+def test_host_that_does_not_answer_is_named(loadtest: Run, system: System) -> None:
+    (port,) = free_ports(1)
+    rabbitmq = system.servers.rabbitmq
+    seen = {"CELERY_BROKER_URL": rabbitmq.url(vhost=system.vhost), "RABBITMQ_MANAGEMENT_URL": rabbitmq.management.url}
+    done = loadtest("short", "--host", f"http://127.0.0.1:{port}", **seen)
+    assert done.stderr.startswith(f"http://127.0.0.1:{port}/metrics cannot be read")
+    assert (done.stdout, done.returncode) == ("", 1)

@@ -1,0 +1,52 @@
+"""The Job that loads from inside of a cluster: its image, its rights, and what it says of the tasks."""
+
+import subprocess
+from typing import Any
+
+import yaml
+
+from apps.contract.settings import WorkerSettings
+from deploy.run import ROOT, output
+from deploy.tools import kubectl, packaged
+from loadtest.job.image import CONTENT, DOCKERFILE, NAME
+
+
+def objects() -> dict[str, dict[str, Any]]:
+    text = output(kubectl(), "kustomize", ROOT / "loadtest" / "job", timeout_s=60)
+    return {f"{one['kind']} {one['metadata'].get('namespace', '')}".strip(): one for one in yaml.safe_load_all(text)}
+
+
+def container() -> dict[str, Any]:
+    (found,) = objects()["Job load"]["spec"]["template"]["spec"]["containers"]
+    return dict(found)
+
+
+def test_job_runs_the_image_that_is_built() -> None:
+    assert NAME.endswith(f"/{container()['image']}")
+
+
+def test_job_says_what_the_bases_tasks_take() -> None:
+    said = {one["name"]: float(one["value"]) for one in container()["env"] if one["name"].startswith("TASK_")}
+    defaults = WorkerSettings.model_fields
+    assert said == {name: defaults[name.lower()].default for name in ("TASK_1_S", "TASK_2_S")}
+
+
+def test_rights_are_to_look_and_no_more() -> None:
+    rules = [rule for one in objects().values() for rule in one.get("rules", [])]
+    verbs = {(resource, verb) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]}
+    assert {verb for _, verb in verbs} == {"get", "list", "create"}
+    # both are how kubectl reads: the API's counters, RabbitMQ's queues
+    assert {resource for resource, verb in verbs if verb == "create"} == {"pods/exec", "pods/portforward"}
+    assert all(rule.get("resourceNames") for rule in rules if "secrets" in rule["resources"])
+
+
+def test_hadolint_finds_nothing() -> None:
+    command = [str(packaged("hadolint")), "--failure-threshold", "style", DOCKERFILE]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_image_has_all_that_the_load_test_imports() -> None:
+    packages = {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()}
+    imports = "".join(path.read_text() for path in (ROOT / "loadtest").rglob("*.py"))
+    assert {name for name in packages if f"from {name}" in imports} <= set(CONTENT)

@@ -1,0 +1,39 @@
+"""How two commits are compared: pair by pair, with an interval that says whether they differ."""
+
+from typing import Any
+
+import pytest
+
+from loadtest import ab
+
+
+def report(finished_per_s: float, ms: float) -> dict[str, Any]:
+    percentiles = {"p50": ms, "p95": 3 * ms}
+    part = {"cpu_ms_per_task": ms / 10, "rss_max_mb": 100.0}
+    return {
+        "holds": [{"finished_per_s": finished_per_s}],
+        "latency_ms": {"accept": {"system": percentiles}, "result": {"system": percentiles}},
+        "parts": {"API": part, "workers": part, "Locust": {"cpu_ms_per_task": 99, "rss_max_mb": 99}},
+    }
+
+
+def test_ratio_is_the_geometric_mean_of_the_pairs() -> None:
+    mean, low, high = ab.ratio([10, 20, 40], [20, 40, 80])
+    assert (mean, low, high) == pytest.approx((2, 2, 2))
+
+
+def test_interval_is_students() -> None:
+    # logs of the ratios: -ln 2, 0, ln 2; their deviation is ln 2, and t for two degrees of freedom is 4.303
+    mean, low, high = ab.ratio([1, 1, 1], [0.5, 1, 2])
+    assert mean == pytest.approx(1)
+    assert high == pytest.approx(1 / low)
+    assert high == pytest.approx(2 ** (4.303 / 3**0.5), rel=1e-3)
+
+
+def test_table_says_what_differs_and_counts_the_system_alone() -> None:
+    ones = [report(100, ms) for ms in (10, 11, 9, 10)]
+    others = [report(100, ms) for ms in (20, 22.1, 18, 20)]
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in ab.lines(ones, others)}
+    assert rows["accepting, p95"].endswith("| differs |")
+    assert not rows["finished a second"].endswith("| differs |")
+    assert rows["CPU a task, without Locust"].split(" | ")[1] == "2"

@@ -1,0 +1,86 @@
+"""The shapes of the load test, as data."""
+
+from pathlib import Path
+
+import pytest
+
+from apps.contract.tasks import TASKS, input_adapter
+from loadtest import shapes
+from loadtest.system import raise_open_files
+from local.child import Unusable
+from planner import locust_shape
+from tests.harness.system import ROOT
+
+NAMES = (ROOT / "loadtest" / "names.txt").read_text(encoding="utf-8").splitlines()
+ALL = ("smoke", "original", "original-settings", "burst", "soak", "step")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_shape_is_one(name: str) -> None:
+    shape = shapes.load(name, {})
+    assert sum(shape.mix.users.values()) == 100
+    assert shape.mix.tasks.keys() <= TASKS.keys()
+    assert shape.holds()
+
+
+def test_original_is_what_the_original_says() -> None:
+    shape = shapes.load("original", {})
+    assert (shape.users_max, shape.task_1_s, shape.task_2_s) == (7000, 15, 10)
+    assert [end_s - begin_s for begin_s, end_s, users in shape.holds() if users == 7000] == [300]
+
+
+def test_burst_is_ten_times_the_quiet() -> None:
+    assert [users for *_, users in shapes.load("burst", {}).holds()] == [20, 200, 20]
+
+
+def test_time_without_users_is_no_hold() -> None:
+    shape = shapes.load("smoke", {}).model_copy(update={"stages": ((10, 0), (5, 20), (20, 20))})
+    assert shape.holds() == [(15, 35, 20)]
+
+
+@pytest.mark.parametrize(("at_s", "users"), [(0, 0), (2.5, 10), (5, 20), (24, 20), (27.5, 10), (30, None)])
+def test_users_follow_the_stages(at_s: float, users: int | None) -> None:
+    assert shapes.load("smoke", {}).users_at(at_s) == users
+
+
+def test_planner_reads_the_same_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(shapes.SHAPE, "burst")
+    users = locust_shape.users(ROOT / "loadtest" / "stages.py", "test")
+    shape = shapes.load("burst", {})
+    assert users == [float(shape.users_at(second) or 0) for second in range(int(shape.length_s))]
+
+
+def test_times_of_the_tasks_can_be_said() -> None:
+    assert shapes.load("original", {"TASK_1_S": "2", "TASK_2_S": "1"}).task_s == {"task_1": 2, "task_2": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[shapes.x]\n", "The shape x in shapes.toml is none: about: Field required"),
+        ("shapes = {}\n", "There is no shape 'x': choose one of , or add it to shapes.toml"),
+        ("nonsense", "has no shapes"),
+    ],
+)
+def test_file_that_has_none_is_named(tmp_path: Path, text: str, sentence: str) -> None:
+    file = tmp_path / "shapes.toml"
+    mix = "[mix]\nusers={}\ntasks={}\nbatch_tasks=1\nslow_idle_s=[1,2]\n" if text.startswith("[") else ""
+    file.write_text(mix + text)
+    with pytest.raises(Unusable) as caught:
+        shapes.load("x", {shapes.SHAPES: str(file)})
+    assert sentence in str(caught.value)
+
+
+def test_too_many_open_files_are_refused_in_one_sentence() -> None:
+    with pytest.raises(Unusable, match=r"^So many users need \d+ open files, and only \d+ are allowed: raise it"):
+        raise_open_files(2**31)
+
+
+def test_names_are_such_as_the_service_takes_and_the_hardest_of_them() -> None:
+    adapter = input_adapter(TASKS)
+    for name in NAMES:
+        adapter.validate_python({"task": "task_1", "name": name})
+    assert max(map(len, NAMES)) == 255
+    assert any(not name.isascii() for name in NAMES)
+    assert any(ord(max(name)) > 0xFFFF for name in NAMES)
+    assert len(set(NAMES)) == len(NAMES)
