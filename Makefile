@@ -72,8 +72,7 @@ test-brokers: install ## all integration tests, on RabbitMQ 3.10 or what the mac
 	@root="$$($(BIN)/python -m local.newer)" && SLUICE_TEST_RABBITMQ_ROOT="$$root" $(PYTEST) tests/integration
 
 test-load: $(LOAD) ## tests of the load test: its gates close on servers with faults, its report is readable in a browser
-	@$(PYTEST) tests/load -m "not alone"
-	@$(BIN)/python -m pytest tests/load -m alone
+	@$(PYTEST) tests/load
 
 e2e: install ## tests on a real cluster, made here or that of E2E_CONTEXT=...; parts of them: make e2e E2E="admission local"
 	@$(BIN)/python -m pytest $(if $(E2E),$(E2E:%=tests/e2e/test_%.py),tests/e2e)
