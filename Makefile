@@ -9,7 +9,7 @@ LOAD := .local/load
 PYTEST := $(BIN)/python -m pytest --numprocesses 4 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help install lock up demo post rabbitmq-ui dead-letters requeue test test-unit test-planner test-integration test-brokers test-load e2e cluster cluster-down bench bench-compare profile bench-planner load load-ab load-image picture lint clean
+.PHONY: help install lock up demo post rabbitmq-ui dead-letters requeue test test-unit test-planner test-integration test-brokers test-load chaos chaos-quick test-chaos e2e cluster cluster-down bench bench-compare profile bench-planner load load-ab load-image picture lint clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
@@ -70,6 +70,15 @@ test-integration: install ## integration tests on real RabbitMQ and Redis proces
 test-brokers: install ## all integration tests, on RabbitMQ 3.10 or what the machine has, then on 4.3 or newer
 	@$(PYTEST) tests/integration
 	@root="$$($(BIN)/python -m local.newer)" && SLUICE_TEST_RABBITMQ_ROOT="$$root" $(PYTEST) tests/integration
+
+chaos: install ## faults of every kind for 40 minutes, and a checker of what was accepted: make chaos SEED=1 (Linux, root)
+	@$(BIN)/python -m tests.chaos full --seed $(or $(SEED),1)
+
+chaos-quick: install ## the same in 3 minutes, with a dozen faults
+	@$(BIN)/python -m tests.chaos quick
+
+test-chaos: install ## that the checker finds what follows when a protection is switched off
+	@$(PYTEST) --numprocesses 3 tests/chaos
 
 test-load: $(LOAD) ## tests of the load test: its gates close on servers with faults, its report is readable in a browser
 	@$(PYTEST) tests/load

@@ -88,7 +88,9 @@ def main() -> None:
     print("\n".join(figures.lines(result["figures"])))
     missed = [key for key, found in result["figures"].items() if not figures.BARS[key].met(found["median"])]
     if result["void"]:
-        sys.exit("Void: the empty endpoint did not get 0.9 of a core; run this on a quiet machine.")
+        sys.exit(
+            "Void: the empty endpoint had less than 0.9 of a core, or the broker stood still; the machine is busy."
+        )
     if missed:
         sys.exit(f"Missed: {', '.join(missed)}.")
 

@@ -21,6 +21,10 @@ class Wrong(Exception):
     """A measurement that is none: some answers were errors."""
 
 
+class Refused(Wrong):
+    """They were refusals, with 503, and nothing else was wrong."""
+
+
 @dataclass(frozen=True)
 class Rate:
     """What a server did under closed-loop load."""
@@ -56,8 +60,10 @@ def vegeta_p99_ms(server: Server, rate_per_s: int, seconds: int) -> float:
     done = subprocess.run(attack, input=_target(server), capture_output=True, check=True, timeout=seconds + 60)  # noqa: S603
     report = subprocess.run([str(vegeta), "report", "-type=json"], input=done.stdout, capture_output=True, check=True)  # noqa: S603
     found = json.loads(report.stdout)
-    if set(found["status_codes"]) != {"202"}:
-        raise Wrong(f"{server.name} at {rate_per_s}/s: {found['status_codes']} {found['errors'][:3]}")
+    codes = set(found["status_codes"])
+    if codes != {"202"}:
+        wrong = Refused if codes == {"202", "503"} else Wrong
+        raise wrong(f"{server.name} at {rate_per_s}/s: {found['status_codes']} {found['errors'][:3]}")
     return float(found["latencies"]["99th"] / 1e6)
 
 

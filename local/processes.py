@@ -14,7 +14,7 @@ from local.servers import free_ports
 READY_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 20.0
 BACKOFF_MAX_S = 30.0
-# As in apps/api/Dockerfile, which says why.
+# As in apps/api/Dockerfile.
 UVICORN_OPTIONS = (
     "--timeout-keep-alive", "90", "--timeout-graceful-shutdown", "10",
     "--no-proxy-headers", "--no-server-header", "--http", "apps.api.http:Protocol",

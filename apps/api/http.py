@@ -14,7 +14,12 @@ class Protocol(HttpToolsProtocol):
     """As uvicorn's own, on a transport that joins writes."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-        super().connection_made(cast("asyncio.Transport", Joined(transport, self.loop)))
+        self._joined = Joined(transport, self.loop)
+        super().connection_made(cast("asyncio.Transport", self._joined))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._joined.discard()
+        super().connection_lost(exc)
 
 
 class Joined:
@@ -39,6 +44,10 @@ class Joined:
     def close(self) -> None:
         self._flush()
         self._transport.close()
+
+    def discard(self) -> None:
+        """Forget what is held: nobody is there any more, and to write it would raise."""
+        self._held = b""
 
     def _flush(self) -> None:
         if self._held:

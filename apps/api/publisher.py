@@ -39,9 +39,9 @@ BACKOFF_MAX_S = 2.0
 WINDOW = 256
 # Of bodies that wait for room: as many as there may be publishes of a usual size, and few of the largest.
 WAITING_MAX_BYTES = 16 * 1024 * 1024
-# An answer that is so late, far longer than an election of a queue's leader, will not come: it would keep its place on
-# the wire for ever, and so many of them all places.
-OWED_MAX_S = 60.0
+# An answer that is so late, longer than the election of a queue's leader, will not come on this connection: a node that
+# has just come back, or is parted from the others, may never answer, and another one does. Whoever asked was told.
+OWED_MAX_S = 10.0
 # How late a deadline may be noticed.
 SWEEP_S = 0.05
 

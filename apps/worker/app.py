@@ -21,6 +21,7 @@ from apps.contract import states, topology
 from apps.contract.settings import WorkerSettings, load
 from apps.contract.tasks import TASKS, Input, Registry, TaskSpec
 from apps.worker import tasks
+from apps.worker.backend import in_main_loop
 from apps.worker.cancel import Cancellation, Cancelled
 from apps.worker.consumer import lifecycle
 from apps.worker.limits import time_limits
@@ -48,7 +49,24 @@ class ContractTask(Task):  # type: ignore[misc]  # celery ships no types
             log.info("skipped", extra={"fields": {"task": self.name, "reason": answer}})
             raise Ignore(answer)
 
+    def apply_async(self, *args: Any, producer: Any = None, **options: Any) -> Any:
+        """Publish a retry. Raises where no queue is bound for it: else the broker confirms it, and it is gone."""
+        returned: list[Exception] = []
+
+        def on_return(error: Exception, *_: object) -> None:
+            returned.append(error)
+
+        with self.app.producer_or_acquire(producer) as held:
+            held.on_return = on_return  # also for the channel of a new connection
+            held.channel.events["basic_return"] = {on_return}  # it comes before the confirm
+            result = super().apply_async(*args, producer=held, mandatory=True, **options)
+        if returned:
+            raise returned[0]
+        return result
+
     def on_retry(self, exc: Exception, task_id: str, args: object, kwargs: object, einfo: object) -> None:
+        if in_main_loop():  # a lost connection, for which the broker gives the task to another worker
+            return
         about = {"task": self.name, "retries": self.request.retries, "error": type(exc).__name__}
         log.info("tried again later", extra={"fields": about})
 
@@ -147,6 +165,9 @@ def _configuration(settings: WorkerSettings) -> dict[str, Any]:
         # on a lost connection the broker gives the task to another worker: a process is ended, so that it does not run
         # twice at once; a thread cannot be
         "worker_cancel_long_running_tasks_on_connection_loss": True,
+        # its queue is exclusive: until a cluster has found the end of a lost connection, the same worker may not have
+        # it again, and Celery ends the process for it. Cancelling has a channel of its own (apps/worker/cancel.py).
+        "worker_enable_remote_control": False,
         "worker_consumer": "apps.worker.consumer:Consumer",
         "worker_pool": {"threads": "apps.worker.threads:TaskPool"}.get(settings.worker_pool, settings.worker_pool),
         "worker_concurrency": settings.worker_concurrency,

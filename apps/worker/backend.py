@@ -1,6 +1,6 @@
 """Celery's result backend on the contract's records: only `begin` and `end` write them.
 
-The base class brings the connection, its time-outs and the endless retry while Redis is away
+The base class brings the connection's settings, its time-outs and the endless retry while Redis is away
 (`result_backend_always_retry`). The worker's main process never talks to Redis: a wait there would stop its
 heartbeats and its time limits. Where Celery would store from it, the message goes to the dead letters instead,
 and the recorder writes the FAILURE.
@@ -21,7 +21,7 @@ from celery.exceptions import Reject
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError, RedisError  # noqa: A004 - Python's own is another one
 from redis.retry import Retry
 
 from apps.contract import states
@@ -96,13 +96,19 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
         """One round trip, on a connection of redis-py, without its client.
 
         That one would look before each command whether the connection has died, and measure it all: as long again as
-        the round trip. Here one that has died fails, opens at its next use, and Celery's retry is that.
+        the round trip.
         """
         try:
             connection = self._idle.pop()
         except IndexError:
             pool = self.client.connection_pool  # which itself would give no more than a hundred
-            connection = pool.connection_class(**pool.connection_kwargs)
+            return self._ask(pool.connection_class(**pool.connection_kwargs), script, keys, arguments)
+        try:
+            return self._ask(connection, script, keys, arguments)
+        except ConnectionError:  # it was closed meanwhile; both scripts may be run again
+            return self._ask(connection, script, keys, arguments)
+
+    def _ask(self, connection: AbstractConnection, script: Script, keys: list[str], arguments: list[Any]) -> str:
         answered = False
         try:
             answer = script.run(connection, keys, arguments)

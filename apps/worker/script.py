@@ -14,7 +14,7 @@ class Script:
         self._sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
     def run(self, connection: AbstractConnection, keys: list[str], arguments: list[object]) -> str:
-        """Its answer. Raises RedisError; the connection is then no good before it was closed: its next use opens it."""
+        """Its answer. Raises RedisError; the caller then closes the connection, and its next use opens it."""
         operands = (len(keys), *keys, *arguments)
         try:
             return _answer(connection, "EVALSHA", self._sha, *operands)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from planner.fields import Field
 from planner.lint.rule import Problem, Scaled, others, rule, text, words
 from planner.lint.triggers import protocol
-from planner.manifests import command_line
+from planner.manifests import PREFETCH_NAMES, command_line
 
 DEFAULT_GRACE_S = 30
 # Celery's default
@@ -86,8 +86,10 @@ def prefetch(scaled: Scaled) -> Iterator[Problem]:
     ]
     for container in scaled.containers:
         line = words(container)
-        match = re.search(r"--prefetch-multiplier[= ](\d+)", " ".join(line))
-        multiplier = int(match[1]) if match else DEFAULT_PREFETCH if "celery" in line else 1
+        entries = container.get("env").default([]).items()
+        named = [text(entry.get("value")) for entry in entries if text(entry.get("name")) in PREFETCH_NAMES]
+        said = re.findall(r"--prefetch-multiplier[= ](\d+)", " ".join(line)) + list(filter(str.isdecimal, named))
+        multiplier = int(said[0]) if said else DEFAULT_PREFETCH if "celery" in line else 1
         if multiplier > 1:
             for each in ready_only:
                 field = each.get("protocol" if protocol(each) == "amqp" else "excludeUnacknowledged")

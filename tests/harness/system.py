@@ -164,9 +164,10 @@ class System:
     def _start(self, name: str, command: list[str], environment: dict[str, str], cwd: Path = ROOT) -> Child:
         log = self.folder / f"{name}-{self._count}.log"
         self._count += 1
-        if cwd == ROOT:
+        # what the nursery cannot give: other code than it has imported, or a library that is loaded at the exec
+        if cwd == ROOT and "LD_PRELOAD" not in environment:
             child: Child = Forked(self.servers.nursery, name, command, log=log, env=environment)
-        else:  # other code than what the nursery has imported
+        else:
             child = Child(name, [sys.executable, "-m", *command], log=log, env=environment, cwd=cwd)
         self._ends.callback(child.kill)  # how it ends in an orderly way is tested where it matters
         child.start()

@@ -55,6 +55,13 @@ def test_worker_finds_the_restarted_broker_again(system: System) -> None:
     assert worker.alive
 
 
+def test_worker_has_no_queue_that_its_own_lost_connection_would_keep_from_it(system: System) -> None:
+    """In a cluster the old connection may live on when the worker has found another node: 405, and its end."""
+    system.worker()
+    queues = system.servers.rabbitmq.management(f"/api/queues/{system.vhost}")
+    assert [queue["name"] for queue in queues if queue["exclusive"]] == []
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_broker_restarts_in_the_middle_of_a_task(system: System, pool: str) -> None:
@@ -135,6 +142,27 @@ def test_retry_that_the_broker_refuses_is_a_failure(system: System) -> None:
     names = (f"refused-{number}" for number in itertools.count())
     # the queues learn of a policy some time after it was set: retries until then are delayed, and not looked at
     until(lambda: api.status(api.accepted("flaky", next(names), failures=1), wait_s=3)["task_status"] == "FAILURE")
+
+
+def test_retries_that_no_queue_is_bound_for_end_too(system: System) -> None:
+    """Confirmed, and routed nowhere: without `mandatory` those without a delay would be gone, STARTED for ever."""
+    api = system.api()
+    system.recorder()
+    api.accepted("sleep", "first", seconds=3)
+    retried = [api.accepted("flaky", f"unbound-{number}", failures=1) for number in range(8)]
+    system.worker(RETRY_BACKOFF_S="1")
+    place = f"/api/bindings/{system.vhost}/e/sluice/q/Test_Query"
+    ask = system.servers.rabbitmq.management
+    bindings = ask(place)
+    for binding in bindings:
+        ask(f"{place}/{binding['properties_key']}", "DELETE")
+    until(lambda: all(system.effects(f"unbound-{number}", "begun") for number in range(8)))
+    _pass(2)  # longer than any of their delays
+    for binding in bindings:
+        ask(place, "POST", {name: binding[name] for name in ("routing_key", "arguments")})
+    ends = {api.ended(task_id)["task_status"] for task_id in retried}
+    assert "FAILURE" in ends
+    assert ends <= {"SUCCESS", "FAILURE"}
 
 
 def _fill(api: Api) -> list[str]:

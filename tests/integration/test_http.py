@@ -126,6 +126,17 @@ def test_post_is_answered_alike_in_front_of_fastapi_and_by_it(api: Api, body: by
     assert _without_ids(ordinary) == _without_ids(other)
 
 
+def test_get_is_answered_alike_in_front_of_fastapi_and_by_it(api: Api) -> None:
+    """A parameter that there is not is out of the ordinary."""
+    task_id = api.accepted("task_1")
+    for wait in ("wait=0", "wait=0.1"):
+        ordinary, other = (
+            api.client.get(f"/tasks/{task_id}?{query}", headers={"X-Request-ID": "same"})
+            for query in (wait, f"{wait}&more=1")
+        )
+        assert (ordinary.status_code, _without_ids(ordinary)) == (other.status_code, _without_ids(other))
+
+
 def _without_ids(response: httpx.Response) -> tuple[dict[str, Any], dict[str, str]]:
     headers = {name: value for name, value in response.headers.items() if name not in {"date", "location"}}
     return response.json() | {"task_id": None}, headers

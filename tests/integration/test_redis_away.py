@@ -26,6 +26,7 @@ def test_task_that_finishes_while_redis_is_away_35_s_keeps_its_result(system: Sy
     system.servers.redis.stop()
     until(lambda: system.effects("kept", "done") == 1)
     _pass(35)
+    assert system.depth_messages("Test_Query") == 1  # acked once its end is stored
     system.servers.redis.start()
     until(lambda: api.get("/readyz") == 200)
     assert api.ended(task_id)["task_status"] == "SUCCESS"
@@ -193,6 +194,25 @@ async def _watch_twice(servers: Servers) -> None:
         with waiter.watch("after it") as later:  # who comes to a channel that is subscribed reads at once
             assert await set_within(later, 0)
         assert not await set_within(changed, 0.2)
+    running.cancel()
+
+
+def test_task_that_starts_does_not_wake_who_waits_for_its_end(system: System) -> None:
+    asyncio.run(_watch_a_start(system))
+
+
+async def _watch_a_start(system: System) -> None:
+    waiter = Waiter(system.servers.redis.url())
+    running = asyncio.create_task(waiter.run())
+    with waiter.watch("task") as changed, waiter.watch("task", end_only=True) as ended:
+        assert await set_within(changed, 10)
+        assert await set_within(ended, 10)
+        await asyncio.to_thread(system.redis.publish, states.channel("task"), "STARTED")
+        assert await set_within(changed, 10)
+        assert not ended.is_set()
+        await asyncio.to_thread(system.redis.publish, states.channel("task"), "SUCCESS")
+        assert await set_within(changed, 10)
+        assert await set_within(ended, 10)
     running.cancel()
 
 

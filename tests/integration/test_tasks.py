@@ -3,11 +3,12 @@
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from apps.contract import states
+from apps.contract import states, topology
 from local.servers import free_ports
 from tests.harness.system import ROOT, Api, System, until
 
@@ -60,8 +61,36 @@ def test_transient_errors_are_retried_and_others_are_not(api: Api, shared: Syste
     assert api.ended(api.accepted("flaky", "retried", failures=2))["task_status"] == "SUCCESS"
     assert shared.effects("retried", "begun") == 3
     assert api.ended(api.accepted("fail", "once"))["task_status"] == "FAILURE"
-    retries = [line["retries"] for line in shared.log_lines() if line.get("task") == "Test_Query:fail"]
-    assert set(retries) == {0}
+
+
+def test_task_costs_two_calls_of_redis_and_prefetch_is_what_is_set(system: System) -> None:
+    api = system.api()
+    system.worker(WORKER_CONCURRENCY="2", WORKER_PREFETCH="3")
+    api.ended(api.accepted("task_2"))  # Redis has both scripts
+    listed = until(lambda: system.servers.rabbitmq.management(f"/api/consumers/{system.vhost}"))
+    held = {each["queue"]["name"]: each["prefetch_count"] for each in listed}
+    assert {queue: held[queue] for queue in topology.WORK_QUEUES} == dict.fromkeys(topology.WORK_QUEUES, 6)
+    system.redis.config_resetstat()
+    for task_id in [api.accepted("task_2") for _ in range(5)]:
+        api.ended(task_id)
+    stats: Any = system.redis.info("commandstats")
+    assert stats["cmdstat_evalsha"]["calls"] == 10
+    # in the scripts, but for the API's reading and subscribing; of Celery's own none
+    ours = {"evalsha", "hmget", "hset", "hincrby", "expire", "publish", "hgetall", "subscribe", "unsubscribe", "ping"}
+    known = ours | {"config|resetstat", "hello", "info", "client|setinfo", "client|setname", "auth", "select"}
+    assert {name.removeprefix("cmdstat_") for name in stats} <= known
+
+
+def test_each_attempt_leaves_a_line(api: Api, shared: System) -> None:
+    task_id = api.accepted("flaky", "lines", failures=2)
+    api.ended(task_id)
+
+    def lines() -> list[tuple[object, object]]:
+        about = [line for line in shared.log_lines() if line.get("task_id") == task_id and "retries" in line]
+        return [(line["message"], line["retries"]) for line in about]
+
+    # the last one comes after the client's answer
+    until(lambda: lines() == [("tried again later", 0), ("tried again later", 1), ("ended", 2)], what="a line for each")
 
 
 @pytest.mark.parametrize(

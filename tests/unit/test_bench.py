@@ -39,13 +39,15 @@ def test_table_has_a_row_for_each_figure_in_their_order() -> None:
 def test_sample_is_booked_on_its_innermost_part() -> None:
     stacks = [
         "main (/x/uvicorn/main.py:1);call (/x/apps/api/front.py:2);dumps (/usr/lib/json.py:3) 6",
+        "send (/x/uvicorn/protocols/http/httptools_impl.py:1);write (/x/apps/api/http.py:2) 10",
         "main (/x/uvicorn/main.py:1);frames (/x/apps/amqp/template.py:2);pack (/usr/lib/struct.py:3) 2",
         "run (/x/uvicorn/server.py:1) 2",
         "wait (/usr/lib/threading.py:1) 90",
     ]
     assert [row.split(" | ")[1:] for row in profile.table(stacks, 50.0)[2:]] == [
-        ["60%", "30.0 |"],
-        ["20%", "10.0 |"],
-        ["20%", "10.0 |"],
+        ["50%", "25.0 |"],
+        ["30%", "15.0 |"],
+        ["10%", "5.0 |"],
+        ["10%", "5.0 |"],
         ["100%", "50.0 |"],
     ]

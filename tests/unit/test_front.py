@@ -1,4 +1,4 @@
-"""Which posts are answered in front of FastAPI, and that the others reach it untouched."""
+"""Which requests are answered in front of FastAPI, and that the others reach it untouched."""
 
 import pytest
 from starlette.datastructures import State
@@ -8,7 +8,9 @@ from apps.api.auth import Clients
 from apps.api.front import Front
 from apps.api.publisher import CONFIRMED
 from apps.api.submission import Submitted
+from apps.contract.ids import TaskIds
 from apps.contract.settings import ApiSettings, load
+from apps.contract.states import Record
 from apps.contract.tasks import TASKS, input_adapter
 
 pytestmark = pytest.mark.anyio
@@ -20,6 +22,7 @@ ORDINARY = {
     b"content-type": b"application/json",
     b"host": b"localhost",
 }
+IDS = TaskIds(b"k" * 16)
 BODY = b'{"task":"task_1","name":"abcd"}'
 
 
@@ -30,6 +33,11 @@ class Submitter:
     async def submit(self, owner: str, _: object, *, key: str | None, body: bytes) -> list[Submitted]:
         self.asked.append((owner, key, body))
         return [Submitted("an-id", CONFIRMED)]
+
+
+class Store:
+    async def read(self, _: str) -> Record:
+        return Record("SUCCESS", {"name_task": "ä", "state": "done"})
 
 
 class Exchange:
@@ -56,10 +64,13 @@ class Exchange:
             "clients": Clients(settings.api_keys),
             "inputs": input_adapter(TASKS),
             "submitter": self.submitter,
+            "ids": IDS,
+            "store": Store(),
         })  # fmt: skip
 
     async def __call__(self, headers: list[tuple[bytes, bytes]], method: str = "POST", path: str = "/tasks") -> None:
-        scope = {"type": "http", "method": method, "path": path, "headers": headers}
+        path, _, query = path.partition("?")
+        scope = {"type": "http", "method": method, "path": path, "query_string": query.encode(), "headers": headers}
         await Front(self._behind, self._state)(scope, self._receive, self._send)
 
     @property
@@ -156,3 +167,35 @@ async def test_other_calls_reach_fastapi(method: str, path: str) -> None:
     exchange = Exchange(BODY)
     await exchange(headers(), method, path)
     assert (exchange.handed_on, exchange.unread) == (True, 1)
+
+
+async def test_ordinary_get_is_answered_here() -> None:
+    for query in ("", "?wait=20", "?wait=0.5"):
+        exchange = Exchange()
+        task_id = IDS.new("me")
+        await exchange(headers(content_length=None, content_type=None), "GET", f"/tasks/{task_id}{query}")
+        start, body = exchange.sent
+        expected = f'{{"task_id":"{task_id}","task_status":"SUCCESS","task_result":{{"name_task":"ä","state":"done"}}}}'
+        assert (start["status"], body["body"].decode()) == (200, expected)
+        assert not exchange.handed_on
+
+
+@pytest.mark.parametrize(
+    ("method", "query", "owner", "given"),
+    [
+        ("HEAD", "", "me", []),
+        ("GET", "", "somebody else", []),
+        ("GET", "", "me", [(b"authorization", b"Bearer wrong")]),
+        ("GET", "?wait=1&wait=2", "me", []),
+        ("GET", "?wait=1e3", "me", []),
+        ("GET", "?wait=-1", "me", []),
+        ("GET", "?wait=", "me", []),
+        ("GET", "?more=1", "me", []),
+        ("GET", "/events", "me", []),
+    ],
+)
+async def test_other_get_is_handed_on(method: str, query: str, owner: str, given: list[tuple[bytes, bytes]]) -> None:
+    exchange = Exchange()
+    await exchange(headers(content_length=None, content_type=None) + given, method, f"/tasks/{IDS.new(owner)}{query}")
+    assert exchange.handed_on
+    assert exchange.sent == []

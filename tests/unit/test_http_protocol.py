@@ -11,8 +11,11 @@ class Transport:
 
     def __init__(self) -> None:
         self.seen: list[bytes | str] = []
+        self.lost = False
 
     def write(self, data: bytes) -> None:
+        if self.lost:
+            raise RuntimeError("the handler is closed")
         self.seen.append(data)
 
     def close(self) -> None:
@@ -66,5 +69,18 @@ def test_nothing_is_left_behind_by_a_close() -> None:
         await turn()
         assert transport.seen == [b"last", "closed"]
         assert answer.is_closing()
+
+    asyncio.run(run())
+
+
+def test_client_that_went_is_sent_nothing_more() -> None:
+    async def run() -> None:
+        answer, transport = joined()
+        answer.write(b"held")
+        transport.lost = True
+        answer.discard()
+        await turn()
+        answer.close()
+        assert transport.seen == ["closed"]
 
     asyncio.run(run())

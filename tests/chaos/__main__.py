@@ -1,0 +1,96 @@
+"""`python -m tests.chaos SCENARIO [--seed N] [--without PROTECTION]`: one run, to build/chaos/<name>/.
+
+Exit status 0 if the checker found nothing, 1 if it found something, 2 if the run could not be made.
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from local import newer
+from local.child import Unusable
+from local.child import until as wait_until
+from local.programs import apt_install, ensure
+from tests.chaos import namespaces, report
+from tests.chaos.checker import Checker
+from tests.chaos.history import HISTORY_FILE, collect, save
+from tests.chaos.nemesis import Nemesis
+from tests.chaos.scenarios import SCENARIOS, Scenario
+from tests.chaos.weakened import PROTECTIONS
+from tests.chaos.world import World, faketime, running
+
+CLIENTS_END_S = 240.0
+WARM_S = 4.0
+UNUSABLE = 2
+
+
+def main() -> int:
+    """Run a scenario in namespaces of its own, and say what came of it."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description="Faults, and a checker of what is lost.")
+    parser.add_argument("scenario", choices=SCENARIOS)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--without", choices=PROTECTIONS, default="", help="switch a protection off")
+    parser.add_argument("--folder", type=Path, help="where to write (default: build/chaos/<scenario>-<seed>)")
+    options = parser.parse_args()
+    scenario = SCENARIOS[options.scenario]
+    name = f"{options.scenario}-{options.seed}" + (f"-without-{options.without}" if options.without else "")
+    folder = (options.folder or Path("build/chaos") / name).absolute()
+    try:
+        if not os.environ.get(namespaces.INSIDE):
+            _prepare(scenario)
+            shutil.rmtree(folder, ignore_errors=True)
+        namespaces.enter("tests.chaos", sys.argv[1:])
+        return _run(scenario, folder, options.seed, options.without)
+    except (Unusable, RuntimeError) as exc:
+        print(exc, file=sys.stderr)
+        return UNUSABLE
+
+
+def _prepare(scenario: Scenario) -> None:
+    """What needs the network comes before the namespaces, which have none."""
+    ensure()
+    try:
+        faketime()
+    except Unusable:
+        apt_install(["libfaketime"])
+    if scenario.setup.newer:
+        newer.ensure()
+
+
+def _run(scenario: Scenario, folder: Path, seed: int, without: str) -> int:
+    folder.mkdir(parents=True, exist_ok=True)
+    started_s = time.monotonic()
+    with running(folder, scenario.setup, without) as world:
+        about: dict[str, Any] = {
+            "scenario": scenario.name, "seed": seed, "without": without, "nodes": scenario.setup.nodes,
+            "rabbitmq": ".".join(map(str, world.cluster.nodes[0].version)),
+            "redis": ".".join(map(str, world.redis.version)),
+        }  # fmt: skip
+        print(f"Ready after {time.monotonic() - started_s:.0f} s: RabbitMQ {about['rabbitmq']}, {folder}", flush=True)
+        world.start_clients(seed)
+        time.sleep(WARM_S)
+        nemesis = Nemesis(world, scenario.recovery_s)
+        nemesis.run(scenario.steps(seed))
+        world.clients.signal(signal.SIGTERM)
+        wait_until(lambda: _ended(world, nemesis), CLIENTS_END_S, "the clients' last answers")
+        history = collect(world, scenario.drain_s)
+    save(history, folder / HISTORY_FILE)
+    findings = Checker(history).findings()
+    outcome = report.result(history, findings, **about, seconds=round(time.monotonic() - started_s))
+    report.write(folder, outcome, findings)
+    print("\n".join(report.lines(outcome, findings)))
+    return bool(findings)
+
+
+def _ended(world: World, nemesis: Nemesis) -> bool:
+    nemesis.look_after()
+    return not world.clients.alive
+
+
+if __name__ == "__main__":
+    sys.exit(main())

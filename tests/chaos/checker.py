@@ -1,0 +1,226 @@
+"""Holds the history of a run against what is promised; answers what is not so. Pure: no I/O.
+
+lost            accepted, and no final state can be read
+stuck           the same, and it is STARTED for ever
+two-states      final, and a client, or the other API, was told of another final state
+ended-twice     a final state was written more than once
+wrong-end       it ended otherwise than its kind of task does
+condemned       it did nothing wrong, and the delivery limit ended it
+no-effect       SUCCESS, and nothing was done
+unasked         done, and never posted
+refused-ran     refused, and yet it began
+two-ids         one post, and work under more ids than it had answers
+duplicate       done more than once, and no worker was lost or cut off in between
+left-over       a queue has messages, once all is over
+parked          what is parked is not what ended by the dead letters
+nemesis         a fault could not be injected, or not be undone
+crashed         a process ended, and no fault had ended it
+counters        /metrics say otherwise than the clients were told
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from apps.contract import topology
+from tests.chaos.history import History
+from tests.chaos.journal import Effect, Post
+from tests.chaos.world import Life
+
+FINAL = ("SUCCESS", "FAILURE", "REVOKED")
+# A worker notes the loss of its connection some time after the broker gave its task to another one, and a process that
+# it then ends may have noted the end of its task just before.
+CUT_SLACK_S = 60.0
+AWAY_SLACK_S = 10.0
+# While nodes do not see each other, the broker gives what a worker at the smaller side has to another one, and the
+# connection of the first may outlive it all.
+AWAY = frozenset({
+    "pause-broker", "pause-leader", "cut-node", "part-node", "kill-leader", "roll-broker", "lose-disk",
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One promise that was not kept."""
+
+    kind: str
+    about: str
+    detail: str
+
+
+class Checker:
+    """Of one history."""
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+        self._reads = defaultdict(list)
+        for read in history.reads:
+            self._reads[read.task_id].append(read)
+        self._effects: dict[str, list[Effect]] = defaultdict(list)
+        self._by_name: dict[str, list[Effect]] = defaultdict(list)
+        for effect in history.effects:
+            self._effects[effect.task_id].append(effect)
+            self._by_name[effect.name].append(effect)
+        self.accepted = [post for post in history.posts if post.task_id]
+
+    def findings(self) -> list[Finding]:
+        """All of them."""
+        return [
+            *self._ends(),
+            *self._written_once(),
+            *self._effects_of_posts(),
+            *self.duplicates(explained=False),
+            *self._queues(),
+            *(Finding("nemesis", each.kind, each.error) for each in self.history.failed),
+            *(Finding("crashed", crash.name, crash.last_lines) for crash in self.history.crashes),
+            *self._counters(),
+        ]
+
+    def _ends(self) -> Iterator[Finding]:
+        told = {seen.task_id: (seen.state, seen.result) for seen in self.history.seen}
+        for post in self.accepted:
+            assert post.task_id is not None
+            reads = self._reads[post.task_id]
+            states = {read.state for read in reads}
+            if not reads or not states <= set(FINAL):
+                yield Finding(
+                    "stuck" if "STARTED" in states else "lost",
+                    post.task_id,
+                    f"{post.task}: {', '.join(sorted(states)) or 'not read'}",
+                )
+                continue
+            ends = [(read.state, read.result) for read in reads]
+            if told.get(post.task_id, ends[0]) != ends[0] or any(end != ends[0] for end in ends):
+                yield Finding("two-states", post.task_id, f"{told.get(post.task_id)}, {ends}")
+            yield from self._right_end(post, *ends[0])
+
+    def _right_end(self, post: Post, state: str, result: object) -> Iterator[Finding]:
+        assert post.task_id is not None
+        type_, message = (result.get("type"), str(result.get("message"))) if isinstance(result, dict) else (None, "")
+        if state == "SUCCESS":
+            if not any(effect.step == "done" for effect in self._effects[post.task_id]):
+                yield Finding("no-effect", post.task_id, post.task)
+            if post.task in {"fail", "poison"}:
+                yield Finding("wrong-end", post.task_id, f"{post.task}: SUCCESS")
+        elif post.task == "poison":
+            if not limited(message):
+                yield Finding("wrong-end", post.task_id, f"poison: {type_}: {message}")
+        elif limited(message):
+            yield Finding("condemned", post.task_id, f"{post.task}: {message}")
+        elif post.task == "fail":
+            if type_ != "ValueError":
+                yield Finding("wrong-end", post.task_id, f"fail: {type_}: {message}")
+        elif not (post.task == "flaky" and type_ == "DeadLetter"):  # a retry is a publish, which may be refused
+            yield Finding("wrong-end", post.task_id, f"{post.task}: {state} {type_}: {message}")
+
+    def retries_refused(self) -> int:
+        """Tasks whose retry the broker refused, and which ended as FAILURE for it."""
+        ends = ((post.task, read.result) for post in self.accepted for read in self._reads[post.task_id or ""][:1])
+        return sum(
+            task == "flaky" and isinstance(result, dict) and result.get("type") == "DeadLetter" for task, result in ends
+        )
+
+    def _written_once(self) -> Iterator[Finding]:
+        written = Counter(stored.task_id for stored in self.history.stored)
+        for task_id, times in written.items():
+            if times > 1:
+                states = [stored.state for stored in self.history.stored if stored.task_id == task_id]
+                yield Finding("ended-twice", task_id, ", ".join(states))
+
+    def _effects_of_posts(self) -> Iterator[Finding]:
+        posts = {post.name: post for post in self.history.posts}
+        maybe = Counter(each.name for each in self.history.tries if each.sent and each.status != 202)
+        for name, effects in self._by_name.items():
+            post = posts.get(name)
+            ids = {effect.task_id for effect in effects}
+            if post is None:
+                yield Finding("unasked", name, ", ".join(ids))
+            elif post.outcome == "refused":
+                yield Finding("refused-ran", name, ", ".join(ids))
+            elif post.task_id is not None and ids != {post.task_id}:
+                yield Finding("two-ids", name, f"answered {post.task_id}, ran {', '.join(ids)}")
+            elif len(ids) > 1:
+                yield Finding("two-ids", name, f"unknown after {maybe[name]} tries, ran {', '.join(ids)}")
+        answered: dict[str, set[str]] = defaultdict(set)
+        for each in self.history.tries:
+            if each.task_id:
+                answered[each.name].add(each.task_id)
+        for name, ids in answered.items():
+            if len(ids) > 1:
+                yield Finding("two-ids", name, f"answered {', '.join(ids)}")
+
+    def duplicates(self, *, explained: bool) -> Iterator[Finding]:
+        """Runs that were done and then done again, with an explanation or without."""
+        stored_s: dict[str, float] = {}
+        for each in self.history.stored:
+            stored_s[each.task_id] = min(each.at_s, stored_s.get(each.task_id, each.at_s))
+        for task_id, effects in self._effects.items():
+            runs = sorted((_begun_s(effects, each), each) for each in effects if each.step == "done")
+            for (first_s, first), (second_s, second) in pairwise(runs):
+                # once its end was stored, it is final, and nothing may begin it again; nor may another publish, ever
+                redelivered = stored_s.get(task_id, second_s) >= second_s and first.publish_id == second.publish_id
+                if (redelivered and self._cut_off(first, first_s, second_s)) == explained:
+                    yield Finding("duplicate", task_id, f"{first} and then {second}")
+
+    def _cut_off(self, first: Effect, since_s: float, until_s: float) -> bool:
+        """Whether the process of a run was killed, or its worker, or that one's node, cut off before the next run."""
+        return (
+            any(first.pid in fault.victims and first.at_s <= fault.healed_s for fault in self.history.faults)
+            or any(
+                cut.worker == first.worker and since_s <= cut.at_s <= until_s + CUT_SLACK_S for cut in self.history.cuts
+            )
+            or any(
+                (fault.kind in AWAY or (fault.kind == "pause-worker" and fault.target == first.worker))
+                and fault.injected_s <= until_s
+                and since_s <= fault.healed_s + AWAY_SLACK_S
+                for fault in self.history.faults
+            )
+        )
+
+    def _queues(self) -> Iterator[Finding]:
+        for queue, messages in self.history.depths_messages.items():
+            if messages and queue != topology.PARKED_QUEUE:
+                yield Finding("left-over", queue, f"{messages} messages")
+        dead = {
+            post.task_id
+            for post in self.accepted
+            for read in self._reads[post.task_id or ""]
+            if isinstance(read.result, dict) and read.result.get("type") == "DeadLetter"
+        }
+        known = {post.task_id for post in self.accepted}
+        parked = set(self.history.parked)
+        for task_id in sorted(filter(None, dead - parked)):
+            yield Finding("parked", task_id, "ended by the dead letters, and is not parked")
+        for task_id in sorted(parked & known - dead):
+            yield Finding("parked", task_id, "is parked, and did not end by the dead letters")
+
+    def _counters(self) -> Iterator[Finding]:
+        for life in self.history.lives:
+            yield from self._counter(life)
+
+    def _counter(self, life: Life) -> Iterator[Finding]:
+        """Comparable is a life that answered nothing after it was read; of others only that they counted no more."""
+        tries = [each for each in self.history.tries if each.api == life.port and each.answered_s >= life.started_s]
+        tries = [each for each in tries if each.sent_s <= life.read_s]
+        accepted = sum(each.status == 202 for each in tries)
+        refused = sum(each.status == 503 and each.kind in {"refused", "outcome-unknown"} for each in tries)
+        unanswered = sum(each.status == 0 and each.sent for each in tries)
+        for name, counted, told in (
+            ("accepted", life.accepted + life.repeated, accepted),
+            ("refused", life.refused, refused),
+        ):
+            if counted > told + unanswered or (life.whole and counted < told):
+                detail = f"/metrics {counted}, the clients {told}, unanswered {unanswered}"
+                yield Finding("counters", f"{name} at {life.port} from {life.started_s:.0f}", detail)
+
+
+def _begun_s(effects: list[Effect], done: Effect) -> float:
+    """When the run began that ended so."""
+    begun = [each.at_s for each in effects if each.step == "begun" and each.pid == done.pid and each.at_s <= done.at_s]
+    return max(begun, default=done.at_s)
+
+
+def limited(message: str) -> bool:
+    """Whether a failure's message is the delivery limit's."""
+    return "delivery limit" in message

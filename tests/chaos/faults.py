@@ -1,0 +1,340 @@
+"""The faults by name. Each is a context: entering it does the harm, leaving it undoes it and waits for the port.
+
+`parts` are what a fault takes away: two at once never share one, since one's undoing would be the other's.
+"""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+from local.child import Child
+from tests.chaos.cluster import Node
+from tests.chaos.world import World
+from tests.harness.system import Api, until
+
+READY_S = 90.0
+UPDATE_S = 10.0
+SOFT_MEMORY_BYTES = 3 * 1024 * 1024
+
+
+@dataclass
+class Harm:
+    """What a fault hit: a name for the table, and the processes that it ended."""
+
+    target: str
+    victims: tuple[int, ...] = ()
+
+
+Make = Callable[[World, float], AbstractContextManager[Harm]]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A kind of fault; lasts `min_s` to `max_s`. `nodes` are what it needs of the broker at least."""
+
+    name: str
+    parts: frozenset[str]
+    min_s: float
+    max_s: float
+    nodes: int
+    make: Make
+
+
+FAULTS: dict[str, Fault] = {}
+
+
+def fault(name: str, *parts: str, seconds: tuple[float, float], nodes: int = 1) -> Callable[[Any], Any]:
+    """Register a generator function as a fault."""
+
+    def register(function: Callable[[World, float], Iterator[Harm]]) -> Any:
+        FAULTS[name] = Fault(name, frozenset(parts), *seconds, nodes, contextmanager(function))
+        return function
+
+    return register
+
+
+def _one(of: list[Any], choice: float) -> Any:
+    return of[int(choice * len(of))]
+
+
+def _children(child: Child) -> list[psutil.Process]:
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(child.pid).children()
+    return []
+
+
+def _pids(worker: Child) -> tuple[int, ...]:
+    return (worker.pid, *(child.pid for child in _children(worker)))
+
+
+# Processes of ours
+
+
+@fault("kill-child", "workers", seconds=(0, 0))
+def kill_child(world: World, choice: float) -> Iterator[Harm]:
+    worker = _one(world.workers, choice)
+    children = until(lambda: _children(worker), READY_S, "a child of the worker")
+    victim = _one(children, choice * 7 % 1)
+    with suppress(psutil.NoSuchProcess):
+        victim.kill()
+    yield Harm(world.name(worker), (victim.pid,))
+
+
+@fault("kill-worker", "workers", seconds=(0, 10))
+def kill_worker(world: World, choice: float) -> Iterator[Harm]:
+    worker = _one(world.workers, choice)
+    victims = _pids(worker)
+    worker.kill()
+    yield Harm(world.name(worker), victims)
+    world.restart(worker)
+
+
+@fault("pause-worker", "workers", seconds=(1, 40))
+def pause_worker(world: World, choice: float) -> Iterator[Harm]:
+    """Beyond two heartbeats the broker gives its tasks to others, while it still has them."""
+    worker = _one(world.workers, choice)
+    group = [*_children(worker), psutil.Process(worker.pid)]
+    for process in group:
+        with suppress(psutil.NoSuchProcess):
+            process.suspend()
+    yield Harm(world.name(worker))
+    for process in group:  # those who run tasks first: they end them before they are told that nobody wants them
+        with suppress(psutil.NoSuchProcess):
+            process.resume()
+
+
+@fault("kill-api", "apis", seconds=(0, 10))
+def kill_api(world: World, choice: float) -> Iterator[Harm]:
+    api = _one(world.apis, choice)
+    world.scrape(api)
+    victim = api.child.pid
+    api.child.kill()
+    yield Harm(world.name(api.child), (victim,))
+    _start_api(world, api)
+
+
+@fault("kill-recorder", "recorder", seconds=(0, 10))
+def kill_recorder(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001 - there is one
+    victim = world.recorder.pid
+    world.recorder.kill()
+    yield Harm("recorder", (victim,))
+    world.restart(world.recorder)
+
+
+@fault("restart-ours", "apis", "workers", seconds=(0, 0))
+def restart_ours(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001 - all of them
+    """As a rolling update does: SIGTERM, and the next one when the last is there again."""
+    yield Harm("all", tuple(pid for worker in world.workers for pid in _pids(worker)))
+    for api in world.apis:
+        world.scrape(api)
+        api.child.stop()
+        _start_api(world, api)
+    for worker in world.workers:
+        worker.stop(READY_S)
+        world.restart(worker)
+        with suppress(AssertionError):  # the broker may be away, by another fault
+            world.system.wait_ready(worker, UPDATE_S)
+
+
+@fault("clock-step", "apis", seconds=(5, 20))
+def clock_step(world: World, choice: float) -> Iterator[Harm]:
+    """Up to 50 minutes, forward or back: the hour that a result is kept longer than promised is for such clocks."""
+    offset_s = round((choice - 0.5) * 2 * 50 * 60)
+    world.step_clock(offset_s)
+    yield Harm(f"{world.name(world.apis[1].child)} {offset_s:+d} s")
+    world.step_clock(0)
+
+
+def _start_api(world: World, api: Api) -> None:
+    world.restart(api.child)
+    until(lambda: api.get("/livez") == 200, READY_S, "the API's port")
+
+
+# Redis
+
+
+@fault("pause-redis", "redis", seconds=(1, 40))
+def pause_redis(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
+    world.redis.suspend()
+    yield Harm("Redis")
+    world.redis.resume()
+
+
+@fault("restart-redis", "redis", seconds=(0, 10))
+def restart_redis(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
+    world.redis.stop()
+    yield Harm("Redis")
+    world.redis.start()
+
+
+@fault("kill-redis", "redis", seconds=(0, 10))
+def kill_redis(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
+    """Of the process: what it has written is the kernel's, and stays."""
+    world.redis.kill()
+    yield Harm("Redis")
+    world.redis.start()
+
+
+@fault("fill-redis", "redis", seconds=(2, 15))
+def fill_redis(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
+    """At maxmemory it reads, and refuses to write."""
+    world.system.redis.config_set("maxmemory", SOFT_MEMORY_BYTES)
+    yield Harm("Redis")
+    world.system.redis.config_set("maxmemory", 0)
+
+
+# The broker's nodes
+
+
+@fault("pause-broker", "broker", seconds=(1, 40))
+def pause_broker(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
+    for node in world.cluster.nodes:
+        node.suspend()
+    yield Harm("all nodes")
+    for node in world.cluster.nodes:
+        node.resume()
+
+
+@fault("pause-leader", "broker", seconds=(1, 40), nodes=3)
+def pause_leader(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
+    node = _leader(world)
+    node.suspend()
+    yield Harm(node.name)
+    node.resume()
+
+
+@fault("restart-broker", "broker", seconds=(0, 5))
+def restart_broker(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
+    for node in world.cluster.nodes:
+        node.node.signal(signal.SIGTERM)
+    for node in world.cluster.nodes:
+        node.node.stop(READY_S)
+    yield Harm("all nodes")
+    world.cluster.start()
+
+
+@fault("kill-broker", "broker", seconds=(0, 5))
+def kill_broker(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
+    for node in world.cluster.nodes:
+        node.kill()
+    yield Harm("all nodes")
+    world.cluster.start()
+
+
+@fault("kill-leader", "broker", seconds=(0, 15), nodes=3)
+def kill_leader(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
+    node = _leader(world)
+    node.kill()
+    yield Harm(node.name)
+    node.start()
+
+
+@fault("roll-broker", "broker", seconds=(0, 0), nodes=3)
+def roll_broker(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
+    yield Harm("each node")
+    for node in world.cluster.nodes:
+        node.node.stop(READY_S)
+        node.start()
+
+
+@fault("lose-disk", "broker", seconds=(1, 10), nodes=3)
+def lose_disk(world: World, choice: float) -> Iterator[Harm]:
+    node = _one(world.cluster.nodes, choice)
+    node.kill()
+    node.wipe()
+    yield Harm(node.name)
+    world.cluster.replace(node)
+
+
+@fault("cut-node", "broker", seconds=(1, 40), nodes=3)
+def cut_node(world: World, choice: float) -> Iterator[Harm]:
+    """Nobody reaches it: neither the other nodes nor clients."""
+    node = _one(world.cluster.nodes, choice)
+    node.cut()
+    yield Harm(node.name)
+    node.splice()
+
+
+@fault("part-node", "broker", seconds=(1, 40), nodes=3)
+def part_node(world: World, choice: float) -> Iterator[Harm]:
+    """Clients reach it, and it reaches no other node."""
+    node = _one(world.cluster.nodes, choice)
+    node.part_from(world.cluster.others(node))
+    yield Harm(node.name)
+    node.rejoin()
+
+
+@fault("disk-alarm", "broker", seconds=(2, 15))
+def disk_alarm(world: World, choice: float) -> Iterator[Harm]:
+    node = _one(world.cluster.nodes, choice)
+    node.tool("rabbitmqctl", "set_disk_free_limit", "100000GB")
+    yield Harm(node.name)
+    node.tool("rabbitmqctl", "set_disk_free_limit", "50MB")
+
+
+@fault("memory-alarm", "broker", seconds=(2, 15))
+def memory_alarm(world: World, choice: float) -> Iterator[Harm]:
+    node = _one(world.cluster.nodes, choice)
+    node.tool("rabbitmqctl", "set_vm_memory_high_watermark", "absolute", "10MB")
+    yield Harm(node.name)
+    node.tool("rabbitmqctl", "set_vm_memory_high_watermark", "0.6")
+
+
+@fault("fill-queue", "broker", seconds=(2, 15))
+def fill_queue(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
+    """The limit comes down to where the queue is: it refuses what comes on top."""
+    world.limit_queues(max_length_messages=1)
+    yield Harm("Test_Query")
+    world.limit_queues()
+
+
+@fault("unbind", "broker", seconds=(1, 5))
+def unbind(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
+    """A mistake by hand: messages have nowhere to go."""
+    ask = world.cluster.ask
+    place = f"/api/bindings/{world.system.vhost}/e/sluice/q/Test_Query"
+    bindings = ask(place)  # ours, and that of delayed retries
+    for binding in bindings:
+        ask(f"{place}/{binding['properties_key']}", "DELETE")
+    yield Harm("Test_Query")
+    for binding in bindings:
+        ask(place, "POST", {name: binding[name] for name in ("routing_key", "arguments")})
+
+
+def _leader(world: World) -> Node:
+    return world.cluster.leader(world.system.vhost, "Test_Query")
+
+
+# The network between our processes and the broker
+
+
+@fault("reset-api", "api-network", seconds=(0, 5))
+def reset_api(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
+    world.api_proxy.reset()
+    yield Harm("both APIs")
+    world.api_proxy.heal()
+
+
+@fault("silence-api", "api-network", seconds=(1, 30))
+def silence_api(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
+    world.api_proxy.silence()
+    yield Harm("both APIs")
+    world.api_proxy.heal()
+
+
+@fault("reset-workers", "worker-network", seconds=(0, 5))
+def reset_workers(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
+    world.worker_proxy.reset()
+    yield Harm("workers, recorder")
+    world.worker_proxy.heal()
+
+
+@fault("silence-workers", "worker-network", seconds=(1, 40))
+def silence_workers(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
+    world.worker_proxy.silence()
+    yield Harm("workers, recorder")
+    world.worker_proxy.heal()

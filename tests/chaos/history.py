@@ -1,0 +1,201 @@
+"""Everything that is known of a run once it is over: what the checker looks at."""
+
+import asyncio
+import json
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from apps.contract import topology
+from tests.chaos.journal import Crashed, Effect, Failed, Injected, Post, Record, Seen, Try, read
+from tests.chaos.world import EFFECTS_FILE, FAULTS_FILE, LEDGER_FILE, Life, World
+from tests.harness.system import ROOT
+
+READERS = 8
+READ_TIMEOUT_S = 20.0
+# Of ids: read through both APIs, which must say the same.
+READ_TWICE = 0.02
+
+
+@dataclass(frozen=True)
+class Read:
+    """What an API says of an id at the end: `state` is a task's, or the HTTP status where it told none."""
+
+    task_id: str
+    state: str
+    result: Any = None
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A final state that was written: the script answered "stored"."""
+
+    task_id: str
+    state: str
+    at_s: float
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A worker lost its connection to the broker."""
+
+    worker: str
+    at_s: float
+
+
+GATHERED: dict[str, Any] = {
+    "reads": Read, "stored": Stored, "cuts": Cut, "lives": Life, "depths_messages": None, "parked": None,
+}  # fmt: skip
+HISTORY_FILE = "history.json"
+
+
+@dataclass
+class History:
+    """One run."""
+
+    tries: list[Try] = field(default_factory=list)
+    posts: list[Post] = field(default_factory=list)
+    seen: list[Seen] = field(default_factory=list)
+    effects: list[Effect] = field(default_factory=list)
+    faults: list[Injected] = field(default_factory=list)
+    crashes: list[Crashed] = field(default_factory=list)
+    failed: list[Failed] = field(default_factory=list)
+    reads: list[Read] = field(default_factory=list)
+    stored: list[Stored] = field(default_factory=list)
+    cuts: list[Cut] = field(default_factory=list)
+    lives: list[Life] = field(default_factory=list)
+    depths_messages: dict[str, int] = field(default_factory=dict)
+    parked: list[str] = field(default_factory=list)
+
+
+def collect(world: World, drain_s: float) -> History:
+    """Once the clients have ended: wait until nothing is under way, at most `drain_s`, and gather everything."""
+    history = History()
+    history.depths_messages = _drained(world, drain_s)
+    for name in (LEDGER_FILE, EFFECTS_FILE, FAULTS_FILE):
+        for record in read(world.folder / name):
+            _add(history, record)
+    history.reads = asyncio.run(_read_all(world, [post.task_id for post in history.posts if post.task_id]))
+    history.parked = _parked(world) if topology.PARKED_QUEUE in history.depths_messages else []
+    for api in world.apis:
+        world.scrape(api, whole=True)
+    history.lives = world.lives
+    for path in sorted(world.folder.glob("*.log")):
+        _add_log(history, path)
+    return history
+
+
+def save(history: History, path: Path) -> None:
+    """Keep what is in no journal, so that it can be checked again."""
+    path.write_text(json.dumps({name: value for name, value in asdict(history).items() if name in GATHERED}))
+
+
+def saved(folder: Path) -> History:
+    """The history of a run that is over, from its folder."""
+    history = History()
+    for name in (LEDGER_FILE, EFFECTS_FILE, FAULTS_FILE):
+        for record in read(folder / name):
+            _add(history, record)
+    kept = json.loads((folder / HISTORY_FILE).read_text())
+    for name, kind in GATHERED.items():
+        values = [kind(**value) for value in kept[name]] if kind else kept[name]
+        setattr(history, name, values)
+    return history
+
+
+def _add(history: History, record: Record) -> None:
+    lists: dict[type, list[Any]] = {
+        Try: history.tries, Post: history.posts, Seen: history.seen, Effect: history.effects, Injected: history.faults,
+        Crashed: history.crashes, Failed: history.failed,
+    }  # fmt: skip
+    lists[type(record)].append(record)
+
+
+def _drained(world: World, drain_s: float) -> dict[str, int]:
+    """Messages of every queue, by its name, once they are empty but for what is parked, or the time is over."""
+    end_s = time.monotonic() + drain_s
+    empty = 0
+    while True:
+        queues = world.cluster.ask(f"/api/queues/{world.system.vhost}")
+        depths = {str(queue["name"]): int(queue.get("messages", 0)) for queue in queues}
+        left = sum(depths.values()) - depths.get(topology.PARKED_QUEUE, 0)
+        empty = 0 if left else empty + 1
+        # its figures are a second old: thrice empty is empty
+        if empty == 3 or time.monotonic() > end_s:
+            return depths
+        time.sleep(1)
+
+
+async def _read_all(world: World, ids: list[str]) -> list[Read]:
+    """Ask for each id: by hand over a few connections, since an HTTP library would take minutes for so many."""
+    chance = random.Random(1)  # noqa: S311
+    wanted: dict[str, list[str]] = {api.url: [] for api in world.apis}
+    for task_id in ids:
+        for url in wanted if chance.random() < READ_TWICE else [chance.choice(list(wanted))]:
+            wanted[url].append(task_id)
+    some = [
+        _read_some(url, world.system.key, mine[start::READERS])
+        for url, mine in wanted.items()
+        for start in range(READERS)
+    ]
+    return [read for reads in await asyncio.gather(*some) for read in reads]
+
+
+async def _read_some(url: str, key: str, ids: list[str]) -> list[Read]:
+    address = urlsplit(url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    reads = []
+    for task_id in ids:
+        writer.write(
+            f"GET /tasks/{task_id} HTTP/1.1\r\nHost: {address.netloc}\r\nAuthorization: Bearer {key}\r\n\r\n".encode()
+        )
+        async with asyncio.timeout(READ_TIMEOUT_S):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            length = int(head.partition("content-length:")[2].split("\r\n")[0])
+            body = json.loads(await reader.readexactly(length))
+        status = head.split()[1]
+        reads.append(
+            Read(task_id, body["task_status"], body["task_result"]) if status == "200" else Read(task_id, status)
+        )
+    writer.close()
+    return reads
+
+
+def _parked(world: World) -> list[str]:
+    """The ids of the parked messages, as `make dead-letters` lists them."""
+    env = world.system.environment("worker", CELERY_BROKER_URL=world.cluster.nodes[0].url(vhost=world.system.vhost))
+    command = [sys.executable, "-m", "apps.worker.dead_letters", "list"]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True, timeout=60)
+    return [str(json.loads(line)["id"]) for line in done.stdout.splitlines()]
+
+
+def _add_log(history: History, path: Path) -> None:
+    """From the lines of a process: final states that it wrote, and losses of its connection."""
+    worker = path.stem if path.stem.startswith("worker") else None
+    for line in _lines(path):
+        if line.get("stored") == "stored":
+            state = line.get("state", "FAILURE")  # the recorder writes no other
+            history.stored.append(Stored(str(line.get("task_id")), str(state), _at_s(line)))
+        elif worker and "onnection to broker lost" in line.get("message", ""):
+            history.cuts.append(Cut(worker, _at_s(line)))
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(errors="replace") as file:
+        for line in file:
+            if '"stored"' in line or "onnection to broker lost" in line:
+                try:
+                    yield json.loads(line)
+                except ValueError:  # of a process that was killed while it wrote
+                    continue
+
+
+def _at_s(line: dict[str, Any]) -> float:
+    return datetime.fromisoformat(line["time"]).timestamp()

@@ -1,0 +1,146 @@
+"""Append-only files of JSON lines, one record each: what a process that is killed has written stays, whole."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Try:
+    """One request of a post and its answer: status 0 if there was none, and then `sent` if it may have arrived."""
+
+    name: str
+    key: str | None
+    api: int
+    sent_s: float
+    answered_s: float
+    status: int
+    kind: str = ""
+    reason: str = ""
+    task_id: str | None = None
+    sent: bool = True
+
+
+@dataclass(frozen=True)
+class Post:
+    """What a client knows of a post at last: "accepted" under an id, "refused" or "unknown"."""
+
+    name: str
+    task: str
+    key: str | None
+    outcome: str
+    task_id: str | None
+    sent_s: float
+    known_s: float
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A final state that a client was told."""
+
+    task_id: str
+    state: str
+    result: Any
+    at_s: float
+
+
+@dataclass(frozen=True, order=True)
+class Effect:
+    """A step of a run of a task: "begun" or "done". Runs of one publish are redeliveries."""
+
+    name: str
+    task_id: str
+    publish_id: str
+    step: str
+    worker: str
+    pid: int
+    retries: int
+    at_s: float
+
+
+@dataclass(frozen=True)
+class Injected:
+    """A fault as it was: `healed_s` is when what it took away was there again, `victims` the processes it ended."""
+
+    number: int
+    kind: str
+    target: str
+    injected_s: float
+    healed_s: float
+    victims: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Crashed:
+    """A process of ours that ended, and no fault had ended it."""
+
+    name: str
+    last_lines: str
+    at_s: float
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A fault that could not be injected, or not be undone."""
+
+    kind: str
+    error: str
+    at_s: float
+
+
+Record = Try | Post | Seen | Effect | Injected | Crashed | Failed
+KINDS = {kind.__name__: kind for kind in (Try, Post, Seen, Effect, Injected, Crashed, Failed)}
+
+
+class Journal:
+    """A file to append to. Each record is one write, so that writers share a file and a kill leaves no half."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+    def append(self, record: Record) -> None:
+        """Write a record."""
+        line = json.dumps({"record": type(record).__name__, **asdict(record)}, separators=(",", ":"))
+        os.write(self._file, line.encode() + b"\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+
+
+class Tail:
+    """Reads what was added to a file since it was last asked."""
+
+    def __init__(self, path: Path, *, from_end: bool = False) -> None:
+        self._path = path
+        self._offset = path.stat().st_size if from_end and path.exists() else 0
+
+    def new(self) -> Iterator[Record]:
+        """The records that were added."""
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._offset += len(line)
+                yield decoded(line)
+
+
+def read(path: Path) -> Iterator[Record]:
+    """Every record of a file."""
+    return Tail(path).new()
+
+
+def decoded(line: bytes) -> Record:
+    """A record from its line."""
+    fields = json.loads(line)
+    kind = KINDS[fields.pop("record")]
+    if kind is Injected:
+        fields["victims"] = tuple(fields["victims"])
+    record: Record = kind(**fields)
+    return record

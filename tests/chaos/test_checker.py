@@ -1,0 +1,225 @@
+"""The checker finds each way in which a promise can be broken, and nothing in a history that keeps them."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.chaos.checker import Checker
+from tests.chaos.history import Cut, History, Read, Stored
+from tests.chaos.journal import Crashed, Effect, Injected, Post, Seen, Try
+from tests.chaos.world import Life
+
+ID, OTHER, NAME, RESULT = "id-1", "id-2", "1-1", {"name_task": "1-1", "state": "7-1"}
+LIMIT = {"type": "DeadLetter", "message": "its worker was lost each time it was tried, up to the delivery limit"}
+
+
+@pytest.fixture
+def history() -> History:
+    """One post with a key that was accepted, ran once and succeeded."""
+    return History(
+        tries=[Try(NAME, "key", 80, 1.0, 1.1, 202, task_id=ID)],
+        posts=[Post(NAME, "work", "key", "accepted", ID, 1.0, 1.1)],
+        seen=[Seen(ID, "SUCCESS", RESULT, 3.0)],
+        effects=[_effect("begun", 2.0), _effect("done", 2.5)],
+        reads=[Read(ID, "SUCCESS", RESULT)],
+        stored=[Stored(ID, "SUCCESS", 2.6)],
+        lives=[Life(80, 0.0, 9.0, accepted=1, repeated=0, refused=0, whole=True)],
+        depths_messages={"Test_Query": 0, "celery_delayed_3": 0, "dead.parked": 0},
+    )
+
+
+def _effect(step: str, at_s: float, task_id: str = ID, pid: int = 7, worker: str = "worker-1") -> Effect:
+    return Effect(NAME, task_id, "publish-1", step, worker, pid, 0, at_s)
+
+
+def _kinds(history: History) -> list[str]:
+    return sorted({finding.kind for finding in Checker(history).findings()})
+
+
+def _ended(history: History, task: str, result: object, *, parked: bool = False) -> None:
+    """Make it another kind of task, which ended as FAILURE."""
+    history.posts = [replace(history.posts[0], task=task)]
+    history.seen.clear()
+    history.reads = [Read(ID, "FAILURE", result)]
+    history.parked = [ID] if parked else []
+
+
+def _done_again(history: History, at_s: float = 6.0) -> None:
+    history.stored = [Stored(ID, "SUCCESS", at_s + 0.1)]
+    history.effects += [_effect("begun", at_s - 0.5, pid=8, worker="worker-2"), _effect("done", at_s, pid=8)]
+
+
+def test_nothing_is_found_where_promises_are_kept(history: History) -> None:
+    assert _kinds(history) == []
+
+
+@pytest.mark.parametrize("state", ["PENDING", "404", "410", "503"])
+def test_accepted_without_a_final_state_is_lost(history: History, state: str) -> None:
+    history.seen.clear()
+    history.reads = [Read(ID, state)]
+    assert _kinds(history) == ["lost"]
+
+
+def test_accepted_that_is_started_for_ever_is_stuck(history: History) -> None:
+    history.seen.clear()
+    history.reads = [Read(ID, "STARTED")]
+    assert _kinds(history) == ["stuck"]
+
+
+def test_accepted_that_nobody_could_read_is_lost(history: History) -> None:
+    history.reads.clear()
+    assert _kinds(history) == ["lost"]
+
+
+def test_final_state_that_changed_since_a_client_saw_it(history: History) -> None:
+    history.seen = [Seen(ID, "SUCCESS", {"state": "another run's"}, 3.0)]
+    assert _kinds(history) == ["two-states"]
+
+
+def test_two_apis_that_do_not_say_the_same(history: History) -> None:
+    history.reads.append(Read(ID, "REVOKED"))
+    assert _kinds(history) == ["two-states"]
+
+
+def test_final_state_written_twice(history: History) -> None:
+    history.stored.append(Stored(ID, "SUCCESS", 4.0))
+    assert _kinds(history) == ["ended-twice"]
+
+
+def test_success_without_an_effect(history: History) -> None:
+    history.effects.pop()
+    assert _kinds(history) == ["no-effect"]
+
+
+def test_effect_of_what_was_never_posted(history: History) -> None:
+    history.effects.append(replace(_effect("begun", 2.0, OTHER), name="9-9"))
+    assert _kinds(history) == ["unasked"]
+
+
+def test_refused_post_that_began(history: History) -> None:
+    history.posts.append(Post("1-2", "work", None, "refused", None, 1.0, 1.1))
+    history.effects.append(replace(_effect("begun", 2.0, OTHER), name="1-2"))
+    assert _kinds(history) == ["refused-ran"]
+
+
+def test_unknown_post_may_have_run_once(history: History) -> None:
+    history.posts.append(Post("1-2", "work", None, "unknown", None, 1.0, 1.1))
+    history.effects.append(replace(_effect("done", 2.0, OTHER), name="1-2"))
+    assert _kinds(history) == []
+
+
+def test_one_key_that_was_answered_with_two_ids(history: History) -> None:
+    history.tries.append(Try(NAME, "key", 80, 1.2, 1.3, 202, task_id=OTHER))
+    history.lives = []
+    assert _kinds(history) == ["two-ids"]
+
+
+def test_one_key_that_ran_under_two_ids(history: History) -> None:
+    history.effects.append(_effect("done", 3.0, OTHER))
+    assert _kinds(history) == ["two-ids"]
+
+
+def test_done_twice_for_no_reason(history: History) -> None:
+    _done_again(history)
+    assert _kinds(history) == ["duplicate"]
+
+
+def test_done_twice_since_its_process_was_killed(history: History) -> None:
+    _done_again(history)
+    history.faults = [Injected(1, "kill-child", "worker-1", 2.55, 2.55, (7,))]
+    assert _kinds(history) == []
+    assert len(list(Checker(history).duplicates(explained=True))) == 1
+
+
+def test_a_process_that_was_killed_before_explains_nothing(history: History) -> None:
+    _done_again(history)
+    history.faults = [Injected(1, "kill-child", "worker-1", 1.9, 1.9, (7,))]
+    assert _kinds(history) == ["duplicate"]
+
+
+def test_done_twice_since_its_worker_was_cut_off(history: History) -> None:
+    _done_again(history)
+    history.cuts = [Cut("worker-1", 3.0)]
+    assert _kinds(history) == []
+
+
+def test_another_worker_that_was_cut_off_explains_nothing(history: History) -> None:
+    _done_again(history)
+    history.cuts = [Cut("worker-2", 3.0)]
+    assert _kinds(history) == ["duplicate"]
+
+
+def test_done_again_after_its_end_was_stored_is_never_explained(history: History) -> None:
+    _done_again(history)
+    history.stored = [Stored(ID, "SUCCESS", 2.6)]
+    history.cuts = [Cut("worker-1", 3.0)]
+    assert _kinds(history) == ["duplicate"]
+
+
+def test_another_publish_of_the_same_id_is_never_explained(history: History) -> None:
+    _done_again(history)
+    history.effects[2:] = [replace(effect, publish_id="publish-2") for effect in history.effects[2:]]
+    history.cuts = [Cut("worker-1", 3.0)]
+    assert _kinds(history) == ["duplicate"]
+
+
+def test_innocent_task_that_the_delivery_limit_ended(history: History) -> None:
+    _ended(history, "work", LIMIT, parked=True)
+    assert _kinds(history) == ["condemned"]
+
+
+def test_poison_ends_by_the_delivery_limit(history: History) -> None:
+    _ended(history, "poison", LIMIT, parked=True)
+    assert _kinds(history) == []
+
+
+def test_dead_letter_that_is_not_parked(history: History) -> None:
+    _ended(history, "poison", LIMIT)
+    assert _kinds(history) == ["parked"]
+
+
+def test_parked_that_ended_well(history: History) -> None:
+    history.parked = [ID]
+    assert _kinds(history) == ["parked"]
+
+
+def test_work_that_failed(history: History) -> None:
+    _ended(history, "work", {"type": "OperationalError", "message": ""})
+    assert _kinds(history) == ["wrong-end"]
+
+
+def test_failure_of_a_task_that_is_to_fail(history: History) -> None:
+    _ended(history, "fail", {"type": "ValueError", "message": NAME})
+    assert _kinds(history) == []
+
+
+@pytest.mark.parametrize("queue", ["Test_Query", "dead", "celery_delayed_3"])
+def test_message_left_over(history: History, queue: str) -> None:
+    history.depths_messages[queue] = 1
+    assert _kinds(history) == ["left-over"]
+
+
+def test_parked_messages_stay(history: History) -> None:
+    history.depths_messages["dead.parked"] = 1
+    assert _kinds(history) == []
+
+
+def test_process_that_ended_by_itself(history: History) -> None:
+    history.crashes = [Crashed("worker-1", "Unrecoverable error", 3.0)]
+    assert _kinds(history) == ["crashed"]
+
+
+@pytest.mark.parametrize("accepted", [0, 2])
+def test_counters_that_say_less_or_more_than_the_clients_were_told(history: History, accepted: int) -> None:
+    history.lives = [replace(history.lives[0], accepted=accepted)]
+    assert _kinds(history) == ["counters"]
+
+
+def test_counters_of_a_process_that_was_killed_may_have_missed_the_last(history: History) -> None:
+    history.lives = [replace(history.lives[0], accepted=0, whole=False)]
+    assert _kinds(history) == []
+
+
+def test_answer_that_never_came_may_have_been_counted(history: History) -> None:
+    history.tries = [replace(history.tries[0], status=0, task_id=None)]
+    assert _kinds(history) == []

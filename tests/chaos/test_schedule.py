@@ -1,0 +1,47 @@
+"""The schedule of a seed is repeatable, and has all that a run is to have."""
+
+from collections import Counter
+
+from tests.chaos.faults import FAULTS
+from tests.chaos.scenarios import SCENARIOS
+from tests.chaos.schedule import schedule
+from tests.chaos.weakened import PROTECTIONS
+
+
+def test_a_seed_repeats_its_schedule_and_no_other_seeds() -> None:
+    first = schedule(1, FAULTS, each=3, pairs=16)
+    assert first == schedule(1, FAULTS, each=3, pairs=16)
+    assert first != schedule(2, FAULTS, each=3, pairs=16)
+
+
+def test_the_full_run_has_each_kind_thrice_and_pairs() -> None:
+    for seed in range(20):
+        steps = SCENARIOS["full"].steps(seed)
+        alone = Counter(step.faults[0].kind for step in steps if len(step.faults) == 1)
+        assert set(alone.values()) == {3}
+        assert len(alone) == len(FAULTS) >= 15
+        assert sum(len(step.faults) == 2 for step in steps) == 16
+
+
+def test_two_at_once_never_undo_each_other() -> None:
+    pairs = [step.faults for seed in range(50) for step in SCENARIOS["full"].steps(seed) if len(step.faults) == 2]
+    assert not any(FAULTS[one.kind].parts & FAULTS[other.kind].parts for one, other in pairs)
+
+
+def test_durations_are_those_of_the_kind() -> None:
+    for step in SCENARIOS["full"].steps(3):
+        for planned in step.faults:
+            fault = FAULTS[planned.kind]
+            assert fault.min_s <= planned.duration_s <= fault.max_s
+            assert 0 <= planned.choice < 1
+
+
+def test_scenarios_name_faults_that_there_are_and_have_the_nodes_for_them() -> None:
+    for scenario in SCENARIOS.values():
+        for step in scenario.steps(1):
+            for planned in step.faults:
+                assert FAULTS[planned.kind].nodes <= scenario.setup.nodes, scenario.name
+
+
+def test_each_protection_has_a_run_that_shows_it() -> None:
+    assert set(PROTECTIONS) <= set(SCENARIOS)

@@ -1,0 +1,130 @@
+"""The protections, each with what switches it off, for the runs that prove that its absence is found.
+
+Done to the started process from outside, by tests/chaos/{api,worker}.py: the product has no such options.
+"""
+
+import os
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Any
+
+from celery import Celery
+
+from apps.amqp import connection, frames, template
+from apps.amqp.confirms import CONFIRMED
+from apps.api import idempotency
+from apps.contract import states, topology
+from apps.worker import backend
+from apps.worker.script import Script
+
+WITHOUT = "CHAOS_WITHOUT"
+
+
+def _without_confirms() -> None:
+    send = connection.Connection.send
+
+    def answered_at_once(
+        self: connection.Connection, publish_id: str, encoded: bytes, future: Any, due_s: float
+    ) -> None:
+        send(self, publish_id, encoded, future, due_s)
+        future.set_result(CONFIRMED)
+
+    connection.Connection.send = answered_at_once  # type: ignore[method-assign]
+
+
+def _without_mandatory() -> None:
+    encoded = frames.encoded
+
+    def plain(method: Any, channel: int) -> bytes:
+        method.mandatory = False
+        return encoded(method, channel)
+
+    template.encoded = plain  # type: ignore[attr-defined]
+
+
+class _LateKeys(idempotency.Keys):
+    """Writes a key's record after the publish, once it is accepted: a cache of answers."""
+
+    async def claim(self, post: idempotency.Post, new_id: str) -> idempotency.Claim:
+        claim = await super().claim(post, new_id)
+        if not claim.done:
+            await self._store.call("DEL", claim.record)
+            self._digests[claim.record] = blake2b(post.body, digest_size=16).hexdigest()
+        return claim
+
+    async def settle(self, claim: idempotency.Claim, accepted: int) -> None:
+        if not accepted:
+            return
+        fields = {"digest": self._digests.pop(claim.record), "id": claim.first_id, "claims": claim.number}
+        await self._store.call("HSET", claim.record, *(part for pair in fields.items() for part in pair))
+        await super().settle(claim, accepted)
+
+    @property
+    def _digests(self) -> dict[str, str]:
+        return _DIGESTS
+
+
+_DIGESTS: dict[str, str] = {}
+
+
+def _without_key_before_publish() -> None:
+    from apps.api import app  # noqa: PLC0415 - of the API alone
+
+    app.Keys = _LateKeys  # type: ignore[attr-defined]
+
+
+_CLAIMED = "if publish and publish ~= ARGV[1] then return 'claimed' end\n"
+_FINAL = "if state and state ~= 'STARTED' then return 'final' end\n"
+
+
+def _without_claim() -> None:
+    backend.BEGIN = Script(_removed(states.BEGIN, _CLAIMED))
+
+
+def _without_end_guard() -> None:
+    backend.END = Script(_removed(states.END, _FINAL, _CLAIMED))
+
+
+def _removed(text: str, *lines: str) -> str:
+    for line in lines:
+        assert line in text, line
+        text = text.replace(line, "")
+    return text
+
+
+IN_API: dict[str, Callable[[], None]] = {
+    "confirms": _without_confirms,
+    "mandatory": _without_mandatory,
+    "key-before-publish": _without_key_before_publish,
+}
+IN_WORKER: dict[str, Callable[[], None]] = {"claim": _without_claim, "end-guard": _without_end_guard}
+SETTINGS = {
+    "late-acks": {"task_acks_late": False},
+    "reject-on-lost": {"task_reject_on_worker_lost": False},
+    "retried-storing": {"result_backend_always_retry": False},
+}
+# The rest is left out by whoever starts it: tests/chaos/world.py
+ELSEWHERE = ("recorder", "quorum", "aof")
+PROTECTIONS = (*IN_API, *IN_WORKER, *SETTINGS, *ELSEWHERE)
+
+
+def weaken_api() -> None:
+    """Switch off what the environment names, where it is the API's."""
+    IN_API.get(os.environ[WITHOUT], _nothing)()
+
+
+def weaken_worker(app: Celery) -> None:
+    """Switch off what the environment names, where it is the worker's."""
+    without = os.environ[WITHOUT]
+    IN_WORKER.get(without, _nothing)()
+    app.conf.update(SETTINGS.get(without, {}))
+
+
+def weaken_definitions(without: str) -> None:
+    """Make every queue a classic one, which lives on one node."""
+    if without == "quorum":
+        topology.QUEUE_ARGUMENTS["x-queue-type"] = "classic"
+
+
+def _nothing() -> None:
+    """Everything protects."""

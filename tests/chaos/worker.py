@@ -1,0 +1,11 @@
+"""The worker with the tasks of the runs: `celery -A tests.chaos.worker worker`."""
+
+from celery import Celery
+
+from apps.contract.settings import WorkerSettings, load
+from apps.worker.app import create_app
+from tests.chaos.tasks import TASKS, this_module
+from tests.chaos.weakened import weaken_worker
+
+app: Celery = create_app(load(WorkerSettings), TASKS, this_module)
+weaken_worker(app)
