@@ -81,8 +81,7 @@ test-chaos: install ## that the checker finds what follows when a protection is 
 	@$(PYTEST) --numprocesses 3 tests/chaos
 
 test-load: $(LOAD) ## tests of the load test: its gates close on servers with faults, its report is readable in a browser
-	@$(PYTEST) tests/load -m "not alone"
-	@$(BIN)/python -m pytest tests/load -m alone
+	@$(PYTEST) tests/load
 
 e2e: install ## tests on a real cluster, made here or that of E2E_CONTEXT=...; parts of them: make e2e E2E="admission local"
 	@$(BIN)/python -m pytest $(if $(E2E),$(E2E:%=tests/e2e/test_%.py),tests/e2e)
