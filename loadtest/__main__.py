@@ -8,7 +8,6 @@ import argparse
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import sys
 import time
@@ -20,6 +19,7 @@ from apps.client import AsyncClient, OutcomeUnknown, Problem, TimedOut
 from deploy import run
 from loadtest import cluster, drive, gates, report, shapes, system
 from loadtest.cluster import Cluster
+from loadtest.folder import emptied
 from loadtest.gates import Verdict
 from loadtest.host import Host
 from loadtest.ledger import Ledger
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--apis", type=int, help="API processes of the local system, in place of the shape's number")
     parser.add_argument("--code", type=Path, default=PROJECT, help="where the local system's apps/ are; this project")
     parser.add_argument("--print-report", action="store_true", help="print the JSON too: what a pod's log can keep")
-    parser.add_argument("--folder", type=Path, help="of the report; build/load/<shape> if not given")
+    parser.add_argument("--folder", type=Path, help="of the report; build/load/<shape> if not given; an earlier report in it is removed")
     return parser
 
 
@@ -73,8 +73,7 @@ def judge(shape: Shape, arguments: argparse.Namespace) -> Verdict:
     with ExitStack() as ends:
         # looked at before anything is started: what cannot be seen needs no load
         there = _there(arguments, ends)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        ends.enter_context(emptied(folder))
         print(f"{shape.name}: {shape.about} {report.load_in_words(shape)}", flush=True)
         print("First the stub, for what Locust and this machine cost by themselves.", flush=True)
         with _stub(shape, folder) as url:

@@ -50,7 +50,7 @@ class Folder:
             yield
         except BlockingIOError:
             raise Unusable(
-                "A `make up` of this folder is running already: end it first, or use another clone."
+                "A `make up` or `make load` of this folder is running already: end it first, or use another clone."
             ) from None
         finally:
             os.close(lock)

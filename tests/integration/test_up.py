@@ -100,7 +100,7 @@ def test_two_in_one_folder(make_clone: MakeClone, system: System) -> None:
     clone.says("are ready")
     second = clone.run("local.up")
     assert (second.returncode, second.stdout) == (1, "")
-    assert second.stderr.startswith("A `make up` of this folder is running already")
+    assert second.stderr.startswith("A `make up` or `make load` of this folder is running already")
 
 
 def test_port_in_use(make_clone: MakeClone) -> None:
