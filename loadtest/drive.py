@@ -39,9 +39,11 @@ def load(shape: Shape, url: str, key: str, path: Path, watch: Watch) -> tuple[Le
     child.start()
     try:
         _follow(child, follower, shape, began_s, watch)
+        cut = child.alive
     finally:
         child.stop()
     ledger = follower.read()
+    ledger.cut = cut
     if not ledger.seconds:
         raise Unusable(f"Locust did not run; its log {child.log} ends:\n{child.last_lines()}")
     return ledger, began_s

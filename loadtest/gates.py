@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from loadtest.ledger import Ledger, Task
-from loadtest.shapes import Limits, Shape
+from loadtest.shapes import SLACK_S, Limits, Shape
 
 # Fewer tell no rate.
 LEAST_TASKS = 20
@@ -62,7 +62,7 @@ def judged(shape: Shape, ledger: Ledger, floor: Ledger, seen: Seen) -> Verdict:
     gates = [_lost(ledger), _agrees(ledger, seen), _drained(seen), _failures(ledger), _checked(ledger)]
     if shape.limits:
         gates += _within(shape, shape.limits, ledger, floor)
-    return Verdict(tuple(gates), tuple(_void(ledger, floor)))
+    return Verdict(tuple(gates), tuple(_void(shape, ledger, floor)))
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -167,14 +167,28 @@ def _ratio(name: str, limit: float, ours: Sequence[float], stub: Sequence[float]
     return Gate(name, ratio <= limit, found, f"{limit:g} times")
 
 
-def _void(ledger: Ledger, floor: Ledger) -> Iterator[str]:
+def _void(shape: Shape, ledger: Ledger, floor: Ledger) -> Iterator[str]:
     for name, each in (("the run", ledger), ("the stub run", floor)):
         if not each.ended:
             yield f"Locust ended before {name} was over"
         if each.short_of_cpu:
             yield f"Locust warned that it had too little CPU in {name}: its times are not the system's"
+        yield from _too_little(name, shape, each)
     if floor.open or floor.wrong or floor.failures:
         yield "the stub run itself failed, so there is nothing to compare with"
+
+
+def _too_little(name: str, shape: Shape, ledger: Ledger) -> Iterator[str]:
+    """Why it was not the load that the shape says."""
+    wanted = max((users for *_, users in shape.holds()), default=0)
+    most = max((second[1] for second in ledger.seconds), default=0)
+    if most < wanted:
+        yield f"only {most} of the shape's {wanted} users were there in {name}"
+    length_s = ledger.seconds[-1][0] - ledger.seconds[0][0] if ledger.seconds else 0.0
+    if ledger.cut:
+        yield f"Locust did not end in time after {name}, and was ended"
+    elif length_s < shape.length_s - SLACK_S:
+        yield f"{name} was cut short: {length_s:.0f} of {shape.length_s:.0f} s"
 
 
 def _by_task(tasks: Iterable[Task]) -> Counter[str]:

@@ -63,6 +63,8 @@ class Ledger:
     failures: dict[str, int] = field(default_factory=dict)
     ended: bool = False
     short_of_cpu: bool = False
+    cut: bool = False
+    """Locust had not ended by itself when its time was over."""
     end_s: float = 0.0
 
     def read(self, lines: Iterable[str]) -> None:

@@ -11,6 +11,7 @@ import pytest
 from loadtest import gates, shapes
 from loadtest.gates import Gate, Seen, Verdict
 from loadtest.ledger import Follower, Ledger, Writer
+from loadtest.shapes import Shape
 
 SHAPE = shapes.load("smoke", {"TASK_1_S": "1", "TASK_2_S": "0.5"})
 TASKS = 100
@@ -20,7 +21,7 @@ SEEN = Seen({"task_1": TASKS}, EMPTY, TASKS)
 
 def ledger(*more: tuple[Any, ...], late_s: float = 0.01, lost: Iterable[int] = (), accept_ms: float = 5) -> Ledger:
     """One task a second; each ends a second and a little later."""
-    events: list[tuple[Any, ...]] = [(0, "second", 1, 1, 0), (TASKS + 20, "second", 1, 3 * TASKS, 0)]
+    events: list[tuple[Any, ...]] = [(0, "second", 20, 1, 0), (TASKS + 20, "second", 20, 3 * TASKS, 0)]
     for number in range(TASKS):
         events.append((number, "accepted", f"id-{number}", "task_1", f"name {number}", accept_ms))
         if number not in lost:
@@ -31,8 +32,7 @@ def ledger(*more: tuple[Any, ...], late_s: float = 0.01, lost: Iterable[int] = (
     return found
 
 
-def verdict(run: Ledger, floor: Ledger | None = None, seen: Seen = SEEN, name: str = "smoke") -> Verdict:
-    shape = SHAPE if name == "smoke" else shapes.load(name, {"TASK_1_S": "1", "TASK_2_S": "0.5"})
+def verdict(run: Ledger, floor: Ledger | None = None, seen: Seen = SEEN, shape: Shape = SHAPE) -> Verdict:
     return gates.judged(shape, run, floor or ledger(), seen)
 
 
@@ -118,7 +118,7 @@ def test_accepting_is_held_against_the_stub(accept_ms: float, held: bool) -> Non
 
 
 def test_shape_without_limits_is_only_held_to_losing_nothing() -> None:
-    found = verdict(ledger(late_s=8), name="step")
+    found = verdict(ledger(late_s=8), shape=SHAPE.model_copy(update={"limits": None}))
     assert (found.word, len(found.gates)) == ("held", 5)
 
 
@@ -137,6 +137,20 @@ def test_run_that_says_nothing_is_void(run: Ledger, floor: Ledger, why: str) -> 
     found = verdict(run, floor)
     assert why in " ".join(found.void)
     assert (found.word, found.exit_status) == ("void", 3)
+
+
+def test_run_with_fewer_users_than_its_shape_is_void() -> None:
+    crowd = SHAPE.model_copy(update={"stages": ((5, 21), (20, 21))})
+    assert verdict(ledger(), shape=crowd).void == tuple(
+        f"only 20 of the shape's 21 users were there in {name}" for name in ("the run", "the stub run")
+    )
+
+
+def test_run_that_was_cut_short_is_void() -> None:
+    run, long = ledger(), SHAPE.model_copy(update={"stages": ((60, 20), (70, 20))})
+    assert "the run was cut short: 120 of 130 s" in verdict(run, shape=long).void
+    run.cut = True
+    assert verdict(run).void == ("Locust did not end in time after the run, and was ended",)
 
 
 def test_percentile_is_the_nearest_rank() -> None:
