@@ -12,6 +12,8 @@ from loadtest.shapes import SLACK_S, Limits, Shape
 LEAST_TASKS = 20
 # Of what was accepted, so much must have a result in the time that the shape gives; other gates look at each task.
 KEPT_UP = 0.98
+# Half of the results cannot be so early, but where the tasks take another time than the shape says.
+EARLY_MS = 100
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,10 @@ def _void(shape: Shape, ledger: Ledger, floor: Ledger) -> Iterator[str]:
         yield from _too_little(name, shape, each)
     if floor.open or floor.wrong or floor.failures:
         yield "the stub run itself failed, so there is nothing to compare with"
+    for task in shape.task_s:
+        late = [one.late_ms for one in ledger.finished if one.task == task and one.late_ms is not None]
+        if (p50 := percentile(late, 0.5)) < -EARLY_MS:
+            yield f"{task} takes {-p50:.0f} ms less than the shape says: set TASK_1_S and TASK_2_S to what the tasks take"
 
 
 def _too_little(name: str, shape: Shape, ledger: Ledger) -> Iterator[str]:

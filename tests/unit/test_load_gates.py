@@ -153,6 +153,13 @@ def test_run_that_was_cut_short_is_void() -> None:
     assert verdict(run).void == ("Locust did not end in time after the run, and was ended",)
 
 
+@pytest.mark.parametrize(("late_s", "word"), [(-0.09, "held"), (-0.4, "void")])
+def test_tasks_that_take_less_than_the_shape_says_make_the_run_void(late_s: float, word: str) -> None:
+    found = verdict(ledger(late_s=late_s))
+    assert found.word == word
+    assert word == "held" or found.void[0].startswith("task_1 takes 400 ms less than the shape says: set TASK_1_S")
+
+
 def test_percentile_is_the_nearest_rank() -> None:
     assert [gates.percentile(range(1, 101), share) for share in (0.5, 0.95, 0.99)] == [50, 95, 99]
 
