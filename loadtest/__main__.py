@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from apps.client import AsyncClient, OutcomeUnknown, Problem, TimedOut
 from deploy import run
@@ -38,7 +39,7 @@ Target = System | Host | Cluster
 
 def main() -> None:
     """Run one load."""
-    arguments = _parser().parse_args()
+    arguments = _arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what runs is ended on the way out
     try:
         shape = shapes.load(arguments.shape)
@@ -52,7 +53,7 @@ def main() -> None:
     sys.exit(verdict.exit_status)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m loadtest", description="Load a system, and judge it.")
     parser.add_argument("shape", help="a name in loadtest/shapes.toml")
     parser.add_argument("--host", help="what to load, http://host:port; without it the local system is started")
@@ -61,7 +62,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--code", type=Path, default=PROJECT, help="where the local system's apps/ are; this project")
     parser.add_argument("--print-report", action="store_true", help="print the JSON too: what a pod's log can keep")
     parser.add_argument("--folder", type=Path, help="of the report; build/load/<shape> if not given; an earlier report in it is removed")
-    return parser
+    arguments = parser.parse_args()
+    if arguments.cluster and not arguments.host:
+        parser.error("--cluster needs --host (HOST=http://...), the address of the cluster's NGINX.")
+    if arguments.host and urlsplit(arguments.host).scheme not in {"http", "https"}:
+        parser.error(f"--host {arguments.host} is no address: write it as http://host:port.")
+    if arguments.apis is not None and (arguments.host or arguments.apis < 1):
+        parser.error("--apis (APIS=) is how many API processes are started here, 1 or more: it goes without --host.")
+    return arguments
 
 
 def judge(shape: Shape, arguments: argparse.Namespace) -> Verdict:

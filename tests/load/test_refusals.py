@@ -1,5 +1,7 @@
 """What cannot be run is said in one sentence, and nothing is started."""
 
+import pytest
+
 from local.servers import free_ports
 from tests.harness.system import System
 from tests.load.conftest import Run
@@ -9,6 +11,21 @@ def test_shape_that_does_not_exist_is_named_with_those_that_do(loadtest: Run) ->
     done = loadtest("tsunami")
     assert done.stderr == "There is no shape 'tsunami': choose one of short, or add it to shapes.toml.\n"
     assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--cluster"], "--cluster needs --host"),
+        (["--host", "localhost:8080"], "--host localhost:8080 is no address: write it as http://host:port."),
+        (["--apis", "0"], "1 or more"),
+        (["--apis", "2", "--host", "http://127.0.0.1:1"], "it goes without --host"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(loadtest: Run, arguments: list[str], sentence: str) -> None:
+    done = loadtest("short", *arguments)
+    assert sentence in done.stderr
+    assert (done.stdout, done.returncode) == ("", 2)
 
 
 def test_host_whose_queues_nobody_can_see_is_not_loaded(loadtest: Run) -> None:
