@@ -117,6 +117,14 @@ def test_accepting_is_held_against_the_stub(accept_ms: float, held: bool) -> Non
     assert ("accepting, p95" not in failed(verdict(ledger(accept_ms=accept_ms)))) is held
 
 
+def test_stub_of_a_quiet_machine_makes_no_gate_stricter() -> None:
+    quiet = ledger(accept_ms=0.5)
+    found = verdict(ledger(accept_ms=149), quiet)
+    assert "accepting, p95" not in failed(found)
+    assert "29.8 times the stub's (149.0 and 0.5 ms, counted as 5)" in [gate.found for gate in found.gates]
+    assert "accepting, p95" in failed(verdict(ledger(accept_ms=151), quiet))
+
+
 def test_shape_without_limits_is_only_held_to_losing_nothing() -> None:
     found = verdict(ledger(late_s=8), shape=SHAPE.model_copy(update={"limits": None}))
     assert (found.word, len(found.gates)) == ("held", 5)
