@@ -72,7 +72,7 @@ def write(folder: Path, run: Run) -> Path:
     """report.json and report.html in the folder; the path of the second."""
     text = json.dumps(figures(run), indent=1, ensure_ascii=False, allow_nan=False)
     (folder / "report.json").write_text(text + "\n", encoding="utf-8")
-    page = PAGE.read_text(encoding="utf-8").replace(DATA, text.replace("</", "<\\/"))
+    page = PAGE.read_text(encoding="utf-8").replace(DATA, text.replace("<", "\\u003c"))
     (folder / "report.html").write_text(page, encoding="utf-8")
     return folder / "report.html"
 

@@ -67,7 +67,7 @@ def samples(shape: Shape) -> Iterator[tuple[float, Sample]]:
 def written(folder: Path, *, held: bool = True) -> Path:
     run, floor = ledger(SHAPE, 12), ledger(SHAPE, 3)
     if not held:
-        run.wrong.append("0199d5a0-7c3e-7b1c: another task's result </script><script>throw 1</script>")
+        run.wrong.append("0199d5a0-7c3e-7b1c: another task's result </script><script>throw 1</script><!--<script>")
     seen = Seen(
         {"task_2": len(run.tasks)}, dict.fromkeys(("Test_Query", "celery", "dead", "dead.parked"), 0), len(run.tasks)
     )
@@ -123,7 +123,7 @@ def test_verdict_and_gates_come_first(browser: Page, tmp_path: Path) -> None:
     told = browser.evaluate("[...document.querySelectorAll('.gates li')].map(each => each.innerText)")
     (wrong,) = (each for each in told if "✕" in each)
     assert "every result right" in wrong
-    assert "another task's result </script><script>" in wrong
+    assert "another task's result </script><script>throw 1</script><!--<script>" in wrong
     assert browser.evaluate("document.querySelector('.gates').getBoundingClientRect().bottom") < 900
 
 
