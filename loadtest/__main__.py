@@ -91,10 +91,17 @@ def judge(shape: Shape, arguments: argparse.Namespace) -> Verdict:
         )
         print(f"Now {target.url}: {target.about.get('size', '')}", flush=True)
         samples: list[tuple[float, Sample]] = []
+        missing: list[str] = []
 
         def watch(at_s: float, _: Ledger, locust: Usage) -> None:
-            sample = target.sample()
-            samples.append((at_s, Sample(**vars(sample) | {"usage": {**sample.usage, "Locust": locust}})))
+            try:
+                sample = target.sample()
+            except system.Ended:
+                raise
+            except (Unusable, run.Unusable) as exc:  # the charts have a gap; whether anything was lost, the end tells
+                missing.append(f"{at_s:.0f} s: {exc}")
+            else:
+                samples.append((at_s, Sample(**vars(sample) | {"usage": {**sample.usage, "Locust": locust}})))
 
         ledger, began_s = drive.load(shape, target.url, target.key, folder / "run.jsonl", watch)
         _drain(target, shape)
@@ -102,7 +109,9 @@ def judge(shape: Shape, arguments: argparse.Namespace) -> Verdict:
         seen = target.seen()
     verdict = gates.judged(shape, ledger, floor, seen)
     print("\n".join(report.lines(verdict)), flush=True)
-    written = report.write(folder, Run(shape, target.about, ledger, floor, samples, verdict))
+    if missing:
+        print(f"Not seen {len(missing)} of {len(missing) + len(samples)} times, first at {missing[0]}", flush=True)
+    written = report.write(folder, Run(shape, target.about, ledger, floor, samples, verdict, missing))
     print(f"Report: {written}", flush=True)
     if arguments.print_report:
         print(written.with_suffix(".json").read_text())

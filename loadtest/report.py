@@ -38,6 +38,8 @@ class Run:
     floor: Ledger
     samples: Sequence[tuple[float, Sample]]
     verdict: Verdict
+    missing: Sequence[str] = ()
+    """When and why the system told nothing of itself."""
 
 
 def lines(verdict: Verdict) -> Iterator[str]:
@@ -97,6 +99,7 @@ def figures(run: Run) -> dict[str, Any]:
         "holds": steps,
         "knee": _knee(steps),
         "parts": _parts_used(run.samples, len(run.ledger.finished)),
+        "missing_samples": {"count": len(run.missing), "first": next(iter(run.missing), None)},
         "series": _series(run),
     }  # fmt: skip
 

@@ -20,6 +20,10 @@ from local.nginx import Nginx
 from local.servers import RabbitMQ, Redis, free_ports
 
 
+class Ended(Unusable):
+    """A part of the system has died: the run is over."""
+
+
 class System:
     """The running system: where it is, and what it says of itself."""
 
@@ -38,10 +42,10 @@ class System:
         self._workers = size.workers
 
     def sample(self) -> Sample:
-        """As it is now. Unusable if a part of it has died."""
+        """As it is now. Ended if a part of it has died, Unusable if the broker does not tell of its queues."""
         for child in (child for children in self._parts.values() for child in children):
             if not child.alive:
-                raise Unusable(f"{child.name} ended in the run; its log {child.log} ends:\n{child.last_lines()}")
+                raise Ended(f"{child.name} ended in the run; its log {child.log} ends:\n{child.last_lines()}")
         ready, unacked = working(depths(self._management, "/"))
         usage = {part: used(child.pid for child in children) for part, children in self._parts.items()}
         return Sample(ready, unacked, usage, self._workers)

@@ -22,6 +22,7 @@ from tests.load.browser import Page, page
 pytestmark = pytest.mark.xdist_group("browser")  # which one process installs where it is missing
 
 SHAPE = shapes.load("burst", {})
+MISSING = ("7 s: the broker does not answer", "8 s: the broker does not answer")
 PARTS = ("NGINX", "API", "RabbitMQ", "workers", "Redis", "recorder", "Locust")
 TITLES = ["Users", "What went in and out", "Queues", "Workers", "Oldest waiting task", "Accepting", "Result"]
 TITLES += ["Processor", "Memory"]
@@ -76,7 +77,7 @@ def written(folder: Path, *, held: bool = True) -> Path:
         "where": "http://a-rather-long-name-of-a-load-balancer.region-1.compute.example.com:8080",
         "rabbitmq": "4.3.0",
     }
-    return report.write(folder, Run(SHAPE, about, run, floor, list(samples(SHAPE)), verdict))
+    return report.write(folder, Run(SHAPE, about, run, floor, list(samples(SHAPE)), verdict, MISSING))
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +152,7 @@ def test_numbers_are_beside_it_as_json(tmp_path: Path) -> None:
     written(tmp_path)
     found = json.loads((tmp_path / "report.json").read_text())
     assert found["verdict"] == "held"
+    assert found["missing_samples"] == {"count": 2, "first": MISSING[0]}
     assert [hold["users"] for hold in found["holds"]] == [20, 200, 20]
     assert found["holds"][1]["accepted_per_s"] == 10
     assert found["parts"]["API"]["cores"] == pytest.approx(0.05)
