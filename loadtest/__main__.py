@@ -61,7 +61,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--apis", type=int, help="API processes of the local system, in place of the shape's number")
     parser.add_argument("--code", type=Path, default=PROJECT, help="where the local system's apps/ are; this project")
     parser.add_argument("--print-report", action="store_true", help="print the JSON too: what a pod's log can keep")
-    parser.add_argument("--folder", type=Path, help="of the report; build/load/<shape> if not given; an earlier report in it is removed")
+    parser.add_argument(
+        "--folder", type=Path, help="of the report; build/load/<shape> if not given; an earlier report in it is removed"
+    )
     arguments = parser.parse_args()
     if arguments.cluster and not arguments.host:
         parser.error("--cluster needs --host (HOST=http://...), the address of the cluster's NGINX.")

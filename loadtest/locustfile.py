@@ -242,7 +242,15 @@ def _not_all_accepted(document: dict[str, Any]) -> str | None:
     outcomes = document.get("outcomes", [])
     if len(outcomes) != SHAPE.mix.batch_tasks:
         return f"{len(outcomes)} outcomes"
-    return next((what for outcome in outcomes if (what := _not_accepted(outcome))), None)
+    refused = [outcome["status"] for outcome in outcomes if _refused(outcome)]
+    for status in refused:
+        _writer.add(now_s(), "refused", status)
+    return next((what for one in outcomes if not _refused(one) and (what := _not_accepted(one))), None)
+
+
+def _refused(outcome: dict[str, Any]) -> bool:
+    """Of one input of a batch, as the shape intends."""
+    return outcome.get("status") in SHAPE.intended and str(outcome.get("type", "")).endswith(":refused")
 
 
 def _not_done(document: dict[str, Any], task_id: str, given: Mapping[str, str]) -> str | None:

@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from loadtest import stub
@@ -68,8 +69,27 @@ class Doubles(Tasks):
         return super().post(body, None)
 
 
+class Refuses(Tasks):
+    """Has no room for the last of a batch when it is sent for the first time: no fault where a shape intends that."""
+
+    def __init__(self, task_s: Mapping[str, float]) -> None:
+        super().__init__(task_s)
+        self._partly: dict[str | None, list[dict[str, Any]]] = {}
+
+    def post(self, body: dict[str, Any], key: str | None) -> Answer:
+        if "tasks" not in body:
+            return super().post(body, key)
+        if key not in self._partly:
+            self._partly[key] = [{"status": 202, **self.accept(given)} for given in body["tasks"][:-1]]
+            refused = {"status": 503, "type": "urn:sluice:problem:refused", "detail": "no room"}
+            return 202, {"outcomes": [*self._partly[key], refused]}
+        if len(self._partly[key]) < len(body["tasks"]):
+            self._partly[key].append({"status": 202, **self.accept(body["tasks"][-1])})
+        return 202, {"outcomes": self._partly[key]}
+
+
 FAULTS = {"none": Tasks} | {
-    kind.__name__.lower(): kind for kind in (Loses, Fails, Mixes, Hesitates, Dawdles, Miscounts, Doubles)
+    kind.__name__.lower(): kind for kind in (Loses, Fails, Mixes, Hesitates, Dawdles, Miscounts, Doubles, Refuses)
 }
 
 if __name__ == "__main__":

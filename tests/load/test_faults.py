@@ -1,6 +1,7 @@
 """The gates close: a run against a server with a fault does not end well, and says which gate it was."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,14 @@ def test_run_without_a_fault_ends_well(against: Run, tmp_path: Path) -> None:
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert report["verdict"] == "held"
     assert max(report["series"]["finished_per_s"]) > 5
+
+
+def test_intended_refusals_within_a_batch_are_no_failures(against: Run) -> None:
+    done = against("refuses")
+    assert not failed(done.stdout) & {"nothing lost", "ledger and /metrics agree"}, done.stdout + done.stderr
+    refused = re.search(r"held +no failures: 0 of \d+ requests, (\d+) intended refusals", done.stdout)
+    assert refused, done.stdout
+    assert int(refused[1]) > 0
 
 
 @pytest.mark.parametrize(
