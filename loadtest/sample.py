@@ -78,7 +78,7 @@ def working(queues: Depths) -> tuple[int, int]:
 def left(queues: Depths, dead_before: Depths) -> dict[str, int]:
     """What a run leaves: all that is in the work queues, and the dead letters that were not there before."""
     before = {name: 0 if name in topology.WORK_QUEUES else sum(dead_before.get(name, ())) for name in queues}
-    return {name: sum(both) - before[name] for name, both in queues.items()}
+    return {name: max(0, sum(both) - before[name]) for name, both in queues.items()}
 
 
 def metrics(url: str) -> str:
