@@ -2,8 +2,10 @@
 
 import re
 import subprocess
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Thread
 
 from deploy.run import Unusable
 from deploy.tools import kubectl
@@ -29,13 +31,19 @@ def api_server() -> Iterator[int]:
 @contextmanager
 def _serving(*arguments: str) -> Iterator[int]:
     with subprocess.Popen([str(kubectl()), *arguments], stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
+        rest: Thread | None = None
         try:
             assert process.stdout is not None  # noqa: S101 - it is a pipe
             said = process.stdout.readline()
             found = SAID.match(said)
             if not found:
                 raise Unusable(f"`kubectl {' '.join(arguments)}` does not serve; it said {said.strip()!r}.")
+            # it says a line for each connection: a pipe that nobody reads is full at some time, and kubectl then hangs
+            rest = Thread(target=deque, args=(process.stdout, 0), daemon=True)
+            rest.start()
             yield int(found[1])
         finally:
             process.terminate()
             process.wait(STOP_TIMEOUT_S)
+            if rest:
+                rest.join(STOP_TIMEOUT_S)
