@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from apps.client import AsyncClient, OutcomeUnknown, Problem, TimedOut
 from deploy import run
-from loadtest import cluster, drive, gates, report, shapes, system
+from loadtest import cluster, drive, gates, host, report, shapes, system
 from loadtest.cluster import Cluster
 from loadtest.folder import emptied
 from loadtest.gates import Verdict
@@ -123,10 +123,13 @@ def judge(shape: Shape, arguments: argparse.Namespace) -> Verdict:
 
 
 def _there(arguments: argparse.Namespace, ends: ExitStack) -> Host | Cluster | None:
-    """What runs already, if a host is given."""
+    """What runs already, if a host is given; else all is there that the local system is made of."""
     if not arguments.host:
+        system.ensure()
         return None
-    return ends.enter_context(cluster.entered(arguments.host)) if arguments.cluster else Host(arguments.host)
+    there = ends.enter_context(cluster.entered(arguments.host)) if arguments.cluster else Host(arguments.host)
+    host.check(there.url, there.key)
+    return there
 
 
 @contextmanager

@@ -1,12 +1,36 @@
 """A system that runs elsewhere, or was started by somebody else: what is loaded where HOST is given."""
 
+import http.client
 import os
 from collections.abc import Mapping
+from uuid import uuid4
 
+import httpx
+
+from apps.client import Client, Problem, TimedOut
 from loadtest.gates import Seen
 from loadtest.sample import Counts, Depths, Sample, accepted_by_task, depths, left, metrics, working
 from local.child import Unusable
 from local.definitions import management_of, vhost_of
+
+
+def check(url: str, key: str) -> None:
+    """Ask for a task that nobody made. Unusable if the answer is not that there is none."""
+    try:
+        with Client(url, key) as client:
+            client.result(str(uuid4()), timeout_s=0)
+    except Problem as problem:
+        if problem.status == http.client.NOT_FOUND and problem.kind == "not-found":
+            return
+        if problem.status in {http.client.UNAUTHORIZED, http.client.FORBIDDEN}:
+            raise Unusable(f"{url} answers {problem.status}: set SLUICE_KEY to a bearer key that it takes.") from None
+        told = f"answers {problem.status} to a question for an unknown task, which must be 404 not-found"
+        raise Unusable(f"{url} {told}: is this Sluice's address?") from None
+    except (TimedOut, httpx.HTTPError, httpx.InvalidURL, ValueError) as exc:
+        raise Unusable(f"{url} does not answer ({exc}): start it, or name another HOST.") from exc
+    except KeyError:
+        raise Unusable(f"{url} answers, but not as Sluice does: is this its address?") from None
+    raise Unusable(f"{url} tells of a task that nobody made: is this Sluice's address?")
 
 
 class Host:

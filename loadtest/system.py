@@ -11,7 +11,7 @@ from deploy.validate.runtime import API_DOCKERFILE, dockerfile_command
 from loadtest.gates import Seen
 from loadtest.sample import Sample, accepted_by_task, depths, left, metrics, total, used, working
 from loadtest.shapes import Local, Shape
-from local import definitions, processes, programs
+from local import definitions, nginx, processes, programs
 from local.child import Child, Unusable
 from local.credentials import Credentials
 from local.endpoints import Endpoints, Folder
@@ -66,6 +66,12 @@ class System:
         return Seen(accepted, self.queues(), succeeded)
 
 
+def ensure() -> None:
+    """Install what is started, if need be. Unusable where we may not."""
+    programs.ensure()
+    nginx.ensure()
+
+
 @contextmanager
 def started(shape: Shape, folder: Folder, open_files: int, code: Path) -> Iterator[System]:
     """Start everything, with the apps/ in `code`, and end it in reverse order. Unusable if something does not start."""
@@ -83,12 +89,12 @@ def started(shape: Shape, folder: Folder, open_files: int, code: Path) -> Iterat
         for process in everything:
             process.wait_ready()
         ports = [int(process.child.env["PORT"]) for process in parts["API"]]
-        nginx = Nginx(folder.path / "nginx", ports, open_files=open_files, logs=folder.logs)
-        ends.callback(nginx.stop)
-        nginx.start()
+        front = Nginx(folder.path / "nginx", ports, open_files=open_files, logs=folder.logs)
+        ends.callback(front.stop)
+        front.start()
         children = {part: [process.child for process in each] for part, each in parts.items()}
-        servers = {"NGINX": [nginx.node], "RabbitMQ": [broker.node, broker.epmd], "Redis": [redis.node]}
-        yield System(nginx.url, credentials.api_key, shape.local, servers | children, broker.management)
+        servers = {"NGINX": [front.node], "RabbitMQ": [broker.node, broker.epmd], "Redis": [redis.node]}
+        yield System(front.url, credentials.api_key, shape.local, servers | children, broker.management)
 
 
 def _servers(folder: Folder, credentials: Credentials, ends: ExitStack) -> tuple[RabbitMQ, Redis]:

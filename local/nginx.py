@@ -24,8 +24,7 @@ class Nginx:
         self.folder = folder.resolve()
         self.url = f"http://127.0.0.1:{(port := free_ports(1)[0])}"
         self._port = port
-        if find(PROGRAM) is None:
-            apt_install([PACKAGE])
+        ensure()
         self.folder.mkdir(parents=True, exist_ok=True)
         configuration = self.folder / "nginx.conf"
         configuration.write_text(_configuration(self.folder, port, upstream_ports, open_files))
@@ -40,6 +39,12 @@ class Nginx:
     def stop(self) -> None:
         """End it, and its worker."""
         self.node.stop()
+
+
+def ensure() -> None:
+    """Install it if need be. Unusable where we may not."""
+    if find(PROGRAM) is None:
+        apt_install([PACKAGE])
 
 
 def _configuration(folder: Path, port: int, upstream_ports: Sequence[int], open_files: int) -> str:

@@ -1,0 +1,69 @@
+"""An address is tried before it is loaded."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from loadtest import host
+from local.child import Unusable
+from local.servers import free_ports
+
+
+@contextmanager
+def serving(status: int, body: str) -> Iterator[str]:
+    """A server that answers everything so."""
+
+    class Same(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Same) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def problem(kind: str) -> str:
+    return json.dumps({"type": f"urn:sluice:problem:{kind}"})
+
+
+def test_unknown_task_is_what_a_sluice_answers() -> None:
+    with serving(404, problem("not-found")) as url:
+        host.check(url, "a-key")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "sentence"),
+    [
+        (401, problem("unauthenticated"), "answers 401: set SLUICE_KEY to a bearer key that it takes"),
+        (404, "<h1>not here</h1>", "answers 404 to a question for an unknown task, which must be 404 not-found"),
+        (200, "<h1>Welcome</h1>", "answers, but not as Sluice does"),
+        (200, '{"task_id": "1", "task_status": "SUCCESS"}', "tells of a task that nobody made"),
+        (503, problem("refused"), "does not answer"),
+    ],
+)
+def test_anything_else_is_named(status: int, body: str, sentence: str) -> None:
+    with serving(status, body) as url, pytest.raises(Unusable) as caught:
+        host.check(url, "a-key")
+    assert str(caught.value).startswith(url)
+    assert sentence in str(caught.value)
+
+
+def test_address_where_nobody_listens_is_named() -> None:
+    (port,) = free_ports(1)
+    with pytest.raises(Unusable, match=rf"^http://127\.0\.0\.1:{port} does not answer"):
+        host.check(f"http://127.0.0.1:{port}", "")
