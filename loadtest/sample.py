@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import psutil
 
@@ -15,6 +15,7 @@ from local.child import Unusable
 from local.management import Management
 
 TIMEOUT_S = 10.0
+CONNECTIONS = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
 Counts = Counter[str]
 Depths = Mapping[str, tuple[int, int]]
 
@@ -83,10 +84,12 @@ def left(queues: Depths, dead_before: Depths) -> dict[str, int]:
 
 def metrics(url: str) -> str:
     """What a process says of itself in Prometheus' words. Unusable if it says nothing."""
-    host, _, path = url.removeprefix("http://").partition("/")
-    connection = http.client.HTTPConnection(host, timeout=TIMEOUT_S)
+    parts = urlsplit(url)
+    if parts.scheme not in CONNECTIONS or not parts.hostname:
+        raise Unusable(f"{url} is no address of /metrics: write METRICS_URLS as http://host:port/metrics,...")
+    connection = CONNECTIONS[parts.scheme](parts.netloc, timeout=TIMEOUT_S)
     try:
-        connection.request("GET", f"/{path}")
+        connection.request("GET", parts.path or "/")
         answer = connection.getresponse()
         if answer.status == http.client.OK:
             return answer.read().decode()

@@ -1,7 +1,11 @@
 """What the load test reads of the system that it loads."""
 
+import pytest
+
 from apps.contract import topology
-from loadtest.sample import left
+from loadtest.sample import left, metrics
+from local.child import Unusable
+from local.servers import free_ports
 
 
 def test_dead_letters_of_before_are_not_the_runs_and_those_taken_away_hide_none() -> None:
@@ -11,3 +15,18 @@ def test_dead_letters_of_before_are_not_the_runs_and_those_taken_away_hide_none(
     (dead, *_) = set(topology.QUEUES) - set(topology.WORK_QUEUES)
     found = left(none | {dead: (7, 0), topology.WORK_QUEUES[0]: (1, 2)}, before)
     assert {name: count for name, count in found.items() if count} == {dead: 2, topology.WORK_QUEUES[0]: 3}
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:8000/metrics", "10.0.0.1:8000/metrics", "http:///metrics", "ftp://host/metrics"]
+)
+def test_what_is_no_address_is_named(url: str) -> None:
+    with pytest.raises(Unusable, match="is no address of /metrics: write METRICS_URLS as http://host:port/metrics"):
+        metrics(url)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_address_where_nobody_listens_is_named(scheme: str) -> None:
+    (port,) = free_ports(1)
+    with pytest.raises(Unusable, match=rf"^{scheme}://127\.0\.0\.1:{port}/metrics cannot be read .*refused"):
+        metrics(f"{scheme}://127.0.0.1:{port}/metrics")
