@@ -7,6 +7,7 @@ holds its mean with 95% confidence. The load test itself is this working tree's 
 import argparse
 import json
 import math
+import shutil
 import statistics
 import subprocess
 import sys
@@ -59,16 +60,21 @@ def lines(ones: Sequence[Report], others: Sequence[Report]) -> Iterator[str]:
     yield "|---|---|---|---|---|---|"
     for name, find in FIGURES.items():
         a, b = [find(each) for each in ones], [find(each) for each in others]
+        medians = f"{statistics.median(a):.3g} | {statistics.median(b):.3g}"
+        if min(*a, *b) <= 0:  # a lateness may be; there is no ratio then
+            yield f"| {name} | {medians} | - | - | |"
+            continue
         mean, low, high = ratio(a, b)
         word = "" if low <= 1 <= high else "differs"
-        medians = f"{statistics.median(a):.3g} | {statistics.median(b):.3g}"
         yield f"| {name} | {medians} | {mean:.3f} | {low:.3f} to {high:.3f} | {word} |"
 
 
 @contextmanager
-def _code(ref: str, name: str) -> Iterator[Path]:
+def code_of(ref: str, name: str) -> Iterator[Path]:
     """The files of a commit, in a folder of their own."""
     folder = FOLDER / "code" / name
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed; pruning makes git forget it too
+    _git("worktree", "prune")
     _git("worktree", "add", "--force", "--detach", str(folder), ref)
     try:
         yield folder
@@ -101,7 +107,7 @@ def main() -> None:
     parser.add_argument("--shape", default="smoke")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of four turns each")
     arguments = parser.parse_args()
-    with _code(arguments.a, "a") as a, _code(arguments.b, "b") as b:
+    with code_of(arguments.a, "a") as a, code_of(arguments.b, "b") as b:
         ones: list[Report] = []
         others: list[Report] = []
         for number in range(arguments.rounds):

@@ -1,5 +1,7 @@
 """How two commits are compared: pair by pair, with an interval that says whether they differ."""
 
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,10 @@ def report(finished_per_s: float, ms: float) -> dict[str, Any]:
         "latency_ms": {"accept": {"system": percentiles}, "result": {"system": percentiles}},
         "parts": {"API": part, "workers": part, "Locust": {"cpu_ms_per_task": 99, "rss_max_mb": 99}},
     }
+
+
+def rows_of(ones: list[dict[str, Any]], others: list[dict[str, Any]]) -> dict[str, str]:
+    return {line.split(" | ")[0].removeprefix("| "): line for line in ab.lines(ones, others)}
 
 
 def test_ratio_is_the_geometric_mean_of_the_pairs() -> None:
@@ -33,7 +39,31 @@ def test_interval_is_students() -> None:
 def test_table_says_what_differs_and_counts_the_system_alone() -> None:
     ones = [report(100, ms) for ms in (10, 11, 9, 10)]
     others = [report(100, ms) for ms in (20, 22.1, 18, 20)]
-    rows = {line.split(" | ")[0].removeprefix("| "): line for line in ab.lines(ones, others)}
+    rows = rows_of(ones, others)
     assert rows["accepting, p95"].endswith("| differs |")
     assert not rows["finished a second"].endswith("| differs |")
     assert rows["CPU a task, without Locust"].split(" | ")[1] == "2"
+
+
+def test_what_is_not_positive_has_no_ratio() -> None:
+    rows = rows_of([report(100, 10), report(100, -1)], [report(100, 10), report(100, 11)])
+    assert rows["accepting, p50"] == "| accepting, p50 | 4.5 | 10.5 | - | - | |"
+    assert rows["finished a second"].endswith("| 1.000 | 1.000 to 1.000 |  |")
+
+
+def test_code_that_a_killed_run_left_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tmp_path / "project"
+    monkeypatch.setattr(ab, "PROJECT", project)
+    monkeypatch.setattr(ab, "FOLDER", tmp_path / "ab")
+    who = ("-c", "user.name=A", "-c", "user.email=a@example.com")
+    for command in (
+        ["init", "-q", str(project)],
+        [*who, "-C", str(project), "commit", "-q", "--allow-empty", "-m", "a"],
+    ):
+        subprocess.run(["git", *command], check=True)
+    with ab.code_of("HEAD", "a") as left:
+        (left / "of-before").touch()
+        with ab.code_of("HEAD", "a") as code:
+            assert not (code / "of-before").exists()
+        left.mkdir()  # a worktree again, for the outer one to remove
+        subprocess.run(["git", "-C", str(project), "worktree", "add", "--detach", str(left), "HEAD"], check=True)
