@@ -15,7 +15,10 @@ from local.child import Unusable
 from local.management import Management
 
 TIMEOUT_S = 10.0
-CONNECTIONS = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+CONNECTIONS: Mapping[str, type[http.client.HTTPConnection]] = {
+    "http": http.client.HTTPConnection,
+    "https": http.client.HTTPSConnection,
+}
 Counts = Counter[str]
 Depths = Mapping[str, tuple[int, int]]
 
