@@ -220,6 +220,11 @@ def test_counters_of_a_process_that_was_killed_may_have_missed_the_last(history:
     assert _kinds(history) == []
 
 
+def test_answer_of_the_process_before_is_not_missed(history: History) -> None:
+    history.lives = [replace(history.lives[0], started_s=1.05, accepted=0)]
+    assert _kinds(history) == []
+
+
 def test_answer_that_never_came_may_have_been_counted(history: History) -> None:
     history.tries = [replace(history.tries[0], status=0, task_id=None)]
     assert _kinds(history) == []
