@@ -100,6 +100,12 @@ class Nemesis:
                 self._journal.append(Crashed(node.name, node.node.last_lines(3), time.time()))
                 node.launch()
 
+    def note_clients(self) -> None:
+        """Note it if the clients, which have ended, did not end as they should: they know more than they wrote."""
+        clients = self._world.clients
+        if status := clients.wait():
+            self._journal.append(Crashed("clients", f"exit status {status}: {clients.last_lines(3)}", time.time()))
+
 
 def _accepted(each: Try, since_s: float) -> bool:
     return each.status == 202 and each.sent_s >= since_s
