@@ -4,6 +4,7 @@ Exit status 0 if the checker found nothing, 1 if it found something, 2 if the ru
 """
 
 import argparse
+import json
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from local.child import until as wait_until
 from local.programs import apt_install, ensure
 from tests.chaos import namespaces, report
 from tests.chaos.checker import Checker
-from tests.chaos.history import HISTORY_FILE, collect, save
+from tests.chaos.history import HISTORY_FILE, History, collect, save, saved
 from tests.chaos.nemesis import Nemesis
 from tests.chaos.scenarios import SCENARIOS, Scenario
 from tests.chaos.weakened import PROTECTIONS
@@ -27,6 +28,7 @@ from tests.chaos.world import FAULTS_FILE, World, faketime, running
 CLIENTS_END_S = 240.0
 WARM_S = 4.0
 UNUSABLE = 2
+ABOUT_FILE = "about.json"
 
 
 def main() -> int:
@@ -36,10 +38,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--without", choices=PROTECTIONS, default="", help="switch a protection off")
     parser.add_argument("--folder", type=Path, help="where to write (default: build/chaos/<scenario>-<seed>)")
+    parser.add_argument("--again", action="store_true", help="only check again what an earlier run has left there")
     options = parser.parse_args()
     scenario = SCENARIOS[options.scenario]
     name = f"{options.scenario}-{options.seed}" + (f"-without-{options.without}" if options.without else "")
     folder = (options.folder or Path("build/chaos") / name).absolute()
+    if options.again:
+        return _report(folder, saved(folder), json.loads((folder / ABOUT_FILE).read_text()))
     try:
         if not namespaces.inside():
             _empty(folder)
@@ -92,8 +97,14 @@ def _run(scenario: Scenario, folder: Path, seed: int, without: str) -> int:
         wait_until(lambda: _ended(world, nemesis), CLIENTS_END_S, "the clients' last answers")
         history = collect(world, scenario.drain_s)
     save(history, folder / HISTORY_FILE)
+    about["seconds"] = round(time.monotonic() - started_s)
+    (folder / ABOUT_FILE).write_text(json.dumps(about))
+    return _report(folder, history, about)
+
+
+def _report(folder: Path, history: History, about: dict[str, Any]) -> int:
     findings = Checker(history).findings()
-    outcome = report.result(history, findings, **about, seconds=round(time.monotonic() - started_s))
+    outcome = report.result(history, findings, **about)
     report.write(folder, outcome, findings)
     print("\n".join(report.lines(outcome, findings)))
     return bool(findings)

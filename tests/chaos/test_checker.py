@@ -183,6 +183,18 @@ def test_done_twice_since_its_worker_was_cut_off(history: History) -> None:
     assert _kinds(history) == []
 
 
+def test_a_run_that_began_just_after_its_worker_was_cut_off_is_explained(history: History) -> None:
+    _done_again(history)  # the first began at 2.0
+    history.cuts = [Cut("worker-1", 1.9)]
+    assert _kinds(history) == []
+
+
+def test_a_worker_that_was_cut_off_well_before_explains_nothing(history: History) -> None:
+    _done_again(history)
+    history.cuts = [Cut("worker-1", 0.5)]
+    assert _kinds(history) == ["duplicate"]
+
+
 def test_another_worker_that_was_cut_off_explains_nothing(history: History) -> None:
     _done_again(history)
     history.cuts = [Cut("worker-2", 3.0)]
@@ -303,6 +315,11 @@ def test_counters_of_a_process_that_was_killed_may_have_missed_the_last(history:
 def test_counters_that_could_not_be_read_at_the_end(history: History) -> None:
     history.lives = [replace(history.lives[0], whole=False)]
     assert _kinds(history) == ["counters"]
+
+
+def test_answer_of_the_process_before_is_not_missed(history: History) -> None:
+    history.lives = [replace(history.lives[0], started_s=1.05, accepted=0)]
+    assert _kinds(history) == []
 
 
 def test_answer_that_never_came_may_have_been_counted(history: History) -> None:
