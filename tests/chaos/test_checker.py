@@ -148,7 +148,7 @@ def test_a_process_that_was_killed_after_the_second_run_explains_nothing(history
 @pytest.mark.parametrize(
     ("kind", "target", "found"),
     [
-        *((kind, "whatever", []) for kind in sorted(AWAY)),
+        *((kind, "whatever", []) for kind in sorted(AWAY | {"silence-workers"})),
         ("pause-worker", "worker-1", []),
         ("pause-worker", "worker-2", ["duplicate"]),  # where it ran again: nothing was taken from that one
         ("reset-workers", "workers, recorder", ["duplicate"]),  # noticed at once, so there is a line of it
