@@ -58,14 +58,25 @@ class Child:
             except OSError as exc:
                 raise Unusable(f"{self.name} cannot be run: {exc}.") from exc
 
-    def stop(self, deadline_s: float = 20.0) -> None:
-        """End the process with SIGTERM, and with SIGKILL after deadline_s; then whatever is left of its group."""
+    def stop(self, deadline_s: float = 20.0) -> bool:
+        """End the process with SIGTERM, and with SIGKILL after deadline_s; then whatever is left of its group.
+
+        False if it took the SIGKILL.
+        """
         if self.alive:
             self.signal(signal.SIGCONT)  # a suspended process would not see the SIGTERM
             self.signal(signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
                 until(lambda: not self.alive, deadline_s, f"the end of {self.name}")
+        ended = not self.alive
         self.kill()
+        return ended
+
+    def wait(self) -> int:
+        """Wait for its end and reap it; the exit status, negative if it was ended by a signal."""
+        if self._process is None:
+            raise RuntimeError(f"{self.name} was not started")
+        return self._process.wait()
 
     def kill(self) -> None:
         """SIGKILL the process and its group, and reap it. Nothing happens if it was ended before."""

@@ -5,9 +5,9 @@ Exit status 0 if the checker found nothing, 1 if it found something, 2 if the ru
 
 import argparse
 import json
-import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -23,7 +23,7 @@ from tests.chaos.history import HISTORY_FILE, History, collect, save, saved
 from tests.chaos.nemesis import Nemesis
 from tests.chaos.scenarios import SCENARIOS, Scenario
 from tests.chaos.weakened import PROTECTIONS
-from tests.chaos.world import World, faketime, running
+from tests.chaos.world import FAULTS_FILE, World, faketime, running
 
 CLIENTS_END_S = 240.0
 WARM_S = 4.0
@@ -46,14 +46,25 @@ def main() -> int:
     if options.again:
         return _report(folder, saved(folder), json.loads((folder / ABOUT_FILE).read_text()))
     try:
-        if not os.environ.get(namespaces.INSIDE):
+        if not namespaces.inside():
+            _empty(folder)
             _prepare(scenario)
-            shutil.rmtree(folder, ignore_errors=True)
         namespaces.enter("tests.chaos", sys.argv[1:])
         return _run(scenario, folder, options.seed, options.without)
     except (Unusable, RuntimeError) as exc:
         print(exc, file=sys.stderr)
-        return UNUSABLE
+    except (OSError, EOFError, AssertionError, subprocess.SubprocessError) as exc:
+        print(f"The run broke off, and says nothing: {exc!r}. What it left is in {folder}.", file=sys.stderr)
+    return UNUSABLE
+
+
+def _empty(folder: Path) -> None:
+    """Remove what a run left there. Unusable if it is something else."""
+    if not folder.exists():
+        return
+    if not folder.is_dir() or (any(folder.iterdir()) and not (folder / FAULTS_FILE).exists()):
+        raise Unusable(f"{folder} is not the folder of a run: name another one by --folder, or remove it yourself.")
+    shutil.rmtree(folder)
 
 
 def _prepare(scenario: Scenario) -> None:
@@ -69,6 +80,7 @@ def _prepare(scenario: Scenario) -> None:
 
 def _run(scenario: Scenario, folder: Path, seed: int, without: str) -> int:
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / FAULTS_FILE).touch()  # by which the next run knows that it may remove the folder
     started_s = time.monotonic()
     with running(folder, scenario.setup, without) as world:
         about: dict[str, Any] = {
@@ -100,7 +112,10 @@ def _report(folder: Path, history: History, about: dict[str, Any]) -> int:
 
 def _ended(world: World, nemesis: Nemesis) -> bool:
     nemesis.look_after()
-    return not world.clients.alive
+    if world.clients.alive:
+        return False
+    nemesis.note_clients()
+    return True
 
 
 if __name__ == "__main__":

@@ -1,21 +1,22 @@
 """Holds the history of a run against what is promised; answers what is not so. Pure: no I/O.
 
-lost            accepted, and no final state can be read
+lost            accepted, by a client's word or by an answer alone, and no final state can be read
 stuck           the same, and it is STARTED for ever
 two-states      final, and a client, or the other API, was told of another final state
 ended-twice     a final state was written more than once
-wrong-end       it ended otherwise than its kind of task does
+wrong-end       it ended otherwise than its kind of task does, or its result is of another task or of no run of it
 condemned       it did nothing wrong, and the delivery limit ended it
 no-effect       SUCCESS, and nothing was done
 unasked         done, and never posted
 refused-ran     refused, and yet it began
 two-ids         one post, and work under more ids than it had answers
+two-publishes   one id, and runs of more than one publish: `begin` has let in a second one
 duplicate       done more than once, and no worker was lost or cut off in between
-left-over       a queue has messages, once all is over
+left-over       a queue has messages, or tells not how many, once all is over
 parked          what is parked is not what ended by the dead letters
-nemesis         a fault could not be injected, or not be undone
+nemesis         a fault could not be injected, or not be undone, or the system did not recover from it in time
 crashed         a process ended, and no fault had ended it
-counters        /metrics say otherwise than the clients were told
+counters        /metrics say otherwise than the clients were told, or could not be read at the end
 """
 
 from collections import Counter, defaultdict
@@ -24,19 +25,24 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from apps.contract import topology
+from apps.worker.recorder import REASONS
+from tests.chaos.faults import FAULTS
 from tests.chaos.history import History
 from tests.chaos.journal import Effect, Post, Try
 from tests.chaos.world import Life
 
 FINAL = ("SUCCESS", "FAILURE", "REVOKED")
-# A worker notes the loss of its connection some time after the broker gave its task to another one, and a process that
-# it then ends may have noted the end of its task just before.
-CUT_SLACK_S = 60.0
+# The broker gives a lost connection's tasks to another worker at once, and the first notes the loss at about that time.
+# What the first had received is begun by it even then, if a process was free just before.
+CUT_SLACK_S = 1.0
 AWAY_SLACK_S = 10.0
-# While nodes do not see each other, the broker gives what a worker at the smaller side has to another one, and the
-# connection of the first may outlive it all.
+# From a run's begin to the answer to its retry's publish.
+RETRY_SLACK_S = 5.0
+# While nodes do not see each other, or a worker sees none, the broker gives what a worker has to another one, and the
+# first may note the loss of its connection, or end its run, long after that.
 AWAY = frozenset({
     "pause-broker", "pause-leader", "cut-node", "part-node", "kill-leader", "roll-broker", "lose-disk",
+    "silence-workers",
 })  # fmt: skip
 
 
@@ -63,6 +69,8 @@ class Checker:
             self._effects[effect.task_id].append(effect)
             self._by_name[effect.name].append(effect)
         self.accepted = [post for post in history.posts if post.task_id]
+        # a client that ended before it could say so
+        self._answered_alone = history.accepted_ids() - {post.task_id for post in self.accepted}
 
     def findings(self) -> list[Finding]:
         """All of them."""
@@ -70,6 +78,7 @@ class Checker:
             *self._ends(),
             *self._written_once(),
             *self._effects_of_posts(),
+            *self._published_once(),
             *self.duplicates(explained=False),
             *self._queues(),
             *(Finding("nemesis", each.kind, each.error) for each in self.history.failed),
@@ -78,41 +87,60 @@ class Checker:
         ]
 
     def _ends(self) -> Iterator[Finding]:
+        posts = {post.task_id: post for post in self.accepted}
         told = {seen.task_id: (seen.state, seen.result) for seen in self.history.seen}
-        for post in self.accepted:
-            assert post.task_id is not None
-            reads = self._reads[post.task_id]
+        for task_id in (*filter(None, posts), *sorted(self._answered_alone)):
+            post = posts.get(task_id)
+            reads = self._reads[task_id]
             states = {read.state for read in reads}
             if not reads or not states <= set(FINAL):
                 yield Finding(
                     "stuck" if "STARTED" in states else "lost",
-                    post.task_id,
-                    f"{post.task}: {', '.join(sorted(states)) or 'not read'}",
+                    task_id,
+                    f"{post.task if post else 'answered alone'}: {', '.join(sorted(states)) or 'not read'}",
                 )
                 continue
             ends = [(read.state, read.result) for read in reads]
-            if told.get(post.task_id, ends[0]) != ends[0] or any(end != ends[0] for end in ends):
-                yield Finding("two-states", post.task_id, f"{told.get(post.task_id)}, {ends}")
-            yield from self._right_end(post, *ends[0])
+            if told.get(task_id, ends[0]) != ends[0] or any(end != ends[0] for end in ends):
+                yield Finding("two-states", task_id, f"{told.get(task_id)}, {ends}")
+            if post:
+                yield from self._right_end(post, *ends[0])
 
     def _right_end(self, post: Post, state: str, result: object) -> Iterator[Finding]:
         assert post.task_id is not None
         type_, message = (result.get("type"), str(result.get("message"))) if isinstance(result, dict) else (None, "")
         if state == "SUCCESS":
-            if not any(effect.step == "done" for effect in self._effects[post.task_id]):
-                yield Finding("no-effect", post.task_id, post.task)
-            if post.task in {"fail", "poison"}:
-                yield Finding("wrong-end", post.task_id, f"{post.task}: SUCCESS")
+            yield from self._right_success(post, post.task_id, result)
         elif post.task == "poison":
             if not limited(message):
                 yield Finding("wrong-end", post.task_id, f"poison: {type_}: {message}")
         elif limited(message):
             yield Finding("condemned", post.task_id, f"{post.task}: {message}")
         elif post.task == "fail":
-            if type_ != "ValueError":
+            if (type_, message) != ("ValueError", post.name):
                 yield Finding("wrong-end", post.task_id, f"fail: {type_}: {message}")
-        elif not (post.task == "flaky" and type_ == "DeadLetter"):  # a retry is a publish, which may be refused
+        elif not (post.task == "flaky" and type_ == "DeadLetter" and self._retry_refused(post.task_id, message)):
             yield Finding("wrong-end", post.task_id, f"{post.task}: {state} {type_}: {message}")
+
+    def _right_success(self, post: Post, task_id: str, result: object) -> Iterator[Finding]:
+        pids = {str(effect.pid) for effect in self._effects[task_id] if effect.step == "done"}
+        name, state = (result.get("name_task"), str(result.get("state"))) if isinstance(result, dict) else (None, "")
+        if post.task in {"fail", "poison"}:
+            yield Finding("wrong-end", task_id, f"{post.task}: SUCCESS")
+        elif not pids:
+            yield Finding("no-effect", task_id, post.task)
+        elif name != post.name or state.partition("-")[0] not in pids:  # as tests/chaos/tasks.py makes it
+            yield Finding("wrong-end", task_id, f"{post.task} {post.name}: {result}, done by {', '.join(pids)}")
+
+    def _retry_refused(self, task_id: str, message: str) -> bool:
+        """A retry is a publish, which may be refused: by a broker that is just then away, full or without a route."""
+        begun_s = max((effect.at_s for effect in self._effects[task_id] if effect.step == "begun"), default=0.0)
+        return message == REASONS["rejected"] and any(
+            FAULTS[fault.kind].parts & {"broker", "worker-network"}
+            and fault.injected_s <= begun_s + RETRY_SLACK_S
+            and begun_s <= fault.healed_s + AWAY_SLACK_S
+            for fault in self.history.faults
+        )
 
     def retries_refused(self) -> int:
         """Tasks whose retry the broker refused, and which ended as FAILURE for it."""
@@ -150,6 +178,12 @@ class Checker:
             if len(ids) > 1:
                 yield Finding("two-ids", name, f"answered {', '.join(ids)}")
 
+    def _published_once(self) -> Iterator[Finding]:
+        for task_id, effects in self._effects.items():
+            publishes = {effect.publish_id for effect in effects}
+            if len(publishes) > 1:
+                yield Finding("two-publishes", task_id, ", ".join(sorted(publishes)))
+
     def duplicates(self, *, explained: bool) -> Iterator[Finding]:
         """Runs that were done and then done again, with an explanation or without."""
         stored_s: dict[str, float] = {}
@@ -166,9 +200,13 @@ class Checker:
     def _cut_off(self, first: Effect, since_s: float, until_s: float) -> bool:
         """Whether the process of a run was killed, or its worker, or that one's node, cut off before the next run."""
         return (
-            any(first.pid in fault.victims and first.at_s <= fault.healed_s for fault in self.history.faults)
+            any(
+                first.pid in fault.victims and fault.injected_s <= until_s and first.at_s <= fault.healed_s
+                for fault in self.history.faults
+            )
             or any(
-                cut.worker == first.worker and since_s <= cut.at_s <= until_s + CUT_SLACK_S for cut in self.history.cuts
+                cut.worker == first.worker and since_s - CUT_SLACK_S <= cut.at_s <= until_s + CUT_SLACK_S
+                for cut in self.history.cuts
             )
             or any(
                 (fault.kind in AWAY or (fault.kind == "pause-worker" and fault.target == first.worker))
@@ -180,8 +218,8 @@ class Checker:
 
     def _queues(self) -> Iterator[Finding]:
         for queue, messages in self.history.depths_messages.items():
-            if messages and queue != topology.PARKED_QUEUE:
-                yield Finding("left-over", queue, f"{messages} messages")
+            if messages != 0 and queue != topology.PARKED_QUEUE:
+                yield Finding("left-over", queue, "no figures" if messages is None else f"{messages} messages")
         dead = {
             post.task_id
             for post in self.accepted
@@ -198,6 +236,9 @@ class Checker:
     def _counters(self) -> Iterator[Finding]:
         for life in self.history.lives:
             yield from self._counter(life)
+        read = {life.port for life in self.history.lives if life.whole}
+        for port in sorted({each.api for each in self.history.tries} - read):
+            yield Finding("counters", f"at {port}", "/metrics could not be read at the end")
 
     def _counter(self, life: Life) -> Iterator[Finding]:
         """Comparable is a life that answered nothing after it was read; of others only that they counted no more.

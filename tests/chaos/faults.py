@@ -18,7 +18,7 @@ from tests.harness.system import Api, until
 
 READY_S = 90.0
 UPDATE_S = 10.0
-SOFT_MEMORY_BYTES = 3 * 1024 * 1024
+NO_MEMORY_BYTES = 1
 
 
 @dataclass
@@ -129,15 +129,20 @@ def kill_recorder(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG00
 def restart_ours(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001 - all of them
     """As a rolling update does: SIGTERM, and the next one when the last is there again."""
     yield Harm("all", tuple(pid for worker in world.workers for pid in _pids(worker)))
+    deaf = []
     for api in world.apis:
         world.scrape(api)
-        api.child.stop()
+        if not api.child.stop():
+            deaf.append(world.name(api.child))
         _start_api(world, api)
     for worker in world.workers:
-        worker.stop(READY_S)
+        if not worker.stop(READY_S):
+            deaf.append(world.name(worker))
         world.restart(worker)
         with suppress(AssertionError):  # the broker may be away, by another fault
             world.system.wait_ready(worker, UPDATE_S)
+    if deaf:
+        raise RuntimeError(f"did not end by SIGTERM: {', '.join(deaf)}")
 
 
 @fault("clock-step", "apis", seconds=(5, 20))
@@ -182,7 +187,7 @@ def kill_redis(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
 @fault("fill-redis", "redis", seconds=(2, 15))
 def fill_redis(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
     """At maxmemory it reads, and refuses to write."""
-    world.system.redis.config_set("maxmemory", SOFT_MEMORY_BYTES)
+    world.system.redis.config_set("maxmemory", NO_MEMORY_BYTES)
     yield Harm("Redis")
     world.system.redis.config_set("maxmemory", 0)
 

@@ -53,6 +53,8 @@ class Cut:
 GATHERED: dict[str, Any] = {
     "reads": Read, "stored": Stored, "cuts": Cut, "lives": Life, "depths_messages": None, "parked": None,
 }  # fmt: skip
+ACCEPTED = 202
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 HISTORY_FILE = "history.json"
 
 
@@ -71,8 +73,13 @@ class History:
     stored: list[Stored] = field(default_factory=list)
     cuts: list[Cut] = field(default_factory=list)
     lives: list[Life] = field(default_factory=list)
-    depths_messages: dict[str, int] = field(default_factory=dict)
+    depths_messages: dict[str, int | None] = field(default_factory=dict)
     parked: list[str] = field(default_factory=list)
+
+    def accepted_ids(self) -> set[str]:
+        """Every id that was answered with 202, whatever its client noted later."""
+        of_tries = {each.task_id for each in self.tries if each.status == ACCEPTED}
+        return {task_id for task_id in of_tries | {post.task_id for post in self.posts} if task_id}
 
 
 def collect(world: World, drain_s: float) -> History:
@@ -82,7 +89,7 @@ def collect(world: World, drain_s: float) -> History:
     for name in (LEDGER_FILE, EFFECTS_FILE, FAULTS_FILE):
         for record in read(world.folder / name):
             _add(history, record)
-    history.reads = asyncio.run(_read_all(world, [post.task_id for post in history.posts if post.task_id]))
+    history.reads = asyncio.run(_read_all(world, sorted(history.accepted_ids())))
     history.parked = _parked(world) if topology.PARKED_QUEUE in history.depths_messages else []
     for api in world.apis:
         world.scrape(api, whole=True)
@@ -118,14 +125,17 @@ def _add(history: History, record: Record) -> None:
     lists[type(record)].append(record)
 
 
-def _drained(world: World, drain_s: float) -> dict[str, int]:
-    """Messages of every queue, by its name, once they are empty but for what is parked, or the time is over."""
+def _drained(world: World, drain_s: float) -> dict[str, int | None]:
+    """Messages of every queue, by its name, once they are empty but for what is parked, or the time is over.
+
+    None is a queue that has no figures: nobody knows that it is empty.
+    """
     end_s = time.monotonic() + drain_s
     empty = 0
     while True:
         queues = world.cluster.ask(f"/api/queues/{world.system.vhost}")
-        depths = {str(queue["name"]): int(queue.get("messages", 0)) for queue in queues}
-        left = sum(depths.values()) - depths.get(topology.PARKED_QUEUE, 0)
+        depths = {str(queue["name"]): queue.get("messages") for queue in queues}
+        left = any(messages != 0 for name, messages in depths.items() if name != topology.PARKED_QUEUE)
         empty = 0 if left else empty + 1
         # its figures are a second old: thrice empty is empty
         if empty == 3 or time.monotonic() > end_s:
@@ -149,23 +159,37 @@ async def _read_all(world: World, ids: list[str]) -> list[Read]:
 
 
 async def _read_some(url: str, key: str, ids: list[str]) -> list[Read]:
+    """Over one connection; what fails is asked for once more over a new one, and is "unread" if that fails too."""
     address = urlsplit(url)
-    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    connection: Connection | None = None
     reads = []
     for task_id in ids:
-        writer.write(
-            f"GET /tasks/{task_id} HTTP/1.1\r\nHost: {address.netloc}\r\nAuthorization: Bearer {key}\r\n\r\n".encode()
-        )
-        async with asyncio.timeout(READ_TIMEOUT_S):
-            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-            length = int(head.partition("content-length:")[2].split("\r\n")[0])
-            body = json.loads(await reader.readexactly(length))
-        status = head.split()[1]
-        reads.append(
-            Read(task_id, body["task_status"], body["task_result"]) if status == "200" else Read(task_id, status)
-        )
-    writer.close()
+        found = Read(task_id, "unread")
+        for _ in range(2):
+            try:
+                async with asyncio.timeout(READ_TIMEOUT_S):
+                    connection = connection or await asyncio.open_connection(address.hostname, address.port)
+                    found = await _read(connection, address.netloc, key, task_id)
+                break
+            except (OSError, EOFError, ValueError, LookupError) as exc:  # no answer, or half of one
+                print(f"{task_id} could not be read from {address.netloc}: {exc!r}", flush=True)
+                if connection:
+                    connection[1].close()
+                connection = None
+        reads.append(found)
+    if connection:
+        connection[1].close()
     return reads
+
+
+async def _read(connection: Connection, host: str, key: str, task_id: str) -> Read:
+    reader, writer = connection
+    writer.write(f"GET /tasks/{task_id} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n\r\n".encode())
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+    length = int(head.partition("content-length:")[2].split("\r\n")[0])
+    body = json.loads(await reader.readexactly(length))
+    status = head.split()[1]
+    return Read(task_id, body["task_status"], body["task_result"]) if status == "200" else Read(task_id, status)
 
 
 def _parked(world: World) -> list[str]:

@@ -2,24 +2,44 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from typing import Any
 
 from local.child import Unusable
 
-INSIDE = "CHAOS_INSIDE"
+PROGRAMS = ("unshare", "setpriv", "nsenter", "ip", "iptables")
+_INSIDE = "CHAOS_INSIDE"
+
+
+def inside() -> bool:
+    """Whether this is the first process of namespaces that `enter` made. The variable alone may be anybody's."""
+    return bool(os.environ.get(_INSIDE)) and os.getpid() == 1
 
 
 def enter(module: str, arguments: list[str]) -> None:
-    """Run `python -m module arguments` inside, in place of this process; returns at once where that was done before.
+    """Run `python -m module arguments` inside, and exit with its status; returns at once where that was done before.
 
-    Raises Unusable where no namespaces can be made.
+    SIGTERM, or our own end, ends all that runs inside. Raises Unusable where no namespaces can be made.
     """
-    if os.environ.get(INSIDE):
+    if inside():
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         return
-    if os.geteuid() != 0 or not shutil.which("unshare") or not shutil.which("ip"):
-        raise Unusable("Faults are injected in network namespaces of their own: run this on Linux, as root.")
+    missing = [program for program in PROGRAMS if not shutil.which(program)]
+    if os.geteuid() != 0 or missing:
+        also = f", with {', '.join(missing)}" if missing else ""
+        raise Unusable(f"Faults are injected in network namespaces of their own: run this on Linux, as root{also}.")
+    # unshare does not hear SIGTERM while it waits; with its own end the kernel ends its child, and so everything inside
     flags = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    os.environ[INSIDE] = "1"
-    os.execvp("unshare", ["unshare", *flags, sys.executable, "-m", module, *arguments])  # noqa: S606
+    command = ["setpriv", "--pdeathsig", "KILL", "--", "unshare", *flags, sys.executable, "-m", module, *arguments]
+    run = subprocess.Popen(command, env=os.environ | {_INSIDE: "1"})
+
+    def end(number: int, _: Any) -> None:
+        run.kill()
+        run.wait()
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches the run itself, which cleans up
+    sys.exit(run.wait())

@@ -1,7 +1,7 @@
 """Injects the faults of a schedule, one step after the other, and notes each in the journal of faults.
 
 A step is over when the system has recovered: each API has accepted a post, and each worker has finished a task. What
-does not recover in time is left to the checker.
+does not recover in time is a finding.
 """
 
 import heapq
@@ -38,6 +38,8 @@ class Nemesis:
             recovered_s = self._recovered(healed_s)
             kinds = " + ".join(f"{each.kind} {each.duration_s:g} s" for each in step.faults)
             after = f"recovered {recovered_s:.1f} s after" if recovered_s is not None else "NOT RECOVERED"
+            if recovered_s is None:
+                self._journal.append(Failed(kinds, f"not recovered in {self._recovery_s:g} s", time.time()))
             print(f"{time.strftime('%H:%M:%S')}  {kinds}: healed after {healed_s - began_s:.1f} s, {after}", flush=True)
 
     def _do(self, step: Step) -> float:
@@ -59,9 +61,11 @@ class Nemesis:
                     noted = Injected(next(self._numbers), planned.kind, did.target, injected_s, 0.0, did.victims)
                     heapq.heappush(due, (time.time() + planned.duration_s, next(order), planned, undo, noted))
                 else:
-                    undo.close()
-                    healed_s = time.time()
-                    self._journal.append(replace(noted, healed_s=healed_s))
+                    try:
+                        undo.close()
+                    finally:
+                        healed_s = time.time()
+                        self._journal.append(replace(noted, healed_s=healed_s))
             except Exception as exc:  # noqa: BLE001 - whatever it is: half an hour of faults should not be void for one
                 print(f"{planned.kind} failed: {exc!r}", flush=True)
                 self._journal.append(Failed(planned.kind, repr(exc), time.time()))
@@ -95,6 +99,12 @@ class Nemesis:
             if not node.node.alive:
                 self._journal.append(Crashed(node.name, node.node.last_lines(3), time.time()))
                 node.launch()
+
+    def note_clients(self) -> None:
+        """Note it if the clients, which have ended, did not end as they should: they know more than they wrote."""
+        clients = self._world.clients
+        if status := clients.wait():
+            self._journal.append(Crashed("clients", f"exit status {status}: {clients.last_lines(3)}", time.time()))
 
 
 def _accepted(each: Try, since_s: float) -> bool:

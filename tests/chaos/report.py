@@ -84,7 +84,10 @@ def _by_fault(history: History, findings: list[Finding]) -> dict[str, dict[str, 
 
 
 def _recoveries(history: History) -> dict[str, dict[str, Any]]:
-    """Seconds from heal to the first accepted post of the slower API and first finished task of the slowest worker."""
+    """Seconds from heal to the first accepted post of the slower API and first finished task of the slowest worker.
+
+    None where one of them never did again.
+    """
     times: dict[str, dict[str, Any]] = defaultdict(lambda: {name: [] for name in TIMES})
     accepted: Events = sorted((each.sent_s, each.answered_s, each.api) for each in history.tries if each.status == 202)
     finished: Events = sorted((each.at_s, each.at_s, each.worker) for each in history.effects if each.step == "done")
@@ -93,8 +96,7 @@ def _recoveries(history: History) -> dict[str, dict[str, Any]]:
         since_s = max(other.healed_s for other in history.faults if _overlap(fault, other))
         for name, events in (("accepted_after_s", accepted), ("finished_after_s", finished)):
             after_s = _slowest_first(events, since_s)
-            if after_s is not None:
-                times[fault.kind][name].append(round(after_s, 2))
+            times[fault.kind][name].append(None if after_s is None else round(after_s, 2))
     return dict(times)
 
 
@@ -169,8 +171,11 @@ def summary(outcome: dict[str, Any]) -> str:
     )
 
 
-def _median_and_worst(times: list[float]) -> str:
-    return f"{statistics.median(times):.1f}, {max(times):.1f}" if times else ""
+def _median_and_worst(times: list[float | None]) -> str:
+    known = [each for each in times if each is not None]
+    never = len(times) - len(known)
+    shown = [f"{statistics.median(known):.1f}", f"{max(known):.1f}"] if known else []
+    return ", ".join([*shown, *([f"{never} never"] if never else [])])
 
 
 def main() -> None:

@@ -56,7 +56,7 @@ QUICK = (
 _ALL = (
     Scenario(
         "full",
-        lambda seed: schedule(seed, FAULTS, each=3, pairs=16),
+        lambda seed: schedule(seed, FAULTS, each=4, pairs=24),
         Setup(nodes=3, newer=True, per_s=80, poison=0.0002),
         recovery_s=60,
         drain_s=300,

@@ -2,9 +2,12 @@
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tests.chaos.faults import Fault
+
+# The first of two is on for at least so long once the second has begun.
+TOGETHER_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Step:
-    """A pause, and then one fault, or two of which the second begins `apart_s` after the first."""
+    """A pause, and then one fault, or two: the second begins `apart_s` after the first."""
 
     pause_s: float
     faults: tuple[Planned, ...]
@@ -26,29 +29,34 @@ class Step:
 
 
 def schedule(seed: int, faults: Mapping[str, Fault], *, each: int, pairs: int) -> list[Step]:
-    """Each kind so many times alone, and so many pairs of kinds that go together, in random order."""
+    """Each kind so many times alone, and so many pairs of kinds that go together, in random order.
+
+    Alone a kind lasts from short to long, spread evenly over what it may last; in pairs mostly short.
+    """
     chance = random.Random(seed)  # noqa: S311 - repeatable
-    alone = [(fault,) for fault in faults.values() for _ in range(each)]
-    together = [_pair(chance, list(faults.values())) for _ in range(pairs)]
-    steps = [
-        Step(
-            pause_s=round(chance.uniform(0.3, 1.2), 2),
-            faults=tuple(_planned(chance, fault) for fault in chosen),
-            apart_s=round(chance.uniform(0, 3), 2),
-        )
-        for chosen in [*alone, *together]
+    alone = [
+        Step(_pause_s(chance), (_planned(chance, fault, (turn + chance.random()) / each),))
+        for fault in faults.values()
+        for turn in range(each)
     ]
+    steps = [*alone, *(_pair(chance, list(faults.values())) for _ in range(pairs))]
     chance.shuffle(steps)
     return steps
 
 
-def _pair(chance: random.Random, faults: list[Fault]) -> tuple[Fault, ...]:
+def _pair(chance: random.Random, faults: list[Fault]) -> Step:
     first = chance.choice(faults)
-    others = [fault for fault in faults if not fault.parts & first.parts]
-    return first, chance.choice(others)
+    second = chance.choice([fault for fault in faults if not fault.parts & first.parts])
+    apart_s = round(chance.uniform(0, 3), 2)
+    # the fourth power of a number from 0 to 1 has its mean at a fifth
+    one, other = (_planned(chance, fault, chance.random() ** 4) for fault in (first, second))
+    one = replace(one, duration_s=max(one.duration_s, round(apart_s + TOGETHER_S, 2)))
+    return Step(_pause_s(chance), (one, other), apart_s)
 
 
-def _planned(chance: random.Random, fault: Fault) -> Planned:
-    # mostly short: the fourth power of a number from 0 to 1 has its mean at a fifth
-    span = chance.random() ** 4
+def _pause_s(chance: random.Random) -> float:
+    return round(chance.uniform(0.3, 1.2), 2)
+
+
+def _planned(chance: random.Random, fault: Fault, span: float) -> Planned:
     return Planned(fault.name, round(fault.min_s + span * (fault.max_s - fault.min_s), 2), chance.random())

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.chaos.checker import Checker
+from apps.worker.recorder import REASONS
+from tests.chaos.checker import AWAY, Checker
 from tests.chaos.history import Cut, History, Read, Stored
 from tests.chaos.journal import Crashed, Effect, Injected, Post, Seen, Try
 from tests.chaos.world import Life
@@ -110,7 +111,8 @@ def test_unknown_post_may_have_run_once(history: History) -> None:
 
 def test_one_key_that_was_answered_with_two_ids(history: History) -> None:
     history.tries.append(Try(NAME, "key", 80, 1.2, 1.3, 202, task_id=OTHER))
-    history.lives = []
+    history.reads.append(Read(OTHER, "SUCCESS", RESULT))
+    history.lives = [replace(history.lives[0], accepted=2)]
     assert _kinds(history) == ["two-ids"]
 
 
@@ -137,10 +139,60 @@ def test_a_process_that_was_killed_before_explains_nothing(history: History) -> 
     assert _kinds(history) == ["duplicate"]
 
 
+def test_a_process_that_was_killed_after_the_second_run_explains_nothing(history: History) -> None:
+    _done_again(history)
+    history.faults = [Injected(1, "kill-child", "worker-1", 5.6, 5.6, (7,))]
+    assert _kinds(history) == ["duplicate"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "found"),
+    [
+        *((kind, "whatever", []) for kind in sorted(AWAY | {"silence-workers"})),
+        ("pause-worker", "worker-1", []),
+        ("pause-worker", "worker-2", ["duplicate"]),  # where it ran again: nothing was taken from that one
+        ("reset-workers", "workers, recorder", ["duplicate"]),  # noticed at once, so there is a line of it
+        ("kill-api", "api-0", ["duplicate"]),
+    ],
+)
+def test_done_twice_while_its_worker_was_away(history: History, kind: str, target: str, found: list[str]) -> None:
+    _done_again(history)
+    history.faults = [Injected(1, kind, target, 2.2, 4.0)]
+    assert _kinds(history) == found
+
+
+@pytest.mark.parametrize(("injected_s", "healed_s"), [(-20.0, -10.0), (5.6, 7.0)])
+@pytest.mark.parametrize("kind", ["pause-worker", "cut-node"])
+def test_away_long_before_or_after_explains_nothing(
+    history: History, kind: str, injected_s: float, healed_s: float
+) -> None:
+    _done_again(history)
+    history.faults = [Injected(1, kind, "worker-1", injected_s, healed_s)]
+    assert _kinds(history) == ["duplicate"]
+
+
+def test_a_loss_that_is_noted_long_after_the_second_run_explains_nothing(history: History) -> None:
+    _done_again(history)
+    history.cuts = [Cut("worker-1", 20.0)]
+    assert _kinds(history) == ["duplicate"]
+
+
 def test_done_twice_since_its_worker_was_cut_off(history: History) -> None:
     _done_again(history)
     history.cuts = [Cut("worker-1", 3.0)]
     assert _kinds(history) == []
+
+
+def test_a_run_that_began_just_after_its_worker_was_cut_off_is_explained(history: History) -> None:
+    _done_again(history)  # the first began at 2.0
+    history.cuts = [Cut("worker-1", 1.9)]
+    assert _kinds(history) == []
+
+
+def test_a_worker_that_was_cut_off_well_before_explains_nothing(history: History) -> None:
+    _done_again(history)
+    history.cuts = [Cut("worker-1", 0.5)]
+    assert _kinds(history) == ["duplicate"]
 
 
 def test_another_worker_that_was_cut_off_explains_nothing(history: History) -> None:
@@ -160,7 +212,12 @@ def test_another_publish_of_the_same_id_is_never_explained(history: History) -> 
     _done_again(history)
     history.effects[2:] = [replace(effect, publish_id="publish-2") for effect in history.effects[2:]]
     history.cuts = [Cut("worker-1", 3.0)]
-    assert _kinds(history) == ["duplicate"]
+    assert _kinds(history) == ["duplicate", "two-publishes"]
+
+
+def test_second_publish_that_began_is_found_though_it_was_never_done(history: History) -> None:
+    history.effects.append(replace(_effect("begun", 2.1, pid=8), publish_id="publish-2"))
+    assert _kinds(history) == ["two-publishes"]
 
 
 def test_innocent_task_that_the_delivery_limit_ended(history: History) -> None:
@@ -188,14 +245,49 @@ def test_work_that_failed(history: History) -> None:
     assert _kinds(history) == ["wrong-end"]
 
 
-def test_failure_of_a_task_that_is_to_fail(history: History) -> None:
-    _ended(history, "fail", {"type": "ValueError", "message": NAME})
-    assert _kinds(history) == []
+@pytest.mark.parametrize(("message", "found"), [(NAME, []), ("another task's", ["wrong-end"])])
+def test_failure_of_a_task_that_is_to_fail(history: History, message: str, found: list[str]) -> None:
+    _ended(history, "fail", {"type": "ValueError", "message": message})
+    assert _kinds(history) == found
 
 
+@pytest.mark.parametrize(
+    ("message", "kind", "healed_s", "found"),
+    [
+        (REASONS["rejected"], "unbind", 4.0, []),
+        (REASONS["rejected"], "reset-workers", 4.0, []),
+        (REASONS["expired"], "unbind", 4.0, ["wrong-end"]),
+        (REASONS["rejected"], "unbind", -20.0, ["wrong-end"]),
+        (REASONS["rejected"], "kill-redis", 4.0, ["wrong-end"]),
+    ],
+)
+def test_retry_that_was_refused_needs_a_broker_that_was_away(
+    history: History, message: str, kind: str, healed_s: float, found: list[str]
+) -> None:
+    _ended(history, "flaky", {"type": "DeadLetter", "message": message}, parked=True)
+    history.faults = [Injected(1, kind, "", healed_s - 2.5, healed_s)]
+    assert _kinds(history) == found
+
+
+@pytest.mark.parametrize("result", [None, RESULT | {"name_task": "1-2"}, RESULT | {"state": "8-1"}])
+def test_result_of_another_task_or_of_no_run(history: History, result: object) -> None:
+    history.seen.clear()
+    history.reads = [Read(ID, "SUCCESS", result)]
+    assert _kinds(history) == ["wrong-end"]
+
+
+@pytest.mark.parametrize(("state", "found"), [("SUCCESS", []), ("PENDING", ["lost"]), ("STARTED", ["stuck"])])
+def test_id_that_was_answered_and_that_no_client_noted(history: History, state: str, found: list[str]) -> None:
+    history.posts = [replace(history.posts[0], outcome="unknown", task_id=None)]
+    history.seen.clear()
+    history.reads = [Read(ID, state, RESULT if state == "SUCCESS" else None)]
+    assert _kinds(history) == found
+
+
+@pytest.mark.parametrize("messages", [1, None])
 @pytest.mark.parametrize("queue", ["Test_Query", "dead", "celery_delayed_3"])
-def test_message_left_over(history: History, queue: str) -> None:
-    history.depths_messages[queue] = 1
+def test_message_left_over(history: History, queue: str, messages: int | None) -> None:
+    history.depths_messages[queue] = messages
     assert _kinds(history) == ["left-over"]
 
 
@@ -216,8 +308,13 @@ def test_counters_that_say_less_or_more_than_the_clients_were_told(history: Hist
 
 
 def test_counters_of_a_process_that_was_killed_may_have_missed_the_last(history: History) -> None:
-    history.lives = [replace(history.lives[0], accepted=0, whole=False)]
+    history.lives.append(replace(history.lives[0], accepted=0, whole=False))
     assert _kinds(history) == []
+
+
+def test_counters_that_could_not_be_read_at_the_end(history: History) -> None:
+    history.lives = [replace(history.lives[0], whole=False)]
+    assert _kinds(history) == ["counters"]
 
 
 def test_answer_of_the_process_before_is_not_missed(history: History) -> None:

@@ -1,6 +1,7 @@
 """A result's table and its sums, and the figures that are committed."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from tests.chaos import report
@@ -15,7 +16,7 @@ COMMITTED = sorted((ROOT / "docs/chaos").glob("*.json"))
 def _history() -> History:
     """Two APIs, of which the second is slow to accept after a fault from 10 to 20 s."""
     return History(
-        tries=[Try(str(at_s), None, api, at_s, at_s + 0.5, 202, task_id=str(at_s))
+        tries=[Try(str(at_s), None, api, at_s, at_s + 0.5, 202)
                for at_s, api in ((9.0, 1), (9.0, 2), (20.5, 1), (23.0, 2), (24.0, 1))],
         posts=[Post("12.0", "work", None, "unknown", None, 12.0, 14.0),
                Post("9.0", "work", None, "accepted", "9", 1.0, 2.0)],
@@ -28,6 +29,14 @@ def test_times_are_those_of_the_slowest_and_posts_are_counted_by_the_fault_they_
     row = report.result(_history(), [])["by_fault"]["kill-broker"]
     assert (row["accepted_after_s"], row["finished_after_s"]) == ([3.5], [6.0])
     assert (row["faults"], row["sent"], row["unknown"]) == (1, 1, 1)
+
+
+def test_what_never_recovered_is_counted() -> None:
+    history = _history()
+    history.effects = [replace(effect, at_s=15.0) for effect in history.effects]
+    outcome = report.result(history, [])
+    assert outcome["by_fault"]["kill-broker"]["finished_after_s"] == [None]
+    assert "| 3.5, 3.5 | 1 never |" in "\n".join(report.lines(report.together([outcome])))
 
 
 def test_findings_are_counted_by_the_fault_they_met() -> None:

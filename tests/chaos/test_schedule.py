@@ -4,7 +4,7 @@ from collections import Counter
 
 from tests.chaos.faults import FAULTS
 from tests.chaos.scenarios import SCENARIOS
-from tests.chaos.schedule import schedule
+from tests.chaos.schedule import TOGETHER_S, schedule
 from tests.chaos.weakened import PROTECTIONS
 
 
@@ -14,13 +14,13 @@ def test_a_seed_repeats_its_schedule_and_no_other_seeds() -> None:
     assert first != schedule(2, FAULTS, each=3, pairs=16)
 
 
-def test_the_full_run_has_each_kind_thrice_and_pairs() -> None:
+def test_the_full_run_has_each_kind_four_times_and_pairs() -> None:
     for seed in range(20):
         steps = SCENARIOS["full"].steps(seed)
         alone = Counter(step.faults[0].kind for step in steps if len(step.faults) == 1)
-        assert set(alone.values()) == {3}
+        assert set(alone.values()) == {4}
         assert len(alone) == len(FAULTS) >= 15
-        assert sum(len(step.faults) == 2 for step in steps) == 16
+        assert sum(len(step.faults) == 2 for step in steps) == 24
 
 
 def test_two_at_once_never_undo_each_other() -> None:
@@ -28,12 +28,19 @@ def test_two_at_once_never_undo_each_other() -> None:
     assert not any(FAULTS[one.kind].parts & FAULTS[other.kind].parts for one, other in pairs)
 
 
-def test_durations_are_those_of_the_kind() -> None:
-    for step in SCENARIOS["full"].steps(3):
-        for planned in step.faults:
-            fault = FAULTS[planned.kind]
-            assert fault.min_s <= planned.duration_s <= fault.max_s
-            assert 0 <= planned.choice < 1
+def test_the_second_of_two_begins_while_the_first_is_on() -> None:
+    pairs = [step for seed in range(50) for step in SCENARIOS["full"].steps(seed) if len(step.faults) == 2]
+    assert all(step.faults[0].duration_s > step.apart_s + TOGETHER_S - 0.01 for step in pairs)
+
+
+def test_alone_each_kind_lasts_from_short_to_long() -> None:
+    for name, fault in FAULTS.items():
+        steps = [step for step in SCENARIOS["full"].steps(3) if [each.kind for each in step.faults] == [name]]
+        durations_s = sorted(step.faults[0].duration_s for step in steps)
+        part_s = (fault.max_s - fault.min_s) / len(steps)
+        for turn, duration_s in enumerate(durations_s):
+            assert turn * part_s - 0.01 <= duration_s - fault.min_s <= (turn + 1) * part_s + 0.01
+        assert all(0 <= step.faults[0].choice < 1 for step in steps)
 
 
 def test_scenarios_name_faults_that_there_are_and_have_the_nodes_for_them() -> None:

@@ -87,6 +87,8 @@ class _Process:
         self.returncode: int | None = None
 
     def wait(self) -> int:
+        if self.returncode is not None:
+            return self.returncode
         _, status = os.waitpid(self.pid, 0)
         self.returncode = os.waitstatus_to_exitcode(status)
         return self.returncode

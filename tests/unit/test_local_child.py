@@ -50,14 +50,20 @@ def test_never_ready_is_one_sentence(start: Start) -> None:
 def test_stop_of_one_that_ignores_sigterm(start: Start) -> None:
     child = start(IGNORES_SIGTERM)
     child.ready(lambda: "on" in child.last_lines(), 20)
-    child.stop(deadline_s=0.2)
+    assert not child.stop(deadline_s=0.2)
+    assert not child.alive
+
+
+def test_wait_answers_how_it_ended(start: Start) -> None:
+    child = start("raise SystemExit(3)")
+    assert child.wait() == child.wait() == 3
     assert not child.alive
 
 
 def test_stop_of_a_suspended_one(start: Start) -> None:
     child = start("import time; time.sleep(60)")
     child.suspend()
-    child.stop()
+    assert child.stop()
     assert not child.alive
 
 

@@ -500,6 +500,23 @@ async def test_broker_that_loses_an_answer_is_left_before_that_holds_up_others(m
         await until(lambda: publisher.in_flight == 0)
 
 
+async def test_node_that_never_confirms_is_left_for_one_that_does() -> None:
+    async with listening() as peer, running(peer.url(), deadline_s=0.2) as publisher:
+        mute = await peer.opened()
+        await ready(publisher)
+        connection = publisher._connection  # noqa: SLF001
+        assert connection is not None
+        assert await outcomes(publishing(publisher, 1)) == ["unknown deadline"]
+        await mute.messages(1)
+        await until(connection.ended.done, deadline_s=15)  # not only after a minute, and before any heartbeat is missed
+        session = await peer.opened()
+        await ready(publisher)
+        publishes = publishing(publisher, 1)
+        await session.messages(1)
+        session.send(Basic.Ack(1))
+        assert await outcomes(publishes) == ["confirmed"]
+
+
 async def test_ping_of_a_connection_that_has_ended_asks_nobody() -> None:
     async with connected() as (publisher, session):
         connection = publisher._connection  # noqa: SLF001

@@ -1,0 +1,62 @@
+"""How a run begins and ends: whose folder it takes, and that nothing of it stays."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.harness.system import ROOT, until
+
+PYTHON = [sys.executable, "-c"]
+# Waits for its input inside.
+ENTER = "from tests.chaos import namespaces; namespaces.enter('code', [])"
+
+
+def _run(*command: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=ROOT, env=os.environ | env, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def test_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("my only copy")
+    done = _run(sys.executable, "-m", "tests.chaos", "quick", "--folder", str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith("name another one by --folder, or remove it yourself.")
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_variable_alone_is_not_taken_for_namespaces() -> None:
+    done = _run(*PYTHON, "from tests.chaos import namespaces; print(namespaces.inside())", CHAOS_INSIDE="1")
+    assert done.stdout == "False\n", done.stderr
+
+
+def test_missing_program_is_named_before_the_start(tmp_path: Path) -> None:
+    done = _run(*PYTHON, ENTER, PATH=str(tmp_path))
+    assert "iptables" in done.stderr.splitlines()[-1]
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_signal_ends_all_that_runs_inside(number: signal.Signals) -> None:
+    if os.geteuid() != 0 and not os.environ.get("CI"):
+        pytest.skip("namespaces are root's: run this as root")
+    with subprocess.Popen([*PYTHON, ENTER], cwd=ROOT, stdin=subprocess.PIPE) as run:
+        try:
+            us = psutil.Process(run.pid)
+            until(lambda: len(us.children(recursive=True)) == 2, what="unshare and what runs inside")
+            both = us.children(recursive=True)
+            run.send_signal(number)
+            until(lambda: not any(map(_runs, both)), what="the end of what runs inside")
+        finally:
+            run.kill()
