@@ -80,7 +80,7 @@ _ALL = (
     _shown("late-acks", _step(("kill-worker", 1)), _step(("kill-worker", 1), choice=0.9)),
     _shown("reject-on-lost", *(_step(("kill-child", 0), choice=number / 6) for number in range(6))),
     _shown("retried-storing", _step(("restart-redis", 4))),
-    _shown("recorder", _step(("kill-child", 0)), setup=replace(SLOW, poison=0.03, delivery_limit=1)),
+    _shown("recorder", _step(("kill-child", 0)), setup=replace(SLOW, poison=0.15, delivery_limit=1)),
     _shown("claim", _step(("pause-broker", 5)), _step(("pause-broker", 5)), setup=SLOWER),
     _shown(
         "end-guard",
