@@ -3,9 +3,6 @@
 import argparse
 import json
 import statistics
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +10,11 @@ from bench import accept, figures
 from bench.__main__ import ROUNDS, system
 from bench.load import wrk
 from bench.server import ROOT, ours
+from local.worktree import checked_out
 
 RESULT = Path("build/bench-compare.json")
 # The app of both: an older commit may have no bench of its own.
 APP = "apps.api.app:create_app"
-
-
-@contextmanager
-def worktree(ref: str) -> Iterator[Path]:
-    """The files of a commit, in a folder of their own."""
-    folder = ROOT / "build" / "compare"
-    _git("worktree", "add", "--force", "--detach", str(folder), ref)
-    try:
-        yield folder
-    finally:
-        _git("worktree", "remove", "--force", str(folder))
-
-
-def _git(*arguments: str) -> None:
-    subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True)  # noqa: S603, S607
 
 
 def main() -> None:
@@ -41,7 +24,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     arguments = parser.parse_args()
     with (
-        worktree(arguments.ref) as folder,
+        checked_out(arguments.ref, ROOT / "build" / "compare") as folder,
         system() as broker,
         ours(broker, "this", app=APP) as this,
         ours(broker, "other", app=APP, cwd=folder) as other,

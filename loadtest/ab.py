@@ -7,18 +7,18 @@ holds its mean with 95% confidence. The load test itself is this working tree's 
 import argparse
 import json
 import math
-import shutil
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from local.endpoints import PROJECT
+from local.worktree import checked_out
 
 FOLDER = PROJECT / "build" / "load-ab"
+CODE = FOLDER / "code"
 ROUNDS = 3
 VOID = 3
 # Student's t for 95% by degrees of freedom, from 1 on.
@@ -69,25 +69,6 @@ def lines(ones: Sequence[Report], others: Sequence[Report]) -> Iterator[str]:
         yield f"| {name} | {medians} | {mean:.3f} | {low:.3f} to {high:.3f} | {word} |"
 
 
-@contextmanager
-def code_of(ref: str, name: str) -> Iterator[Path]:
-    """The files of a commit, in a folder of their own."""
-    folder = FOLDER / "code" / name
-    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed; pruning makes git forget it too
-    _git("worktree", "prune")
-    _git("worktree", "add", "--force", "--detach", str(folder), ref)
-    try:
-        yield folder
-    finally:
-        _git("worktree", "remove", "--force", str(folder))
-
-
-def _git(*arguments: str) -> None:
-    done = subprocess.run(["git", *arguments], cwd=PROJECT, check=False, capture_output=True, text=True)  # noqa: S603, S607
-    if done.returncode:
-        sys.exit(f"`git {' '.join(arguments[:2])}` failed: {done.stderr.strip().splitlines()[-1]}")
-
-
 def _measured(shape: str, code: Path, folder: Path) -> Report:
     """One run. Ends all where its gates do not hold: it says nothing of how fast it would be if they did."""
     command = [sys.executable, "-m", "loadtest", shape, "--code", str(code), "--folder", str(folder)]
@@ -107,7 +88,7 @@ def main() -> None:
     parser.add_argument("--shape", default="smoke")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of four turns each")
     arguments = parser.parse_args()
-    with code_of(arguments.a, "a") as a, code_of(arguments.b, "b") as b:
+    with checked_out(arguments.a, CODE / "a") as a, checked_out(arguments.b, CODE / "b") as b:
         ones: list[Report] = []
         others: list[Report] = []
         for number in range(arguments.rounds):

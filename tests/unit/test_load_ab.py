@@ -1,7 +1,5 @@
 """How two commits are compared: pair by pair, with an interval that says whether they differ."""
 
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,21 +47,3 @@ def test_what_is_not_positive_has_no_ratio() -> None:
     rows = rows_of([report(100, 10), report(100, -1)], [report(100, 10), report(100, 11)])
     assert rows["accepting, p50"] == "| accepting, p50 | 4.5 | 10.5 | - | - | |"
     assert rows["finished a second"].endswith("| 1.000 | 1.000 to 1.000 |  |")
-
-
-def test_code_that_a_killed_run_left_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    project = tmp_path / "project"
-    monkeypatch.setattr(ab, "PROJECT", project)
-    monkeypatch.setattr(ab, "FOLDER", tmp_path / "ab")
-    who = ("-c", "user.name=A", "-c", "user.email=a@example.com")
-    for command in (
-        ["init", "-q", str(project)],
-        [*who, "-C", str(project), "commit", "-q", "--allow-empty", "-m", "a"],
-    ):
-        subprocess.run(["git", *command], check=True)
-    with ab.code_of("HEAD", "a") as left:
-        (left / "of-before").touch()
-        with ab.code_of("HEAD", "a") as code:
-            assert not (code / "of-before").exists()
-        left.mkdir()  # a worktree again, for the outer one to remove
-        subprocess.run(["git", "-C", str(project), "worktree", "add", "--detach", str(left), "HEAD"], check=True)

@@ -1,0 +1,26 @@
+"""What a commit's files in a folder of their own replace."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from local import worktree
+
+
+def test_code_that_a_killed_run_left_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tmp_path / "project"
+    monkeypatch.setattr(worktree, "PROJECT", project)
+    folder = tmp_path / "code"
+    who = ("-c", "user.name=A", "-c", "user.email=a@example.com")
+    for command in (
+        ["init", "-q", str(project)],
+        [*who, "-C", str(project), "commit", "-q", "--allow-empty", "-m", "a"],
+    ):
+        subprocess.run(["git", *command], check=True)
+    with worktree.checked_out("HEAD", folder) as left:
+        (left / "of-before").touch()
+        with worktree.checked_out("HEAD", folder) as code:
+            assert not (code / "of-before").exists()
+        left.mkdir()  # a worktree again, for the outer one to remove
+        subprocess.run(["git", "-C", str(project), "worktree", "add", "--detach", str(left), "HEAD"], check=True)
