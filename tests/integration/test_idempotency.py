@@ -96,7 +96,7 @@ def test_second_publish_is_skipped_also_while_the_worker_of_the_first_is_killed(
     until(lambda: system.effects("twice", "begun") == 1)
     task_id, _ = insist(api, "twice", key, seconds=15)
     system.worker()  # the first publish is with the first worker; this one is given the second
-    until(lambda: any(line.get("answer") == "claimed" for line in system.log_lines()))
+    until(lambda: any(line.get("reason") == "claimed" for line in system.log_lines()))
     first.kill()
     assert api.ended(task_id)["task_status"] == "SUCCESS"
     until(lambda: system.depth_messages("Test_Query") == 0)
