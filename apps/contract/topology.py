@@ -35,7 +35,6 @@ CONSUMER_TIMEOUT_S = 3600
 ADVANCED_CONFIG = "[{rabbit, [{quorum_tick_interval, 1000}, {dead_letter_worker_publisher_confirm_timeout, 10000}]}]."
 
 _DELAYED = r"celery_delayed_.*"  # exchanges and queues that Celery declares for its delayed retries
-_CONTROL = r"celeryev.*|.*celery\.pidbox"  # Celery's event and remote-control queues
 _WORK = "|".join(WORK_QUEUES)
 
 
@@ -71,15 +70,15 @@ def _policy(name: str, pattern: str, definition: dict[str, Any]) -> dict[str, An
     return {"name": name, "pattern": pattern, "apply-to": "queues", "priority": 1, "definition": definition}
 
 
-# user -> (tags, configure, write, read). The worker's patterns let Celery declare its delay, event and control
-# queues, and bind them, and nothing else.
+# user -> (tags, configure, write, read). The worker's patterns let Celery declare its delay queues, and bind them, and
+# nothing else: its events and its remote control are off.
 USERS: Mapping[str, tuple[list[str], str, str, str]] = {
     "api": ([], "^$", f"^{EXCHANGE}$", "^$"),
     "worker": (
         [],
-        f"^({_CONTROL}|{_DELAYED})$",
-        f"^({EXCHANGE}|{_WORK}|{_CONTROL}|{_DELAYED})$",
-        rf"^({EXCHANGE}|{_WORK}|{DEAD_QUEUE}|dead\.parked|{_CONTROL}|{_DELAYED})$",
+        f"^{_DELAYED}$",
+        f"^({EXCHANGE}|{_WORK}|{_DELAYED})$",
+        rf"^({EXCHANGE}|{_WORK}|{DEAD_QUEUE}|dead\.parked|{_DELAYED})$",
     ),
     "keda": (["monitoring"], "^$", "^$", f"^({_WORK})$"),
 }

@@ -33,8 +33,9 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]  # celery ships no type
     """Celery's consumer; a message that it cannot read becomes a dead letter instead of vanishing."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # Both only talk between workers: nothing here needs it, and each start would wait a second for answers.
-        super().__init__(*args, **kwargs, without_mingle=True, without_gossip=True)
+        # All of it is talk between workers, which nothing here needs: each start would wait a second for answers, and
+        # each worker hold a second connection to the broker. What keeps the first one alive is AMQP's own heartbeat.
+        super().__init__(*args, **kwargs, without_mingle=True, without_gossip=True, without_heartbeat=True)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         handle = super().create_task_handler(*args, **kwargs)

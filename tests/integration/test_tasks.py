@@ -184,3 +184,14 @@ def _free_port() -> int:
 def _scrape(port: str, wanted: str) -> str:
     text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
     return text if wanted in text else ""
+
+
+def test_worker_has_one_connection_and_declares_nothing(system: System) -> None:
+    """Celery's heartbeat events would cost each pod a second connection, and an exchange that nobody reads."""
+    system.worker()
+    task_id = system.api().accepted("task_1")
+    ask = system.servers.rabbitmq.management
+    until(lambda: system.redis.hget(states.key(task_id), "state") == "SUCCESS")
+    exchanges = {exchange["name"] for exchange in ask(f"/api/exchanges/{system.vhost}")}
+    assert not {name for name in exchanges if name.startswith("celery") and "delayed" not in name}
+    until(lambda: sum(each["user"] == "worker" for each in ask(f"/api/vhosts/{system.vhost}/connections")) == 1)
