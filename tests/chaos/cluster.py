@@ -22,7 +22,7 @@ BRIDGE = "brokers"
 HERE = "10.77.0.254"
 # The usual ones: each node has all ports of its namespace, and nodes of one cluster ask one port for each other.
 AMQP, MANAGEMENT, DISTRIBUTION, EPMD = 5672, 15672, 25672, 4369
-# Each call starts an Erlang of its own, which on a full machine has taken over a minute; a tool that hangs takes for ever.
+# Each call starts an Erlang of its own: on a full machine that has taken over a minute.
 TOOL_TIMEOUT_S = 180.0
 ANSWER_DEADLINE_S = 60.0
 
