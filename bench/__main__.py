@@ -17,7 +17,9 @@ from typing import Any
 import psutil
 
 from bench import accept, batch, end_to_end, figures, memory, worker
-from tests.harness.servers import running
+from local import newer
+from local.child import Unusable
+from tests.harness.servers import given_root, running
 from tests.harness.system import System
 
 ROUNDS = 5
@@ -34,27 +36,42 @@ PARTS: dict[str, Callable[[System, int], Any]] = {
 
 @contextmanager
 def system() -> Iterator[System]:
-    """Servers and an empty system of the bench's own."""
+    """Servers and an empty system of the bench's own, RabbitMQ as new as the one that the charts deploy."""
     with (
         tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder,
-        running(Path(folder)) as servers,
+        running(Path(folder), _newer()) as servers,
         System(servers, Path(folder), max_length_messages=MAX_LENGTH) as started,
     ):
         yield started
 
 
+def _newer() -> Path | None:
+    """Where the newer RabbitMQ is; None, and then it is this machine's own, where it can neither be found nor built."""
+    try:
+        return given_root() or newer.ensure()
+    except Unusable as exc:
+        print(
+            f"On this machine's own RabbitMQ, and not on the one that is deployed: {exc}", file=sys.stderr, flush=True
+        )
+        return None
+
+
 def machine(broker: System) -> dict[str, Any]:
     """Where the figures are from."""
     model = [line.partition(": ")[2] for line in _cpuinfo() if line.startswith("model name")]
-    rabbitmq = ".".join(map(str, broker.servers.rabbitmq.version))
     return {
         "cpu": model[0] if model else platform.processor(),
         "cpus": os.cpu_count(),
         "load_before": os.getloadavg()[0],
         "python": platform.python_version(),
-        "rabbitmq": rabbitmq,
+        "rabbitmq": rabbitmq_version(broker),
         "broker_files": _filesystem(broker.folder),
     }
+
+
+def rabbitmq_version(broker: System) -> str:
+    """Of the one that is measured on, as 4.3.5."""
+    return ".".join(map(str, broker.servers.rabbitmq.version))
 
 
 def _filesystem(folder: Path) -> str:
@@ -85,7 +102,7 @@ def main() -> None:
             result["void"] = result["void"] or True in more
             print(f"{name}: {time.perf_counter() - started_s:.0f} s", file=sys.stderr, flush=True)
             figures.write(result)
-    print("\n".join(figures.lines(result["figures"])))
+    print(f"RabbitMQ {result['machine']['rabbitmq']}", *figures.lines(result["figures"]), sep="\n")
     missed = [key for key, found in result["figures"].items() if not figures.BARS[key].met(found["median"])]
     if result["void"]:
         sys.exit(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import accept, figures
-from bench.__main__ import ROUNDS, system
+from bench.__main__ import ROUNDS, rabbitmq_version, system
 from bench.load import wrk
 from bench.server import ROOT, ours
 from local.worktree import checked_out
@@ -32,8 +32,10 @@ def main() -> None:
         for server in (this, other):
             wrk(server, 16, 1)
         turns = accept.in_turns(broker, [this, other], 64, arguments.rounds)
+        rabbitmq = rabbitmq_version(broker)
     result: dict[str, Any] = {
         "ref": arguments.ref,
+        "rabbitmq": rabbitmq,
         "accept_c64_vs_ref": figures.ratios(accept.per_s(turns["this"]), accept.per_s(turns["other"])),
         "accept_cpu_vs_ref": figures.ratios(accept.cpu_us(turns["this"]), accept.cpu_us(turns["other"])),
         "this_per_s": statistics.median(accept.per_s(turns["this"])),
@@ -41,6 +43,7 @@ def main() -> None:
     }
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"RabbitMQ {rabbitmq}")
     for name in ("accept_c64_vs_ref", "accept_cpu_vs_ref"):
         found = result[name]
         print(f"{name}: {found['median']:.3f} ({found['min']:.3f} to {found['max']:.3f}, {found['rounds']} rounds)")

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench.__main__ import system
+from bench.__main__ import rabbitmq_version, system
 from bench.load import wrk
 from bench.server import ours
 
@@ -55,7 +55,8 @@ def main() -> None:
             check=True, capture_output=True, timeout=SECONDS + 60,
         )  # fmt: skip
         loader.join()
-        rows = table(stacks.read_text().splitlines(), loader_cpu_us[0])
+        rows = [f"RabbitMQ {rabbitmq_version(broker)}, {CONNECTIONS} connections", ""]
+        rows += table(stacks.read_text().splitlines(), loader_cpu_us[0])
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text("\n".join(rows) + "\n")
     print("\n".join(rows))

@@ -66,8 +66,7 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
             log.warning("left to the recorder", extra={"fields": {"task_id": task_id, "state": state}})
             return result
         keys = [states.key(task_id), states.channel(task_id)]
-        failed = getattr(request, "failure", None) if state == celery_states.FAILURE else None
-        meta = json.dumps(failed or result)
+        meta = _meta(request, state, result)
         now_s = time.time()
         arguments = [request.publish_id, state, meta, now_s, self.app.conf.sluice_record_ttl_s]
         answer = self._run(END, keys, arguments)
@@ -123,3 +122,11 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
                 connection.disconnect()  # type: ignore[no-untyped-call]
             self._idle.append(connection)
         return answer
+
+
+def _meta(request: Any, state: str, result: Any) -> str:
+    """The result as JSON: what the task has left in its request, else what Celery has to say."""
+    if state == celery_states.SUCCESS:
+        return str(request.result)
+    failed = getattr(request, "failure", None) if state == celery_states.FAILURE else None
+    return json.dumps(failed or result)

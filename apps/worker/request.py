@@ -10,6 +10,7 @@ Nothing here waits for Redis: while it is away, time limits and heartbeats must 
 import logging
 import time
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback
@@ -23,6 +24,11 @@ from apps.worker.limits import LIMIT_SIGNAL
 
 log = logging.getLogger(__name__)
 
+# Found once for each task and outcome: looking one up costs as much as counting.
+results = cache(metrics.RESULTS.labels)
+wait_seconds = cache(metrics.WAIT_SECONDS.labels)
+run_seconds = cache(metrics.RUN_SECONDS.labels)
+
 
 class Request(request.Request):  # type: ignore[misc]  # celery ships no types
     """Celery's request, with three of its answers changed and the outcome counted."""
@@ -34,7 +40,7 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
         first = not self._request_dict.get("retries") and not self.delivery_info.get("redelivered")
         if first:
             with suppress(ValueError):  # an id that is not ours has no time in it
-                metrics.WAIT_SECONDS.labels(self.name).observe(max(0.0, self.time_start - ids.created_at_s(self.id)))
+                wait_seconds(self.name).observe(max(0.0, self.time_start - ids.created_at_s(self.id)))
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         exc = exc_info.exception
@@ -78,9 +84,9 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
         return False
 
     def _count(self, outcome: str) -> None:
-        metrics.RESULTS.labels(self.name, outcome).inc()
+        results(self.name, outcome).inc()
         if self.time_start:
-            metrics.RUN_SECONDS.labels(self.name).observe(max(0.0, time.time() - self.time_start))
+            run_seconds(self.name).observe(max(0.0, time.time() - self.time_start))
 
     def _log(self, message: str, **fields: object) -> None:
         about = {"task_id": self.id, "request_id": self._request_dict.get("request_id"), "task": self.name}

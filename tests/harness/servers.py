@@ -31,13 +31,19 @@ class Servers:
                 server.start()
 
 
-@contextmanager
-def running(folder: Path) -> Iterator[Servers]:
-    """Start both, and stop them at the end whatever happened."""
-    programs = ensure()
+def given_root() -> Path | None:
+    """The root file system that the environment says RabbitMQ is to run from."""
     root = os.environ.get("SLUICE_TEST_RABBITMQ_ROOT")
+    return Path(root) if root else None
+
+
+@contextmanager
+def running(folder: Path, root: Path | None = None) -> Iterator[Servers]:
+    """Start both, and stop them at the end whatever happened; RabbitMQ from another root file system if need be."""
+    programs = ensure()
+    root = root or given_root()
     passwords = {user: secrets.token_urlsafe(24) for user in topology.USERS}
-    rabbitmq = RabbitMQ(folder / "rabbitmq", programs, root=Path(root) if root else None)
+    rabbitmq = RabbitMQ(folder / "rabbitmq", programs, root=root)
     redis = Redis(folder / "redis", programs)
     try:
         with Nursery() as nursery:
