@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Self
 
+import httpx
 import psutil
 
 from deploy.validate.runtime import API_DOCKERFILE, dockerfile_command
@@ -17,9 +18,12 @@ ROOT = Path(__file__).parents[1]
 class Server:
     """uvicorn with one of the apps, on a port of its own; `with` ends it."""
 
-    def __init__(self, system: System, name: str, *arguments: str, cwd: Path = ROOT, **environment: str) -> None:
+    def __init__(
+        self, system: System, name: str, *arguments: str, cwd: Path = ROOT, ready: str = "", **environment: str
+    ) -> None:
         (self.port,) = free_ports(1)
         self.name = name
+        self._ready = ready
         self.url = f"http://127.0.0.1:{self.port}"
         self.key = system.key
         env = system.environment("api", PYTHONWARNINGS="ignore", **environment)
@@ -28,12 +32,16 @@ class Server:
 
     def __enter__(self) -> Self:
         self._child.start()
-        self._child.ready(lambda: is_open(self.port), 60)
+        self._child.ready(lambda: is_open(self.port) and self._answers(), 60)
         self._process = psutil.Process(self._child.pid)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._child.kill()
+
+    def _answers(self) -> bool:
+        """Where it says when it is ready: before it has the broker, it would refuse posts."""
+        return not self._ready or httpx.get(self.url + self._ready, timeout=5).is_success
 
     @property
     def cpu_s(self) -> float:
@@ -77,7 +85,7 @@ def ours(
     """As its image runs it, that of the same tree; with every feature on."""
     command = dockerfile_command(cwd, API_DOCKERFILE)
     options = command[command.index("--port") + 2 :]
-    return Server(system, name, "--factory", app, *options, cwd=cwd, **environment)
+    return Server(system, name, "--factory", app, *options, cwd=cwd, ready="/readyz", **environment)
 
 
 def purge(system: System) -> None:
