@@ -2,47 +2,43 @@
 
 import os
 from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
+from deploy import cluster as api
 from deploy import overlay
 from deploy.images import deployed
-from tests.e2e import apps, evidence, objects
+from tests.e2e import apps, burst, evidence, objects
+from tests.e2e.burst import Burst
 from tests.e2e.cluster.bare import Bare
 from tests.e2e.cluster.provider import Provider, chosen
 from tests.e2e.platform import install
 from tests.e2e.system import System, entered
 
-# The quick ones first; Flux last, since it starts with a cluster that has nothing.
-ORDER = (
-    "cluster",
-    "admission",
-    "local",
-    "ingress",
-    "keda",
-    "scaling",
-    "rollout",
-    "load",
-    "trouble",
-    "fallback",
-    "network",
-    "flux",
-)
+# They leave the workers and their queue alone: they run while the original's numbers let a burst take 450 s.
+BESIDE = ("cluster", "admission", "keda", "network")
+# Flux last, since it starts with a cluster that has nothing.
+ORDER = ("local", "ingress", "scaling", *BESIDE, "original", "rollout", "load", "trouble", "fallback", "flux")
 TEST_TIMEOUT_S = 1200
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Modules in their order; a test has the time that a cluster takes, not that of a unit."""
     here = [item for item in items if item.path.parent == evidence.HERE]
-    here.sort(key=lambda item: ORDER.index(item.path.stem.removeprefix("test_")) if _known(item) else 0)
+    here.sort(key=lambda item: ORDER.index(_part(item)))
     items[:] = [item for item in items if item not in here] + here
     for item in here:
         if not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(TEST_TIMEOUT_S))
+    if "original" in map(_part, here):
+        for item in here:
+            if _part(item) in BESIDE and isinstance(item, pytest.Function):
+                item.fixturenames.append("original")
 
 
-def _known(item: pytest.Item) -> bool:
-    return item.path.stem.removeprefix("test_") in ORDER
+def _part(item: pytest.Item) -> str:
+    return item.path.stem.removeprefix("test_")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -107,3 +103,24 @@ def load(system: System) -> System:
     objects.settled(objects.WORKER, 2)
     system.forget()
     return system
+
+
+@pytest.fixture(scope="session")
+def running(system: System) -> System:
+    """Whatever overlay runs, and the load overlay if none does: for tests that only need one."""
+    if not api.has("scaledobjects.keda.sh", objects.SCALER[2], f"--namespace={objects.SCALER[0]}"):
+        overlay.up(objects.OVERLAYS / "load")
+    return system
+
+
+@pytest.fixture(scope="session")
+def scaled(system: System) -> Burst:
+    """A burst under the load overlay."""
+    return burst.seen_through(system, "load", burst.CURVE)
+
+
+@pytest.fixture(scope="session")
+def original(system: System, scaled: Burst) -> Iterator[Future[Burst]]:  # noqa: ARG001 - one after the other
+    """The same burst under the original's numbers, which other tests need not wait for."""
+    with ThreadPoolExecutor(1) as aside:
+        yield aside.submit(burst.seen_through, system, "original")

@@ -13,7 +13,8 @@ from deploy.forward import forwarded
 from local.child import until
 from tests.e2e import objects
 
-LEDGER = "e2e:ledger"
+# of tests/e2e/overlays/ledger
+LEDGER, BEGUN = "e2e:ledger", "e2e:begun"
 READERS = 8
 POST_TIMEOUT_S = 60
 
@@ -43,11 +44,18 @@ class System:
 
     def effects(self) -> dict[str, int]:
         """How often each task had its effect, by name."""
-        return {str(name): int(count) for name, count in self.store.hgetall(LEDGER).items()}
+        return self._counts(LEDGER)
+
+    def begun(self) -> dict[str, int]:
+        """How often each task began: once more for each time that it was cut off."""
+        return self._counts(BEGUN)
 
     def forget(self) -> None:
         """An empty ledger."""
-        self.store.delete(LEDGER)
+        self.store.delete(LEDGER, BEGUN)
+
+    def _counts(self, ledger: str) -> dict[str, int]:
+        return {str(name): int(count) for name, count in self.store.hgetall(ledger).items()}
 
     def states(self, ids: Sequence[str], timeout_s: float) -> set[str]:
         """The states that tasks ended in, each waited for through the API."""

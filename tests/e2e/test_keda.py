@@ -71,7 +71,7 @@ def scaled_object(trigger: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture
-def management(local: System) -> Iterator[Management]:  # noqa: ARG001 - its broker and its TriggerAuthentication
+def management(running: System) -> Iterator[Management]:  # noqa: ARG001 - its broker and its TriggerAuthentication
     """The broker's management API, and an empty queue before and after."""
     password = objects.secret("data", "rabbitmq-auth")["password"]
     with forwarded("data", "service/rabbitmq", 15672) as port:

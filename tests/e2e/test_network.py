@@ -29,7 +29,7 @@ def listed(kind: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def pods(load: System) -> list[dict[str, Any]]:  # noqa: ARG001 - what runs
+def pods(running: System) -> list[dict[str, Any]]:  # noqa: ARG001 - what runs
     return listed("pods")
 
 

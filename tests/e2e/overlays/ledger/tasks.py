@@ -1,5 +1,5 @@
 # ruff: noqa: INP001 - no package: workers have this file in the place of apps/worker/tasks.py
-"""The example tasks, which here count their effects in Redis, as a team's tasks leave theirs in a database."""
+"""The example tasks, which here count in Redis how often each began and had its effect."""
 
 import time
 from functools import cache
@@ -9,7 +9,7 @@ import redis
 from apps.contract.settings import WorkerSettings
 from apps.contract.tasks import Output, Task1, Task2
 
-LEDGER = "e2e:ledger"
+LEDGER, BEGUN = "e2e:ledger", "e2e:begun"
 
 
 def task_1(task: Task1, settings: WorkerSettings) -> Output:
@@ -23,9 +23,11 @@ def task_2(task: Task2, settings: WorkerSettings) -> Output:
 
 
 def _work(name: str, seconds: float, settings: WorkerSettings) -> Output:
-    time.sleep(seconds)
+    url = settings.celery_result_backend.get_secret_value()
     try:
-        _store(settings.celery_result_backend.get_secret_value()).hincrby(LEDGER, name, 1)
+        _store(url).hincrby(BEGUN, name, 1)
+        time.sleep(seconds)
+        _store(url).hincrby(LEDGER, name, 1)
     except redis.RedisError as exc:
         raise ConnectionError(str(exc)) from exc  # transient, by the task's entry in the contract
     return Output(name_task=name, state="done")

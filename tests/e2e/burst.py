@@ -1,0 +1,54 @@
+"""A burst of tasks under an overlay, from the post until the replicas are what they were."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.run import ROOT
+from tests.e2e import objects
+from tests.e2e.curve import SERVICE_S, Recorder
+from tests.e2e.system import System
+
+TASKS = 900
+MINIMUM, MAXIMUM = 2, 30
+FOLDER = ROOT / "build" / "e2e"
+CURVE = FOLDER / "curve.json"
+# two workers alone
+ALONE_S = TASKS * SERVICE_S / MINIMUM
+DRAIN_TIMEOUT_S = 2 * ALONE_S
+SCALE_DOWN_TIMEOUT_S = 300
+
+
+@dataclass(frozen=True)
+class Burst:
+    """What became of the tasks that came at once."""
+
+    recorder: Recorder
+    drain_s: float
+    states: set[str]
+    effects: dict[str, int]
+
+    @property
+    def replicas_max(self) -> float:
+        return max(sample["ready"] for sample in self.recorder.samples)
+
+    def figures(self) -> dict[str, float]:
+        return {"drain_s": round(self.drain_s, 1), "replicas_max": self.replicas_max}
+
+
+def seen_through(system: System, overlay: str, curve: Path | None = None) -> Burst:
+    """Apply an overlay, post everything at once, and wait for the last task and for the last pod to go."""
+    objects.apply(objects.OVERLAYS / overlay)
+    for each in (objects.API, objects.RECORDER, objects.WORKER):
+        objects.rolled_out(each)
+    objects.settled(objects.WORKER, MINIMUM)
+    system.forget()
+    with Recorder(system) as recorder:
+        began_s = recorder.now_s
+        ids = system.post([f"{overlay}-{number}" for number in range(TASKS)])
+        recorder.came(TASKS, began_s)
+        system.drained(TASKS, DRAIN_TIMEOUT_S)
+        drain_s = recorder.now_s - began_s
+        objects.settled(objects.WORKER, MINIMUM, SCALE_DOWN_TIMEOUT_S)
+    if curve:
+        recorder.write(curve)
+    return Burst(recorder, drain_s, system.states(ids, timeout_s=60), system.effects())
