@@ -1,12 +1,17 @@
-"""A burst of tasks under an overlay, from the post until the replicas are what they were."""
+"""A burst of tasks under an overlay, from the post until the replicas are what they were.
 
+`python -m tests.e2e.burst OVERLAY ENTRANCE` says as JSON what became of it.
+"""
+
+import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.run import ROOT
 from tests.e2e import objects
 from tests.e2e.curve import SERVICE_S, Recorder
-from tests.e2e.system import System
+from tests.e2e.system import System, entered
 
 TASKS = 900
 MINIMUM, MAXIMUM = 2, 30
@@ -32,6 +37,7 @@ class Burst:
         return max(sample["ready"] for sample in self.recorder.samples)
 
     def figures(self) -> dict[str, float]:
+        """Those that two bursts are compared by."""
         return {"drain_s": round(self.drain_s, 1), "replicas_max": self.replicas_max}
 
 
@@ -52,3 +58,15 @@ def seen_through(system: System, overlay: str, curve: Path | None = None) -> Bur
     if curve:
         recorder.write(curve)
     return Burst(recorder, drain_s, system.states(ids, timeout_s=60), system.effects())
+
+
+def main() -> None:
+    """See one through in the cluster that KUBECONFIG names."""
+    overlay, entrance = sys.argv[1:]
+    with entered(entrance) as system:
+        seen = seen_through(system, overlay)
+    json.dump({"states": sorted(seen.states), "figures": seen.figures()}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

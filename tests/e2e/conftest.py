@@ -1,25 +1,28 @@
 """One cluster with one platform for the whole run; each module has the overlay that it asks for."""
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
 from deploy import cluster as api
 from deploy import overlay
 from deploy.images import deployed
+from deploy.run import ROOT
 from tests.e2e import apps, burst, evidence, objects
 from tests.e2e.burst import Burst
 from tests.e2e.cluster.bare import Bare
-from tests.e2e.cluster.provider import Provider, chosen
+from tests.e2e.cluster.provider import Provider, chosen, started
 from tests.e2e.platform import install
 from tests.e2e.system import System, entered
 
-# They leave the workers and their queue alone: they run while the original's numbers let a burst take 450 s.
-BESIDE = ("cluster", "admission", "keda", "network")
-# Flux last, since it starts with a cluster that has nothing.
-ORDER = ("local", "ingress", "scaling", *BESIDE, "original", "rollout", "load", "trouble", "fallback", "flux")
+# They leave the workers and their queue alone, or have a cluster of their own: they run while a burst takes 450 s under
+# the original's numbers.
+BESIDE = ("flux", "cluster", "admission", "keda", "network")
+ORDER = ("local", "ingress", "scaling", *BESIDE, "original", "rollout", "load", "trouble", "fallback")
 TEST_TIMEOUT_S = 1200
 
 
@@ -34,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if "original" in map(_part, here):
         for item in here:
             if _part(item) in BESIDE and isinstance(item, pytest.Function):
-                item.fixturenames.append("original")
+                item.fixturenames.insert(0, "original")  # before what changes KUBECONFIG
 
 
 def _part(item: pytest.Item) -> str:
@@ -51,18 +54,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 @pytest.fixture(scope="session")
-def provider() -> Iterator[Provider]:
-    """A cluster; from then on KUBECONFIG names it."""
+def provider(pytestconfig: pytest.Config) -> Iterator[Provider]:
+    """A cluster, said aloud before it is touched; from then on KUBECONFIG names it."""
     cluster = chosen()
-    before = os.environ.get("KUBECONFIG")
-    try:
-        os.environ["KUBECONFIG"] = str(cluster.start())
+    # not by print, whose words pytest keeps to itself until a test fails
+    pytestconfig.get_terminal_writer().line(f"\nThe tests use {cluster}.")
+    with started(cluster):
         yield cluster
-    finally:
-        cluster.stop()
-        os.environ.pop("KUBECONFIG", None)  # there is none where the start failed
-        if before is not None:
-            os.environ["KUBECONFIG"] = before
 
 
 @pytest.fixture(scope="session")
@@ -120,7 +118,9 @@ def scaled(system: System) -> Burst:
 
 
 @pytest.fixture(scope="session")
-def original(system: System, scaled: Burst) -> Iterator[Future[Burst]]:  # noqa: ARG001 - one after the other
-    """The same burst under the original's numbers, which other tests need not wait for."""
-    with ThreadPoolExecutor(1) as aside:
-        yield aside.submit(burst.seen_through, system, "original")
+def original(system: System, scaled: Burst) -> Iterator[subprocess.Popen[str]]:  # noqa: ARG001 - one after the other
+    """The same burst under the original's numbers, in a process of its own: other tests need not wait for it."""
+    command = [sys.executable, "-m", "tests.e2e.burst", "original", system.entrance]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as aside:
+        yield aside
+        aside.send_signal(signal.SIGINT)  # where nobody has waited for it

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from deploy.run import ROOT, Unusable, output
 from deploy.tools import kubectl
+from tests.e2e import objects
 from tests.e2e.cluster.state import LOGS
 
 HERE = Path(__file__).parent
@@ -34,8 +35,9 @@ def collect(test: str) -> None:
         (folder / f"{namespace}-pods.txt").write_text(_answer("describe", "pods", f"--namespace={namespace}"))
         for pod in _answer("get", "pods", f"--namespace={namespace}", "--output=name").split():
             _logs(namespace, pod, folder)
-    if LOGS.exists():
-        shutil.copytree(LOGS, folder / "node", ignore=shutil.ignore_patterns("pods", "containers"))
+    servers = objects.kubeconfig().parent / LOGS
+    if servers.exists():
+        shutil.copytree(servers, folder / "node", ignore=shutil.ignore_patterns("pods", "containers"))
     print(f"What the cluster looked like is in {folder.relative_to(ROOT)}")  # noqa: T201 - for who reads the failure
 
 

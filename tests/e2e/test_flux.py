@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from deploy.run import ROOT
 from local.child import until
 from tests.e2e import apps, objects
 from tests.e2e.cluster.bare import Bare
-from tests.e2e.cluster.provider import Provider
+from tests.e2e.cluster.provider import chosen, started
+from tests.e2e.cluster.state import STATE
 from tests.e2e.objects import API, SCALER, WORKER
 from tests.e2e.platform.following import APPS, Following
-from tests.e2e.platform.remove import remove
 
 SERVICE = ("nginx", "service", "nginx-ingress-controller")
 OVERLAY = "kustomize/overlays/local"
@@ -30,14 +31,15 @@ BUILD_TIMEOUT_S = 600
 
 
 @pytest.fixture(scope="module")
-def node(provider: Provider, version: str) -> Bare:
-    """A cluster with nothing but the project's images in its node."""
-    if not isinstance(provider, Bare):
+def node(version: str) -> Iterator[Bare]:
+    """A cluster beside that of the other tests, with nothing but the project's images in its node."""
+    if not isinstance(chosen(), Bare):
         pytest.skip("pods of other clusters do not reach a git server of this machine: see docs/deploy.md, With Flux")
-    remove()
-    for archive in apps.built(version, local_base=True):
-        provider.load_image(archive)
-    return provider
+    empty = Bare(STATE.with_name(f"{STATE.name}-flux"))
+    with started(empty):
+        for archive in apps.built(version, local_base=True):
+            empty.load_image(archive)
+        yield empty
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,16 @@
 
 import json
 import subprocess
+from pathlib import Path
 from typing import Any
 
+import pytest
+
 from deploy import cluster
+from deploy.run import Unusable
 from deploy.tools import kubectl
 from tests.e2e import objects
+from tests.e2e.cluster import existing
 from tests.e2e.system import System
 
 DIFF_TIMEOUT_S = 120
@@ -37,6 +42,25 @@ def test_second_apply_changes_nothing(local: System) -> None:  # noqa: ARG001
     assert len(before) > 20
     objects.apply(objects.LOCAL)
     assert wanted() == before
+
+
+def test_cluster_with_a_system_is_left_alone_unless_its_owner_says_so(
+    local: System,  # noqa: ARG001 - the system
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = json.loads(cluster.ask("config", "view", "--raw", "--minify", "--output=json"))
+    config["current-context"] = config["contexts"][0]["name"] = "kind-mine"
+    (tmp_path / "config").write_text(json.dumps(config))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    monkeypatch.setattr(existing, "KUBECONFIG", tmp_path / "copy")
+    mine = existing.Existing("kind-mine")
+    with pytest.raises(Unusable, match="has a system already"):
+        mine.start()
+    monkeypatch.setenv("E2E_CONFIRM", "kind-mine")
+    assert mine.start() == tmp_path / "copy"
+    mine.stop()
+    assert not (tmp_path / "copy").exists()
 
 
 def wanted() -> list[dict[str, Any]]:

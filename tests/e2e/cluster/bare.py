@@ -1,4 +1,4 @@
-"""A cluster from packages alone, inside private namespaces of this machine; its state is in .local/cluster."""
+"""A cluster from packages alone, inside private namespaces of this machine; its state is in a folder."""
 
 import hashlib
 import shutil
@@ -14,7 +14,7 @@ from deploy.tools import cache, kubectl, locked
 from local.child import until
 from tests.e2e.cluster import binaries, cgroups, link, packages, state
 from tests.e2e.cluster.layout import NODE
-from tests.e2e.cluster.state import KUBECONFIG, LOGS, STATE, Running
+from tests.e2e.cluster.state import STATE, Running
 from tests.e2e.platform import images
 
 COREDNS = Path(__file__).parent / "coredns"
@@ -27,20 +27,26 @@ POLL_S = 0.2
 
 
 class Bare:
-    """The cluster of this clone. One that runs already, by `make cluster`, is used and left running."""
+    """The cluster of a folder. One that runs already, by `make cluster`, is used and left running."""
 
-    def __init__(self, *, lasting: bool = False) -> None:
+    def __init__(self, folder: Path = STATE, *, lasting: bool = False) -> None:
+        self.state = folder
+        self.logs = folder / state.LOGS
+        self.kubeconfig = folder / state.KUBECONFIG
         self.lasting = lasting
         self.ours = False
         self.outer: subprocess.Popen[bytes] | None = None
         # by the folder, so that what a killed run left is found
-        self.cgroup = f"sluice-{hashlib.sha256(str(STATE).encode()).hexdigest()[:8]}"
+        self.cgroup = f"sluice-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
+
+    def __str__(self) -> str:
+        return f"a cluster of their own, whose state is in {self.state}"
 
     def start(self) -> Path:
-        with locked(STATE):
+        with locked(self.state):
             if self._running():
-                print(f"The cluster of {STATE} is running already: it is used as it is.", flush=True)
-                return KUBECONFIG
+                print(f"The cluster of {self.state} is running already: it is used as it is.", flush=True)
+                return self.kubeconfig
             packages.ensure()
             self.destroy()
             try:
@@ -50,7 +56,7 @@ class Bare:
                 self._end()  # half a cluster would be taken for one; what it logged stays
                 raise
             self.ours = True
-        return KUBECONFIG
+        return self.kubeconfig
 
     @property
     def address(self) -> str:
@@ -82,11 +88,11 @@ class Bare:
     def destroy(self) -> None:
         """End it, and remove its files."""
         self._end()
-        shutil.rmtree(STATE, ignore_errors=True)
+        shutil.rmtree(self.state, ignore_errors=True)
 
     def _end(self) -> None:
         """End the first process, and with it every other."""
-        known = state.read()
+        known = state.read(self.state)
         if known and known.alive:
             psutil.Process(known.outer).kill()
             until(lambda: not known.alive, STOP_TIMEOUT_S, "the end of the cluster")
@@ -98,25 +104,25 @@ class Bare:
 
     def _launch(self) -> None:
         cable = link.choose()
-        state.write(cable.cluster)
+        state.write(self.state, cable.cluster)
         cgroups.make(self.cgroup)
         folders = [str(binaries.folder_of(module)) for module in (binaries.ETCD, binaries.KUBERNETES)]
-        node = [sys.executable, "-m", "tests.e2e.cluster.node", str(STATE), f"/{self.cgroup}", *folders]
+        node = [sys.executable, "-m", "tests.e2e.cluster.node", str(self.state), f"/{self.cgroup}", *folders]
         unshare = ["unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc"]
         # a test run that is killed takes its cluster along
         end_with_us = [] if self.lasting else ["setpriv", "--pdeathsig=KILL"]
-        with (LOGS / "node.log").open("ab") as log:
+        with (self.logs / "node.log").open("ab") as log:
             self.outer = subprocess.Popen(
                 [*end_with_us, *unshare, *node], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
-        init = _first_child(self.outer)
-        Running(self.outer.pid, init.pid, init.create_time(), cable.cluster, cable.name).write()
+        init = self._first_child(self.outer)
+        Running(self.outer.pid, init.pid, init.create_time(), cable.cluster, cable.name).write(self.state)
         cable.attach(init.pid)
 
     def _settle(self) -> None:
         """Until the node is Ready and names are resolved."""
-        api = (kubectl(), f"--kubeconfig={KUBECONFIG}")
+        api = (kubectl(), f"--kubeconfig={self.kubeconfig}")
 
         def known() -> bool:
             self._known()  # it may have ended meanwhile
@@ -132,14 +138,26 @@ class Bare:
         output(*api, "rollout", "status", *where, *wait, timeout_s=START_TIMEOUT_S)
 
     def _running(self) -> Running | None:
-        known = state.read()
+        known = state.read(self.state)
         return known if known and known.alive else None
 
     def _known(self) -> Running:
         running = self._running()
         if running is None:
-            raise Unusable(f"The cluster does not run: start it by `make cluster`; why it ended is in {LOGS}.")
+            raise Unusable(f"The cluster does not run: start it by `make cluster`; why it ended is in {self.logs}.")
         return running
+
+    def _first_child(self, outer: subprocess.Popen[bytes]) -> psutil.Process:
+        """The process that unshare forked: the namespaces are made before it is."""
+        deadline = time.monotonic() + STEP_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if outer.poll() is not None:
+                raise Unusable(f"No namespaces can be made here: this needs a real root. {self.logs} says more.")
+            children = psutil.Process(outer.pid).children()
+            if children:
+                return children[0]
+            time.sleep(POLL_S)
+        raise Unusable(f"unshare did not start anything within {STEP_TIMEOUT_S} s.")
 
 
 def _archive(module: binaries.Module) -> Path:
@@ -149,16 +167,3 @@ def _archive(module: binaries.Module) -> Path:
     program = {f"/{module.name}": folder / module.name}
     with locked(path):
         return path if path.exists() else images.of_programs(program, [f"localhost/sluice-{module.name}:1"], path)
-
-
-def _first_child(outer: subprocess.Popen[bytes]) -> psutil.Process:
-    """The process that unshare forked: the namespaces are made before it is."""
-    deadline = time.monotonic() + STEP_TIMEOUT_S
-    while time.monotonic() < deadline:
-        if outer.poll() is not None:
-            raise Unusable(f"No namespaces can be made here: this needs a real root. {LOGS} says more.")
-        children = psutil.Process(outer.pid).children()
-        if children:
-            return children[0]
-        time.sleep(POLL_S)
-    raise Unusable(f"unshare did not start anything within {STEP_TIMEOUT_S} s.")

@@ -1,12 +1,14 @@
 """What the tests need of a cluster, wherever it comes from."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 
 class Provider(Protocol):
-    """A cluster that is there between `start` and `stop`."""
+    """A cluster that is there between `start` and `stop`; as text it says which one it is."""
 
     def start(self) -> Path:
         """Have a cluster whose nodes are Ready; the kubeconfig that names it."""
@@ -29,3 +31,17 @@ def chosen() -> Provider:
 
     context = os.environ.get("E2E_CONTEXT")
     return Existing(context) if context else Bare()
+
+
+@contextmanager
+def started(cluster: Provider) -> Iterator[None]:
+    """The cluster, which KUBECONFIG names meanwhile."""
+    before = os.environ.get("KUBECONFIG")
+    try:
+        os.environ["KUBECONFIG"] = str(cluster.start())
+        yield
+    finally:
+        cluster.stop()
+        os.environ.pop("KUBECONFIG", None)  # there is none where the start failed
+        if before is not None:
+            os.environ["KUBECONFIG"] = before

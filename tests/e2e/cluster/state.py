@@ -12,12 +12,12 @@ from deploy.run import ROOT
 from tests.e2e.cluster import certificates
 from tests.e2e.cluster.layout import API_PORT, API_SERVICE_ADDRESS, NODE_ADDRESS, VOLUME_COUNT, VOLUMES
 
-# another folder is another cluster: E2E_STATE lets two run at once
+# that of this clone; another folder is another cluster, and two may run at once
 STATE = Path(os.environ.get("E2E_STATE") or ROOT / ".local" / "cluster").absolute()
-LOGS = STATE / "log"
-KUBECONFIG = STATE / "kubeconfig"
+LOGS = "log"
+KUBECONFIG = "kubeconfig"
 CNI = Path(__file__).parent / "files" / "cni.conflist"
-RUNNING = STATE / "running.json"
+RUNNING = "running.json"
 # a process' start is told by the machine's clock, which may have been set since
 CLOCK_STEP_S = 2
 
@@ -40,29 +40,31 @@ class Running:
         except psutil.NoSuchProcess:
             return False
 
-    def write(self) -> None:
-        RUNNING.write_text(json.dumps(asdict(self)))
+    def write(self, state: Path) -> None:
+        (state / RUNNING).write_text(json.dumps(asdict(self)))
 
 
-def read() -> Running | None:
+def read(state: Path) -> Running | None:
     """What was started last, whether it is alive or not."""
-    return Running(**json.loads(RUNNING.read_text())) if RUNNING.exists() else None
+    written = state / RUNNING
+    return Running(**json.loads(written.read_text())) if written.exists() else None
 
 
-def write(address: str) -> None:
+def write(state: Path, address: str) -> None:
     """Everything that a cluster starts from; the address is that by which the machine reaches it."""
-    for each in (LOGS, STATE / "cni", STATE / VOLUMES):
-        each.mkdir(parents=True)
-    shutil.copy(CNI, STATE / "cni")
+    for each in (LOGS, "cni", VOLUMES):
+        (state / each).mkdir(parents=True)
+    shutil.copy(CNI, state / "cni")
     for number in range(VOLUME_COUNT):
-        volume = STATE / VOLUMES / str(number)
+        volume = state / VOLUMES / str(number)
         volume.mkdir()
         volume.chmod(0o777)  # its pod is not root
-    folder = STATE / "certificates"
+    folder = state / "certificates"
     certificates.make(folder, ["127.0.0.1", API_SERVICE_ADDRESS, NODE_ADDRESS, address])
     for who in ("admin", "node"):
         config = certificates.kubeconfig(folder, who, f"https://127.0.0.1:{API_PORT}")
         (folder / f"{who}.kubeconfig").write_text(config)
-    KUBECONFIG.write_text(certificates.kubeconfig(folder, "admin", f"https://{address}:{API_PORT}"))
-    for path in (*folder.iterdir(), KUBECONFIG):
+    outside = state / KUBECONFIG
+    outside.write_text(certificates.kubeconfig(folder, "admin", f"https://{address}:{API_PORT}"))
+    for path in (*folder.iterdir(), outside):
         path.chmod(0o600)

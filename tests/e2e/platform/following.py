@@ -29,7 +29,7 @@ class Following:
         install.prepare(cluster, kubeconfig)
         flux.into(cluster, kubeconfig)
         environment = os.environ | {"SOPS_AGE_KEY_FILE": str(folder / "age.key")}
-        self.repository = Repository(folder / "sluice", install.SERVED, cluster.address, environment)
+        self.repository = Repository(folder / "sluice", cluster.state / install.SERVED, cluster.address, environment)
         self.repository.python("deploy.secrets", "--flux", timeout_s=SECRETS_TIMEOUT_S)
         self.repository.commit("Secrets of this cluster")
         self.repository.python("deploy.flux", timeout_s=READY_TIMEOUT_S)

@@ -15,11 +15,10 @@ from local.child import until
 from tests.e2e.cluster.bare import Bare
 from tests.e2e.cluster.layout import INSIDE, NODE, VOLUME_COUNT, VOLUMES
 from tests.e2e.cluster.provider import Provider
-from tests.e2e.cluster.state import STATE
 from tests.e2e.platform import charts, images, keda, serve, volumes
 
 FOLDER = "tests/e2e/platform/bare"
-SERVED = STATE / "served"
+SERVED = "served"
 START_TIMEOUT_S = 30
 STEP_TIMEOUT_S = 60
 # its charts one after the other, RabbitMQ on two busy cores among them
@@ -61,18 +60,20 @@ def serving(cluster: Bare) -> None:
     if _serves(cluster):
         return
     serve.ensure()
-    command = cluster.inside("env", f"--chdir={ROOT}", sys.executable, "-m", "tests.e2e.platform.serve", str(SERVED))
-    SERVED.mkdir(parents=True, exist_ok=True)
-    with (STATE / "log" / "serve.log").open("ab") as log:
-        detached = ["setsid", "--fork", *command]
+    command = cluster.inside("env", f"--chdir={ROOT}", sys.executable, "-m", "tests.e2e.platform.serve")
+    served = cluster.state / SERVED
+    served.mkdir(exist_ok=True)
+    with (cluster.logs / "serve.log").open("ab") as log:
+        detached = ["setsid", "--fork", *command, str(served)]
         subprocess.run(detached, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True, timeout=STEP_TIMEOUT_S)
     until(lambda: _serves(cluster), START_TIMEOUT_S, "the start of the registry")
 
 
 def publish(cluster: Bare) -> None:
     """Put the stand-in charts where the cluster looks for them."""
-    packed = charts.package(SERVED / "charts")
-    output(built("helm"), "repo", "index", SERVED / "charts", timeout_s=STEP_TIMEOUT_S)
+    folder = cluster.state / SERVED / "charts"
+    packed = charts.package(folder)
+    output(built("helm"), "repo", "index", folder, timeout_s=STEP_TIMEOUT_S)
     for chart in packed:
         where = f"oci://{cluster.address}:{serve.REGISTRY_PORT}/charts"
         output(built("helm"), "push", "--plain-http", chart, where, timeout_s=STEP_TIMEOUT_S)

@@ -1,0 +1,64 @@
+"""Into which cluster of somebody's the cluster tests go, and how their images get there."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from deploy.run import Unusable
+from tests.e2e.cluster import existing
+from tests.e2e.cluster.existing import Existing
+
+RECORDING = """#!/bin/sh
+echo "$(basename "$0") $*" >> "$(dirname "$0")/said"
+"""
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of programs that only note what they were told, first on the PATH."""
+    for name in ("kind", "k3d", "docker"):
+        (tmp_path / name).write_text(RECORDING)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("context", "command"),
+    [
+        ("kind-kind", "kind load image-archive /a.tar --name=kind"),
+        ("kind-two-words", "kind load image-archive /a.tar --name=two-words"),
+        ("k3d-mine", "k3d image import /a.tar --cluster=mine"),
+        ("docker-desktop", "docker load --input=/a.tar"),
+    ],
+)
+def test_images_are_loaded_by_the_clusters_own_program(programs: Path, context: str, command: str) -> None:
+    Existing(context).load_image(Path("/a.tar"))
+    assert (programs / "said").read_text() == f"{command}\n"
+
+
+def test_any_other_cluster_is_refused_before_it_is_asked_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(existing, "KUBECONFIG", tmp_path / "copy")
+    with pytest.raises(Unusable, match="images get into the cluster of production: use kind, k3d or docker-desktop"):
+        Existing("production").start()
+    assert not (tmp_path / "copy").exists()
+
+
+def test_cluster_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "contexts": [{"name": "kind-mine", "context": {"cluster": "mine"}}],
+        "clusters": [{"name": "mine", "cluster": {"server": "http://127.0.0.1:1"}}],
+    }
+    (tmp_path / "config").write_text(json.dumps(config))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    monkeypatch.setattr(existing, "KUBECONFIG", tmp_path / "copy")
+    with pytest.raises(Unusable, match=r"127\.0\.0\.1:1 was refused"):
+        Existing("kind-mine").start()
+    with pytest.raises(Unusable, match="kind-other"):
+        Existing("kind-other").start()
