@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
-from apps.api.store import OPTIONS
+from apps.api.store import connection_to
 from apps.contract import states
 
 log = logging.getLogger(__name__)
@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 RECONNECT_S = 0.5
 # A Redis that says nothing for this long is asked, and given up after as long again.
 PING_INTERVAL_S = 5.0
+SILENT_S = 2 * PING_INTERVAL_S
+# How late that may be: a timer that is set anew for each message would cost as much as reading it.
+LATE_S = 1.0
 # Something is always subscribed, so that the connection exists before the first client waits.
 IDLE_CHANNEL = "sluice:idle"
 
@@ -47,12 +50,16 @@ class Waiter:
     """
 
     def __init__(self, url: str) -> None:
-        # RESP2: there a subscriber's messages are plain answers, read one by one
-        self._pool = ConnectionPool.from_url(url, protocol=2, **OPTIONS)
+        self._url = url
         self._topics: dict[str, _Topic] = {}
         # Commands for the present connection; None while there is none: the next one begins with every topic.
         self._outbox: asyncio.Queue[tuple[str, ...]] | None = None
         self.draining = False
+
+    @property
+    def connected(self) -> bool:
+        """Whether a subscription will be confirmed soon."""
+        return self._outbox is not None
 
     @property
     def waiting(self) -> int:
@@ -92,9 +99,10 @@ class Waiter:
     async def run(self) -> None:
         """Listen until cancelled, over as many connections as that takes."""
         while True:
-            connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+            connection = connection_to(self._url)
             try:
-                await self._listen(connection)
+                async with asyncio.timeout(SILENT_S) as silence:
+                    await self._listen(connection, silence)
             except Exception as exc:  # noqa: BLE001 - who answers may be no Redis at all; the next one may be
                 log.warning("Redis away", extra={"fields": {"error": repr(exc)}})
             finally:
@@ -103,7 +111,9 @@ class Waiter:
             self._wake()
             await asyncio.sleep(RECONNECT_S)
 
-    async def _listen(self, connection: AbstractConnection) -> None:
+    async def _listen(self, connection: AbstractConnection, silence: asyncio.Timeout) -> None:
+        now_s = asyncio.get_running_loop().time
+        heard_s = now_s()
         await connection.connect()  # type: ignore[no-untyped-call]
         # From here on newcomers subscribe for themselves; no await lies between that and the list of the others.
         for topic in self._topics.values():
@@ -113,8 +123,11 @@ class Waiter:
         writer = asyncio.create_task(_write(connection, self._outbox))
         try:
             while True:
-                kind, channel, *rest = await connection.read_response(timeout=2 * PING_INTERVAL_S)
+                kind, channel, *rest = await connection.read_response()
                 self._on_message(kind, channel, started=rest == ["STARTED"])
+                if now_s() > heard_s + LATE_S:
+                    heard_s = now_s()
+                    silence.reschedule(heard_s + SILENT_S)
         finally:
             writer.cancel()
 
