@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
@@ -11,7 +11,7 @@ from starlette.datastructures import State as AppState
 from starlette.types import Receive
 
 from apps.api import errors
-from apps.api.store import Store, Unavailable
+from apps.api.store import TIMEOUT_S, Store, Unavailable
 from apps.api.waiter import Waiter, set_within
 from apps.contract import ids
 from apps.contract.states import Record, State
@@ -38,26 +38,30 @@ async def current(state: AppState, task_id: str) -> Record:
 
 async def follow(state: AppState, receive: Receive, task_id: str, wait_s: float) -> Record:
     """A task's record once it is final, or as it is after `wait_s`. Raises as `current`."""
-    record = await current(state, task_id)
-    if wait_s > 0 and not record.final:
-        limit_s = min(wait_s, state.settings.wait_max_s)
-        try:
-            waiting = wait_for_end(state.waiter, state.store, task_id, limit_s)
-            record = await _unless_disconnected(receive, waiting) or record
-        except Unavailable:
-            raise errors.results_unavailable() from None
-    return record
+    if wait_s <= 0:
+        return await current(state, task_id)
+    gone = asyncio.ensure_future(_disconnected(receive))
+    try:
+        return await _wait_for_end(state, gone, task_id, min(wait_s, state.settings.wait_max_s))
+    finally:
+        gone.cancel()
 
 
-async def wait_for_end(waiter: Waiter, store: Store, task_id: str, limit_s: float) -> Record:
-    """A task's record once it is final, or as it is after `limit_s`. Raises Unavailable."""
+async def _wait_for_end(state: AppState, gone: asyncio.Future[None], task_id: str, limit_s: float) -> Record:
+    """Not for a client that has gone: its slot and its subscription are given back at once."""
+    waiter: Waiter = state.waiter
     end_s = time.monotonic() + limit_s
     with waiter.watch(task_id, end_only=True) as changed:
-        while not waiter.draining and await set_within(changed, end_s - time.monotonic()):
-            record = await store.read(task_id)
-            if record.final:
-                return record
-    return await store.read(task_id)
+        gone.add_done_callback(lambda _: changed.set())
+        # Who asks so has usually just posted: to look before the subscription is confirmed would be a round trip more.
+        # A Redis that does not confirm it is asked all the same, and a client told that it is away.
+        await set_within(changed, min(limit_s, TIMEOUT_S) if waiter.connected else 0)
+        record = await current(state, task_id)
+        waits = True
+        while waits and not record.final:
+            waits = not (waiter.draining or gone.done()) and await set_within(changed, end_s - time.monotonic())
+            record = await current(state, task_id)
+    return record
 
 
 async def events(waiter: Waiter, store: Store, task_id: str, record: Record, seen: str | None) -> AsyncIterator[str]:
@@ -81,18 +85,6 @@ async def events(waiter: Waiter, store: Store, task_id: str, record: Record, see
                 yield ": still here\n\n"
             with suppress(Unavailable):
                 record = await store.read(task_id)
-
-
-async def _unless_disconnected(receive: Receive, waiting: Awaitable[Record]) -> Record | None:
-    """Wait, but not for a client that has gone: its slot and its subscription are given back at once."""
-    result = asyncio.ensure_future(waiting)
-    gone = asyncio.ensure_future(_disconnected(receive))
-    try:
-        await asyncio.wait((result, gone), return_when=asyncio.FIRST_COMPLETED)
-        return result.result() if result.done() else None
-    finally:
-        result.cancel()
-        gone.cancel()
 
 
 async def _disconnected(receive: Receive) -> None:

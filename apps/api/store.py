@@ -5,25 +5,32 @@ import logging
 from contextlib import suppress
 from typing import Any
 
-from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from apps.contract import states
 
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 2.0
-# One connection, no retries of redis-py's own: whoever waits decides how long.
-OPTIONS: dict[str, Any] = {
+# No retries and no time-outs of redis-py's own: it would set a timer for each answer, and start a task for each write.
+# Whoever uses a connection says how long, once for all that it does. RESP2: a subscriber's messages are plain answers.
+_OPTIONS: dict[str, Any] = {
+    "protocol": 2,
     "decode_responses": True,
-    "max_connections": 1,
-    "socket_timeout": TIMEOUT_S,
-    "socket_connect_timeout": TIMEOUT_S,
+    "socket_timeout": None,
+    "socket_connect_timeout": None,
     "socket_keepalive": True,
     "retry": Retry(NoBackoff(), 0),
 }
+
+
+def connection_to(url: str) -> AbstractConnection:
+    """An unopened connection to Redis."""
+    connection: AbstractConnection = ConnectionPool.from_url(url, **_OPTIONS).make_connection()  # type: ignore[no-untyped-call]
+    return connection
 
 
 class Unavailable(Exception):
@@ -34,12 +41,12 @@ class Store:
     """Runs commands: what is asked for during a round trip goes into the next one."""
 
     def __init__(self, url: str) -> None:
-        self._redis = Redis.from_url(url, **OPTIONS)
+        self._connection = connection_to(url)
         self._wanted: list[tuple[tuple[Any, ...], asyncio.Future[Any]]] = []
         self._sender: asyncio.Task[None] | None = None
 
     async def call(self, *command: Any) -> Any:
-        """Run one command; answers as redis-py does. Raises Unavailable."""
+        """Run one command; its answer as Redis gives it. Raises Unavailable."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._wanted.append((command, future))
         if self._sender is None or self._sender.done():
@@ -53,10 +60,10 @@ class Store:
 
     async def read(self, task_id: str) -> states.Record:
         """A task's record. Raises Unavailable."""
-        record = states.decode(await self.call("HGETALL", states.key(task_id)))
+        record = states.decode(await self._fields(states.key(task_id)))
         if record.state != "FAILURE":
             return record
-        return record.with_requeued(await self.call("HGETALL", states.requeued_key(task_id)))
+        return record.with_requeued(await self._fields(states.requeued_key(task_id)))
 
     async def ping(self) -> bool:
         """Whether Redis answers."""
@@ -67,18 +74,44 @@ class Store:
 
     async def close(self) -> None:
         """Close the connection."""
-        await self._redis.aclose()
+        await self._connection.disconnect()
+
+    async def _fields(self, key: str) -> dict[str, str]:
+        flat = iter(await self.call("HGETALL", key))
+        return dict(zip(flat, flat, strict=True))
 
     async def _send_wanted(self) -> None:
         while self._wanted:
             batch, self._wanted = self._wanted, []
             try:
-                async with self._redis.pipeline(transaction=False) as pipeline:
-                    for command, _ in batch:
-                        pipeline.execute_command(*command)
-                    answers = await pipeline.execute(raise_on_error=False)
+                async with asyncio.timeout(TIMEOUT_S):
+                    answers = await self._round_trip([command for command, _ in batch])
             except Exception as exc:  # noqa: BLE001 - whatever it is, nobody may wait for ever
                 log.warning("Redis away", extra={"fields": {"error": repr(exc)}})
                 answers = [exc] * len(batch)
             for (_, future), answer in zip(batch, answers, strict=True):
                 future.set_result(answer)
+
+    async def _round_trip(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+        """The answers, errors among them. Raises for a lost connection, which the next one opens again."""
+        connection = self._connection
+        packed = connection.pack_commands(commands)
+        complete = False
+        try:
+            if connection.is_connected and await connection.can_read():  # nothing is owed to us: Redis has closed it
+                await connection.disconnect(nowait=True)
+            await connection.connect()  # type: ignore[no-untyped-call]  # does nothing where it is open
+            await connection.send_packed_command(packed, check_health=False)
+            answers = [await _answer(connection) for _ in commands]
+            complete = True
+            return answers
+        finally:
+            if not complete:  # what comes late would be the answer to the next command
+                await connection.disconnect(nowait=True)
+
+
+async def _answer(connection: AbstractConnection) -> Any:
+    try:
+        return await connection.read_response()
+    except ResponseError as error:
+        return error

@@ -10,17 +10,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
-from apps.api.store import OPTIONS
+from apps.api.store import connection_to
 from apps.contract import states
 
 log = logging.getLogger(__name__)
 
 RECONNECT_S = 0.5
-# A Redis that says nothing for this long is asked, and given up after as long again.
+# Redis is asked so often whether it is there, and given up when it says nothing for twice as long.
 PING_INTERVAL_S = 5.0
+SILENT_S = 2 * PING_INTERVAL_S
+# How late that may be: a timer that is set anew for each message would cost as much as reading it.
+LATE_S = 1.0
+# Who leaves is unsubscribed so late, with all who left meanwhile: each alone would be a write, an answer, and a turn of
+# the event loop. Until then a message more may come, for nobody.
+LEAVE_S = 0.5
 # Something is always subscribed, so that the connection exists before the first client waits.
 IDLE_CHANNEL = "sluice:idle"
 
@@ -42,17 +48,22 @@ class _Topic:
 class Waiter:
     """Tells those who wait for a task that its record has changed.
 
-    One task reads the connection, and alone replaces it when it is lost; a second one writes to it. Who comes or goes
-    only leaves its command: nobody who waits is ever held up by the connection itself.
+    One task reads the connection, and alone replaces it when it is lost; a second one writes to it, and a third asks
+    whether Redis is there. Who comes or goes only leaves its command: nobody who waits is held up by the connection.
     """
 
     def __init__(self, url: str) -> None:
-        # RESP2: there a subscriber's messages are plain answers, read one by one
-        self._pool = ConnectionPool.from_url(url, protocol=2, **OPTIONS)
+        self._url = url
         self._topics: dict[str, _Topic] = {}
         # Commands for the present connection; None while there is none: the next one begins with every topic.
         self._outbox: asyncio.Queue[tuple[str, ...]] | None = None
+        self._left: list[str] = []
         self.draining = False
+
+    @property
+    def connected(self) -> bool:
+        """Whether a subscription will be confirmed soon."""
+        return self._outbox is not None
 
     @property
     def waiting(self) -> int:
@@ -82,7 +93,7 @@ class Waiter:
             del topic.watchers[event]
             if not topic.watchers:
                 del self._topics[channel]
-                self._send("UNSUBSCRIBE", channel)
+                self._leave(channel)
 
     def drain(self) -> None:
         """Let everyone go: the process is about to end."""
@@ -92,9 +103,10 @@ class Waiter:
     async def run(self) -> None:
         """Listen until cancelled, over as many connections as that takes."""
         while True:
-            connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+            connection = connection_to(self._url)
             try:
-                await self._listen(connection)
+                async with asyncio.timeout(SILENT_S) as silence:
+                    await self._listen(connection, silence)
             except Exception as exc:  # noqa: BLE001 - who answers may be no Redis at all; the next one may be
                 log.warning("Redis away", extra={"fields": {"error": repr(exc)}})
             finally:
@@ -103,7 +115,9 @@ class Waiter:
             self._wake()
             await asyncio.sleep(RECONNECT_S)
 
-    async def _listen(self, connection: AbstractConnection) -> None:
+    async def _listen(self, connection: AbstractConnection, silence: asyncio.Timeout) -> None:
+        now_s = asyncio.get_running_loop().time
+        heard_s = now_s()
         await connection.connect()  # type: ignore[no-untyped-call]
         # From here on newcomers subscribe for themselves; no await lies between that and the list of the others.
         for topic in self._topics.values():
@@ -111,12 +125,27 @@ class Waiter:
         self._outbox = asyncio.Queue()
         self._send("SUBSCRIBE", IDLE_CHANNEL, *self._topics)
         writer = asyncio.create_task(_write(connection, self._outbox))
+        pinger = asyncio.create_task(_ping(self._outbox))
         try:
             while True:
-                kind, channel, *rest = await connection.read_response(timeout=2 * PING_INTERVAL_S)
+                kind, channel, *rest = await connection.read_response()
                 self._on_message(kind, channel, started=rest == ["STARTED"])
+                if now_s() > heard_s + LATE_S:
+                    heard_s = now_s()
+                    silence.reschedule(heard_s + SILENT_S)
         finally:
             writer.cancel()
+            pinger.cancel()
+
+    def _leave(self, channel: str) -> None:
+        if not self._left:
+            asyncio.get_running_loop().call_later(LEAVE_S, self._unsubscribe)
+        self._left.append(channel)
+
+    def _unsubscribe(self) -> None:
+        left, self._left = self._left, []
+        if unwatched := [channel for channel in left if channel not in self._topics]:  # without a name it means all
+            self._send("UNSUBSCRIBE", *unwatched)
 
     def _send(self, *command: str) -> None:
         if self._outbox is not None:
@@ -134,19 +163,21 @@ class Waiter:
 
 
 async def _write(connection: AbstractConnection, outbox: asyncio.Queue[tuple[str, ...]]) -> None:
-    """Send what comes, all of it at once; a PING when nothing comes for a while."""
+    """Send what comes, all of it at once."""
     with suppress(RedisError, OSError):  # whoever reads the connection finds out that it is lost
         while True:
-            try:
-                async with asyncio.timeout(PING_INTERVAL_S):
-                    commands = [await outbox.get()]
-            except TimeoutError:
-                commands = [("PING",)]
+            commands = [await outbox.get()]
             while not outbox.empty():
                 commands.append(outbox.get_nowait())
             if not connection.is_connected:  # it would connect by itself, beside `run`
                 return
             await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+
+
+async def _ping(outbox: asyncio.Queue[tuple[str, ...]]) -> None:
+    while True:
+        await asyncio.sleep(PING_INTERVAL_S)
+        outbox.put_nowait(("PING",))
 
 
 async def set_within(event: asyncio.Event, limit_s: float) -> bool:

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from redis import Redis
 
-from apps.api.store import Store
+from apps.api.store import Store, Unavailable
 from apps.api.waiter import Waiter, set_within
 from apps.contract import states
 from tests.harness.servers import Servers
@@ -172,6 +172,19 @@ def test_command_that_cannot_be_sent_fails_and_holds_up_no_other(servers: Server
     asyncio.run(ask())
 
 
+def test_command_that_redis_refuses_fails_alone(servers: Servers) -> None:
+    """Both travel in one batch; an answer that was left behind would be the next one's."""
+
+    async def ask() -> None:
+        store = Store(servers.redis.url())
+        answers = await asyncio.gather(*map(store.call, ("NONE", "PING")), return_exceptions=True)
+        assert isinstance(answers[0], Unavailable)
+        assert answers[1] == await store.call("ECHO", "PONG") == "PONG"
+        await store.close()
+
+    asyncio.run(ask())
+
+
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     while data := await reader.read(65536):
         writer.write(data)
@@ -194,6 +207,23 @@ async def _watch_twice(servers: Servers) -> None:
         with waiter.watch("after it") as later:  # who comes to a channel that is subscribed reads at once
             assert await set_within(later, 0)
         assert not await set_within(changed, 0.2)
+    running.cancel()
+
+
+def test_who_leaves_is_unsubscribed_unless_somebody_comes_back(servers: Servers) -> None:
+    asyncio.run(_leave_and_come_back(servers))
+
+
+async def _leave_and_come_back(servers: Servers) -> None:
+    waiter = Waiter(servers.redis.url())
+    running = asyncio.create_task(waiter.run())
+    with waiter.watch("left") as changed, waiter.watch("again") as also:
+        assert await set_within(changed, 10)
+        assert await set_within(also, 10)
+    with waiter.watch("again"), Redis.from_url(servers.redis.url()) as redis:
+        subscribers = {task_id: partial(redis.pubsub_numsub, states.channel(task_id)) for task_id in ("left", "again")}
+        await asyncio.to_thread(until, lambda: subscribers["left"]()[0][1] == 0, 10)
+        assert subscribers["again"]()[0][1] == 1
     running.cancel()
 
 

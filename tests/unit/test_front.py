@@ -8,6 +8,7 @@ from apps.api.auth import Clients
 from apps.api.front import Front
 from apps.api.publisher import CONFIRMED
 from apps.api.submission import Submitted
+from apps.api.waiter import Waiter
 from apps.contract.ids import TaskIds
 from apps.contract.settings import ApiSettings, load
 from apps.contract.states import Record
@@ -66,6 +67,7 @@ class Exchange:
             "submitter": self.submitter,
             "ids": IDS,
             "store": Store(),
+            "waiter": Waiter("redis://localhost"),  # not connected: whoever waits reads at once
         })  # fmt: skip
 
     async def __call__(self, headers: list[tuple[bytes, bytes]], method: str = "POST", path: str = "/tasks") -> None:
