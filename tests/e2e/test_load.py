@@ -1,5 +1,4 @@
-"""`make load` against the cluster, through NGINX, from outside and as a Job inside: the gates hold, and the report shows
-the replicas."""
+"""`make load` against the cluster, through NGINX, from outside and as a Job inside: the gates hold there."""
 
 import json
 import shutil
