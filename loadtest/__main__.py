@@ -116,7 +116,9 @@ def _there(arguments: argparse.Namespace, ends: ExitStack) -> Host | Cluster | N
     if not arguments.host:
         system.ensure()
         return None
-    there = ends.enter_context(cluster.entered(arguments.host)) if arguments.cluster else Host(arguments.host)
+    if not arguments.cluster:
+        return Host(arguments.host)
+    there = ends.enter_context(cluster.entered(arguments.host))
     host.check(there.url, there.key)
     return there
 

@@ -19,6 +19,7 @@ CONNECTIONS: Mapping[str, type[http.client.HTTPConnection]] = {
     "http": http.client.HTTPConnection,
     "https": http.client.HTTPSConnection,
 }
+ACCEPTED = "sluice_accepted_total"
 Counts = Counter[str]
 Depths = Mapping[str, tuple[int, int]]
 
@@ -106,7 +107,7 @@ def metrics(url: str) -> str:
 
 def accepted_by_task(texts: Iterable[str]) -> Counter[str]:
     """By a task's short name, over all API processes."""
-    counted = total("\n".join(texts), "sluice_accepted_total")
+    counted = total("\n".join(texts), ACCEPTED)
     return Counter({name.rpartition(":")[2]: count for name, count in counted.items()})
 
 
