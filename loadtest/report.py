@@ -57,7 +57,10 @@ def load_in_words(shape: Shape) -> str:
     mix = ", ".join(f"{weight}% {_plain(kind)}" for kind, weight in shape.mix.users.items())
     tasks = " and ".join(f"{_plain(task)} of {seconds:g} s" for task, seconds in shape.task_s.items())
     low, high = shape.think_s
-    return f"Up to {shape.users_max:,} users who think {low:g} to {high:g} s ({mix}); {tasks}, {_parts(shape)}."
+    keyed = f"{shape.mix.keyed_share:.0%} of single posts with a key"
+    return (
+        f"Up to {shape.users_max:,} users who think {low:g} to {high:g} s ({mix}; {keyed}); {tasks}, {_parts(shape)}."
+    )
 
 
 def _parts(shape: Shape) -> str:
