@@ -1,7 +1,5 @@
 """The cluster that kubectl points to: whether it answers, and what it is asked."""
 
-import os
-
 from deploy.run import Unusable, output
 from deploy.tools import kubectl
 
@@ -15,8 +13,6 @@ def check() -> str:
     try:
         context = output(program, "config", "current-context", timeout_s=TIMEOUT_S).strip()
     except Unusable:
-        if "KUBERNETES_SERVICE_HOST" in os.environ:  # in a pod kubectl takes its service account's
-            return "of this pod"
         raise Unusable(
             "kubectl points to no cluster: start one, or choose one by `kubectl config use-context`."
         ) from None

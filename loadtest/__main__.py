@@ -25,7 +25,7 @@ from loadtest.gates import Verdict
 from loadtest.host import Host
 from loadtest.ledger import Ledger
 from loadtest.report import Run
-from loadtest.sample import Sample, Usage
+from loadtest.sampler import Sampler
 from loadtest.shapes import Shape
 from loadtest.system import System
 from local.child import Child, Unusable, until
@@ -94,28 +94,17 @@ def judge(shape: Shape, arguments: argparse.Namespace) -> Verdict:
             system.started(shape, Folder(folder / "system"), open_files, arguments.code)
         )
         print(f"Now {target.url}: {target.about.get('size', '')}", flush=True)
-        samples: list[tuple[float, Sample]] = []
-        missing: list[str] = []
-
-        def watch(at_s: float, _: Ledger, locust: Usage) -> None:
-            try:
-                sample = target.sample()
-            except system.Ended:
-                raise
-            except (Unusable, run.Unusable) as exc:  # the charts have a gap; whether anything was lost, the end tells
-                missing.append(f"{at_s:.0f} s: {exc}")
-            else:
-                samples.append((at_s, Sample(**vars(sample) | {"usage": {**sample.usage, "Locust": locust}})))
-
-        ledger, began_s = drive.load(shape, target.url, target.key, folder / "run.jsonl", watch)
+        sampler = Sampler(target)
+        ledger, began_s = drive.load(shape, target.url, target.key, folder / "run.jsonl", sampler.look)
         _drain(target, shape)
         asyncio.run(_settle(target, ledger, began_s))
         seen = target.seen()
     verdict = gates.judged(shape, ledger, floor, seen)
     print("\n".join(report.lines(verdict)), flush=True)
-    if missing:
-        print(f"Not seen {len(missing)} of {len(missing) + len(samples)} times, first at {missing[0]}", flush=True)
-    written = report.write(folder, Run(shape, target.about, ledger, floor, samples, verdict, missing))
+    seen_not, looks = sampler.missing, len(sampler.missing) + len(sampler.samples)
+    if seen_not:
+        print(f"Not seen {len(seen_not)} of {looks} times, first at {seen_not[0]}", flush=True)
+    written = report.write(folder, Run(shape, target.about, ledger, floor, sampler.samples, verdict, seen_not))
     print(f"Report: {written}", flush=True)
     if arguments.print_report:
         print(written.with_suffix(".json").read_text())
@@ -127,7 +116,9 @@ def _there(arguments: argparse.Namespace, ends: ExitStack) -> Host | Cluster | N
     if not arguments.host:
         system.ensure()
         return None
-    there = ends.enter_context(cluster.entered(arguments.host)) if arguments.cluster else Host(arguments.host)
+    if not arguments.cluster:
+        return Host(arguments.host)
+    there = ends.enter_context(cluster.entered(arguments.host))
     host.check(there.url, there.key)
     return there
 
@@ -147,12 +138,16 @@ def _stub(shape: Shape, folder: Path) -> Iterator[str]:
 
 
 def _drain(target: Target, shape: Shape) -> None:
-    """Wait until the queues are empty and stay so, as long as a task may take."""
+    """Wait until the queues are empty and stay so, as long as a task may take. One that is not seen counts as full."""
     full_s = time.monotonic()
 
     def drained() -> bool:
         nonlocal full_s
-        if any(target.queues().values()):
+        try:
+            full = any(target.queues().values())
+        except (Unusable, run.Unusable):
+            full = True
+        if full:
             full_s = time.monotonic()
         return time.monotonic() - full_s > FIGURES_AGE_S
 

@@ -3,7 +3,7 @@
 import base64
 import http.client
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -41,8 +41,6 @@ class Cluster:
         self.key = _secret("fastapi", "api")["API_KEYS"].split(",")[0].partition(":")[2]
         self._api_port = api_port
         self._management = management
-        self._cpu_s: dict[tuple[str, str], float] = {}
-        """By part and pod, of those that have gone too."""
         self._nodes = [item["metadata"]["name"] for item in self._get("/api/v1/nodes")["items"]]
         self._accepted_before, self._queues_before = self._accepted(), self._depths()
         self.about = {
@@ -55,7 +53,8 @@ class Cluster:
         """As it is now."""
         ready, unacked = working(self._depths())
         spec, workers = self._get(SCALER)["spec"], self._get(WORKER)["status"].get("readyReplicas", 0)
-        return Sample(ready, unacked, self._usage(), workers, spec["minReplicaCount"], spec["maxReplicaCount"])
+        bounds = spec.get("minReplicaCount", 0), spec.get("maxReplicaCount", 100)  # KEDA's own, where it names none
+        return Sample(ready, unacked, self._usage(), workers, *bounds)
 
     def queues(self) -> dict[str, int]:
         """What is left in them; work that was there before the run must be gone too."""
@@ -74,18 +73,15 @@ class Cluster:
         texts = [cluster.ask("exec", "--namespace=fastapi", pod, "--", "python", "-c", METRICS) for pod in pods]
         return accepted_by_task(texts)
 
-    def _usage(self) -> Mapping[str, Usage]:
-        rss_mb: dict[str, float] = defaultdict(float)
+    def _usage(self) -> Mapping[str, Mapping[str, Usage]]:
+        found: dict[str, dict[str, Usage]] = {part: {} for part in PARTS.values()}
         for node in self._nodes:
             for pod in self._get(f"/api/v1/nodes/{node}/proxy/stats/summary").get("pods", []):
-                part = _part(pod["podRef"]["namespace"], pod["podRef"]["name"])
-                if part:
-                    self._cpu_s[part, pod["podRef"]["name"]] = pod.get("cpu", {}).get("usageCoreNanoSeconds", 0) / 1e9
-                    rss_mb[part] += pod.get("memory", {}).get("workingSetBytes", 0) / 1e6
-        cpu_s: Counter[str] = Counter()
-        for (part, _), used_s in self._cpu_s.items():
-            cpu_s[part] += used_s  # type: ignore[assignment]  # typeshed knows counts of whole things only
-        return {part: Usage(cpu_s[part], rss_mb[part]) for part in PARTS.values()}
+                name, used_ns = pod["podRef"]["name"], pod.get("cpu", {}).get("usageCoreNanoSeconds")
+                part = _part(pod["podRef"]["namespace"], name)
+                if part and used_ns is not None:  # which a pod has neither at its start nor at its end
+                    found[part][name] = Usage(used_ns / 1e9, pod.get("memory", {}).get("workingSetBytes", 0) / 1e6)
+        return found
 
     def _get(self, path: str) -> dict[str, Any]:
         connection = http.client.HTTPConnection("127.0.0.1", self._api_port, timeout=TIMEOUT_S)
@@ -93,13 +89,13 @@ class Cluster:
             connection.request("GET", path)
             answer = connection.getresponse()
             text = answer.read().decode()
-        except (OSError, http.client.HTTPException) as exc:
+            if answer.status != http.client.OK:
+                raise Unusable(f"The cluster answers {answer.status} for {path}: is the system deployed (make deploy)?")
+            document: dict[str, Any] = json.loads(text)
+        except (OSError, http.client.HTTPException, ValueError) as exc:
             raise Unusable(f"The cluster does not answer for {path}: {exc}.") from exc
         finally:
             connection.close()
-        if answer.status != http.client.OK:
-            raise Unusable(f"The cluster answers {answer.status} for {path}: is the system deployed (make deploy)?")
-        document: dict[str, Any] = json.loads(text)
         return document
 
 

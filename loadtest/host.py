@@ -9,7 +9,7 @@ import httpx
 
 from apps.client import Client, Problem, TimedOut
 from loadtest.gates import Seen
-from loadtest.sample import Counts, Depths, Sample, accepted_by_task, depths, left, metrics, working
+from loadtest.sample import ACCEPTED, Counts, Depths, Sample, accepted_by_task, depths, left, metrics, working
 from local.child import Unusable
 from local.definitions import management_of, vhost_of
 
@@ -37,8 +37,8 @@ class Host:
     """An address, and from the environment where its queues and counters are seen.
 
     SLUICE_KEY is the bearer key. CELERY_BROKER_URL and RABBITMQ_MANAGEMENT_URL are as in `make up`; METRICS_URLS names
-    each API process's /metrics, by default that of the host itself. Unusable if a part of it cannot be seen: what was
-    lost would not be found.
+    each API process's /metrics, by default that of the host itself. Unusable if it does not answer, or if a part of it
+    cannot be seen: what was lost would not be found.
     """
 
     def __init__(self, url: str, environment: Mapping[str, str] = os.environ) -> None:
@@ -52,6 +52,7 @@ class Host:
             )
         self._management = management_of(broker, environment.get("RABBITMQ_MANAGEMENT_URL"))
         self._vhost = vhost_of(broker)
+        check(self.url, self.key)
         self._metrics_urls = environment.get("METRICS_URLS", f"{self.url}/metrics").split(",")
         self._accepted_before, self._queues_before = self._accepted(), self._depths()
         self.about = {"where": self.url, "rabbitmq": ".".join(map(str, self._management.version))}
@@ -69,7 +70,13 @@ class Host:
         return Seen(self._accepted() - self._accepted_before, self.queues())
 
     def _accepted(self) -> Counts:
-        return accepted_by_task(map(metrics, self._metrics_urls))
+        texts = {url: metrics(url) for url in self._metrics_urls}
+        for url, text in texts.items():
+            if ACCEPTED not in text:
+                raise Unusable(
+                    f"{url} does not tell {ACCEPTED}: METRICS_URLS must name each API process's own /metrics."
+                )
+        return accepted_by_task(texts.values())
 
     def _depths(self) -> Depths:
         return depths(self._management, self._vhost)

@@ -163,7 +163,8 @@ class Poster(User):
 
     @task
     def turn(self) -> None:
-        if accepted := self.submit(inputs()):
+        key = uuid4().hex if random.random() < SHAPE.mix.keyed_share else None
+        if accepted := self.submit(inputs(), key):
             self.follow(accepted)
 
 

@@ -4,8 +4,7 @@ import json
 import math
 import os
 import platform
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -14,10 +13,12 @@ from typing import Any
 
 import psutil
 
+from loadtest import usage
 from loadtest.gates import Verdict, accept_ms, late_ms, percentile
 from loadtest.ledger import Ledger
-from loadtest.sample import Sample
+from loadtest.series import buckets, changes, held, rates
 from loadtest.shapes import Shape
+from loadtest.usage import Parts, Samples
 
 PAGE = Path(__file__).parent / "report.html"
 DATA = "/*data*/"
@@ -36,7 +37,7 @@ class Run:
     about: Mapping[str, str]
     ledger: Ledger
     floor: Ledger
-    samples: Sequence[tuple[float, Sample]]
+    samples: Samples
     verdict: Verdict
     missing: Sequence[str] = ()
     """When and why the system told nothing of itself."""
@@ -56,7 +57,10 @@ def load_in_words(shape: Shape) -> str:
     mix = ", ".join(f"{weight}% {_plain(kind)}" for kind, weight in shape.mix.users.items())
     tasks = " and ".join(f"{_plain(task)} of {seconds:g} s" for task, seconds in shape.task_s.items())
     low, high = shape.think_s
-    return f"Up to {shape.users_max:,} users who think {low:g} to {high:g} s ({mix}); {tasks}, {_parts(shape)}."
+    keyed = f"{shape.mix.keyed_share:.0%} of single posts with a key"
+    return (
+        f"Up to {shape.users_max:,} users who think {low:g} to {high:g} s ({mix}; {keyed}); {tasks}, {_parts(shape)}."
+    )
 
 
 def _parts(shape: Shape) -> str:
@@ -81,7 +85,8 @@ def write(folder: Path, run: Run) -> Path:
 
 def figures(run: Run) -> dict[str, Any]:
     """All of it, as JSON."""
-    steps = [_hold(run, *hold) for hold in run.shape.holds()]
+    parts = usage.by_part(run.samples)
+    steps = [_hold(run, parts, *hold) for hold in run.shape.holds()]
     return {
         "shape": run.shape.name,
         "about": run.shape.about,
@@ -98,9 +103,10 @@ def figures(run: Run) -> dict[str, Any]:
         },
         "holds": steps,
         "knee": _knee(steps),
-        "parts": _parts_used(run.samples, len(run.ledger.finished)),
+        "parts": usage.of_parts(parts, len(run.ledger.finished)),
+        "processes": usage.of_processes(run.samples),
         "missing_samples": {"count": len(run.missing), "first": next(iter(run.missing), None)},
-        "series": _series(run),
+        "series": _series(run, parts),
     }  # fmt: skip
 
 
@@ -112,13 +118,12 @@ def _number(value: float, digits: int = 2) -> float | None:
     return None if math.isnan(value) else round(value, digits)
 
 
-def _hold(run: Run, begin_s: float, end_s: float, users: int) -> dict[str, Any]:
+def _hold(run: Run, parts: Parts, begin_s: float, end_s: float, users: int) -> dict[str, Any]:
     """What was done while the number of users stood."""
     offset_s = _offset_s(run)
     begin_s, end_s = begin_s + offset_s, end_s + offset_s
     accepted = [task for task in run.ledger.tasks.values() if begin_s <= task.accepted_s < end_s]
     finished = [task for task in run.ledger.finished if task.finished_s and begin_s <= task.finished_s < end_s]
-    within = [sample for sample in run.samples if begin_s <= sample[0] <= end_s]
     return {
         "users": users,
         "from_s": round(begin_s, 1),
@@ -127,7 +132,7 @@ def _hold(run: Run, begin_s: float, end_s: float, users: int) -> dict[str, Any]:
         "finished_per_s": round(len(finished) / (end_s - begin_s), 1),
         "accept_p95_ms": _number(percentile([task.accept_ms for task in accepted], 0.95)),
         "result_p95_ms": _number(percentile([task.late_ms for task in finished if task.late_ms is not None], 0.95)),
-        "parts": _parts_used(within, len(finished)),
+        "parts": usage.of_parts([one for one in parts if begin_s <= one[0] <= end_s], len(finished)),
     }
 
 
@@ -154,43 +159,30 @@ def _knee(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     }
 
 
-def _parts_used(samples: Sequence[tuple[float, Sample]], tasks: int) -> dict[str, dict[str, float]]:
-    """Processor and memory of each part between the first sample and the last."""
-    if len(samples) < 2:  # noqa: PLR2004 - a difference needs two
-        return {}
-    (first_s, first), (last_s, last) = samples[0], samples[-1]
-    found = {}
-    for part, end in last.usage.items():
-        cpu_s = end.cpu_s - first.usage[part].cpu_s
-        found[part] = {
-            "cores": round(cpu_s / (last_s - first_s), 3),
-            "cpu_ms_per_task": round(1000 * cpu_s / tasks, 3) if tasks else 0.0,
-            "rss_max_mb": round(max(sample.usage[part].rss_mb for _, sample in samples), 1),
-        }
-    return found
-
-
-def _series(run: Run) -> dict[str, Any]:
+def _series(run: Run, parts: Parts) -> dict[str, Any]:
     """Everything over time, in steps of whole seconds."""
     step_s = max(1, math.ceil(run.ledger.end_s / POINTS_MAX))
     edges = [float(edge) for edge in range(0, math.ceil(run.ledger.end_s) + step_s, step_s)]
     tasks = run.ledger.tasks.values()
-    accept = _buckets(((task.accepted_s, task.accept_ms) for task in tasks), edges)
-    late = _buckets(
+    accept = buckets(((task.accepted_s, task.accept_ms) for task in tasks), edges)
+    late = buckets(
         ((task.finished_s, task.late_ms) for task in tasks if task.finished_s and task.late_ms is not None), edges
     )
-    finished = _buckets(((task.finished_s, 1.0) for task in tasks if task.finished_s), edges)
-    counts = {kind: _rates(run.ledger.seconds, place, edges) for kind, place in (("requests", 2), ("failures", 3))}
+    finished = buckets(((task.finished_s, 1.0) for task in tasks if task.finished_s), edges)
+    counts = {
+        kind: rates([(second[0], second[place]) for second in run.ledger.seconds], edges)
+        for kind, place in (("requests", 2), ("failures", 3))
+    }
     users = [(second[0], second[1]) for second in run.ledger.seconds]
     oldest = [(at_s, waited_s) for at_s, waited_s in run.ledger.oldest_waiting(run.shape.task_s)]
     series: dict[str, Any] = {
         "t_s": edges[1:],
-        "users": _last(users, edges),
+        "users": held(users, edges),
         "requests_per_s": counts["requests"],
         "failures_per_s": counts["failures"],
         "accepted_per_s": [round(len(values) / step_s, 2) for values in accept],
         "finished_per_s": [round(len(values) / step_s, 2) for values in finished],
-        "oldest_waiting_s": _last(oldest, edges, max),
+        "oldest_waiting_s": [round(max(values), 2) if values else None for values in buckets(oldest, edges)],
         **{
             f"accept_{name}_ms": [_number(percentile(values, share)) for values in accept]
             for name, share in SHARES.items()
@@ -201,62 +193,14 @@ def _series(run: Run) -> dict[str, Any]:
         },
     }
     for field in ("ready", "unacked", "workers", "workers_min", "workers_max"):
-        series[field] = _last([(at_s, getattr(sample, field)) for at_s, sample in run.samples], edges)
-    parts = run.samples[-1][1].usage if run.samples else {}
-    series["rss_mb"] = {part: _last([(at_s, s.usage[part].rss_mb) for at_s, s in run.samples], edges) for part in parts}
-    series["cores"] = {
-        part: _rates(_changes([(at_s, s.usage[part].cpu_s) for at_s, s in run.samples]), 1, edges) for part in parts
-    }
+        series[field] = held([(at_s, getattr(sample, field)) for at_s, sample in run.samples], edges)
+    series |= {"rss_mb": {}, "cores": {}}
+    for part in parts[-1][1] if parts else ():
+        used = [(at_s, each[part].cpu_s) for at_s, each in parts]
+        series["rss_mb"][part] = held([(at_s, each[part].rss_mb) for at_s, each in parts], edges)
+        # with both ends, between which nothing may have changed
+        series["cores"][part] = rates([used[0], *changes(used[:-1]), used[-1]], edges)
     return series
-
-
-def _buckets(points: Iterable[tuple[float, float]], edges: Sequence[float]) -> list[list[float]]:
-    """The values between one edge and the next."""
-    found: list[list[float]] = [[] for _ in edges[1:]]
-    for at_s, value in points:
-        place = bisect_left(edges, at_s) - 1
-        if 0 <= place < len(found):
-            found[place].append(value)
-    return found
-
-
-def _last(
-    points: Sequence[tuple[float, Any]],
-    edges: Sequence[float],
-    choose: Callable[[list[Any]], Any] = lambda each: each[-1],
-) -> list[Any]:
-    """One value for each step; None where there is none."""
-    return [
-        _rounded(choose(values)) if (values := [value for value in bucket if value is not None]) else None
-        for bucket in _buckets(points, edges)
-    ]
-
-
-def _rounded(value: Any) -> Any:
-    return round(value, 2) if isinstance(value, float) else value
-
-
-def _rates(points: Sequence[Sequence[Any]], place: int, edges: Sequence[float]) -> list[float | None]:
-    """How fast a count grew in each step."""
-    counts = [_at([(point[0], point[place]) for point in points], edge_s) for edge_s in edges]
-    return [
-        None if before is None or after is None else round(max(0.0, after - before) / (end_s - begin_s), 3)
-        for before, after, begin_s, end_s in zip(counts, counts[1:], edges, edges[1:], strict=False)
-    ]
-
-
-def _changes(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points at which a count was seen to be another, and both ends: kubelets repeat theirs for many seconds."""
-    return [*points[:1], *(point for before, point in pairwise(points) if point[1] != before[1]), *points[-1:]]
-
-
-def _at(points: Sequence[tuple[float, float]], at_s: float) -> float | None:
-    """A count between two looks at it; None before the first look and after the last."""
-    place = bisect_left(points, (at_s, -math.inf))
-    if not 0 < place < len(points):
-        return None
-    (before_s, before), (after_s, after) = points[place - 1 : place + 1]
-    return before + (after - before) * (at_s - before_s) / (after_s - before_s)
 
 
 def _machine() -> dict[str, Any]:

@@ -19,13 +19,14 @@ CONNECTIONS: Mapping[str, type[http.client.HTTPConnection]] = {
     "http": http.client.HTTPConnection,
     "https": http.client.HTTPSConnection,
 }
+ACCEPTED = "sluice_accepted_total"
 Counts = Counter[str]
 Depths = Mapping[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What processes have used so far, and hold now."""
+    """What has been used so far, and is held now."""
 
     cpu_s: float
     rss_mb: float
@@ -37,26 +38,25 @@ class Sample:
 
     ready: int
     unacked: int
-    usage: Mapping[str, Usage]
-    """By part; empty where its processes are not on this machine."""
+    usage: Mapping[str, Mapping[str, Usage]]
+    """By part and process, or pod; empty where they cannot be seen."""
     workers: int | None = None
     """Ready ones, where one can see them, and between which bounds they are scaled."""
     workers_min: int | None = None
     workers_max: int | None = None
 
 
-def used(pids: Iterable[int]) -> Usage:
-    """Of processes and all that they have started, those that have ended too."""
+def used(pid: int) -> Usage:
+    """Of a process and all that it has started, those that have ended too."""
     cpu_s, rss_bytes = 0.0, 0
-    for pid in pids:
-        parent = psutil.Process(pid)
-        for process in (parent, *parent.children(recursive=True)):
-            try:
-                times = process.cpu_times()
-                cpu_s += times.user + times.system + times.children_user + times.children_system
-                rss_bytes += process.memory_info().rss
-            except psutil.NoSuchProcess:
-                continue  # it ended just now, and its parent has its times
+    parent = psutil.Process(pid)
+    for process in (parent, *parent.children(recursive=True)):
+        try:
+            times = process.cpu_times()
+            cpu_s += times.user + times.system + times.children_user + times.children_system
+            rss_bytes += process.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue  # it ended just now, and its parent has its times
     return Usage(cpu_s, rss_bytes / 1e6)
 
 
@@ -65,7 +65,7 @@ def depths(management: Management, vhost: str) -> Depths:
     place = f"/api/queues/{quote(vhost, safe='')}?columns=name,messages_ready,messages_unacknowledged"
     try:
         listed: list[dict[str, Any]] = management(place)
-    except OSError as exc:
+    except (OSError, ValueError) as exc:  # half an answer is no JSON
         raise Unusable(f"The queues cannot be read at {management.url} ({exc}).") from exc
     found = {one["name"]: (one.get("messages_ready", 0), one.get("messages_unacknowledged", 0)) for one in listed}
     if missing := set(topology.QUEUES) - found.keys():
@@ -107,7 +107,7 @@ def metrics(url: str) -> str:
 
 def accepted_by_task(texts: Iterable[str]) -> Counter[str]:
     """By a task's short name, over all API processes."""
-    counted = total("\n".join(texts), "sluice_accepted_total")
+    counted = total("\n".join(texts), ACCEPTED)
     return Counter({name.rpartition(":")[2]: count for name, count in counted.items()})
 
 

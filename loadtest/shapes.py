@@ -22,11 +22,12 @@ class _Data(BaseModel):
 
 
 class Mix(_Data):
-    """Who the users are and what they post: weights."""
+    """Who the users are and what they post: weights, and shares of one."""
 
     users: dict[str, int]
     tasks: dict[str, int]
     batch_tasks: int
+    keyed_share: float = Field(ge=0, le=1)
     slow_idle_s: tuple[float, float]
 
 

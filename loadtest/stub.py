@@ -18,8 +18,9 @@ from uuid import uuid4
 import httptools
 import uvloop
 
+from loadtest.sample import ACCEPTED
+
 BACKLOG = 4096
-ACCEPTED = "sluice_accepted_total"
 Answer = tuple[int, dict[str, Any]]
 REASONS = {200: "OK", 202: "Accepted", 404: "Not Found", 500: "Internal Server Error"}
 
@@ -69,7 +70,8 @@ class Tasks:
 
     def metrics(self) -> str:
         """In Prometheus' words."""
-        return "".join(f'{ACCEPTED}{{task="Test_Query:{task}"}} {count}\n' for task, count in self.accepted.items())
+        counts = (f'{ACCEPTED}{{task="Test_Query:{task}"}} {count}\n' for task, count in self.accepted.items())
+        return f"# TYPE {ACCEPTED} counter\n" + "".join(counts)
 
 
 class Http(asyncio.Protocol):

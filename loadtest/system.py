@@ -47,7 +47,7 @@ class System:
             if not child.alive:
                 raise Ended(f"{child.name} ended in the run; its log {child.log} ends:\n{child.last_lines()}")
         ready, unacked = working(depths(self._management, "/"))
-        usage = {part: used(child.pid for child in children) for part, children in self._parts.items()}
+        usage = {part: {child.name: used(child.pid) for child in each} for part, each in self._parts.items()}
         return Sample(ready, unacked, usage, self._workers)
 
     def queues(self) -> dict[str, int]:

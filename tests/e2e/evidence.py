@@ -11,7 +11,7 @@ from tests.e2e.cluster.state import LOGS
 
 HERE = Path(__file__).parent
 FOLDER = ROOT / "build" / "e2e" / "failure"
-NAMESPACES = ("fastapi", "celery-workers", "data", "keda", "nginx", "flux-system", "kube-system")
+NAMESPACES = ("fastapi", "celery-workers", "data", "keda", "nginx", "load", "flux-system", "kube-system")
 QUEUES = ("rabbitmqctl", "list_queues", "name", "type", "state", "messages", "messages_unacknowledged", "consumers")
 LOG_LINES = 2000
 TIMEOUT_S = 60

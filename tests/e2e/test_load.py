@@ -1,15 +1,21 @@
-"""`make load` against the cluster, through NGINX: the gates hold there, and the report shows the replicas."""
+"""`make load` against the cluster, through NGINX, from outside and as a Job inside: the gates hold there."""
 
 import json
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from deploy.run import ROOT
-from tests.e2e import objects
+from deploy import cluster
+from deploy.run import ROOT, show
+from loadtest.job.image import NAME
+from local.child import until
+from tests.e2e import apps, objects
+from tests.e2e.cluster.bare import Bare
+from tests.e2e.cluster.provider import Provider
 from tests.e2e.evidence import FOLDER
 from tests.e2e.system import System
 
@@ -17,6 +23,8 @@ RUN_TIMEOUT_S = 600
 KEPT = FOLDER.parent
 # of tests/e2e/overlays/ledger
 TIMES = ("TASK_1_S=1", "TASK_2_S=5")
+INSIDE = objects.OVERLAYS / "job"
+JOB = ("load", "job", "load")
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +37,23 @@ def threads(load: System) -> Iterator[System]:
     objects.apply(objects.OVERLAYS / "load")
 
 
+@pytest.fixture
+def image(provider: Provider, tmp_path: Path) -> None:
+    """The Job's image, in the nodes."""
+    archive = tmp_path / "load.tar"
+    show("make", "load-image", timeout_s=RUN_TIMEOUT_S, **apps.settings(local_base=isinstance(provider, Bare)))
+    apps.save(NAME, archive)
+    provider.load_image(archive)
+
+
+@pytest.fixture
+def job(threads: System, image: None) -> Iterator[None]:  # noqa: ARG001 - what it needs to run
+    """The Job, begun; gone afterwards."""
+    objects.apply(INSIDE)
+    yield
+    cluster.ask("delete", f"--kustomize={INSIDE}", timeout_s=RUN_TIMEOUT_S)
+
+
 def test_smoke_holds_and_its_report_shows_the_replicas(threads: System, tmp_path: Path) -> None:
     command = ["make", "load", "SHAPE=smoke", f"HOST={threads.entrance}", "CLUSTER=1", f"FOLDER={tmp_path}/load"]
     done = subprocess.run(
@@ -38,7 +63,30 @@ def test_smoke_holds_and_its_report_shows_the_replicas(threads: System, tmp_path
     KEPT.mkdir(parents=True, exist_ok=True)
     for kind in ("html", "json"):
         shutil.copy(tmp_path / "load" / f"report.{kind}", KEPT / f"load.{kind}")
-    series = json.loads((KEPT / "load.json").read_text())["series"]
+    assert_sane(json.loads((KEPT / "load.json").read_text()))
+
+
+@pytest.mark.usefixtures("job")
+def test_smoke_holds_from_inside_too() -> None:
+    until(lambda: ended() is not None, RUN_TIMEOUT_S, "the end of the Job")
+    printed = cluster.ask("logs", "--namespace=load", "job/load")
+    assert ended() == "Complete", printed
+    told, _, text = printed.partition("\n{")
+    assert "The gates held." in told
+    assert_sane(json.loads("{" + text))
+
+
+def ended() -> str | None:
+    """How the Job ended, by its condition; None while it runs."""
+    conditions = objects.get(JOB)["status"].get("conditions", [])
+    return next((one["type"] for one in conditions if one["type"] in {"Complete", "Failed"}), None)
+
+
+def assert_sane(report: dict[str, Any]) -> None:
+    """Every gate held, and the series are those of a cluster under that load."""
+    assert report["verdict"] == "held"
+    assert all(gate["held"] for gate in report["gates"])
+    series = report["series"]
     workers = [each for each in series["workers"] if each is not None]
     (least,), (most,) = (set(series[name]) - {None} for name in ("workers_min", "workers_max"))
     assert len(workers) > 20

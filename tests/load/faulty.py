@@ -48,10 +48,10 @@ class Hesitates(Tasks):
 
 
 class Dawdles(Tasks):
-    """Is a second late with each result."""
+    """Is late with each result: by more than thirty times what the stub is on a busy machine, 40 ms."""
 
     def left_s(self, task_id: str) -> float:
-        return super().left_s(task_id) + 1
+        return super().left_s(task_id) + 3
 
 
 class Miscounts(Tasks):

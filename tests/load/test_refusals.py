@@ -34,10 +34,33 @@ def test_host_whose_queues_nobody_can_see_is_not_loaded(loadtest: Run) -> None:
     assert (done.stdout, done.returncode) == ("", 1)
 
 
-def test_host_that_does_not_answer_is_named(loadtest: Run, system: System) -> None:
-    (port,) = free_ports(1)
+@pytest.fixture
+def seen(system: System) -> dict[str, str]:
+    """Where a host's queues are seen."""
     rabbitmq = system.servers.rabbitmq
-    seen = {"CELERY_BROKER_URL": rabbitmq.url(vhost=system.vhost), "RABBITMQ_MANAGEMENT_URL": rabbitmq.management.url}
+    return {
+        "CELERY_BROKER_URL": rabbitmq.url(vhost=system.vhost),
+        "RABBITMQ_MANAGEMENT_URL": rabbitmq.management.url,
+    }
+
+
+def test_host_that_does_not_answer_is_named(loadtest: Run, seen: dict[str, str]) -> None:
+    (port,) = free_ports(1)
     done = loadtest("short", "--host", f"http://127.0.0.1:{port}", **seen)
-    assert done.stderr.startswith(f"http://127.0.0.1:{port}/metrics cannot be read")
+    assert done.stderr.startswith(f"http://127.0.0.1:{port} does not answer")
+    assert (done.stdout, done.returncode) == ("", 1)
+
+
+def test_host_whose_counters_nobody_can_see_is_not_loaded(loadtest: Run, system: System, seen: dict[str, str]) -> None:
+    url = system.api().url
+    no_counters = {"METRICS_URLS": f"{url}/livez", "SLUICE_KEY": system.key}
+    done = loadtest("short", "--host", url, **seen, **no_counters)
+    assert done.stderr.startswith(f"{url}/livez does not tell sluice_accepted_total: METRICS_URLS must name")
+    assert (done.stdout, done.returncode) == ("", 1)
+
+
+def test_key_that_the_host_does_not_take_is_named(loadtest: Run, system: System, seen: dict[str, str]) -> None:
+    url = system.api().url
+    done = loadtest("short", "--host", url, **seen, SLUICE_KEY="another")
+    assert done.stderr == f"{url} answers 401: set SLUICE_KEY to a bearer key that it takes.\n"
     assert (done.stdout, done.returncode) == ("", 1)

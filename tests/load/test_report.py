@@ -60,7 +60,8 @@ def ledger(shape: Shape, late_ms: float) -> Ledger:
 
 def samples(shape: Shape) -> Iterator[tuple[float, Sample]]:
     for second in range(int(shape.length_s)):
-        usage = {part: Usage(second * 0.05 * place, 50.0 * (1 + place)) for place, part in enumerate(PARTS)}
+        usage = {part: {part: Usage(second * 0.05 * place, 50.0 * (1 + place))} for place, part in enumerate(PARTS)}
+        usage["workers"] = {f"worker-{number}": Usage(second * 0.05 * number, 60.0) for number in (1, 2)}
         wave = round(20 * (1 + math.sin(second / 30)))
         yield float(second), Sample(wave, 10 + wave, usage, 2 + second // 20, 2, 30)
 
@@ -116,6 +117,21 @@ def test_every_chart_has_its_data(browser: Page, tmp_path: Path) -> None:
         assert all(line.count("L") > 100 for line in chart["lines"]), chart["title"]
         assert all("NaN" not in line and "Infinity" not in line for line in chart["lines"]), chart["title"]
     assert [len(chart["lines"]) for chart in charts] == [1, 4, 2, 3, 1, 3, 3, 7, 7]
+
+
+def test_looks_that_failed_are_told(browser: Page, tmp_path: Path) -> None:
+    browser.open(written(tmp_path), 1280)
+    told = browser.evaluate("document.getElementById('missing').textContent")
+    assert told == f"The system told nothing of itself 2 times, first at {MISSING[0]}"
+
+
+def test_every_process_has_its_row(browser: Page, tmp_path: Path) -> None:
+    browser.open(written(tmp_path), 1280)
+    rows = browser.evaluate("[...document.querySelectorAll('#processes tr')].map(each => each.innerText)")
+    assert [row.partition("\t")[0] for row in rows[1:]] == [
+        "NGINX", "API", "RabbitMQ", "workers: worker-1", "workers: worker-2", "Redis", "recorder", "Locust",
+    ]  # fmt: skip
+    assert rows[5].split("\t")[1:] == ["0.10", "0.10", "0.10", "60", "60", "60"]
 
 
 def test_verdict_and_gates_come_first(browser: Page, tmp_path: Path) -> None:

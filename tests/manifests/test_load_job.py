@@ -1,5 +1,7 @@
 """The Job that loads from inside of a cluster: its image, its rights, and what it says of the tasks."""
 
+import json
+import re
 import subprocess
 from typing import Any
 
@@ -29,6 +31,17 @@ def test_job_says_what_the_bases_tasks_take() -> None:
     said = {one["name"]: float(one["value"]) for one in container()["env"] if one["name"].startswith("TASK_")}
     defaults = WorkerSettings.model_fields
     assert said == {name: defaults[name.lower()].default for name in ("TASK_1_S", "TASK_2_S")}
+
+
+def test_kubectl_in_the_image_is_the_jobs_service_account() -> None:
+    named = re.search(r"KUBECONFIG=/app/(\S+)", (ROOT / DOCKERFILE).read_text())
+    assert named is not None
+    view = json.loads(
+        output(kubectl(), "config", "view", f"--kubeconfig={ROOT / named[1]}", "--output=json", timeout_s=60)
+    )
+    context = next(one["context"] for one in view["contexts"] if one["name"] == view["current-context"])
+    (user,) = (one["user"] for one in view["users"] if one["name"] == context["user"])
+    assert user == {"tokenFile": "/var/run/secrets/kubernetes.io/serviceaccount/token"}
 
 
 def test_rights_are_to_look_and_no_more() -> None:

@@ -64,7 +64,7 @@ def test_times_of_the_tasks_can_be_said() -> None:
 )
 def test_file_that_has_none_is_named(tmp_path: Path, text: str, sentence: str) -> None:
     file = tmp_path / "shapes.toml"
-    mix = "[mix]\nusers={}\ntasks={}\nbatch_tasks=1\nslow_idle_s=[1,2]\n" if text.startswith("[") else ""
+    mix = "[mix]\nusers={}\ntasks={}\nbatch_tasks=1\nkeyed_share=1\nslow_idle_s=[1,2]\n" if text.startswith("[") else ""
     file.write_text(mix + text)
     with pytest.raises(Unusable) as caught:
         shapes.load("x", {shapes.SHAPES: str(file)})
