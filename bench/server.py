@@ -1,6 +1,7 @@
 """One HTTP server process under measurement."""
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -41,7 +42,9 @@ class Server:
 
     def _answers(self) -> bool:
         """Where it says when it is ready: before it has the broker, it would refuse posts."""
-        return not self._ready or httpx.get(self.url + self._ready, timeout=5).is_success
+        with suppress(httpx.TransportError):
+            return not self._ready or httpx.get(self.url + self._ready, timeout=5).is_success
+        return False
 
     @property
     def cpu_s(self) -> float:

@@ -28,10 +28,10 @@ def status(task_id: str, state: State, result: Any = None) -> dict[str, Any]:
 async def current(state: AppState, task_id: str) -> Record:
     """A task's record. Raises the 410 and 503 problems."""
     try:
-        record: Record = await state.store.read(task_id)
+        record: Record = await state["store"].read(task_id)
     except Unavailable:
         raise errors.results_unavailable() from None
-    if record.state == "PENDING" and time.time() - ids.created_at_s(task_id) > state.settings.record_ttl_s:
+    if record.state == "PENDING" and time.time() - ids.created_at_s(task_id) > state["settings"].record_ttl_s:
         raise errors.expired()
     return record
 
@@ -42,14 +42,14 @@ async def follow(state: AppState, receive: Receive, task_id: str, wait_s: float)
         return await current(state, task_id)
     gone = asyncio.ensure_future(_disconnected(receive))
     try:
-        return await _wait_for_end(state, gone, task_id, min(wait_s, state.settings.wait_max_s))
+        return await _wait_for_end(state, gone, task_id, min(wait_s, state["settings"].wait_max_s))
     finally:
         gone.cancel()
 
 
 async def _wait_for_end(state: AppState, gone: asyncio.Future[None], task_id: str, limit_s: float) -> Record:
-    """Not for a client that has gone: its slot and its subscription are given back at once."""
-    waiter: Waiter = state.waiter
+    """Not for a client that has gone: its slot is given back, and its subscription."""
+    waiter: Waiter = state["waiter"]
     end_s = time.monotonic() + limit_s
     with waiter.watch(task_id, end_only=True) as changed:
         gone.add_done_callback(lambda _: changed.set())
@@ -57,10 +57,11 @@ async def _wait_for_end(state: AppState, gone: asyncio.Future[None], task_id: st
         # A Redis that does not confirm it is asked all the same, and a client told that it is away.
         await set_within(changed, min(limit_s, TIMEOUT_S) if waiter.connected else 0)
         record = await current(state, task_id)
-        waits = True
-        while waits and not record.final:
-            waits = not (waiter.draining or gone.done()) and await set_within(changed, end_s - time.monotonic())
-            record = await current(state, task_id)
+        in_time = True
+        while in_time and not (record.final or waiter.draining or gone.done()):
+            in_time = await set_within(changed, end_s - time.monotonic())
+            if not gone.done():
+                record = await current(state, task_id)
     return record
 
 

@@ -14,7 +14,9 @@ from apps.contract import states
 
 log = logging.getLogger(__name__)
 
+# For a batch, so of bounded size: thousands that read again after a loss are not all refused for the last of them.
 TIMEOUT_S = 2.0
+BATCH_COMMANDS = 200
 # No retries and no time-outs of redis-py's own: it would set a timer for each answer, and start a task for each write.
 # Whoever uses a connection says how long, once for all that it does. RESP2: a subscriber's messages are plain answers.
 _OPTIONS: dict[str, Any] = {
@@ -28,8 +30,9 @@ _OPTIONS: dict[str, Any] = {
 
 
 def connection_to(url: str) -> AbstractConnection:
-    """An unopened connection to Redis."""
-    connection: AbstractConnection = ConnectionPool.from_url(url, **_OPTIONS).make_connection()  # type: ignore[no-untyped-call]
+    """An unopened connection to Redis; what the URL says of time-outs or the protocol does not count."""
+    pool = ConnectionPool.from_url(url)
+    connection: AbstractConnection = pool.connection_class(**pool.connection_kwargs | _OPTIONS)
     return connection
 
 
@@ -74,7 +77,7 @@ class Store:
 
     async def close(self) -> None:
         """Close the connection."""
-        await self._connection.disconnect()
+        await self._connection.disconnect(nowait=True)  # else it waits for the other end
 
     async def _fields(self, key: str) -> dict[str, str]:
         flat = iter(await self.call("HGETALL", key))
@@ -82,7 +85,7 @@ class Store:
 
     async def _send_wanted(self) -> None:
         while self._wanted:
-            batch, self._wanted = self._wanted, []
+            batch, self._wanted = self._wanted[:BATCH_COMMANDS], self._wanted[BATCH_COMMANDS:]
             try:
                 async with asyncio.timeout(TIMEOUT_S):
                     answers = await self._round_trip([command for command, _ in batch])

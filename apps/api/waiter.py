@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
-from apps.api.store import connection_to
+from apps.api.store import TIMEOUT_S, connection_to
 from apps.contract import states
 
 log = logging.getLogger(__name__)
@@ -22,8 +22,9 @@ RECONNECT_S = 0.5
 # Redis is asked so often whether it is there, and given up when it says nothing for twice as long.
 PING_INTERVAL_S = 5.0
 SILENT_S = 2 * PING_INTERVAL_S
-# How late that may be: a timer that is set anew for each message would cost as much as reading it.
-LATE_S = 1.0
+# What comes so soon after the last that was noted is not: a timer that is set anew for each message would cost as much
+# as reading it. So Redis is given up that much early.
+NOTED_S = 1.0
 # Who leaves is unsubscribed so late, with all who left meanwhile: each alone would be a write, an answer, and a turn of
 # the event loop. Until then a message more may come, for nobody.
 LEAVE_S = 0.5
@@ -105,7 +106,7 @@ class Waiter:
         while True:
             connection = connection_to(self._url)
             try:
-                async with asyncio.timeout(SILENT_S) as silence:
+                async with asyncio.timeout(TIMEOUT_S) as silence:
                     await self._listen(connection, silence)
             except Exception as exc:  # noqa: BLE001 - who answers may be no Redis at all; the next one may be
                 log.warning("Redis away", extra={"fields": {"error": repr(exc)}})
@@ -117,8 +118,9 @@ class Waiter:
 
     async def _listen(self, connection: AbstractConnection, silence: asyncio.Timeout) -> None:
         now_s = asyncio.get_running_loop().time
-        heard_s = now_s()
         await connection.connect()  # type: ignore[no-untyped-call]
+        heard_s = now_s()
+        silence.reschedule(heard_s + SILENT_S)
         # From here on newcomers subscribe for themselves; no await lies between that and the list of the others.
         for topic in self._topics.values():
             topic.confirmed = False
@@ -130,7 +132,7 @@ class Waiter:
             while True:
                 kind, channel, *rest = await connection.read_response()
                 self._on_message(kind, channel, started=rest == ["STARTED"])
-                if now_s() > heard_s + LATE_S:
+                if now_s() > heard_s + NOTED_S:
                     heard_s = now_s()
                     silence.reschedule(heard_s + SILENT_S)
         finally:

@@ -1,5 +1,6 @@
 """The Celery app: `celery -A apps.worker.app worker`. Settings come from the environment when it is built."""
 
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -114,6 +115,7 @@ def _register(
         # As the JSON that Redis gets, which any client can read (NaN becomes null). Not returned: Celery would make a
         # text of it for its own log line, which takes longer than all else that is done with it.
         request.result = spec.output.model_validate(output).model_dump_json()
+        json.loads(request.result)  # raises for what Python would not read again: a number of 5,000 digits
 
     app.task(
         run,

@@ -74,6 +74,9 @@ class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def start(self, c: Any) -> None:
         """Called at each connection to the broker."""
+        # A child that ended just before the connection may still be in the pool, without the descriptor by which its
+        # end is heard: Celery's event loop, which begins next, would end the worker for it.
+        c.pool.maintain_pool()
         if self._draining:  # what was running belongs to others now
             state.should_stop = os.EX_OK
             return

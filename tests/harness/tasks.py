@@ -62,6 +62,15 @@ class Leave(NamedInput):
     task: Literal["leave"]
 
 
+class Count(NamedInput):
+    task: Literal["count"]
+    digits: int
+
+
+class Counted(Output):
+    number: int
+
+
 class OddError(Exception):
     """Cannot be pickled: its arguments are not those of its constructor."""
 
@@ -94,6 +103,7 @@ TEST_TASKS = registry(
     _spec("Test_Query:hungry", Hungry),
     _spec("Test_Query:leave", Leave),
     _spec("Test_Query:stubborn", Stubborn),
+    TaskSpec(name="Test_Query:count", input=Count, output=Counted, hard_limit_s=120),
     _spec("celery:elsewhere", Elsewhere),
 )
 
@@ -156,6 +166,10 @@ def brief(task: Brief, settings: WorkerSettings) -> Output:  # noqa: ARG001
 
 def odd(task: Odd, settings: WorkerSettings) -> Output:  # noqa: ARG001
     raise OddError(404, "not there")
+
+
+def count(task: Count, settings: WorkerSettings) -> Counted:  # noqa: ARG001
+    return Counted(name_task=task.name, state="done", number=10 ** (task.digits - 1))
 
 
 def hungry(task: Hungry, settings: WorkerSettings) -> Output:  # noqa: ARG001

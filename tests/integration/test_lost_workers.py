@@ -1,6 +1,7 @@
 """Workers that die, or are told to stop, in the middle of a task."""
 
 import signal
+from urllib.parse import quote
 
 import psutil
 import pytest
@@ -19,6 +20,27 @@ def test_killed_child_runs_its_task_again_and_it_ends_once(system: System) -> No
     assert api.ended(task_id)["task_status"] == "SUCCESS"
     assert (system.effects("killed", "begun"), system.effects("killed", "done")) == (2, 1)
     until(lambda: system.depth_messages("Test_Query") == 0)
+
+
+def test_worker_outlives_a_lost_connection_just_after_a_lost_child(system: System) -> None:
+    """Celery itself ended the worker: it listened to each child of the pool again, also to one that was gone."""
+    api, worker, management = system.api(), system.worker("tests.harness.unreaped"), system.servers.rabbitmq.management
+
+    def said() -> list[str]:
+        return [line["message"] for line in system.log_lines()]
+
+    def connections() -> list[str]:
+        listed = management(f"/api/vhosts/{system.vhost}/connections")
+        return [str(one["name"]) for one in listed if one.get("user") == "worker"]
+
+    psutil.Process(worker.pid).children()[0].kill()
+    until(lambda: "a child ended" in said())
+    until(connections)
+    for name in connections():
+        management(f"/api/connections/{quote(name)}", "DELETE")
+    until(lambda: said().count("consuming") == 2 or not worker.alive)
+    assert api.ended(api.accepted("sleep", "next"))["task_status"] == "SUCCESS"
+    assert worker.alive
 
 
 def test_killed_worker_runs_its_task_elsewhere(system: System) -> None:

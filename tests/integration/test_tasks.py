@@ -105,6 +105,13 @@ def test_unusual_errors_are_readable_and_hurt_nobody(api: Api, task: str, result
     assert api.ended(api.accepted("task_2"))["task_status"] == "SUCCESS"
 
 
+def test_result_that_nobody_could_read_is_a_failure(api: Api) -> None:
+    """Python writes an integer of any length, and reads none of more than 4,300 digits."""
+    assert api.ended(api.accepted("count", digits=4000))["task_result"]["number"] == 10**3999
+    ended = api.ended(api.accepted("count", digits=5000))
+    assert (ended["task_status"], ended["task_result"]["type"]) == ("FAILURE", "ValueError")
+
+
 def test_retries_come_to_an_end(system: System) -> None:
     api = system.api()
     system.worker(RETRY_MAX="2")
