@@ -11,6 +11,8 @@ from apps.api.store import connection_to
 from apps.api.waiter import Waiter
 from tests.harness.peer import until
 
+pytestmark = pytest.mark.anyio
+
 DEADLINE_S = 30.0
 
 
