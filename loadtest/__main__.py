@@ -21,7 +21,7 @@ from deploy import run
 from loadtest import cluster, drive, gates, host, report, shapes, system
 from loadtest.cluster import Cluster
 from loadtest.folder import emptied
-from loadtest.gates import Verdict
+from loadtest.gates import Seen, Verdict
 from loadtest.host import Host
 from loadtest.ledger import Ledger
 from loadtest.report import Run
@@ -36,6 +36,8 @@ READERS = 50
 STUB_DEADLINE_S = 20.0
 # RabbitMQ's own figures of its queues may be so old: one look at them may be at those of before the last message.
 FIGURES_AGE_S = 5.0
+# Twice what one question may take.
+SEEN_TIMEOUT_S = 20.0
 Target = System | Host | Cluster
 
 
@@ -98,7 +100,7 @@ def judge(shape: Shape, arguments: argparse.Namespace) -> Verdict:
         ledger, began_s = drive.load(shape, target.url, target.key, folder / "run.jsonl", sampler.look)
         _drain(target, shape)
         asyncio.run(_settle(target, ledger, began_s))
-        seen = target.seen()
+        seen = _seen(target)
     verdict = gates.judged(shape, ledger, floor, seen)
     print("\n".join(report.lines(verdict)), flush=True)
     seen_not, looks = sampler.missing, len(sampler.missing) + len(sampler.samples)
@@ -170,6 +172,18 @@ async def _settle(target: Target, ledger: Ledger, began_s: float) -> None:
     async with AsyncClient(target.url, target.key) as client, asyncio.TaskGroup() as asking:
         for task in ledger.open:
             asking.create_task(ask(client, task.id, task.name))
+
+
+def _seen(target: Target) -> Seen:
+    """What it says at the end, asked again for a while: without it the whole run has no verdict and no report."""
+    end_s = time.monotonic() + SEEN_TIMEOUT_S
+    while True:
+        try:
+            return target.seen()
+        except (Unusable, run.Unusable):
+            if time.monotonic() > end_s:
+                raise
+        time.sleep(1)
 
 
 if __name__ == "__main__":

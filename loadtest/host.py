@@ -13,12 +13,17 @@ from loadtest.sample import ACCEPTED, Counts, Depths, Sample, accepted_by_task, 
 from local.child import Unusable
 from local.definitions import management_of, vhost_of
 
+# a busy machine's first answer may take more than a second
+ANSWER_TIMEOUT_S = 5.0
+
 
 def check(url: str, key: str) -> None:
     """Ask for a task that nobody made. Unusable if the answer is not that there is none."""
+    statuses: list[int] = []
+    hooks = {"response": [lambda answer: statuses.append(answer.status_code)]}
     try:
-        with Client(url, key) as client:
-            client.result(str(uuid4()), timeout_s=0)
+        with Client(url, key, event_hooks=hooks) as client:
+            client.result(str(uuid4()), ANSWER_TIMEOUT_S)
     except Problem as problem:
         if problem.status == http.client.NOT_FOUND and problem.kind == "not-found":
             return
@@ -26,7 +31,12 @@ def check(url: str, key: str) -> None:
             raise Unusable(f"{url} answers {problem.status}: set SLUICE_KEY to a bearer key that it takes.") from None
         told = f"answers {problem.status} to a question for an unknown task, which must be 404 not-found"
         raise Unusable(f"{url} {told}: is this Sluice's address?") from None
-    except (TimedOut, httpx.HTTPError, httpx.InvalidURL, ValueError) as exc:
+    except TimedOut:
+        if not statuses:
+            raise Unusable(f"{url} does not answer: start it, or name another HOST.") from None
+        if statuses[-1] != http.client.OK:
+            raise Unusable(f"{url} answers {statuses[-1]} for {ANSWER_TIMEOUT_S:g} s: is all up behind it?") from None
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as exc:
         raise Unusable(f"{url} does not answer ({exc}): start it, or name another HOST.") from exc
     except KeyError:
         raise Unusable(f"{url} answers, but not as Sluice does: is this its address?") from None

@@ -4,14 +4,19 @@
 """
 
 import json
+import signal
+import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from apps.contract.topology import WORK_QUEUES
 from deploy.run import ROOT
 from tests.e2e import objects
 from tests.e2e.curve import SERVICE_S, Recorder
-from tests.e2e.system import System, entered
+from tests.e2e.system import System, broker, entered
 
 TASKS = 900
 MINIMUM, MAXIMUM = 2, 30
@@ -21,6 +26,8 @@ CURVE = FOLDER / "curve.json"
 ALONE_S = TASKS * SERVICE_S / MINIMUM
 DRAIN_TIMEOUT_S = 2 * ALONE_S
 SCALE_DOWN_TIMEOUT_S = 300
+# of a process that ends what it has forwarded, and a look that has begun
+STOP_TIMEOUT_S = 60
 
 
 @dataclass(frozen=True)
@@ -60,9 +67,46 @@ def seen_through(system: System, overlay: str, curve: Path | None = None) -> Bur
     return Burst(recorder, drain_s, system.states(ids, timeout_s=60), system.effects())
 
 
+class Aside:
+    """A burst under an overlay in a process of its own: other tests need not wait for it."""
+
+    def __init__(self, overlay: str, entrance: str) -> None:
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        self._log = FOLDER / f"{overlay}.log"
+        command = [sys.executable, "-m", "tests.e2e.burst", overlay, entrance]
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT)
+
+    def seen(self) -> dict[str, Any]:
+        """What it says of itself, waited for. If it fails, its tasks go too: later tests' would wait behind them."""
+        try:
+            with suppress(subprocess.TimeoutExpired):
+                said, _ = self._process.communicate(timeout=DRAIN_TIMEOUT_S)
+            status = self._process.returncode  # None where the time is over
+            assert status == 0, f"the burst ended with {status}; {self._log} ends:\n{self._log.read_text()[-2000:]}"
+        except BaseException:
+            self.end()
+            with broker() as api:
+                for queue in WORK_QUEUES:
+                    api(f"/api/queues/%2F/{queue}/contents", "DELETE")
+            raise
+        answer: dict[str, Any] = json.loads(said)
+        return answer
+
+    def end(self) -> None:
+        """End it, if it has not ended."""
+        self._process.terminate()
+        try:
+            self._process.communicate(timeout=STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate(timeout=STOP_TIMEOUT_S)
+
+
 def main() -> None:
     """See one through in the cluster that KUBECONFIG names."""
     overlay, entrance = sys.argv[1:]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was forwarded is ended on the way out
     with entered(entrance) as system:
         seen = seen_through(system, overlay)
     json.dump({"states": sorted(seen.states), "figures": seen.figures()}, sys.stdout)

@@ -1,9 +1,5 @@
 """One cluster with one platform for the whole run; each module has the overlay that it asks for."""
 
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -11,11 +7,10 @@ import pytest
 from deploy import cluster as api
 from deploy import overlay
 from deploy.images import deployed
-from deploy.run import ROOT
 from tests.e2e import apps, burst, evidence, objects
-from tests.e2e.burst import Burst
+from tests.e2e.burst import Aside, Burst
 from tests.e2e.cluster.bare import Bare
-from tests.e2e.cluster.provider import Provider, chosen, started
+from tests.e2e.cluster.provider import STARTED, Provider, chosen, started
 from tests.e2e.platform import install
 from tests.e2e.system import System, entered
 
@@ -48,7 +43,7 @@ def _part(item: pytest.Item) -> str:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Keep what the cluster looked like when a test failed."""
     report = yield
-    if report.failed and "KUBECONFIG" in os.environ:
+    if report.failed and STARTED:  # else KUBECONFIG may name anybody's
         evidence.collect(item.name)
     return report
 
@@ -96,7 +91,7 @@ def local(system: System) -> System:
 def load(system: System) -> System:
     """The load overlay, at rest with its two workers."""
     objects.apply(objects.OVERLAYS / "load")
-    for each in (objects.API, objects.RECORDER):
+    for each in (objects.API, objects.RECORDER, objects.WORKER):
         objects.rolled_out(each)
     objects.settled(objects.WORKER, 2)
     system.forget()
@@ -118,9 +113,8 @@ def scaled(system: System) -> Burst:
 
 
 @pytest.fixture(scope="session")
-def original(system: System) -> Iterator[subprocess.Popen[str]]:
-    """The same burst under the original's numbers, in a process of its own: other tests need not wait for it."""
-    command = [sys.executable, "-m", "tests.e2e.burst", "original", system.entrance]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as aside:
-        yield aside
-        aside.send_signal(signal.SIGINT)  # where nobody has waited for it
+def original(system: System) -> Iterator[Aside]:
+    """The same burst under the original's numbers, begun."""
+    aside = Aside("original", system.entrance)
+    yield aside
+    aside.end()  # where nobody has waited for it

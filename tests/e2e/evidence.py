@@ -4,7 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
-from deploy.run import ROOT, Unusable, output
+from deploy.run import ROOT, Unusable, answers, output
 from deploy.tools import kubectl
 from tests.e2e import objects
 from tests.e2e.cluster.state import LOGS
@@ -18,10 +18,20 @@ TIMEOUT_S = 60
 
 
 def collect(test: str) -> None:
-    """Events, objects, descriptions and logs of every pod, the queues, and the logs of the node's servers."""
+    """Events, objects, descriptions and logs of every pod, the queues; and the logs of the node's servers."""
     folder = FOLDER / re.sub(r"[^\w.-]", "_", test)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    # each question to a cluster that is gone would take its whole time, and they are many
+    if answers(kubectl(), "get", "--raw=/readyz"):
+        _ask(folder)
+    servers = objects.kubeconfig().parent / LOGS
+    if servers.exists():
+        shutil.copytree(servers, folder / "node", ignore=shutil.ignore_patterns("pods", "containers"))
+    print(f"What the cluster looked like is in {folder.relative_to(ROOT)}")  # noqa: T201 - for who reads the failure
+
+
+def _ask(folder: Path) -> None:
     questions = {
         "events.txt": ("get", "events", "--all-namespaces", "--sort-by=.lastTimestamp"),
         "objects.txt": ("get", "all,pvc,ingress,networkpolicy", "--all-namespaces", "--output=wide"),
@@ -35,10 +45,6 @@ def collect(test: str) -> None:
         (folder / f"{namespace}-pods.txt").write_text(_answer("describe", "pods", f"--namespace={namespace}"))
         for pod in _answer("get", "pods", f"--namespace={namespace}", "--output=name").split():
             _logs(namespace, pod, folder)
-    servers = objects.kubeconfig().parent / LOGS
-    if servers.exists():
-        shutil.copytree(servers, folder / "node", ignore=shutil.ignore_patterns("pods", "containers"))
-    print(f"What the cluster looked like is in {folder.relative_to(ROOT)}")  # noqa: T201 - for who reads the failure
 
 
 def _logs(namespace: str, pod: str, folder: Path) -> None:

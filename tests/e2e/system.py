@@ -11,6 +11,7 @@ import redis
 from apps.client import Client, Problem
 from deploy.forward import forwarded
 from local.child import until
+from local.management import Management
 from tests.e2e import objects
 
 # of tests/e2e/overlays/ledger
@@ -66,6 +67,14 @@ class System:
     def drained(self, count: int, timeout_s: float) -> None:
         """Wait until so many tasks have ended."""
         until(lambda: self.finished() >= count, timeout_s, f"the end of {count} tasks")
+
+
+@contextmanager
+def broker() -> Iterator[Management]:
+    """RabbitMQ's management API, in the cluster that KUBECONFIG names."""
+    password = objects.secret("data", "rabbitmq-auth")["password"]
+    with forwarded("data", "service/rabbitmq", 15672) as port:
+        yield Management(f"http://127.0.0.1:{port}", "admin", password)
 
 
 @contextmanager

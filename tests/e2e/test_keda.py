@@ -14,13 +14,13 @@ import pytest
 
 from apps.contract.topology import PARKED_QUEUE
 from deploy import cluster
-from deploy.forward import forwarded
+from deploy.run import Unusable
 from local.child import until
 from local.management import Management
 from planner import keda
 from planner.fields import Field
 from tests.e2e import objects
-from tests.e2e.system import System
+from tests.e2e.system import System, broker
 
 NAMESPACE = "celery-workers"
 IDLE = (NAMESPACE, "deployment", "idle")
@@ -73,9 +73,7 @@ def scaled_object(trigger: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture
 def management(running: System) -> Iterator[Management]:  # noqa: ARG001 - its broker and its TriggerAuthentication
     """The broker's management API, and an empty queue before and after."""
-    password = objects.secret("data", "rabbitmq-auth")["password"]
-    with forwarded("data", "service/rabbitmq", 15672) as port:
-        api = Management(f"http://127.0.0.1:{port}", "admin", password)
+    with broker() as api:
         api(f"{QUEUE}/contents", "DELETE")
         yield api
         api(f"{QUEUE}/contents", "DELETE")
@@ -101,7 +99,10 @@ def metric_milli() -> int | None:
         return None
     selector = "labelSelector=scaledobject.keda.sh%2Fname%3Didle"
     path = f"/apis/external.metrics.k8s.io/v1beta1/namespaces/{NAMESPACE}/{names[0]}?{selector}"
-    value = str(json.loads(cluster.ask("get", f"--raw={path}"))["items"][0]["value"])
+    try:
+        value = str(json.loads(cluster.ask("get", f"--raw={path}"))["items"][0]["value"])
+    except (Unusable, IndexError):
+        return None
     return int(value[:-1]) if value.endswith("m") else int(value) * 1000
 
 

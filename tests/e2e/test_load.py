@@ -48,10 +48,14 @@ def image(provider: Provider, tmp_path: Path) -> None:
 
 @pytest.fixture
 def job(threads: System, image: None) -> Iterator[None]:  # noqa: ARG001 - what it needs to run
-    """The Job, begun; gone afterwards."""
-    objects.apply(INSIDE)
-    yield
-    cluster.ask("delete", f"--kustomize={INSIDE}", timeout_s=RUN_TIMEOUT_S)
+    """The Job, begun; gone afterwards, and before: one that a killed run left would be judged again."""
+    delete = ("delete", f"--kustomize={INSIDE}", "--ignore-not-found")
+    cluster.ask(*delete, timeout_s=RUN_TIMEOUT_S)
+    try:
+        objects.apply(INSIDE)
+        yield
+    finally:
+        cluster.ask(*delete, timeout_s=RUN_TIMEOUT_S)
 
 
 def test_smoke_holds_and_its_report_shows_the_replicas(threads: System, tmp_path: Path) -> None:

@@ -36,13 +36,14 @@ def whole(name: objects.Name) -> bool:
 
 
 def kill(provider: Provider, victim: objects.Name, pod: dict[str, Any]) -> None:
-    """SIGKILL for a pod's process; where the node is out of reach, the pod with no grace."""
+    """SIGKILL for a pod's process; where the node is out of reach, a second after the pod is told to end."""
     if isinstance(provider, Bare):
         provider.kill(next(objects.container_ids(pod)))
     # a container that starts again has its pod's folders; only another pod shows that what must stay is in a volume
     if victim == objects.RABBITMQ or not isinstance(provider, Bare):
         where = (pod["metadata"]["name"], f"--namespace={pod['metadata']['namespace']}")
-        cluster.ask("delete", "pod", *where, "--force", "--grace-period=0")
+        # not by force: the next pod could have the volume before this one's process has left it
+        cluster.ask("delete", "pod", *where, "--grace-period=1")
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_unknown_task_is_what_a_sluice_answers() -> None:
         (404, "<h1>not here</h1>", "answers 404 to a question for an unknown task, which must be 404 not-found"),
         (200, "<h1>Welcome</h1>", "answers, but not as Sluice does"),
         (200, '{"task_id": "1", "task_status": "SUCCESS"}', "tells of a task that nobody made"),
-        (503, problem("refused"), "does not answer"),
+        (503, problem("refused"), "answers 503 for 5 s: is all up behind it?"),
     ],
 )
 def test_anything_else_is_named(status: int, body: str, sentence: str) -> None:

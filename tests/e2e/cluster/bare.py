@@ -36,8 +36,10 @@ class Bare:
         self.lasting = lasting
         self.ours = False
         self.outer: subprocess.Popen[bytes] | None = None
-        # by the folder, so that what a killed run left is found
-        self.cgroup = f"sluice-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
+        # by the folder, so that what a killed run left is found, and two clusters of one process have each its own;
+        # a network device's name has at most 15 characters
+        digest = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
+        self.cgroup, self.cable = f"sluice-{digest}", f"sluice{digest}"
 
     def __str__(self) -> str:
         return f"a cluster of their own, whose state is in {self.state}"
@@ -86,7 +88,9 @@ class Bare:
             self.destroy()
 
     def destroy(self) -> None:
-        """End it, and remove its files."""
+        """End it, and remove its files. Unusable if the folder holds something else."""
+        if not state.ours(self.state):
+            raise Unusable(f"{self.state} holds no cluster, and would be removed: name another folder by E2E_STATE.")
         self._end()
         shutil.rmtree(self.state, ignore_errors=True)
 
@@ -98,12 +102,11 @@ class Bare:
             until(lambda: not known.alive, STOP_TIMEOUT_S, "the end of the cluster")
         if self.outer:
             self.outer.wait(STOP_TIMEOUT_S)
-        if known:
-            link.remove(known.link)
+        link.remove(self.cable)
         cgroups.remove(self.cgroup)
 
     def _launch(self) -> None:
-        cable = link.choose()
+        cable = link.choose(self.cable)
         state.write(self.state, cable.cluster)
         cgroups.make(self.cgroup)
         folders = [str(binaries.folder_of(module)) for module in (binaries.ETCD, binaries.KUBERNETES)]
@@ -117,7 +120,7 @@ class Bare:
                 start_new_session=True,
             )  # fmt: skip
         init = self._first_child(self.outer)
-        Running(self.outer.pid, init.pid, init.create_time(), cable.cluster, cable.name).write(self.state)
+        Running(self.outer.pid, init.pid, init.create_time(), cable.cluster).write(self.state)
         cable.attach(init.pid)
 
     def _settle(self) -> None:

@@ -35,14 +35,14 @@ def remove(name: str) -> None:
     subprocess.run(["ip", "link", "delete", name], check=False, capture_output=True, timeout=TIMEOUT_S)
 
 
-def choose() -> Link:
+def choose(name: str) -> Link:
     """A pair of addresses that nothing on this machine has; two clusters that start at once differ by our pid."""
     used = subprocess.run(["ip", "-o", "address"], check=True, capture_output=True, text=True, timeout=TIMEOUT_S).stdout
     pairs = list(ADDRESSES.subnets(new_prefix=30))
     for step in range(len(pairs)):
         machine, cluster = pairs[(os.getpid() + step) % len(pairs)].hosts()
         if f" {machine}/" not in used:
-            return Link(f"sluice{os.getpid()}", str(machine), str(cluster))
+            return Link(name, str(machine), str(cluster))
     raise AssertionError("four thousand clusters run here")
 
 

@@ -24,6 +24,10 @@ class Provider(Protocol):
         """The URL of the ingress controller."""
 
 
+# those between `start` and `stop`: KUBECONFIG names the last of them
+STARTED: list[Provider] = []
+
+
 def chosen() -> Provider:
     """The cluster of the context E2E_CONTEXT, or one of our own on this machine."""
     from tests.e2e.cluster.bare import Bare  # noqa: PLC0415 - each knows more than the other needs
@@ -39,9 +43,12 @@ def started(cluster: Provider) -> Iterator[None]:
     before = os.environ.get("KUBECONFIG")
     try:
         os.environ["KUBECONFIG"] = str(cluster.start())
+        STARTED.append(cluster)
         yield
     finally:
-        cluster.stop()
-        os.environ.pop("KUBECONFIG", None)  # there is none where the start failed
+        if cluster in STARTED:  # and not where the start failed
+            STARTED.remove(cluster)
+        os.environ.pop("KUBECONFIG", None)
         if before is not None:
             os.environ["KUBECONFIG"] = before
+        cluster.stop()  # last: it may fail

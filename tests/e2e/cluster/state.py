@@ -31,7 +31,6 @@ class Running:
     # of the init: its number alone may be another process's by now
     started: float
     address: str
-    link: str
 
     @property
     def alive(self) -> bool:
@@ -50,11 +49,17 @@ def read(state: Path) -> Running | None:
     return Running(**json.loads(written.read_text())) if written.exists() else None
 
 
+def ours(state: Path) -> bool:
+    """Whether nothing but a cluster's state can be in the folder."""
+    return not state.exists() or not any(state.iterdir()) or (state / "cni" / CNI.name).exists()
+
+
 def write(state: Path, address: str) -> None:
     """Everything that a cluster starts from; the address is that by which the machine reaches it."""
-    for each in (LOGS, "cni", VOLUMES):
-        (state / each).mkdir(parents=True)
-    shutil.copy(CNI, state / "cni")
+    (state / "cni").mkdir(parents=True)
+    shutil.copy(CNI, state / "cni")  # first: `ours` knows the folder by it
+    for each in (LOGS, VOLUMES):
+        (state / each).mkdir()
     for number in range(VOLUME_COUNT):
         volume = state / VOLUMES / str(number)
         volume.mkdir()
