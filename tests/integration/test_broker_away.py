@@ -116,14 +116,15 @@ def test_unroutable_is_refused(system: System) -> None:
 def test_delayed_retry_that_meets_a_full_queue_is_kept(system: System) -> None:
     """A retry leaves its delay queue while `Test_Query` is full: it must wait there, not vanish."""
     api = system.api()
-    worker = system.worker(RETRY_BACKOFF_S="8")
-    names = [f"retried-{number}" for number in range(6)]
+    # on a busy machine it takes seconds to fill the queue, and each delay is drawn from 0 to this
+    worker = system.worker(RETRY_BACKOFF_S="16")
+    names = [f"retried-{number}" for number in range(8)]
     retried = [api.accepted("flaky", name, failures=1) for name in names]
     until(lambda: all(system.effects(name, "begun") for name in names))
     worker.kill()
     system.define(max_length_messages=3)
     fill = _fill(api)
-    _pass(10)  # longer than any of their delays: they have come due
+    _pass(18)  # longer than any of their delays: they have come due
     assert api.post("sleep").status_code == 503
     assert _delayed(system) > 0
     system.worker()
