@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self, TypeVar
+from urllib.parse import quote
 
 import httpx
 import psutil
@@ -138,6 +139,16 @@ class System:
         port = self.servers.redis.port
         connections = psutil.Process(api.child.pid).net_connections("tcp")
         return sum(bool(each.raddr) and each.raddr.port == port for each in connections)
+
+    def broker_connections(self, user: str) -> list[str]:
+        """Names of a user's connections, as the management API has them, some seconds late."""
+        listed = self.servers.rabbitmq.management(f"/api/vhosts/{self.vhost}/connections")
+        return [str(one["name"]) for one in listed if one.get("user") == user]
+
+    def close_broker_connections(self, user: str) -> None:
+        """Have the broker close them."""
+        for name in self.broker_connections(user):
+            self.servers.rabbitmq.management(f"/api/connections/{quote(name)}", "DELETE")
 
     def depth_messages(self, queue: str) -> int:
         """Messages of a queue, ready and unacked, as the broker has them now."""

@@ -1,7 +1,6 @@
 """Workers that die, or are told to stop, in the middle of a task."""
 
 import signal
-from urllib.parse import quote
 
 import psutil
 import pytest
@@ -24,20 +23,15 @@ def test_killed_child_runs_its_task_again_and_it_ends_once(system: System) -> No
 
 def test_worker_outlives_a_lost_connection_just_after_a_lost_child(system: System) -> None:
     """Celery itself ended the worker: it listened to each child of the pool again, also to one that was gone."""
-    api, worker, management = system.api(), system.worker("tests.harness.unreaped"), system.servers.rabbitmq.management
+    api, worker = system.api(), system.worker("tests.harness.unreaped")
 
     def said() -> list[str]:
         return [line["message"] for line in system.log_lines()]
 
-    def connections() -> list[str]:
-        listed = management(f"/api/vhosts/{system.vhost}/connections")
-        return [str(one["name"]) for one in listed if one.get("user") == "worker"]
-
     psutil.Process(worker.pid).children()[0].kill()
     until(lambda: "a child ended" in said())
-    until(connections)
-    for name in connections():
-        management(f"/api/connections/{quote(name)}", "DELETE")
+    until(lambda: system.broker_connections("worker"))
+    system.close_broker_connections("worker")
     until(lambda: said().count("consuming") == 2 or not worker.alive)
     assert api.ended(api.accepted("sleep", "next"))["task_status"] == "SUCCESS"
     assert worker.alive

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import kombu
 import pytest
@@ -145,15 +144,8 @@ async def test_connection_that_the_broker_closes_is_opened_again(
     system: System, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with connected(system) as publisher:
-        management = system.servers.rabbitmq.management
-
-        def connections() -> list[str]:
-            listed = management(f"/api/vhosts/{system.vhost}/connections")
-            return [str(one["name"]) for one in listed if one.get("user") == "api"]
-
-        await until(lambda: bool(connections()), 30)
-        for name in connections():
-            management(f"/api/connections/{quote(name)}", "DELETE")
+        await until(lambda: bool(system.broker_connections("api")), 30)
+        system.close_broker_connections("api")
         await until(lambda: bool(refusals(caplog)), 30)
         assert "320 CONNECTION_FORCED" in refusals(caplog)[0]
         await confirmed(publisher)

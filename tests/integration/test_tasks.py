@@ -197,8 +197,8 @@ def test_worker_has_one_connection_and_declares_nothing(system: System) -> None:
     """Celery's heartbeat events would cost each pod a second connection, and an exchange that nobody reads."""
     system.worker()
     task_id = system.api().accepted("task_1")
-    ask = system.servers.rabbitmq.management
     until(lambda: system.redis.hget(states.key(task_id), "state") == "SUCCESS")
-    exchanges = {exchange["name"] for exchange in ask(f"/api/exchanges/{system.vhost}")}
+    listed = system.servers.rabbitmq.management(f"/api/exchanges/{system.vhost}")
+    exchanges = {exchange["name"] for exchange in listed}
     assert not {name for name in exchanges if name.startswith("celery") and "delayed" not in name}
-    until(lambda: sum(each["user"] == "worker" for each in ask(f"/api/vhosts/{system.vhost}/connections")) == 1)
+    until(lambda: len(system.broker_connections("worker")) == 1)
