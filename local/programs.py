@@ -1,6 +1,7 @@
 """Finds the server programs of this machine, or installs them by apt-get when we are root, saying so first."""
 
 import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
@@ -27,6 +28,8 @@ SERVICES = {
     "docker-registry": "docker-registry.service",
 }
 POLICY = Path("/usr/sbin/policy-rc.d")
+# Two at once would take it from each other, and apt-get itself refuses to run twice.
+LOCK = Path("/run/lock/sluice-apt")
 POLICY_TEXT = "#!/bin/sh\n# Written by Sluice's `make up` while it installs, and removed by it.\nexit 101\n"
 
 
@@ -65,8 +68,8 @@ def apt_install(packages: Sequence[str]) -> None:
             f"Missing on this machine: run `sudo apt-get install {names}` (or this command as root), then this again."
         )
     print(f"Missing here: {names}. Installing by apt-get, which starts no server here.", flush=True)
-    new = [name for name in packages if not _installed(name)]
-    with _no_service_starts():
+    with _alone(), _no_service_starts():
+        new = [name for name in packages if not _installed(name)]
         if not all(_has_candidate(name) for name in packages):
             _apt(apt_get, "update")
         try:
@@ -110,6 +113,14 @@ def _has_candidate(package: str) -> bool:
 
 def _output(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout  # noqa: S603
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    LOCK.parent.mkdir(parents=True, exist_ok=True)
+    with LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextlib.contextmanager

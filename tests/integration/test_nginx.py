@@ -13,8 +13,6 @@ from local.nginx import Nginx
 from tests.harness.clone import left
 from tests.harness.system import Api, System
 
-pytestmark = pytest.mark.xdist_group("nginx")  # which one process installs where it is missing
-
 REQUESTS = 20
 
 

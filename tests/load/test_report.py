@@ -19,8 +19,6 @@ from loadtest.shapes import Shape
 from local.child import Unusable
 from tests.load.browser import Page, page
 
-pytestmark = pytest.mark.xdist_group("browser")  # which one process installs where it is missing
-
 SHAPE = shapes.load("burst", {})
 MISSING = ("7 s: the broker does not answer", "8 s: the broker does not answer")
 PARTS = ("NGINX", "API", "RabbitMQ", "workers", "Redis", "recorder", "Locust")

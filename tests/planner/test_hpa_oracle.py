@@ -13,7 +13,7 @@ from planner.fields import Field, Wrong
 from tests.planner import hpa_scenarios, oracle
 
 # the first build takes minutes
-pytestmark = [pytest.mark.timeout(1500), pytest.mark.xdist_group("oracle")]
+pytestmark = pytest.mark.timeout(1500)
 
 SEED = 20261122
 VALID = 5000
