@@ -1,5 +1,6 @@
-"""One cluster with one platform for the whole run; each module has the overlay that it asks for."""
+"""One cluster with one platform for all tests of a process; each module has the overlay that it asks for."""
 
+import sys
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -7,36 +8,49 @@ import pytest
 from deploy import cluster as api
 from deploy import overlay
 from deploy.images import deployed
-from tests.e2e import apps, burst, evidence, objects
+from tests.e2e import apps, burst, evidence, lanes, objects
 from tests.e2e.burst import Aside, Burst
 from tests.e2e.cluster.bare import Bare
 from tests.e2e.cluster.provider import STARTED, Provider, chosen, started
 from tests.e2e.platform import install
 from tests.e2e.system import System, entered
+from tests.e2e.told import Figures, Told
 
-# They leave the workers and their queue alone, or have a cluster of their own: they run while a burst takes 450 s under
-# the original's numbers.
-BESIDE = ("flux", "cluster", "admission", "keda", "network")
-ORDER = ("local", "ingress", "scaling", *BESIDE, "original", "rollout", "load", "trouble", "fallback")
 TEST_TIMEOUT_S = 1200
+LANE = pytest.StashKey[str]()
+LOAD = Told("load")
 
 
+def pytest_sessionstart() -> None:
+    """What an earlier run has told is not of this one."""
+    if not lanes.apart():
+        LOAD.forget()
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Modules in their order; a test has the time that a cluster takes, not that of a unit."""
+    """Modules in their order and lane; a test has the time that a cluster takes, not that of a unit."""
     here = [item for item in items if item.path.parent == evidence.HERE]
-    here.sort(key=lambda item: ORDER.index(_part(item)))
+    here.sort(key=lambda item: lanes.ORDER.index(_part(item)))
     items[:] = [item for item in items if item not in here] + here
     for item in here:
+        item.add_marker(pytest.mark.xdist_group(lanes.LANES[_part(item)]))
         if not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(TEST_TIMEOUT_S))
     if {"scaling", "original"} <= set(map(_part, here)):  # one burst after the other, even if the first fails
         for item in here:
-            if _part(item) in BESIDE and isinstance(item, pytest.Function):
-                item.fixturenames.insert(0, "original")  # before what changes KUBECONFIG
+            if _part(item) in lanes.BESIDE and isinstance(item, pytest.Function):
+                patience = ["patience"] if lanes.apart() and _part(item) in lanes.PATIENT else []
+                item.fixturenames[:0] = ["original", *patience]  # before what changes KUBECONFIG
 
 
 def _part(item: pytest.Item) -> str:
     return item.path.stem.removeprefix("test_")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """The lane of a process is that of its tests."""
+    item.config.stash[LANE] = lanes.LANES[_part(item)]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -44,16 +58,23 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """Keep what the cluster looked like when a test failed."""
     report = yield
     if report.failed and STARTED:  # else KUBECONFIG may name anybody's
-        evidence.collect(item.name)
+        _aloud(item.config, f"What the cluster looked like is in {evidence.collect(item.name)}")
+    if report.failed and _part(item) == "scaling" and not LOAD.path.exists():
+        LOAD.tell(None)  # else the other lane would wait for it
     return report
+
+
+def _aloud(config: pytest.Config, words: str) -> None:
+    """At once, and from a process of xdist too; pytest keeps what is printed to itself until a test fails."""
+    with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():  # type: ignore[union-attr]
+        print(f"\n{words}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 @pytest.fixture(scope="session")
 def provider(pytestconfig: pytest.Config) -> Iterator[Provider]:
     """A cluster, said aloud before it is touched; from then on KUBECONFIG names it."""
-    cluster = chosen()
-    # not by print, whose words pytest keeps to itself until a test fails
-    pytestconfig.get_terminal_writer().line(f"\nThe tests use {cluster}.")
+    cluster = Bare(lanes.state(pytestconfig.stash[LANE])) if lanes.apart() else chosen()
+    _aloud(pytestconfig, f"The tests use {cluster}.")
     with started(cluster):
         yield cluster
 
@@ -91,9 +112,11 @@ def local(system: System) -> System:
 def load(system: System) -> System:
     """The load overlay, at rest with its two workers."""
     objects.apply(objects.OVERLAYS / "load")
+    objects.set_maximum(burst.MINIMUM)  # what another module has left goes at once, without its minute of stabilization
     for each in (objects.API, objects.RECORDER, objects.WORKER):
         objects.rolled_out(each)
-    objects.settled(objects.WORKER, 2)
+    objects.settled(objects.WORKER, burst.MINIMUM)
+    objects.set_maximum(burst.MAXIMUM)
     system.forget()
     return system
 
@@ -110,6 +133,21 @@ def running(system: System) -> System:
 def scaled(system: System) -> Burst:
     """A burst under the load overlay."""
     return burst.seen_through(system, "load", burst.CURVE)
+
+
+@pytest.fixture(scope="session")
+def scaled_figures(request: pytest.FixtureRequest) -> Figures:
+    """Of that burst; the other lane's, where there is one."""
+    if lanes.apart():
+        return LOAD.figures()
+    scaled: Burst = request.getfixturevalue("scaled")
+    return scaled.figures
+
+
+@pytest.fixture(scope="session")
+def patience() -> None:
+    """The burst of the other lane is measured: until it is drained, nothing more is asked of the machine."""
+    LOAD.over()
 
 
 @pytest.fixture(scope="session")
