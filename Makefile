@@ -83,10 +83,9 @@ test-chaos: install ## that the checker finds what follows when a protection is 
 test-load: $(LOAD) ## tests of the load test: its gates close on servers with faults, its report is readable in a browser
 	@$(PYTEST) tests/load
 
-# All of them in two lanes, each on a cluster of its own: tests/e2e/lanes.py.
 e2e: install ## tests on a real cluster, made here or that of E2E_CONTEXT=...; parts of them: make e2e E2E="admission local"
 	@$(if $(E2E_CONTEXT),,$(BIN)/python -m tests.e2e.cluster.binaries $(E2E))
-	@$(BIN)/python -m pytest $(if $(E2E)$(E2E_CONTEXT),,--numprocesses 2 --dist loadgroup --verbose) $(if $(E2E),$(E2E:%=tests/e2e/test_%.py),tests/e2e)
+	@$(BIN)/python -m $(if $(E2E)$(E2E_CONTEXT),pytest $(or $(E2E:%=tests/e2e/test_%.py),tests/e2e),tests.e2e)
 
 cluster: install ## start a cluster on this machine (Linux, root) that stays, and a shell that knows it
 	@$(BIN)/python -m tests.e2e.cluster up

@@ -1,6 +1,5 @@
 """One cluster with one platform for all tests of a process; each module has the overlay that it asks for."""
 
-import sys
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -17,30 +16,22 @@ from tests.e2e.system import System, entered
 from tests.e2e.told import Figures, Told
 
 TEST_TIMEOUT_S = 1200
-LANE = pytest.StashKey[str]()
 LOAD = Told("load")
 
 
-def pytest_sessionstart() -> None:
-    """What an earlier run has told is not of this one."""
-    if not lanes.apart():
-        LOAD.forget()
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Modules in their order and lane; a test has the time that a cluster takes, not that of a unit."""
+    """Modules in their order; a test has the time that a cluster takes, not that of a unit."""
     here = [item for item in items if item.path.parent == evidence.HERE]
     here.sort(key=lambda item: lanes.ORDER.index(_part(item)))
     items[:] = [item for item in items if item not in here] + here
     for item in here:
-        item.add_marker(pytest.mark.xdist_group(lanes.LANES[_part(item)]))
         if not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(TEST_TIMEOUT_S))
-    if {"scaling", "original"} <= set(map(_part, here)):  # one burst after the other, even if the first fails
+    # one burst after the other, even if the first fails; or beside it, on another cluster
+    if {"scaling", "original"} <= set(map(_part, here)) or lanes.apart():
         for item in here:
             if _part(item) in lanes.BESIDE and isinstance(item, pytest.Function):
-                patience = ["patience"] if lanes.apart() and _part(item) in lanes.PATIENT else []
+                patience = ["patience"] if _part(item) in lanes.PATIENT else []
                 item.fixturenames[:0] = ["original", *patience]  # before what changes KUBECONFIG
 
 
@@ -48,33 +39,23 @@ def _part(item: pytest.Item) -> str:
     return item.path.stem.removeprefix("test_")
 
 
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """The lane of a process is that of its tests."""
-    item.config.stash[LANE] = lanes.LANES[_part(item)]
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Keep what the cluster looked like when a test failed."""
     report = yield
     if report.failed and STARTED:  # else KUBECONFIG may name anybody's
-        _aloud(item.config, f"What the cluster looked like is in {evidence.collect(item.name)}")
+        evidence.collect(item.name)
     if report.failed and _part(item) == "scaling" and not LOAD.path.exists():
         LOAD.tell(None)  # else the other lane would wait for it
     return report
 
 
-def _aloud(config: pytest.Config, words: str) -> None:
-    """At once, and from a process of xdist too; pytest keeps what is printed to itself until a test fails."""
-    with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():  # type: ignore[union-attr]
-        print(f"\n{words}", file=sys.stderr, flush=True)  # noqa: T201
-
-
 @pytest.fixture(scope="session")
 def provider(pytestconfig: pytest.Config) -> Iterator[Provider]:
     """A cluster, said aloud before it is touched; from then on KUBECONFIG names it."""
-    cluster = Bare(lanes.state(pytestconfig.stash[LANE])) if lanes.apart() else chosen()
-    _aloud(pytestconfig, f"The tests use {cluster}.")
+    cluster = chosen()
+    # not by print, whose words pytest keeps to itself until a test fails
+    pytestconfig.get_terminal_writer().line(f"\nThe tests use {cluster}.")
     with started(cluster):
         yield cluster
 
@@ -146,8 +127,9 @@ def scaled_figures(request: pytest.FixtureRequest) -> Figures:
 
 @pytest.fixture(scope="session")
 def patience() -> None:
-    """The burst of the other lane is measured: until it is drained, nothing more is asked of the machine."""
-    LOAD.over()
+    """The burst of the other lane, where there is one, is measured: until it is drained, the machine is left to it."""
+    if lanes.apart():
+        LOAD.over()
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,8 @@ LOG_LINES = 2000
 TIMEOUT_S = 60
 
 
-def collect(test: str) -> str:
-    """Events, objects, descriptions and logs of every pod, the queues; the logs of the node's servers. The folder."""
+def collect(test: str) -> None:
+    """Events, objects, descriptions and logs of every pod, the queues; and the logs of the node's servers."""
     folder = FOLDER / re.sub(r"[^\w.-]", "_", test)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -28,7 +28,7 @@ def collect(test: str) -> str:
     servers = objects.kubeconfig().parent / LOGS
     if servers.exists():
         shutil.copytree(servers, folder / "node", ignore=shutil.ignore_patterns("pods", "containers"))
-    return str(folder.relative_to(ROOT))
+    print(f"What the cluster looked like is in {folder.relative_to(ROOT)}")  # noqa: T201 - for who reads the failure
 
 
 def _ask(folder: Path) -> None:
