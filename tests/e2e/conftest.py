@@ -1,6 +1,7 @@
 """One cluster with one platform for all tests of a process; each module has the overlay that it asks for."""
 
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -69,10 +70,16 @@ def version() -> str:
 @pytest.fixture(scope="session")
 def platform(provider: Provider, version: str) -> Provider:
     """RabbitMQ, Redis, NGINX, KEDA and the Secrets; the project's images are in the nodes."""
+    with ThreadPoolExecutor(1) as beside:  # what is installed mostly waits
+        images = beside.submit(_load_images, provider, version)
+        install.install(provider, objects.kubeconfig())
+        images.result()
+    return provider
+
+
+def _load_images(provider: Provider, version: str) -> None:
     for archive in apps.built(version, local_base=isinstance(provider, Bare)):
         provider.load_image(archive)
-    install.install(provider, objects.kubeconfig())
-    return provider
 
 
 @pytest.fixture(scope="session")
