@@ -39,10 +39,11 @@ class Lane:
         return self._process.wait()
 
     def _say(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            print(f"{self.name:6} {line}", end="", flush=True)
-            self.last = line.strip(" =\n")
+        assert self._process.stdout is not None  # it is a pipe
+        with self._process.stdout as said:
+            for line in said:
+                print(f"{self.name:6} {line}", end="", flush=True)
+                self.last = line.strip(" =\n")
 
 
 def main() -> None:
