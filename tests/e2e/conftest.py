@@ -98,16 +98,17 @@ def local(system: System) -> System:
 
 
 @pytest.fixture(scope="module")
-def load(system: System) -> System:
+def load(system: System) -> Iterator[System]:
     """The load overlay, at rest with its two workers."""
     objects.apply(objects.OVERLAYS / "load")
-    objects.set_maximum(burst.MINIMUM)  # what another module has left goes at once, without its minute of stabilization
     for each in (objects.API, objects.RECORDER, objects.WORKER):
         objects.rolled_out(each)
     objects.settled(objects.WORKER, burst.MINIMUM)
-    objects.set_maximum(burst.MAXIMUM)
     system.forget()
-    return system
+    yield system
+    # more of them go at once, and not after the minute for which the HPA would keep them for the next module
+    objects.set_maximum(burst.MINIMUM)
+    objects.settled(objects.WORKER, burst.MINIMUM)
 
 
 @pytest.fixture(scope="session")
