@@ -126,13 +126,13 @@ class Child:
         )  # fmt: skip
 
 
-def until(condition: Callable[[], bool], deadline_s: float, what: str) -> None:
+def until(condition: Callable[[], bool], deadline_s: float, what: str, poll_s: float = POLL_S) -> None:
     """Poll until condition() holds; TimeoutError naming `what` after deadline_s."""
     end = time.monotonic() + deadline_s
     while not condition():
         if time.monotonic() > end:
             raise TimeoutError(f"{what} took more than {deadline_s:.0f} s")
-        time.sleep(POLL_S)
+        time.sleep(poll_s)
 
 
 def survives_us() -> str | None:

@@ -17,10 +17,10 @@ from deploy.run import ROOT
 from tests.e2e import objects
 from tests.e2e.curve import SERVICE_S, Recorder
 from tests.e2e.system import System, broker, entered
+from tests.e2e.told import FOLDER, Figures, Told
 
 TASKS = 900
 MINIMUM, MAXIMUM = 2, 30
-FOLDER = ROOT / "build" / "e2e"
 CURVE = FOLDER / "curve.json"
 # two workers alone
 ALONE_S = TASKS * SERVICE_S / MINIMUM
@@ -35,17 +35,9 @@ class Burst:
     """What became of the tasks that came at once."""
 
     recorder: Recorder
-    drain_s: float
+    figures: Figures
     states: set[str]
     effects: dict[str, int]
-
-    @property
-    def replicas_max(self) -> float:
-        return max(sample["ready"] for sample in self.recorder.samples)
-
-    def figures(self) -> dict[str, float]:
-        """Those that two bursts are compared by."""
-        return {"drain_s": round(self.drain_s, 1), "replicas_max": self.replicas_max}
 
 
 def seen_through(system: System, overlay: str, curve: Path | None = None) -> Burst:
@@ -60,11 +52,12 @@ def seen_through(system: System, overlay: str, curve: Path | None = None) -> Bur
         ids = system.post([f"{overlay}-{number}" for number in range(TASKS)])
         recorder.came(TASKS, began_s)
         system.drained(TASKS, DRAIN_TIMEOUT_S)
-        drain_s = recorder.now_s - began_s
+        figures = {"drain_s": round(recorder.now_s - began_s, 1), "replicas_max": recorder.ready_max}
+        Told(overlay).tell(figures)
         objects.settled(objects.WORKER, MINIMUM, SCALE_DOWN_TIMEOUT_S)
     if curve:
         recorder.write(curve)
-    return Burst(recorder, drain_s, system.states(ids, timeout_s=60), system.effects())
+    return Burst(recorder, figures, system.states(ids, timeout_s=60), system.effects())
 
 
 class Aside:
@@ -109,7 +102,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was forwarded is ended on the way out
     with entered(entrance) as system:
         seen = seen_through(system, overlay)
-    json.dump({"states": sorted(seen.states), "figures": seen.figures()}, sys.stdout)
+    json.dump({"states": sorted(seen.states), "figures": seen.figures}, sys.stdout)
 
 
 if __name__ == "__main__":

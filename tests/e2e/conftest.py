@@ -1,38 +1,39 @@
-"""One cluster with one platform for the whole run; each module has the overlay that it asks for."""
+"""One cluster with one platform for all tests of a process; each module has the overlay that it asks for."""
 
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from deploy import cluster as api
 from deploy import overlay
 from deploy.images import deployed
-from tests.e2e import apps, burst, evidence, objects
+from tests.e2e import apps, burst, evidence, lanes, objects
 from tests.e2e.burst import Aside, Burst
 from tests.e2e.cluster.bare import Bare
 from tests.e2e.cluster.provider import STARTED, Provider, chosen, started
 from tests.e2e.platform import install
 from tests.e2e.system import System, entered
+from tests.e2e.told import Figures, Told
 
-# They leave the workers and their queue alone, or have a cluster of their own: they run while a burst takes 450 s under
-# the original's numbers.
-BESIDE = ("flux", "cluster", "admission", "keda", "network")
-ORDER = ("local", "ingress", "scaling", *BESIDE, "original", "rollout", "load", "trouble", "fallback")
 TEST_TIMEOUT_S = 1200
+LOAD = Told("load")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Modules in their order; a test has the time that a cluster takes, not that of a unit."""
     here = [item for item in items if item.path.parent == evidence.HERE]
-    here.sort(key=lambda item: ORDER.index(_part(item)))
+    here.sort(key=lambda item: lanes.ORDER.index(_part(item)))
     items[:] = [item for item in items if item not in here] + here
     for item in here:
         if not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(TEST_TIMEOUT_S))
-    if {"scaling", "original"} <= set(map(_part, here)):  # one burst after the other, even if the first fails
+    # one burst after the other, even if the first fails; or beside it, on another cluster
+    if {"scaling", "original"} <= set(map(_part, here)) or lanes.apart():
         for item in here:
-            if _part(item) in BESIDE and isinstance(item, pytest.Function):
-                item.fixturenames.insert(0, "original")  # before what changes KUBECONFIG
+            if _part(item) in lanes.BESIDE and isinstance(item, pytest.Function):
+                patience = ["patience"] if _part(item) in lanes.PATIENT else []
+                item.fixturenames[:0] = ["original", *patience]  # before what changes KUBECONFIG
 
 
 def _part(item: pytest.Item) -> str:
@@ -45,6 +46,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     if report.failed and STARTED:  # else KUBECONFIG may name anybody's
         evidence.collect(item.name)
+    if report.failed and _part(item) == "scaling" and not LOAD.path.exists():
+        LOAD.tell(None)  # else the other lane would wait for it
     return report
 
 
@@ -52,8 +55,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 def provider(pytestconfig: pytest.Config) -> Iterator[Provider]:
     """A cluster, said aloud before it is touched; from then on KUBECONFIG names it."""
     cluster = chosen()
-    # not by print, whose words pytest keeps to itself until a test fails
-    pytestconfig.get_terminal_writer().line(f"\nThe tests use {cluster}.")
+    # pytest keeps what is said in a fixture to itself until a test fails
+    with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print(f"\nThe tests use {cluster}.", flush=True)  # noqa: T201 - for who may want to stop it
     with started(cluster):
         yield cluster
 
@@ -67,10 +71,16 @@ def version() -> str:
 @pytest.fixture(scope="session")
 def platform(provider: Provider, version: str) -> Provider:
     """RabbitMQ, Redis, NGINX, KEDA and the Secrets; the project's images are in the nodes."""
+    with ThreadPoolExecutor(1) as beside:  # what is installed mostly waits
+        images = beside.submit(_load_images, provider, version)
+        install.install(provider, objects.kubeconfig())
+        images.result()
+    return provider
+
+
+def _load_images(provider: Provider, version: str) -> None:
     for archive in apps.built(version, local_base=isinstance(provider, Bare)):
         provider.load_image(archive)
-    install.install(provider, objects.kubeconfig())
-    return provider
 
 
 @pytest.fixture(scope="session")
@@ -88,14 +98,17 @@ def local(system: System) -> System:
 
 
 @pytest.fixture(scope="module")
-def load(system: System) -> System:
+def load(system: System) -> Iterator[System]:
     """The load overlay, at rest with its two workers."""
     objects.apply(objects.OVERLAYS / "load")
     for each in (objects.API, objects.RECORDER, objects.WORKER):
         objects.rolled_out(each)
-    objects.settled(objects.WORKER, 2)
+    objects.settled(objects.WORKER, burst.MINIMUM)
     system.forget()
-    return system
+    yield system
+    # more of them go at once, and not after the minute for which the HPA would keep them for the next module
+    objects.set_maximum(burst.MINIMUM)
+    objects.settled(objects.WORKER, burst.MINIMUM)
 
 
 @pytest.fixture(scope="session")
@@ -110,6 +123,22 @@ def running(system: System) -> System:
 def scaled(system: System) -> Burst:
     """A burst under the load overlay."""
     return burst.seen_through(system, "load", burst.CURVE)
+
+
+@pytest.fixture(scope="session")
+def scaled_figures(request: pytest.FixtureRequest) -> Figures:
+    """Of that burst; the other lane's, where there is one."""
+    if lanes.apart():
+        return LOAD.figures()
+    scaled: Burst = request.getfixturevalue("scaled")
+    return scaled.figures
+
+
+@pytest.fixture(scope="session")
+def patience() -> None:
+    """The burst of the other lane, where there is one, is measured: until it is drained, the machine is left to it."""
+    if lanes.apart():
+        LOAD.over()
 
 
 @pytest.fixture(scope="session")

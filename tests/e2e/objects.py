@@ -3,13 +3,13 @@
 import base64
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from deploy import cluster
 from deploy.run import ROOT
-from local.child import until
+from local import child
 
 WORKER = ("celery-workers", "deployment", "celery-worker")
 API = ("fastapi", "deployment", "api")
@@ -20,6 +20,8 @@ KEDA = ("keda", "deployment", "keda-operator")
 LOCAL = ROOT / "kustomize" / "overlays" / "local"
 OVERLAYS = ROOT / "tests" / "e2e" / "overlays"
 TIMEOUT_S = 300
+# A question is a process of kubectl: asked without a pause they would take one of two cores from what they wait for.
+POLL_S = 0.5
 
 Name = tuple[str, str, str]
 
@@ -53,6 +55,11 @@ def patch(name: Name, operations: list[dict[str, Any]]) -> None:
     cluster.ask("patch", *where, "--type=json", f"--patch={json.dumps(operations)}")
 
 
+def set_maximum(count: int) -> None:
+    """The workers that there may be at most."""
+    patch(SCALER, [{"op": "replace", "path": "/spec/maxReplicaCount", "value": count}])
+
+
 def apply(folder: Path) -> str:
     """Apply an overlay; what kubectl says."""
     return cluster.ask("apply", f"--kustomize={folder}", timeout_s=TIMEOUT_S)
@@ -70,6 +77,11 @@ def replicas(name: Name) -> tuple[int, int]:
     """Of a Deployment: how many are ready, how many it should have."""
     found = get(name)
     return found["status"].get("readyReplicas", 0), found["spec"]["replicas"]
+
+
+def until(condition: Callable[[], bool], deadline_s: float, what: str) -> None:
+    """Wait until a condition holds that is asked of the cluster."""
+    child.until(condition, deadline_s, what, POLL_S)
 
 
 def settled(name: Name, count: int, timeout_s: float = TIMEOUT_S) -> None:

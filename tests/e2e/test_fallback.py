@@ -1,7 +1,6 @@
 """RabbitMQ is away for KEDA: it falls back to a number of replicas, and comes back from it."""
 
 from deploy import cluster
-from local.child import until
 from tests.e2e import objects
 from tests.e2e.system import System
 
@@ -26,12 +25,12 @@ def test_fallback_applies_and_ends(load: System) -> None:
     assert objects.replicas(objects.WORKER)[1] < wanted
     set_brokers(0)
     try:
-        until(falls_back, FALLBACK_TIMEOUT_S, "the fallback")
-        until(lambda: objects.replicas(objects.WORKER)[1] == wanted, FALLBACK_TIMEOUT_S, f"{wanted} replicas")
+        objects.until(falls_back, FALLBACK_TIMEOUT_S, "the fallback")
+        objects.until(lambda: objects.replicas(objects.WORKER)[1] == wanted, FALLBACK_TIMEOUT_S, f"{wanted} replicas")
     finally:
         set_brokers(1)
     objects.rolled_out(objects.RABBITMQ)
-    until(lambda: not falls_back(), RECOVERY_TIMEOUT_S, "the end of the fallback")
+    objects.until(lambda: not falls_back(), RECOVERY_TIMEOUT_S, "the end of the fallback")
     objects.settled(objects.WORKER, 2, RECOVERY_TIMEOUT_S)
 
     ids = load.post([f"after-{number}" for number in range(TASKS)])

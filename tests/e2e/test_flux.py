@@ -11,7 +11,6 @@ import pytest
 
 from deploy import cluster, images
 from deploy.run import ROOT
-from local.child import until
 from tests.e2e import apps, objects
 from tests.e2e.cluster.bare import Bare
 from tests.e2e.cluster.provider import chosen, started
@@ -77,7 +76,9 @@ def test_pushed_number_reaches_the_scaler(following: Following) -> None:
     following.repository.edit(f"{OVERLAY}/scaled-object-min.yaml", MINIMUM.format(1), MINIMUM.format(2))
     began = time.monotonic()
     following.repository.commit("Two workers at least")
-    until(lambda: objects.get(SCALER)["spec"]["minReplicaCount"] == 2, PUSH_TIMEOUT_S, "the number in the ScaledObject")
+    objects.until(
+        lambda: objects.get(SCALER)["spec"]["minReplicaCount"] == 2, PUSH_TIMEOUT_S, "the number in the ScaledObject"
+    )
     FIGURES.parent.mkdir(parents=True, exist_ok=True)
     FIGURES.write_text(json.dumps({"push_to_scaled_object_s": round(time.monotonic() - began, 1)}) + "\n")
 

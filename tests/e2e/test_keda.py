@@ -15,7 +15,6 @@ import pytest
 from apps.contract.topology import PARKED_QUEUE
 from deploy import cluster
 from deploy.run import Unusable
-from local.child import until
 from local.management import Management
 from planner import keda
 from planner.fields import Field
@@ -115,18 +114,20 @@ def publish(management: Management, count: int) -> None:
 def test_keda_sees_and_does_what_the_planner_says(management: Management, trigger: keda.Trigger) -> None:
     publish(management, ACTIVATION - 2)
     metric, active = keda.observe(trigger, keda.Counts(ready=ACTIVATION - 2, unacked=0))
-    until(lambda: metric_milli() == metric, TIMEOUT_S, f"a metric of {metric} thousandths")
+    objects.until(lambda: metric_milli() == metric, TIMEOUT_S, f"a metric of {metric} thousandths")
     assert not active
     end_s = time.monotonic() + HOLD_S
-    until(lambda: objects.replicas(IDLE)[1] > 0 or time.monotonic() > end_s, HOLD_S + TIMEOUT_S, "the time itself")
+    objects.until(
+        lambda: objects.replicas(IDLE)[1] > 0 or time.monotonic() > end_s, HOLD_S + TIMEOUT_S, "the time itself"
+    )
     assert objects.replicas(IDLE)[1] == 0
 
     publish(management, 100 - (ACTIVATION - 2))
     metric, active = keda.observe(trigger, keda.Counts(ready=100, unacked=0))
     assert active
-    until(lambda: metric_milli() == metric, TIMEOUT_S, f"a metric of {metric} thousandths")
-    until(lambda: objects.replicas(IDLE)[1] == MAXIMUM, TIMEOUT_S, f"{MAXIMUM} replicas")
+    objects.until(lambda: metric_milli() == metric, TIMEOUT_S, f"a metric of {metric} thousandths")
+    objects.until(lambda: objects.replicas(IDLE)[1] == MAXIMUM, TIMEOUT_S, f"{MAXIMUM} replicas")
 
     management(f"{QUEUE}/contents", "DELETE")
     assert keda.observe(trigger, keda.Counts(0, 0)) == (0, False)
-    until(lambda: objects.replicas(IDLE)[1] == 0, TIMEOUT_S, "no replicas")
+    objects.until(lambda: objects.replicas(IDLE)[1] == 0, TIMEOUT_S, "no replicas")

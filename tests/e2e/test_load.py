@@ -12,7 +12,6 @@ import pytest
 from deploy import cluster
 from deploy.run import ROOT, show
 from loadtest.job.image import NAME
-from local.child import until
 from tests.e2e import apps, objects
 from tests.e2e.cluster.bare import Bare
 from tests.e2e.cluster.provider import Provider
@@ -72,7 +71,7 @@ def test_smoke_holds_and_its_report_shows_the_replicas(threads: System, tmp_path
 
 @pytest.mark.usefixtures("job")
 def test_smoke_holds_from_inside_too() -> None:
-    until(lambda: ended() is not None, RUN_TIMEOUT_S, "the end of the Job")
+    objects.until(lambda: ended() is not None, RUN_TIMEOUT_S, "the end of the Job")
     printed = cluster.ask("logs", "--namespace=load", "job/load")
     assert ended() == "Complete", printed
     told, _, text = printed.partition("\n{")

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import pytest
 
-from local.child import until
 from tests.e2e import apps, objects
 from tests.e2e.clients import Strict
 from tests.e2e.cluster.bare import Bare
@@ -23,10 +22,6 @@ def set_image(name: objects.Name, image: str) -> None:
     objects.patch(name, [{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": image}])
 
 
-def set_maximum(count: int) -> None:
-    objects.patch(objects.SCALER, [{"op": "replace", "path": "/spec/maxReplicaCount", "value": count}])
-
-
 @pytest.fixture
 def release(load: System, platform: Provider, version: str) -> str:  # noqa: ARG001 - the overlay is there before it
     """A version that comes after the one that runs, in the nodes."""
@@ -40,10 +35,10 @@ def test_scale_down_and_new_version_lose_nothing(
     load: System, release: str, record_property: Callable[[str, object], None]
 ) -> None:
     ids = load.post([f"long-{number}" for number in range(TASKS)], task="task_2")
-    until(lambda: objects.replicas(objects.WORKER)[0] == MAXIMUM, SCALE_TIMEOUT_S, "30 ready workers")
+    objects.until(lambda: objects.replicas(objects.WORKER)[0] == MAXIMUM, SCALE_TIMEOUT_S, "30 ready workers")
     with Strict(load, "during") as clients:
         busy = load.finished()
-        set_maximum(2)
+        objects.set_maximum(2)
         set_image(objects.WORKER, f"sluice-worker:{release}")
         set_image(objects.API, f"sluice-api:{release}")
         objects.rolled_out(objects.API)
@@ -51,7 +46,7 @@ def test_scale_down_and_new_version_lose_nothing(
         objects.settled(objects.WORKER, 2)
         assert busy < TASKS  # there was work to lose
         assert load.finished() < TASKS + len(clients.accepted)
-    set_maximum(MAXIMUM)
+    objects.set_maximum(MAXIMUM)
     accepted = {**dict.fromkeys(ids), **clients.accepted}
 
     assert clients.failures == []

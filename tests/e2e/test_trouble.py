@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from deploy import cluster
-from local.child import until
 from tests.e2e import objects
 from tests.e2e.clients import Patient
 from tests.e2e.cluster.bare import Bare
@@ -56,8 +55,8 @@ def test_killed_part_loses_no_task(load: System, platform: Provider, victim: obj
         load.drained(BEGUN, DRAIN_TIMEOUT_S)
         pod = next(each for each in objects.pods(victim) if life(each))
         kill(platform, victim, pod)
-        until(lambda: life(pod) not in lives(victim), BACK_TIMEOUT_S, f"the end of one {victim[2]}")
-        until(lambda: whole(victim), BACK_TIMEOUT_S, f"the return of {victim[2]}")
+        objects.until(lambda: life(pod) not in lives(victim), BACK_TIMEOUT_S, f"the end of one {victim[2]}")
+        objects.until(lambda: whole(victim), BACK_TIMEOUT_S, f"the return of {victim[2]}")
     accepted = {**{each: f"before-{number}" for number, each in enumerate(ids)}, **clients.accepted}
 
     assert len(clients.accepted) > 0

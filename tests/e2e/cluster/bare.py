@@ -131,7 +131,7 @@ class Bare:
             self._known()  # it may have ended meanwhile
             return answers(*api, "get", "node", NODE)
 
-        until(known, START_TIMEOUT_S, "the start of the node")
+        until(known, START_TIMEOUT_S, "the start of the node", POLL_S)
         for archive in (_archive(binaries.PAUSE), _archive(binaries.COREDNS)):
             self.load_image(archive)
         output(*api, "apply", f"--kustomize={COREDNS}", timeout_s=STEP_TIMEOUT_S)

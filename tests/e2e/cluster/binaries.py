@@ -55,9 +55,11 @@ def _build(module: Module, folder: Path) -> None:
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
-    # -p 2: more compilers at once than that need more memory than a small machine has
+    # -p 2: more compilers at once than that need more memory than a small machine has. What -w leaves out of a program
+    # is not made in the first place: an eighth of the time.
     go(
-        "build", "-p", "2", "-trimpath", "-ldflags", f"-s -w {module.version_flags}", "-o", f"{unfinished}/", "tool",
+        "build", "-p", "2", "-trimpath", "-ldflags", f"-s -w {module.version_flags}", "-gcflags=all=-dwarf=false",
+        "-o", f"{unfinished}/", "tool",
         folder=MODULES / module.name, timeout_s=BUILD_TIMEOUT_S, CGO_ENABLED="0", GOFLAGS="-buildvcs=false",
     )  # fmt: skip
     unfinished.replace(folder)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy import cluster as api
-from local.child import until
+from tests.e2e import objects
 from tests.e2e.cluster.bare import Bare
 from tests.e2e.platform import flux, install
 from tests.e2e.platform.repository import Repository
@@ -37,7 +37,7 @@ class Following:
     def reconcile(self, part: str, namespace: str = FLUX) -> None:
         """Have the newest commit looked at, and then a part, as happens by itself once an interval; to its end."""
         _look("gitrepository/sluice", FLUX)
-        until(lambda: _reconciled(part, namespace), RECONCILE_TIMEOUT_S, f"what {part} depends on")
+        objects.until(lambda: _reconciled(part, namespace), RECONCILE_TIMEOUT_S, f"what {part} depends on")
 
     def condition(self) -> dict[str, Any]:
         """Whether the apps are ready, and why not."""
@@ -45,7 +45,7 @@ class Following:
 
     def healthy(self, commit: str) -> None:
         """Wait until the apps are what the commit says, and run."""
-        until(lambda: self._applied(commit), RECONCILE_TIMEOUT_S, f"commit {commit} in the cluster")
+        objects.until(lambda: self._applied(commit), RECONCILE_TIMEOUT_S, f"commit {commit} in the cluster")
 
     def _applied(self, commit: str) -> bool:
         revision = str(status(APPS).get("lastAppliedRevision", ""))
@@ -72,7 +72,7 @@ def _reconciled(part: str, namespace: str) -> bool:
 def _look(part: str, namespace: str) -> None:
     token = str(time.time())
     api.ask("annotate", part, f"--namespace={namespace}", "--overwrite", f"{REQUEST}={token}")
-    until(lambda: _handled(part, namespace) == token, RECONCILE_TIMEOUT_S, f"the reconciliation of {part}")
+    objects.until(lambda: _handled(part, namespace) == token, RECONCILE_TIMEOUT_S, f"the reconciliation of {part}")
 
 
 def _handled(part: str, namespace: str) -> str | None:
