@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from deploy.run import Unusable
+from tests.e2e import apps
 from tests.e2e.cluster import existing
 from tests.e2e.cluster.existing import Existing
 
@@ -62,3 +63,12 @@ def test_cluster_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pyte
         Existing("kind-mine").start()
     with pytest.raises(Unusable, match="kind-other"):
         Existing("kind-other").start()
+
+
+def test_images_are_kept_by_the_base_that_they_were_built_on(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLUICE_CACHE", str(programs / "cache"))
+    for base in ("one", "two", "one"):
+        monkeypatch.setenv("BASE", base)
+        apps.built("1", local_base=False)
+    bases = [word for word in (programs / "said").read_text().split() if word.startswith("BASE=")]
+    assert bases == ["BASE=one", "BASE=one", "BASE=two", "BASE=two"]
