@@ -39,8 +39,10 @@ def chosen() -> Provider:
 
 @contextmanager
 def started(cluster: Provider) -> Iterator[None]:
-    """The cluster, which KUBECONFIG names meanwhile."""
+    """The cluster, which KUBECONFIG names meanwhile, for make too."""
     before = os.environ.get("KUBECONFIG")
+    # what `make e2e KUBECONFIG=...` was told would win over it in each make of the tests: another's cluster
+    os.environ.pop("MAKEFLAGS", None)
     try:
         os.environ["KUBECONFIG"] = str(cluster.start())
         STARTED.append(cluster)
