@@ -9,7 +9,6 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from apps.contract.topology import WORK_QUEUES
@@ -48,7 +47,7 @@ class Burst:
         return {"drain_s": round(self.drain_s, 1), "replicas_max": self.replicas_max}
 
 
-def seen_through(system: System, overlay: str, curve: Path | None = None) -> Burst:
+def seen_through(system: System, overlay: str) -> Burst:
     """Apply an overlay, post everything at once, and wait for the last task and for the last pod to go."""
     objects.apply(objects.OVERLAYS / overlay)
     for each in (objects.API, objects.RECORDER, objects.WORKER):
@@ -62,8 +61,6 @@ def seen_through(system: System, overlay: str, curve: Path | None = None) -> Bur
         system.drained(TASKS, DRAIN_TIMEOUT_S)
         drain_s = recorder.now_s - began_s
         objects.settled(objects.WORKER, MINIMUM, SCALE_DOWN_TIMEOUT_S)
-    if curve:
-        recorder.write(curve)
     return Burst(recorder, drain_s, system.states(ids, timeout_s=60), system.effects())
 
 

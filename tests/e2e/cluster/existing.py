@@ -16,6 +16,8 @@ LOAD_TIMEOUT_S = 600
 class Existing:
     """Refused before anything is touched if it is not one for tests; `stop` leaves it running."""
 
+    hpa_sync_s = 15.0  # Kubernetes' default, which a cluster does not tell
+
     def __init__(self, context: str) -> None:
         self.context = context
         # docker-desktop and k3d give a LoadBalancer this address; kind gives it what its own configuration says

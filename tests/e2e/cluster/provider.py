@@ -23,6 +23,10 @@ class Provider(Protocol):
     def entrance(self) -> str:
         """The URL of the ingress controller."""
 
+    @property
+    def hpa_sync_s(self) -> float:
+        """How often its HPA looks."""
+
 
 # those between `start` and `stop`: KUBECONFIG names the last of them
 STARTED: list[Provider] = []
