@@ -52,8 +52,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 def provider(pytestconfig: pytest.Config) -> Iterator[Provider]:
     """A cluster, said aloud before it is touched; from then on KUBECONFIG names it."""
     cluster = chosen()
-    # not by print, whose words pytest keeps to itself until a test fails
-    pytestconfig.get_terminal_writer().line(f"\nThe tests use {cluster}.")
+    # pytest keeps what is said in a fixture to itself until a test fails
+    with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print(f"\nThe tests use {cluster}.", flush=True)  # noqa: T201 - for who may want to stop it
     with started(cluster):
         yield cluster
 
