@@ -45,7 +45,7 @@ def chosen() -> Provider:
 def started(cluster: Provider) -> Iterator[None]:
     """The cluster, which KUBECONFIG names meanwhile, for make too."""
     before = os.environ.get("KUBECONFIG")
-    # what `make e2e KUBECONFIG=...` was told would win over it in each make of the tests: another's cluster
+    # a KUBECONFIG that `make e2e` was told would win over it in each make of the tests, and name another cluster
     os.environ.pop("MAKEFLAGS", None)
     try:
         os.environ["KUBECONFIG"] = str(cluster.start())
