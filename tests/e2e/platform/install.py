@@ -33,7 +33,7 @@ def install(cluster: Provider, kubeconfig: Path) -> None:
     if not isinstance(cluster, Bare):
         _make("secrets", kubeconfig)
         _make("platform", kubeconfig)
-        _reach(cluster)
+        reach(cluster)
         return
     prepare(cluster, kubeconfig)
     _make("secrets", kubeconfig)
@@ -92,7 +92,7 @@ def _open(address: str, port: int) -> bool:
         return probe.connect_ex((address, port)) == 0
 
 
-def _reach(cluster: Provider) -> None:
+def reach(cluster: Provider) -> None:
     """Unusable if NGINX is not where the cluster has its entrance: every test would only time out."""
     try:
         until(lambda: _answers(cluster.entrance), ENTRANCE_TIMEOUT_S, "NGINX")
