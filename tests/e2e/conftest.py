@@ -16,7 +16,7 @@ from tests.e2e.system import System, entered
 
 # They leave the workers and their queue alone, or have a cluster of their own: they run while a burst takes 450 s under
 # the original's numbers.
-BESIDE = ("flux", "cluster", "admission", "keda", "network")
+BESIDE = ("flux", "cluster", "existing", "admission", "keda", "network")
 ORDER = ("local", "ingress", "scaling", *BESIDE, "original", "rollout", "load", "trouble", "fallback")
 TEST_TIMEOUT_S = 1200
 
