@@ -84,7 +84,7 @@ test-load: $(LOAD) ## tests of the load test: its gates close on servers with fa
 	@$(PYTEST) tests/load
 
 e2e: install ## tests on a real cluster, made here or that of E2E_CONTEXT=...; parts of them: make e2e E2E="admission local"
-	@$(if $(E2E_CONTEXT),,$(BIN)/python -m tests.e2e.cluster.binaries $(E2E))
+	@$(BIN)/python -m tests.e2e.cluster.$(if $(E2E_CONTEXT),existing,binaries $(E2E))
 	@$(BIN)/python -m $(if $(E2E)$(E2E_CONTEXT),pytest $(or $(E2E:%=tests/e2e/test_%.py),tests/e2e),tests.e2e)
 
 cluster: install ## start a cluster on this machine (Linux, root) that stays, and a shell that knows it

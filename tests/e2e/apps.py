@@ -1,6 +1,7 @@
 """The project's own images, built from its Dockerfiles, as archives that a cluster loads; kept by what is in them."""
 
 import hashlib
+import os
 import shutil
 from pathlib import Path
 
@@ -20,7 +21,8 @@ TIMEOUT_S = 300
 def built(version: str, *, local_base: bool) -> list[Path]:
     """Both images at a version, one archive each. On a local base, a Debian made here, no image registry is needed."""
     names = images.full_names(version, None)
-    kept = cache() / "apps" / f"{_digest()}-{version}{'-local' if local_base else ''}"
+    base = base_name() if local_base else os.environ.get("BASE", "")
+    kept = cache() / "apps" / f"{_digest(base)}-{version}"
     paths = [kept / f"{image}.tar" for image in names]
     with locked(kept):
         if not kept.exists():
@@ -46,19 +48,24 @@ def save(name: str, archive: Path) -> None:
     output(engine, *(pushed if engine == "buildah" else ("save", "--output", archive, name)), timeout_s=TIMEOUT_S)
 
 
+def base_name() -> str:
+    """The local base's: changes with what is in it."""
+    trust = hashlib.sha256((Path("/") / TRUST).read_bytes()).hexdigest()[:8]
+    return f"localhost/sluice-python:{debian.name(BASE_SUITE, BASE_PACKAGES)}-{trust}"
+
+
 def _base() -> str:
     """Debian with the Python that the official image has, in the store of the engine."""
     if find("buildah") is None:
         apt_install(["buildah"])
     engine = images.engine()
-    trust = Path("/") / TRUST
-    key = f"{debian.name(BASE_SUITE, BASE_PACKAGES)}-{hashlib.sha256(trust.read_bytes()).hexdigest()[:8]}"
-    name, archive = f"localhost/sluice-python:{key}", cache() / f"{key}.tar"
+    name = base_name()
+    archive = cache() / f"{name.rpartition(':')[2]}.tar"
     with locked(archive):
         if not archive.exists():
             root = debian.root(BASE_SUITE, BASE_PACKAGES)
             # this machine may reach the package index only through a proxy whose authority it trusts
-            shutil.copy(trust, root / TRUST)
+            shutil.copy(Path("/") / TRUST, root / TRUST)
             settings = [f"PATH={archives.PATH}", f"SSL_CERT_FILE=/{TRUST}"]
             # the Dockerfiles write into it
             archives.write(archive, root, [name], User="0:0", Env=settings)
@@ -67,8 +74,8 @@ def _base() -> str:
     return name
 
 
-def _digest() -> str:
-    """Of everything that the Dockerfiles take in."""
+def _digest(base: str) -> str:
+    """Of everything that the Dockerfiles take in, on a base."""
     listed = output(
         "git",
         "ls-files",
@@ -80,7 +87,7 @@ def _digest() -> str:
         ".dockerignore",
         timeout_s=TIMEOUT_S,
     )
-    summed = hashlib.sha256()
+    summed = hashlib.sha256(base.encode())
     for name in sorted(listed.split()):
         summed.update(name.encode() + b"\0" + (ROOT / name).read_bytes())
     return summed.hexdigest()[:12]

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from apps.contract.topology import WORK_QUEUES
@@ -40,7 +39,7 @@ class Burst:
     effects: dict[str, int]
 
 
-def seen_through(system: System, overlay: str, curve: Path | None = None) -> Burst:
+def seen_through(system: System, overlay: str) -> Burst:
     """Apply an overlay, post everything at once, and wait for the last task and for the last pod to go."""
     objects.apply(objects.OVERLAYS / overlay)
     for each in (objects.API, objects.RECORDER, objects.WORKER):
@@ -55,8 +54,6 @@ def seen_through(system: System, overlay: str, curve: Path | None = None) -> Bur
         figures = {"drain_s": round(recorder.now_s - began_s, 1), "replicas_max": recorder.ready_max}
         Told(overlay).tell(figures)
         objects.settled(objects.WORKER, MINIMUM, SCALE_DOWN_TIMEOUT_S)
-    if curve:
-        recorder.write(curve)
     return Burst(recorder, figures, system.states(ids, timeout_s=60), system.effects())
 
 

@@ -120,9 +120,11 @@ def running(system: System) -> System:
 
 
 @pytest.fixture(scope="session")
-def scaled(system: System) -> Burst:
+def scaled(system: System, platform: Provider) -> Burst:
     """A burst under the load overlay."""
-    return burst.seen_through(system, "load", burst.CURVE)
+    seen = burst.seen_through(system, "load")
+    seen.recorder.write(burst.CURVE, platform.hpa_sync_s)
+    return seen
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ import redis
 
 from deploy.run import Unusable
 from tests.e2e import objects
-from tests.e2e.cluster.layout import HPA_SYNC_S
 from tests.e2e.system import System
 
 PERIOD_S = 1.0
@@ -54,14 +53,14 @@ class Recorder:
         self.arrivals.append((round(at_s, 2), count))
         self.posted += count
 
-    def write(self, path: Path) -> None:
-        """The curve, with the numbers of the ScaledObject that made it."""
+    def write(self, path: Path, sync_s: float) -> None:
+        """The curve, with the numbers of the ScaledObject that made it, and of the HPA."""
         spec = objects.get(objects.SCALER)["spec"]
         curve: dict[str, Any] = {
             "min": spec["minReplicaCount"],
             "max": spec["maxReplicaCount"],
             "value": float(spec["triggers"][0]["metadata"]["value"]),
-            "sync_s": HPA_SYNC_S,
+            "sync_s": sync_s,
             "service_s": SERVICE_S,
             "arrivals": self.arrivals,
             "samples": self.samples,

@@ -8,7 +8,7 @@ import os
 
 # They leave the workers and their queue alone, or have a cluster of their own: they run while a burst takes 450 s under
 # the original's numbers.
-BESIDE = ("cluster", "admission", "network", "keda", "flux")
+BESIDE = ("cluster", "existing", "admission", "network", "keda", "flux")
 ORDER = ("local", "ingress", "scaling", *BESIDE, "original", "rollout", "load", "trouble", "fallback")
 LANES = {
     "first": ("local", "ingress", "scaling", "rollout", "load"),

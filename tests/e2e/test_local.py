@@ -54,6 +54,7 @@ def test_cluster_with_a_system_is_left_alone_unless_its_owner_says_so(
     (tmp_path / "config").write_text(json.dumps(config))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     monkeypatch.setattr(existing, "KUBECONFIG", tmp_path / "copy")
+    monkeypatch.delenv("E2E_CONFIRM", raising=False)
     mine = existing.Existing("kind-mine")
     with pytest.raises(Unusable, match="has a system already"):
         mine.start()

@@ -1,6 +1,7 @@
 """A cluster of our own takes nothing away but its own, and KUBECONFIG names it no longer than it is there."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -33,11 +34,15 @@ def test_folder_of_a_cluster_is_known_by_what_is_in_it(tmp_path: Path) -> None:
     assert state.ours(tmp_path / "state")
 
 
-class Stuck(Bare):
-    """Starts at once, and cannot be stopped."""
+class Named(Bare):
+    """Starts at once: there is nothing but its name."""
 
     def start(self) -> Path:
         return self.kubeconfig
+
+
+class Stuck(Named):
+    """Cannot be stopped."""
 
     def stop(self) -> None:
         raise Unusable("it stays")
@@ -51,3 +56,13 @@ def test_kubeconfig_is_given_back_before_the_cluster_is_stopped(
     with pytest.raises(Unusable, match="it stays"), provider.started(stuck):
         assert (os.environ["KUBECONFIG"], provider.STARTED) == (str(stuck.kubeconfig), [stuck])
     assert (os.environ["KUBECONFIG"], provider.STARTED) == ("somebody's", [])
+
+
+def test_make_goes_to_the_cluster_whatever_the_make_before_it_was_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "Makefile").write_text("all:\n\t@echo $$KUBECONFIG\n")
+    monkeypatch.setenv("MAKEFLAGS", " -- KUBECONFIG=somebody's")  # of `make e2e KUBECONFIG=somebody's`
+    with provider.started(Named(tmp_path / "state")):
+        said = subprocess.run(["make", "--silent"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert said == f"{tmp_path}/state/kubeconfig\n"

@@ -13,7 +13,7 @@ from deploy.run import ROOT, Unusable, answers, output
 from deploy.tools import cache, kubectl, locked
 from local.child import until
 from tests.e2e.cluster import binaries, cgroups, link, packages, state
-from tests.e2e.cluster.layout import NODE
+from tests.e2e.cluster.layout import HPA_SYNC_S, NODE
 from tests.e2e.cluster.state import STATE, Running
 from tests.e2e.platform import images
 
@@ -28,6 +28,8 @@ POLL_S = 0.2
 
 class Bare:
     """The cluster of a folder. One that runs already, by `make cluster`, is used and left running."""
+
+    hpa_sync_s: float = HPA_SYNC_S
 
     def __init__(self, folder: Path = STATE, *, lasting: bool = False) -> None:
         self.state = folder

@@ -1,9 +1,12 @@
-"""A cluster that somebody already has, by its kubectl context: kind, k3d or docker-desktop."""
+"""A cluster that somebody already has, by its kubectl context: kind, k3d or docker-desktop.
+
+`python -m tests.e2e.cluster.existing` says as one sentence, before any test, why that of E2E_CONTEXT cannot be had.
+"""
 
 import os
 from pathlib import Path
 
-from deploy.run import ROOT, Unusable, output, show
+from deploy.run import ROOT, Unusable, command_line, output, show
 from deploy.tools import kubectl
 
 KUBECONFIG = ROOT / ".local" / "e2e" / "kubeconfig"
@@ -15,6 +18,8 @@ LOAD_TIMEOUT_S = 600
 
 class Existing:
     """Refused before anything is touched if it is not one for tests; `stop` leaves it running."""
+
+    hpa_sync_s = 15.0  # Kubernetes' default, which a cluster does not tell
 
     def __init__(self, context: str) -> None:
         self.context = context
@@ -64,3 +69,16 @@ class Existing:
                 f"The cluster of {self.context} has a system already, which the tests would change, kill and leave "
                 f"changed: say E2E_CONFIRM={self.context} if they may."
             )
+
+
+def main() -> None:
+    """Have it and give it back."""
+    cluster = Existing(os.environ["E2E_CONTEXT"])
+    try:
+        cluster.start()
+    finally:
+        cluster.stop()
+
+
+if __name__ == "__main__":
+    command_line(main)

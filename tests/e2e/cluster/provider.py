@@ -23,6 +23,10 @@ class Provider(Protocol):
     def entrance(self) -> str:
         """The URL of the ingress controller."""
 
+    @property
+    def hpa_sync_s(self) -> float:
+        """How often its HPA looks."""
+
 
 # those between `start` and `stop`: KUBECONFIG names the last of them
 STARTED: list[Provider] = []
@@ -39,8 +43,10 @@ def chosen() -> Provider:
 
 @contextmanager
 def started(cluster: Provider) -> Iterator[None]:
-    """The cluster, which KUBECONFIG names meanwhile."""
+    """The cluster, which KUBECONFIG names meanwhile, for make too."""
     before = os.environ.get("KUBECONFIG")
+    # a KUBECONFIG that `make e2e` was told would win over it in each make of the tests, and name another cluster
+    os.environ.pop("MAKEFLAGS", None)
     try:
         os.environ["KUBECONFIG"] = str(cluster.start())
         STARTED.append(cluster)

@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from deploy.run import ROOT, output, show
+import httpx
+
+from deploy.run import ROOT, Unusable, output, show
 from deploy.secrets import listed
 from deploy.tools import built, kubectl
 from local.child import until
@@ -23,6 +25,7 @@ START_TIMEOUT_S = 30
 STEP_TIMEOUT_S = 60
 # its charts one after the other, RabbitMQ on two busy cores among them
 INSTALL_TIMEOUT_S = 900
+ENTRANCE_TIMEOUT_S = 60
 
 
 def install(cluster: Provider, kubeconfig: Path) -> None:
@@ -30,6 +33,7 @@ def install(cluster: Provider, kubeconfig: Path) -> None:
     if not isinstance(cluster, Bare):
         _make("secrets", kubeconfig)
         _make("platform", kubeconfig)
+        reach(cluster)
         return
     prepare(cluster, kubeconfig)
     _make("secrets", kubeconfig)
@@ -86,6 +90,24 @@ def _serves(cluster: Bare) -> bool:
 def _open(address: str, port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex((address, port)) == 0
+
+
+def reach(cluster: Provider) -> None:
+    """Unusable if NGINX is not where the cluster has its entrance: every test would only time out."""
+    try:
+        until(lambda: _answers(cluster.entrance), ENTRANCE_TIMEOUT_S, "NGINX")
+    except TimeoutError:
+        raise Unusable(
+            f"NGINX does not answer at {cluster.entrance}: name its address by E2E_ENTRANCE=..., or make the cluster "
+            "so that it is there, as docs/e2e.md says."
+        ) from None
+
+
+def _answers(url: str) -> bool:
+    try:
+        return str(httpx.get(url).headers.get("Server")).startswith("nginx")
+    except httpx.HTTPError:
+        return False
 
 
 def _make(verb: str, kubeconfig: Path) -> None:

@@ -1,0 +1,114 @@
+"""A session on a cluster that somebody has already, as its owner begins it: by make, from a kubectl context.
+
+The cluster is that of the other tests, with a stand-in for kind. What it cannot take from the internet is told by what
+`make platform` and `make images` are told it by: the charts that are served beside it, and the image that is built on.
+"""
+
+import json
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from deploy import cluster
+from deploy.run import ROOT, output
+from deploy.tools import kubectl
+from tests.e2e import apps, objects
+from tests.e2e.cluster import existing
+from tests.e2e.cluster.bare import Bare
+from tests.e2e.cluster.layout import NODE_ADDRESS
+from tests.e2e.cluster.provider import Provider
+from tests.e2e.platform import install
+from tests.e2e.system import System
+
+CONTEXT = "kind-mine"
+# a part that leaves everything as it is
+PART = "network"
+KIND = """#!/bin/sh
+test "$1 $2 $4" = "load image-archive --name=mine" || exit 2
+basename "$3" >> "$(dirname "$0")/loaded"
+exec {load} "$3"
+"""
+SESSION_TIMEOUT_S = 600
+TIMEOUT_S = 60
+
+
+@pytest.fixture
+def bare(provider: Provider, running: System) -> Bare:  # noqa: ARG001 - the system that its owner has in it
+    """The cluster, which has a system."""
+    if not isinstance(provider, Bare):
+        pytest.skip("This is such a session.")
+    return provider
+
+
+@pytest.fixture
+def kubeconfig(bare: Bare, tmp_path: Path) -> Path:  # noqa: ARG001 - KUBECONFIG names it by then
+    """Its owner's, in which another cluster is the current one."""
+    config = json.loads(cluster.ask("config", "view", "--raw", "--minify", "--output=json"))
+    config["contexts"][0]["name"] = CONTEXT
+    config["clusters"].append({"name": "other", "cluster": {"server": "http://127.0.0.1:1"}})
+    config["contexts"].append({"name": "other", "context": {"cluster": "other"}})
+    config["current-context"] = "other"
+    path = tmp_path / "kubeconfig"
+    path.write_text(json.dumps(config))
+    return path
+
+
+@pytest.fixture
+def kind(bare: Bare, tmp_path: Path) -> Path:
+    """The program that gets images into it; `loaded` beside it has their archives' names."""
+    path = tmp_path / "bin" / "kind"
+    path.parent.mkdir()
+    path.write_text(KIND.format(load=shlex.join(bare.inside("ctr", "--namespace=k8s.io", "images", "import"))))
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def platform_folder(bare: Bare, tmp_path: Path) -> Path:
+    """The platform, from the charts at the address by which this machine reaches them."""
+    rendered = output(kubectl(), "kustomize", ROOT / install.FOLDER, timeout_s=TIMEOUT_S)
+    folder = tmp_path / "platform"
+    folder.mkdir()
+    (folder / "all.yaml").write_text(rendered.replace(f"//{NODE_ADDRESS}:", f"//{bare.address}:"))
+    (folder / "kustomization.yaml").write_text("resources: [all.yaml]\n")
+    return folder
+
+
+def session(kind: Path, **told: str | Path) -> subprocess.CompletedProcess[str]:
+    """`make e2e` of the part, told on its command line what a person would tell it, and nothing of this session."""
+    command = ["make", "e2e", f"E2E={PART}", *(f"{name}={value}" for name, value in told.items())]
+    machine = {name: value for name, value in os.environ.items() if not name.startswith("E2E_")}
+    environment = machine | {"PATH": f"{kind.parent}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=SESSION_TIMEOUT_S, check=False, cwd=ROOT
+    )
+
+
+def pods() -> set[str]:
+    """Those of the platform."""
+    return {pod["metadata"]["uid"] for name in (objects.RABBITMQ, objects.KEDA) for pod in objects.pods(name)}
+
+
+def test_session_is_refused_in_one_sentence_before_any_test(kubeconfig: Path, kind: Path) -> None:
+    done = session(kind, KUBECONFIG=kubeconfig, E2E_CONTEXT=CONTEXT)
+    assert done.returncode != 0
+    assert done.stderr.startswith(f"The cluster of {CONTEXT} has a system already")
+    assert "test session" not in done.stdout
+
+
+def test_session_uses_the_cluster_and_leaves_it_as_it_is(
+    bare: Bare, kubeconfig: Path, kind: Path, platform_folder: Path
+) -> None:
+    before = pods()
+    done = session(
+        kind, KUBECONFIG=kubeconfig, E2E_CONTEXT=CONTEXT, E2E_CONFIRM=CONTEXT, E2E_ENTRANCE=bare.entrance,
+        PLATFORM=platform_folder, BASE=apps.base_name(),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"The tests use the cluster of the context {CONTEXT}" in done.stdout
+    assert (kind.parent / "loaded").read_text().split() == ["sluice-api.tar", "sluice-worker.tar"]
+    assert pods() == before
+    assert not existing.KUBECONFIG.exists()
