@@ -60,6 +60,12 @@ def set_maximum(count: int) -> None:
     patch(SCALER, [{"op": "replace", "path": "/spec/maxReplicaCount", "value": count}])
 
 
+def scale(name: Name, count: int) -> None:
+    """How many pods a Deployment or a StatefulSet has."""
+    namespace, kind, object_name = name
+    cluster.ask("scale", f"{kind}/{object_name}", f"--namespace={namespace}", f"--replicas={count}")
+
+
 def apply(folder: Path) -> str:
     """Apply an overlay; what kubectl says."""
     return cluster.ask("apply", f"--kustomize={folder}", timeout_s=TIMEOUT_S)

@@ -1,6 +1,5 @@
 """RabbitMQ is away for KEDA: it falls back to a number of replicas, and comes back from it."""
 
-from deploy import cluster
 from tests.e2e import objects
 from tests.e2e.system import System
 
@@ -17,21 +16,16 @@ def falls_back() -> bool:
     return any(each["type"] == "Fallback" and each["status"] == "True" for each in conditions)
 
 
-def set_brokers(count: int) -> None:
-    namespace, kind, name = objects.RABBITMQ
-    cluster.ask("scale", f"{kind}/{name}", f"--namespace={namespace}", f"--replicas={count}")
-
-
 def test_fallback_applies_and_ends(load: System) -> None:
     assert objects.replicas(objects.WORKER)[1] < REPLICAS
-    set_brokers(0)
+    objects.scale(objects.RABBITMQ, 0)
     try:
         objects.until(falls_back, FALLBACK_TIMEOUT_S, "the fallback")
         objects.until(
             lambda: objects.replicas(objects.WORKER)[1] == REPLICAS, FALLBACK_TIMEOUT_S, f"{REPLICAS} replicas"
         )
     finally:
-        set_brokers(1)
+        objects.scale(objects.RABBITMQ, 1)
     objects.rolled_out(objects.RABBITMQ)
     objects.until(lambda: not falls_back(), RECOVERY_TIMEOUT_S, "the end of the fallback")
     objects.settled(objects.WORKER, 2, RECOVERY_TIMEOUT_S)

@@ -1,15 +1,19 @@
 """What NGINX does for the API, as the local overlay's Ingress asks for it."""
 
+import http.client
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
 
 import httpx
 
 from local.child import until
+from tests.e2e import objects
 from tests.e2e.system import System
 
 TIMEOUT_S = 10
+RELOAD_TIMEOUT_S = 60
 MIB = 1024 * 1024
 CLIENTS = 16
 # of kustomize/base/ingress: 100 a second and 200 at once
@@ -45,6 +49,25 @@ def test_event_leaves_when_it_enters(local: System) -> None:
             seen = {line: time.monotonic() for line in lines if line.startswith("event:")}
     # the task takes 10 s between the two
     assert seen["event: SUCCESS"] - seen["event: STARTED"] > 5
+
+
+def test_no_request_is_lost_when_nginx_hears_of_other_pods(local: System) -> None:
+    # not httpx, which looks whether a connection was closed before it sends
+    connection = http.client.HTTPConnection(urlsplit(local.entrance).netloc, timeout=TIMEOUT_S)
+
+    def told_to_leave() -> bool:
+        """By an answer to one more request, on the connection of the last."""
+        connection.request("GET", "/livez")
+        response = connection.getresponse()
+        response.read()
+        assert response.status == 200
+        return response.will_close
+
+    assert not told_to_leave()
+    for count in (2, 1):
+        objects.scale(objects.API, count)
+        until(told_to_leave, RELOAD_TIMEOUT_S, f"the reload for {count} pods")
+    objects.settled(objects.API, 1)
 
 
 def test_client_above_the_rate_is_refused(local: System) -> None:

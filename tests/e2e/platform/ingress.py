@@ -33,7 +33,7 @@ HTTP = {
     "proxy-read-timeout": "proxy_read_timeout",
     "client-max-body-size": "client_max_body_size",
 }
-OTHER = {"keepalive", "access-log-off"}
+OTHER = {"keepalive", "access-log-off", "http-snippets"}
 LOCATION = {
     "proxy-connect-timeout": "proxy_connect_timeout",
     "proxy-read-timeout": "proxy_read_timeout",
@@ -80,6 +80,7 @@ def configuration(
                 f"access_log {access_log};",
                 *[f"{kind}_temp_path /tmp/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")],
                 *_directives(HTTP, entries),
+                *entries.get("http-snippets", "").splitlines(),
                 *_zones(ingresses, replicas),
                 *_upstreams(ingresses, slices, entries.get("keepalive", "32")),
                 _block("server", ["listen 8081;", "access_log off;", "location = /nginx-ready { return 200; }"]),
