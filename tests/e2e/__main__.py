@@ -57,7 +57,7 @@ def main() -> None:
         statuses = [each.ended() for each in running]
     for each in running:
         print(f"{each.name:6} {each.last}")
-    sys.exit(max(statuses))
+    sys.exit(int(any(statuses)))  # one that was killed has a negative one
 
 
 if __name__ == "__main__":

@@ -8,14 +8,14 @@ import os
 
 # They leave the workers and their queue alone, or have a cluster of their own: they run while a burst takes 450 s under
 # the original's numbers.
-BESIDE = ("cluster", "existing", "admission", "network", "keda", "flux")
+BESIDE = ("cluster", "admission", "network", "existing", "keda", "flux")
 ORDER = ("local", "ingress", "scaling", *BESIDE, "original", "rollout", "load", "trouble", "fallback")
 LANES = {
     "first": ("local", "ingress", "scaling", "rollout", "load"),
     "second": (*BESIDE, "original", "trouble", "fallback"),
 }
 # Beside the original's burst the first lane has the other one, which is measured: these wait until it is drained.
-PATIENT = ("keda", "flux")
+PATIENT = ("existing", "keda", "flux")
 VARIABLE = "E2E_LANE"
 
 
