@@ -28,9 +28,9 @@ SERVICES = {
     "docker-registry": "docker-registry.service",
 }
 POLICY = Path("/usr/sbin/policy-rc.d")
-# Two at once would take it from each other, and apt-get itself refuses to run twice.
-LOCK = Path("/run/lock/sluice-apt")
 POLICY_TEXT = "#!/bin/sh\n# Written by Sluice's `make up` while it installs, and removed by it.\nexit 101\n"
+# Two of us would take that file from each other, and apt-get refuses to run twice.
+LOCK = Path("/run/sluice-apt.lock")
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,6 @@ def _output(*command: str) -> str:
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    LOCK.parent.mkdir(parents=True, exist_ok=True)
     with LOCK.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -4,6 +4,7 @@ A lane is a pytest with a cluster of its own. What it says comes line by line, e
 """
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +27,8 @@ class Lane:
         files = [str(HERE / f"test_{part}.py") for part in lanes.LANES[name]]
         # if we are killed, it ends as by Ctrl-C, which reaches it by itself
         command = ["setpriv", "--pdeathsig=INT", sys.executable, "-m", "pytest", "--verbose", *files]
-        environment = {lanes.VARIABLE: name, "E2E_STATE": str(state), "PYTHONUNBUFFERED": "1"}
+        # no cluster of somebody's, which both lanes would take
+        environment = {lanes.VARIABLE: name, "E2E_STATE": str(state), "E2E_CONTEXT": "", "PYTHONUNBUFFERED": "1"}
         self._process = subprocess.Popen(
             command, cwd=ROOT, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -48,14 +50,16 @@ class Lane:
 
 def main() -> None:
     """Run both, to the end of both."""
-    Told("load").forget()  # an earlier run's
+    burst = Told("load")
+    burst.forget()  # an earlier run's
+    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C reaches the lanes by itself: until their clusters are gone
     # the first lane's cluster is that of `make cluster`, where one runs
-    running = [Lane("first", STATE), Lane("second", STATE.with_name(f"{STATE.name}-second"))]
-    try:
-        statuses = [each.ended() for each in running]
-    except KeyboardInterrupt:
-        statuses = [each.ended() for each in running]
-    for each in running:
+    first, second = Lane("first", STATE), Lane("second", STATE.with_name(f"{STATE.name}-second"))
+    statuses = [first.ended()]
+    if not burst.told:
+        burst.tell(None)  # it ended before its burst, for which the other waits
+    statuses.append(second.ended())
+    for each in (first, second):
         print(f"{each.name:6} {each.last}")
     sys.exit(int(any(statuses)))  # one that was killed has a negative one
 

@@ -1,6 +1,6 @@
 """A burst of tasks under an overlay, from the post until the replicas are what they were.
 
-`python -m tests.e2e.burst OVERLAY ENTRANCE` says as JSON what became of it.
+`python -m tests.e2e.burst OVERLAY ENTRANCE` says as JSON how its tasks ended.
 """
 
 import json
@@ -9,14 +9,13 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from apps.contract.topology import WORK_QUEUES
 from deploy.run import ROOT
 from tests.e2e import objects
 from tests.e2e.curve import SERVICE_S, Recorder
 from tests.e2e.system import System, broker, entered
-from tests.e2e.told import FOLDER, Figures, Told
+from tests.e2e.told import FOLDER, Told
 
 TASKS = 900
 MINIMUM, MAXIMUM = 2, 30
@@ -34,7 +33,7 @@ class Burst:
     """What became of the tasks that came at once."""
 
     recorder: Recorder
-    figures: Figures
+    drain_s: float
     states: set[str]
     effects: dict[str, int]
 
@@ -51,10 +50,10 @@ def seen_through(system: System, overlay: str) -> Burst:
         ids = system.post([f"{overlay}-{number}" for number in range(TASKS)])
         recorder.came(TASKS, began_s)
         system.drained(TASKS, DRAIN_TIMEOUT_S)
-        figures = {"drain_s": round(recorder.now_s - began_s, 1), "replicas_max": recorder.ready_max}
-        Told(overlay).tell(figures)
+        drain_s = round(recorder.now_s - began_s, 1)
+        Told(overlay).tell(drain_s)
         objects.settled(objects.WORKER, MINIMUM, SCALE_DOWN_TIMEOUT_S)
-    return Burst(recorder, figures, system.states(ids, timeout_s=60), system.effects())
+    return Burst(recorder, drain_s, system.states(ids, timeout_s=60), system.effects())
 
 
 class Aside:
@@ -62,13 +61,14 @@ class Aside:
 
     def __init__(self, overlay: str, entrance: str) -> None:
         FOLDER.mkdir(parents=True, exist_ok=True)
+        Told(overlay).forget()  # an earlier run's
         self._log = FOLDER / f"{overlay}.log"
         command = [sys.executable, "-m", "tests.e2e.burst", overlay, entrance]
         with self._log.open("w") as log:
             self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT)
 
-    def seen(self) -> dict[str, Any]:
-        """What it says of itself, waited for. If it fails, its tasks go too: later tests' would wait behind them."""
+    def states(self) -> list[str]:
+        """How its tasks ended, waited for. If it fails, its tasks go too: later tests' would wait behind them."""
         try:
             with suppress(subprocess.TimeoutExpired):
                 said, _ = self._process.communicate(timeout=DRAIN_TIMEOUT_S)
@@ -80,8 +80,8 @@ class Aside:
                 for queue in WORK_QUEUES:
                     api(f"/api/queues/%2F/{queue}/contents", "DELETE")
             raise
-        answer: dict[str, Any] = json.loads(said)
-        return answer
+        states: list[str] = json.loads(said)
+        return states
 
     def end(self) -> None:
         """End it, if it has not ended."""
@@ -99,7 +99,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was forwarded is ended on the way out
     with entered(entrance) as system:
         seen = seen_through(system, overlay)
-    json.dump({"states": sorted(seen.states), "figures": seen.figures}, sys.stdout)
+    json.dump(sorted(seen.states), sys.stdout)
 
 
 if __name__ == "__main__":

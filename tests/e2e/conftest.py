@@ -8,13 +8,14 @@ import pytest
 from deploy import cluster as api
 from deploy import overlay
 from deploy.images import deployed
+from deploy.run import Unusable
 from tests.e2e import apps, burst, evidence, lanes, objects
 from tests.e2e.burst import Aside, Burst
 from tests.e2e.cluster.bare import Bare
 from tests.e2e.cluster.provider import STARTED, Provider, chosen, started
 from tests.e2e.platform import install
 from tests.e2e.system import System, entered
-from tests.e2e.told import Figures, Told
+from tests.e2e.told import Told
 
 TEST_TIMEOUT_S = 1200
 LOAD = Told("load")
@@ -44,10 +45,10 @@ def _part(item: pytest.Item) -> str:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Keep what the cluster looked like when a test failed."""
     report = yield
+    if report.failed and _part(item) == "scaling" and not LOAD.told:
+        LOAD.tell(None)  # else the other lane would wait for it
     if report.failed and STARTED:  # else KUBECONFIG may name anybody's
         evidence.collect(item.name)
-    if report.failed and _part(item) == "scaling" and not LOAD.path.exists():
-        LOAD.tell(None)  # else the other lane would wait for it
     return report
 
 
@@ -75,6 +76,10 @@ def platform(provider: Provider, version: str) -> Provider:
         images = beside.submit(_load_images, provider, version)
         install.install(provider, objects.kubeconfig())
         images.result()
+    try:
+        install.reach(provider)
+    except Unusable as exc:  # every test would only time out
+        pytest.exit(str(exc), returncode=1)
     return provider
 
 
@@ -128,17 +133,17 @@ def scaled(system: System, platform: Provider) -> Burst:
 
 
 @pytest.fixture(scope="session")
-def scaled_figures(request: pytest.FixtureRequest) -> Figures:
-    """Of that burst; the other lane's, where there is one."""
+def scaled_drain_s(request: pytest.FixtureRequest) -> float:
+    """How long that burst took; the other lane's, where there is one."""
     if lanes.apart():
-        return LOAD.figures()
+        return LOAD.drain_s()
     scaled: Burst = request.getfixturevalue("scaled")
-    return scaled.figures
+    return scaled.drain_s
 
 
 @pytest.fixture(scope="session")
 def patience() -> None:
-    """The burst of the other lane, where there is one, is measured: until it is drained, the machine is left to it."""
+    """The burst of the other lane, where there is one, is measured: what asks much of the machine waits for its end."""
     if lanes.apart():
         LOAD.over()
 

@@ -44,10 +44,6 @@ class Recorder:
     def now_s(self) -> float:
         return time.monotonic() - self._began
 
-    @property
-    def ready_max(self) -> float:
-        return max(sample["ready"] for sample in self.samples)
-
     def came(self, count: int, at_s: float) -> None:
         """So many tasks were accepted, since then."""
         self.arrivals.append((round(at_s, 2), count))

@@ -88,8 +88,9 @@ def session(kind: Path, **told: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def pods() -> set[str]:
-    """Those of the platform."""
-    return {pod["metadata"]["uid"] for name in (objects.RABBITMQ, objects.KEDA) for pod in objects.pods(name)}
+    """Those of the platform and of the system."""
+    names = (objects.RABBITMQ, objects.KEDA, objects.API, objects.RECORDER)
+    return {pod["metadata"]["uid"] for name in names for pod in objects.pods(name)}
 
 
 def test_session_is_refused_in_one_sentence_before_any_test(kubeconfig: Path, kind: Path) -> None:
@@ -102,7 +103,7 @@ def test_session_is_refused_in_one_sentence_before_any_test(kubeconfig: Path, ki
 def test_session_uses_the_cluster_and_leaves_it_as_it_is(
     bare: Bare, kubeconfig: Path, kind: Path, platform_folder: Path
 ) -> None:
-    before = pods()
+    before, copies = pods(), set(existing.FOLDER.glob("kubeconfig-*"))
     done = session(
         kind, KUBECONFIG=kubeconfig, E2E_CONTEXT=CONTEXT, E2E_CONFIRM=CONTEXT, E2E_ENTRANCE=bare.entrance,
         PLATFORM=platform_folder, BASE=apps.base_name(),
@@ -111,4 +112,4 @@ def test_session_uses_the_cluster_and_leaves_it_as_it_is(
     assert f"The tests use the cluster of the context {CONTEXT}" in done.stdout
     assert (kind.parent / "loaded").read_text().split() == ["sluice-api.tar", "sluice-worker.tar"]
     assert pods() == before
-    assert not existing.KUBECONFIG.exists()
+    assert set(existing.FOLDER.glob("kubeconfig-*")) == copies

@@ -4,6 +4,7 @@ import http.client
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from urllib.parse import urlsplit
 
 import httpx
@@ -51,23 +52,26 @@ def test_event_leaves_when_it_enters(local: System) -> None:
     assert seen["event: SUCCESS"] - seen["event: STARTED"] > 5
 
 
-def test_no_request_is_lost_when_nginx_hears_of_other_pods(local: System) -> None:
+def test_no_request_of_a_busy_connection_is_lost_when_nginx_hears_of_other_pods(local: System) -> None:
     # not httpx, which looks whether a connection was closed before it sends
-    connection = http.client.HTTPConnection(urlsplit(local.entrance).netloc, timeout=TIMEOUT_S)
+    with closing(http.client.HTTPConnection(urlsplit(local.entrance).netloc, timeout=TIMEOUT_S)) as connection:
 
-    def told_to_leave() -> bool:
-        """By an answer to one more request, on the connection of the last."""
-        connection.request("GET", "/livez")
-        response = connection.getresponse()
-        response.read()
-        assert response.status == 200
-        return response.will_close
+        def told_to_leave() -> bool:
+            """By the answer to one more request, on the connection of the last."""
+            connection.request("GET", "/livez")
+            response = connection.getresponse()
+            response.read()
+            assert response.status == 200
+            return response.will_close
 
-    assert not told_to_leave()
-    for count in (2, 1):
-        objects.scale(objects.API, count)
-        until(told_to_leave, RELOAD_TIMEOUT_S, f"the reload for {count} pods")
-    objects.settled(objects.API, 1)
+        assert not told_to_leave()
+        try:
+            for count in (2, 1):
+                objects.scale(objects.API, count)
+                until(told_to_leave, RELOAD_TIMEOUT_S, f"the reload for {count} pods")
+        finally:
+            objects.scale(objects.API, 1)
+        objects.settled(objects.API, 1)
 
 
 def test_client_above_the_rate_is_refused(local: System) -> None:

@@ -101,8 +101,10 @@ def answering(handler: type[Answering]) -> Iterator[str]:
     """The address of a server."""
     with HTTPServer(("127.0.0.1", 0), handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
 
 
 def test_entrance_is_where_nginx_answers(monkeypatch: pytest.MonkeyPatch) -> None:

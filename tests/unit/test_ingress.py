@@ -58,7 +58,8 @@ def test_rate_limit_is_the_clusters() -> None:
 
 def test_settings_of_the_chart_reach_nginx() -> None:
     text = rendered()
-    for line in ("worker_connections 16384;", "keepalive_timeout 75s;", "keepalive_min_timeout 10s;"):
+    told = ("worker_connections 16384;", "keepalive_timeout 75s;", "keepalive_requests 10000;")
+    for line in (*told, "keepalive_min_timeout 10s;"):
         assert line in text
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from tests.e2e import __main__ as program
 from tests.e2e import lanes, told
-from tests.e2e.told import Figures, Told
+from tests.e2e.told import Told
 
-FIGURES = {"drain_s": 66.1, "replicas_max": 30.0}
+DRAIN_S = 66.1
 # passes only where both lanes run at once, and each knows that it has another beside it
 MEETING = """
 from local.child import until
@@ -46,12 +46,12 @@ def test_bursts_are_in_different_lanes_and_what_waits_is_beside_the_original() -
 
 
 @pytest.fixture
-def later(burst: Told) -> Iterator[Callable[[Figures | None], None]]:
+def later(burst: Told) -> Iterator[Callable[[float | None], None]]:
     """Tells it a moment after the test has begun to wait."""
     timers: list[Timer] = []
 
-    def tell(figures: Figures | None) -> None:
-        timers.append(Timer(0.2, burst.tell, [figures]))
+    def tell(drain_s: float | None) -> None:
+        timers.append(Timer(0.2, burst.tell, [drain_s]))
         timers[-1].start()
 
     yield tell
@@ -59,24 +59,24 @@ def later(burst: Told) -> Iterator[Callable[[Figures | None], None]]:
         timer.join()
 
 
-def test_figures_are_waited_for(burst: Told, later: Callable[[Figures | None], None]) -> None:
-    later(FIGURES)
-    assert burst.figures() == FIGURES
+def test_seconds_are_waited_for(burst: Told, later: Callable[[float | None], None]) -> None:
+    later(DRAIN_S)
+    assert burst.drain_s() == DRAIN_S
 
 
-def test_burst_that_failed_is_over_and_has_no_figures(burst: Told, later: Callable[[Figures | None], None]) -> None:
+def test_burst_that_failed_is_over_and_has_none(burst: Told, later: Callable[[float | None], None]) -> None:
     later(None)
     burst.over()
     with pytest.raises(AssertionError, match="has failed"):
-        burst.figures()
+        burst.drain_s()
 
 
 def test_what_an_earlier_run_told_is_forgotten(burst: Told, monkeypatch: pytest.MonkeyPatch) -> None:
-    burst.tell(FIGURES)
+    burst.tell(DRAIN_S)
     burst.forget()
     monkeypatch.setattr(told, "TIMEOUT_S", 0)
     with pytest.raises(TimeoutError, match="the burst under the overlay load"):
-        burst.figures()
+        burst.drain_s()
 
 
 @pytest.mark.usefixtures("burst")  # else that of a run would be forgotten

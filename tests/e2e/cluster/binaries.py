@@ -56,7 +56,7 @@ def _build(module: Module, folder: Path) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
     # -p 2: more compilers at once than that need more memory than a small machine has. What -w leaves out of a program
-    # is not made in the first place: an eighth of the time.
+    # is not made in the first place, which saves an eighth.
     go(
         "build", "-p", "2", "-trimpath", "-ldflags", f"-s -w {module.version_flags}", "-gcflags=all=-dwarf=false",
         "-o", f"{unfinished}/", "tool",

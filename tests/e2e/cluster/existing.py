@@ -9,7 +9,9 @@ from pathlib import Path
 from deploy.run import ROOT, Unusable, command_line, output, show
 from deploy.tools import kubectl
 
-KUBECONFIG = ROOT / ".local" / "e2e" / "kubeconfig"
+FOLDER = ROOT / ".local" / "e2e"
+# of this process: two sessions of a clone would send each other to their own cluster
+KUBECONFIG = FOLDER / f"kubeconfig-{os.getpid()}"
 # a system's workers are in it, whoever installed them
 OCCUPIED = "celery-workers"
 TIMEOUT_S = 60

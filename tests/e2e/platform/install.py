@@ -33,7 +33,6 @@ def install(cluster: Provider, kubeconfig: Path) -> None:
     if not isinstance(cluster, Bare):
         _make("secrets", kubeconfig)
         _make("platform", kubeconfig)
-        reach(cluster)
         return
     prepare(cluster, kubeconfig)
     _make("secrets", kubeconfig)
@@ -93,13 +92,13 @@ def _open(address: str, port: int) -> bool:
 
 
 def reach(cluster: Provider) -> None:
-    """Unusable if NGINX is not where the cluster has its entrance: every test would only time out."""
+    """Wait for NGINX. Unusable if it is not where the cluster has its entrance."""
     try:
         until(lambda: _answers(cluster.entrance), ENTRANCE_TIMEOUT_S, "NGINX")
     except TimeoutError:
         raise Unusable(
             f"NGINX does not answer at {cluster.entrance}: name its address by E2E_ENTRANCE=..., or make the cluster "
-            "so that it is there, as docs/e2e.md says."
+            "so that it is there, as docs/deploy.md says."
         ) from None
 
 
