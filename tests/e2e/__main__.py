@@ -52,7 +52,6 @@ def main() -> None:
     """Run both, to the end of both."""
     burst = Told("load")
     burst.forget()  # an earlier run's
-    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C reaches the lanes by itself: until their clusters are gone
     # the first lane's cluster is that of `make cluster`, where one runs
     first, second = Lane("first", STATE), Lane("second", STATE.with_name(f"{STATE.name}-second"))
     statuses = [first.ended()]
@@ -65,4 +64,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    # Ctrl-C reaches the lanes by itself; here their ends are waited for, and with them those of their clusters
+    signal.signal(signal.SIGINT, lambda *_: None)
     main()
