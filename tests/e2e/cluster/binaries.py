@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.run import command_line
-from deploy.tools import cache, go, locked
+from deploy.tools import built, cache, go, locked
 from tests.e2e.cluster import packages
 
 MODULES = Path(__file__).parent / "go"
@@ -36,6 +36,9 @@ KEDA = Module("keda", "-X github.com/kedacore/keda/v2/version.Version=2.21.0")
 FLUX = Module("flux")
 PAUSE = Module("pause")
 ALL = (PAUSE, ETCD, KUBERNETES, COREDNS, KEDA, FLUX)
+# Of `deploy.pins`: what installs charts, and what encrypts the Secrets that Flux reads from git.
+HELM = "helm"
+OF_FLUX = ("age-keygen", "sops")
 
 
 def folder_of(module: Module) -> Path:
@@ -66,12 +69,18 @@ def _build(module: Module, folder: Path) -> None:
 
 
 def main() -> None:
-    """Build what parts of the tests need, or everything: `python -m tests.e2e.cluster.binaries [PART...]`."""
+    """Build what parts of the tests need, or everything: `python -m tests.e2e.cluster.binaries [PART...]`.
+
+    All of it beforehand: in a test it would be in that test's time.
+    """
     packages.ensure()  # says where no cluster can be made, before half an hour of building
     parts = sys.argv[1:]
+    flux = not parts or "flux" in parts
     for module in ALL:
-        if module is not FLUX or not parts or "flux" in parts:
+        if module is not FLUX or flux:
             folder_of(module)
+    for program in (HELM, *(OF_FLUX if flux else ())):
+        built(program)
 
 
 if __name__ == "__main__":
