@@ -55,7 +55,7 @@ def _follow(child: Child, follower: Follower, shape: Shape, began_s: float, watc
     while child.alive and time.monotonic() < end_s:
         ledger = follower.read()
         at_s = time.monotonic() - began_s
-        watch(at_s, ledger, used(child.pid))
+        watch(at_s, ledger, used([child.pid])[child.pid])
         if time.monotonic() - shown_s >= PROGRESS_S:
             shown_s = time.monotonic()
             print(_line(at_s, ledger, shape), flush=True)

@@ -1,7 +1,9 @@
 """The users. Each does with every answer what docs/api.md says, by the rules of apps/client, and checks it."""
 
+import gc
 import os
 import random
+import select
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -11,10 +13,13 @@ from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
 import gevent
+from gevent import monkey
 from geventhttpclient import client as http_client
+from geventhttpclient.connectionpool import ConnectionPool
 from locust import FastHttpUser, events, task
 from locust.env import Environment
 from locust.runners import WorkerRunner
+from locust.user.task import LOCUST_STATE_STOPPING, LOCUST_STATE_WAITING
 
 from apps.client import OutcomeUnknown, Problem, rules
 from apps.client.rules import Call, Reply, Rule, Sleep
@@ -34,11 +39,33 @@ NAMES = (Path(__file__).parent / "names.txt").read_text(encoding="utf-8").splitl
 LONGEST = max(map(len, NAMES))
 # A client of a long run that nobody ends; Locust ends those that still wait when the shape is over.
 RESULT_TIMEOUT_S = 24 * 3600.0
+# Each look for cycles among the objects of 7,000 users stops all of them for half a second, once a minute, which their
+# clocks would count as the system's; and those among new objects, after each 700 as Python has it, took a twelfth of
+# Locust's time, which on one machine is the system's. So both are rare.
+GC_THRESHOLDS = (10_000, 10, 1_000)
 REPETITIONS = (1, 3)
 OLD = 10_000
 
 # Else it sends a GET again, unseen, when the connection closes before the answer: the rules do that, and it is counted.
 http_client.IDEMPOTENT_METHODS = frozenset()
+
+_poll = monkey.get_original("select", "poll")
+
+
+def _idle(_: ConnectionPool, sock: gevent.socket.socket) -> bool:
+    """Whether an idle connection is still one: there is nothing to read, and it is not closed.
+
+    geventhttpclient 2.6 asks select(), which takes no descriptor above 1,023: each request of all further users had a
+    connection of its own, and what that costs was in their clocks.
+    """
+    if sock.fileno() < 0:
+        return False
+    poll = _poll()
+    poll.register(sock, select.POLLIN)
+    return not poll.poll(0)
+
+
+ConnectionPool._is_socket_alive = _idle  # noqa: SLF001
 
 SHAPE = shapes.load(os.environ[shapes.SHAPE])
 _old: deque[tuple[str, dict[str, str]]] = deque(maxlen=OLD)
@@ -73,6 +100,7 @@ class User(FastHttpUser):  # type: ignore[misc]  # Locust is not among the devel
     concurrency = 1  # a client has one connection
     connection_timeout = 10.0
     network_timeout = rules.WAIT_S + rules.CALL_TIMEOUT_S
+    _state: str | None  # Locust's
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
@@ -86,6 +114,14 @@ class User(FastHttpUser):  # type: ignore[misc]  # Locust is not among the devel
     def wait_time(self) -> float:
         """Thinks."""
         return random.uniform(*SHAPE.think_s)
+
+    def stop(self, force: bool = False) -> bool:  # noqa: FBT001, FBT002 - Locust's signature
+        """Locust ends who waits, a moment later: a wait that is over by then would be followed by half a post."""
+        if self._state != LOCUST_STATE_WAITING:
+            return bool(super().stop(force=force))
+        self._state = LOCUST_STATE_STOPPING  # whose wait is over looks at it
+        self.group.killone(self.greenlet)
+        return True
 
     def submit(self, given: dict[str, str], key: str | None = None) -> Accepted | None:
         """Post a task; None where it was not accepted."""
@@ -277,6 +313,7 @@ def _on_init(environment: Environment, **_: Any) -> None:
         raise SystemExit("The ledger is one process's: run this without --processes and --worker.")
     assert set(SHAPE.mix.tasks) <= set(TASKS)  # noqa: S101 - shapes.toml and the contract are of one project
     _writer = Writer(Path(os.environ[LEDGER]))
+    gc.set_threshold(*GC_THRESHOLDS)
     ticker = gevent.spawn(_tick, environment)
     environment.events.quitting.add_listener(lambda **_: ticker.kill())
 

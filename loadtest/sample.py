@@ -2,8 +2,9 @@
 
 import http.client
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -46,17 +47,24 @@ class Sample:
     workers_max: int | None = None
 
 
-def used(pid: int) -> Usage:
-    """Of a process and all that it has started, those that have ended too."""
+def used(pids: Iterable[int]) -> dict[int, Usage]:
+    """Of each of these processes and all that it has started, those that have ended too. One look at all there are."""
+    children: dict[int, list[psutil.Process]] = defaultdict(list)
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess):
+            children[process.ppid()].append(process)
+    return {pid: _used(psutil.Process(pid), children) for pid in pids}
+
+
+def _used(parent: psutil.Process, children: Mapping[int, list[psutil.Process]]) -> Usage:
     cpu_s, rss_bytes = 0.0, 0
-    parent = psutil.Process(pid)
-    for process in (parent, *parent.children(recursive=True)):
-        try:
+    processes = [parent]
+    for process in processes:  # which grows
+        processes += children.get(process.pid, ())
+        with suppress(psutil.NoSuchProcess):  # it ended just now, and its parent has its times
             times = process.cpu_times()
             cpu_s += times.user + times.system + times.children_user + times.children_system
             rss_bytes += process.memory_info().rss
-        except psutil.NoSuchProcess:
-            continue  # it ended just now, and its parent has its times
     return Usage(cpu_s, rss_bytes / 1e6)
 
 

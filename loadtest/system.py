@@ -43,11 +43,13 @@ class System:
 
     def sample(self) -> Sample:
         """As it is now. Ended if a part of it has died, Unusable if the broker does not tell of its queues."""
-        for child in (child for children in self._parts.values() for child in children):
+        children = [child for part in self._parts.values() for child in part]
+        for child in children:
             if not child.alive:
                 raise Ended(f"{child.name} ended in the run; its log {child.log} ends:\n{child.last_lines()}")
         ready, unacked = working(depths(self._management, "/"))
-        usage = {part: {child.name: used(child.pid) for child in each} for part, each in self._parts.items()}
+        of = used(child.pid for child in children)
+        usage = {part: {child.name: of[child.pid] for child in each} for part, each in self._parts.items()}
         return Sample(ready, unacked, usage, self._workers)
 
     def queues(self) -> dict[str, int]:

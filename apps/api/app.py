@@ -26,7 +26,7 @@ from apps.contract.ids import TaskIds
 from apps.contract.settings import ApiSettings, load
 from apps.contract.tasks import TASKS, Registry, input_adapter
 
-GC_THRESHOLD = 10_000
+GC_THRESHOLDS = (10_000, 10, 100)
 
 
 def create_app(settings: ApiSettings | None = None, registry: Registry = TASKS) -> FastAPI:
@@ -62,8 +62,9 @@ class Service(FastAPI):
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     # Looking for cycles took a tenth of the time, and there are hardly any: what was imported stays, and what requests
-    # in flight hold is looked through less often than after each 700 objects.
-    gc.set_threshold(GC_THRESHOLD)
+    # in flight hold is looked through less often than after each 700 objects; what long-polls hold, which are old by
+    # then, up to ten times less often still: with thousands of them each look is tens of milliseconds, for everybody.
+    gc.set_threshold(*GC_THRESHOLDS)
     gc.freeze()
     settings: ApiSettings = app.state.settings
     publisher = app.state.publisher = Publisher(

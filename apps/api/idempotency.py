@@ -5,21 +5,21 @@ r"""Idempotency-Key: one id and one execution for a key and a body, however ofte
                                `--settle (refused, unknown) or abandoned--> claimed by the next request:
                                   published again under the same id, with a new publish id
 
-A record is a Redis hash by client and key. It is written before the publish and settled after it, so that a crash in
-between costs a second publish of the same id, and never a second id; `begin` (apps.contract.states) lets only one of
-them run. Semantics: draft-ietf-httpapi-idempotency-key-header.
+A record is a Redis hash by client and key. It is written before the publish, and settled soon after it. The answer does
+not wait for that: a crash in between costs a second publish of the same id, and a repetition a 409 until the claim is
+abandoned, but never a second id; `begin` (apps.contract.states) lets only one of them run. Semantics:
+draft-ietf-httpapi-idempotency-key-header.
 
 It lives from its first claim on, never longer for a later one: its id tells how old it is, and a task that was
 published under an older id could be taken for forgotten (410) while it still waits.
 """
 
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 
 from apps.api import errors
-from apps.api.store import TIMEOUT_S, Store, Unavailable
+from apps.api.store import TIMEOUT_S, Store
 from apps.api.waiter import Waiter, set_within
 from apps.contract import states
 
@@ -93,7 +93,7 @@ class Keys:
     async def claim(self, post: Post, new_id: str) -> Claim:
         """Claim the key for the body, once the request that has it is settled or abandoned; until the deadline.
 
-        Raises the 409 problem after it, the 422 one for another body, and Unavailable.
+        Raises the 409 problem after it, the 422 one for another body, and the store's Unavailable.
         """
         # neither part has a NUL: a name comes from the environment, and a key has its form
         of_client = blake2b(f"{post.owner}\0{post.key}".encode(), digest_size=16).hexdigest()
@@ -114,9 +114,8 @@ class Keys:
             raise errors.key_reused()
         return Claim(record, first_id, int(accepted, 16), post.wanted, kind == "done", number)
 
-    async def settle(self, claim: Claim, accepted: int) -> None:
-        """Note what the broker has. Nothing is lost when Redis is away: the next request publishes the same id."""
+    def settle(self, claim: Claim, accepted: int) -> None:
+        """Note what the broker has; not waited for. Where Redis is away the next request publishes the same id."""
         done = f"{claim.wanted:x}" if claim.wanted & ~accepted == 0 else ""
         arguments = (claim.record, states.channel(claim.first_id), claim.number, f"{accepted:x}", done)
-        with suppress(Unavailable):
-            await self._store.call("EVAL", SETTLE, 2, *arguments)
+        self._store.later("EVAL", SETTLE, 2, *arguments)

@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 # For a batch, so of bounded size: thousands that read again after a loss are not all refused for the last of them.
 TIMEOUT_S = 2.0
 BATCH_COMMANDS = 200
+# What no answer waits for goes with the next command, or alone after this: at once it would be a round trip of its own.
+LATER_S = 0.02
 # No retries and no time-outs of redis-py's own: it would set a timer for each answer, and start a task for each write.
 # Whoever uses a connection says how long, once for all that it does. RESP2: a subscriber's messages are plain answers.
 _OPTIONS: dict[str, Any] = {
@@ -45,21 +47,27 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self._connection = connection_to(url)
-        self._wanted: list[tuple[tuple[Any, ...], asyncio.Future[Any]]] = []
+        self._wanted: list[tuple[tuple[Any, ...], asyncio.Future[Any] | None]] = []
         self._sender: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     async def call(self, *command: Any) -> Any:
         """Run one command; its answer as Redis gives it. Raises Unavailable."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._wanted.append((command, future))
-        if self._sender is None or self._sender.done():
-            self._sender = asyncio.create_task(self._send_wanted())
+        self._send()
         answer = await asyncio.shield(future)  # whoever leaves does not take the answers of others along
         if isinstance(answer, RedisError | OSError):
             raise Unavailable from answer
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    def later(self, *command: Any) -> None:
+        """Run one command soon, before those that are asked for after it; nobody hears of its answer or failure."""
+        self._wanted.append((command, None))
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(LATER_S, self._send)
 
     async def read(self, task_id: str) -> states.Record:
         """A task's record. Raises Unavailable."""
@@ -76,12 +84,22 @@ class Store:
         return False
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Send what is left, as much as goes in the time of a batch, and close the connection."""
+        self._send()
+        if self._sender is not None:
+            await asyncio.wait([self._sender], timeout=TIMEOUT_S)
         await self._connection.disconnect(nowait=True)  # else it waits for the other end
 
     async def _fields(self, key: str) -> dict[str, str]:
         flat = iter(await self.call("HGETALL", key))
         return dict(zip(flat, flat, strict=True))
+
+    def _send(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._wanted and (self._sender is None or self._sender.done()):
+            self._sender = asyncio.create_task(self._send_wanted())
 
     async def _send_wanted(self) -> None:
         while self._wanted:
@@ -93,7 +111,8 @@ class Store:
                 log.warning("Redis away", extra={"fields": {"error": repr(exc)}})
                 answers = [exc] * len(batch)
             for (_, future), answer in zip(batch, answers, strict=True):
-                future.set_result(answer)
+                if future is not None:
+                    future.set_result(answer)
 
     async def _round_trip(self, commands: list[tuple[Any, ...]]) -> list[Any]:
         """The answers, errors among them. Raises for a lost connection, which the next one opens again."""

@@ -65,7 +65,7 @@ class Submitter:
             confirmed = (1 << i for i, one in enumerate(submitted) if one and one.outcome is CONFIRMED)
             accepted |= sum(confirmed)
         finally:  # also for a client that went away in between
-            await asyncio.shield(self._keys.settle(claim, accepted))
+            self._keys.settle(claim, accepted)
         return submitted
 
     def _open_s(self, inputs: int) -> float:

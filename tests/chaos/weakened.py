@@ -52,12 +52,12 @@ class _LateKeys(idempotency.Keys):
             self._digests[claim.record] = blake2b(post.body, digest_size=16).hexdigest()
         return claim
 
-    async def settle(self, claim: idempotency.Claim, accepted: int) -> None:
+    def settle(self, claim: idempotency.Claim, accepted: int) -> None:
         if not accepted:
             return
         fields = {"digest": self._digests.pop(claim.record), "id": claim.first_id, "claims": claim.number}
-        await self._store.call("HSET", claim.record, *(part for pair in fields.items() for part in pair))
-        await super().settle(claim, accepted)
+        self._store.later("HSET", claim.record, *(part for pair in fields.items() for part in pair))
+        super().settle(claim, accepted)
 
     @property
     def _digests(self) -> dict[str, str]:

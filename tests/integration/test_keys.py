@@ -46,11 +46,11 @@ def test_claim_that_was_taken_over_settles_nothing(servers: Servers, key: str) -
         late = await keys.claim(post(key), "first")
         taker = await keys.claim(post(key, open_s=ABANDONED_AT_ONCE), "second")
         assert (taker.first_id, taker.done) == ("first", False)
-        await keys.settle(late, 0)
+        keys.settle(late, 0)
         with pytest.raises(errors.Problem, match="still open"):  # the taker's claim is its own still
             await keys.claim(post(key), "third")
-        await keys.settle(taker, 1)
-        await keys.settle(late, 0)
+        keys.settle(taker, 1)
+        keys.settle(late, 0)
         again = await keys.claim(post(key), "fourth")
         assert (again.first_id, again.accepted, again.done) == ("first", 1, True)
 
@@ -59,10 +59,10 @@ def test_claim_that_was_taken_over_settles_nothing(servers: Servers, key: str) -
 
 def test_key_that_is_done_for_less_is_claimed_by_who_wants_more(servers: Servers, key: str) -> None:
     async def test(keys: Keys, _: Store) -> None:
-        await keys.settle(await keys.claim(post(key, wanted=0b101), "first"), 0b101)
+        keys.settle(await keys.claim(post(key, wanted=0b101), "first"), 0b101)
         more = await keys.claim(post(key, wanted=0b111), "second")
         assert (more.first_id, more.accepted, more.done) == ("first", 0b101, False)
-        await keys.settle(more, 0b111)
+        keys.settle(more, 0b111)
         assert (await keys.claim(post(key, wanted=0b111), "third")).done
 
     run(servers, test)
@@ -73,8 +73,8 @@ def test_key_lives_from_its_first_claim(servers: Servers, key: str) -> None:
         claim = await keys.claim(post(key), "first")
         assert await store.call("TTL", claim.record) in {LIFE_S - 1, LIFE_S}
         await store.call("EXPIRE", claim.record, 10)
-        await keys.settle(claim, 0)
-        await keys.settle(await keys.claim(post(key), "second"), 1)
+        keys.settle(claim, 0)
+        keys.settle(await keys.claim(post(key), "second"), 1)
         assert (await keys.claim(post(key), "third")).done
         assert await store.call("TTL", claim.record) <= 10
 
@@ -89,7 +89,7 @@ def test_clients_have_keys_of_their_own(
         claims: list[Claim] = []
         for owner, name in (mine, theirs):
             claims.append(await keys.claim(post(f"{name}-{key}", owner=f"{owner}"), f"id of {owner}"))
-            await keys.settle(claims[-1], 1)
+            keys.settle(claims[-1], 1)
         assert [claim.first_id for claim in claims] == [f"id of {mine[0]}", f"id of {theirs[0]}"]
 
     run(servers, test)

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from redis import Redis
 
-from apps.api.store import Store, Unavailable
+from apps.api.store import BATCH_COMMANDS, TIMEOUT_S, Store, Unavailable
 from apps.api.waiter import Waiter, set_within
 from apps.contract import states
 from tests.harness.servers import Servers
@@ -183,6 +183,54 @@ def test_command_that_redis_refuses_fails_alone(servers: Servers) -> None:
         await store.close()
 
     asyncio.run(ask())
+
+
+def test_command_that_nobody_waits_for_goes_before_those_that_are_asked_for_after_it(servers: Servers) -> None:
+    async def ask() -> None:
+        store = Store(servers.redis.url())
+        await store.call("DEL", "ridden")
+        store.later("SET", "ridden", "along")
+        assert await store.call("GET", "ridden") == "along"
+        await store.close()
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize("closed", [True, False], ids=["close", "alone"])
+def test_command_that_nobody_waits_for_is_sent(servers: Servers, closed: bool) -> None:
+    async def ask() -> None:
+        store = Store(servers.redis.url())
+        with Redis.from_url(servers.redis.url(), decode_responses=True) as redis:
+            redis.delete("later")
+            store.later("SET", "later", "sent")
+            if closed:  # as a process does that ends just then
+                await store.close()
+                assert redis.get("later") == "sent"
+                return
+            await asyncio.to_thread(until, lambda: redis.get("later") == "sent")
+        await store.close()
+
+    asyncio.run(ask())
+
+
+def test_closing_does_not_wait_longer_for_a_silent_redis_than_a_batch(system: System) -> None:
+    async def ask() -> float:
+        store = Store(system.servers.redis.url())
+        assert await store.ping()
+        system.servers.redis.suspend()
+        waiting = [asyncio.create_task(store.call("PING")) for _ in range(3 * BATCH_COMMANDS)]
+        await asyncio.sleep(0)  # they have asked
+        began_s = time.monotonic()
+        await store.close()
+        took_s = time.monotonic() - began_s
+        for each in waiting:
+            each.cancel()
+        return took_s
+
+    try:
+        assert asyncio.run(ask()) < 2 * TIMEOUT_S
+    finally:
+        system.servers.redis.resume()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
