@@ -9,7 +9,7 @@ from tests.load.conftest import Run
 
 def test_shape_that_does_not_exist_is_named_with_those_that_do(loadtest: Run) -> None:
     done = loadtest("tsunami")
-    assert done.stderr == "There is no shape 'tsunami': choose one of short, or add it to shapes.toml.\n"
+    assert done.stderr == "There is no shape 'tsunami': choose one of short, ended, or add it to shapes.toml.\n"
     assert done.returncode == 1
 
 
