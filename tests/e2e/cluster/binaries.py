@@ -73,7 +73,7 @@ def main() -> None:
 
     All of it beforehand: in a test it would be in that test's time.
     """
-    packages.ensure()  # says where no cluster can be made, before half an hour of building
+    packages.ensure()  # says where no cluster can be made, before a quarter of an hour of building
     parts = sys.argv[1:]
     flux = not parts or "flux" in parts
     for module in ALL:
