@@ -3,11 +3,12 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from loadtest.ledger import Follower, Ledger
 from local.child import Child
 from local.servers import free_ports, is_open
 from tests.harness.system import ROOT, System
@@ -27,6 +28,27 @@ def python() -> Path:
             raise FileNotFoundError(f"{PYTHON}: run these by `make test-load`")
         pytest.skip("Locust is not installed: run these by `make test-load`")
     return PYTHON
+
+
+@pytest.fixture
+def locust(python: Path, tmp_path: Path) -> Callable[..., Ledger]:
+    """Locust by itself, against a port: what it noted of a shape of the tests'."""
+
+    def run(
+        shape: str, port: int, *, start: Sequence[str] = ("-m", "locust"), file: str = "loadtest/locustfile.py"
+    ) -> Ledger:
+        path = tmp_path / "ledger"
+        told = {"LOAD_SHAPES": str(SHAPES), "LOAD_SHAPE": shape, "LOAD_LEDGER": str(path), "LOAD_STARTED_S": "0"}
+        options = ["--headless", "--host", f"http://127.0.0.1:{port}", "--stop-timeout", "5", "--loglevel", "ERROR"]
+        done = subprocess.run(
+            [python, *start, "--locustfile", file, *options], cwd=ROOT, env=os.environ | told,
+            capture_output=True, text=True, timeout=RUN_TIMEOUT_S, check=False,
+        )  # fmt: skip
+        ledger = Follower(path).read()
+        assert (done.returncode, ledger.ended) == (0, True), done.stderr
+        return ledger
+
+    return run
 
 
 @pytest.fixture

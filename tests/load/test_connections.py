@@ -1,23 +1,18 @@
 """What users do with their connections: one each, also where select() takes no more; and no request is left halfway."""
 
 import asyncio
-import os
-import subprocess
 import threading
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from loadtest import stub
-from loadtest.ledger import Follower, Ledger
+from loadtest.ledger import Ledger
 from local.child import until
 from local.servers import free_ports, is_open
-from tests.harness.system import ROOT
-from tests.load.conftest import SHAPES
 
 USERS = 12  # of the shape `short`
-TIMEOUT_S = 60
+READY_S = 30
 # select() takes descriptors up to 1,023: here every connection of Locust's has a higher one.
 CROWDED = """
 import os, resource, runpy
@@ -53,32 +48,23 @@ def stubbed(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, stub.Tasks]]
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    until(lambda: is_open(port), TIMEOUT_S, "the stub")
+    until(lambda: is_open(port), READY_S, "the stub")
     Counted.made = 0
     yield port, tasks
     loop.call_soon_threadsafe(serving.cancel)
     thread.join()
 
 
-def loaded(python: Path, shape: str, port: int, path: Path) -> Ledger:
-    """What Locust noted of a shape, with all its connections above what select() takes."""
-    told = {"LOAD_SHAPES": str(SHAPES), "LOAD_SHAPE": shape, "LOAD_LEDGER": str(path), "LOAD_STARTED_S": "0"}
-    options = ["--headless", "--host", f"http://127.0.0.1:{port}", "--stop-timeout", "5", "--loglevel", "ERROR"]
-    done = subprocess.run(
-        [python, "-c", CROWDED, "--locustfile", "loadtest/locustfile.py", *options], cwd=ROOT, env=os.environ | told,
-        capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
-    )  # fmt: skip
-    ledger = Follower(path).read()
-    assert (done.returncode, ledger.ended, dict(ledger.failures)) == (0, True, {}), done.stderr
-    return ledger
-
-
-def test_user_keeps_its_connection(python: Path, tmp_path: Path, stubbed: tuple[int, stub.Tasks]) -> None:
-    ledger = loaded(python, "short", stubbed[0], tmp_path / "ledger")
+def test_user_keeps_its_connection(locust: Callable[..., Ledger], stubbed: tuple[int, stub.Tasks]) -> None:
+    ledger = locust("short", stubbed[0], start=("-c", CROWDED))
+    assert not ledger.failures
     assert ledger.seconds[-1][2] > 5 * USERS  # requests
     assert Counted.made < 2 * USERS  # some of the probes may be among them
 
 
-def test_user_is_ended_before_a_post_or_after_it(python: Path, tmp_path: Path, stubbed: tuple[int, stub.Tasks]) -> None:
-    ledger = loaded(python, "ended", stubbed[0], tmp_path / "ledger")
+def test_user_is_ended_before_a_post_or_after_it(
+    locust: Callable[..., Ledger], stubbed: tuple[int, stub.Tasks]
+) -> None:
+    ledger = locust("ended", stubbed[0])
+    assert not ledger.failures
     assert len(ledger.tasks) == sum(stubbed[1].accepted.values()) > 0
