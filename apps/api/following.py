@@ -51,17 +51,17 @@ async def _wait_for_end(state: AppState, gone: asyncio.Future[None], task_id: st
     """Not for a client that has gone: its slot is given back, and its subscription."""
     waiter: Waiter = state["waiter"]
     end_s = time.monotonic() + limit_s
-    with waiter.watch(task_id, end_only=True) as changed:
+    with waiter.watch(task_id) as changed:
         gone.add_done_callback(lambda _: changed.set())
         # Who asks so has usually just posted: to look before the subscription is confirmed would be a round trip more.
         # A Redis that does not confirm it is asked all the same, and a client told that it is away.
         await set_within(changed, min(limit_s, TIMEOUT_S) if waiter.connected else 0)
-        record = await current(state, task_id)
+        record = changed.told or await current(state, task_id)
         in_time = True
         while in_time and not (record.final or waiter.draining or gone.done()):
             in_time = await set_within(changed, end_s - time.monotonic())
             if not gone.done():
-                record = await current(state, task_id)
+                record = changed.told or await current(state, task_id)
     return record
 
 
@@ -72,7 +72,7 @@ async def events(waiter: Waiter, store: Store, task_id: str, record: Record, see
     """
     started = seen == "STARTED"
     yield ": each state once, then the end of the stream\n\n"
-    with waiter.watch(task_id) as changed:
+    with waiter.watch(task_id, begin=True) as changed:
         while True:
             if record.started_s is not None and not started:
                 started = True

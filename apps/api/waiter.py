@@ -32,18 +32,24 @@ LEAVE_S = 0.5
 IDLE_CHANNEL = "sluice:idle"
 
 
+class Change(asyncio.Event):
+    """Set when a record may have changed."""
+
+    told: states.Record | None = None
+    """How the task ended, where it was told so: there is nothing left to read."""
+
+
 @dataclass
 class _Topic:
     """One channel: who watches it, and whether Redis has confirmed that we are told of it."""
 
-    watchers: dict[asyncio.Event, bool] = field(default_factory=dict)
-    """And whether only an end is of interest."""
+    watchers: set[Change] = field(default_factory=set)
     confirmed: bool = False
 
-    def wake(self, *, started: bool = False) -> None:
-        for event, end_only in self.watchers.items():
-            if not (started and end_only):
-                event.set()
+    def wake(self, told: states.Record | None = None) -> None:
+        for change in self.watchers:
+            change.told = told or change.told
+            change.set()
 
 
 class Waiter:
@@ -69,32 +75,25 @@ class Waiter:
     @property
     def waiting(self) -> int:
         """How many wait."""
-        return sum(len(topic.watchers) for topic in self._topics.values())
+        return len({change for topic in self._topics.values() for change in topic.watchers})
 
     @contextmanager
-    def watch(self, task_id: str, *, end_only: bool = False) -> Iterator[asyncio.Event]:
-        """Yield an event that is set by the confirmed subscription, by each change, and by a loss of the connection.
+    def watch(self, task_id: str, *, begin: bool = False) -> Iterator[Change]:
+        """Yield what is set by the confirmed subscription, by the task's end, and by a loss of the connection.
 
-        With `end_only` a task that starts is no change.
+        With `begin`, when it begins too.
 
         Whoever reads the record each time it is set misses nothing, however often the connection is lost.
         """
-        channel = states.channel(task_id)
-        topic = self._topics.setdefault(channel, _Topic())
-        event = asyncio.Event()
-        first = not topic.watchers
-        topic.watchers[event] = end_only
+        change = Change()
+        channels = [states.channel(task_id), states.begun_channel(task_id)][: 1 + begin]
+        for channel in channels:
+            self._enter(channel, change)
         try:
-            if first:
-                self._send("SUBSCRIBE", channel)
-            elif topic.confirmed:
-                event.set()
-            yield event
+            yield change
         finally:
-            del topic.watchers[event]
-            if not topic.watchers:
-                del self._topics[channel]
-                self._leave(channel)
+            for channel in channels:
+                self._leave(channel, change)
 
     def drain(self) -> None:
         """Let everyone go: the process is about to end."""
@@ -130,8 +129,7 @@ class Waiter:
         pinger = asyncio.create_task(_ping(self._outbox))
         try:
             while True:
-                kind, channel, *rest = await connection.read_response()
-                self._on_message(kind, channel, started=rest == ["STARTED"])
+                self._on_message(*await connection.read_response())
                 if now_s() > heard_s + NOTED_S:
                     heard_s = now_s()
                     silence.reschedule(heard_s + SILENT_S)
@@ -139,7 +137,20 @@ class Waiter:
             writer.cancel()
             pinger.cancel()
 
-    def _leave(self, channel: str) -> None:
+    def _enter(self, channel: str, change: Change) -> None:
+        topic = self._topics.setdefault(channel, _Topic())
+        topic.watchers.add(change)
+        if len(topic.watchers) == 1:
+            self._send("SUBSCRIBE", channel)
+        elif topic.confirmed:
+            change.set()
+
+    def _leave(self, channel: str, change: Change) -> None:
+        topic = self._topics[channel]
+        topic.watchers.remove(change)
+        if topic.watchers:
+            return
+        del self._topics[channel]
         if not self._left:
             asyncio.get_running_loop().call_later(LEAVE_S, self._unsubscribe)
         self._left.append(channel)
@@ -153,11 +164,11 @@ class Waiter:
         if self._outbox is not None:
             self._outbox.put_nowait(command)
 
-    def _on_message(self, kind: str, channel: str, *, started: bool) -> None:
+    def _on_message(self, kind: str, channel: str, message: object = None) -> None:
         topic = self._topics.get(channel)
         if topic is not None and kind in {"subscribe", "message"}:
             topic.confirmed = True
-            topic.wake(started=started)
+            topic.wake(states.told(str(message)))
 
     def _wake(self) -> None:
         for topic in self._topics.values():

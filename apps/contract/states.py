@@ -5,7 +5,8 @@ r"""States of a task, its record in Redis, and the three atomic scripts that wri
         \__________________cancel_____________________________/
 
 A record is a Redis hash under `key(id)`; a task without one is PENDING. The scripts are the only writers, used
-by worker, recorder and API alike. Each change is published on `channel(id)` in the same round trip.
+by worker, recorder and API alike. Each change is published in the same round trip: a beginning on `begun_channel(id)`,
+an end on `channel(id)`, with its result where that is small, so that who waits need not ask for it.
 
 A record lives for the same time after each change, and that time is longer than a message can wait: what is
 older and has no record is forgotten; what is younger and has none is PENDING.
@@ -25,8 +26,13 @@ def key(task_id: str) -> str:
 
 
 def channel(task_id: str) -> str:
-    """The Redis channel on which a task's changes are told."""
+    """The Redis channel on which a task's end is told, and that its key is settled."""
     return f"sluice:state:{task_id}"
+
+
+def begun_channel(task_id: str) -> str:
+    """The Redis channel on which it is told that a task has begun: most who wait want its end alone."""
+    return f"sluice:begun:{task_id}"
 
 
 def requeued_key(task_id: str) -> str:
@@ -37,7 +43,10 @@ def requeued_key(task_id: str) -> str:
 # A running task that is cancelled is told of here: its id, to every process that runs tasks.
 CANCEL_CHANNEL = "sluice:cancel"
 
-# KEYS: record, channel. ARGV: publish id, worker, now (s), life of the record (s).
+# A longer result is not in the message: each API process that has a client waiting would be sent all of it.
+TOLD_BYTES_MAX = 4096
+
+# KEYS: record, channel, begun channel. ARGV: publish id, worker, now (s), life of the record (s).
 # Answers "run", or why not: "final", "claimed" (by another publish of the same id) or "cancelled" (while it ran
 # before, or waited for its retry).
 BEGIN = """
@@ -54,20 +63,23 @@ end
 redis.call('HSET', KEYS[1], 'state', 'STARTED', 'publish', ARGV[1], 'worker', ARGV[2], 'started_s', ARGV[3])
 redis.call('HINCRBY', KEYS[1], 'tries', 1)
 redis.call('EXPIRE', KEYS[1], ARGV[4])
-redis.call('PUBLISH', KEYS[2], 'STARTED')
+redis.call('PUBLISH', KEYS[3], 'STARTED')
 return 'run'
 """
 
 # KEYS: record, channel. ARGV: publish id, state, meta (JSON), now (s), life of the record (s).
 # Answers "stored", or why not: "final" (the first end stands) or "claimed" (another publish of the id has begun).
-END = """
+# Tells the state; of a SUCCESS the meta too, after a space.
+END = f"""
 local record = redis.call('HMGET', KEYS[1], 'state', 'publish')
 local state, publish = record[1], record[2]
 if state and state ~= 'STARTED' then return 'final' end
 if publish and publish ~= ARGV[1] then return 'claimed' end
 redis.call('HSET', KEYS[1], 'state', ARGV[2], 'publish', ARGV[1], 'meta', ARGV[3], 'ended_s', ARGV[4])
 redis.call('EXPIRE', KEYS[1], ARGV[5])
-redis.call('PUBLISH', KEYS[2], ARGV[2])
+local told = ARGV[2]
+if told == 'SUCCESS' and #ARGV[3] <= {TOLD_BYTES_MAX} then told = told .. ' ' .. ARGV[3] end
+redis.call('PUBLISH', KEYS[2], told)
 return 'stored'
 """
 
@@ -123,6 +135,17 @@ def decode(raw: dict[str, str]) -> Record:
         )
     except (KeyError, ValueError) as exc:
         raise ValueError(f"not a task record: its fields are {sorted(raw)}") from exc
+
+
+def told(message: str) -> Record | None:
+    """The end that a message on `channel(id)` tells: state and result alone. None where the record must be read."""
+    state, _, meta = message.partition(" ")
+    if state != "SUCCESS" or not meta:  # what was requeued after a FAILURE stands elsewhere
+        return None
+    try:
+        return Record("SUCCESS", json.loads(meta))
+    except ValueError:
+        return None
 
 
 def failure(type_: str, message: str) -> dict[str, str]:

@@ -43,7 +43,7 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
 
     def begin(self, task_id: str, publish_id: str, worker: str, now_s: float) -> str:
         """Claim a task for this publish. Answers as the script does; waits while Redis is away."""
-        keys = [states.key(task_id), states.channel(task_id)]
+        keys = [states.key(task_id), states.channel(task_id), states.begun_channel(task_id)]
         arguments = [publish_id, worker, now_s, self.app.conf.sluice_record_ttl_s]
         answer: str = self._ensure_retryable(self._run, BEGIN, keys, arguments)
         return answer

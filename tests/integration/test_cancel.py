@@ -131,7 +131,7 @@ def _cancelled_early(url: str, lost: bool) -> bool:
     cancellation.listen(url)
     until(lambda: client.pubsub_numsub(states.CANCEL_CHANNEL)[0][1] > before)
     cancellation.note(task_id)
-    client.eval(states.BEGIN, 2, *keys, "p1", "worker", str(time.time()), "60")
+    client.eval(states.BEGIN, 3, *keys, states.begun_channel(task_id), "p1", "worker", str(time.time()), "60")
     if lost:
         client.hset(keys[0], "cancel", "1")
         client.client_kill_filter(_type="pubsub")

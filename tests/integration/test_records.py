@@ -1,7 +1,9 @@
 """`begin`, `end` and `cancel` on a real Redis: who may run, and that the first end stands."""
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from uuid import uuid4
 
 import pytest
@@ -25,7 +27,8 @@ class Records:
         self._cancel = client.register_script(states.CANCEL)
 
     def begin(self, task_id: str, publish: str, worker: str = "w") -> str:
-        return str(self._begin(keys=_keys(task_id), args=[publish, worker, 1.5, LIFE_S]))
+        keys = [*_keys(task_id), states.begun_channel(task_id)]
+        return str(self._begin(keys=keys, args=[publish, worker, 1.5, LIFE_S]))
 
     def end(self, task_id: str, publish: str, state: str, meta: str = "null") -> str:
         return str(self._end(keys=_keys(task_id), args=[publish, state, meta, 2.5, LIFE_S]))
@@ -113,12 +116,33 @@ def test_every_record_has_an_end_of_life(records: Records, task_id: str) -> None
 
 
 def test_changes_are_told_to_waiters(records: Records, task_id: str) -> None:
+    begun, ended = states.begun_channel(task_id), states.channel(task_id)
+    assert _told(records, task_id, "SUCCESS", '{"n": 1}') == [(begun, "STARTED"), (ended, 'SUCCESS {"n": 1}')]
+
+
+def test_a_success_is_told_with_its_result_if_that_is_small_and_a_failure_never_is(
+    records: Records, task_id: str
+) -> None:
+    """What a FAILURE was requeued as stands in another record."""
+    small = json.dumps("x" * (states.TOLD_BYTES_MAX - 2))
+    (_, (_, message)) = _told(records, task_id, "SUCCESS", small)
+    assert states.told(message) == states.Record("SUCCESS", "x" * (states.TOLD_BYTES_MAX - 2))
+    for state, meta in (("SUCCESS", json.dumps("x" * (states.TOLD_BYTES_MAX - 1))), ("FAILURE", "{}")):
+        (_, (_, message)) = _told(records, uuid4().hex, state, meta)
+        assert message == state
+        assert states.told(message) is None
+
+
+def _told(records: Records, task_id: str, state: str, meta: str) -> list[tuple[str, str]]:
+    """The channels and messages of a task that begins and ends."""
     with records.client.pubsub(ignore_subscribe_messages=True) as pubsub:  # type: ignore[no-untyped-call]
-        pubsub.subscribe(states.channel(task_id))
+        pubsub.subscribe(states.channel(task_id), states.begun_channel(task_id))
         records.begin(task_id, "p1")
-        records.end(task_id, "p1", "SUCCESS")
-        told = [message["data"] for _ in range(10) if (message := pubsub.get_message(timeout=1))]
-    assert told == ["STARTED", "SUCCESS"]
+        records.end(task_id, "p1", state, meta)
+        found = (pubsub.get_message(timeout=1) for _ in range(10))
+        told = [(message["channel"], message["data"]) for message in islice(filter(None, found), 2)]
+        assert pubsub.get_message(timeout=0.1) is None
+    return told
 
 
 def test_cancelled_before_it_began_it_never_runs(records: Records, task_id: str) -> None:

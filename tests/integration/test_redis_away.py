@@ -4,13 +4,16 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 from redis import Redis
+from starlette.datastructures import State
 
+from apps.api.following import follow
 from apps.api.store import BATCH_COMMANDS, TIMEOUT_S, Store, Unavailable
 from apps.api.waiter import Waiter, set_within
-from apps.contract import states
+from apps.contract import ids, states
 from tests.harness.servers import Servers
 from tests.harness.system import System, until
 
@@ -282,16 +285,47 @@ def test_task_that_starts_does_not_wake_who_waits_for_its_end(system: System) ->
 async def _watch_a_start(system: System) -> None:
     waiter = Waiter(system.servers.redis.url())
     running = asyncio.create_task(waiter.run())
-    with waiter.watch("task") as changed, waiter.watch("task", end_only=True) as ended:
+    with waiter.watch("task", begin=True) as changed, waiter.watch("task") as ended:
+        subscribed = partial(system.redis.pubsub_numsub, states.begun_channel("task"))
+        await asyncio.to_thread(until, lambda: subscribed()[0][1], 10)
         assert await set_within(changed, 10)
         assert await set_within(ended, 10)
-        await asyncio.to_thread(system.redis.publish, states.channel("task"), "STARTED")
+        assert waiter.waiting == 2
+        changed.clear()  # of its second subscription, if it was confirmed after the first was heard of
+        await asyncio.to_thread(system.redis.publish, states.begun_channel("task"), "STARTED")
         assert await set_within(changed, 10)
         assert not ended.is_set()
         await asyncio.to_thread(system.redis.publish, states.channel("task"), "SUCCESS")
         assert await set_within(changed, 10)
         assert await set_within(ended, 10)
+        assert changed.told is ended.told is None
     running.cancel()
+
+
+def test_end_that_is_told_with_its_result_is_not_read(system: System) -> None:
+    asyncio.run(_told_the_end(system))
+
+
+async def _told_the_end(system: System) -> None:
+    """There is no record here: whoever looked for one would wait on."""
+    waiter, store = Waiter(system.servers.redis.url()), Store(system.servers.redis.url())
+    running = asyncio.create_task(waiter.run())
+    settings = SimpleNamespace(wait_max_s=30, record_ttl_s=60)
+    state, task_id = State({"store": store, "waiter": waiter, "settings": settings}), ids.uuid7()
+    gone = asyncio.Event()
+
+    async def receive() -> dict[str, str]:
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    await asyncio.to_thread(until, lambda: waiter.connected, 10)
+    following = asyncio.create_task(follow(state, receive, task_id, 20))
+    subscribed = partial(system.redis.pubsub_numsub, states.channel(task_id))
+    await asyncio.to_thread(until, lambda: subscribed()[0][1], 10)
+    await asyncio.to_thread(system.redis.publish, states.channel(task_id), 'SUCCESS {"n": 1}')
+    assert await following == states.Record("SUCCESS", {"n": 1})
+    running.cancel()
+    await store.close()
 
 
 def test_who_comes_in_the_moment_of_a_loss_waits_for_the_next_connection(system: System) -> None:
