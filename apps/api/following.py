@@ -37,7 +37,7 @@ async def current(state: AppState, task_id: str) -> Record:
 
 
 async def follow(state: AppState, receive: Receive, task_id: str, wait_s: float) -> Record:
-    """A task's record once it is final, or as it is after `wait_s`. Raises as `current`."""
+    """A task's state and result once it is final, or as it is after `wait_s`. Raises as `current`."""
     if wait_s <= 0:
         return await current(state, task_id)
     gone = asyncio.ensure_future(_disconnected(receive))

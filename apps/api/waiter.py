@@ -36,7 +36,7 @@ class Change(asyncio.Event):
     """Set when a record may have changed."""
 
     told: states.Record | None = None
-    """How the task ended, where it was told so: there is nothing left to read."""
+    """How the task ended, where that was told: state and result alone."""
 
 
 @dataclass
@@ -79,9 +79,9 @@ class Waiter:
 
     @contextmanager
     def watch(self, task_id: str, *, begin: bool = False) -> Iterator[Change]:
-        """Yield what is set by the confirmed subscription, by the task's end, and by a loss of the connection.
+        """Yield what is set by the confirmed subscription, the task's end, its settled key, and a lost connection.
 
-        With `begin`, when it begins too.
+        With `begin`, by its beginning too.
 
         Whoever reads the record each time it is set misses nothing, however often the connection is lost.
         """
@@ -168,7 +168,7 @@ class Waiter:
         topic = self._topics.get(channel)
         if topic is not None and kind in {"subscribe", "message"}:
             topic.confirmed = True
-            topic.wake(states.told(str(message)))
+            topic.wake(states.told(str(message)) if kind == "message" else None)
 
     def _wake(self) -> None:
         for topic in self._topics.values():

@@ -6,7 +6,7 @@ r"""States of a task, its record in Redis, and the three atomic scripts that wri
 
 A record is a Redis hash under `key(id)`; a task without one is PENDING. The scripts are the only writers, used
 by worker, recorder and API alike. Each change is published in the same round trip: a beginning on `begun_channel(id)`,
-an end on `channel(id)`, with its result where that is small, so that who waits need not ask for it.
+an end on `channel(id)`; a SUCCESS with its result, if that is small, so that who waits need not ask for it.
 
 A record lives for the same time after each change, and that time is longer than a message can wait: what is
 older and has no record is forgotten; what is younger and has none is PENDING.
@@ -69,7 +69,7 @@ return 'run'
 
 # KEYS: record, channel. ARGV: publish id, state, meta (JSON), now (s), life of the record (s).
 # Answers "stored", or why not: "final" (the first end stands) or "claimed" (another publish of the id has begun).
-# Tells the state; of a SUCCESS the meta too, after a space.
+# Tells the state; of a SUCCESS, after a space, the meta too, up to TOLD_BYTES_MAX.
 END = f"""
 local record = redis.call('HMGET', KEYS[1], 'state', 'publish')
 local state, publish = record[1], record[2]
@@ -144,7 +144,7 @@ def told(message: str) -> Record | None:
         return None
     try:
         return Record("SUCCESS", json.loads(meta))
-    except ValueError:
+    except (ValueError, RecursionError):  # for one task's sake the connection that tells of all is not given up
         return None
 
 

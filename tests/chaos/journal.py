@@ -1,9 +1,9 @@
 """Append-only files of JSON lines, one record each: what a process that is killed has written stays."""
 
+import errno
 import json
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,7 @@ class Failed:
 
 
 Record = Try | Post | Seen | Effect | Injected | Crashed | Failed
+_OF_WORKERS = b'{"record":"Effect"'
 KINDS = {kind.__name__: kind for kind in (Try, Post, Seen, Effect, Injected, Crashed, Failed)}
 
 
@@ -109,7 +110,9 @@ class Journal:
     def append(self, record: Record) -> None:
         """Write a record."""
         line = json.dumps({"record": type(record).__name__, **asdict(record)}, separators=(",", ":"))
-        os.write(self._file, b"\n" + line.encode() + b"\n")
+        written = b"\n" + line.encode() + b"\n"
+        if os.write(self._file, written) != len(written):
+            raise OSError(errno.ENOSPC, "half a record was written")
 
     def close(self) -> None:
         """Close the file."""
@@ -133,13 +136,23 @@ class Tail:
                 if not line.endswith(b"\n"):
                     return
                 self._offset += len(line)
-                with suppress(json.JSONDecodeError):  # an empty line, or the half of a record whose writer was killed
-                    yield decoded(line)
+                if record := _whole(line.strip()):
+                    yield record
 
 
 def read(path: Path) -> Iterator[Record]:
     """Every record of a file."""
     return Tail(path).new()
+
+
+def _whole(line: bytes) -> Record | None:
+    """Its record; None of an empty line, and of half an effect: of all who write here, only workers are killed."""
+    try:
+        return decoded(line)
+    except json.JSONDecodeError:
+        if not _OF_WORKERS.startswith(line[: len(_OF_WORKERS)]):
+            raise
+        return None
 
 
 def decoded(line: bytes) -> Record:

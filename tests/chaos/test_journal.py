@@ -1,14 +1,17 @@
 """The files of records, as a reader finds them beside writers and after their ends."""
 
 from contextlib import closing
+from json import JSONDecodeError
 from pathlib import Path
 
-from tests.chaos.journal import Crashed, Journal, Tail, read
+import pytest
 
-FIRST, SECOND = Crashed("worker-1", "", 1.0), Crashed("worker-2", "", 2.0)
+from tests.chaos.journal import Crashed, Effect, Journal, Record, Tail, read
+
+FIRST, SECOND = (Effect("a", "1", "p", step, "worker-1", 1, 0, 1.0) for step in ("begun", "done"))
 
 
-def _append(path: Path, record: Crashed) -> None:
+def _append(path: Path, record: Record) -> None:
     with closing(Journal(path)) as journal:
         journal.append(record)
 
@@ -38,3 +41,13 @@ def test_the_half_that_a_killed_writer_leaves_takes_no_other_record_with_it(tmp_
         assert list(read(path)) == ([FIRST, SECOND] if kept == size - 1 else [SECOND])
         path.unlink()
         _append(path, FIRST)
+
+
+def test_half_a_record_of_who_is_not_killed_is_no_half_but_a_defect(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    _append(path, Crashed("worker-1", "", 1.0))
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 5)
+    _append(path, FIRST)
+    with pytest.raises(JSONDecodeError):
+        list(read(path))

@@ -4,11 +4,13 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
 
+from apps.contract import states
 from tests.harness.crowd import wait_together
 from tests.harness.system import Api, System, until
 
@@ -50,11 +52,28 @@ def test_started_then_success_as_they_happen(api: Api) -> None:
     assert 1 < times_s[1] - times_s[0] < 4
 
 
+def test_beginning_is_told_to_a_stream_that_waits_for_it(system: System) -> None:
+    api = system.api()
+    task_id = api.accepted("sleep", "begins", seconds=3)
+    times_s: dict[str, float] = {}
+    with ThreadPoolExecutor(1) as reader:
+
+        def read() -> None:
+            for state, _ in follow(api, task_id):
+                times_s[state] = time.monotonic()
+
+        reading = reader.submit(read)
+        until(lambda: system.redis.pubsub_numsub(states.begun_channel(task_id))[0][1])
+        system.worker()
+        reading.result(60)
+    assert times_s["SUCCESS"] - times_s["STARTED"] > 2
+
+
 def test_client_that_comes_late_is_told_the_same(api: Api) -> None:
-    for task, states in (("sleep", ["STARTED", "SUCCESS"]), ("fail", ["STARTED", "FAILURE"])):
+    for task, told in (("sleep", ["STARTED", "SUCCESS"]), ("fail", ["STARTED", "FAILURE"])):
         task_id = api.accepted(task, "late")
         api.ended(task_id)
-        assert [state for state, _ in follow(api, task_id)] == states
+        assert [state for state, _ in follow(api, task_id)] == told
 
 
 def test_client_that_comes_back_is_told_the_rest(api: Api) -> None:

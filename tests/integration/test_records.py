@@ -133,6 +133,11 @@ def test_a_success_is_told_with_its_result_if_that_is_small_and_a_failure_never_
         assert states.told(message) is None
 
 
+@pytest.mark.parametrize("meta", ["", "{", "[" * 100_000])
+def test_what_cannot_be_read_from_a_message_is_read_from_the_record(meta: str) -> None:
+    assert states.told(f"SUCCESS {meta}") is None
+
+
 def _told(records: Records, task_id: str, state: str, meta: str) -> list[tuple[str, str]]:
     """The channels and messages of a task that begins and ends."""
     with records.client.pubsub(ignore_subscribe_messages=True) as pubsub:  # type: ignore[no-untyped-call]

@@ -65,6 +65,6 @@ def test_user_keeps_its_connection(locust: Callable[..., Ledger], stubbed: tuple
 def test_user_is_ended_before_a_post_or_after_it(
     locust: Callable[..., Ledger], stubbed: tuple[int, stub.Tasks]
 ) -> None:
-    ledger = locust("ended", stubbed[0])
+    ledger = locust("ended", stubbed[0], start=("-c", CROWDED))
     assert not ledger.failures
     assert len(ledger.tasks) == sum(stubbed[1].accepted.values()) > 0
