@@ -63,8 +63,10 @@ def test_beginning_is_told_to_a_stream_that_waits_for_it(system: System) -> None
                 times_s[state] = time.monotonic()
 
         reading = reader.submit(read)
-        until(lambda: system.redis.pubsub_numsub(states.begun_channel(task_id))[0][1])
-        system.worker()
+        try:
+            until(lambda: system.redis.pubsub_numsub(states.begun_channel(task_id))[0][1], 10)
+        finally:
+            system.worker()  # else the stream, and the test with it, would never end
         reading.result(60)
     assert times_s["SUCCESS"] - times_s["STARTED"] > 2
 
