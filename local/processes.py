@@ -11,6 +11,8 @@ from local.child import Child
 from local.endpoints import PROJECT, Folder
 from local.servers import free_ports
 
+# As in apps/api/Dockerfile and apps/worker/Dockerfile; for another commit's processes too.
+IMAGE_ENVIRONMENT = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1"}
 READY_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 20.0
 BACKOFF_MAX_S = 30.0
@@ -89,7 +91,7 @@ def api(  # noqa: PLR0913 - the last three by name: for several, and for another
     port = str(urlsplit(url).port)
     command = [sys.executable, "-m", "uvicorn", "--factory", "apps.api.app:create_app", "--host", "127.0.0.1"]
     command += ["--port", port, *options]
-    child = Child(name, command, log=folder.logs / f"{name}.log", env=environment, cwd=code)
+    child = Child(name, command, log=folder.logs / f"{name}.log", env={**IMAGE_ENVIRONMENT, **environment}, cwd=code)
     return Process(child, lambda: _is_ok(url, "/readyz"))
 
 
@@ -97,7 +99,8 @@ def _with_file(name: str, command: list[str], folder: Folder, environment: Mappi
     """A process that says by a file that it is ready."""
     ready, live = (folder.path / f"{name}.{kind}" for kind in ("ready", "live"))
     files = {"READINESS_FILE": str(ready), "LIVENESS_FILE": str(live)}
-    child = Child(name, command, log=folder.logs / f"{name}.log", env={**environment, **files}, cwd=code)
+    environment = {**IMAGE_ENVIRONMENT, **environment, **files}
+    child = Child(name, command, log=folder.logs / f"{name}.log", env=environment, cwd=code)
     _remove(ready, live)  # a killed process left them
     return Process(child, ready.exists)
 

@@ -24,6 +24,7 @@ from redis.connection import AbstractConnection
 from redis.exceptions import ConnectionError, RedisError  # noqa: A004 - Python's own is another one
 from redis.retry import Retry
 
+from apps import logs
 from apps.contract import states
 from apps.worker.script import Script
 
@@ -35,7 +36,7 @@ END = Script(states.END)
 
 def in_main_loop() -> bool:
     """Whether this code runs where the worker talks to the broker, and not in its pool."""
-    return current_process().name == "MainProcess" and threading.current_thread() is threading.main_thread()
+    return threading.current_thread() is threading.main_thread() and current_process().name == "MainProcess"
 
 
 class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
@@ -44,7 +45,7 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
     def begin(self, task_id: str, publish_id: str, worker: str, now_s: float) -> str:
         """Claim a task for this publish. Answers as the script does; waits while Redis is away."""
         keys = [states.key(task_id), states.channel(task_id), states.begun_channel(task_id)]
-        arguments = [publish_id, worker, now_s, self.app.conf.sluice_record_ttl_s]
+        arguments = [publish_id, worker, now_s, self._record_ttl_s]
         answer: str = self._ensure_retryable(self._run, BEGIN, keys, arguments)
         return answer
 
@@ -68,7 +69,7 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
         keys = [states.key(task_id), states.channel(task_id)]
         meta = _meta(request, state, result)
         now_s = time.time()
-        arguments = [request.publish_id, state, meta, now_s, self.app.conf.sluice_record_ttl_s]
+        arguments = [request.publish_id, state, meta, now_s, self._record_ttl_s]
         answer = self._run(END, keys, arguments)
         about = {"task": request.task, "state": state, "stored": answer, "retries": request.retries}
         began_s = getattr(request, "began_s", now_s)
@@ -82,10 +83,20 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Nothing waits here for results: the stock backend would SUBSCRIBE at each retry."""
 
+    def process_cleanup(self) -> None:
+        """Called after each task, however it ended: what is logged next is about none."""
+        logs.request_id.set(None)
+        logs.task_id.set(None)
+
     def _create_client(self, **params: Any) -> Redis:
         # Celery retries around each call; redis-py's own retries inside those would only multiply the waits.
         client: Redis = super()._create_client(**params | {"retry": Retry(NoBackoff(), 0), "decode_responses": True})
         return client
+
+    @cached_property
+    def _record_ttl_s(self) -> int:
+        ttl_s: int = self.app.conf.sluice_record_ttl_s  # a look-up there takes longer than all else around it
+        return ttl_s
 
     @cached_property
     def _idle(self) -> deque[AbstractConnection]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import Terminated, WorkerLostError
+from celery.app.task import Context
 from celery.exceptions import Ignore, Reject, Retry
 from celery.worker import request, state
 
@@ -34,6 +35,13 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
     """Celery's request, with three of its answers changed and the outcome counted."""
 
     _outcome = "success"
+
+    def __init__(self, message: Any, **options: Any) -> None:
+        if not options.get("decoded"):  # Celery has decoded it to look at it, and would again to run it
+            options |= {"body": message.payload, "decoded": True}
+        super().__init__(message, **options)
+        # What a retry hands on: else Celery makes the list of its own names, and takes each out, at each task.
+        self._request_dict["headers"] = {name: value for name, value in message.headers.items() if name not in _CELERYS}
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         super().on_accepted(pid, time_accepted)
@@ -93,6 +101,7 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
         log.warning(message, extra={"fields": about | fields})
 
 
+_CELERYS = {*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"}
 # The child ended without an answer; Celery hands the task back, unless it ended it itself.
 _LOST = (WorkerLostError, Terminated, SystemExit, KeyboardInterrupt)
 _OUTCOMES = {Retry: "retry", Ignore: "skipped", WorkerLostError: "lost"}

@@ -1,7 +1,9 @@
 """A Lua script that Redis keeps under its hash."""
 
 import hashlib
+from typing import Any
 
+from hiredis import pack_command
 from redis.connection import AbstractConnection
 from redis.exceptions import NoScriptError
 
@@ -22,6 +24,7 @@ class Script:
             return _answer(connection, "EVAL", self._source, *operands)
 
 
-def _answer(connection: AbstractConnection, *command: object) -> str:
-    connection.send_command(*command)  # type: ignore[no-untyped-call]
+def _answer(connection: AbstractConnection, *command: Any) -> str:
+    # as `send_command` does it, without its looks at each operand
+    connection.send_packed_command([pack_command(command)])  # type: ignore[no-untyped-call]
     return str(connection.read_response())

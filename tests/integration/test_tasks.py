@@ -1,5 +1,6 @@
 """What a task goes through when nothing goes wrong, or only the task itself does."""
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -79,6 +80,17 @@ def test_task_costs_two_calls_of_redis_and_prefetch_is_what_is_set(system: Syste
     ours = {"evalsha", "hmget", "hset", "hincrby", "expire", "publish", "hgetall", "subscribe", "unsubscribe", "ping"}
     known = ours | {"config|resetstat", "hello", "info", "client|setinfo", "client|setname", "auth", "select"}
     assert {name.removeprefix("cmdstat_") for name in stats} <= known
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="of Linux")
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_worker_that_wakes_lets_others_run_on(system: System, pool: str) -> None:
+    api, worker = system.api(), system.worker(WORKER_POOL=pool, METRICS_PORT=str(free_ports(1)[0]))
+    api.ended(api.accepted("task_2"))
+    children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
+    threads = [int(thread.name) for thread in Path(f"/proc/{worker.pid}/task").iterdir()]
+    assert len(children) + len(threads) > 1
+    assert {os.sched_getscheduler(one) for one in (*map(int, children), *threads)} == {os.SCHED_BATCH}
 
 
 def test_each_attempt_leaves_a_line(api: Api, shared: System) -> None:

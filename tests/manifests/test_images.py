@@ -15,7 +15,7 @@ from deploy.tools import packaged
 from deploy.validate.pods import pods
 from deploy.validate.runtime import API_DOCKERFILE, dockerfile_command
 from deploy.validate.tree import render
-from local.processes import UVICORN_OPTIONS
+from local.processes import IMAGE_ENVIRONMENT, UVICORN_OPTIONS
 
 RECORD = '#!/bin/sh\necho "$(basename "$0") $*" >> "$RECORD"\n'
 
@@ -237,3 +237,11 @@ def test_every_requirement_has_a_hash(dockerfile: str) -> None:
 def test_nothing_else_reaches_the_builder() -> None:
     rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
     assert rules == ["*", "!apps", "!requirements", "**/__pycache__"]
+
+
+@pytest.mark.parametrize("dockerfile", images.IMAGES.values())
+def test_processes_have_the_same_environment_here_as_in_their_image(dockerfile: str) -> None:
+    lines = (ROOT / dockerfile).read_text().splitlines()
+    assert [line for line in lines if line.startswith("ENV GLIBC")] == [
+        f"ENV {variable}={value}" for variable, value in IMAGE_ENVIRONMENT.items()
+    ]

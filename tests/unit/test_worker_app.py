@@ -1,18 +1,23 @@
 """The Celery app: its settings are Celery's, and importing it needs no environment."""
 
 import inspect
+import json
 import subprocess
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import celery.backends.base
 import celery.backends.redis
 import pytest
 from celery.app import defaults
+from celery.app.task import Context
 
+from apps import logs
+from apps.contract.message import task_message
 from apps.contract.settings import WorkerSettings
-from apps.contract.tasks import TASKS
+from apps.contract.tasks import TASKS, Task1
 from apps.worker.app import create_app
+from apps.worker.request import Request
 
 OURS = {"sluice_record_ttl_s"}
 
@@ -50,6 +55,31 @@ def test_retries_are_for_the_declared_errors_five_times(settings: WorkerSettings
 def test_task_without_a_function_stops_the_start(settings: WorkerSettings) -> None:
     with pytest.raises(SystemExit, match="Test_Query:task_1 has no function 'task_1' in empty"):
         create_app(settings, TASKS, ModuleType("empty"))
+
+
+def test_request_is_decoded_once_and_has_the_headers_that_a_retry_hands_on(settings: WorkerSettings) -> None:
+    task = Task1(task="task_1", name="a")
+    sent = task_message(TASKS["task_1"], task, task_id="i", owner="o", request_id="r", traceparent="00-a-b-01")
+    headers = sent.headers | {"x-team": "theirs"}
+    message = SimpleNamespace(
+        headers=headers, body=sent.body, payload=json.loads(sent.body), properties={}, delivery_info={},
+        content_type="application/json", content_encoding="utf-8",
+    )  # fmt: skip
+    request = Request(message, app=create_app(settings), hostname="h")
+    assert request.body is message.payload
+    assert request.content_type is None  # or the pool would decode it again
+    assert request.request_dict["headers"] == Context(headers).headers
+    assert {"publish_id", "owner", "request_id", "traceparent", "x-team"} == set(request.request_dict["headers"])
+
+
+def test_lines_after_a_task_are_not_about_it(settings: WorkerSettings) -> None:
+    app = create_app(settings)
+    task = app.tasks[TASKS["task_1"].name]
+    assert task.backend is app.backend
+    logs.task_id.set("i")
+    logs.request_id.set("r")
+    task.backend.process_cleanup()  # Celery calls it so after each task
+    assert logs.task_id.get() is logs.request_id.get() is None
 
 
 @pytest.mark.parametrize("module", ["apps.worker.app", "apps.api.app", "apps.worker.recorder"])
