@@ -101,6 +101,7 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
         log.warning(message, extra={"fields": about | fields})
 
 
+# As Celery finds them in Context; a test compares the two.
 _CELERYS = {*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"}
 # The child ended without an answer; Celery hands the task back, unless it ended it itself.
 _LOST = (WorkerLostError, Terminated, SystemExit, KeyboardInterrupt)
