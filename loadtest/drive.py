@@ -21,8 +21,10 @@ STOP_S = 30.0
 Watch = Callable[[float, Ledger, Usage], None]
 
 
-def load(shape: Shape, url: str, key: str, path: Path, watch: Watch) -> tuple[Ledger, float]:
+def load(shape: Shape, url: str, host: str, key: str, path: Path, watch: Watch) -> tuple[Ledger, float]:
     """Run the shape to its end; the ledger, which is kept at `path`, and when the run began (time.monotonic()).
+
+    `host` is the Host header, empty for the URL's own.
 
     `watch` is called each second with the time since the start, the ledger so far, and what Locust has used.
     Unusable if Locust ends without having run.
@@ -30,7 +32,7 @@ def load(shape: Shape, url: str, key: str, path: Path, watch: Watch) -> tuple[Le
     began_s = time.monotonic()
     environment = os.environ | {
         shapes.SHAPE: shape.name, "TASK_1_S": str(shape.task_1_s), "TASK_2_S": str(shape.task_2_s),
-        "LOAD_LEDGER": str(path), "LOAD_STARTED_S": str(began_s), "SLUICE_KEY": key, "PYTHONUNBUFFERED": "1",
+        "LOAD_LEDGER": str(path), "LOAD_STARTED_S": str(began_s), "SLUICE_HOST": host, "SLUICE_KEY": key, "PYTHONUNBUFFERED": "1",
     }  # fmt: skip
     command = [sys.executable, "-m", "locust", "--locustfile", "loadtest/locustfile.py", "--headless", "--host", url]
     command += ["--stop-timeout", f"{shape.patience_s:.0f}", "--loglevel", "WARNING", "--only-summary"]

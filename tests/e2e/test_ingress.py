@@ -24,7 +24,7 @@ REQUESTS = 960
 
 
 def entrance(local: System) -> httpx.Client:
-    headers = {"Authorization": f"Bearer {local.key}", "Content-Type": "application/json"}
+    headers = {"Host": local.host, "Authorization": f"Bearer {local.key}", "Content-Type": "application/json"}
     return httpx.Client(base_url=local.entrance, headers=headers, timeout=TIMEOUT_S)
 
 
@@ -58,7 +58,7 @@ def test_no_request_of_a_busy_connection_is_lost_when_nginx_hears_of_other_pods(
 
         def told_to_leave() -> bool:
             """By the answer to one more request, on the connection of the last."""
-            connection.request("GET", "/livez")
+            connection.request("GET", "/livez", headers={"Host": local.host})
             response = connection.getresponse()
             response.read()
             assert response.status == 200
