@@ -46,9 +46,9 @@ def check(url: str, key: str, host: str = "") -> None:
 class Host:
     """An address, and from the environment where its queues and counters are seen.
 
-    SLUICE_KEY is the bearer key, SLUICE_HOST the Host header where the URL is an ingress's address. CELERY_BROKER_URL and RABBITMQ_MANAGEMENT_URL are as in `make up`; METRICS_URLS names
-    each API process's /metrics, by default that of the host itself. Unusable if it does not answer, or if a part of it
-    cannot be seen: what was lost would not be found.
+    SLUICE_KEY is the bearer key, SLUICE_HOST the Host header where the URL is an ingress's address. CELERY_BROKER_URL
+    and RABBITMQ_MANAGEMENT_URL are as in `make up`; METRICS_URLS names each API process's /metrics, by default that of
+    the host itself. Unusable if it does not answer, or if a part of it cannot be seen: lost tasks would not be found.
     """
 
     def __init__(self, url: str, environment: Mapping[str, str] = os.environ) -> None:

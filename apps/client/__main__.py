@@ -1,7 +1,7 @@
 """A client for people: `python -m apps.client post task_1 --name abc --wait`.
 
-The API's address and key are read from SLUICE_URL and SLUICE_KEY, and from SLUICE_HOST the Host header where the address
-is that of an ingress, as http://127.0.0.1:30080. Results go to standard output, progress to the other.
+The API's address and key are read from SLUICE_URL and SLUICE_KEY. SLUICE_HOST is the Host header for the address of
+an ingress, as http://127.0.0.1:30080. Results go to standard output, progress to the other.
 """
 
 import argparse

@@ -1,8 +1,7 @@
 """Records what F5 NGINX Ingress Controller reads: `python -m deploy.validate.controller_keys FOLDER`.
 
-FOLDER is a checkout of https://github.com/nginx/kubernetes-ingress at the tag of the chart's appVersion. The result is
-one line for each ConfigMap key (`setting`) and each annotation, as its head says. The controller ignores every other key
-without a word.
+FOLDER is a checkout of https://github.com/nginx/kubernetes-ingress at the tag of the chart's appVersion. The result has
+a line for each ConfigMap key (`setting`) and each annotation, as its head says. The controller ignores any other name.
 """
 
 import re
@@ -88,7 +87,7 @@ def _settings(text: str) -> dict[str, str]:
     """ConfigMap key -> form. The keys of the other ConfigMap, which is NGINX Plus's, are left out."""
     text = re.sub(r"^func ParseMGMTConfigMap\(.*?^}", "", text, flags=re.MULTILINE | re.DOTALL)
     found = _parsed(text, r"cfgm\.Data")
-    # parseStringField(cfgm, "name", ParseTime, ...)
+    # by a third way, with the name and then the parser as arguments
     found |= {name: FORMS[parser] for name, parser in re.findall(r'parseStringField\(cfgm, "([\w-]+)", (\w+)', text)}
     plus = set(re.findall(r'requires (?:NGINX Plus|\'zone-sync\' to be enabled)",[^"\n]*"([\w-]+)"', text))
     for block in re.findall(r"^\tif hasAppProtect(?:Dos)? \{\n(.*?)^\t\}", text, re.MULTILINE | re.DOTALL):
@@ -115,7 +114,7 @@ def _annotations(text: str, validation: str) -> dict[str, str]:
 def _parsed(text: str, where: str) -> dict[str, str]:
     """Name -> form of all that is read from a map: by a function that parses it, or as text that one may parse then."""
     found = dict.fromkeys(re.findall(rf'{where}\["([^"]+)"\]', text), TEXT)
-    for variable, name, body in re.findall(rf'if (\w+), exists := {where}\["([^"]+)"\]; exists \{{\n(.*\n.*)', text):
+    for variable, name, body in re.findall(rf'if (\w+), exists := {where}\["([^"]+)"\]; exists \{{\n(?=(.*\n.*))', text):
         parsers = re.findall(rf"\b(Parse\w+)\({variable}\)", body)
         found[name] = next((FORMS[parser] for parser in parsers if parser in FORMS), TEXT)
     for function, name in re.findall(rf'(GetMapKeyAs\w+)\({where}, "([^"]+)"', text):

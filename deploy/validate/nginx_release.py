@@ -74,7 +74,7 @@ def _spread(each: Object, controller: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _storage(each: Object, controller: dict[str, Any]) -> Iterator[Finding]:
-    """Bodies and logs are files of the node: without a limit NGINX may fill it, and every pod of the node is evicted."""
+    """Bodies and logs are files of the node: without a limit NGINX may fill its disk, and pods are evicted."""
     for container in ("resources", "initContainerResources"):
         for kind in ("requests", "limits"):
             if STORAGE not in (at(controller, f"{container}.{kind}") or {}):
