@@ -114,7 +114,8 @@ def _annotations(text: str, validation: str) -> dict[str, str]:
 def _parsed(text: str, where: str) -> dict[str, str]:
     """Name -> form of all that is read from a map: by a function that parses it, or as text that one may parse then."""
     found = dict.fromkeys(re.findall(rf'{where}\["([^"]+)"\]', text), TEXT)
-    for variable, name, body in re.findall(rf'if (\w+), exists := {where}\["([^"]+)"\]; exists \{{\n(?=(.*\n.*))', text):
+    blocks = re.findall(rf'if (\w+), exists := {where}\["([^"]+)"\]; exists \{{\n(?=(.*\n.*))', text)
+    for variable, name, body in blocks:
         parsers = re.findall(rf"\b(Parse\w+)\({variable}\)", body)
         found[name] = next((FORMS[parser] for parser in parsers if parser in FORMS), TEXT)
     for function, name in re.findall(rf'(GetMapKeyAs\w+)\({where}, "([^"]+)"', text):

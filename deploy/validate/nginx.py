@@ -6,34 +6,16 @@ annotation or without a host is not served, and an event says why. deploy/valida
 
 import difflib
 import functools
-import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from deploy import pins
+from deploy.validate.controller import FORMS, Key, is_of, keys
 from deploy.validate.tree import Finding, Object, Tree, at
 
 PREFIX = "nginx.org/"
 GROUPS = (PREFIX, "nginx.com/", "nsm.nginx.com/", "appprotect.f5.com/", "appprotectdos.f5.com/")
 ENTRIES = "values.controller.config.entries"
 TEMPLATES = {"main-template", "ingress-template", "virtualserver-template", "transportserver-template"}
-TIME = r"(\d+y)?\s*(\d+M)?\s*(\d+w)?\s*(\d+d)?\s*(\d+h)?\s*(\d+m)?\s*(\d+s?)?\s*(\d+ms)?"
-# form -> (what a finding calls it, its pattern)
-FORMS = {
-    "bool": ("true or false", r"true|false|True|False|TRUE|FALSE|t|f|T|F|1|0"),
-    "number": ("a number", r"\d+"),
-    "time": ("a time, as 60s", rf"(?=.*\d){TIME}"),
-    "size": ("a size, as 10m", r"\d+[kKmM]?"),
-    "offset": ("a size, as 2m or 1g", r"\d+[kKmMgG]?"),
-    "buffers": ("a number and a size, as 8 4k", r"\d+ \d+[kKmM]?"),
-    "rate": ("a rate, as 100r/s", r"0*[1-9]\d*r/[sm]"),
-    "variables": ("variables, as ${binary_remote_addr}", r"(\$\{[a-zA-Z_]\w*\}|\$[a-zA-Z_]\w*)+"),
-    "redirect-code": ("301, 302, 307 or 308", r"30[1278]"),
-    "status": ("a status from 400 to 599", r"[45]\d\d"),
-    "level": ("info, notice, warn or error", r"info|notice|warn|error"),
-    "networks": ("addresses or networks with commas", r"[\da-fA-F.:/]+(,\s*[\da-fA-F.:/]+)*"),
-    "text": ("text", r"(?s).*"),
-}
 # What the controller hands on as it is: nginx parses it, and does not start, or does not reload, with another form.
 RAW = {
     name: form
@@ -52,19 +34,10 @@ RAW = {
 }
 
 
-class Key(NamedTuple):
-    """What the controller does with one name."""
-
-    form: str
-    plus: bool  # needs NGINX Plus
-
-
 @functools.cache
 def known(kind: str) -> dict[str, Key]:
     """Name -> Key of each `setting` or `annotation`."""
-    lines = (pins.CONTROLLER_KEYS_FOLDER / f"nginx-{pins.CONTROLLER}.txt").read_text().splitlines()
-    words = [line.split() for line in lines if line.startswith(f"{kind} ")]
-    return {name: Key(form, "plus" in flags) for _, name, form, *flags in words}
+    return keys((pins.CONTROLLER_KEYS_FOLDER / f"nginx-{pins.CONTROLLER}.txt").read_text(), kind)
 
 
 def check(tree: Tree) -> Iterator[Finding]:
@@ -111,17 +84,17 @@ def _setting(each: Object, name: str, value: str) -> Iterator[Finding]:
 
 
 def _value(each: Object, field: str, name: str, value: str, kind: str) -> Iterator[Finding]:
-    keys = known(kind)
-    if name not in keys:
-        near = difflib.get_close_matches(name, keys, 1)
+    there = known(kind)
+    if name not in there:
+        near = difflib.get_close_matches(name, there, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         yield each.finding(field, f"the controller has no such {kind}{hint}")
         return
-    if keys[name].plus:
+    if there[name].plus:
         yield each.finding(field, "needs NGINX Plus: the controller ignores it, or rejects the Ingress")
-    words, pattern = FORMS[RAW.get(name.removeprefix(PREFIX), keys[name].form)]
-    if not re.fullmatch(pattern, str(value).strip()):
-        yield each.finding(field, f"must be {words}, not {value}")
+    form = RAW.get(name.removeprefix(PREFIX), there[name].form)
+    if not is_of(form, str(value)):
+        yield each.finding(field, f"must be {FORMS[form][0]}, not {value}")
 
 
 def _files(each: Object) -> Iterator[Finding]:

@@ -109,8 +109,8 @@ def test_folder_that_is_no_checkout_is_named(tmp_path: Path) -> None:
 def test_record_is_whole() -> None:
     settings, annotations = known("setting"), known("annotation")
     assert len(settings) == 100
-    assert settings["worker-shutdown-timeout"] == ("text", False)
-    assert settings["zone-sync"] == ("bool", True)
-    assert annotations["nginx.org/limit-req-rate"] == ("rate", False)
+    assert settings["worker-shutdown-timeout"] == ("text", False, False)
+    assert settings["zone-sync"] == ("bool", False, True)
+    assert annotations["nginx.org/limit-req-rate"] == ("rate", False, False)
     assert annotations["nginx.org/location-snippets"].form == "snippet"
     assert "license-token-secret-name" not in settings  # of the ConfigMap of NGINX Plus
