@@ -34,6 +34,11 @@ def test_metrics_stay_inside(local: System) -> None:
         assert client.get("/livez").status_code == 200
 
 
+def test_no_other_host_is_served(local: System) -> None:
+    for host in ("tasks.example.com", urlsplit(local.entrance.replace("localhost", "127.0.0.1")).netloc):
+        assert httpx.get(f"{local.entrance}/livez", headers={"Host": host}, timeout=TIMEOUT_S).status_code == 404
+
+
 def test_body_that_is_too_large_is_the_apis_to_refuse(local: System) -> None:
     with entrance(local) as client:
         by_the_api = client.post("/tasks", content=b" " * (MIB + MIB // 2))
