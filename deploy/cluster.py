@@ -1,5 +1,7 @@
 """The cluster that kubectl points to: whether it answers, and what it is asked."""
 
+import json
+
 from deploy.run import Unusable, output
 from deploy.tools import kubectl
 
@@ -36,3 +38,13 @@ def ask(*arguments: str, text: str | None = None, timeout_s: float = TIMEOUT_S) 
 def has(*arguments: str) -> bool:
     """Whether the cluster, which answers, has an object: `has("secret", "api", "--namespace=fastapi")`."""
     return bool(ask("get", *arguments, "--ignore-not-found", "--output=name").strip())
+
+
+def ingress_host() -> str:
+    """The host that the API's Ingress serves: the Host header of every request to NGINX's address.
+
+    Below a wildcard, one of its names. Unusable if the cluster has no such Ingress.
+    """
+    ingress = json.loads(ask("get", "ingress", "api", "--namespace=fastapi", "--output=json"))
+    host: str = ingress["spec"]["rules"][0].get("host", "")
+    return host.replace("*", "any", 1)

@@ -37,3 +37,7 @@ CHART_KEYS = {
     "keda": (KEDA, "keda-2.20.2.txt"),
 }
 CHART_KEYS_FOLDER = Path(__file__).parent / "validate" / "chart-keys"
+
+# What the controller of that NGINX chart reads: its ConfigMap keys and annotations, by deploy/validate/controller_keys.
+CONTROLLER = "5.5.4"
+CONTROLLER_KEYS_FOLDER = Path(__file__).parent / "validate" / "controller-keys"

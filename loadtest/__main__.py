@@ -20,6 +20,7 @@ from apps.client import AsyncClient, OutcomeUnknown, Problem, TimedOut
 from deploy import run
 from loadtest import cluster, drive, gates, host, report, shapes, system
 from loadtest.cluster import Cluster
+from loadtest.drive import Address
 from loadtest.folder import emptied
 from loadtest.gates import Seen, Verdict
 from loadtest.host import Host
@@ -91,13 +92,14 @@ def judge(shape: Shape, arguments: argparse.Namespace) -> Verdict:
         print(f"{shape.name}: {shape.about} {report.load_in_words(shape)}", flush=True)
         print("First the stub, for what Locust and this machine cost by themselves.", flush=True)
         with _stub(shape, folder) as url:
-            floor, _ = drive.load(shape, url, "", folder / "stub.jsonl", lambda *_: None)
+            floor, _ = drive.load(shape, Address(url), folder / "stub.jsonl", lambda *_: None)
         target = there or ends.enter_context(
             system.started(shape, Folder(folder / "system"), open_files, arguments.code)
         )
         print(f"Now {target.url}: {target.about.get('size', '')}", flush=True)
         sampler = Sampler(target)
-        ledger, began_s = drive.load(shape, target.url, target.key, folder / "run.jsonl", sampler.look)
+        address = Address(target.url, target.host, target.key)
+        ledger, began_s = drive.load(shape, address, folder / "run.jsonl", sampler.look)
         _drain(target, shape)
         asyncio.run(_settle(target, ledger, began_s))
         seen = _seen(target)
@@ -121,7 +123,7 @@ def _there(arguments: argparse.Namespace, ends: ExitStack) -> Host | Cluster | N
     if not arguments.cluster:
         return Host(arguments.host)
     there = ends.enter_context(cluster.entered(arguments.host))
-    host.check(there.url, there.key)
+    host.check(there.url, there.key, there.host)
     return there
 
 
@@ -169,7 +171,7 @@ async def _settle(target: Target, ledger: Ledger, began_s: float) -> None:
                 ledger.wrong.append(f"{task_id}: {task.status} {task.result}")
             ledger.settle(task_id, time.monotonic() - began_s)
 
-    async with AsyncClient(target.url, target.key) as client, asyncio.TaskGroup() as asking:
+    async with AsyncClient(target.url, target.key, host=target.host) as client, asyncio.TaskGroup() as asking:
         for task in ledger.open:
             asking.create_task(ask(client, task.id, task.name))
 

@@ -38,6 +38,7 @@ class Cluster:
 
     def __init__(self, url: str, api_port: int, management: Management) -> None:
         self.url = url.rstrip("/")
+        self.host = cluster.ingress_host()  # the URL may name NGINX's address
         self.key = _secret("fastapi", "api")["API_KEYS"].split(",")[0].partition(":")[2]
         self._api_port = api_port
         self._management = management

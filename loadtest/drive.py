@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from loadtest import shapes
 from loadtest.ledger import Follower, Ledger
@@ -21,7 +22,15 @@ STOP_S = 30.0
 Watch = Callable[[float, Ledger, Usage], None]
 
 
-def load(shape: Shape, url: str, key: str, path: Path, watch: Watch) -> tuple[Ledger, float]:
+class Address(NamedTuple):
+    """Where the load goes: the Host header, empty for the URL's own, and the bearer key."""
+
+    url: str
+    host: str = ""
+    key: str = ""
+
+
+def load(shape: Shape, address: Address, path: Path, watch: Watch) -> tuple[Ledger, float]:
     """Run the shape to its end; the ledger, which is kept at `path`, and when the run began (time.monotonic()).
 
     `watch` is called each second with the time since the start, the ledger so far, and what Locust has used.
@@ -30,9 +39,11 @@ def load(shape: Shape, url: str, key: str, path: Path, watch: Watch) -> tuple[Le
     began_s = time.monotonic()
     environment = os.environ | {
         shapes.SHAPE: shape.name, "TASK_1_S": str(shape.task_1_s), "TASK_2_S": str(shape.task_2_s),
-        "LOAD_LEDGER": str(path), "LOAD_STARTED_S": str(began_s), "SLUICE_KEY": key, "PYTHONUNBUFFERED": "1",
+        "LOAD_LEDGER": str(path), "LOAD_STARTED_S": str(began_s), "PYTHONUNBUFFERED": "1",
+        "SLUICE_HOST": address.host, "SLUICE_KEY": address.key,
     }  # fmt: skip
-    command = [sys.executable, "-m", "locust", "--locustfile", "loadtest/locustfile.py", "--headless", "--host", url]
+    command = [sys.executable, "-m", "locust", "--locustfile", "loadtest/locustfile.py", "--headless"]
+    command += ["--host", address.url]
     command += ["--stop-timeout", f"{shape.patience_s:.0f}", "--loglevel", "WARNING", "--only-summary"]
     child = Child("Locust", command, log=path.with_suffix(".log"), env=environment, cwd=PROJECT)
     follower = Follower(path)

@@ -17,12 +17,12 @@ from local.definitions import management_of, vhost_of
 ANSWER_TIMEOUT_S = 5.0
 
 
-def check(url: str, key: str) -> None:
+def check(url: str, key: str, host: str = "") -> None:
     """Ask for a task that nobody made. Unusable if the answer is not that there is none."""
     statuses: list[int] = []
     hooks = {"response": [lambda answer: statuses.append(answer.status_code)]}
     try:
-        with Client(url, key, event_hooks=hooks) as client:
+        with Client(url, key, host=host, event_hooks=hooks) as client:
             client.result(str(uuid4()), ANSWER_TIMEOUT_S)
     except Problem as problem:
         if problem.status == http.client.NOT_FOUND and problem.kind == "not-found":
@@ -46,14 +46,15 @@ def check(url: str, key: str) -> None:
 class Host:
     """An address, and from the environment where its queues and counters are seen.
 
-    SLUICE_KEY is the bearer key. CELERY_BROKER_URL and RABBITMQ_MANAGEMENT_URL are as in `make up`; METRICS_URLS names
-    each API process's /metrics, by default that of the host itself. Unusable if it does not answer, or if a part of it
-    cannot be seen: what was lost would not be found.
+    SLUICE_KEY is the bearer key, SLUICE_HOST the Host header where the URL is an ingress's address. CELERY_BROKER_URL
+    and RABBITMQ_MANAGEMENT_URL are as in `make up`; METRICS_URLS names each API process's /metrics, by default that of
+    the host itself. Unusable if it does not answer, or if a part of it cannot be seen: lost tasks would not be found.
     """
 
     def __init__(self, url: str, environment: Mapping[str, str] = os.environ) -> None:
         self.url = url.rstrip("/")
         self.key = environment.get("SLUICE_KEY", "")
+        self.host = environment.get("SLUICE_HOST", "")
         broker = environment.get("CELERY_BROKER_URL")
         if not broker:
             raise Unusable(
@@ -62,7 +63,7 @@ class Host:
             )
         self._management = management_of(broker, environment.get("RABBITMQ_MANAGEMENT_URL"))
         self._vhost = vhost_of(broker)
-        check(self.url, self.key)
+        check(self.url, self.key, self.host)
         self._metrics_urls = environment.get("METRICS_URLS", f"{self.url}/metrics").split(",")
         self._accepted_before, self._queues_before = self._accepted(), self._depths()
         self.about = {"where": self.url, "rabbitmq": ".".join(map(str, self._management.version))}

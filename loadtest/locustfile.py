@@ -34,7 +34,7 @@ T = TypeVar("T")
 Wrong = Callable[[dict[str, Any]], str | None]
 
 # How Locust's process is told of the run, beside the shape.
-LEDGER, STARTED, KEY = "LOAD_LEDGER", "LOAD_STARTED_S", "SLUICE_KEY"
+LEDGER, STARTED, HOST, KEY = "LOAD_LEDGER", "LOAD_STARTED_S", "SLUICE_HOST", "SLUICE_KEY"
 NAMES = (Path(__file__).parent / "names.txt").read_text(encoding="utf-8").splitlines()
 LONGEST = max(map(len, NAMES))
 # A client of a long run that nobody ends; Locust ends those that still wait when the shape is over.
@@ -104,8 +104,8 @@ class User(FastHttpUser):  # type: ignore[misc]  # Locust is not among the devel
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
-        key = os.environ.get(KEY, "")
-        self._authorization = {"Authorization": f"Bearer {key}"} if key else {}
+        host, key = os.environ.get(HOST, ""), os.environ.get(KEY, "")
+        self._headers = ({"Authorization": f"Bearer {key}"} if key else {}) | ({"Host": host} if host else {})
 
     def on_start(self) -> None:
         """Begins at any time: a ramp starts all of a second's users at once, who would go on posting together."""
@@ -170,7 +170,7 @@ class User(FastHttpUser):  # type: ignore[misc]  # Locust is not among the devel
             return None
 
     def _call(self, call: Call, name: str, wrong: Wrong) -> Reply:
-        headers = self._authorization | call.headers
+        headers = self._headers | call.headers
         with self.client.request(
             call.method, call.path, name=name, data=call.body, headers=headers, catch_response=True
         ) as response:

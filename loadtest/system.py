@@ -31,6 +31,7 @@ class System:
         self, url: str, key: str, size: Local, parts: Mapping[str, list[Child]], management: Management
     ) -> None:
         self.url = url
+        self.host = ""  # the URL's own
         self.key = key
         self.about = {
             "where": "this machine",

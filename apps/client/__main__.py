@@ -1,6 +1,7 @@
 """A client for people: `python -m apps.client post task_1 --name abc --wait`.
 
-The API's address and key are read from SLUICE_URL and SLUICE_KEY. Results go to standard output, progress to the other.
+The API's address and key are read from SLUICE_URL and SLUICE_KEY. SLUICE_HOST is the Host header for the address of
+an ingress, as http://127.0.0.1:30080. Results go to standard output, progress to the other.
 """
 
 import argparse
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     url, key = os.environ.get("SLUICE_URL", "http://127.0.0.1:8000"), os.environ.get("SLUICE_KEY", "")
     try:
-        with _client(url, key) as client:
+        with _client(url, key, os.environ.get("SLUICE_HOST", "")) as client:
             return _run(client, options)
     except Problem as exc:
         about = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in exc.document.get("errors", []))
@@ -46,9 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USAGE
 
 
-def _client(url: str, key: str) -> Client:
+def _client(url: str, key: str, host: str) -> Client:
     try:
-        return Client(url, key)
+        return Client(url, key, host=host)
     except ValueError as exc:
         sys.exit(f"SLUICE_KEY: {exc}.")
 

@@ -21,11 +21,13 @@ Inputs = Mapping[str, Any]
 class Client:
     """A blocking client of one API. `key` is the bearer key, empty for an API without; `options` are httpx's.
 
+    `host` is the Host header, for a URL that names the address of an ingress and not the host that it serves.
+
     Raises ValueError for a key that no header can carry; its calls raise httpx's own errors for an impossible URL.
     """
 
-    def __init__(self, url: str, key: str, **options: Any) -> None:
-        self._http = httpx.Client(base_url=url, headers=_authorization(key), **options)
+    def __init__(self, url: str, key: str, *, host: str = "", **options: Any) -> None:
+        self._http = httpx.Client(base_url=url, headers=_headers(key, host), **options)
 
     def __enter__(self) -> Self:
         return self
@@ -116,8 +118,8 @@ class Client:
 class AsyncClient:
     """As `Client`, with asyncio."""
 
-    def __init__(self, url: str, key: str, **options: Any) -> None:
-        self._http = httpx.AsyncClient(base_url=url, headers=_authorization(key), **options)
+    def __init__(self, url: str, key: str, *, host: str = "", **options: Any) -> None:
+        self._http = httpx.AsyncClient(base_url=url, headers=_headers(key, host), **options)
 
     async def __aenter__(self) -> Self:
         return self
@@ -198,10 +200,10 @@ def _key(given: str | None) -> str:
     return given or uuid4().hex
 
 
-def _authorization(key: str) -> dict[str, str]:
+def _headers(key: str, host: str) -> dict[str, str]:
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise ValueError("a bearer key has visible ASCII characters only")
-    return {"Authorization": f"Bearer {key}"} if key else {}
+    return ({"Authorization": f"Bearer {key}"} if key else {}) | ({"Host": host} if host else {})
 
 
 def _request(http: httpx.Client | httpx.AsyncClient, call: Call) -> httpx.Request:

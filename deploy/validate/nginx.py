@@ -1,86 +1,100 @@
-"""Rules for the annotations and settings of F5 NGINX Ingress Controller: it passes over what it does not understand.
+"""Rules for what F5 NGINX Ingress Controller reads: hosts, annotations, and the keys of its ConfigMap.
 
-Source: its internal/k8s/validation.go and internal/configs, as of 5.5.4. An Ingress with a wrong annotation is answered
-by an event that nobody reads, and is not served.
+It ignores a name that it does not know, and keeps its default for a value that it cannot parse; an Ingress with a wrong
+annotation or without a host is not served, and an event says why. deploy/validate/controller_keys.py records the names.
 """
 
 import difflib
-import re
+import functools
 from collections.abc import Iterator
 
+from deploy import pins
+from deploy.validate.controller import FORMS, Key, is_of, keys
 from deploy.validate.tree import Finding, Object, Tree, at
 
 PREFIX = "nginx.org/"
-FORMS = {
-    "true or false": r"true|false|True|False|TRUE|FALSE|t|f|T|F|1|0",
-    "a number": r"\d+",
-    "a time, as 60s": r"(\d+(y|M|w|d|h|m|s|ms)?\s*)+",
-    "a size, as 10m": r"\d+[kKmM]?",
-    "a size, as 2m or 1g": r"\d+[kKmMgG]?",
-    "a number and a size, as 8 4k": r"\d+ \d+[kKmM]?",
-    "a rate, as 100r/s": r"\d+r/[sm]",
-    "variables, as ${binary_remote_addr}": r"(\$\{[a-zA-Z_]\w*\}|\$[a-zA-Z_]\w*)+",
-    "a status from 400 to 599": r"[45]\d\d",
-    "info, notice, warn or error": r"info|notice|warn|error",
-    "text": r"(?s).*",
-}
-# the names of each form, of annotations (with their prefix) and of settings alike
-NAMES = {
-    "true or false": "access-log-off hsts hsts-behind-proxy hsts-include-subdomains http2 limit-req-dry-run "
-    "limit-req-no-delay limit-req-scale proxy-buffering redirect-to-https ssl-prefer-server-ciphers ssl-redirect "
-    "use-cluster-ip",
-    "a number": "hsts-max-age keepalive keepalive-requests limit-req-burst limit-req-delay max-conns max-fails "
-    "proxy-next-upstream-tries worker-connections worker-rlimit-nofile",
-    "a time, as 60s": "fail-timeout keepalive-timeout proxy-connect-timeout proxy-next-upstream-timeout "
-    "proxy-read-timeout proxy-send-timeout",
-    "a size, as 10m": "client-body-buffer-size limit-req-zone-size proxy-buffer-size proxy-busy-buffers-size "
-    "proxy-max-temp-file-size upstream-zone-size",
-    "a size, as 2m or 1g": "client-max-body-size",
-    "a number and a size, as 8 4k": "proxy-buffers",
-    "a rate, as 100r/s": "limit-req-rate",
-    "variables, as ${binary_remote_addr}": "limit-req-key",
-    "a status from 400 to 599": "limit-req-reject-code",
-    "info, notice, warn or error": "limit-req-log-level",
-    "text": "add-header add-header-inherit app-root basic-auth-realm basic-auth-secret grpc-services "
-    "http-redirect-code lb-method listen-ports listen-ports-ssl mergeable-ingress-type path-regex policies "
-    "proxy-hide-headers proxy-next-upstream proxy-pass-headers proxy-redirect-from proxy-redirect-to proxy-set-headers "
-    "rewrite-target rewrites server-tokens ssl-ciphers ssl-services sticky-cookie-services websocket-services",
-}
+GROUPS = (PREFIX, "nginx.com/", "nsm.nginx.com/", "appprotect.f5.com/", "appprotectdos.f5.com/")
 ENTRIES = "values.controller.config.entries"
-FORM_OF = {name: form for form, names in NAMES.items() for name in names.split()}
-# they are off unless the controller is told to allow them: any other setting may be written by them
-SNIPPETS = {"location-snippets", "server-snippets"}
+TEMPLATES = {"main-template", "ingress-template", "virtualserver-template", "transportserver-template"}
+# What the controller hands on as it is: nginx parses it, and does not start, or does not reload, with another form.
+RAW = {
+    name: form
+    for form, names in {
+        "time": "fail-timeout keepalive-timeout proxy-connect-timeout proxy-read-timeout proxy-send-timeout "
+        "worker-shutdown-timeout",
+        "number": "map-hash-bucket-size map-hash-max-size server-names-hash-bucket-size server-names-hash-max-size "
+        "worker-connections worker-rlimit-nofile",
+        "size": "proxy-max-temp-file-size upstream-zone-size",
+        "offset": "client-max-body-size",
+        "status": "limit-req-reject-code",
+        "level": "limit-req-log-level",
+        "networks": "set-real-ip-from",
+    }.items()
+    for name in names.split()
+}
+
+
+@functools.cache
+def known(kind: str) -> dict[str, Key]:
+    """Name -> Key of each `setting` or `annotation`."""
+    return keys((pins.CONTROLLER_KEYS_FOLDER / f"nginx-{pins.CONTROLLER}.txt").read_text(), kind)
 
 
 def check(tree: Tree) -> Iterator[Finding]:
     """Every Ingress, and what the controller itself is told."""
     for each in tree.objects("Ingress"):
+        yield from _hosts(each)
         for name, value in (each.body["metadata"].get("annotations") or {}).items():
-            if name.startswith(PREFIX):
-                yield from _annotation(each, name.removeprefix(PREFIX), value)
+            if name.startswith(GROUPS):
+                yield from _annotation(each, name, value)
     for each in tree.objects("HelmRelease"):
         for name, value in (at(each.spec, ENTRIES) or {}).items():
-            if name in FORM_OF:  # the controller has a hundred more settings
-                yield from _form(each, f"spec.{ENTRIES}.{name}", name, value)
+            yield from _setting(each, name, value)
         yield from _files(each)
 
 
+def _hosts(each: Object) -> Iterator[Finding]:
+    """A rule without a host is rejected, and so is the second rule of a host."""
+    hosts = [rule.get("host") for rule in each.spec.get("rules") or []]
+    if not hosts:
+        yield each.finding("spec.rules", "is missing: the controller rejects an Ingress without rules")
+    for number, host in enumerate(hosts):
+        field = f"spec.rules.{number}.host"
+        if not host:
+            yield each.finding(field, "is missing: the controller rejects a rule without a host")
+        elif host in hosts[:number]:
+            yield each.finding(field, f"the controller rejects a second rule for {host}")
+
+
 def _annotation(each: Object, name: str, value: str) -> Iterator[Finding]:
-    field = f"metadata.annotations.{PREFIX}{name}"
-    if name in SNIPPETS:
+    field = f"metadata.annotations.{name}"
+    key = known("annotation").get(name)
+    if key and key.form == "snippet":
         yield each.finding(field, "snippets are off in the controller: it would not serve this Ingress")
-    elif name not in FORM_OF:
-        near = difflib.get_close_matches(name, FORM_OF, 1)
-        hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
-        yield each.finding(field, f"the controller has no such annotation{hint}")
     else:
-        yield from _form(each, field, name, value)
+        yield from _value(each, field, name, value, "annotation")
 
 
-def _form(each: Object, field: str, name: str, value: object) -> Iterator[Finding]:
-    form = FORM_OF[name]
-    if not re.fullmatch(FORMS[form], str(value).strip()):
-        yield each.finding(field, f"must be {form}, not {value}")
+def _setting(each: Object, name: str, value: str) -> Iterator[Finding]:
+    field = f"spec.{ENTRIES}.{name}"
+    if name in TEMPLATES:
+        yield each.finding(field, "replaces the controller's own template: nothing here would be what was tested")
+    else:
+        yield from _value(each, field, name, value, "setting")
+
+
+def _value(each: Object, field: str, name: str, value: str, kind: str) -> Iterator[Finding]:
+    there = known(kind)
+    if name not in there:
+        near = difflib.get_close_matches(name, there, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        yield each.finding(field, f"the controller has no such {kind}{hint}")
+        return
+    if there[name].plus:
+        yield each.finding(field, "needs NGINX Plus: the controller ignores it, or rejects the Ingress")
+    form = RAW.get(name.removeprefix(PREFIX), there[name].form)
+    if not is_of(form, str(value)):
+        yield each.finding(field, f"must be {FORMS[form][0]}, not {value}")
 
 
 def _files(each: Object) -> Iterator[Finding]:

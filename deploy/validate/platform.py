@@ -21,8 +21,11 @@ VALUES: dict[str, Wanted] = {
         "auth.enabled": ([True], "any pod that reaches it could read and change results"),
     },
     "nginx-ingress": {
-        "controller.allowEmptyIngressHost": ([True], "the base's Ingress has no host"),
         "controller.enableCustomResources": ([False], "their CRDs are not installed"),
+        "controller.allowEmptyIngressHost": (
+            [None, False],
+            "the chart hands it to the controller with enableCustomResources only: give the Ingress a host",
+        ),
         "controller.ingressClass.create": ([True], "the base's Ingress is of that class"),
         "controller.service.type": ([None, "LoadBalancer", "NodePort", "ClusterIP"], "Kubernetes knows no other"),
         "controller.service.externalTrafficPolicy": ([None, "Cluster", "Local"], "Kubernetes knows no other"),

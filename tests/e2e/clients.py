@@ -9,7 +9,7 @@ from typing import Self
 
 import httpx
 
-from apps.client import Client, OutcomeUnknown, Problem
+from apps.client import OutcomeUnknown, Problem
 from tests.e2e.system import System
 
 STOP_TIMEOUT_S = 180
@@ -53,7 +53,7 @@ class Patient(Posting):
 
     def post(self, name: str) -> None:
         # such a task was not accepted, as far as the client knows: no promise was made
-        with Client(self.system.entrance, self.system.key) as client, suppress(Problem, OutcomeUnknown):
+        with self.system.client() as client, suppress(Problem, OutcomeUnknown):
             self.accepted[client.submit({"task": "task_1", "name": name}, deadline_s=PERSISTENCE_S)] = name
 
 
@@ -65,7 +65,9 @@ class Strict(Posting):
         self.failures: list[str] = []
         self.slowest_s = 0.0
         self._http = httpx.Client(
-            base_url=system.entrance, headers={"Authorization": f"Bearer {system.key}"}, timeout=REQUEST_TIMEOUT_S
+            base_url=system.entrance,
+            headers={"Authorization": f"Bearer {system.key}", "Host": system.host},
+            timeout=REQUEST_TIMEOUT_S,
         )
 
     def __exit__(self, kind: type[BaseException] | None, value: object, traceback: TracebackType | None) -> None:

@@ -5,10 +5,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import redis
 
 from apps.client import Client, Problem
+from deploy import cluster
 from deploy.forward import forwarded
 from local.child import until
 from local.management import Management
@@ -28,8 +30,13 @@ class System:
     key: str = field(repr=False)
     store: "redis.Redis" = field(repr=False)
 
+    @cached_property
+    def host(self) -> str:
+        """The Host header of every request: the entrance may be an address. Read late, as an overlay brings it."""
+        return cluster.ingress_host()
+
     def client(self) -> Client:
-        return Client(self.entrance, self.key)
+        return Client(self.entrance, self.key, host=self.host)
 
     def post(self, names: Sequence[str], task: str = "task_1") -> list[str]:
         """Post tasks at once, as one request; their ids. Every one must be accepted."""

@@ -24,7 +24,7 @@ REQUESTS = 960
 
 
 def entrance(local: System) -> httpx.Client:
-    headers = {"Authorization": f"Bearer {local.key}", "Content-Type": "application/json"}
+    headers = {"Host": local.host, "Authorization": f"Bearer {local.key}", "Content-Type": "application/json"}
     return httpx.Client(base_url=local.entrance, headers=headers, timeout=TIMEOUT_S)
 
 
@@ -32,6 +32,11 @@ def test_metrics_stay_inside(local: System) -> None:
     with entrance(local) as client:
         assert client.get("/metrics").status_code == 404
         assert client.get("/livez").status_code == 200
+
+
+def test_no_other_host_is_served(local: System) -> None:
+    for host in ("tasks.example.com", urlsplit(local.entrance.replace("localhost", "127.0.0.1")).netloc):
+        assert httpx.get(f"{local.entrance}/livez", headers={"Host": host}, timeout=TIMEOUT_S).status_code == 404
 
 
 def test_body_that_is_too_large_is_the_apis_to_refuse(local: System) -> None:
@@ -58,7 +63,7 @@ def test_no_request_of_a_busy_connection_is_lost_when_nginx_hears_of_other_pods(
 
         def told_to_leave() -> bool:
             """By the answer to one more request, on the connection of the last."""
-            connection.request("GET", "/livez")
+            connection.request("GET", "/livez", headers={"Host": local.host})
             response = connection.getresponse()
             response.read()
             assert response.status == 200

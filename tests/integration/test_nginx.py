@@ -1,59 +1,189 @@
-"""The NGINX that `make load` puts in front of the API's processes."""
+"""A real nginx with what the stand-in of the controller writes: the landed texts, and the controller's behaviours."""
 
 import http.client
+import socket
+import ssl
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
-import psutil
 import pytest
+import yaml
 
-from local.nginx import Nginx
-from tests.harness.clone import left
-from tests.harness.system import Api, System
+from deploy.run import ROOT, output
+from deploy.tools import kubectl
+from local.child import Unusable
+from tests.e2e.platform.controller.configuration import configuration
+from tests.harness.nginx import Backend, Nginx
+from tests.unit.test_controller import changed, hosted
 
-REQUESTS = 20
+TIMEOUT_S = 10.0
+PLATFORMS = ("helm-releases", "clusters/local/infrastructure", "clusters/load")
+OVERLAYS = ("kustomize/base", "kustomize/overlays/local", "kustomize/overlays/load")
+TLS = [{"hosts": ["localhost"], "secretName": "tls"}]
+Started = Callable[..., Nginx]
+
+
+def objects(folder: str, kind: str) -> Iterator[dict[str, Any]]:
+    text = output(kubectl(), "kustomize", ROOT / folder, timeout_s=60)
+    yield from (each for each in yaml.safe_load_all(text) if each["kind"] == kind)
+
+
+def entries_of(folder: str) -> dict[str, str]:
+    """The ConfigMap of the controller, as a platform has it."""
+    (release,) = (each for each in objects(folder, "HelmRelease") if each["metadata"]["name"] == "nginx-ingress")
+    entries: dict[str, str] = release["spec"]["values"]["controller"]["config"]["entries"]
+    return entries
+
+
+@pytest.fixture(scope="module")
+def backend() -> Iterator[Backend]:
+    with Backend() as running:
+        yield running
 
 
 @pytest.fixture
-def front(shared: System, tmp_path: Path) -> Iterator[tuple[Nginx, list[Api]]]:
-    apis = [shared.api(), shared.api()]
-    nginx = Nginx(tmp_path, [int(api.url.rpartition(":")[2]) for api in apis], open_files=1000)
-    with ExitStack() as ends:
-        ends.callback(nginx.stop)
-        nginx.start()
-        yield nginx, apis
+def started(backend: Backend, tmp_path: Path) -> Iterator[Started]:
+    """Starts nginx with an Ingress and settings."""
+    running: list[Nginx] = []
+
+    def start(ingress: dict[str, Any], entries: dict[str, str] | None = None, **options: Any) -> Nginx:
+        text, _ = configuration([ingress], [backend.slice()], entries or {}, **options)
+        nginx = Nginx(tmp_path).write(text)
+        running.append(nginx)
+        return nginx.__enter__()
+
+    yield start
+    for nginx in running:
+        nginx.__exit__(None, None, None)
 
 
-def test_requests_are_shared_over_one_connection_of_the_client(front: tuple[Nginx, list[Api]]) -> None:
-    nginx, apis = front
-    connection = http.client.HTTPConnection(nginx.url.removeprefix("http://"), timeout=20)
-    headers = {"Authorization": apis[0].client.headers["Authorization"], "Content-Type": "application/json"}
-    answers: Counter[int] = Counter()
-    for number in range(REQUESTS):
-        connection.request("POST", "/tasks", f'{{"task": "task_1", "name": "{number}"}}', headers)
+def ask(nginx: Nginx, path: str = "/livez", host: str = "localhost", **headers: str) -> tuple[int, str, str]:
+    """Status, Location and body."""
+    with closing(http.client.HTTPConnection(nginx.http, timeout=TIMEOUT_S)) as connection:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request("GET", path, headers={"Host": host} | named)
         response = connection.getresponse()
-        response.read()
-        answers[response.status] += 1
-    connection.close()
-    assert answers == {202: REQUESTS}
-    assert [api.metric("sluice_accepted_total") for api in apis] == [REQUESTS / 2] * 2
+        return response.status, response.headers.get("Location", ""), response.read().decode()
 
 
-def test_what_is_for_operators_stays_inside(front: tuple[Nginx, list[Api]]) -> None:
-    nginx, _ = front
-    for path, status in (("/metrics", 404), ("/readyz", 404), ("/livez", 200)):
-        connection = http.client.HTTPConnection(nginx.url.removeprefix("http://"), timeout=20)
-        connection.request("GET", path)
-        assert connection.getresponse().status == status
-        connection.close()
+@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_landed_texts_are_served(started: Started, platform: str, overlay: str) -> None:
+    (ingress,) = objects(overlay, "Ingress")
+    nginx = started(ingress, entries_of(platform))
+    assert ask(nginx)[0] == 200
+    assert ask(nginx, host=nginx.http)[0] == 404
 
 
-def test_stop_leaves_no_process(front: tuple[Nginx, list[Api]]) -> None:
-    nginx, _ = front
-    parent = psutil.Process(nginx.node.pid)
-    processes = [parent, *parent.children()]
-    assert len(processes) == 2
-    nginx.stop()
-    assert left(processes) == []
+def test_snippet_that_nginx_does_not_know_is_found(tmp_path: Path) -> None:
+    text, _ = configuration([], [], {"http-snippets": "keepalive_min_timeuot 10s;"})
+    nginx = Nginx(tmp_path).write(text)
+    with pytest.raises(Unusable, match="keepalive_min_timeuot"), nginx:
+        pass
+
+
+def test_value_that_nginx_cannot_parse_keeps_the_old_configuration(started: Started, backend: Backend) -> None:
+    nginx = started(changed())
+    text, _ = configuration([changed()], [backend.slice()], {"keepalive-timeout": "75 sec"})
+    assert "[emerg]" in nginx.write(text).reload()
+    assert ask(nginx)[0] == 200
+
+
+def test_host_without_tls_is_served_over_http(started: Started) -> None:
+    assert ask(started(changed()))[:2] == (200, "")
+
+
+def test_host_with_tls_is_redirected(started: Started) -> None:
+    assert ask(started(changed(tls=TLS)), "/tasks/1?wait=2")[:2] == (301, "https://localhost:443/tasks/1?wait=2")
+
+
+@pytest.mark.parametrize("name", ["nginx.org/ssl-redirect", "ingress.kubernetes.io/ssl-redirect"])
+def test_redirect_of_a_host_with_tls_can_be_turned_off(started: Started, name: str) -> None:
+    assert ask(started(changed(annotations={name: "false"}, tls=TLS)))[0] == 200
+
+
+def test_code_of_the_redirect_can_be_chosen(started: Started) -> None:
+    assert ask(started(changed(tls=TLS), {"http-redirect-code": "308"}))[0] == 308
+
+
+def test_tls_of_another_host_redirects_nothing(started: Started) -> None:
+    assert ask(started(changed(tls=[{"hosts": ["other"]}])))[0] == 200
+
+
+def test_handshake_is_rejected_without_a_certificate(started: Started) -> None:
+    nginx = started(changed(tls=TLS))
+    with (
+        closing(http.client.HTTPSConnection(nginx.https, timeout=TIMEOUT_S)) as connection,
+        pytest.raises(ssl.SSLError),
+    ):
+        connection.request("GET", "/livez", headers={"Host": "localhost"})
+
+
+def test_empty_host_that_is_allowed_is_redirected(started: Started) -> None:
+    status, location, _ = ask(started(changed(rules=hosted("")), empty_host=True), host="any")
+    assert (status, location) == (301, "https://any:443/livez")
+
+
+def test_empty_host_without_the_redirect_serves_every_name(started: Started) -> None:
+    ingress = changed(annotations={"nginx.org/ssl-redirect": "false"}, rules=hosted(""))
+    assert ask(started(ingress, empty_host=True), host="any")[0] == 200
+
+
+def test_request_that_was_http_before_a_proxy_is_redirected(started: Started) -> None:
+    nginx = started(changed(annotations={"nginx.org/redirect-to-https": "true"}))
+    assert ask(nginx, X_Forwarded_Proto="http")[:2] == (301, "https://localhost/livez")
+    status, _, headers = ask(nginx, X_Forwarded_Proto="https")
+    assert (status, "X-Forwarded-Proto: https" in headers) == (200, True)
+
+
+def test_prefix_is_the_beginning_of_a_path_and_exact_is_all_of_it(started: Started) -> None:
+    nginx = started(changed())
+    paths = {
+        path: ask(nginx, path)[0] for path in ("/tasks", "/tasks/1", "/tasks-of-others", "/livez", "/livez/1", "/")
+    }
+    assert paths == {"/tasks": 200, "/tasks/1": 200, "/tasks-of-others": 200, "/livez": 200, "/livez/1": 404, "/": 404}
+
+
+def test_no_pod_is_a_502(tmp_path: Path) -> None:
+    text, _ = configuration([changed()], [], {})
+    with Nginx(tmp_path).write(text) as nginx:
+        assert ask(nginx)[0] == 502
+
+
+def test_client_s_address_is_believed_of_the_proxy_alone(started: Started) -> None:
+    header = {"real-ip-header": "X-Forwarded-For"}
+    trusted = started(changed(), header | {"set-real-ip-from": "10.0.0.0/8,127.0.0.1"})
+    assert "X-Real-IP: 192.0.2.7" in ask(trusted, X_Forwarded_For="192.0.2.7")[2]
+
+
+def test_client_cannot_claim_an_address(started: Started) -> None:
+    entries = {"real-ip-header": "X-Forwarded-For", "set-real-ip-from": "10.0.0.0/8"}
+    assert "X-Real-IP: 127.0.0.1" in ask(started(changed(), entries), X_Forwarded_For="192.0.2.7")[2]
+
+
+def test_proxy_protocol_brings_the_address(started: Started) -> None:
+    entries = {"proxy-protocol": "true", "real-ip-header": "proxy_protocol", "set-real-ip-from": "127.0.0.1"}
+    host, port = started(changed(), entries).http.split(":")
+    with socket.create_connection((host, int(port)), timeout=TIMEOUT_S) as connection:
+        request = "GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        connection.sendall(f"PROXY TCP4 192.0.2.7 10.0.0.1 1 80\r\n{request}".encode())
+        answer = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+    assert "X-Real-IP: 192.0.2.7" in answer
+
+
+@pytest.mark.parametrize(
+    ("networks", "allowed"), [("127.0.0.1", {"192.0.2.1": 2, "192.0.2.2": 2}), ("10.0.0.0/8", {"192.0.2.1": 2})]
+)
+def test_rate_limit_has_a_bucket_for_each_real_address(
+    started: Started, networks: str, allowed: dict[str, int]
+) -> None:
+    limit = {"nginx.org/limit-req-rate": "1r/m", "nginx.org/limit-req-burst": "1"}
+    entries = {"real-ip-header": "X-Forwarded-For", "set-real-ip-from": networks}
+    nginx = started(changed(annotations=limit), entries)
+    passed = Counter(
+        client for client in ("192.0.2.1",) * 4 + ("192.0.2.2",) * 4 if ask(nginx, X_Forwarded_For=client)[0] == 200
+    )
+    assert passed == allowed

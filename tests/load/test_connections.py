@@ -23,13 +23,19 @@ runpy.run_module("locust", run_name="__main__")
 
 
 class Counted(stub.Http):
-    """Counts the connections."""
+    """Counts the connections, and keeps the Host headers."""
 
     made = 0
+    hosts: set[str] = set()  # noqa: RUF012 - emptied for each test
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         Counted.made += 1
         super().connection_made(transport)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"host":
+            self.hosts.add(value.decode())
+        super().on_header(name, value)
 
 
 @pytest.fixture
@@ -50,6 +56,7 @@ def stubbed(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, stub.Tasks]]
     thread.start()
     until(lambda: is_open(port), READY_S, "the stub")
     Counted.made = 0
+    Counted.hosts.clear()
     yield port, tasks
     loop.call_soon_threadsafe(serving.cancel)
     thread.join()
@@ -68,3 +75,11 @@ def test_user_is_ended_before_a_post_or_after_it(
     ledger = locust("ended", stubbed[0], start=("-c", CROWDED))
     assert not ledger.failures
     assert len(ledger.tasks) == sum(stubbed[1].accepted.values()) > 0
+
+
+def test_every_request_has_the_host_of_the_ingress(
+    locust: Callable[..., Ledger], stubbed: tuple[int, stub.Tasks], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLUICE_HOST", "tasks.example.com")
+    assert not locust("short", stubbed[0]).failures
+    assert Counted.hosts == {"tasks.example.com"}

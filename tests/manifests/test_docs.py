@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,9 +82,21 @@ def test_curl_asks_for_what_the_ingress_serves(tree: Tree) -> None:
     paths = set(re.findall(r"http://localhost(/\S*)", "\n".join(commands())))
     assert paths
     assert paths <= api_routes()
-    ingress = next(tree.objects("Ingress", target="kustomize/overlays/local"))
-    assert "host" not in ingress.spec["rules"][0]
-    assert paths <= {path["path"] for path in ingress.spec["rules"][0]["http"]["paths"]}
+    (rule,) = next(tree.objects("Ingress", target="kustomize/overlays/local")).spec["rules"]
+    assert rule["host"] == "localhost"
+    assert paths <= {path["path"] for path in rule["http"]["paths"]}
+
+
+def test_patch_of_the_document_sets_the_host(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(# kustomize/overlays/\S+.*?)```", (ROOT / "docs/deploy.md").read_text(), re.DOTALL)
+    overlay = tmp_path / "kustomize" / "overlays" / "mine"
+    shutil.copytree(ROOT / "kustomize", tmp_path / "kustomize")
+    shutil.copytree(tmp_path / "kustomize" / "overlays" / "local", overlay)
+    kustomization = yaml.safe_load((overlay / "kustomization.yaml").read_text())
+    kustomization["patches"] += yaml.safe_load(text)["patches"]
+    (overlay / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    (ingress,) = render(tmp_path, ["kustomize/overlays/mine"]).objects("Ingress")
+    assert [rule["host"] for rule in ingress.spec["rules"]] == ["tasks.example.com"]
 
 
 def test_task_of_the_document_is_accepted() -> None:

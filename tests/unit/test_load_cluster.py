@@ -41,6 +41,7 @@ case "$1 $2" in
     "proxy "*) echo "Starting to serve on 127.0.0.1:{port}"; exec sleep 60 ;;
     "port-forward "*) echo "Forwarding from 127.0.0.1:{port} -> 15672"; exec sleep 60 ;;
     "get secret") echo '{{"data": {{"API_KEYS": "bG9hZDprZXk=", "password": "d29yZA=="}}}}' ;;
+    "get ingress") echo '{{"spec": {{"rules": [{{"host": "tasks.example.com"}}]}}}}' ;;
     "config "*) echo scripted ;;
 esac
 """
@@ -102,3 +103,9 @@ def test_gap_is_noted_and_the_sampler_goes_on(server: Server) -> None:
     last = sampler.samples[-1][1]
     assert (last.ready, last.workers, last.workers_min, last.workers_max) == (2, 3, 0, 30)
     assert last.usage["workers"] == {"celery-worker-1": Usage(2.0, 3.0)}
+
+
+@pytest.mark.usefixtures("server")
+def test_load_is_sent_to_the_host_of_the_ingress() -> None:
+    with cluster.entered("http://10.0.0.1:30080") as target:
+        assert (target.url, target.host) == ("http://10.0.0.1:30080", "tasks.example.com")

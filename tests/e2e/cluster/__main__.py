@@ -16,7 +16,10 @@ def main() -> None:
         print("The cluster is gone.")
         return
     kubeconfig = cluster.start()
-    print(f"The cluster runs until `make cluster-down`. KUBECONFIG={kubeconfig}; its ingress: {cluster.entrance}")
+    print(
+        f"The cluster runs until `make cluster-down`. KUBECONFIG={kubeconfig}; its ingress: {cluster.entrance}, which "
+        "serves the Ingress's host: curl -H 'Host: localhost'"
+    )
     if sys.stdin.isatty():
         shell = os.environ.get("SHELL", "/bin/sh")
         path = f"{kubectl().parent}{os.pathsep}{os.environ['PATH']}"

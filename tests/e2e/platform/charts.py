@@ -4,22 +4,26 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from deploy.run import output
+from deploy.run import ROOT, output
 from deploy.tools import built
-from tests.e2e.platform import images, keda
+from deploy.validate import controller as keys
+from tests.e2e.platform import controller, images, keda
+from tests.e2e.platform.controller import settings
 
 FOLDER = Path(__file__).parent
 TIMEOUT_S = 60
+# The stand-in controller and what it imports. A ConfigMap's keys have no slash: -- is one.
+CONTROLLER = [*sorted(Path(controller.__file__).parent.glob("*.py")), Path(keys.__file__), settings.RECORD]
 
 
 def package(folder: Path) -> list[Path]:
     """Pack all of them into a folder; the archives."""
     folder.mkdir(parents=True, exist_ok=True)
-    ingress = (FOLDER / "ingress.py").read_text()
+    program = {str(path.relative_to(ROOT)).replace("/", "--"): path.read_text() for path in CONTROLLER}
     return [
         _packed("rabbitmq", images.tag(), {}, folder),
         _packed("redis", images.tag(), {}, folder),
-        _packed("nginx-ingress", images.tag(), {"ingress.py": ingress}, folder),
+        _packed("nginx-ingress", images.tag(), program, folder),
         _packed("keda", keda.tag(), {"keda.yaml": keda.manifests()}, folder),
     ]
 

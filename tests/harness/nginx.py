@@ -1,0 +1,134 @@
+"""A real nginx with a configuration of the stand-in controller, on ports and in a folder of its own."""
+
+import functools
+import os
+import re
+import signal
+import subprocess
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+
+from deploy.tools import cache
+from local import debian, newer
+from local.child import Child, until
+from local.programs import find
+from local.servers import free_ports, is_open
+from tests.e2e.platform.controller import configuration
+
+# of keepalive_min_timeout, which helm-releases/nginx.yaml sets
+OLDEST = (1, 27, 4)
+TIMEOUT_S = 20.0
+
+
+def command() -> list[str]:
+    """Of an nginx that is new enough: this machine's, or that of the newer Debian suite. Without one: a skip."""
+    found = find("nginx")
+    if found and _version([str(found)]) >= OLDEST:
+        return [str(found)]
+    root = cache() / debian.name(newer.SUITE, newer.PACKAGES)
+    if os.environ.get("CI"):
+        newer.ensure()
+    elif not root.exists():
+        pytest.skip(f"needs nginx {'.'.join(map(str, OLDEST))} or newer: `python -m local.newer` makes one, as root")
+    return _in(root)
+
+
+@functools.cache
+def _in(root: Path) -> list[str]:
+    """By the root file system's own loader: without chroot, so without being root."""
+    (loader,) = root.glob("usr/lib/*/ld-linux-*.so.*")
+    return [str(loader), "--library-path", str(loader.parent), str(root / "usr/sbin/nginx")]
+
+
+def _version(program: list[str]) -> tuple[int, ...]:
+    done = subprocess.run([*program, "-v"], capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
+    return tuple(int(part) for part in re.findall(r"\d+", done.stderr)[:3])
+
+
+class Nginx:
+    """Runs between `with` and its end; `http` and `https` are its addresses."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._ports = dict(
+            zip((configuration.HTTP, configuration.HTTPS, configuration.READY), free_ports(3), strict=True)
+        )
+        self.http = f"127.0.0.1:{self._ports[configuration.HTTP]}"
+        self.https = f"127.0.0.1:{self._ports[configuration.HTTPS]}"
+        self._config = folder / "nginx.conf"
+        line = [*command(), "-e", "stderr", "-p", str(folder), "-c", str(self._config), "-g", "daemon off;"]
+        self._child = Child("nginx", line, log=folder / "nginx.log", env=dict(os.environ))
+
+    def write(self, text: str) -> Self:
+        """Take over a configuration, with this nginx's ports and folder."""
+        user = "user root;\n" if os.geteuid() == 0 else ""  # else its workers may not write into the folder
+        text = re.sub(r"listen (\d+)", lambda match: f"listen 127.0.0.1:{self._ports[int(match[1])]}", text)
+        self._config.write_text(user + text.replace("/tmp/", f"{self._folder}/"))  # noqa: S108 - of the pod
+        return self
+
+    def __enter__(self) -> Self:
+        self._child.start()
+        try:
+            self._child.ready(lambda: is_open(self._ports[configuration.READY]), TIMEOUT_S)
+        except BaseException:
+            self._child.stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: object, traceback: TracebackType | None) -> None:
+        self._child.stop()
+
+    def reload(self) -> str:
+        """Read the configuration again; what nginx says of it, once it has decided."""
+        seen = len(self.log())
+        self._child.signal(signal.SIGHUP)
+        decided = re.compile(r"start worker process \d+|\[emerg\]")
+        until(lambda: decided.search(self.log()[seen:]) is not None, TIMEOUT_S, "the reload")
+        return self.log()[seen:]
+
+    def log(self) -> str:
+        return (self._folder / "nginx.log").read_text()
+
+
+class Backend:
+    """The API's place: answers every request with the headers that came."""
+
+    def __enter__(self) -> Self:
+        class Echo(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                body = "".join(f"{name}: {value}\n" for name, value in self.headers.items()).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
+        self._server.daemon_threads = True  # connections of nginx stay open
+        self._server.block_on_close = False
+        self.port = self._server.server_port
+        self._thread = Thread(target=self._server.serve_forever)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: object, traceback: TracebackType | None) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def slice(self) -> dict[str, Any]:
+        """Its EndpointSlice."""
+        return {
+            "metadata": {"namespace": "fastapi", "labels": {"kubernetes.io/service-name": "api"}},
+            "ports": [{"name": "http", "port": self.port}],
+            "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": True}}],
+        }
