@@ -11,7 +11,7 @@ import pytest
 
 from local.nginx import Nginx
 from tests.harness.clone import left
-from tests.harness.system import Api, System
+from tests.harness.system import Api, System, until
 
 REQUESTS = 20
 
@@ -53,7 +53,8 @@ def test_what_is_for_operators_stays_inside(front: tuple[Nginx, list[Api]]) -> N
 def test_stop_leaves_no_process(front: tuple[Nginx, list[Api]]) -> None:
     nginx, _ = front
     parent = psutil.Process(nginx.node.pid)
-    processes = [parent, *parent.children()]
+    # it listens before it has forked its worker
+    processes = [parent, *until(parent.children, what="NGINX's worker")]
     assert len(processes) == 2
     nginx.stop()
     assert left(processes) == []
