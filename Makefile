@@ -55,7 +55,7 @@ requeue: install ## send a parked task again: make requeue ID=...
 
 # The tools of the manifests, which take minutes the first time, are built while the servers' tests mostly wait.
 test: lint test-unit ## lint, unit tests, integration tests, tests of the manifests
-	@$(MAKE) --no-print-directory -j2 tools test-integration
+	@$(MAKE) --no-print-directory -j2 tools-of-tests test-integration
 	@$(MAKE) --no-print-directory test-manifests
 
 test-unit: install ## unit tests

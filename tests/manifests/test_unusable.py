@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from deploy import pins
 from deploy.run import ROOT
 
 VERBS = {
@@ -61,14 +62,10 @@ def test_without_git(tmp_path: Path) -> None:
     assert said("deploy.release", "1.2.3", PATH=str(tmp_path)) == "git is not installed, or not on the PATH."
 
 
-BUILT = {name: f"built({name!r})" for name in ("helm", "sops", "age-keygen", "kubeconform")}
-BUILT["apiserver"] = "compiled(r.ROOT / 'deploy/validate/apiserver')"
-
-
-@pytest.mark.parametrize("program", BUILT)
+@pytest.mark.parametrize("program", pins.PROGRAMS)
 def test_program_that_cannot_be_built(program: str, tmp_path: Path) -> None:
     """No registry of Go modules, and nothing built before."""
-    script = f"import deploy.run as r, deploy.tools as t; r.command_line(lambda: print(t.{BUILT[program]}))"
+    script = f"import deploy.run as r, deploy.tools as t; r.command_line(lambda: print(t.built({program!r})))"
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
