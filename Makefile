@@ -108,7 +108,6 @@ profile: $(BENCH) ## where the microseconds of an accepted task are; build/profi
 $(BENCH): install requirements/bench.txt
 	@$(BIN)/uv venv --quiet --allow-existing --no-project --python $(BIN)/python $(BENCH)
 	@$(BIN)/uv pip sync --quiet --require-hashes --python $(BENCH)/bin/python requirements/bench.txt
-	@$(BIN)/python -c "from deploy import tools; tools.built('vegeta')"
 	@touch $@
 
 load: $(LOAD) ## load the system and judge it: make load SHAPE=smoke [HOST=http://... [CLUSTER=1]]; build/load/<shape>
