@@ -90,7 +90,7 @@ def go(*arguments: str, folder: Path | None = None, timeout_s: float = BUILD_TIM
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         refused = any(os.strerror(number).lower() in reason.lower() for number in REFUSALS)
-        what = "free or change what it names, and run this again" if refused else NEEDS_PROXY
+        what = "free space or fix the permissions there, and run this again" if refused else NEEDS_PROXY
         raise Unusable(f"`go {' '.join(arguments)}` failed ({reason}): {what}.")
     return done.stdout
 

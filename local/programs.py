@@ -33,12 +33,12 @@ POLICY = Path("/usr/sbin/policy-rc.d")
 POLICY_TEXT = "#!/bin/sh\n# Written by Sluice's `make up` while it installs, and removed by it.\nexit 101\n"
 # Two of us would take that file from each other.
 LOCK = Path("/run/sluice-apt.lock")
-# An upgrade that the machine makes by itself, as after its boot, takes some minutes.
+# Unattended upgrades, for example after a boot, take some minutes.
 BUSY_DEADLINE_S = 300.0
 BUSY_POLL_S = 2.0
-# Some hundred megabytes over a slow line.
+# Time to download some hundred megabytes over a slow line.
 APT_TIMEOUT_S = 1800.0
-# older versions of apt do not say by whom
+# Older versions of apt do not name the process.
 BUSY = re.compile(
     r"Could not get lock (?P<path>\S+?)(\. It is held by process (?P<pid>\d+) \((?P<name>[^)]*)\)| - open|$)",
     re.MULTILINE,
@@ -102,9 +102,9 @@ def _found(name: str) -> Path:
 
 
 def _apt(apt_get: str, verb: str, *packages: str) -> None:
-    """Run it; while another program has the package manager's locks, try again. Unusable if it fails, or they stay.
+    """Run apt-get, again while another program holds one of its locks. Unusable if it fails, or stays locked.
 
-    Not by its own DPkg::Lock::Timeout, which is about one of its three locks.
+    DPkg::Lock::Timeout is not used: it covers only one of the three locks.
     """
     words = f"apt-get {' '.join((verb, *packages))}"
     end_s = time.monotonic() + BUSY_DEADLINE_S

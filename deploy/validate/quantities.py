@@ -33,7 +33,7 @@ def seconds(text: object) -> Decimal:
 
 
 def check(tree: Tree) -> Iterator[Finding]:
-    """What is no quantity, wherever one must be: the API server would say so, but not where. Limits below requests."""
+    """Values that are no quantity where one is required (the API server does not say where); requests above limits."""
     for each in tree.objects():
         for path, value in walk(each.body):
             if QUANTITIES.search(path) and isinstance(value, str | int | float) and quantity(value) is None:

@@ -35,14 +35,14 @@ AUTOSCALER_FIELDS = {
 
 @dataclass(frozen=True)
 class Sent:
-    """Which object a sent one belongs to, and by which of that one's fields: `fields` maps the sent one's to them."""
+    """The object that a sent object was made of; `fields` maps fields of the sent object to the owner's."""
 
     owner: Object
     fields: dict[str, str]
 
     def finding(self, field: str, message: str) -> Finding:
-        """What was said of the sent one, as a finding of its owner."""
-        # a warning, and an unknown field, are named in the text alone
+        """A fault of the sent object as a finding of its owner."""
+        # warnings and unknown fields name their field only in the text
         named = None if field else FIELD.match(message) or UNKNOWN.search(message)
         if named:
             field, message = named["field"], named["message"]
@@ -54,7 +54,7 @@ class Sent:
 
 
 class ApiServer:
-    """The one of the cluster that KUBECONFIG names."""
+    """The API server of the cluster that KUBECONFIG names."""
 
     def __init__(self, http: httpx.Client) -> None:
         self._http = http
@@ -64,12 +64,12 @@ class ApiServer:
     @classmethod
     @contextmanager
     def reached(cls) -> Iterator[Self]:
-        """It, while kubectl forwards to it."""
+        """Connect to it through `kubectl proxy`."""
         with api_server() as port, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=TIMEOUT_S) as http:
             yield cls(http)
 
     def findings(self, tree: Tree) -> list[Finding]:
-        """What it says against the objects of a tree. What it has accepted once is not sent again."""
+        """Faults and warnings of the objects of a tree. Objects that it has accepted are not sent again."""
         sent: dict[str, list[Sent]] = defaultdict(list)
         for text, same in once(tree).items():
             sent[text] += [Sent(each, {}) for each in same]
@@ -90,7 +90,7 @@ class ApiServer:
         options = {"dryRun": "All", "fieldValidation": "Strict"}
         answer = self._http.post(self._place(body), params=options, json=body)
         status = answer.json()
-        # existing is what admission and validation let pass
+        # an object that exists already has passed admission and validation
         if answer.is_error and status.get("reason") != "AlreadyExists":
             causes = (status.get("details") or {}).get("causes") or [status]
             yield from ((cause.get("field", ""), cause["message"]) for cause in causes)

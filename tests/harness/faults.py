@@ -1,4 +1,4 @@
-"""Deliberate faults of the manifests: each is a change of one file, and what must then be said of it."""
+"""Deliberate faults of the manifests: a change of one file, and the finding that it must cause."""
 
 import re
 import shutil
@@ -14,9 +14,9 @@ from deploy.validate.tree import Finding
 
 @dataclass(frozen=True)
 class Fault:
-    """`old` becomes `new` in a file; of `targets`, the folders that are rendered, `found` must then be said.
+    """Replaces `old` by `new` in a file. `targets` are the folders to render.
 
-    `found` is a regular expression of "file: object: field: message".
+    `found` is a regular expression of the expected finding, "file: object: field: message".
     """
 
     name: str
@@ -40,12 +40,12 @@ class Fault:
 
 
 def faults(path: Path) -> list[Fault]:
-    """Those of a YAML file."""
+    """Read the faults of a YAML file."""
     return [Fault(**each) for each in yaml.safe_load(path.read_text())]
 
 
 def copied(into: Path) -> Path:
-    """A copy of what is validated."""
+    """Copy the validated files into a folder; answers the folder."""
     for folder in ("kustomize", "helm-releases", "clusters"):
         shutil.copytree(ROOT / folder, into / folder)
     for image in ("api", "worker"):

@@ -111,7 +111,7 @@ def test_validating_builds_kubeconform_and_nothing_else(tmp_path: Path) -> None:
 def test_full_disk_is_not_taken_for_a_missing_proxy(tmp_path: Path) -> None:
     environment = stub_go(tmp_path, "echo 'link: write /tmp/a.out: no space left on device' >&2; exit 1")
     line = said("deploy.tools", **environment, lines=2)
-    assert line.endswith("no space left on device): free or change what it names, and run this again.")
+    assert line.endswith("no space left on device): free space or fix the permissions there, and run this again.")
 
 
 def test_without_kubectl(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ async def ready(publisher: Publisher) -> None:
 
 
 def patient(publisher: Publisher) -> None:
-    """Let the next publish take its time: the deadline of the test is shorter than what a busy machine takes."""
+    """Raise the deadline of the next publishes: on a busy machine they may take longer than the test's own."""
     publisher._deadline_s = 30  # noqa: SLF001
 
 
