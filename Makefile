@@ -55,7 +55,7 @@ requeue: install ## send a parked task again: make requeue ID=...
 
 # The tools of the manifests, which take minutes the first time, are built while the servers' tests mostly wait.
 test: lint test-unit ## lint, unit tests, integration tests, tests of the manifests
-	@$(MAKE) --no-print-directory -j2 tools test-integration
+	@$(MAKE) --no-print-directory -j2 tools-of-tests test-integration
 	@$(MAKE) --no-print-directory test-manifests
 
 test-unit: install ## unit tests
@@ -108,7 +108,6 @@ profile: $(BENCH) ## where the microseconds of an accepted task are; build/profi
 $(BENCH): install requirements/bench.txt
 	@$(BIN)/uv venv --quiet --allow-existing --no-project --python $(BIN)/python $(BENCH)
 	@$(BIN)/uv pip sync --quiet --require-hashes --python $(BENCH)/bin/python requirements/bench.txt
-	@$(BIN)/python -c "from deploy import tools; tools.built('vegeta')"
 	@touch $@
 
 load: $(LOAD) ## load the system and judge it: make load SHAPE=smoke [HOST=http://... [CLUSTER=1]]; build/load/<shape>

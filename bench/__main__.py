@@ -19,6 +19,7 @@ import psutil
 from bench import accept, batch, end_to_end, figures, memory, worker
 from local import newer
 from local.child import Unusable
+from local.command import command_line
 from tests.harness.servers import given_root, running
 from tests.harness.system import System
 
@@ -113,4 +114,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line(main)

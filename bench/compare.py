@@ -10,6 +10,7 @@ from bench import accept, figures
 from bench.__main__ import ROUNDS, rabbitmq_version, system
 from bench.load import wrk
 from bench.server import ROOT, ours
+from local.command import command_line
 from local.worktree import checked_out
 
 RESULT = Path("build/bench-compare.json")
@@ -50,4 +51,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line(main)

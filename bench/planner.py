@@ -22,6 +22,7 @@ from unittest import mock
 import numpy as np
 import simpy
 
+from local.command import command_line
 from planner import arrivals, manifests, overlay, service
 from planner.cluster import Cluster
 from planner.simulate import Outcome, simulate
@@ -215,4 +216,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line(main)

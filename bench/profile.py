@@ -14,6 +14,7 @@ from pathlib import Path
 from bench.__main__ import rabbitmq_version, system
 from bench.load import wrk
 from bench.server import ours
+from local.command import command_line
 
 RESULT = Path("build/profile.md")
 SECONDS = 10
@@ -85,4 +86,4 @@ def part_of(stack: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    command_line(main)

@@ -4,14 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from local.child import Unusable
+from local.command import command_line
+
+__all__ = ["ROOT", "Unusable", "answers", "command_line", "output", "show"]
 ROOT = Path(__file__).parent.parent
-
-
-class Unusable(Exception):
-    """Something outside this project is missing or refuses. The message is one sentence that says what to do."""
 
 
 def output(*command: str | Path, timeout_s: float, text: str | None = None, **environment: str) -> str:
@@ -52,14 +52,6 @@ def answers(*command: str | Path, timeout_s: float = 10) -> bool:
     except Unusable:
         return False
     return True
-
-
-def command_line(main: Callable[[], None]) -> None:
-    """Run a command; an Unusable ends it as its one sentence."""
-    try:
-        main()
-    except Unusable as exc:
-        sys.exit(str(exc))
 
 
 def _name(command: Sequence[str | Path]) -> str:

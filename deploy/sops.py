@@ -69,8 +69,9 @@ def _encrypt(secret: dict[str, Any], recipient: str) -> str:
 
 
 def _decrypt(path: Path) -> dict[str, Any]:
+    program = built("sops")
     try:
-        text = output(built("sops"), "decrypt", path, timeout_s=TIMEOUT_S, SOPS_AGE_KEY_FILE=str(key_file()))
+        text = output(program, "decrypt", path, timeout_s=TIMEOUT_S, SOPS_AGE_KEY_FILE=str(key_file()))
     except Unusable:
         raise Unusable(
             f"{path.name} cannot be decrypted by the key in {key_file()}: put your team's key there, or name it in "

@@ -2,18 +2,21 @@
 OVERLAY ?= local
 PLATFORM ?= clusters/local/infrastructure
 
-.PHONY: tools validate definitions test-manifests images release secrets platform deploy undeploy flux
+.PHONY: tools tools-of-tests validate definitions test-manifests images release secrets platform deploy undeploy flux
 
-tools: install ## build what validating and deploying need (once, minutes), so that both work offline
+tools: install ## build what `make validate` needs (once), so that it works offline; other verbs build their own
 	@nice $(BIN)/python -m deploy.tools
 
-validate: tools ## say what is wrong with the manifests
+tools-of-tests: install
+	@nice $(BIN)/python -m deploy.tools helm sops age-keygen
+
+validate: tools ## say what is wrong with the manifests: Kustomize, kubeconform, our own rules
 	@$(BIN)/python -m deploy.validate
 
 definitions: install ## render RabbitMQ's definitions from apps/contract
 	@$(BIN)/python -m deploy.definitions
 
-test-manifests: tools ## tests of the manifests, and of the commands below
+test-manifests: tools-of-tests ## tests of the manifests, and of the commands below
 	@$(PYTEST) tests/manifests
 
 images: install ## build both images as the overlays name them, with docker, podman or buildah; BASE= if you like

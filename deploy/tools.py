@@ -5,7 +5,6 @@ folder that SLUICE_CACHE names.
 """
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -17,9 +16,11 @@ from pathlib import Path
 
 from deploy import pins
 from deploy.run import Unusable, command_line, output
+from local.command import REFUSALS
 
 # sops brings every cloud's client along: two minutes on two idle cores
 BUILD_TIMEOUT_S = 1200
+NEEDS_PROXY = "it needs the Go module proxy the first time"
 # small programs that say no path of this machine
 RELEASE = ("-trimpath", "-ldflags=-s -w")
 
@@ -56,26 +57,16 @@ def built(name: str) -> Path:
     return folder / name
 
 
-def compiled(folder: Path) -> Path:
-    """A Go program of this project by its folder's name, built now if its source never was."""
-    sources = sorted([*folder.glob("*.go"), *folder.glob("go.*")])
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
-    program = cache() / f"{folder.name}-{digest}"
-    with locked(program):
-        if not program.exists():
-            print(f"Building {folder.name}, this once, into {cache()}", file=sys.stderr, flush=True)
-            unfinished = program.with_name(f"{program.name}.unfinished")
-            go("build", *RELEASE, "-o", str(unfinished), ".", folder=folder, CGO_ENABLED="0")
-            unfinished.replace(program)
-    return program
-
-
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """One process at a time makes a folder's content; a second one waits for it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f".{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"Another process is making {folder}: waiting for it.", file=sys.stderr, flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
@@ -98,7 +89,9 @@ def go(*arguments: str, folder: Path | None = None, timeout_s: float = BUILD_TIM
         raise Unusable(f"`go {' '.join(arguments)}` took longer than {timeout_s:g} s and was stopped.") from None
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise Unusable(f"`go {' '.join(arguments)}` failed ({reason}): it needs the Go module proxy the first time.")
+        refused = any(os.strerror(number).lower() in reason.lower() for number in REFUSALS)
+        what = "free space or fix the permissions there, and run this again" if refused else NEEDS_PROXY
+        raise Unusable(f"`go {' '.join(arguments)}` failed ({reason}): {what}.")
     return done.stdout
 
 
@@ -131,13 +124,15 @@ def _pip_install(requirement: str, folder: Path) -> None:
 
 
 def main() -> None:
-    """Build everything, so that it runs offline afterwards: `python -m deploy.tools`."""
-    from deploy.validate import api_server, schemas  # noqa: PLC0415 - they import this module
+    """Build what validating needs, so that it works offline: `python -m deploy.tools [PROGRAM...]`.
 
-    for name in pins.PROGRAMS:
+    Programs of `pins.PROGRAMS` that are named are built too; otherwise the first verb that needs one builds it.
+    """
+    from deploy.validate import schemas  # noqa: PLC0415 - it imports this module
+
+    for name in (schemas.PROGRAM, *sys.argv[1:]):
         built(name)
     schemas.folder()
-    compiled(api_server.SOURCE)
 
 
 if __name__ == "__main__":

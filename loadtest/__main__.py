@@ -17,7 +17,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from apps.client import AsyncClient, OutcomeUnknown, Problem, TimedOut
-from deploy import run
 from loadtest import cluster, drive, gates, host, report, shapes, system
 from loadtest.cluster import Cluster
 from loadtest.drive import Address
@@ -29,6 +28,7 @@ from loadtest.report import Run
 from loadtest.sampler import Sampler
 from loadtest.shapes import Shape
 from loadtest.system import System
+from local import command
 from local.child import Child, Unusable, until
 from local.endpoints import PROJECT, Folder
 from local.servers import free_ports, is_open
@@ -51,8 +51,8 @@ def main() -> None:
         if arguments.apis:
             shape = shape.model_copy(update={"local": shape.local.model_copy(update={"apis": arguments.apis})})
         verdict = judge(shape, arguments)
-    except (Unusable, run.Unusable) as exc:
-        sys.exit(str(exc))
+    except command.REFUSAL as exc:
+        sys.exit(command.sentence(exc))
     except KeyboardInterrupt:
         sys.exit("Stopped; everything that was started has ended.")
     sys.exit(verdict.exit_status)
@@ -149,7 +149,7 @@ def _drain(target: Target, shape: Shape) -> None:
         nonlocal full_s
         try:
             full = any(target.queues().values())
-        except (Unusable, run.Unusable):
+        except Unusable:
             full = True
         if full:
             full_s = time.monotonic()
@@ -182,7 +182,7 @@ def _seen(target: Target) -> Seen:
     while True:
         try:
             return target.seen()
-        except (Unusable, run.Unusable):
+        except Unusable:
             if time.monotonic() > end_s:
                 raise
         time.sleep(1)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from local.child import Unusable
+from local.command import REFUSALS
 from local.servers import write_private
 
 
@@ -43,6 +44,8 @@ def load_or_make(path: Path) -> Credentials:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_private(path, _text(credentials))
     except OSError as exc:
+        if exc.errno in REFUSALS:
+            raise
         raise Unusable(
             f"The credentials in {path} cannot be used ({exc.strerror}): make the file yours or remove it."
         ) from exc

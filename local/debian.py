@@ -15,6 +15,7 @@ from deploy.tools import cache, locked
 from local.child import Unusable
 from local.programs import apt_install, find
 
+TIMEOUT_S = 1800.0  # some hundred megabytes over a slow line
 SCRIPT = "sid"  # older debootstraps do not know the suite's name; sid's script fits every suite that is newer
 
 
@@ -52,7 +53,9 @@ def _debootstrap(folder: Path, suite: str, packages: Sequence[str]) -> None:
     options = ["--variant=minbase", f"--include={','.join(packages)}"]
     # In mounts of its own: what debootstrap mounts in there cannot stay behind, whatever ends it.
     command = ["unshare", "--mount", "debootstrap", *options, suite, str(folder), _mirror(), SCRIPT]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)  # noqa: S603
+    done = subprocess.run(  # noqa: S603
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=TIMEOUT_S
+    )
     if done.returncode != 0:
         raise Unusable(f"debootstrap of {suite} failed; it said last:\n" + "\n".join(done.stdout.splitlines()[-5:]))
 

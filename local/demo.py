@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 from apps.contract.states import FINAL
 from apps.contract.tasks import TASKS
 from local.child import Unusable
+from local.command import command_line
 from local.credentials import load_or_make
 from local.endpoints import Folder, load_running
 
@@ -90,14 +90,9 @@ def _call(url: str, key: str, method: str, path: str, body: object = None) -> di
 def main() -> None:
     """Run it against the system that runs in this folder."""
     folder = Folder()
-    try:
-        endpoints = load_running(folder)
-        run(endpoints.api_url, load_or_make(folder.credentials).api_key)
-    except Unusable as exc:
-        sys.exit(str(exc))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    endpoints = load_running(folder)
+    run(endpoints.api_url, load_or_make(folder.credentials).api_key)
 
 
 if __name__ == "__main__":
-    main()
+    command_line(main)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from local.child import Unusable
+from local.command import REFUSALS
 from local.credentials import Credentials
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -37,14 +38,14 @@ class Folder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for one running system. Unusable if another one has it, or if we may not write here."""
+        """Hold the folder for one running system. Unusable if another one has it, or something is in its place."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as exc:
-            raise Unusable(
-                f"{self.path} cannot be written ({exc.strerror}): run this as the user who owns the project's folder."
-            ) from exc
+            if exc.errno in REFUSALS:
+                raise
+            raise Unusable(f"{self.path} cannot be written ({exc.strerror}): remove what is in its place.") from exc
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield

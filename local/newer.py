@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from local import debian
-from local.child import Unusable
+from local.command import command_line
 
 SUITE = "forky"
 # python3 runs the ingress controller of tests/e2e/platform beside nginx
@@ -22,13 +22,10 @@ def ensure() -> Path:
 
 def main() -> None:
     """Print the path of the root file system, and nothing else, to standard output."""
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            root = ensure()
-    except Unusable as exc:
-        sys.exit(str(exc))
+    with contextlib.redirect_stdout(sys.stderr):
+        root = ensure()
     print(root)
 
 
 if __name__ == "__main__":
-    main()
+    command_line(main)

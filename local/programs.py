@@ -3,8 +3,10 @@
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +31,18 @@ SERVICES = {
 }
 POLICY = Path("/usr/sbin/policy-rc.d")
 POLICY_TEXT = "#!/bin/sh\n# Written by Sluice's `make up` while it installs, and removed by it.\nexit 101\n"
-# Two of us would take that file from each other, and apt-get refuses to run twice.
+# Two of us would take that file from each other.
 LOCK = Path("/run/sluice-apt.lock")
+# Unattended upgrades, for example after a boot, take some minutes.
+BUSY_DEADLINE_S = 300.0
+BUSY_POLL_S = 2.0
+# Time to download some hundred megabytes over a slow line.
+APT_TIMEOUT_S = 1800.0
+# Older versions of apt do not name the process.
+BUSY = re.compile(
+    r"Could not get lock (?P<path>\S+?)(\. It is held by process (?P<pid>\d+) \((?P<name>[^)]*)\)| - open|$)",
+    re.MULTILINE,
+)
 
 
 @dataclass(frozen=True)
@@ -90,16 +102,46 @@ def _found(name: str) -> Path:
 
 
 def _apt(apt_get: str, verb: str, *packages: str) -> None:
+    """Run apt-get, again while another program holds one of its locks. Unusable if it fails, or stays locked.
+
+    DPkg::Lock::Timeout is not used: it covers only one of the three locks.
+    """
+    words = f"apt-get {' '.join((verb, *packages))}"
+    end_s = time.monotonic() + BUSY_DEADLINE_S
+    said = ""
+    while True:
+        done = _apt_once(apt_get, verb, packages, words)
+        if done.returncode == 0:
+            return
+        busy = BUSY.search(done.stdout)
+        if busy is None:
+            reason = (done.stdout.strip().splitlines() or ["no output"])[-1]
+            raise Unusable(f"`{words}` failed ({reason}): run it by hand and then this again.")
+        who = f"{busy['name']} (process {busy['pid']})" if busy["pid"] else "another program"
+        if time.monotonic() > end_s:
+            raise Unusable(
+                f"`{words}` cannot run while {who} uses the package manager, for {BUSY_DEADLINE_S:.0f} s now "
+                f"({busy['path']}): run this again when that has ended."
+            )
+        if who != said:
+            print(f"Waiting for {who}, which uses the package manager, {BUSY_DEADLINE_S:.0f} s at most.", flush=True)
+            said = who
+        time.sleep(BUSY_POLL_S)
+
+
+def _apt_once(apt_get: str, verb: str, packages: Sequence[str], words: str) -> subprocess.CompletedProcess[str]:
     command = [apt_get, verb, "--yes", "--quiet=2"]
     if packages:
         command += ["--no-install-recommends", *packages]
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    done = subprocess.run(  # noqa: S603
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
-    if done.returncode != 0:
-        reason = (done.stdout.strip().splitlines() or ["no output"])[-1]
-        raise Unusable(f"`apt-get {verb} {' '.join(packages)}` failed ({reason}): run it by hand and then this again.")
+    # LC_ALL: what it says of a lock is read
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+    try:
+        return subprocess.run(  # noqa: S603
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+            timeout=APT_TIMEOUT_S,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise Unusable(f"`{words}` took longer than {APT_TIMEOUT_S:.0f} s and was stopped: run it by hand.") from None
 
 
 def _installed(package: str) -> bool:

@@ -2,7 +2,7 @@
 
 import sys
 
-from local.child import Unusable
+from local.command import command_line
 from local.credentials import load_or_make
 from local.endpoints import Folder, load_running
 from local.servers import ADMIN
@@ -11,10 +11,7 @@ from local.servers import ADMIN
 def main() -> None:
     """Print them for the system that runs in this folder."""
     folder = Folder()
-    try:
-        url = load_running(folder).management_url
-    except Unusable as exc:
-        sys.exit(str(exc))
+    url = load_running(folder).management_url
     if url is None:
         sys.exit("The broker is the one in CELERY_BROKER_URL: its management page is wherever its owner put it.")
     password = load_or_make(folder.credentials).broker_password_admin
@@ -22,4 +19,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line(main)

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from local.child import Unusable
+from local.command import command_line
 from local.credentials import load_or_make
 from local.endpoints import Folder, load_running
 
@@ -14,16 +14,14 @@ def main() -> None:
     command = sys.argv[2:] if sys.argv[1:2] == ["--"] else sys.argv[1:]
     if not command:
         sys.exit("Usage: python -m local.run -- COMMAND...")
+    endpoints, credentials = load_running(folder), load_or_make(folder.credentials)
+    environment = endpoints.environment("worker", credentials, os.environ)
+    environment |= {"SLUICE_URL": endpoints.api_url, "SLUICE_KEY": credentials.api_key}
     try:
-        endpoints, credentials = load_running(folder), load_or_make(folder.credentials)
-        environment = endpoints.environment("worker", credentials, os.environ)
-        environment |= {"SLUICE_URL": endpoints.api_url, "SLUICE_KEY": credentials.api_key}
         os.execvpe(command[0], command, environment)  # noqa: S606
-    except Unusable as exc:
-        sys.exit(str(exc))
     except OSError as exc:
         sys.exit(f"{command[0]} cannot be run: {exc.strerror}.")
 
 
 if __name__ == "__main__":
-    main()
+    command_line(main)

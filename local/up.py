@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
-from local import backing, demo, processes
+from local import backing, command, demo, processes
 from local.backing import Backing
 from local.child import POLL_S, Unusable, survives_us
 from local.credentials import Credentials, load_or_make
@@ -33,8 +33,8 @@ def main() -> None:
                 _run(stack, Folder(), os.environ)
             finally:
                 _ignore_signals()  # a second Ctrl-C would leave some of it running
-    except Unusable as exc:
-        print(exc, file=sys.stderr, flush=True)
+    except command.REFUSAL as exc:
+        print(command.sentence(exc), file=sys.stderr, flush=True)
         status = 1
     except KeyboardInterrupt:
         print("Everything is stopped.", flush=True)

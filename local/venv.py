@@ -13,20 +13,17 @@ if sys.version_info < (3, 11):  # noqa: UP036 - before any import that an older 
 import importlib.util
 import subprocess
 
-from local.child import Unusable
+from local.command import command_line
 from local.programs import apt_install
 
 
 def main() -> None:
     """Make the environment in the folder given on the command line."""
-    try:
-        if importlib.util.find_spec("ensurepip") is None:
-            apt_install(["python3-venv"])
-    except Unusable as exc:
-        sys.exit(str(exc))
+    if importlib.util.find_spec("ensurepip") is None:
+        apt_install(["python3-venv"])
     # --clear: over one that another Python made, the two would mix.
     sys.exit(subprocess.run([sys.executable, "-m", "venv", "--clear", sys.argv[1]], check=False).returncode)  # noqa: S603
 
 
 if __name__ == "__main__":
-    main()
+    command_line(main)

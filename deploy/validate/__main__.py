@@ -9,7 +9,6 @@ from deploy.run import ROOT, command_line
 from deploy.secrets import contents
 from deploy.validate import (
     agreement,
-    api_server,
     blame,
     budgets,
     charts,
@@ -37,7 +36,7 @@ def findings(root: Path, targets: Collection[str] = ()) -> list[Finding]:
     made = {key: set(values) for key, values in contents(Credentials()).items()}
     made["flux-system", "sops-age"] = {"age.agekey"}  # by `make flux`
     # each reads what a tree without the findings before it has
-    for gate in (schemas.check, quantities.check, api_server.check, charts.check):
+    for gate in (schemas.check, quantities.check, charts.check):
         invalid = [*rendered.findings, *gate(rendered)]
         if invalid:
             return blame.sources(rendered, invalid)

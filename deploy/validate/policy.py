@@ -101,6 +101,8 @@ def _resources(each: Object, where: str, resources: dict[str, Any]) -> Iterator[
 def _image(each: Object, where: str, image: str) -> Iterator[Finding]:
     name, _, digest = image.partition("@")
     tag = name.rpartition("/")[2].partition(":")[2]
+    if not name:
+        yield each.finding(where, "is missing")
     if tag == "latest":
         yield each.finding(where, f"{image}: `latest` names no version")
     if each.target == "kustomize/base" and (tag or digest):

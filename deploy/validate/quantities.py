@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterator
 from decimal import Decimal
+from typing import Any
 
-from deploy.validate.tree import Finding, Tree, walk
+from deploy.validate.tree import Finding, Object, Tree, walk
 
 QUANTITIES = re.compile(r"(\.(requests|limits)\.[\w-]+|\.sizeLimit|\.persistence\.size)$")
 
@@ -32,8 +33,19 @@ def seconds(text: object) -> Decimal:
 
 
 def check(tree: Tree) -> Iterator[Finding]:
-    """What is no quantity, wherever one must be: the API server would say so, but not where."""
+    """Values that are no quantity where one is required (the API server does not say where); requests above limits."""
     for each in tree.objects():
         for path, value in walk(each.body):
             if QUANTITIES.search(path) and isinstance(value, str | int | float) and quantity(value) is None:
                 yield each.finding(path, f"{value} is not a quantity, as 500m or 2Gi")
+            if isinstance(value, dict):
+                yield from _requests_above_limits(each, path, value)
+
+
+def _requests_above_limits(each: Object, path: str, resources: dict[str, Any]) -> Iterator[Finding]:
+    requests, limits = resources.get("requests"), resources.get("limits")
+    if isinstance(requests, dict) and isinstance(limits, dict):
+        for name in sorted(requests.keys() & limits.keys()):
+            request, limit = quantity(requests[name]), quantity(limits[name])
+            if request is not None and limit is not None and request > limit:
+                yield each.finding(f"{path}.requests.{name}", f"{requests[name]} is above the limit, {limits[name]}")

@@ -57,6 +57,8 @@ def pods_of(objects: list[Object], namespace: str) -> list[Pod]:
 def _selectors(each: Object, objects: list[Object]) -> Iterator[Finding]:
     there = pods_of(objects, each.namespace)
     for pod in pods(each):
+        if "selector" in each.spec and not matches(each.spec["selector"], pod.labels):
+            yield each.finding("spec.selector", "does not match its own pods")
         for constraint in pod.spec.get("topologySpreadConstraints") or []:
             if not matches(constraint.get("labelSelector", {}), pod.labels):
                 yield each.finding(f"{pod.path}.topologySpreadConstraints", "does not match its own pods")

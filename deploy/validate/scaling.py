@@ -24,12 +24,6 @@ TRIGGER: Wanted = {
 }
 # KEDA's own, where the ScaledObject says nothing
 MIN, MAX = 0, 100
-# where a ScaledObject says what its HorizontalPodAutoscaler has in these fields
-AUTOSCALER_FIELDS = {
-    "spec.behavior": "spec.advanced.horizontalPodAutoscalerConfig.behavior",
-    "spec.minReplicas": "spec.minReplicaCount",
-    "spec.maxReplicas": "spec.maxReplicaCount",
-}
 
 
 def check(tree: Tree) -> Iterator[Finding]:
@@ -57,27 +51,11 @@ def check(tree: Tree) -> Iterator[Finding]:
             yield each.finding("spec.triggers.metadata.queueName", f"{queues} are not the contract's: {wanted}")
 
 
-def autoscaler(each: Object) -> dict[str, Any]:
-    """The HorizontalPodAutoscaler that KEDA makes of it, as far as the ScaledObject can be wrong about it."""
-    config = (each.spec.get("advanced") or {}).get("horizontalPodAutoscalerConfig") or {}
-    metric = {"metric": {"name": "s0"}, "target": {"type": "AverageValue", "averageValue": "1"}}
-    return {
-        "apiVersion": "autoscaling/v2",
-        "kind": "HorizontalPodAutoscaler",
-        "metadata": {"name": config.get("name", f"keda-hpa-{each.name}"), "namespace": each.namespace},
-        "spec": {
-            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment"} | each.spec["scaleTargetRef"],
-            "minReplicas": each.spec.get("minReplicaCount") or 1,
-            "maxReplicas": each.spec.get("maxReplicaCount", MAX),
-            "behavior": config.get("behavior"),
-            "metrics": [{"type": "External", "external": metric}],
-        },
-    }
-
-
 def _replicas(each: Object) -> Iterator[Finding]:
     low, high = each.spec.get("minReplicaCount", MIN), each.spec.get("maxReplicaCount", MAX)
     idle = each.spec.get("idleReplicaCount")
+    if low > high:
+        yield each.finding("spec.minReplicaCount", f"{low} is above maxReplicaCount, {high}")
     if idle is not None and idle >= low:
         yield each.finding("spec.idleReplicaCount", f"{idle} is not below minReplicaCount, {low}")
     fallback = each.spec.get("fallback")

@@ -16,11 +16,10 @@ from deploy.run import Unusable, output
 from deploy.tools import built, cache, locked, module_folders
 from deploy.validate.tree import Finding, Object, Tree, once
 
-KUBECONFORM_TIMEOUT_S = 120
+PROGRAM = "kubeconform"
+TIMEOUT_S = 120
 # what each of KEDA's scalers reads, by KEDA itself
 SCALERS = "scalers.json"
-# the CustomResourceDefinitions themselves, for the API server's code
-DEFINITIONS = "definitions"
 REFERENCE = re.compile(r'"#/\$defs/([^"]+)"')
 ERROR = re.compile(r"- at '([^']*)': (.*?)(?=\s+- at '|$)", re.DOTALL)
 
@@ -49,8 +48,8 @@ def _kubeconform(version: str, folder_: Path, files: dict[str, list[Object]]) ->
     locations = [argument for place in places for argument in ("-schema-location", place)]
     # it exits with 1 where something is invalid: the answer says what
     script = '"$@" || test $? -eq 1'
-    command = [str(built("kubeconform")), "-strict", "-output", "json", "-kubernetes-version", f"{version}.0"]
-    answer = output("sh", "-c", script, "sh", *command, *locations, folder_, timeout_s=KUBECONFORM_TIMEOUT_S)
+    command = [str(built(PROGRAM)), "-strict", "-output", "json", "-kubernetes-version", f"{version}.0"]
+    answer = output("sh", "-c", script, "sh", *command, *locations, folder_, timeout_s=TIMEOUT_S)
     results = json.loads(answer).get("resources", [])
     for result in results:
         for each in files[result["filename"]]:
@@ -88,14 +87,10 @@ def _make(into: Path) -> None:
             _copy(schemas, into / f"v{version}.0")
     modules = module_folders()
     shutil.copyfile(modules[0] / "schema" / "generated" / "scalers-schema.json", into / SCALERS)
-    for name in ("crds", DEFINITIONS):
-        (into / name).mkdir()
+    (into / "crds").mkdir()
     for module in modules:
         for path in (module / "config" / "crd" / "bases").glob("*.yaml"):
-            crd = document_of(path)
-            _write_crd(crd, into / "crds")
-            name = f"{crd['spec']['names']['kind']}.{crd['spec']['group']}.json"
-            (into / DEFINITIONS / name).write_text(json.dumps(crd))
+            _write_crd(document_of(path), into / "crds")
 
 
 def _copy(schemas: Path, into: Path) -> None:

@@ -4,16 +4,19 @@ Exit status 0 if the checker found nothing, 1 if it found something, 2 if the ru
 """
 
 import argparse
+import fcntl
 import json
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from local import newer
+from local import command, newer
 from local.child import Unusable
 from local.child import until as wait_until
 from local.programs import apt_install, ensure
@@ -47,15 +50,38 @@ def main() -> int:
         return _report(folder, saved(folder), json.loads((folder / ABOUT_FILE).read_text()))
     try:
         if not namespaces.inside():
-            _empty(folder)
-            _prepare(scenario)
-        namespaces.enter("tests.chaos", sys.argv[1:])
+            return _enter(folder, scenario)
+        namespaces.enter("tests.chaos", [])
         return _run(scenario, folder, options.seed, options.without)
     except (Unusable, RuntimeError) as exc:
         print(exc, file=sys.stderr)
     except (OSError, EOFError, AssertionError, subprocess.SubprocessError) as exc:
         print(f"The run broke off, and says nothing: {exc!r}. What it left is in {folder}.", file=sys.stderr)
     return UNUSABLE
+
+
+def _enter(folder: Path, scenario: Scenario) -> int:
+    """Prepare, do the rest in namespaces, and exit with its status; UNUSABLE where that cannot be begun."""
+    try:
+        with _locked(folder):
+            _empty(folder)
+            _prepare(scenario)
+            namespaces.enter("tests.chaos", sys.argv[1:])  # which waits for the end
+    except command.REFUSAL as exc:
+        print(command.sentence(exc), file=sys.stderr)
+    return UNUSABLE
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Have a run's folder alone. Unusable if another run has it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Unusable(f"Another run writes to {folder}: wait for its end, or name another by --folder.") from None
+        yield
 
 
 def _empty(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """How a run begins and ends: whose folder it takes, and that nothing of it stays."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -28,6 +29,15 @@ def test_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.strip().endswith("name another one by --folder, or remove it yourself.")
     assert (tmp_path / "thesis.txt").exists()
+
+
+def test_folder_of_a_run_that_goes_on_is_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with (tmp_path / ".run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = _run(sys.executable, "-m", "tests.chaos", "quick", "--folder", str(folder))
+    assert done.returncode == 2
+    assert done.stderr == f"Another run writes to {folder}: wait for its end, or name another by --folder.\n"
 
 
 def test_variable_alone_is_not_taken_for_namespaces() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.chaos.proxy import Proxy
 
-DEADLINE_S = 5.0
+DEADLINE_S = 60.0
 
 
 @pytest.fixture

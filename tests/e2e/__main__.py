@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from threading import Thread
 
-from deploy.run import ROOT
+from deploy.run import ROOT, command_line
 from tests.e2e import lanes
 from tests.e2e.cluster.state import STATE
 from tests.e2e.told import Told
@@ -66,4 +66,4 @@ def main() -> None:
 if __name__ == "__main__":
     # Ctrl-C reaches the lanes by itself; here their ends are waited for, and with them those of their clusters
     signal.signal(signal.SIGINT, lambda *_: None)
-    main()
+    command_line(main)

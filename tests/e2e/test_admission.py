@@ -3,6 +3,7 @@
 import copy
 import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ from deploy import cluster
 from deploy.run import ROOT, output
 from deploy.secrets import listed
 from deploy.tools import kubectl, module_folders
+from deploy.validate import blame, tree
 from tests.e2e.cluster.provider import Provider
+from tests.e2e.refusals import ApiServer
+from tests.harness.faults import Fault, copied, faults
 
 TIMEOUT_S = 120
 OVERLAYS = sorted((ROOT / "kustomize" / "overlays").iterdir())
@@ -24,13 +28,15 @@ RENDERED = [
     *(path.parent for path in sorted((ROOT / "clusters").rglob("kustomization.yaml")) if path.parent.name != "secrets"),
 ]
 RESTRICTED = ("fastapi", "celery-workers")
+FAULTS = faults(Path(__file__).with_name("faults.yaml"))
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _flux_kinds(platform: Provider) -> None:  # noqa: ARG001 - KEDA's are there with it
-    """The API server knows Flux's objects too, and has the namespace that `flux install` makes."""
+    """The API server knows Flux's objects too, and has every namespace: also the one that `flux install` makes."""
     flux = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "flux-system"}}
-    cluster.ask("apply", "--server-side", "--filename=-", text=listed([flux]))
+    ours = [each for folder in RENDERED for each in rendered(folder) if each["kind"] == "Namespace"]
+    cluster.ask("apply", "--server-side", "--force-conflicts", "--filename=-", text=listed([flux, *ours]))
     for module in module_folders()[1:]:
         crds = f"--filename={module / 'config' / 'crd' / 'bases'}"
         cluster.ask("apply", "--server-side", "--force-conflicts", crds)
@@ -71,13 +77,26 @@ def scaler() -> dict[str, Any]:
 
 @pytest.mark.parametrize("folder", RENDERED, ids=lambda folder: str(folder.relative_to(ROOT)))
 def test_every_object_is_accepted_without_a_warning(folder: Path) -> None:
-    objects = rendered(folder)
-    namespaces = [each for each in objects if each["kind"] == "Namespace"]
-    if namespaces:  # for the others to be in; the platform has made most of them
-        cluster.ask("apply", "--server-side", "--force-conflicts", "--filename=-", text=listed(namespaces))
-    said = dry_run("apply", objects)
+    said = dry_run("apply", rendered(folder))
     # of objects that `make secrets` made on the server, and of nothing else
     assert [line for line in said.splitlines() if "last-applied-configuration" not in line] == []
+
+
+@pytest.fixture(scope="module")
+def api_server(_flux_kinds: None) -> Iterator[ApiServer]:
+    """It, which has accepted all that is in git: of a copy with a fault only what differs is sent."""
+    with ApiServer.reached() as reached:
+        assert [str(finding) for finding in reached.findings(tree.render(ROOT))] == []
+        yield reached
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_fault_is_refused(api_server: ApiServer, fault: Fault, tmp_path: Path) -> None:
+    clone = copied(tmp_path)
+    fault.inject(clone)
+    changed = tree.render(clone, fault.targets)
+    assert changed.findings == []
+    fault.assert_found(blame.sources(changed, api_server.findings(changed)))
 
 
 def test_strict_refuses_a_field_that_does_not_exist() -> None:

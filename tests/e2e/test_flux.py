@@ -56,11 +56,13 @@ def running() -> dict[str, int]:
     return {f"{each['kind']} {each['name']} {each['uid']}": each.get("generation", 0) for each in stay}
 
 
-def by_hand(name: objects.Name, spec: dict[str, Any]) -> None:
-    """Change an object as `kubectl edit` does."""
+def by_hand(name: objects.Name, spec: dict[str, Any]) -> dict[str, Any]:
+    """Change an object as `kubectl edit` does; its spec then, which Flux may change back at any time."""
     namespace, kind, object_name = name
     patch = ("--type=merge", f"--patch={json.dumps({'spec': spec})}", "--field-manager=kubectl-edit")
-    cluster.ask("patch", kind, object_name, f"--namespace={namespace}", *patch)
+    changed = cluster.ask("patch", kind, object_name, f"--namespace={namespace}", *patch, "--output=json")
+    found: dict[str, Any] = json.loads(changed)["spec"]
+    return found
 
 
 def test_apps_come_after_what_they_need(following: Following) -> None:
@@ -130,14 +132,12 @@ def test_broken_commit_changes_nothing_until_it_is_reverted(
 
 
 def test_edit_by_hand_is_undone(following: Following) -> None:
-    by_hand(SCALER, {"maxReplicaCount": 7})
-    assert objects.get(SCALER)["spec"]["maxReplicaCount"] == 7
+    assert by_hand(SCALER, {"maxReplicaCount": 7})["maxReplicaCount"] == 7
     following.reconcile(APPS)
     assert objects.get(SCALER)["spec"]["maxReplicaCount"] == 30
 
 
 def test_edit_of_what_a_chart_made_is_undone(following: Following) -> None:
-    by_hand(SERVICE, {"externalTrafficPolicy": "Local"})
-    assert objects.get(SERVICE)["spec"]["externalTrafficPolicy"] == "Local"
+    assert by_hand(SERVICE, {"externalTrafficPolicy": "Local"})["externalTrafficPolicy"] == "Local"
     following.reconcile("helmrelease/nginx-ingress", namespace="nginx")
     assert objects.get(SERVICE)["spec"]["externalTrafficPolicy"] == "Cluster"

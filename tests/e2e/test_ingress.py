@@ -53,8 +53,8 @@ def test_event_leaves_when_it_enters(local: System) -> None:
         with client.stream("GET", f"/tasks/{task}/events") as events:
             lines = events.iter_lines()
             seen = {line: time.monotonic() for line in lines if line.startswith("event:")}
-    # the task takes 10 s between the two
-    assert seen["event: SUCCESS"] - seen["event: STARTED"] > 5
+    # the task takes 10 s between the two; what is held back would come with the next
+    assert seen["event: SUCCESS"] - seen["event: STARTED"] > 1
 
 
 def test_no_request_of_a_busy_connection_is_lost_when_nginx_hears_of_other_pods(local: System) -> None:

@@ -121,7 +121,7 @@ class Peer:
 
     async def session(self) -> Session:
         """The next connection that a client has opened."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await self._sessions.get()
 
     async def opened(self, **tuning: int) -> Session:
@@ -152,7 +152,7 @@ async def listening(tls: ssl.SSLContext | None = None) -> AsyncIterator[Peer]:
 
 @asynccontextmanager
 async def running(
-    url: str, *, deadline_s: float = 5.0, in_flight_max: int = 1000, heartbeat_s: int = 10, patience_s: float = 5.0
+    url: str, *, deadline_s: float = 5.0, in_flight_max: int = 1000, heartbeat_s: int = 10, patience_s: float = 30.0
 ) -> AsyncIterator[Publisher]:
     """A publisher that keeps its connection up; ended at the end, which may take `patience_s`."""
     publisher = Publisher(url, deadline_s=deadline_s, in_flight_max=in_flight_max, heartbeat_s=heartbeat_s)
@@ -165,7 +165,7 @@ async def running(
             await asyncio.wait([task])
 
 
-async def until(condition: Callable[[], bool], deadline_s: float = 10.0) -> None:
+async def until(condition: Callable[[], bool], deadline_s: float = 60.0) -> None:
     """Let the loop turn until it holds. TimeoutError after the deadline."""
     async with asyncio.timeout(deadline_s):
         while True:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypedDict, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -24,12 +24,25 @@ from local.processes import UVICORN_OPTIONS
 from local.servers import free_ports
 from tests.harness.nursery import Forked
 from tests.harness.servers import Servers
-from tests.harness.tasks import EFFECTS
+from tests.harness.tasks import EFFECTS, release_file
 
 T = TypeVar("T")
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 60.0
+
+
+class Patient(TypedDict):
+    """Settings of an API that waits for a suspended broker until the test resumes it, however long that takes.
+
+    Neither the deadline of a publish nor a missed heartbeat ends the wait.
+    """
+
+    PUBLISH_DEADLINE_S: str
+    BROKER_HEARTBEAT_S: str
+
+
+PATIENT = Patient(PUBLISH_DEADLINE_S="30", BROKER_HEARTBEAT_S="60")
 
 
 def until(read: Callable[[], T], deadline_s: float = DEADLINE_S, what: str = "a condition") -> T:
@@ -90,6 +103,8 @@ class System:
             "TASK_2_S": "0.1",
             "SOFT_SHUTDOWN_S": "5",
             "BROKER_HEARTBEAT_S": "3",
+            # above the default: on a busy machine a confirm may take longer; below two heartbeats
+            "PUBLISH_DEADLINE_S": "5",
             EFFECTS: str(self.effects_file),
             **extra,
         }
@@ -133,6 +148,10 @@ class System:
         if not self.effects_file.exists():
             return 0
         return self.effects_file.read_text().splitlines().count(f"{name} {what}")
+
+    def release(self, name: str) -> None:
+        """Let the held task of this name end."""
+        release_file(self.effects_file, name).touch()
 
     def redis_connections(self, api: "Api") -> int:
         """How many connections to Redis an API process has."""

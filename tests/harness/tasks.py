@@ -23,6 +23,10 @@ class Sleep(NamedInput):
     seconds: Annotated[float, Field(ge=0)] = 0.0
 
 
+class Held(NamedInput):
+    task: Literal["held"]
+
+
 class Fail(NamedInput):
     task: Literal["fail"]
 
@@ -93,6 +97,7 @@ def _spec(name: str, input_: type[NamedInput], hard_limit_s: int = 120) -> TaskS
 TEST_TASKS = registry(
     *TASKS.values(),
     _spec("Test_Query:sleep", Sleep),
+    _spec("Test_Query:held", Held),
     _spec("Test_Query:fail", Fail),
     _spec("Test_Query:kill_child", KillChild),
     _spec("Test_Query:flaky", Flaky),
@@ -128,6 +133,19 @@ def task_2(task: Task2, settings: WorkerSettings) -> Output:
 def sleep(task: Sleep, settings: WorkerSettings) -> Output:  # noqa: ARG001 - the signature of every task
     effect(task.name, "begun")
     time.sleep(task.seconds)
+    effect(task.name, "done")
+    return Output(name_task=task.name, state="done")
+
+
+def release_file(effects: Path, name: str) -> Path:
+    """The file whose existence lets the held task of this name end."""
+    return effects.with_name(f"released-{name}")
+
+
+def held(task: Held, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    effect(task.name, "begun")
+    while not release_file(Path(os.environ[EFFECTS]), task.name).exists():
+        time.sleep(0.02)
     effect(task.name, "done")
     return Output(name_task=task.name, state="done")
 

@@ -1,6 +1,5 @@
 """Batches: one outcome per input, in order, whatever happens half-way."""
 
-import time
 from typing import Any
 
 import httpx
@@ -110,7 +109,7 @@ def complete(api: Api, inputs: list[dict[str, Any]], key: str) -> list[str]:
         response = api.batch(inputs, key)
         return ids(response) if response.status_code == 202 and set(statuses(response)) == {202} else []
 
-    return until(once, 15, "a batch accepted whole")
+    return until(once, what="a batch accepted whole")
 
 
 @pytest.mark.thorough
@@ -141,9 +140,9 @@ def test_batch_is_refused_whole_where_the_broker_is_away(system: System) -> None
 def test_batch_to_a_broker_that_hangs_is_answered_at_its_deadline(system: System) -> None:
     api = system.api(PUBLISH_DEADLINE_S="1")
     system.servers.rabbitmq.suspend()
-    started_s = time.monotonic()
     response = api.batch(sleeps(1000), "k")
-    assert time.monotonic() - started_s < 4
+    # its deadline ended it: not the loss of the connection after two heartbeats, 6 s
+    assert {outcome.get("reason") for outcome in response.json()["outcomes"]} & {"deadline"}
     assert (response.status_code, response.json()["type"]) == (503, "urn:sluice:problem:outcome-unknown")
     assert {outcome["type"].rpartition(":")[2] for outcome in response.json()["outcomes"]} == {
         "outcome-unknown",

@@ -73,9 +73,10 @@ def test_task_that_will_not_be_interrupted_is_ended_with_its_process(system: Sys
 def test_pool_of_threads_lets_a_running_task_run_out(system: System) -> None:
     api = system.api()
     system.worker(WORKER_POOL="threads")
-    task_id = api.accepted("sleep", "threaded", seconds=2)
+    task_id = api.accepted("held", "threaded")
     until(lambda: system.effects("threaded", "begun") == 1)
     assert cancel(api, task_id) == (202, "STARTED")
+    system.release("threaded")
     assert api.ended(task_id)["task_status"] == "SUCCESS"
 
 
@@ -113,7 +114,7 @@ def test_cancelling_is_heard_after_the_listening_connection_was_lost(system: Sys
     started_s = time.monotonic()
     assert cancel(api, task_id) == (202, "STARTED")
     assert api.ended(task_id)["task_status"] == "REVOKED"
-    assert time.monotonic() - started_s < 15
+    assert time.monotonic() - started_s < 40  # and not only as its 60 s are over
 
 
 @pytest.mark.parametrize("lost", [False, True])
@@ -163,8 +164,11 @@ def test_cancel_and_finish_racing_end_in_one_state_for_every_reader(system: Syst
         time.sleep(random.uniform(0, 0.3))  # noqa: S311 - the race itself
         return task_id, *cancel(apis[number % 2], task_id)
 
+    races: list[tuple[str, int, str]] = []
     with ThreadPoolExecutor(4) as threads:
-        races = list(threads.map(race, range(RACES)))
+        # again where the machine was so busy, or so quick, that one side won all of them
+        while len({status for _, status, _ in races}) < 2 and len(races) < 5 * RACES:
+            races += threads.map(race, range(len(races), len(races) + RACES))
     finals = {task_id: apis[0].ended(task_id) for task_id, *_ in races}
     until(lambda: system.depth_messages("Test_Query") == 0)
     for number, (task_id, status, told) in enumerate(races):

@@ -198,4 +198,4 @@ def test_long_poll_ends_at_its_limit_with_the_state_it_then_has(api: Api) -> Non
     task_id = api.accepted("task_1")  # nothing runs it: this module has no worker
     started_s = time.monotonic()
     assert api.status(task_id, wait_s=1)["task_status"] == "PENDING"
-    assert 1 <= time.monotonic() - started_s < 5
+    assert 1 <= time.monotonic() - started_s < 15  # and not at the most that it may be, 25 s

@@ -52,9 +52,10 @@ def test_old_task_is_told_for_as_long_as_its_record_lives(
 ) -> None:
     task_id = id_of_age(shared, LIFE_S + 3600, monkeypatch)
     end = shared.redis.register_script(states.END)
-    end(keys=[states.key(task_id), states.channel(task_id)], args=["p", "SUCCESS", "1", time.time(), 2])
+    end(keys=[states.key(task_id), states.channel(task_id)], args=["p", "SUCCESS", "1", time.time(), 60])
     assert api.status(task_id) == {"task_id": task_id, "task_status": "SUCCESS", "task_result": 1}
-    until(lambda: api.get(f"/tasks/{task_id}") == 410, 10)
+    shared.redis.pexpire(states.key(task_id), 1)
+    until(lambda: api.get(f"/tasks/{task_id}") == 410)
 
 
 def test_record_outlives_the_age_at_which_its_task_would_be_pending_again(system: System) -> None:

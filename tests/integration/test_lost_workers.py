@@ -1,6 +1,7 @@
 """Workers that die, or are told to stop, in the middle of a task."""
 
 import signal
+from pathlib import Path
 
 import psutil
 import pytest
@@ -13,9 +14,11 @@ POOLS = pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_killed_child_runs_its_task_again_and_it_ends_once(system: System) -> None:
     api = system.api()
     worker = system.worker()
-    task_id = api.accepted("sleep", "killed", seconds=2)
+    task_id = api.accepted("held", "killed")
     until(lambda: system.effects("killed", "begun") == 1)
     psutil.Process(worker.pid).children()[0].kill()
+    until(lambda: system.effects("killed", "begun") == 2)
+    system.release("killed")
     assert api.ended(task_id)["task_status"] == "SUCCESS"
     assert (system.effects("killed", "begun"), system.effects("killed", "done")) == (2, 1)
     until(lambda: system.depth_messages("Test_Query") == 0)
@@ -40,9 +43,10 @@ def test_worker_outlives_a_lost_connection_just_after_a_lost_child(system: Syste
 def test_killed_worker_runs_its_task_elsewhere(system: System) -> None:
     api = system.api()
     worker = system.worker()
-    task_id = api.accepted("sleep", "killed", seconds=3)
+    task_id = api.accepted("held", "killed")
     until(lambda: system.effects("killed", "begun") == 1)
     worker.kill()
+    system.release("killed")
     system.worker()
     assert api.ended(task_id)["task_status"] == "SUCCESS"
     assert (system.effects("killed", "begun"), system.effects("killed", "done")) == (2, 1)
@@ -91,11 +95,13 @@ def test_sigterm_lets_a_running_task_finish(system: System, pool: str) -> None:
     """Defect 6: the original's shell swallowed the signal."""
     api = system.api()
     worker = system.worker(WORKER_POOL=pool, SOFT_SHUTDOWN_S="30")
-    task_id = api.accepted("sleep", "finishes", seconds=3)
+    task_id = api.accepted("held", "finishes")
     waits = api.accepted("sleep", "waits")
     until(lambda: system.effects("finishes", "begun") == 1)
     worker.signal(signal.SIGTERM)
-    until(lambda: not worker.alive, 25)
+    until(lambda: not Path(worker.env["READINESS_FILE"]).exists(), what="a worker that takes no more tasks")
+    system.release("finishes")
+    until(lambda: not worker.alive, 25)  # before it would hand the task back
     assert api.status(task_id)["task_status"] == "SUCCESS"
     assert api.status(waits)["task_status"] == "PENDING"
     until(lambda: system.depth_messages("Test_Query") == 1)  # only what waits: the other was acked
@@ -108,11 +114,12 @@ def test_sigterm_lets_a_running_task_finish(system: System, pool: str) -> None:
 def test_sigterm_hands_a_long_task_back(system: System, pool: str) -> None:
     api = system.api()
     worker = system.worker(WORKER_POOL=pool, SOFT_SHUTDOWN_S="1")
-    task_id = api.accepted("sleep", "long", seconds=6)
+    task_id = api.accepted("held", "long")
     until(lambda: system.effects("long", "begun") == 1)
     worker.signal(signal.SIGTERM)
-    until(lambda: not worker.alive, 5)
+    until(lambda: not worker.alive)  # its task has not ended, and would not by itself
     assert system.effects("long", "done") == 0
+    system.release("long")
     system.worker()
     assert api.ended(task_id)["task_status"] == "SUCCESS"
     assert (system.effects("long", "begun"), system.effects("long", "done")) == (2, 1)

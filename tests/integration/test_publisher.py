@@ -58,7 +58,7 @@ async def confirmed(publisher: Publisher) -> None:
 
 @asynccontextmanager
 async def connected(system: System, **options: Any) -> AsyncIterator[Publisher]:
-    async with running(url(system), patience_s=30, **options) as publisher:
+    async with running(url(system), **{"deadline_s": 60} | options) as publisher:
         await eventually(publisher.ping, wanted=True)
         yield publisher
 
@@ -222,7 +222,7 @@ async def test_end_answers_what_is_under_way(system: System) -> None:
 
 async def test_first_host_that_is_away_is_passed_over(system: System) -> None:
     nobody = "amqp://api:x@127.0.0.1:1/"
-    async with running(f"{nobody};{url(system)}", patience_s=30) as publisher:
+    async with running(f"{nobody};{url(system)}") as publisher:
         await confirmed(publisher)
 
 
@@ -233,6 +233,6 @@ async def test_amqps_reaches_the_broker(system: System, tmp_path: Path, monkeypa
     async with tls_in_front_of(system.servers.rabbitmq.port, certificate) as port:
         plain = url(system)
         secure = plain.replace("amqp://", "amqps://").replace(f":{system.servers.rabbitmq.port}/", f":{port}/")
-        async with running(secure, patience_s=30) as publisher:
+        async with running(secure, deadline_s=60) as publisher:
             await confirmed(publisher)
             assert await publish(publisher, 300) == ["confirmed"] * 300

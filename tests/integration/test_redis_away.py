@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import SimpleNamespace
 
+import httpx
 import pytest
 from redis import Redis
 from starlette.datastructures import State
@@ -15,7 +16,7 @@ from apps.api.store import BATCH_COMMANDS, TIMEOUT_S, Store, Unavailable
 from apps.api.waiter import Waiter, set_within
 from apps.contract import ids, states
 from tests.harness.servers import Servers
-from tests.harness.system import System, until
+from tests.harness.system import Api, System, until
 
 POOLS = pytest.mark.parametrize("pool", ["prefork", "threads"])
 
@@ -24,9 +25,10 @@ POOLS = pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_task_that_finishes_while_redis_is_away_35_s_keeps_its_result(system: System, pool: str) -> None:
     api = system.api()
     system.worker(WORKER_POOL=pool)
-    task_id = api.accepted("sleep", "kept", seconds=1)
+    task_id = api.accepted("held", "kept")
     until(lambda: system.effects("kept", "begun") == 1)
     system.servers.redis.stop()
+    system.release("kept")
     until(lambda: system.effects("kept", "done") == 1)
     _pass(35)
     assert system.depth_messages("Test_Query") == 1  # acked once its end is stored
@@ -44,8 +46,9 @@ def test_hard_limit_holds_while_redis_is_away_30_s(system: System) -> None:
     until(lambda: system.effects("stuck", "begun") == 1)
     system.servers.redis.stop()
     stopped_s = time.monotonic()
-    until(lambda: "hard time limit exceeded" in system.logs(), 15)
-    until(lambda: system.depth_messages("dead") == 1, 15)
+    # Redis is away until both are so, however long that takes
+    until(lambda: "hard time limit exceeded" in system.logs())
+    until(lambda: system.depth_messages("dead") == 1)
     _pass(30 - (time.monotonic() - stopped_s))
     system.servers.redis.start()
     until(lambda: api.get("/readyz") == 200)
@@ -72,19 +75,29 @@ def test_asking_answers_503_soon_and_posting_still_accepts(system: System, away:
 
 def test_event_loop_is_not_stopped_by_a_silent_redis_and_broker(system: System) -> None:
     """Defect 10: the original called both from async functions with blocking clients."""
-    api = system.api()
+    api = system.api(PUBLISH_DEADLINE_S="2")
     task_id = api.accepted("sleep")
+    # A loop that is stopped makes /livez wait in every round, a busy machine only in some.
+    found = any(_worst_s(system, api, task_id) < 1 for _ in range(3))
+    assert found, "a GET and a post take 2 s each: /livez waited for one"
+
+
+def _worst_s(system: System, api: Api, task_id: str) -> float:
+    """The longest time that /livez took while a GET and a post waited for Redis and the broker."""
+    worst_s = 0.0
     system.servers.redis.suspend()
     system.servers.rabbitmq.suspend()
     with ThreadPoolExecutor(2) as threads:
         slow = [threads.submit(api.client.get, f"/tasks/{task_id}"), threads.submit(api.post, "sleep")]
-        worst_s = 0.0
         while not all(call.done() for call in slow):
             started_s = time.monotonic()
             assert api.get("/livez") == 200
             worst_s = max(worst_s, time.monotonic() - started_s)
     assert [call.result().status_code for call in slow] == [503, 503]
-    assert worst_s < 1, "the calls above take 2 s each: /livez waited for one"
+    system.servers.redis.resume()
+    system.servers.rabbitmq.resume()
+    until(lambda: api.post("sleep").status_code == 202)
+    return worst_s
 
 
 @pytest.mark.thorough
@@ -109,7 +122,7 @@ def test_long_poll_is_told_when_redis_goes_and_works_again_after(system: System)
         waiting = threads.submit(api.client.get, f"/tasks/{task_id}?wait=25")
         until(lambda: api.metric("sluice_long_polls") == 1)
         system.servers.redis.stop()
-        assert waiting.result(10).status_code == 503
+        assert waiting.result(20).status_code == 503  # before its 25 s are over
     system.servers.redis.start()
     until(lambda: api.get("/readyz") == 200)
     system.worker()
@@ -118,10 +131,11 @@ def test_long_poll_is_told_when_redis_goes_and_works_again_after(system: System)
 
 @pytest.mark.thorough
 def test_long_polls_survive_their_connection_being_cut_again_and_again(system: System) -> None:
-    api = system.api()
+    api = system.api(WAIT_MAX_S="55")
     ids = [api.accepted("sleep", seconds=0) for _ in range(20)]
+    api.client.timeout = httpx.Timeout(90)
     with ThreadPoolExecutor(len(ids)) as threads:
-        waiting = [threads.submit(api.status, task_id, 25) for task_id in ids]
+        waiting = [threads.submit(api.status, task_id, 55) for task_id in ids]
         for _ in range(20):
             until(lambda: system.redis.client_kill_filter(_type="pubsub"), 10)
         system.worker()
@@ -152,13 +166,13 @@ async def _listen_to_what_is_no_redis(servers: Servers) -> None:
     port = stranger.sockets[0].getsockname()[1]
     waiter = Waiter(servers.redis.url().replace(f":{servers.redis.port}", f":{port}"))
     running = asyncio.create_task(waiter.run())
-    await asyncio.to_thread(until, lambda: not answers or running.done(), 10)
+    await asyncio.to_thread(until, lambda: not answers or running.done())
     with waiter.watch("later") as changed:
         while await set_within(changed, 3):  # also for the losses
             pass
         assert not running.done()
         with Redis.from_url(servers.redis.url()) as redis:
-            assert redis.pubsub_numsub(states.channel("later"))[0][1] == 1
+            await asyncio.to_thread(until, lambda: redis.pubsub_numsub(states.channel("later"))[0][1] == 1)
     running.cancel()
     await over.wait()
     stranger.close()
@@ -221,7 +235,7 @@ def test_closing_does_not_wait_longer_for_a_silent_redis_than_a_batch(system: Sy
         store = Store(system.servers.redis.url())
         assert await store.ping()
         system.servers.redis.suspend()
-        waiting = [asyncio.create_task(store.call("PING")) for _ in range(3 * BATCH_COMMANDS)]
+        waiting = [asyncio.create_task(store.call("PING")) for _ in range(10 * BATCH_COMMANDS)]
         await asyncio.sleep(0)  # they have asked
         began_s = time.monotonic()
         await store.close()
@@ -231,7 +245,7 @@ def test_closing_does_not_wait_longer_for_a_silent_redis_than_a_batch(system: Sy
         return took_s
 
     try:
-        assert asyncio.run(ask()) < 2 * TIMEOUT_S
+        assert asyncio.run(ask()) < 5 * TIMEOUT_S  # of ten batches
     finally:
         system.servers.redis.resume()
 

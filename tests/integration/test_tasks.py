@@ -32,9 +32,10 @@ def test_both_example_tasks_succeed(api: Api) -> None:
         }
 
 
-def test_started_is_seen_while_a_task_runs(api: Api) -> None:
-    task_id = api.accepted("sleep", "started", seconds=1)
+def test_started_is_seen_while_a_task_runs(api: Api, shared: System) -> None:
+    task_id = api.accepted("held", "started")
     until(lambda: api.status(task_id)["task_status"] == "STARTED")
+    shared.release("started")
     assert api.ended(task_id)["task_status"] == "SUCCESS"
 
 
@@ -68,8 +69,14 @@ def test_task_costs_two_calls_of_redis_and_prefetch_is_what_is_set(system: Syste
     api = system.api()
     system.worker(WORKER_CONCURRENCY="2", WORKER_PREFETCH="3")
     api.ended(api.accepted("task_2"))  # Redis has both scripts
-    listed = until(lambda: system.servers.rabbitmq.management(f"/api/consumers/{system.vhost}"))
-    held = {each["queue"]["name"]: each["prefetch_count"] for each in listed}
+
+    def prefetched() -> dict[str, int]:
+        listed = system.servers.rabbitmq.management(f"/api/consumers/{system.vhost}")
+        return {each["queue"]["name"]: each["prefetch_count"] for each in listed}
+
+    # the management's list comes later, one consumer after the other
+    until(lambda: prefetched().keys() >= set(topology.WORK_QUEUES))
+    held = prefetched()
     assert {queue: held[queue] for queue in topology.WORK_QUEUES} == dict.fromkeys(topology.WORK_QUEUES, 6)
     system.redis.config_resetstat()
     for task_id in [api.accepted("task_2") for _ in range(5)]:

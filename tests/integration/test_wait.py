@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.harness.crowd import wait_together
-from tests.harness.system import System, until
+from tests.harness.system import PATIENT, System, until
 
 WAITERS = 500
 
@@ -21,7 +21,7 @@ def test_long_poll_returns_when_the_task_ends(shared: System) -> None:
         started_s = time.monotonic()
         task_id = api.accepted("sleep", seconds=seconds)
         assert api.status(task_id, wait_s=20)["task_status"] == "SUCCESS"
-        assert time.monotonic() - started_s < seconds + 5
+        assert time.monotonic() - started_s < seconds + 15  # and not at the end of its 20 s
 
 
 def test_long_poll_that_hardly_waits_answers_at_once(shared: System) -> None:
@@ -31,15 +31,15 @@ def test_long_poll_that_hardly_waits_answers_at_once(shared: System) -> None:
     for wait_s in [0.0001, 0.0005, 0.001, 0.003] * 5:
         started_s = time.monotonic()
         assert api.status(task_id, wait_s=wait_s)["task_status"] in {"PENDING", "STARTED"}
-        assert time.monotonic() - started_s < 5
+        assert time.monotonic() - started_s < 20
     assert api.metric("sluice_long_polls") == 0
 
 
 def test_500_long_polls_cost_one_redis_connection(system: System) -> None:
-    api = system.api()
+    api = system.api(WAIT_MAX_S="55")
     task_id = api.accepted("sleep", seconds=0)
     api.status(task_id)
-    answers = asyncio.run(wait_together(system, api, f"/tasks/{task_id}?wait=25", WAITERS))
+    answers = asyncio.run(wait_together(system, api, f"/tasks/{task_id}?wait=55", WAITERS))
     assert [json.loads(answer)["task_status"] for answer in answers] == ["SUCCESS"] * WAITERS
 
 
@@ -48,7 +48,7 @@ def test_client_that_leaves_gives_its_place_back(shared: System) -> None:
     task_id = api.accepted("sleep", seconds=60)
     with pytest.raises(httpx.ReadTimeout):
         api.client.get(f"/tasks/{task_id}?wait=25", timeout=0.5)
-    until(lambda: api.metric("sluice_long_polls") == 0, 5)
+    until(lambda: api.metric("sluice_long_polls") == 0, 20)  # before its 25 s are over
 
 
 def test_sigterm_answers_long_polls_and_ends_at_once(system: System) -> None:
@@ -65,12 +65,12 @@ def test_sigterm_answers_long_polls_and_ends_at_once(system: System) -> None:
     started_s = time.monotonic()
     response = asyncio.run(wait_through_the_end())
     assert (response.status_code, response.json()["task_status"]) == (200, "PENDING")
-    until(lambda: not api.child.alive, 5)
-    assert time.monotonic() - started_s < 15
+    until(lambda: not api.child.alive, 10)
+    assert time.monotonic() - started_s < 20  # and not at the end of its 25 s
 
 
 def test_sigterm_finishes_accepted_requests(system: System) -> None:
-    api = system.api(PUBLISH_DEADLINE_S="8")
+    api = system.api(**PATIENT)
     system.servers.rabbitmq.suspend()
 
     async def post_through_the_end() -> list[httpx.Response]:

@@ -7,12 +7,12 @@ from types import ModuleType
 import pytest
 
 from deploy.run import ROOT
-from deploy.validate import api_server, policy
+from deploy.validate import policy, quantities
 from deploy.validate.blame import sources
 from deploy.validate.tree import Finding, render
 
 BASE = "kustomize/base/worker/deployment.yaml"
-REQUESTS = "spec.template.spec.containers.0.resources.requests"
+REQUEST = "spec.template.spec.containers.0.resources.requests.memory"
 
 
 @pytest.fixture
@@ -39,14 +39,14 @@ def test_fault_of_the_base_is_reported_once(clone: Path) -> None:
 
 def test_fault_of_a_component_is_reported_at_its_patch(clone: Path) -> None:
     patch = "kustomize/components/small/worker-requests.yaml"
-    (fault,) = found(clone, patch, "memory: 128Mi", "memory: 4Gi", api_server)
-    assert (fault.file, fault.field) == (patch, REQUESTS)
+    (fault,) = found(clone, patch, "memory: 128Mi", "memory: 4Gi", quantities)
+    assert (fault.file, fault.field) == (patch, REQUEST)
     assert fault.message.endswith(f"(in {BASE}, rendered by kustomize/components/small)")
 
 
 def test_fault_of_a_cluster_is_reported_at_its_patch(clone: Path) -> None:
     patch = "clusters/local/infrastructure/redis-small.yaml"
-    (fault,) = found(clone, patch, "memory: 128Mi", "memory: 1Gi", api_server)
+    (fault,) = found(clone, patch, "memory: 128Mi", "memory: 1Gi", quantities)
     assert (fault.file, fault.object) == (patch, "HelmRelease data/redis")
     assert "rendered by clusters/local/infrastructure" in fault.message
 

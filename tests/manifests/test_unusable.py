@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from deploy import pins, tools
 from deploy.run import ROOT
 
 VERBS = {
@@ -22,14 +23,15 @@ VERBS = {
 each_verb = pytest.mark.parametrize("command", VERBS.values(), ids=VERBS)
 
 
-def said(*command: str, **environment: str) -> str:
-    """The one line that a command ends with; it must be all that goes to standard error."""
+def said(*command: str, lines: int = 1, **environment: str) -> str:
+    """The line that a command ends with; with so many it must be all that goes to standard error."""
     done = subprocess.run(
         [sys.executable, "-m", *command],
         cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
+    *before, line = done.stderr.splitlines()
+    assert len(before) == lines - 1
     return line
 
 
@@ -61,14 +63,10 @@ def test_without_git(tmp_path: Path) -> None:
     assert said("deploy.release", "1.2.3", PATH=str(tmp_path)) == "git is not installed, or not on the PATH."
 
 
-BUILT = {name: f"built({name!r})" for name in ("helm", "sops", "age-keygen", "kubeconform")}
-BUILT["apiserver"] = "compiled(r.ROOT / 'deploy/validate/apiserver')"
-
-
-@pytest.mark.parametrize("program", BUILT)
+@pytest.mark.parametrize("program", pins.PROGRAMS)
 def test_program_that_cannot_be_built(program: str, tmp_path: Path) -> None:
     """No registry of Go modules, and nothing built before."""
-    script = f"import deploy.run as r, deploy.tools as t; r.command_line(lambda: print(t.{BUILT[program]}))"
+    script = f"import deploy.run as r, deploy.tools as t; r.command_line(lambda: print(t.built({program!r})))"
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
@@ -78,6 +76,42 @@ def test_program_that_cannot_be_built(program: str, tmp_path: Path) -> None:
     building, sentence = done.stderr.splitlines()
     assert building.startswith(f"Building {program}")
     assert sentence.endswith("it needs the Go module proxy the first time.")
+
+
+GO = """#!/bin/sh
+case "$1" in
+    mod) exec {go} "$@" ;;
+    install) echo "$@" >> {asked}; {end} ;;
+esac
+"""
+
+
+def stub_go(folder: Path, end: str) -> dict[str, str]:
+    """An environment whose Go only notes what it is to install, ends so, and keeps all in a folder of its own."""
+    (folder / "bin").mkdir()
+    stub = folder / "bin" / "go"
+    stub.write_text(GO.format(go=tools._go_program(), asked=folder / "asked", end=end))  # noqa: SLF001 - the real one
+    stub.chmod(0o755)
+    return {"SLUICE_CACHE": str(folder / "cache"), "PATH": f"{stub.parent}:{os.environ['PATH']}"}
+
+
+def test_validating_builds_kubeconform_and_nothing_else(tmp_path: Path) -> None:
+    environment = stub_go(tmp_path, 'mkdir -p "$GOBIN"; touch "$GOBIN/kubeconform"')
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.tools"],
+        cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=170, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[-1] for line in (tmp_path / "asked").read_text().splitlines()] == [
+        "@".join(pins.PROGRAMS["kubeconform"])
+    ]
+    assert done.stderr.startswith("Building kubeconform")
+
+
+def test_full_disk_is_not_taken_for_a_missing_proxy(tmp_path: Path) -> None:
+    environment = stub_go(tmp_path, "echo 'link: write /tmp/a.out: no space left on device' >&2; exit 1")
+    line = said("deploy.tools", **environment, lines=2)
+    assert line.endswith("no space left on device): free space or fix the permissions there, and run this again.")
 
 
 def test_without_kubectl(tmp_path: Path) -> None:

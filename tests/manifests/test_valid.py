@@ -7,9 +7,9 @@ import pytest
 
 from deploy import pins
 from deploy.run import ROOT
-from deploy.validate import api_server
 from deploy.validate.__main__ import findings
 from deploy.validate.tree import Object, Tree, render
+from tests.e2e.cluster import binaries
 
 LOAD = "kustomize/overlays/load"
 BASE = "kustomize/base"
@@ -25,9 +25,8 @@ def test_no_finding() -> None:
     assert [str(finding) for finding in findings(ROOT)] == []
 
 
-def test_the_newest_kubernetes_is_the_one_that_is_asked() -> None:
-    text = (api_server.SOURCE / "go.mod").read_text()
-    assert f"k8s.io/kubernetes v{pins.KUBERNETES[-1]}." in text
+def test_the_newest_kubernetes_is_the_one_whose_api_server_is_asked() -> None:
+    assert binaries.KUBERNETES_VERSION.startswith(f"{pins.KUBERNETES[-1]}.")
 
 
 def test_everything_is_rendered(tree: Tree) -> None:

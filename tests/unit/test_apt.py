@@ -1,0 +1,92 @@
+"""Another program has the locks of apt: it is waited for with a bound, and named. The folders are not the machine's."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from local import programs
+from local.child import Unusable
+
+HOLD = """
+import fcntl, sys
+with open(sys.argv[1], "w") as lock:
+    fcntl.lockf(lock, fcntl.LOCK_EX)
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+# the one of `apt-get update`, and the one of installing
+LOCKS = ("state/lists/lock", "dpkg/lock-frontend")
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folders of an apt that knows no package, and where its lock files are."""
+    if programs.find("apt-get") is None:
+        pytest.skip("of Debian and Ubuntu")
+    for folder in ("dpkg", "state/lists/partial", "cache/archives/partial", "etc/apt"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "dpkg/status").touch()
+    configuration = {"State": "state", "State::status": "dpkg/status", "Cache": "cache", "Etc": "etc/apt"}
+    lines = [f'Dir::{name} "{tmp_path}/{place}";' for name, place in configuration.items()]
+    (tmp_path / "apt.conf").write_text("\n".join(lines))
+    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
+    monkeypatch.setattr(programs, "LOCK", tmp_path / "ours")
+    monkeypatch.setattr(programs, "POLICY", tmp_path / "policy-rc.d")
+    monkeypatch.setattr("local.programs.os.geteuid", lambda: 0)  # nothing of it is the machine's
+    return tmp_path
+
+
+@pytest.fixture(params=LOCKS)
+def holder(root: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
+    """A program that has one of apt's locks until its input ends."""
+    command = [sys.executable, "-c", HOLD, str(root / request.param)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        if process.poll() is None:
+            process.communicate()
+
+
+def test_program_that_keeps_a_lock_is_named(
+    holder: subprocess.Popen[str], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(programs, "BUSY_DEADLINE_S", -1.0)
+    with pytest.raises(Unusable) as caught:
+        programs.apt_install(["no-such-package"])
+    (sentence,) = str(caught.value).splitlines()
+    assert f"(process {holder.pid}) uses the package manager" in sentence
+    assert f"({root}/" in sentence
+    assert sentence.endswith("run this again when that has ended.")
+
+
+def test_program_that_ends_is_waited_for(
+    holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("local.programs.time.sleep", lambda _: holder.communicate())
+    with pytest.raises(Unusable, match="Unable to locate package no-such-package"):  # the next that apt says
+        programs.apt_install(["no-such-package"])
+    waits = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Waiting for ")]
+    assert len(waits) == 1
+    assert f"(process {holder.pid}), which uses the package manager, 300 s at most." in waits[0]
+
+
+@pytest.mark.parametrize(
+    ("said", "who"),
+    [
+        ("E: Could not get lock /var/lib/dpkg/lock. It is held by process 12 (unattended-upgr)", "unattended-upgr"),
+        ("E: Could not get lock /var/lib/dpkg/lock - open (11: Resource temporarily unavailable)", None),
+        ("W: one\nE: Could not get lock /var/lib/dpkg/lock\nE: Unable to acquire it", None),
+    ],
+)
+def test_lock_is_told_from_what_any_apt_says(said: str, who: str | None) -> None:
+    busy = programs.BUSY.search(said)
+    assert busy is not None
+    assert (busy["path"].rstrip("."), busy["name"]) == ("/var/lib/dpkg/lock", who)
+
+
+def test_other_failures_are_no_locks() -> None:
+    assert programs.BUSY.search("E: Unable to locate package nothing") is None

@@ -1,0 +1,113 @@
+"""Every start that cannot be made ends as one sentence: what the machine refuses, and what is missing or in use."""
+
+import errno
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from local.child import Unusable
+from local.command import REFUSALS, command_line, sentence
+from tests.harness.system import ROOT
+
+TARGETS = "".join((ROOT / name).read_text() for name in ("Makefile", "deploy/targets.mk"))
+# they end so in their own way: they have more than one status, or are the clients' and the workers'
+OTHERWISE = {"local.up", "loadtest", "tests.chaos", "pytest", "pip", "apps.client", "apps.worker.dead_letters"}
+
+
+def modules() -> set[str]:
+    """What make's targets run, each `$(if ...)` as all that it may be."""
+    found = set(re.findall(r"python -m ([\w.]+)", TARGETS.replace("$(if $(CLUSTER),deploy,local)", "local")))
+    return found - OTHERWISE - {"tests.e2e.cluster."} | {"tests.e2e.cluster.binaries", "tests.e2e.cluster.existing"}
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_every_verb_ends_by_a_sentence(module: str) -> None:
+    spec = find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    path = Path(spec.origin)
+    path = path.with_name("__main__.py") if path.name == "__init__.py" else path
+    assert "command_line(main)" in path.read_text()
+
+
+@pytest.mark.parametrize("number", REFUSALS, ids=errno.errorcode.get)
+def test_what_the_machine_refuses_is_one_sentence_with_the_place(number: int) -> None:
+    said = sentence(OSError(number, os.strerror(number), "/a/place"))
+    assert said.endswith(".")
+    assert len(said.splitlines()) == 1
+    assert "/a/place" in said or "Too many" in said
+
+
+@pytest.mark.parametrize(
+    ("exc", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "on the disk of a file"),
+        (TimeoutError("the start of the node took more than 120 s"), "the start of the node took more than 120 s."),
+        (FileNotFoundError(errno.ENOENT, "No such file", "iptables"), "iptables is not installed, or not on the PATH."),
+        (subprocess.CalledProcessError(2, ["/sbin/ip", "link"], stderr=b"a\nno rights\n"), "`ip link` failed with"),
+        (subprocess.TimeoutExpired(["openssl", "req"], 5), "`openssl req` took longer than 5 s"),
+        (Unusable("It is so."), "It is so."),
+    ],
+)
+def test_what_is_missing_or_fails_is_one_sentence(exc: OSError | Unusable, said: str) -> None:
+    assert said in sentence(exc)
+
+
+@pytest.mark.parametrize(
+    "exc", [FileNotFoundError(errno.ENOENT, "No such file", "/a/file"), ConnectionResetError(errno.ECONNRESET, "reset")]
+)
+def test_defect_keeps_its_traceback(exc: OSError) -> None:
+    with pytest.raises(type(exc)):
+        sentence(exc)
+
+
+def test_interrupted_command_has_its_status() -> None:
+    def main() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        command_line(main)
+    assert ended.value.code == 130
+
+
+# mounted over the folder of a start, in a namespace of its own: nothing of the machine's is read-only, or full
+DISKS = {
+    "read-only": ("ro", "cannot be written (Read-only file system): run this where it can be."),
+    "full": ("size=4k,nr_inodes=2", "No space is left on the disk of "),
+}
+STARTS = {
+    "make up": ("local.up",),
+    "make chaos-quick": ("tests.chaos", "quick", "--folder", "{folder}/run"),
+    "make load": ("loadtest", "smoke", "--folder", "{folder}/run"),
+    "make tools": ("deploy.tools",),
+    "make e2e": ("tests.e2e.cluster.binaries", "admission"),
+}
+# the file takes the last inode
+MOUNT = 'mount -t tmpfs -o "$0" tmpfs "$1"; true 2>/dev/null >"$1/file"; shift; exec "$@"'
+
+
+@pytest.mark.parametrize("disk", DISKS)
+@pytest.mark.parametrize("start", STARTS)
+def test_disk_that_takes_nothing_is_one_sentence(start: str, disk: str, tmp_path: Path) -> None:
+    if os.geteuid() != 0 or not shutil.which("unshare"):
+        pytest.skip("mounts are root's")
+    folder = tmp_path / ".local"
+    folder.mkdir()
+    for package in ("apps", "local"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    options, said = DISKS[disk]
+    command = [sys.executable, "-m", *(part.format(folder=folder) for part in STARTS[start])]
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", MOUNT, options, folder, *command],
+        cwd=tmp_path if start == "make up" else ROOT, env=os.environ | {"SLUICE_CACHE": str(folder / "cache")},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode in {1, 2}
+    assert "Traceback" not in done.stderr
+    assert said in done.stderr.splitlines()[-1]
