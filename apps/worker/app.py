@@ -133,7 +133,7 @@ def _on_worker_init(settings: WorkerSettings) -> None:
 
 def _on_process_init(cancellation: Cancellation, redis_url: str) -> None:
     cancellation.listen(redis_url)
-    # Celery's own refusal of AsyncResult.get() names its documentation; ours names our API (apps/worker/celery_api.py)
+    # as in apps/worker/threads.py
     _set_task_join_will_block(blocks=False)
 
 

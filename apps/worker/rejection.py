@@ -115,9 +115,8 @@ class _Publisher:
         channel = self._channel()
         self._returned.clear()
         header = json.dumps(failure(failed["type"], failed["message"][:MESSAGE_MAX]))
-        kept = {
-            name: value for name, value in message.headers.items() if name != "compression"
-        }  # kombu decompressed it
+        headers = message.headers | {FAILURE_HEADER: header}
+        headers.pop("compression", None)  # kombu has decompressed the body
         properties = {
             name: message.properties[name] for name in ("correlation_id", "message_id") if name in message.properties
         }
@@ -125,7 +124,7 @@ class _Publisher:
             message.body,
             content_type=message.content_type,
             content_encoding=message.content_encoding,
-            headers=kept | {FAILURE_HEADER: header},
+            headers=headers,
             properties=properties | {"delivery_mode": 2},
         )
         channel.basic_publish(

@@ -24,7 +24,7 @@ from apps.worker import metrics
 from apps.worker.limits import LIMIT_SIGNAL
 from apps.worker.outcome import failure_of
 from apps.worker.rejection import Rejection
-from apps.worker.task import FAILURE, RETRY, REVOKED, SKIPPED
+from apps.worker.task import FAILURE, RETRY, REVOKED, SKIPPED, SUCCESS
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +37,17 @@ run_seconds = cache(metrics.RUN_SECONDS.labels)
 class Request(request.Request):  # type: ignore[misc]  # celery ships no types
     """Celery's request, with its answers to the broker changed and the outcome counted."""
 
-    _outcome = "success"
+    _outcome = ""
+
+    def __init_subclass__(cls) -> None:
+        # Celery makes a subclass for each task, with an `on_success` that takes every answer for a success.
+        cls.on_success = Request.on_success  # type: ignore[method-assign]
 
     def __init__(self, message: Any, **options: Any) -> None:
         if not options.get("decoded"):  # Celery has decoded it to look at it, and would again to run it
             options |= {"body": message.payload, "decoded": True}
         super().__init__(message, **options)
+        self.time_limits = (None, None)  # a message has none: the task's are kept in apps/worker/limits.py
         if not isinstance(self._request_dict.get("publish_id"), str):
             raise InvalidTaskError("it has no publish_id: it was not posted to the API")
         # What a retry hands on: else Celery makes the list of its own names, and takes each out, at each task.
@@ -55,11 +60,14 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
             with suppress(ValueError):  # an id that is not ours has no time in it
                 wait_seconds(self.name).observe(max(0.0, self.time_start - ids.created_at_s(self.id)))
 
-    def on_success(self, failed__retval__runtime: Any, **kwargs: Any) -> None:
-        failed, retval, _ = failed__retval__runtime
-        if not failed:
-            self._outcome = _OUTCOMES.get(retval, "success")
-        super().on_success(failed__retval__runtime, **kwargs)
+    def on_success(self, failed__retval__runtime: Any, **_: Any) -> None:
+        failed, retval, _runtime = failed__retval__runtime
+        if failed:
+            self.on_failure(retval, return_ok=True)
+            return
+        self._outcome = _OUTCOMES[retval]
+        state.task_ready(self)
+        self.acknowledge()
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         exc = exc_info.exception
@@ -123,4 +131,4 @@ _CELERYS = {*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compressi
 # The child ended without an answer; Celery hands the task back, unless it ended it itself.
 _LOST = (WorkerLostError, Terminated, SystemExit, KeyboardInterrupt)
 # By what `run` answered, as Celery's text of it.
-_OUTCOMES = {repr(end): end.lower() for end in (FAILURE, RETRY, REVOKED, SKIPPED)}
+_OUTCOMES = {repr(end): end.lower() for end in (SUCCESS, FAILURE, RETRY, REVOKED, SKIPPED)}

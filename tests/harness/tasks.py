@@ -5,13 +5,14 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from apps.contract.settings import WorkerSettings
 from apps.contract.tasks import TASKS, NamedInput, Output, Task1, Task2, TaskSpec, registry
 from apps.worker import tasks as project
+from tests.harness.endings import CALLS, ENDINGS
 
 EFFECTS = "TEST_EFFECTS_FILE"
 
@@ -90,8 +91,59 @@ class Elsewhere(NamedInput):
     task: Literal["elsewhere"]
 
 
-def _spec(name: str, input_: type[NamedInput], hard_limit_s: int = 120) -> TaskSpec:
-    return TaskSpec(name=name, input=input_, output=Output, hard_limit_s=hard_limit_s, transient=(ConnectionError,))
+class End(NamedInput):
+    """Ends in the way of this name in the table `ENDINGS`."""
+
+    task: Literal["end"]
+    how: str
+
+
+class Call(NamedInput):
+    """Calls Celery's own API, in the way of this name in the table `CALLS`."""
+
+    task: Literal["call"]
+    how: str
+
+
+class Validated(NamedInput):
+    """Valid for the API, and not for the worker: as with a validator that is not pure."""
+
+    task: Literal["validated"]
+
+    @model_validator(mode="after")
+    def _not_here(self) -> Self:
+        if "celery" in sys.argv[0]:
+            raise ValueError("not in a worker")
+        return self
+
+
+class Limited(NamedInput):
+    """Has a soft limit, and does not end before it."""
+
+    task: Literal["limited"]
+
+
+class Unread(NamedInput):
+    """Raises an error whose text is never ready."""
+
+    task: Literal["unread"]
+
+
+class EndlessError(Exception):
+    def __str__(self) -> str:  # noqa: PLE0307 - that is the point
+        while True:
+            time.sleep(60)
+
+
+def _spec(name: str, input_: type[NamedInput], hard_limit_s: int = 120, soft_limit_s: int | None = None) -> TaskSpec:
+    return TaskSpec(
+        name=name,
+        input=input_,
+        output=Output,
+        hard_limit_s=hard_limit_s,
+        soft_limit_s=soft_limit_s,
+        transient=(ConnectionError,),
+    )
 
 
 TEST_TASKS = registry(
@@ -110,6 +162,11 @@ TEST_TASKS = registry(
     _spec("Test_Query:stubborn", Stubborn),
     TaskSpec(name="Test_Query:count", input=Count, output=Counted, hard_limit_s=120),
     _spec("celery:elsewhere", Elsewhere),
+    _spec("Test_Query:end", End),
+    _spec("Test_Query:call", Call),
+    _spec("Test_Query:validated", Validated),
+    _spec("Test_Query:limited", Limited, soft_limit_s=1),
+    _spec("Test_Query:unread", Unread, hard_limit_s=3),
 )
 
 
@@ -210,6 +267,31 @@ def stubborn(task: Stubborn, settings: WorkerSettings) -> Output:  # noqa: ARG00
 
 def elsewhere(task: Elsewhere, settings: WorkerSettings) -> Output:  # noqa: ARG001
     return Output(name_task=task.name, state="done")
+
+
+def end(task: End, settings: WorkerSettings) -> Any:  # noqa: ARG001
+    effect(task.name, "begun")
+    return ENDINGS[task.how].do()
+
+
+def call(task: Call, settings: WorkerSettings) -> Any:  # noqa: ARG001
+    effect(task.name, "begun")
+    return CALLS[task.how]()
+
+
+def validated(task: Validated, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    return Output(name_task=task.name, state="done")
+
+
+def limited(task: Limited, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    effect(task.name, "begun")
+    time.sleep(60)
+    return Output(name_task=task.name, state="done")
+
+
+def unread(task: Unread, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    effect(task.name, "begun")
+    raise EndlessError
 
 
 this_module = sys.modules[__name__]
