@@ -1,5 +1,6 @@
 """Tasks that misbehave on request, added to the project's own; each leaves a line per run in the effects file."""
 
+import asyncio
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from pydantic import Field, model_validator
 from apps.contract.settings import WorkerSettings
 from apps.contract.tasks import TASKS, NamedInput, Output, Task1, Task2, TaskSpec, registry
 from apps.worker import tasks as project
+from apps.worker.cancel import Cancelled
 from tests.harness.endings import CALLS, ENDINGS
 
 EFFECTS = "TEST_EFFECTS_FILE"
@@ -129,6 +131,19 @@ class Unread(NamedInput):
     task: Literal["unread"]
 
 
+class Unclean(NamedInput):
+    """Fails while it cleans up, the first time that it runs."""
+
+    task: Literal["unclean"]
+
+
+class CancelledTask(NamedInput):
+    """Waits to be cancelled, and hands Cancelled on in this way."""
+
+    task: Literal["cancelled"]
+    how: Literal["caught", "group", "cleanup"]
+
+
 class EndlessError(Exception):
     def __str__(self) -> str:  # noqa: PLE0307 - that is the point
         while True:
@@ -166,6 +181,8 @@ TEST_TASKS = registry(
     _spec("Test_Query:call", Call),
     _spec("Test_Query:validated", Validated),
     _spec("Test_Query:limited", Limited, soft_limit_s=1),
+    _spec("Test_Query:unclean", Unclean),
+    _spec("Test_Query:cancelled", CancelledTask),
     _spec("Test_Query:unread", Unread, hard_limit_s=3),
 )
 
@@ -292,6 +309,38 @@ def limited(task: Limited, settings: WorkerSettings) -> Output:  # noqa: ARG001
 def unread(task: Unread, settings: WorkerSettings) -> Output:  # noqa: ARG001
     effect(task.name, "begun")
     raise EndlessError
+
+
+async def _spin() -> None:
+    while True:  # noqa: ASYNC110 - the signal is to find this code running, and not the loop's own
+        await asyncio.sleep(0)
+
+
+async def _spinning_group() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_spin())
+
+
+def cancelled(task: CancelledTask, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    effect(task.name, "begun")
+    if task.how == "group":
+        asyncio.run(_spinning_group())
+    try:
+        time.sleep(60)
+    except Cancelled:
+        if task.how == "caught":
+            raise Cancelled from None
+        raise
+    return Output(name_task=task.name, state="done")
+
+
+def unclean(task: Unclean, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    if effect(task.name, "begun") == 0:
+        try:
+            time.sleep(60)
+        finally:
+            raise ValueError("the connection is closed already")
+    return Output(name_task=task.name, state="done")
 
 
 this_module = sys.modules[__name__]

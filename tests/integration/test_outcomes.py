@@ -76,5 +76,31 @@ def test_error_before_the_function_is_the_tasks_own(running: tuple[System, Api])
     assert "not in a worker" in end["task_result"]["message"]
 
 
+def test_error_whose_text_is_never_ready_meets_the_hard_limit(system: System) -> None:
+    api = system.api()
+    system.recorder()
+    system.worker()
+    assert api.ended(api.accepted("unread"))["task_result"]["type"] == "HardTimeLimitExceeded"
+
+
+def test_real_soft_limit_is_a_failure_of_its_own_type(system: System) -> None:
+    api = system.api()
+    system.worker()
+    end = api.ended(api.accepted("limited", "limited"))
+    assert (end["task_status"], end["task_result"]["type"]) == ("FAILURE", "SoftTimeLimitExceeded")
+
+
+@pytest.mark.parametrize("how", ["caught", "group", "cleanup"])
+def test_real_cancel_is_told_from_one_by_hand(system: System, how: str) -> None:
+    api = system.api()
+    system.worker()
+    task_id = api.accepted("cancelled", "cancelled", how=how)
+    until(lambda: system.effects("cancelled", "begun") == 1)
+    assert api.client.delete(f"/tasks/{task_id}").status_code == 202
+    assert api.ended(task_id)["task_status"] == "REVOKED"
+    by_hand = api.ended(api.accepted("end", "by-hand", how="cancelled"))
+    assert by_hand["task_result"]["type"] == "Cancelled"
+
+
 def _failed(system: System, task_id: str) -> list[dict[str, Any]]:
     return [line for line in system.log_lines() if line.get("task_id") == task_id and line["message"] == "failed"]
