@@ -23,7 +23,6 @@ from apps.contract.settings import WorkerSettings
 from apps.health import HealthFiles
 from apps.worker.outcome import failure_of
 from apps.worker.rejection import Rejection
-from apps.worker.task import ContractTask
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +56,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]  # celery ships no type
     def update_strategies(self) -> None:
         super().update_strategies()
         for name, task in self.app.tasks.items():
-            if not isinstance(task, ContractTask):  # Celery's own tasks (celery.map) write no record
+            if not hasattr(task, "spec"):  # Celery's own tasks (celery.map) and @shared_task write no record
                 del self.strategies[name]
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:

@@ -50,6 +50,8 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
         self.time_limits = (None, None)  # a message has none: the task's are kept in apps/worker/limits.py
         if not isinstance(self._request_dict.get("publish_id"), str):
             raise InvalidTaskError("it has no publish_id: it was not posted to the API")
+        if len(self.args) != 1 or self.kwargs:
+            raise InvalidTaskError("its arguments are not one input")
         # What a retry hands on: else Celery makes the list of its own names, and takes each out, at each task.
         self._request_dict["headers"] = {name: value for name, value in message.headers.items() if name not in _CELERYS}
 

@@ -101,7 +101,7 @@ def run(task: ContractTask, payload: Any) -> str:
     if request.called_directly or hasattr(request, "began_s"):
         _called_refused()
     request.began_s = time.time()
-    logs.request_id.set(request.request_id)
+    logs.request_id.set(request.get("request_id"))
     logs.task_id.set(request.id)
     task.cancellation.note(request.id)
     answer = task.backend.begin(request.id, request.publish_id, request.hostname, request.began_s)

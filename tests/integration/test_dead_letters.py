@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from kombu import Connection, Exchange, Producer
@@ -130,9 +131,11 @@ HEADERS = {"task": "Test_Query:task_2", "publish_id": "p", "owner": "tests"}
 INPUT = b'[[{"task": "task_2", "name": "abc"}], {}, {}]'
 PAST = "2020-01-01T00:00:00+00:00"
 MESSAGES: dict[str, tuple[bytes, dict[str, Any], str, str, str | None]] = {
-    "not-json": (b"not json", {}, "UnreadableMessage", "DecodeError", "cannot be sent again: its body"),
-    "not-a-list": (b"7", {}, "UnreadableMessage", "TypeError", "cannot be sent again: its body"),
-    "too-short": (b"[1]", {}, "UnreadableMessage", "", "cannot be sent again: its body"),
+    "not-json": (b"not json", {}, "UnreadableMessage", "DecodeError", "its body is not a task's input"),
+    "not-a-list": (b"7", {}, "UnreadableMessage", "TypeError", "its body is not a task's input"),
+    "too-short": (b"[1]", {}, "UnreadableMessage", "", "its body is not a task's input"),
+    "no-input": (b"[[], {}, {}]", {}, "UnreadableMessage", "one input", "its body is not a task's input"),
+    "keywords": (b'[[{}], {"a": 1}, {}]', {}, "UnreadableMessage", "one input", None),
     "bad-eta": (INPUT, {"eta": "never"}, "UnreadableMessage", "invalid ETA value 'never'", None),
     "bad-expiry": (INPUT, {"expires": "never"}, "UnreadableMessage", "invalid expires value 'never'", None),
     "expired": (INPUT, {"expires": PAST}, "MessageExpired", "`expires`", None),
@@ -175,7 +178,17 @@ def test_message_that_cannot_be_run_says_why_and_whether_it_can_be_sent_again(
         assert obstacle in command(system, "requeue", task_id, status=1)
     else:
         again = api.ended(command(system, "requeue", task_id).strip())["task_result"]
-        assert again.get("type", "SUCCESS") == (type_ if kind == "unknown" else "SUCCESS")
+        assert again.get("type", "SUCCESS") == (type_ if kind in {"unknown", "keywords"} else "SUCCESS")
+
+
+def test_requeue_that_the_broker_refuses_says_so_and_leaves_the_task_parked(system: System) -> None:
+    api, task_id = poisoned(system, "unroutable")
+    place = f"/api/bindings/{system.vhost}/e/sluice/q/Test_Query"
+    for binding in system.servers.rabbitmq.management(place):  # Celery has made a second one
+        system.servers.rabbitmq.management(f"{place}/{quote(binding['properties_key'], safe='')}", "DELETE")
+    assert "still parked" in command(system, "requeue", task_id, status=1)
+    system.define(delivery_limit=1)
+    assert api.ended(command(system, "requeue", task_id).strip())["task_status"] == "SUCCESS"
 
 
 def test_message_that_another_consumer_rejects_is_a_failure_that_says_no_more(system: System) -> None:
@@ -245,7 +258,8 @@ def _listed(system: System, task_id: str) -> list[dict[str, Any]]:
         (b"{}", {}, 1),
         (b"not json", {}, 1),
         (b"not json", {"task": "Test_Query:task_2"}, 1),
-        (b"[[], {}, {}]", HEADERS | {"id": "garbage-4"}, 0),  # can be run, and fails
+        (b"[[], {}, {}]", HEADERS | {"id": "garbage-4"}, 1),
+        (b"[[{}], {}, {}]", HEADERS | {"id": "garbage-5"}, 0),  # can be run, and fails
     ],
 )
 def test_garbage_in_the_queue_hurts_nobody(

@@ -76,6 +76,21 @@ def test_error_before_the_function_is_the_tasks_own(running: tuple[System, Api])
     assert "not in a worker" in end["task_result"]["message"]
 
 
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("defect", ["begin", "end"])
+def test_error_around_the_function_is_a_failure_that_says_so_and_is_parked(
+    system: System, pool: str, defect: str
+) -> None:
+    api = system.api()
+    system.recorder()
+    system.worker("tests.harness.defective", DEFECT=defect, WORKER_POOL=pool)
+    end = api.ended(api.accepted("sleep", "defective"))
+    assert end["task_result"] == {"type": "ValueError", "message": "a defect of ours"}
+    assert system.effects("defective", "done") == (defect == "end")
+    until(lambda: system.depth_messages("dead.parked") == 1)
+    until(lambda: system.depth_messages("Test_Query") == 0)
+
+
 def test_error_whose_text_is_never_ready_meets_the_hard_limit(system: System) -> None:
     api = system.api()
     system.recorder()
