@@ -16,7 +16,7 @@ from apps.contract.tasks import Input, TaskSpec
 CONTENT_TYPE = "application/json"
 CONTENT_ENCODING = "utf-8"
 # Headers of a dead letter, which the same work under another id does not have.
-_OF_THE_DEAD = {FAILURE_HEADER, "reason"}  # the second was written until 0ddeda5
+_OF_THE_DEAD = {FAILURE_HEADER, "reason"}  # the second was written by earlier versions
 _EMBED = b',{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]'
 
 

@@ -36,8 +36,10 @@ async def list_parked(channel: AbstractChannel) -> None:
     for message in messages:
         headers = _headers(message)
         failure = failures.of_dead_letter(headers)
+        deaths = headers.get("x-death") or [{}]  # what an earlier version left of the time
+        died = message.header.properties.timestamp or deaths[0].get("time")
         line = {name: headers.get(name) for name in ("id", "task", "owner")}
-        line |= {"reason": failure["type"], "message": failure["message"], "died": message.header.properties.timestamp}
+        line |= {"reason": failure["type"], "message": failure["message"], "died": died}
         obstacle = obstacle_to_requeue(headers, message.body)
         print(json.dumps(line if obstacle is None else line | {"requeue": f"not possible: {obstacle}"}, default=str))
 
