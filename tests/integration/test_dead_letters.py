@@ -4,7 +4,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -231,6 +231,22 @@ def test_reason_that_cannot_be_published_holds_nobody_up(system: System) -> None
     assert api.status(task_id)["task_status"] == "STARTED"
     system.define()
     assert api.ended(task_id)["task_result"]["type"] == "Rejected"
+    assert worker.alive
+
+
+def test_broker_that_takes_no_messages_holds_nobody_up(system: System, alarm: Callable[[str], None]) -> None:
+    """It blocks a connection that publishes, and would block the worker's acks on it."""
+    api = system.api()
+    system.recorder()
+    worker = system.worker()
+    task_id, next_ = api.accepted("stuck", "stuck"), api.accepted("sleep", "next")
+    until(lambda: system.effects("stuck", "begun") == 1)
+    alarm("0.00001")
+    assert api.ended(next_)["task_status"] == "SUCCESS"
+    assert api.ended(task_id)["task_result"]["type"] in {"Rejected", "HardTimeLimitExceeded"}  # if it was slow to block
+    alarm("0.4")
+    until(lambda: system.depth_messages("dead.parked") == 1)
+    until(lambda: system.depth_messages("Test_Query") == system.depth_messages("dead") == 0)
     assert worker.alive
 
 
