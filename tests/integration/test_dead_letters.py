@@ -252,12 +252,12 @@ def test_broker_that_takes_no_messages_holds_nobody_up(system: System, alarm: Ca
 
 def test_worker_that_is_told_to_stop_gives_up_what_it_has_first(system: System) -> None:
     api = system.api()
-    worker = system.worker()
+    worker = system.worker(SOFT_SHUTDOWN_S="50")
     task_id = api.accepted("stuck", "stuck")
     until(lambda: system.effects("stuck", "begun") == 1)
     worker.signal(signal.SIGTERM)
     until(lambda: not worker.alive)
-    assert system.depth_messages("Test_Query") == 0
+    until(lambda: system.depth_messages("Test_Query") == 0, 10)
     system.recorder()
     assert api.ended(task_id)["task_result"]["type"] == "HardTimeLimitExceeded"
 
