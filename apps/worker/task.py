@@ -85,6 +85,7 @@ class ContractTask(RefusingTask):
             producer.channel.events["basic_return"] = {on_return}  # it comes before the confirm
             self.app.send_own_task(
                 self.name, signature.args, signature.kwargs, task_type=self, producer=producer, mandatory=True,
+                argsrepr="(...)", kwargsrepr="{}",  # inputs stay out of the headers, as in the first message
                 **signature.options,
             )  # fmt: skip
         if returned:
