@@ -1,6 +1,7 @@
 """Servers for a whole test process, systems for a test or a module."""
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.harness.system import System
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
 
+CONTROL = Path("/usr/lib/rabbitmq/bin/rabbitmqctl")
 SystemFactory = Callable[..., System]
 
 
@@ -62,3 +64,20 @@ def shared(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """As `system`, for all tests of a module that do not disturb each other."""
     with System(servers, tmp_path_factory.mktemp("system")) as started:
         yield started
+
+
+@pytest.fixture
+def alarm(system: System) -> Iterator[Callable[[str], None]]:
+    """Sets the broker's memory limit; put back at the end."""
+    if "SLUICE_TEST_RABBITMQ_ROOT" in os.environ:
+        pytest.skip("its rabbitmqctl is inside the other root")
+
+    def limit(fraction: str) -> None:
+        environment = system.servers.rabbitmq.node.env | {
+            "RABBITMQ_CTL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}"
+        }
+        command = [str(CONTROL), "set_vm_memory_high_watermark", fraction]
+        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
+
+    yield limit
+    limit("0.4")

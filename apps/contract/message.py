@@ -5,13 +5,18 @@ Celery's retries: `publish_id` (one per publish; tells a republished task from a
 client's name) and `request_id`; and `traceparent` (W3C Trace Context) where the request had one.
 """
 
+import json
 from typing import Any, NamedTuple
 
+from apps.contract import topology
+from apps.contract.failures import FAILURE_HEADER
 from apps.contract.ids import random_hex
 from apps.contract.tasks import Input, TaskSpec
 
 CONTENT_TYPE = "application/json"
 CONTENT_ENCODING = "utf-8"
+# Headers of a dead letter, which the same work under another id does not have.
+_OF_THE_DEAD = {FAILURE_HEADER, "reason"}  # the second was written by earlier versions
 _EMBED = b',{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]'
 
 
@@ -66,6 +71,21 @@ def task_message(  # noqa: PLR0913 - all by name: what varies from message to me
     return TaskMessage(spec.name, spec.queue, task_id, random_hex(), owner, request_id, traceparent, body)
 
 
+def obstacle_to_requeue(headers: dict[str, Any], body: bytes) -> str | None:
+    """Why a parked message cannot be sent again, as a sentence; None where it can."""
+    if not isinstance(headers.get("owner"), str):
+        return "it was not posted to the API: it has no owner who could read its result"
+    queue = str(headers.get("task")).partition(":")[0]
+    if queue not in topology.WORK_QUEUES:
+        return f"its task, {headers.get('task')!r}, is in none of the queues {', '.join(topology.WORK_QUEUES)}"
+    try:
+        arguments = json.loads(body)[0]
+        readable = isinstance(arguments, list) and len(arguments) == 1
+    except (ValueError, TypeError, LookupError, RecursionError):
+        readable = False
+    return None if readable else "its body is not a task's input: no worker could read it; post the task again"
+
+
 class Republished(NamedTuple):
     """The same work under another id: what a requeue from the parked messages sends."""
 
@@ -77,6 +97,6 @@ class Republished(NamedTuple):
 
 def republished(headers: dict[str, Any], body: bytes, *, task_id: str, routing_key: str) -> Republished:
     """Build it from a parked message."""
-    kept = {name: value for name, value in headers.items() if not name.startswith("x-") and name != "reason"}
-    fresh = {"id": task_id, "root_id": task_id, "retries": 0, "publish_id": random_hex()}
+    kept = {name: value for name, value in headers.items() if not name.startswith("x-") and name not in _OF_THE_DEAD}
+    fresh = {"id": task_id, "root_id": task_id, "retries": 0, "publish_id": random_hex(), "eta": None, "expires": None}
     return Republished(task_id, routing_key, body, kept | fresh)

@@ -1,85 +1,31 @@
 """The Celery app: `celery -A apps.worker.app worker`. Settings come from the environment when it is built."""
 
-import json
 import logging
 import os
-import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache, cached_property
+from functools import cache
 from types import ModuleType
 from typing import Any
 
 from billiard import util
-from celery import Celery, Task, signals
-from celery import states as celery_states
-from celery.exceptions import Ignore
+from celery import Celery, signals
+from celery._state import _set_task_join_will_block
 from kombu import Exchange, Queue
 from prometheus_client import start_http_server
 from pydantic import BaseModel
 
 from apps import logs
-from apps.contract import states, topology
+from apps.contract import topology
 from apps.contract.settings import WorkerSettings, load
-from apps.contract.tasks import TASKS, Input, Registry, TaskSpec
+from apps.contract.tasks import TASKS, Input, Registry
 from apps.worker import tasks
-from apps.worker.backend import in_main_loop
-from apps.worker.cancel import Cancellation, Cancelled
+from apps.worker.cancel import Cancellation
+from apps.worker.celery_api import App
 from apps.worker.consumer import lifecycle
-from apps.worker.limits import time_limits
-
-log = logging.getLogger(__name__)
-
-# So short, a result has no number of too many digits for Python to read again, and is not too deep for it.
-READABLE_CHARACTERS = sys.int_info.str_digits_check_threshold
+from apps.worker.task import ContractTask, run
 
 Function = Callable[[Input, WorkerSettings], BaseModel]
-
-
-class ContractTask(Task):  # type: ignore[misc]  # celery ships no types
-    """A task that claims its record before it runs, and is skipped when another publish has it or it is final."""
-
-    abstract = True
-    Request = "apps.worker.request:Request"
-    cancellation: Cancellation
-
-    @cached_property
-    def backend(self) -> Any:
-        """The app's, which Celery would look up three times a task."""
-        return self.app.backend
-
-    def before_start(self, task_id: str, args: object, kwargs: object) -> None:
-        request = self.request
-        logs.request_id.set(request.request_id)
-        logs.task_id.set(task_id)
-        self.cancellation.note(task_id)
-        request.began_s = time.time()
-        answer = self.backend.begin(task_id, request.publish_id, request.hostname, request.began_s)
-        if answer != "run":
-            log.info("skipped", extra={"fields": {"task": self.name, "reason": answer}})
-            raise Ignore(answer)
-
-    def apply_async(self, *args: Any, producer: Any = None, **options: Any) -> Any:
-        """Publish a retry. Raises where no queue is bound for it: else the broker confirms it, and it is gone."""
-        returned: list[Exception] = []
-
-        def on_return(error: Exception, *_: object) -> None:
-            returned.append(error)
-
-        with self.app.producer_or_acquire(producer) as held:
-            held.on_return = on_return  # also for the channel of a new connection
-            held.channel.events["basic_return"] = {on_return}  # it comes before the confirm
-            result = super().apply_async(*args, producer=held, mandatory=True, **options)
-        if returned:
-            raise returned[0]
-        return result
-
-    def on_retry(self, exc: Exception, task_id: str, args: object, kwargs: object, einfo: object) -> None:
-        if in_main_loop():  # a lost connection, for which the broker gives the task to another worker
-            return
-        about = {"task": self.name, "retries": self.request.retries, "error": type(exc).__name__}
-        log.info("tried again later", extra={"fields": about})
 
 
 def create_app(settings: WorkerSettings, registry: Registry = TASKS, functions: ModuleType = tasks) -> Celery:
@@ -88,58 +34,32 @@ def create_app(settings: WorkerSettings, registry: Registry = TASKS, functions: 
     Raises SystemExit when a task has no function.
     """
     logs.configure(settings.log_level)
-    app = Celery("sluice", task_cls=ContractTask, set_as_current=False)
+    app = App("sluice", task_cls=ContractTask, set_as_current=False)
     # Not the setting `result_backend`: Celery lets CELERY_RESULT_BACKEND in the environment override it.
     app.backend_cls = "apps.worker.backend:Backend+" + settings.celery_result_backend.get_secret_value()
     app.conf.update(_configuration(settings))
     cancellation = Cancellation()
     for short_name, spec in registry.items():
-        function = getattr(functions, short_name, None)
+        function: Function | None = getattr(functions, short_name, None)
         if function is None:
             raise SystemExit(f"task {spec.name} has no function {short_name!r} in {functions.__name__}")
-        _register(app, spec, function, settings, cancellation)
+        app.task(
+            run,
+            name=spec.name,
+            bind=True,
+            shared=False,  # of this app alone
+            spec=spec,
+            function=staticmethod(function),
+            settings=settings,
+            cancellation=cancellation,
+        )
     app.steps["consumer"].add(lifecycle(settings))
     signals.setup_logging.connect(lambda **_: logs.configure(settings.log_level), weak=False)
     signals.worker_init.connect(lambda **_: _on_worker_init(settings), weak=False)
     # sent in the processes of the pool alone
     redis_url = settings.celery_result_backend.get_secret_value()
-    signals.worker_process_init.connect(lambda **_: cancellation.listen(redis_url), weak=False)
+    signals.worker_process_init.connect(lambda **_: _on_process_init(cancellation, redis_url), weak=False)
     return app
-
-
-def _register(
-    app: Celery, spec: TaskSpec, function: Function, settings: WorkerSettings, cancellation: Cancellation
-) -> None:
-    def run(self: Task, payload: dict[str, Any]) -> None:
-        request = self.request
-        try:
-            with time_limits(spec.soft_limit_s, spec.hard_limit_s), cancellation.running(request.id):
-                output = function(spec.input.model_validate(payload), settings)
-        except Cancelled:
-            self.backend.store_result(request.id, None, celery_states.REVOKED, request=request)
-            raise Ignore("cancelled") from None
-        except Exception as exc:
-            # kept as it is: Celery replaces an exception that cannot be pickled by another one
-            request.failure = states.failure(type(exc).__name__, str(exc))
-            raise
-        # As the JSON that Redis gets, which any client can read (NaN becomes null). Not returned: Celery would make a
-        # text of it for its own log line, which takes longer than all else that is done with it.
-        request.result = spec.output.model_validate(output).model_dump_json()
-        if len(request.result) > READABLE_CHARACTERS:
-            json.loads(request.result)  # raises for what Python would not read again
-
-    app.task(
-        run,
-        name=spec.name,
-        bind=True,
-        shared=False,  # of this app alone
-        cancellation=cancellation,
-        autoretry_for=spec.transient,
-        max_retries=settings.retry_max,
-        retry_backoff=settings.retry_backoff_s,  # doubles with each retry
-        retry_backoff_max=settings.retry_backoff_max_s,
-        retry_jitter=True,  # anywhere from 0 to that, so that what failed together does not return together
-    )
 
 
 def _configuration(settings: WorkerSettings) -> dict[str, Any]:
@@ -196,7 +116,7 @@ def _configuration(settings: WorkerSettings) -> dict[str, Any]:
 
 _QUIETER = {
     "celery.worker.strategy": logging.WARNING,
-    "celery.app.trace": logging.WARNING,
+    "celery.app.trace": logging.ERROR,  # for what apps/worker/task.py lets through: a rejected task is no error
     "celery.worker.request": logging.CRITICAL,
 }
 
@@ -209,6 +129,12 @@ def _on_worker_init(settings: WorkerSettings) -> None:
     util.get_logger().propagate = True  # billiard's own, which else prints plain text
     if settings.metrics_port:
         start_http_server(settings.metrics_port, addr=settings.metrics_host)
+
+
+def _on_process_init(cancellation: Cancellation, redis_url: str) -> None:
+    cancellation.listen(redis_url)
+    # as in apps/worker/threads.py
+    _set_task_join_will_block(blocks=False)
 
 
 def _let_others_run() -> None:

@@ -1,23 +1,18 @@
 """Celery's result backend on the contract's records: only `begin` and `end` write them.
 
 The base class brings the connection's settings, its time-outs and the endless retry while Redis is away
-(`result_backend_always_retry`). The worker's main process never talks to Redis: a wait there would stop its
-heartbeats and its time limits. Where Celery would store from it, the message goes to the dead letters instead,
-and the recorder writes the FAILURE.
+(`result_backend_always_retry`). Both are called in the worker's pool alone (apps/worker/task.py): a wait for Redis in
+the main process would stop its heartbeats and its time limits. What ends there becomes a dead letter, and the recorder
+writes its FAILURE.
 """
 
-import json
 import logging
-import threading
 import time
 from collections import deque
 from functools import cached_property
 from typing import Any
 
-from billiard.process import current_process
-from celery import states as celery_states
 from celery.backends.redis import RedisBackend
-from celery.exceptions import Reject
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection
@@ -26,6 +21,7 @@ from redis.retry import Retry
 
 from apps import logs
 from apps.contract import states
+from apps.worker.celery_api import READ, refused
 from apps.worker.script import Script
 
 log = logging.getLogger(__name__)
@@ -34,13 +30,8 @@ BEGIN = Script(states.BEGIN)
 END = Script(states.END)
 
 
-def in_main_loop() -> bool:
-    """Whether this code runs where the worker talks to the broker, and not in its pool."""
-    return threading.current_thread() is threading.main_thread() and current_process().name == "MainProcess"
-
-
 class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
-    """Records in Redis; FAILURE results are `{"type", "message"}`."""
+    """Records in Redis."""
 
     def begin(self, task_id: str, publish_id: str, worker: str, now_s: float) -> str:
         """Claim a task for this publish. Answers as the script does; waits while Redis is away."""
@@ -49,39 +40,28 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
         answer: str = self._ensure_retryable(self._run, BEGIN, keys, arguments)
         return answer
 
-    def encode_result(self, result: Any, state: str) -> Any:
-        if isinstance(result, BaseException):
-            return states.failure(type(result).__name__, str(result))
-        return result
-
-    def _store_result(
-        self, task_id: str, result: Any, state: str, traceback: str | None = None, request: Any = None, **_: Any
-    ) -> Any:
-        """Write a final state; RETRY and STARTED are `begin`'s business.
-
-        Celery writes RETRY after it has published the retry: another worker may have begun it by then.
-        """
-        if state not in celery_states.READY_STATES:
-            return result
-        if in_main_loop():
-            log.warning("left to the recorder", extra={"fields": {"task_id": task_id, "state": state}})
-            return result
-        keys = [states.key(task_id), states.channel(task_id)]
-        meta = _meta(request, state, result)
+    def end(self, request: Any, state: str, meta: str) -> None:
+        """Write the final state of the task that began with this request, and its result as JSON; waits as `begin`."""
+        keys = [states.key(request.id), states.channel(request.id)]
         now_s = time.time()
         arguments = [request.publish_id, state, meta, now_s, self._record_ttl_s]
-        answer = self._run(END, keys, arguments)
+        answer = self._ensure_retryable(self._run, END, keys, arguments)
         about = {"task": request.task, "state": state, "stored": answer, "retries": request.retries}
-        began_s = getattr(request, "began_s", now_s)
-        log.info("ended", extra={"fields": about | {"ms": round((now_s - began_s) * 1000, 1)}})
-        return result
+        log.info("ended", extra={"fields": about | {"ms": round((now_s - request.began_s) * 1000, 1)}})
+
+    def _celerys_own(self, *_: object, **__: object) -> None:
+        """Nothing: Celery calls these around each task, whose outcome is written, or will be by the recorder."""
+
+    mark_as_done = mark_as_failure = mark_as_retry = mark_as_revoked = on_task_call = _celerys_own
+
+    store_result = refused("result backend", "return the task's output, or raise an error")
+    get_task_meta = task_result_exists = wait_for_pending = refused("AsyncResult", READ)
+    add_pending_result = get_many = iter_native = refused("AsyncResult", READ)
+    forget = save_group = restore_group = refused("AsyncResult", READ)
 
     def exception_safe_to_retry(self, exc: Exception) -> bool:
         # not only lost connections: also a Redis that is full, loading or read-only may be so no longer
         return isinstance(exc, RedisError | OSError)
-
-    def on_task_call(self, producer: Any, task_id: str) -> None:
-        """Nothing waits here for results: the stock backend would SUBSCRIBE at each retry."""
 
     def process_cleanup(self) -> None:
         """Called after each task, however it ended: what is logged next is about none."""
@@ -123,21 +103,8 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
         try:
             answer = script.run(connection, keys, arguments)
             answered = True
-        except (RedisError, OSError):
-            raise
-        except Exception as exc:  # a defect of ours: let the recorder end the task rather than lose it
-            log.exception("record not written")
-            raise Reject(exc, requeue=False) from exc
         finally:
             if not answered:  # whatever it was, a signal too: what comes late would be the next task's answer
                 connection.disconnect()  # type: ignore[no-untyped-call]
             self._idle.append(connection)
         return answer
-
-
-def _meta(request: Any, state: str, result: Any) -> str:
-    """The result as JSON: what the task has left in its request, else what Celery has to say."""
-    if state == celery_states.SUCCESS:
-        return str(request.result)
-    failed = getattr(request, "failure", None) if state == celery_states.FAILURE else None
-    return json.dumps(failed or result)

@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -46,6 +47,7 @@ class Cancellation:
         self._noted: str | None = None
         self._running: str | None = None
         self._interruptible = False
+        self._raised = False
         # ids that were cancelled lately: one may be told before its task has begun here
         self._cancelled: deque[str] = deque(maxlen=REMEMBERED)
 
@@ -61,17 +63,24 @@ class Cancellation:
     @contextmanager
     def running(self, task_id: str) -> Iterator[None]:
         """Let the block be interrupted: raises Cancelled inside."""
+        self._raised = False
         self._running = task_id
         try:
             try:
                 self._interruptible = True
                 if task_id in self._cancelled:
-                    raise Cancelled
+                    self._raise()
                 yield
             finally:
                 self._interruptible = False
         finally:
             self._running = None
+
+    def caused(self, exc: BaseException) -> bool:
+        """Whether a cancel ended the last run by this error; a task may raise Cancelled itself."""
+        if isinstance(exc, BaseExceptionGroup):  # of an asyncio.TaskGroup
+            return any(map(self.caused, exc.exceptions))
+        return self._raised and isinstance(exc, Cancelled)
 
     def _listen(self, url: str) -> None:
         while True:
@@ -110,7 +119,11 @@ class Cancellation:
     def _interrupt(self, *_: object) -> None:
         if self._interruptible and self._running in self._cancelled:
             self._interruptible = False  # once: what the task then cleans up is not interrupted
-            raise Cancelled
+            self._raise()
+
+    def _raise(self) -> NoReturn:
+        self._raised = True
+        raise Cancelled
 
     def _kill(self, task_id: str) -> None:
         if self._running == task_id:

@@ -18,8 +18,11 @@ from celery import bootsteps
 from celery.worker import consumer, state
 from celery.worker.consumer.delayed_delivery import DelayedDelivery
 
+from apps.contract import failures
 from apps.contract.settings import WorkerSettings
 from apps.health import HealthFiles
+from apps.worker.outcome import failure_of
+from apps.worker.rejection import Rejection
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +33,7 @@ IDLE_TICKS = 2
 
 
 class Consumer(consumer.Consumer):  # type: ignore[misc]  # celery ships no types
-    """Celery's consumer; a message that it cannot read becomes a dead letter instead of vanishing."""
+    """Celery's consumer; a message that it cannot run becomes a dead letter with the reason."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # All of it is talk between workers, which nothing here needs: each start would wait a second for answers, and
@@ -50,9 +53,34 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]  # celery ships no type
 
         return on_task_received
 
+    def update_strategies(self) -> None:
+        super().update_strategies()
+        for name, task in self.app.tasks.items():
+            if not hasattr(task, "spec"):  # Celery's own tasks (celery.map) and @shared_task write no record
+                del self.strategies[name]
+
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        log.error("unreadable message", extra={"fields": {"error": repr(exc)}})
-        message.reject_log_error(log, self.connection_errors)
+        self._give_up(message, failures.unreadable(failure_of(exc)))
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ARG002 - Celery's signature
+        self.on_decode_error(message, exc)
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:  # noqa: ARG002
+        self.on_decode_error(message, ValueError("it is no message of Celery's protocol"))
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ARG002
+        self._give_up(message, failures.unknown_task(message.headers.get("task")))
+
+    def _give_up(self, message: Any, failure: dict[str, str]) -> None:
+        about = {"task_id": message.headers.get("id"), "type": failure["type"], "reason": failure["message"]}
+        log.error("given up", extra={"fields": about})
+
+        def answer(method: Callable[..., None]) -> Callable[[], None]:
+            return lambda: self.call_soon(method, log, self.connection_errors)
+
+        self.app.rejections.add(
+            Rejection(message, failure, answer(message.ack_log_error), answer(message.reject_log_error))
+        )
 
 
 class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
@@ -116,7 +144,7 @@ class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
         if self._idle_ticks == 0:
             c.task_consumer.cancel()
             self._health.unready()
-        self._idle_ticks = 1 if state.reserved_requests else self._idle_ticks + 1
+        self._idle_ticks = 1 if state.reserved_requests or c.app.rejections.pending else self._idle_ticks + 1
         if self._idle_ticks > IDLE_TICKS:
             log.info("drained")
             state.should_stop = os.EX_OK

@@ -12,14 +12,14 @@ import sys
 from typing import Any
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
-from aiormq.exceptions import AMQPError
+from aiormq.exceptions import AMQPError, DeliveryError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from apps import broker
-from apps.contract import states, topology
+from apps.contract import failures, states, topology
 from apps.contract.ids import TaskIds
-from apps.contract.message import republished
+from apps.contract.message import obstacle_to_requeue, republished
 from apps.contract.settings import RequeueSettings, load
 
 # More are for a management page; this is for a person's terminal.
@@ -35,24 +35,38 @@ async def list_parked(channel: AbstractChannel) -> None:
         print("Nothing is parked.", file=sys.stderr)
     for message in messages:
         headers = _headers(message)
-        death = (headers.get("x-death") or [{}])[0]
-        line = {name: headers.get(name) for name in ("id", "task", "reason", "owner")}
-        print(json.dumps(line | {"died": death.get("time")}, default=str))
+        failure = failures.of_dead_letter(headers)
+        deaths = headers.get("x-death") or [{}]  # what an earlier version left of the time
+        died = message.header.properties.timestamp or deaths[0].get("time")
+        line = {name: headers.get(name) for name in ("id", "task", "owner")}
+        line |= {"reason": failure["type"], "message": failure["message"], "died": died}
+        obstacle = obstacle_to_requeue(headers, message.body)
+        print(json.dumps(line if obstacle is None else line | {"requeue": f"not possible: {obstacle}"}, default=str))
 
 
 async def requeue(channel: AbstractChannel, redis: Redis, ids: TaskIds, task_id: str, ttl_s: int) -> str:
-    """Send a parked task again; answers its new id. Raises SystemExit where none is parked under `task_id`."""
+    """Send a parked task again; answers its new id.
+
+    Raises SystemExit where none is parked under `task_id`, or it cannot be sent again, or the broker refuses it.
+    """
     found = [message for message in await _parked(channel) if _headers(message).get("id") == task_id]
     if not found:
         raise SystemExit(f"no parked message (of the first {LIST_MAX}) has the id {task_id}: see `make dead-letters`")
     headers = _headers(found[0])
+    obstacle = obstacle_to_requeue(headers, found[0].body)
+    if obstacle is not None:
+        raise SystemExit(f"{task_id} cannot be sent again: {obstacle}")
     key = states.requeued_key(task_id)
     await redis.hsetnx(key, "requeued_as", ids.new(str(headers.get("owner"))))
     await redis.expire(key, ttl_s)
     new_id = str(await redis.hget(key, "requeued_as"))
     queue = str(headers["task"]).partition(":")[0]
     message = republished(headers, found[0].body, task_id=new_id, routing_key=queue)
-    await broker.publish(channel, message)
+    try:
+        await broker.publish(channel, message)
+    except DeliveryError as exc:  # returned, or nacked
+        reason = f"the broker has no room or no route for it in the queue {queue} ({exc!r}): do it again later"
+        raise SystemExit(f"{task_id} was not sent again, and is still parked: {reason}") from None
     for parked in found:
         await channel.basic_ack(parked.delivery_tag or 0)
     return new_id

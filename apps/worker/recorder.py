@@ -11,6 +11,7 @@ import json
 import logging
 import signal
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 from aiormq.abc import DeliveredMessage
@@ -23,7 +24,8 @@ from redis.exceptions import RedisError
 
 from apps import broker, logs
 from apps.broker import Lost, losses
-from apps.contract import states, topology
+from apps.contract import failures, states, topology
+from apps.contract.failures import FAILURE_HEADER
 from apps.contract.settings import RecorderSettings, load
 from apps.health import HealthFiles
 
@@ -99,22 +101,24 @@ class Recorder:
         headers = message.header.properties.headers or {}
         logs.task_id.set(_header(headers, "id"))
         logs.request_id.set(_header(headers, "request_id"))
-        reason = death_reason(headers)
-        stored = await self._record(headers, reason)
+        failure = failures.of_dead_letter(headers)
+        stored = await self._record(headers, failure)
         # Another publish of the same id goes on, or the task had ended well: its record is not this message's.
         if stored in {"stored", "FAILURE"}:
-            await self._park(message, reason)
+            await self._park(message, failure)
         await message.channel.basic_ack(message.delivery_tag or 0)
+        reason = failure["type"] if failure["type"] in failures.TYPES else "other"
         DEAD_LETTERS.labels(reason).inc()
-        log.info("dead letter", extra={"fields": {"reason": reason, "stored": stored}})
+        about = {"type": failure["type"], "reason": failure["message"], "stored": stored}
+        log.info("dead letter", extra={"fields": about})
 
-    async def _record(self, headers: dict[str, Any], reason: str) -> str:
+    async def _record(self, headers: dict[str, Any], failure: dict[str, str]) -> str:
         """Store the FAILURE, and wait while Redis is away; answers as `end`, or the final state that stands."""
         task_id = _header(headers, "id")
         if task_id is None:  # nobody can ask for it: it is only parked
             return "stored"
         keys = [states.key(task_id), states.channel(task_id)]
-        meta = json.dumps(states.failure("DeadLetter", REASONS.get(reason, reason)))
+        meta = json.dumps(failure)
         arguments: list[str | float] = [
             str(_header(headers, "publish_id")),
             "FAILURE",
@@ -132,9 +136,9 @@ class Recorder:
                 log.warning("Redis away", extra={"fields": {"error": repr(exc)}})
                 await asyncio.sleep(RETRY_S)
 
-    async def _park(self, message: DeliveredMessage, reason: str) -> None:
+    async def _park(self, message: DeliveredMessage, failure: dict[str, str]) -> None:
         properties = message.header.properties
-        headers = {**(properties.headers or {}), "reason": reason}
+        headers = {**(properties.headers or {}), FAILURE_HEADER: json.dumps(failure)}
         await message.channel.basic_publish(
             message.body,
             exchange=topology.EXCHANGE,
@@ -147,26 +151,9 @@ class Recorder:
                 content_encoding=properties.content_encoding,
                 correlation_id=properties.correlation_id,
                 delivery_mode=2,
+                timestamp=datetime.now(UTC),  # when it died
             ),
         )
-
-
-REASONS = {
-    "delivery_limit": "its worker was lost each time it was tried, up to the delivery limit",
-    "expired": f"it waited in its queue for longer than {topology.MESSAGE_TTL_S} s",
-    "rejected": "the worker gave it up: a hard time limit, a retry that the broker refused, or no such task",
-    "maxlen": "its queue was full",
-}
-
-
-def death_reason(headers: dict[str, Any]) -> str:
-    """Why the broker dead-lettered a message: delivery_limit, expired, rejected or maxlen.
-
-    `x-death[0]` is the latest death on every version; `x-first-death-reason` says "expired" after any retry,
-    which waits in an expiring delay queue.
-    """
-    deaths = headers.get("x-death") or [{}]
-    return str(headers.get("x-last-death-reason") or deaths[0].get("reason") or "unknown")
 
 
 def _header(headers: dict[str, Any], name: str) -> str | None:

@@ -1,8 +1,8 @@
 """A task's message in the worker's main process: when it is acked, when it goes to the dead letters.
 
-    child ends its task     -> record written by the child, then ack
-    child is lost           -> back to the queue; the broker counts it (delivery limit)
-    hard time limit, reject -> dead letters, where the recorder writes the FAILURE
+    child ends its task   -> record written by the child, then ack
+    child is lost         -> back to the queue; the broker counts it (delivery limit)
+    anything else         -> dead letters with the reason (apps/worker/rejection.py); the recorder writes the FAILURE
 
 Nothing here waits for Redis: while it is away, time limits and heartbeats must go on.
 """
@@ -16,12 +16,15 @@ from typing import Any
 from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import Terminated, WorkerLostError
 from celery.app.task import Context
-from celery.exceptions import Ignore, Reject, Retry
+from celery.exceptions import InvalidTaskError, Reject
 from celery.worker import request, state
 
-from apps.contract import ids
+from apps.contract import failures, ids
 from apps.worker import metrics
 from apps.worker.limits import LIMIT_SIGNAL
+from apps.worker.outcome import failure_of
+from apps.worker.rejection import Rejection
+from apps.worker.task import FAILURE, RETRY, REVOKED, SKIPPED, SUCCESS
 
 log = logging.getLogger(__name__)
 
@@ -32,14 +35,23 @@ run_seconds = cache(metrics.RUN_SECONDS.labels)
 
 
 class Request(request.Request):  # type: ignore[misc]  # celery ships no types
-    """Celery's request, with three of its answers changed and the outcome counted."""
+    """Celery's request, with its answers to the broker changed and the outcome counted."""
 
-    _outcome = "success"
+    _outcome = ""
+
+    def __init_subclass__(cls) -> None:
+        # Celery makes a subclass for each task, with an `on_success` that takes every answer for a success.
+        cls.on_success = Request.on_success  # type: ignore[method-assign]
 
     def __init__(self, message: Any, **options: Any) -> None:
         if not options.get("decoded"):  # Celery has decoded it to look at it, and would again to run it
             options |= {"body": message.payload, "decoded": True}
         super().__init__(message, **options)
+        self.time_limits = (None, None)  # a message has none: the task's are kept in apps/worker/limits.py
+        if not isinstance(self._request_dict.get("publish_id"), str):
+            raise InvalidTaskError("it has no publish_id: it was not posted to the API")
+        if len(self.args) != 1 or self.kwargs:
+            raise InvalidTaskError("its arguments are not one input")
         # What a retry hands on: else Celery makes the list of its own names, and takes each out, at each task.
         self._request_dict["headers"] = {name: value for name, value in message.headers.items() if name not in _CELERYS}
 
@@ -50,25 +62,29 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
             with suppress(ValueError):  # an id that is not ours has no time in it
                 wait_seconds(self.name).observe(max(0.0, self.time_start - ids.created_at_s(self.id)))
 
+    def on_success(self, failed__retval__runtime: Any, **_: Any) -> None:
+        failed, retval, _runtime = failed__retval__runtime
+        if failed:
+            self.on_failure(retval, return_ok=True)
+            return
+        self._outcome = _OUTCOMES[retval]
+        state.task_ready(self)
+        self.acknowledge()
+
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         exc = exc_info.exception
         if isinstance(exc, ExceptionWithTraceback):
             exc = exc.exc
-        self._outcome = _OUTCOMES.get(type(exc), "failure")
-        # `return_ok` says that the child went through its whole trace: its record is written.
-        timed_out = isinstance(exc, WorkerLostError) and LIMIT_SIGNAL in str(exc)
-        if timed_out or isinstance(exc, Reject) or not (return_ok or isinstance(exc, _LOST)):
-            self._log("hard time limit exceeded" if timed_out else "given up", reason=repr(exc))
-            state.task_ready(self)
-            self.reject(requeue=isinstance(exc, Reject) and exc.requeue)
-            return
-        if isinstance(exc, MemoryError):  # the task's own; Celery would end the whole worker for it
-            state.task_ready(self)
-            self.acknowledge()
-            return
-        if isinstance(exc, WorkerLostError):
+        if isinstance(exc, WorkerLostError) and LIMIT_SIGNAL in str(exc):
+            self._give_up(failures.hard_time_limit(self.task.spec.hard_limit_s))
+        elif isinstance(exc, _LOST) and not return_ok:
+            self._outcome = "lost"
             self._log("its process was lost", reason=str(exc))
-        super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+            super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+        elif isinstance(exc, Reject):
+            self._give_up(exc.reason)
+        else:  # raised around `run` (apps/worker/task.py), which lets nothing of the task's own through
+            self._give_up(failure_of(exc))
 
     def acknowledge(self) -> None:
         if not self.acknowledged:
@@ -76,15 +92,26 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
         super().acknowledge()
 
     def reject(self, requeue: bool = False) -> None:
+        if not requeue:  # Celery's own decision: an ETA that is no time, for one
+            self._give_up(failures.revoked("Celery rejected it; the log of the worker says more"))
+            return
         if not self.acknowledged:
-            self._count("requeued" if requeue else "dead")
-        super().reject(requeue=requeue)
+            self._count("requeued")
+        super().reject(requeue=True)
+
+    def _give_up(self, failure: dict[str, str]) -> None:
+        self._log("given up", type=failure["type"], reason=failure["message"])
+        self._outcome = "dead"
+        state.task_ready(self)
+        self._app.rejections.add(Rejection(self.message, failure, self.acknowledge, self._reject_without_reason))
+
+    def _reject_without_reason(self) -> None:
+        self._count(self._outcome)
+        super().reject(requeue=False)
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: object, expired: bool) -> None:
         # Celery would ack first and store second, from here: the dead letters lose nothing in between.
-        self._log("revoked by remote control", reason=reason)
-        state.task_ready(self)
-        self.reject(requeue=False)
+        self._give_up(failures.revoked(reason))
         self._already_revoked = True
 
     def _success_was_stored(self) -> bool:
@@ -105,4 +132,5 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
 _CELERYS = {*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"}
 # The child ended without an answer; Celery hands the task back, unless it ended it itself.
 _LOST = (WorkerLostError, Terminated, SystemExit, KeyboardInterrupt)
-_OUTCOMES = {Retry: "retry", Ignore: "skipped", WorkerLostError: "lost"}
+# By what `run` answered, as Celery's text of it.
+_OUTCOMES = {repr(end): end.lower() for end in (SUCCESS, FAILURE, RETRY, REVOKED, SKIPPED)}

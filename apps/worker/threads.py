@@ -17,6 +17,9 @@ GC_THRESHOLD = 2_000
 class TaskPool(thread.TaskPool):  # type: ignore[misc]  # celery ships no types
     """Tells the request of every end; Celery's would keep an exception of the trace, or a SystemExit, to itself."""
 
+    # Celery's own refusal of AsyncResult.get() names its documentation; ours names our API (apps/worker/celery_api.py)
+    task_join_will_block = False
+
     def on_start(self) -> None:
         gc.set_threshold(GC_THRESHOLD)
         gc.freeze()  # what was imported stays

@@ -24,8 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from apps.contract import topology
-from apps.worker.recorder import REASONS
+from apps.contract import failures, topology
 from tests.chaos.faults import FAULTS
 from tests.chaos.history import History
 from tests.chaos.journal import Effect, Post, Try
@@ -36,6 +35,8 @@ FINAL = ("SUCCESS", "FAILURE", "REVOKED")
 # What the first had received is begun by it even then, if a process was free just before.
 CUT_SLACK_S = 1.0
 AWAY_SLACK_S = 10.0
+# A retry that was not confirmed; the second where the broker did not take the reason either.
+REFUSED = {failures.RETRY_REFUSED, failures.REJECTED}
 # From a run's begin to the answer to its retry's publish.
 RETRY_SLACK_S = 5.0
 # While nodes do not see each other, or a worker sees none, the broker gives what a worker has to another one, and the
@@ -112,14 +113,14 @@ class Checker:
         if state == "SUCCESS":
             yield from self._right_success(post, post.task_id, result)
         elif post.task == "poison":
-            if not limited(message):
+            if type_ != failures.DELIVERY_LIMIT:
                 yield Finding("wrong-end", post.task_id, f"poison: {type_}: {message}")
-        elif limited(message):
+        elif type_ == failures.DELIVERY_LIMIT:
             yield Finding("condemned", post.task_id, f"{post.task}: {message}")
         elif post.task == "fail":
             if (type_, message) != ("ValueError", post.name):
                 yield Finding("wrong-end", post.task_id, f"fail: {type_}: {message}")
-        elif not (post.task == "flaky" and type_ == "DeadLetter" and self._retry_refused(post.task_id, message)):
+        elif not (post.task == "flaky" and type_ in REFUSED and self._broker_away(post.task_id)):
             yield Finding("wrong-end", post.task_id, f"{post.task}: {state} {type_}: {message}")
 
     def _right_success(self, post: Post, task_id: str, result: object) -> Iterator[Finding]:
@@ -132,10 +133,10 @@ class Checker:
         elif name != post.name or state.partition("-")[0] not in pids:  # as tests/chaos/tasks.py makes it
             yield Finding("wrong-end", task_id, f"{post.task} {post.name}: {result}, done by {', '.join(pids)}")
 
-    def _retry_refused(self, task_id: str, message: str) -> bool:
+    def _broker_away(self, task_id: str) -> bool:
         """A retry is a publish, which may be refused: by a broker that is just then away, full or without a route."""
         begun_s = max((effect.at_s for effect in self._effects[task_id] if effect.step == "begun"), default=0.0)
-        return message == REASONS["rejected"] and any(
+        return any(
             FAULTS[fault.kind].parts & {"broker", "worker-network"}
             and fault.injected_s <= begun_s + RETRY_SLACK_S
             and begun_s <= fault.healed_s + AWAY_SLACK_S
@@ -146,7 +147,7 @@ class Checker:
         """Tasks whose retry the broker refused, and which ended as FAILURE for it."""
         ends = ((post.task, read.result) for post in self.accepted for read in self._reads[post.task_id or ""][:1])
         return sum(
-            task == "flaky" and isinstance(result, dict) and result.get("type") == "DeadLetter" for task, result in ends
+            task == "flaky" and isinstance(result, dict) and result.get("type") in REFUSED for task, result in ends
         )
 
     def _written_once(self) -> Iterator[Finding]:
@@ -224,7 +225,7 @@ class Checker:
             post.task_id
             for post in self.accepted
             for read in self._reads[post.task_id or ""]
-            if isinstance(read.result, dict) and read.result.get("type") == "DeadLetter"
+            if isinstance(read.result, dict) and read.result.get("type") in failures.TYPES
         }
         known = {post.task_id for post in self.accepted}
         parked = set(self.history.parked)
@@ -271,8 +272,3 @@ def _begun_s(effects: list[Effect], done: Effect) -> float:
     """When the run began that ended so."""
     begun = [each.at_s for each in effects if each.step == "begun" and each.pid == done.pid and each.at_s <= done.at_s]
     return max(begun, default=done.at_s)
-
-
-def limited(message: str) -> bool:
-    """Whether a failure's message is the delivery limit's."""
-    return "delivery limit" in message

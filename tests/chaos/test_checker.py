@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from apps.worker.recorder import REASONS
+from apps.contract import failures
 from tests.chaos.checker import AWAY, Checker
 from tests.chaos.history import Cut, History, Read, Stored
 from tests.chaos.journal import Crashed, Effect, Injected, Post, Seen, Try
 from tests.chaos.world import Life
 
 ID, OTHER, NAME, RESULT = "id-1", "id-2", "1-1", {"name_task": "1-1", "state": "7-1"}
-LIMIT = {"type": "DeadLetter", "message": "its worker was lost each time it was tried, up to the delivery limit"}
+LIMIT = {"type": failures.DELIVERY_LIMIT, "message": "lost"}
 
 
 @pytest.fixture
@@ -252,19 +252,19 @@ def test_failure_of_a_task_that_is_to_fail(history: History, message: str, found
 
 
 @pytest.mark.parametrize(
-    ("message", "kind", "healed_s", "found"),
+    ("type_", "kind", "healed_s", "found"),
     [
-        (REASONS["rejected"], "unbind", 4.0, []),
-        (REASONS["rejected"], "reset-workers", 4.0, []),
-        (REASONS["expired"], "unbind", 4.0, ["wrong-end"]),
-        (REASONS["rejected"], "unbind", -20.0, ["wrong-end"]),
-        (REASONS["rejected"], "kill-redis", 4.0, ["wrong-end"]),
+        (failures.RETRY_REFUSED, "unbind", 4.0, []),
+        (failures.REJECTED, "reset-workers", 4.0, []),
+        (failures.EXPIRED, "unbind", 4.0, ["wrong-end"]),
+        (failures.RETRY_REFUSED, "unbind", -20.0, ["wrong-end"]),
+        (failures.RETRY_REFUSED, "kill-redis", 4.0, ["wrong-end"]),
     ],
 )
 def test_retry_that_was_refused_needs_a_broker_that_was_away(
-    history: History, message: str, kind: str, healed_s: float, found: list[str]
+    history: History, type_: str, kind: str, healed_s: float, found: list[str]
 ) -> None:
-    _ended(history, "flaky", {"type": "DeadLetter", "message": message}, parked=True)
+    _ended(history, "flaky", {"type": type_, "message": ""}, parked=True)
     history.faults = [Injected(1, kind, "", healed_s - 2.5, healed_s)]
     assert _kinds(history) == found
 

@@ -1,17 +1,20 @@
 """Tasks that misbehave on request, added to the project's own; each leaves a line per run in the effects file."""
 
+import asyncio
 import os
 import signal
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from apps.contract.settings import WorkerSettings
 from apps.contract.tasks import TASKS, NamedInput, Output, Task1, Task2, TaskSpec, registry
 from apps.worker import tasks as project
+from apps.worker.cancel import Cancelled
+from tests.harness.endings import CALLS, ENDINGS
 
 EFFECTS = "TEST_EFFECTS_FILE"
 
@@ -90,8 +93,72 @@ class Elsewhere(NamedInput):
     task: Literal["elsewhere"]
 
 
-def _spec(name: str, input_: type[NamedInput], hard_limit_s: int = 120) -> TaskSpec:
-    return TaskSpec(name=name, input=input_, output=Output, hard_limit_s=hard_limit_s, transient=(ConnectionError,))
+class End(NamedInput):
+    """Ends in the way of this name in the table `ENDINGS`."""
+
+    task: Literal["end"]
+    how: str
+
+
+class Call(NamedInput):
+    """Calls Celery's own API, in the way of this name in the table `CALLS`."""
+
+    task: Literal["call"]
+    how: str
+
+
+class Validated(NamedInput):
+    """Valid for the API, and not for the worker: as with a validator that is not pure."""
+
+    task: Literal["validated"]
+
+    @model_validator(mode="after")
+    def _not_here(self) -> Self:
+        if "celery" in sys.argv[0]:
+            raise ValueError("not in a worker")
+        return self
+
+
+class Limited(NamedInput):
+    """Has a soft limit, and does not end before it."""
+
+    task: Literal["limited"]
+
+
+class Unread(NamedInput):
+    """Raises an error whose text is never ready."""
+
+    task: Literal["unread"]
+
+
+class Unclean(NamedInput):
+    """Fails while it cleans up, the first time that it runs."""
+
+    task: Literal["unclean"]
+
+
+class CancelledTask(NamedInput):
+    """Waits to be cancelled, and hands Cancelled on in this way."""
+
+    task: Literal["cancelled"]
+    how: Literal["caught", "group", "cleanup"]
+
+
+class EndlessError(Exception):
+    def __str__(self) -> str:  # noqa: PLE0307 - that is the point
+        while True:
+            time.sleep(60)
+
+
+def _spec(name: str, input_: type[NamedInput], hard_limit_s: int = 120, soft_limit_s: int | None = None) -> TaskSpec:
+    return TaskSpec(
+        name=name,
+        input=input_,
+        output=Output,
+        hard_limit_s=hard_limit_s,
+        soft_limit_s=soft_limit_s,
+        transient=(ConnectionError,),
+    )
 
 
 TEST_TASKS = registry(
@@ -110,6 +177,13 @@ TEST_TASKS = registry(
     _spec("Test_Query:stubborn", Stubborn),
     TaskSpec(name="Test_Query:count", input=Count, output=Counted, hard_limit_s=120),
     _spec("celery:elsewhere", Elsewhere),
+    _spec("Test_Query:end", End),
+    _spec("Test_Query:call", Call),
+    _spec("Test_Query:validated", Validated),
+    _spec("Test_Query:limited", Limited, soft_limit_s=1),
+    _spec("Test_Query:unclean", Unclean),
+    _spec("Test_Query:cancelled", CancelledTask),
+    _spec("Test_Query:unread", Unread, hard_limit_s=3),
 )
 
 
@@ -209,6 +283,64 @@ def stubborn(task: Stubborn, settings: WorkerSettings) -> Output:  # noqa: ARG00
 
 
 def elsewhere(task: Elsewhere, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    return Output(name_task=task.name, state="done")
+
+
+def end(task: End, settings: WorkerSettings) -> Any:  # noqa: ARG001
+    effect(task.name, "begun")
+    return ENDINGS[task.how].do()
+
+
+def call(task: Call, settings: WorkerSettings) -> Any:  # noqa: ARG001
+    effect(task.name, "begun")
+    return CALLS[task.how]()
+
+
+def validated(task: Validated, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    return Output(name_task=task.name, state="done")
+
+
+def limited(task: Limited, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    effect(task.name, "begun")
+    time.sleep(60)
+    return Output(name_task=task.name, state="done")
+
+
+def unread(task: Unread, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    effect(task.name, "begun")
+    raise EndlessError
+
+
+async def _spin() -> None:
+    while True:
+        sum(range(10_000))  # the signal is to find this code running, and not the loop's own
+        await asyncio.sleep(0)
+
+
+async def _spinning_group() -> None:
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_spin())
+
+
+def cancelled(task: CancelledTask, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    effect(task.name, "begun")
+    if task.how == "group":
+        asyncio.run(_spinning_group())
+    try:
+        time.sleep(60)
+    except Cancelled:
+        if task.how == "caught":
+            raise Cancelled from None
+        raise
+    return Output(name_task=task.name, state="done")
+
+
+def unclean(task: Unclean, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    if effect(task.name, "begun") == 0:
+        try:
+            time.sleep(60)
+        finally:
+            raise ValueError("the connection is closed already")
     return Output(name_task=task.name, state="done")
 
 

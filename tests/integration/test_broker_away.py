@@ -4,6 +4,7 @@ import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -134,16 +135,26 @@ def test_delayed_retry_that_meets_a_full_queue_is_kept(system: System) -> None:
     until(lambda: _delayed(system) == 0)
 
 
-def test_retry_that_the_broker_refuses_is_a_failure(system: System) -> None:
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_retry_that_the_broker_refuses_is_a_failure_that_says_so(system: System, pool: str) -> None:
     """A retry is a publish: without its confirm, the task would stay STARTED for ever."""
     api = system.api()
     system.recorder()
-    system.worker(RETRY_BACKOFF_S="300")
+    system.worker(RETRY_BACKOFF_S="300", WORKER_POOL=pool)
     full = {"pattern": "^celery_delayed_", "apply-to": "queues", "definition": {"max-length": 0}, "priority": 9}
     system.servers.rabbitmq.management(f"/api/policies/{system.vhost}/full", "PUT", full)
     names = (f"refused-{number}" for number in itertools.count())
     # the queues learn of a policy some time after it was set: retries until then are delayed, and not looked at
-    until(lambda: api.status(api.accepted("flaky", next(names), failures=1), wait_s=3)["task_status"] == "FAILURE")
+
+    def failed() -> dict[str, Any] | None:
+        status = api.status(api.accepted("flaky", next(names), failures=1), wait_s=3)
+        return status["task_result"] if status["task_status"] == "FAILURE" else None
+
+    failure = until(failed)
+    assert failure
+    assert failure["type"] == "RetryRefused"
+    assert "ConnectionError: not yet" in failure["message"]
+    until(lambda: system.depth_messages("dead.parked") == 1)
 
 
 def test_retries_that_no_queue_is_bound_for_end_too(system: System) -> None:
@@ -163,9 +174,12 @@ def test_retries_that_no_queue_is_bound_for_end_too(system: System) -> None:
     _pass(2)  # longer than any of their delays
     for binding in bindings:
         ask(place, "POST", {name: binding[name] for name in ("routing_key", "arguments")})
-    ends = {api.ended(task_id)["task_status"] for task_id in retried}
-    assert "FAILURE" in ends
-    assert ends <= {"SUCCESS", "FAILURE"}
+    ends = [api.ended(task_id) for task_id in retried]
+    failures = [end["task_result"] for end in ends if end["task_status"] == "FAILURE"]
+    assert failures
+    assert {failure["type"] for failure in failures} == {"RetryRefused"}
+    assert all("NO_ROUTE" in failure["message"] for failure in failures)
+    assert {end["task_status"] for end in ends} <= {"SUCCESS", "FAILURE"}
 
 
 def _fill(api: Api) -> list[str]:

@@ -1,13 +1,19 @@
 """What cannot be run ends as a FAILURE that says why, is parked for people, and can be sent again."""
 
 import json
+import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import quote
 
 import pytest
 from kombu import Connection, Exchange, Producer
 
 from apps.contract import topology
+from apps.contract.ids import TaskIds
+from tests.harness.servers import Servers
 from tests.harness.system import ROOT, Api, System, until
 
 
@@ -42,7 +48,7 @@ def test_parked_task_is_listed_and_sent_again(system: System) -> None:
     api, task_id = poisoned(system, "again")
     (line,) = command(system, "list").splitlines()
     assert json.loads(line)["id"] == task_id
-    assert json.loads(line)["reason"] == "delivery_limit"
+    assert json.loads(line)["reason"] == "DeliveryLimitExceeded"
     new_id = command(system, "requeue", task_id).strip()
     assert new_id != task_id
     assert api.ended(new_id)["task_status"] == "SUCCESS"
@@ -92,29 +98,184 @@ def test_task_that_waits_too_long_is_a_failure_that_says_so(system: System) -> N
     system.recorder()
     ended = api.ended(api.accepted("sleep"))
     assert ended["task_status"] == "FAILURE"
+    assert ended["task_result"]["type"] == "MessageExpired"
     assert "waited in its queue" in ended["task_result"]["message"]
 
 
-def test_task_that_no_worker_knows_is_a_failure(system: System) -> None:
+POOLS = pytest.mark.parametrize("pool", ["prefork", "threads"])
+
+
+@POOLS
+def test_task_that_no_worker_knows_is_a_failure_that_says_so(system: System, pool: str) -> None:
     api = system.api()
     system.recorder()
-    system.worker("apps.worker.app")  # the project's own worker, without the tests' tasks
-    ended = api.ended(api.accepted("sleep"))
-    assert ended["task_status"] == "FAILURE"
+    system.worker("apps.worker.app", WORKER_POOL=pool)  # the project's own worker, without the tests' tasks
+    task_id = api.accepted("sleep")
+    assert api.ended(task_id)["task_result"] == {
+        "type": "UnknownTask",
+        "message": "the worker has no task 'Test_Query:sleep'",
+    }
     assert api.ended(api.accepted("task_2"))["task_status"] == "SUCCESS"
+    (line,) = until(lambda: command(system, "list").splitlines())
+    assert json.loads(line)["reason"] == "UnknownTask"
+    assert json.loads(line)["died"]
+    system.worker()  # it knows the task; both consume
+    new_ids = [command(system, "requeue", task_id).strip()]
+    while api.ended(new_ids[-1])["task_status"] == "FAILURE":  # it came to the first worker again
+        assert api.ended(new_ids[-1])["task_result"]["type"] == "UnknownTask"
+        until(lambda: new_ids[-1] in command(system, "list"))
+        new_ids.append(command(system, "requeue", new_ids[-1]).strip())
 
 
-HEADERS = {"task": "Test_Query:task_2", "publish_id": "p"}
+HEADERS = {"task": "Test_Query:task_2", "publish_id": "p", "owner": "tests"}
+INPUT = b'[[{"task": "task_2", "name": "abc"}], {}, {}]'
+PAST = "2020-01-01T00:00:00+00:00"
+MESSAGES: dict[str, tuple[bytes, dict[str, Any], str, str, str | None]] = {
+    "not-json": (b"not json", {}, "UnreadableMessage", "DecodeError", "its body is not a task's input"),
+    "not-a-list": (b"7", {}, "UnreadableMessage", "TypeError", "its body is not a task's input"),
+    "too-short": (b"[1]", {}, "UnreadableMessage", "", "its body is not a task's input"),
+    "no-input": (b"[[], {}, {}]", {}, "UnreadableMessage", "one input", "its body is not a task's input"),
+    "keywords": (b'[[{}], {"a": 1}, {}]', {}, "UnreadableMessage", "one input", None),
+    "bad-eta": (INPUT, {"eta": "never"}, "UnreadableMessage", "invalid ETA value 'never'", None),
+    "bad-expiry": (INPUT, {"expires": "never"}, "UnreadableMessage", "invalid expires value 'never'", None),
+    "expired": (INPUT, {"expires": PAST}, "MessageExpired", "`expires`", None),
+    "of-celery": (INPUT, {"publish_id": None, "owner": None}, "UnreadableMessage", "no publish_id", "has no owner"),
+    "celery-map": (INPUT, {"task": "celery.map"}, "UnknownTask", "'celery.map'", "is in none of the queues"),
+    "unknown": (INPUT, {"task": "Test_Query:gone"}, "UnknownTask", "'Test_Query:gone'", None),
+    "wrong-name": (INPUT, {"task": "gone"}, "UnknownTask", "'gone'", "is in none of the queues"),
+    "odd-name": (INPUT, {"task": 7}, "UnknownTask", "7", "is in none of the queues"),
+}
+"""Body, headers, the failure's type, a part of its message, and why it cannot be sent again, if so."""
+
+
+@pytest.fixture(scope="module", params=["prefork", "threads"])
+def mixed(
+    request: pytest.FixtureRequest, servers: Servers, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[System, Api]]:
+    with System(servers, tmp_path_factory.mktemp("system")) as system:
+        api = system.api()
+        system.worker(WORKER_POOL=request.param)
+        system.recorder()
+        yield system, api
+
+
+@pytest.mark.parametrize("kind", MESSAGES)
+def test_message_that_cannot_be_run_says_why_and_whether_it_can_be_sent_again(
+    mixed: tuple[System, Api], kind: str
+) -> None:
+    system, api = mixed
+    body, headers, type_, message, obstacle = MESSAGES[kind]
+    task_id = TaskIds(system.task_id_key.encode()).new("tests")
+    all_headers = HEADERS | {"id": task_id} | headers
+    _publish(system, body, {name: value for name, value in all_headers.items() if value is not None})
+    ended = api.ended(task_id)
+    assert (ended["task_status"], ended["task_result"]["type"]) == ("FAILURE", type_)
+    assert message in ended["task_result"]["message"]
+    (line,) = until(lambda: _listed(system, task_id))
+    assert line["reason"] == type_
+    if obstacle:
+        assert obstacle in line["requeue"]
+        assert obstacle in command(system, "requeue", task_id, status=1)
+    else:
+        again = api.ended(command(system, "requeue", task_id).strip())["task_result"]
+        assert again.get("type", "SUCCESS") == (type_ if kind in {"unknown", "keywords"} else "SUCCESS")
+
+
+def test_requeue_that_the_broker_refuses_says_so_and_leaves_the_task_parked(system: System) -> None:
+    api, task_id = poisoned(system, "unroutable")
+    place = f"/api/bindings/{system.vhost}/e/sluice/q/Test_Query"
+    for binding in system.servers.rabbitmq.management(place):  # Celery has made a second one
+        system.servers.rabbitmq.management(f"{place}/{quote(binding['properties_key'], safe='')}", "DELETE")
+    assert "still parked" in command(system, "requeue", task_id, status=1)
+    system.define(delivery_limit=1)
+    assert api.ended(command(system, "requeue", task_id).strip())["task_status"] == "SUCCESS"
+
+
+def test_message_that_another_consumer_rejects_is_a_failure_that_says_no_more(system: System) -> None:
+    """As a worker of an older version rejects it."""
+    api = system.api()
+    system.recorder()
+    task_id = api.accepted("sleep")
+    place = f"/api/queues/{system.vhost}/Test_Query/get"
+    got = {"count": 1, "ackmode": "reject_requeue_false", "encoding": "auto"}
+    until(lambda: system.servers.rabbitmq.management(place, "POST", got))
+    ended = api.ended(task_id)["task_result"]
+    assert ended["type"] == "Rejected"
+    assert "did not say why" in ended["message"]
+
+
+@pytest.mark.parametrize("dies", ["publish", "ack"])
+def test_worker_that_dies_while_it_gives_a_task_up_loses_nothing(system: System, dies: str) -> None:
+    api = system.api()
+    system.recorder()
+    worker = system.worker("tests.harness.dying", DIES=dies)
+    task_id = api.accepted("stuck", "stuck")
+    until(lambda: not worker.alive)
+    system.worker()
+    assert api.ended(task_id)["task_result"]["type"] == "HardTimeLimitExceeded"
+    until(lambda: system.depth_messages("Test_Query") == system.depth_messages("dead") == 0)
+    assert len(command(system, "list").splitlines()) == 1
+    assert api.ended(api.accepted("sleep", "next"))["task_status"] == "SUCCESS"
+
+
+def test_reason_that_cannot_be_published_holds_nobody_up(system: System) -> None:
+    """The broker has no route to the dead letters: the worker goes on, and the broker keeps the rejected message."""
+    api = system.api()
+    system.recorder()
+    worker = system.worker()
+    place = f"/api/bindings/{system.vhost}/e/sluice/q/dead/dead"
+    system.servers.rabbitmq.management(place, "DELETE")
+    task_id = api.accepted("stuck", "stuck")
+    until(lambda: "rejected without a reason" in system.logs())
+    assert api.ended(api.accepted("sleep", "next"))["task_status"] == "SUCCESS"
+    assert api.status(task_id)["task_status"] == "STARTED"
+    system.define()
+    assert api.ended(task_id)["task_result"]["type"] == "Rejected"
+    assert worker.alive
+
+
+def test_broker_that_takes_no_messages_holds_nobody_up(system: System, alarm: Callable[[str], None]) -> None:
+    """It blocks a connection that publishes, and would block the worker's acks on it."""
+    api = system.api()
+    system.recorder()
+    worker = system.worker()
+    task_id, next_ = api.accepted("stuck", "stuck"), api.accepted("sleep", "next")
+    until(lambda: system.effects("stuck", "begun") == 1)
+    alarm("0.00001")
+    assert api.ended(next_)["task_status"] == "SUCCESS"
+    assert api.ended(task_id)["task_result"]["type"] in {"Rejected", "HardTimeLimitExceeded"}  # if it was slow to block
+    alarm("0.4")
+    until(lambda: system.depth_messages("dead.parked") == 1)
+    until(lambda: system.depth_messages("Test_Query") == system.depth_messages("dead") == 0)
+    assert worker.alive
+
+
+def test_worker_that_is_told_to_stop_gives_up_what_it_has_first(system: System) -> None:
+    api = system.api()
+    worker = system.worker(SOFT_SHUTDOWN_S="50")
+    task_id = api.accepted("stuck", "stuck")
+    until(lambda: system.effects("stuck", "begun") == 1)
+    worker.signal(signal.SIGTERM)
+    until(lambda: not worker.alive)
+    until(lambda: system.depth_messages("Test_Query") == 0, 10)
+    system.recorder()
+    assert api.ended(task_id)["task_result"]["type"] == "HardTimeLimitExceeded"
+
+
+def _listed(system: System, task_id: str) -> list[dict[str, Any]]:
+    lines: list[dict[str, Any]] = [json.loads(line) for line in command(system, "list").splitlines()]
+    return [line for line in lines if line["id"] == task_id]
 
 
 @pytest.mark.parametrize(
     ("body", "headers", "parked"),
     [
         (b"not json", HEADERS | {"id": "garbage-1"}, 1),
-        (b"[1]", HEADERS | {"id": "garbage-2"}, 1),
-        (b"[[{}], {}, {}]", HEADERS | {"id": "garbage-3", "eta": "never"}, 1),
         (b"{}", {}, 1),
-        (b"[[], {}, {}]", HEADERS | {"id": "garbage-4"}, 0),  # can be run, and fails
+        (b"not json", {}, 1),
+        (b"not json", {"task": "Test_Query:task_2"}, 1),
+        (b"[[], {}, {}]", HEADERS | {"id": "garbage-4"}, 1),
+        (b"[[{}], {}, {}]", HEADERS | {"id": "garbage-5"}, 0),  # can be run, and fails
     ],
 )
 def test_garbage_in_the_queue_hurts_nobody(
@@ -139,7 +300,7 @@ def garbled(shared: System) -> Api:
     return api
 
 
-def _publish(system: System, body: bytes, headers: dict[str, str]) -> None:
+def _publish(system: System, body: bytes, headers: dict[str, Any]) -> None:
     url = system.servers.rabbitmq.url("api", system.passwords["api"], system.vhost)
     with Connection(url) as connection:
         exchange = Exchange(topology.EXCHANGE, type="topic", no_declare=True)

@@ -80,7 +80,7 @@ def test_task_that_waited_too_long_in_its_queue_is_a_failure_that_says_so(system
     api = system.api()
     system.recorder()
     ended = api.ended(api.accepted("sleep", "too late"))
-    assert (ended["task_status"], ended["task_result"]["type"]) == ("FAILURE", "DeadLetter")
+    assert (ended["task_status"], ended["task_result"]["type"]) == ("FAILURE", "MessageExpired")
     assert "waited in its queue" in ended["task_result"]["message"]
     system.define()
     system.worker()

@@ -62,6 +62,7 @@ def test_poison_task_ends_in_the_dead_letters_and_its_neighbours_succeed(system:
     before, poison, after = (api.ended(task_id) for task_id in ids)
     assert (before["task_status"], after["task_status"]) == ("SUCCESS", "SUCCESS")
     assert poison["task_status"] == "FAILURE"
+    assert poison["task_result"]["type"] == "DeliveryLimitExceeded"
     assert "lost each time" in poison["task_result"]["message"]
     assert system.effects("poison", "begun") == 4
     until(lambda: system.depth_messages("dead.parked") == 1)
@@ -79,15 +80,30 @@ def test_the_default_delivery_limit_ends_a_poison_task(system: System) -> None:
 
 
 @POOLS
-def test_task_that_exits_ends_in_the_dead_letters(system: System, pool: str) -> None:
-    system.define(delivery_limit=2)
+def test_task_that_exits_is_a_failure_at_once_and_its_process_lives_on(system: System, pool: str) -> None:
+    api = system.api()
+    worker = system.worker(WORKER_POOL=pool)
+    children = psutil.Process(worker.pid).children()
+    leaves, next_ = api.accepted("leave", "leaves"), api.accepted("sleep", "next")
+    assert api.ended(leaves)["task_result"] == {"type": "SystemExit", "message": "3"}
+    assert system.effects("leaves", "begun") == 1
+    assert api.ended(next_)["task_status"] == "SUCCESS"
+    assert psutil.Process(worker.pid).children() == children
+
+
+def test_task_whose_clean_up_fails_while_its_process_is_ended_runs_again(system: System) -> None:
+    """A lost connection ends the processes of its tasks: the error is no task's own then."""
     api = system.api()
     system.recorder()
-    system.worker(WORKER_POOL=pool)
-    leaves, next_ = api.accepted("leave", "leaves"), api.accepted("sleep", "next")
-    assert api.ended(leaves)["task_status"] == "FAILURE"
-    assert system.effects("leaves", "begun") == 3
-    assert api.ended(next_)["task_status"] == "SUCCESS"
+    system.worker()
+    task_id = api.accepted("unclean", "unclean")
+    until(lambda: system.effects("unclean", "begun") == 1)
+    until(lambda: system.broker_connections("worker"))
+    system.close_broker_connections("worker")
+    assert api.ended(task_id)["task_status"] == "SUCCESS"
+    assert system.effects("unclean", "begun") == 2
+    until(lambda: system.depth_messages("Test_Query") == 0)
+    assert system.depth_messages("dead.parked") == 0
 
 
 @POOLS
@@ -130,6 +146,8 @@ def test_hard_time_limit_ends_a_stuck_task(system: System) -> None:
     system.worker()
     system.recorder()
     ended = api.ended(api.accepted("stuck", "stuck"))
-    assert ended["task_status"] == "FAILURE"
-    assert "hard time limit" in ended["task_result"]["message"]
+    assert ended["task_result"] == {
+        "type": "HardTimeLimitExceeded",
+        "message": "it ran for longer than its hard time limit of 3 s",
+    }
     assert api.ended(api.accepted("sleep", "next"))["task_status"] == "SUCCESS"

@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import os
-import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -23,8 +21,6 @@ from tests.harness.system import System
 from tests.harness.tls import self_signed, tls_in_front_of
 
 pytestmark = pytest.mark.anyio
-
-CONTROL = Path("/usr/lib/rabbitmq/bin/rabbitmqctl")
 
 
 @pytest.fixture
@@ -183,23 +179,6 @@ async def test_slow_broker_holds_large_messages_back_and_loses_none(system: Syst
         system.servers.rabbitmq.resume()
         assert {outcome.kind for outcome in await asyncio.gather(*publishes)} == {"confirmed"}
         assert depth(system) == 15
-
-
-@pytest.fixture
-def alarm(system: System) -> Iterator[Callable[[str], None]]:
-    """Sets the broker's memory limit; put back at the end."""
-    if "SLUICE_TEST_RABBITMQ_ROOT" in os.environ:
-        pytest.skip("its rabbitmqctl is inside the other root")
-
-    def limit(fraction: str) -> None:
-        environment = system.servers.rabbitmq.node.env | {
-            "RABBITMQ_CTL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}"
-        }
-        command = [str(CONTROL), "set_vm_memory_high_watermark", fraction]
-        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
-
-    yield limit
-    limit("0.4")
 
 
 async def test_blocked_broker_is_refused_at_once_and_unblocked_taken_again(

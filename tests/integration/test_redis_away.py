@@ -47,7 +47,7 @@ def test_hard_limit_holds_while_redis_is_away_30_s(system: System) -> None:
     system.servers.redis.stop()
     stopped_s = time.monotonic()
     # Redis is away until both are so, however long that takes
-    until(lambda: "hard time limit exceeded" in system.logs())
+    until(lambda: "HardTimeLimitExceeded" in system.logs())
     until(lambda: system.depth_messages("dead") == 1)
     _pass(30 - (time.monotonic() - stopped_s))
     system.servers.redis.start()

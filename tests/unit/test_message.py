@@ -5,7 +5,7 @@ import json
 import pytest
 from celery import Celery
 
-from apps.contract.message import TaskMessage, republished, task_message
+from apps.contract.message import TaskMessage, obstacle_to_requeue, republished, task_message
 from apps.contract.tasks import TASKS, Task1
 
 OURS = {"publish_id", "owner", "request_id"}
@@ -47,8 +47,33 @@ def test_trace_of_the_request_goes_along(payload: Task1) -> None:
 
 def test_republished_work_starts_anew_under_its_new_id(message: TaskMessage) -> None:
     old = message.headers
-    dead = old | {"retries": 3, "x-death": [{}], "x-delivery-count": 20, "reason": "expired"}
+    dead = old | {"retries": 3, "x-death": [{}], "x-delivery-count": 20, "reason": "expired", "failure": "{}"}
+    dead |= {"eta": "never", "expires": "2020-01-01T00:00:00"}
     new = republished(dead, message.body, task_id="new-id", routing_key="Test_Query")
     changed = {name for name in new.headers if new.headers[name] != old.get(name)}
     assert changed == {"id", "root_id", "publish_id"}
     assert new.body == message.body
+
+
+def test_accepted_message_can_be_sent_again(message: TaskMessage) -> None:
+    assert obstacle_to_requeue(message.headers, message.body) is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "body", "said"),
+    [
+        ({"owner": None}, None, "no owner"),
+        ({"task": "theirs:task"}, None, "none of the queues"),
+        ({"task": None}, None, "none of the queues"),
+        ({}, b"", "no worker could read it"),
+        ({}, b"7", "no worker could read it"),
+        ({}, b"[]", "no worker could read it"),
+        ({}, b"[[], {}, {}]", "no worker could read it"),
+        ({}, b"[" * 100_000, "no worker could read it"),
+        ({}, b"\xff\xfe", "no worker could read it"),
+    ],
+)
+def test_message_that_cannot_be_sent_again_says_why(
+    message: TaskMessage, changed: dict[str, object], body: bytes | None, said: str
+) -> None:
+    assert said in str(obstacle_to_requeue(message.headers | changed, message.body if body is None else body))

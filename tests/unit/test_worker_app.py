@@ -45,13 +45,6 @@ def test_setting_that_does_not_exist_would_be_noticed(settings: WorkerSettings) 
     assert "worker_heartbeat" not in {name for name, _ in defaults.flatten(defaults.NAMESPACES)}
 
 
-def test_retries_are_for_the_declared_errors_five_times(settings: WorkerSettings) -> None:
-    app = create_app(settings)
-    for spec in TASKS.values():
-        assert app.tasks[spec.name].max_retries == 5
-        assert app.tasks[spec.name].autoretry_for == spec.transient
-
-
 def test_task_without_a_function_stops_the_start(settings: WorkerSettings) -> None:
     with pytest.raises(SystemExit, match="Test_Query:task_1 has no function 'task_1' in empty"):
         create_app(settings, TASKS, ModuleType("empty"))

@@ -1,0 +1,161 @@
+"""Messages that the worker's main process gives up: published to the dead letters with their failure, then acked.
+
+    main process --(message, failure)--> a thread --publish, confirmed--> dead --> recorder: FAILURE, dead.parked
+                                            `-- only then: ack of the original
+
+A plain reject would make a dead letter too, but has no room for the reason. The thread has a connection of its own: a
+broker that takes no messages (an alarm) stops a connection that publishes, acks and heartbeats included. Whatever goes
+wrong, the original is not acked: it is rejected without a reason, or the broker delivers it again.
+"""
+
+import json
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple
+
+from apps.contract import topology
+from apps.contract.failures import FAILURE_HEADER
+from apps.contract.states import failure
+
+log = logging.getLogger(__name__)
+
+# A confirm takes milliseconds. The worker's place for this message is taken as long, so that a broker which takes no
+# messages gets them as rejects after this.
+PUBLISH_DEADLINE_S = 10.0
+CONNECT_DEADLINE_S = 3.0
+# A connection costs more than a message: it is kept for the next one of a series.
+IDLE_S = 5.0
+# With its escapes, the header must fit in one frame of 128 KiB beside the others.
+MESSAGE_MAX = 4_000
+
+
+class Rejection(NamedTuple):
+    """A message, why it is given up, and what is done with the original: both may be called in any thread."""
+
+    message: Any
+    failure: dict[str, str]
+    ack: Callable[[], None]
+    reject: Callable[[], None]
+
+
+class Rejections:
+    """Of one worker's main process; the thread starts with the first."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._queue: SimpleQueue[Rejection] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self.pending = 0
+        """Messages that are neither acked nor rejected yet."""
+
+    def add(self, rejection: Rejection) -> None:
+        """Give a message up. Returns at once."""
+        with self._lock:
+            self.pending += 1
+            self._queue.put(rejection)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="rejections", daemon=True)
+                self._thread.start()
+
+    def _serve(self) -> None:
+        publisher = _Publisher(self._app)
+        while True:
+            try:
+                rejection = self._queue.get(timeout=IDLE_S)
+            except Empty:
+                with self._lock:
+                    if self._queue.empty():
+                        self._thread = None
+                        break
+                continue
+            try:
+                _settle(publisher, rejection)
+            except Exception:
+                log.exception("rejection failed")  # the message stays unacked: the broker delivers it again
+            with self._lock:
+                self.pending -= 1
+        publisher.close()
+
+
+def _settle(publisher: "_Publisher", rejection: Rejection) -> None:
+    if not _is_held(rejection.message):  # its connection was lost: the broker delivers it again
+        return
+    try:
+        publisher.publish(rejection.message, rejection.failure)
+    except Exception as exc:  # noqa: BLE001 - of kombu, amqp and sockets, and where headers cannot be encoded again
+        publisher.drop()
+        about = {"error": repr(exc), "type": rejection.failure["type"]}
+        log.warning("rejected without a reason", extra={"fields": about})
+        if _is_held(rejection.message):
+            rejection.reject()
+        return
+    rejection.ack()
+
+
+def _is_held(message: Any) -> bool:
+    """Whether the connection on which the message came is still there."""
+    connection = message.channel.connection
+    return bool(connection and connection.connected)
+
+
+class _Publisher:
+    """One connection that is opened when needed."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._connection: Any = None
+        self._returned: list[Exception] = []
+
+    def publish(self, message: Any, failed: dict[str, str]) -> None:
+        """Publish a copy to the dead letters. Returns when it is confirmed, and raises in any other case."""
+        channel = self._channel()
+        self._returned.clear()
+        header = json.dumps(failure(failed["type"], failed["message"][:MESSAGE_MAX]))
+        headers = message.headers | {FAILURE_HEADER: header}
+        headers.pop("compression", None)  # kombu has decompressed the body
+        properties = {
+            name: message.properties[name] for name in ("correlation_id", "message_id") if name in message.properties
+        }
+        copy = channel.prepare_message(
+            message.body,
+            content_type=message.content_type,
+            content_encoding=message.content_encoding,
+            headers=headers,
+            properties=properties | {"delivery_mode": 2},
+        )
+        channel.basic_publish(
+            copy, exchange=topology.EXCHANGE, routing_key=topology.DEAD_QUEUE, mandatory=True,
+            timeout=PUBLISH_DEADLINE_S,
+        )  # fmt: skip
+        if self._returned:
+            raise self._returned[0]
+
+    def close(self) -> None:
+        """Close the connection in an orderly way."""
+        if self._connection is not None:
+            with suppress(Exception):  # the broker may have ended it meanwhile
+                self._connection.release()
+        self._connection = None
+
+    def drop(self) -> None:
+        """Close the connection without a word to the broker, which may be silent."""
+        if self._connection is not None:
+            with suppress(Exception):
+                self._connection.collect()
+        self._connection = None
+
+    def _channel(self) -> Any:
+        if self._connection is None or not self._connection.connected:
+            self.drop()
+            self._connection = self._app.connection_for_write(
+                connect_timeout=CONNECT_DEADLINE_S,
+                transport_options={"read_timeout": PUBLISH_DEADLINE_S, "write_timeout": PUBLISH_DEADLINE_S},
+            )
+            self._connection.connect()
+            # it comes before the confirm
+            self._connection.default_channel.events["basic_return"] = {lambda error, *_: self._returned.append(error)}
+        return self._connection.default_channel

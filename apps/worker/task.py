@@ -1,0 +1,164 @@
+"""The one path of every task: claim its record, call the team's function, write the outcome.
+
+    begin --> function: SUCCESS, FAILURE --> end --> the main process acks
+         |            | a transient error --> the retry is published --> ack; refused --> dead letter
+         |            | a cancel (apps/worker/cancel.py) --> end(REVOKED) --> ack
+         |            `-- SIGTERM to this process --> nothing is written; the broker gives the task to another worker
+         `-- final, claimed or cancelled --> ack
+
+Celery's control exceptions have no meaning in a function: raised there, they are errors like any other.
+"""
+
+import json
+import logging
+import sys
+import time
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from billiard.common import terminate_handler_fired
+from celery.exceptions import Reject
+from celery.utils.time import get_exponential_backoff_interval
+
+from apps import logs
+from apps.contract import failures
+from apps.contract.settings import WorkerSettings
+from apps.contract.tasks import TaskSpec
+from apps.worker.cancel import Cancellation
+from apps.worker.celery_api import POST, RefusingTask, refused
+from apps.worker.limits import time_limits
+from apps.worker.outcome import failure_of, traceback_of
+
+log = logging.getLogger(__name__)
+
+# So short, a result has no number of too many digits for Python to read again, and is not too deep for it.
+READABLE_CHARACTERS = sys.int_info.str_digits_check_threshold
+
+_called_refused = refused("call of a task", POST)
+
+
+class End(NamedTuple):
+    """How one run of a task ended; `meta` is the result as JSON."""
+
+    state: str
+    meta: str
+
+
+SUCCESS, FAILURE, REVOKED, RETRY, SKIPPED = "SUCCESS", "FAILURE", "REVOKED", "RETRY", "SKIPPED"
+
+
+class ContractTask(RefusingTask):
+    """A task of the contract. Celery calls `run` for each message, in the pool."""
+
+    abstract = True
+    Request = "apps.worker.request:Request"
+    spec: TaskSpec
+    settings: WorkerSettings
+    cancellation: Cancellation
+    function: Any
+
+    @cached_property
+    def backend(self) -> Any:
+        """The app's, which Celery would look up three times a task."""
+        return self.app.backend
+
+    def publish_retry(self) -> None:
+        """Publish this task again, due later; returns when the broker has confirmed it, raises where it has not."""
+        request, settings = self.request, self.settings
+        signature = self.signature_from_request(
+            request,
+            retries=request.retries + 1,
+            countdown=get_exponential_backoff_interval(
+                factor=settings.retry_backoff_s,
+                retries=request.retries,
+                maximum=settings.retry_backoff_max_s,
+                full_jitter=True,  # so that what failed together does not return together
+            ),
+        )
+        returned: list[Exception] = []
+
+        def on_return(error: Exception, *_: object) -> None:
+            returned.append(error)
+
+        with self.app.producer_pool.acquire(block=True) as producer:
+            producer.on_return = on_return  # also for the channel of a new connection
+            producer.channel.events["basic_return"] = {on_return}  # it comes before the confirm
+            self.app.send_own_task(
+                self.name, signature.args, signature.kwargs, task_type=self, producer=producer, mandatory=True,
+                argsrepr="(...)", kwargsrepr="{}",  # inputs stay out of the headers, as in the first message
+                **signature.options,
+            )  # fmt: skip
+        if returned:
+            raise returned[0]
+
+
+def run(task: ContractTask, payload: Any) -> str:
+    """Run one message's task; answers its outcome, for the worker's main process.
+
+    Raises Reject where the message must become a dead letter, SystemExit where this process is being ended from
+    outside, and what is a defect of ours: the main process makes a dead letter of that one too.
+    """
+    request = task.request
+    if request.called_directly or hasattr(request, "began_s"):
+        _called_refused()
+    request.began_s = time.time()
+    logs.request_id.set(request.get("request_id"))
+    logs.task_id.set(request.id)
+    task.cancellation.note(request.id)
+    answer = task.backend.begin(request.id, request.publish_id, request.hostname, request.began_s)
+    if answer != "run":
+        log.info("skipped", extra={"fields": {"task": task.name, "reason": answer}})
+        return SKIPPED
+    end = _call(task, payload)
+    if end.state == RETRY:
+        _retry(task, json.loads(end.meta))
+    else:
+        task.backend.end(request, end.state, end.meta)
+    return end.state
+
+
+def _call(task: ContractTask, payload: Any) -> End:
+    """Call the function, within its limits; so is the text of its error, which its own code makes."""
+    spec = task.spec
+    try:
+        with time_limits(spec.soft_limit_s, spec.hard_limit_s), task.cancellation.running(task.request.id):
+            try:
+                output = task.function(spec.input.model_validate(payload), task.settings)
+                return End(SUCCESS, _encoded(spec, output))
+            except BaseException as exc:  # noqa: BLE001 - whatever it is, it is this task's end
+                return _end_of(task, exc)
+    except BaseException as exc:  # noqa: BLE001 - a limit or a cancel that came while the block ended
+        return _end_of(task, exc, chain=False)  # what it follows may be an error whose text takes for ever
+
+
+def _encoded(spec: TaskSpec, output: object) -> str:
+    """The result as the JSON that Redis gets, which any client can read (NaN becomes null)."""
+    text = spec.output.model_validate(output).model_dump_json()
+    if len(text) > READABLE_CHARACTERS:
+        json.loads(text)  # raises for what Python would not read again
+    return text
+
+
+def _end_of(task: ContractTask, exc: BaseException, *, chain: bool = True) -> End:
+    """The end of a run by this error."""
+    if terminate_handler_fired():
+        # The signal raised SystemExit in the function; `exc` may be what its clean-up raised then. Celery would take
+        # an Exception for the task's own.
+        raise SystemExit from exc
+    if task.cancellation.caused(exc):
+        return End(REVOKED, "null")
+    failure = failure_of(exc)
+    if isinstance(exc, task.spec.transient) and task.request.retries < task.settings.retry_max:
+        return End(RETRY, json.dumps(failure))
+    about = {"task": task.name, "type": failure["type"], "exception": traceback_of(exc, chain=chain)}
+    log.error("failed", extra={"fields": about})
+    return End(FAILURE, json.dumps(failure))
+
+
+def _retry(task: ContractTask, failure: dict[str, str]) -> None:
+    try:
+        task.publish_retry()
+    except Exception as exc:  # noqa: BLE001 - of kombu, amqp and sockets; the failure says which
+        raise Reject(failures.retry_refused(failure_of(exc), failure), requeue=False) from None
+    about = {"task": task.name, "retries": task.request.retries, "error": failure["type"]}
+    log.info("tried again later", extra={"fields": about})

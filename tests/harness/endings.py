@@ -1,0 +1,206 @@
+"""Ways in which a task's function ends without a result, and calls of Celery's own API: tables for tests."""
+# ruff: noqa: PLW0108 - the call itself is what is refused, and must not happen before the task runs
+
+import asyncio
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple, NoReturn
+
+import celery
+from billiard import exceptions as billiard
+from celery import exceptions, signature
+from celery.result import AsyncResult, GroupResult
+from pydantic import BaseModel, TypeAdapter
+
+from apps.contract.tasks import Output
+from apps.worker.cancel import Cancelled
+
+OTHER = "Test_Query:task_2"
+
+
+class PanicException(BaseException):
+    """As Rust code raises it through PyO3: an error that is no Exception."""
+
+
+class MuteError(Exception):
+    """Has no readable text."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+    def __str__(self) -> str:
+        raise self.error
+
+    __repr__ = __str__
+
+
+class NumberError(Exception):
+    """Its text is no text."""
+
+    def __str__(self) -> str:
+        return 7  # type: ignore[return-value]  # noqa: PLE0307 - that is the point
+
+
+class Other(BaseModel):
+    """Is not the declared output, with the same fields."""
+
+    name_task: str = "abc"
+    state: str = "done"
+
+
+class Ending(NamedTuple):
+    """What a function does, and the failure that is expected; a message of None is the library's own."""
+
+    do: Callable[[], Any]
+    type: str
+    message: str | None
+
+
+def _raise(error: BaseException) -> Callable[[], NoReturn]:
+    def end() -> NoReturn:
+        raise error
+
+    return end
+
+
+def _exit(status: Any = None) -> Callable[[], NoReturn]:
+    return lambda: sys.exit(status)
+
+
+def _recurse() -> None:
+    _recurse()
+
+
+def _chained() -> None:
+    try:
+        _raise(KeyError("inner"))()
+    except KeyError as exc:
+        raise exceptions.Ignore("outer") from exc
+
+
+async def _cancelled() -> None:
+    asyncio.get_running_loop().call_soon(asyncio.current_task().cancel)  # type: ignore[union-attr]
+    await asyncio.sleep(60)
+
+
+def _output(state: Any) -> Callable[[], Output]:
+    return lambda: Output.model_construct(name_task="abc", state=state)
+
+
+ENDINGS: dict[str, Ending] = {
+    "ignore": Ending(_raise(exceptions.Ignore("not today")), "Ignore", "not today"),
+    "ignore-empty": Ending(_raise(exceptions.Ignore()), "Ignore", ""),
+    "ignore-chained": Ending(_chained, "Ignore", "outer"),
+    "reject": Ending(_raise(exceptions.Reject("no good")), "Reject", "('no good', False)"),
+    "reject-requeue": Ending(_raise(exceptions.Reject("no good", requeue=True)), "Reject", "('no good', True)"),
+    "retry": Ending(_raise(exceptions.Retry("later")), "Retry", "later"),
+    "retry-error": Ending(
+        _raise(exceptions.Retry(exc=ConnectionError("gone"), when=1)), "Retry", "Retry in 1s: ConnectionError('gone')"
+    ),
+    "soft-limit": Ending(
+        _raise(exceptions.SoftTimeLimitExceeded(5)), "SoftTimeLimitExceeded", "SoftTimeLimitExceeded(5,)"
+    ),
+    "hard-limit": Ending(_raise(exceptions.TimeLimitExceeded(5)), "TimeLimitExceeded", "TimeLimitExceeded(5,)"),
+    "terminated": Ending(_raise(billiard.Terminated("me")), "Terminated", "me"),
+    "worker-lost": Ending(_raise(exceptions.WorkerLostError("signal SIGALRM")), "WorkerLostError", "signal SIGALRM"),
+    "max-retries": Ending(_raise(exceptions.MaxRetriesExceededError("enough")), "MaxRetriesExceededError", "enough"),
+    "task-error": Ending(_raise(exceptions.TaskError("mine")), "TaskError", "mine"),
+    "revoked": Ending(_raise(exceptions.TaskRevokedError("mine")), "TaskRevokedError", "mine"),
+    "invalid-task": Ending(_raise(exceptions.InvalidTaskError("mine")), "InvalidTaskError", "mine"),
+    "worker-terminate": Ending(_raise(exceptions.WorkerTerminate("now")), "WorkerTerminate", "now"),
+    "worker-shutdown": Ending(_raise(exceptions.WorkerShutdown(0)), "WorkerShutdown", "0"),
+    "system-terminate": Ending(_raise(exceptions.SystemTerminate(1)), "WorkerTerminate", "1"),
+    "cancelled": Ending(_raise(Cancelled("by hand")), "Cancelled", "by hand"),
+    "exit-text": Ending(_exit("error: bad arguments"), "SystemExit", "error: bad arguments"),
+    "exit-number": Ending(_exit(3), "SystemExit", "3"),
+    "exit-zero": Ending(_exit(0), "SystemExit", "0"),
+    "exit-none": Ending(_exit(), "SystemExit", ""),
+    "keyboard": Ending(_raise(KeyboardInterrupt("me")), "KeyboardInterrupt", "me"),
+    "generator": Ending(_raise(GeneratorExit("me")), "GeneratorExit", "me"),
+    "asyncio-cancelled": Ending(_raise(asyncio.CancelledError("me")), "CancelledError", "me"),
+    "asyncio-run": Ending(lambda: asyncio.run(_cancelled()), "CancelledError", ""),
+    "stop-iteration": Ending(_raise(StopIteration("end")), "StopIteration", "end"),
+    "panic": Ending(_raise(PanicException("index out of bounds")), "PanicException", "index out of bounds"),
+    "group": Ending(
+        _raise(ExceptionGroup("two", [ValueError("a"), OSError("b")])), "ExceptionGroup", "two (2 sub-exceptions)"
+    ),
+    "base-group": Ending(
+        _raise(BaseExceptionGroup("two", [SystemExit(1), Cancelled()])), "BaseExceptionGroup", "two (2 sub-exceptions)"
+    ),
+    "memory": Ending(_raise(MemoryError("no more")), "MemoryError", "no more"),
+    "recursion": Ending(_recurse, "RecursionError", "maximum recursion depth exceeded"),
+    "operational": Ending(_raise(exceptions.OperationalError("not ours")), "OperationalError", "not ours"),
+    "mute": Ending(
+        _raise(MuteError(ValueError("never"))),
+        "MuteError",
+        "its message cannot be read: ValueError in MuteError.__str__",
+    ),
+    "mute-exit": Ending(
+        _raise(MuteError(SystemExit(4))), "MuteError", "its message cannot be read: SystemExit in MuteError.__str__"
+    ),
+    "number": Ending(
+        _raise(NumberError()), "NumberError", "its message cannot be read: TypeError in NumberError.__str__"
+    ),
+    "result-none": Ending(lambda: None, "ValidationError", None),
+    "result-other": Ending(Other, "ValidationError", None),
+    "result-text": Ending(lambda: "done", "ValidationError", None),
+    "result-class": Ending(lambda: Output, "ValidationError", None),
+    "result-unencodable": Ending(_output(object()), "PydanticSerializationError", None),
+    "result-raising": Ending(_output(TypeAdapter(Any)), "PydanticSerializationError", None),
+}
+"""Each is to be recorded as FAILURE."""
+
+
+def _other(**options: Any) -> Any:
+    return signature(OTHER, args=[{"task": "task_2", "name": "abc"}], app=celery.current_app, **options)
+
+
+def _task() -> Any:
+    return celery.current_app.tasks[OTHER]
+
+
+def _in_a_thread(do: Callable[[], Any]) -> Any:
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - of this call alone
+
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(do).result()
+
+
+CALLS: dict[str, Callable[[], Any]] = {
+    "send_task": lambda: celery.current_app.send_task(OTHER, args=[{}]),
+    "send_task-unknown": lambda: celery.current_app.send_task("their:task", queue="theirs"),
+    "send_task-thread": lambda: _in_a_thread(lambda: celery.current_app.send_task(OTHER)),
+    "apply_async": lambda: _task().apply_async(args=[{}], countdown=3),
+    "delay": lambda: _task().delay({}),
+    "apply": lambda: _task().apply(args=[{}]),
+    "direct": lambda: _task()({"task": "task_2", "name": "abc"}),
+    "run": lambda: _task().run({"task": "task_2", "name": "abc"}),
+    "own-run": lambda: celery.current_task.run({"task": "call", "name": "abc", "how": "own-run"}),
+    "own-direct": lambda: celery.current_task({"task": "call", "name": "abc", "how": "own-run"}),
+    "shared_task": lambda: celery.shared_task(_in_a_thread, name="their.shared").delay(),
+    "signature": lambda: _other()(),
+    "signature-delay": lambda: _other().delay(),
+    "signature-apply_async": lambda: _other().apply_async(),
+    "signature-unknown": lambda: signature("their.task").apply_async(),
+    "chain": lambda: celery.chain(_other(), _other())(),
+    "chain-apply_async": lambda: celery.chain(_other(), _other()).apply_async(),
+    "pipe": lambda: (_other() | _other()).delay(),
+    "group": lambda: celery.group(_other(), _other())(),
+    "group-apply_async": lambda: celery.group(_other(), _other()).apply_async(),
+    "chord": lambda: celery.chord([_other(), _other()])(_other()),
+    "chord-apply_async": lambda: celery.chord([_other(), _other()], _other()).apply_async(),
+    "chunks": lambda: _task().chunks([({},)], 1).apply_async(),
+    "map": lambda: _task().map([{}]).apply_async(),
+    "replace": lambda: celery.current_task.replace(_other()),
+    "retry": lambda: celery.current_task.retry(countdown=1),
+    "retry-error": lambda: celery.current_task.retry(exc=ConnectionError("gone")),
+    "update_state": lambda: celery.current_task.update_state(state="SUCCESS", meta={}),
+    "backend": lambda: celery.current_app.backend.store_result("x", 1, "SUCCESS"),
+    "result-get": lambda: AsyncResult("x").get(timeout=5),
+    "result-state": lambda: AsyncResult("x").state,
+    "result-ready": lambda: celery.current_app.AsyncResult("x").ready(),
+    "result-forget": lambda: AsyncResult("x").forget(),
+    "group-result": lambda: GroupResult.restore("x"),
+    "control": lambda: celery.current_app.control.revoke("x"),
+}

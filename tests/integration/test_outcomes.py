@@ -1,0 +1,121 @@
+"""Each way in which a task can end is one FAILURE with its own type and message, in both pools."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.harness.endings import CALLS, ENDINGS
+from tests.harness.servers import Servers
+from tests.harness.system import Api, System, until
+
+POOLS = ("prefork", "threads")
+
+
+@pytest.fixture(scope="module", params=POOLS)
+def running(
+    request: pytest.FixtureRequest, servers: Servers, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[System, Api]]:
+    with System(servers, tmp_path_factory.mktemp("system")) as system:
+        api = system.api()
+        system.recorder()
+        system.worker(WORKER_POOL=request.param, WORKER_CONCURRENCY="2")
+        yield system, api
+
+
+@pytest.fixture(scope="module")
+def ended(running: tuple[System, Api]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """The id and the end of a task of each kind; all are posted at once."""
+    _, api = running
+    ids = {("end", how): api.accepted("end", how, how=how) for how in ENDINGS}
+    ids |= {("call", how): api.accepted("call", f"call-{how}", how=how) for how in CALLS}
+    return {" ".join(kind): (task_id, api.ended(task_id)) for kind, task_id in ids.items()}
+
+
+@pytest.mark.parametrize("how", ENDINGS)
+def test_ending_is_one_failure_with_its_type_and_message(
+    running: tuple[System, Api], ended: dict[str, tuple[str, dict[str, Any]]], how: str
+) -> None:
+    system, _ = running
+    task_id, end = ended[f"end {how}"]
+    assert (end["task_status"], end["task_result"]["type"]) == ("FAILURE", ENDINGS[how].type)
+    if ENDINGS[how].message is not None:
+        assert end["task_result"]["message"] == ENDINGS[how].message
+    assert system.effects(how, "begun") == 1
+    (line,) = until(lambda: _failed(system, task_id))
+    assert (line["type"], bool(line["request_id"])) == (ENDINGS[how].type, True)
+    assert "Traceback (most recent call last)" in line["exception"]
+
+
+OURS = ("POST /tasks", "GET /tasks", "DELETE /tasks", "transient", "raise an error")
+
+
+@pytest.mark.parametrize("how", CALLS)
+def test_celerys_own_api_fails_at_the_call_and_names_ours(
+    ended: dict[str, tuple[str, dict[str, Any]]], how: str
+) -> None:
+    _, end = ended[f"call {how}"]
+    assert (end["task_status"], end["task_result"]["type"]) == ("FAILURE", "CeleryCallRefused")
+    assert end["task_result"]["message"].startswith("Celery's ")
+    assert any(ours in end["task_result"]["message"] for ours in OURS)
+
+
+@pytest.mark.usefixtures("ended")
+def test_nothing_else_was_published_parked_or_written(running: tuple[System, Api]) -> None:
+    system, api = running
+    assert api.ended(api.accepted("task_2"))["task_status"] == "SUCCESS"
+    until(lambda: system.depth_messages("Test_Query") == 0)
+    assert [system.depth_messages(queue) for queue in ("celery", "dead", "dead.parked")] == [0, 0, 0]
+    assert not list(system.redis.scan_iter("*celery*"))
+
+
+def test_error_before_the_function_is_the_tasks_own(running: tuple[System, Api]) -> None:
+    _, api = running
+    end = api.ended(api.accepted("validated"))
+    assert (end["task_status"], end["task_result"]["type"]) == ("FAILURE", "ValidationError")
+    assert "not in a worker" in end["task_result"]["message"]
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("defect", ["begin", "end"])
+def test_error_around_the_function_is_a_failure_that_says_so_and_is_parked(
+    system: System, pool: str, defect: str
+) -> None:
+    api = system.api()
+    system.recorder()
+    system.worker("tests.harness.defective", DEFECT=defect, WORKER_POOL=pool)
+    end = api.ended(api.accepted("sleep", "defective"))
+    assert end["task_result"] == {"type": "ValueError", "message": "a defect of ours"}
+    assert system.effects("defective", "done") == (defect == "end")
+    until(lambda: system.depth_messages("dead.parked") == 1)
+    until(lambda: system.depth_messages("Test_Query") == 0)
+
+
+def test_error_whose_text_is_never_ready_meets_the_hard_limit(system: System) -> None:
+    api = system.api()
+    system.recorder()
+    system.worker()
+    assert api.ended(api.accepted("unread"))["task_result"]["type"] == "HardTimeLimitExceeded"
+
+
+def test_real_soft_limit_is_a_failure_of_its_own_type(system: System) -> None:
+    api = system.api()
+    system.worker()
+    end = api.ended(api.accepted("limited", "limited"))
+    assert (end["task_status"], end["task_result"]["type"]) == ("FAILURE", "SoftTimeLimitExceeded")
+
+
+@pytest.mark.parametrize("how", ["caught", "group", "cleanup"])
+def test_real_cancel_is_told_from_one_by_hand(system: System, how: str) -> None:
+    api = system.api()
+    system.worker()
+    task_id = api.accepted("cancelled", "cancelled", how=how)
+    until(lambda: system.effects("cancelled", "begun") == 1)
+    assert api.client.delete(f"/tasks/{task_id}").status_code == 202
+    assert api.ended(task_id)["task_status"] == "REVOKED"
+    by_hand = api.ended(api.accepted("end", "by-hand", how="cancelled"))
+    assert by_hand["task_result"]["type"] == "Cancelled"
+
+
+def _failed(system: System, task_id: str) -> list[dict[str, Any]]:
+    return [line for line in system.log_lines() if line.get("task_id") == task_id and line["message"] == "failed"]

@@ -1,0 +1,59 @@
+"""Why a dead letter died, and what an error says of itself."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apps.contract import failures
+from apps.worker.outcome import failure_of, traceback_of
+
+API_PAGE = Path(__file__).parents[2] / "docs" / "api.md"
+GIVEN = json.dumps({"type": "UnknownTask", "message": "m"})
+
+
+@pytest.mark.parametrize(
+    ("headers", "type_"),
+    [
+        ({"x-death": [{"reason": "delivery_limit"}, {"reason": "expired"}]}, failures.DELIVERY_LIMIT),
+        # of RabbitMQ 4.3; a retry has waited in an expiring queue before
+        ({"x-last-death-reason": "expired", "x-first-death-reason": "expired"}, failures.EXPIRED),
+        ({"x-last-death-reason": "delivery_limit", "x-death": [{"reason": "expired"}]}, failures.DELIVERY_LIMIT),
+        ({"x-death": [{"reason": "maxlen"}]}, failures.OVERFLOW),
+        ({"x-death": [{"reason": "rejected"}]}, failures.REJECTED),
+        ({}, failures.REJECTED),
+        ({"failure": GIVEN, "x-death": [{"reason": "expired"}]}, failures.UNKNOWN_TASK),
+        ({"failure": GIVEN.encode()}, failures.UNKNOWN_TASK),
+    ],
+)
+def test_dead_letter_has_the_workers_reason_or_the_brokers(headers: dict[str, Any], type_: str) -> None:
+    assert failures.of_dead_letter(headers)["type"] == type_
+
+
+@pytest.mark.parametrize("header", ["", "no json", "7", "[]", "{}", '{"type": "T"}', 7, b"\xff", "[" * 100_000])
+def test_header_that_is_no_failure_is_not_believed(header: object) -> None:
+    assert failures.of_dead_letter({"failure": header})["type"] == failures.REJECTED
+
+
+def test_every_type_is_on_the_api_page() -> None:
+    page = API_PAGE.read_text()
+    assert {name for name in failures.TYPES if f"| `{name}` |" not in page} == set()
+
+
+def test_error_that_cannot_be_printed_has_a_traceback() -> None:
+    class BadError(Exception):
+        @property
+        def __notes__(self) -> list[str]:  # type: ignore[override]
+            raise ValueError
+
+    assert "BadError" in traceback_of(BadError())
+
+
+def test_text_of_an_error_may_end_nothing() -> None:
+    class ExitingError(Exception):
+        def __str__(self) -> str:
+            raise SystemExit(3)
+
+    assert failure_of(ExitingError())["type"] == "ExitingError"
+    assert "SystemExit" in failure_of(ExitingError())["message"]
