@@ -4,6 +4,10 @@ from contextlib import suppress
 from pathlib import Path
 
 
+# A liveness file of this age is one of a process that hangs, or that has not begun to connect for as long.
+OLD_S = 60
+
+
 class HealthFiles:
     """A liveness file, which must never be old, and a readiness file, which is there while messages are consumed.
 

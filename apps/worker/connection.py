@@ -21,7 +21,7 @@ from apps.health import HealthFiles
 from apps.worker.backend import in_main_loop
 
 # kombu's own waits grow to 30 s. An attempt itself may take 40 s where no DNS server answers (4 names of a pod's search
-# list, each tried twice for 5 s): the sum must stay below the 60 s after which a probe considers the worker hung.
+# list, each tried twice for 5 s): the sum must stay below `health.OLD_S`.
 RETRY_MAX_S = 10
 # A wrong password or a missing permission; a virtual host that does not exist or that the user may not enter.
 REFUSALS = (AccessRefused, NotAllowed)
