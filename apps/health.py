@@ -3,7 +3,6 @@
 from contextlib import suppress
 from pathlib import Path
 
-
 # A liveness file of this age is one of a process that hangs, or that has not begun to connect for as long.
 OLD_S = 60
 

@@ -200,7 +200,7 @@ def _probe_files(process: Process, settings: ConsumerSettings) -> Iterator[Findi
     for probe, setting in PROBES.items():
         words = " ".join(map(str, at(process.container, f"{probe}.exec.command") or []))
         if setting == "LIVENESS_FILE" and re.findall(r"-lt (\d+)", words) != [str(OLD_S)]:
-            yield process.finding(probe, f"must fail for a file that is {OLD_S} s old: one that hangs, or tries no more")
+            yield process.finding(probe, f"must fail for a file that is {OLD_S} s old, by `-lt {OLD_S}`")
         file = getattr(settings, setting.lower())
         command = (process.container.get(probe) or {}).get("exec", {}).get("command") or []
         if file is None or file not in re.split(r"[\s()]+", " ".join(map(str, command))):

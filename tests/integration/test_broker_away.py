@@ -79,18 +79,6 @@ def test_broker_restarts_in_the_middle_of_a_task(system: System, pool: str) -> N
     until(lambda: system.depth_messages("Test_Query") == 0)
 
 
-@pytest.mark.thorough
-def test_liveness_file_is_touched_only_while_the_worker_consumes(system: System) -> None:
-    worker = system.worker()
-    live = Path(worker.env["LIVENESS_FILE"])
-    touched_s = live.stat().st_mtime
-    until(lambda: live.stat().st_mtime > touched_s, 5)
-    system.servers.rabbitmq.stop()
-    until(lambda: time.time() - live.stat().st_mtime > 4, 20)
-    system.servers.rabbitmq.start()
-    until(lambda: time.time() - live.stat().st_mtime < 2, 40)
-
-
 def test_full_queue_is_refused_and_nothing_accepted_is_missing(system: System) -> None:
     system.define(max_length_messages=10)
     api = system.api()
