@@ -1,12 +1,14 @@
 """kill -9 of each part under load: every task that was accepted ends. And what an outage and a wrong password do."""
 
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from apps.client import Problem
 from deploy import cluster
+from deploy.run import Unusable
 from tests.e2e import objects
 from tests.e2e.clients import Patient
 from tests.e2e.cluster.bare import Bare
@@ -112,13 +114,20 @@ def test_wrong_password_stops_a_rollout(load: System, name: objects.Name) -> Non
     try:
         objects.until(lambda: any(map(failed, objects.pods(name))), BACK_TIMEOUT_S, f"the end of a new {name[2]}")
         pod = next(filter(failed, objects.pods(name)))
-        said = cluster.ask("logs", f"--namespace={name[0]}", pod["metadata"]["name"], "--previous")
-        assert said.count(SENTENCE) == 1
+        objects.until(lambda: ending(pod).count(SENTENCE) == 1, BACK_TIMEOUT_S, "the sentence")
         assert before <= lives(name)
         assert load.states(load.post(["beside a wrong password"]), DRAIN_TIMEOUT_S) == {"SUCCESS"}
     finally:
         cluster.ask("rollout", "undo", *where)
         objects.rolled_out(name)
+
+
+def ending(pod: dict[str, Any]) -> str:
+    """What a pod's container said before its last end; empty while the next one has just taken its place."""
+    where = (f"--namespace={pod['metadata']['namespace']}", pod["metadata"]["name"])
+    with suppress(Unusable):
+        return cluster.ask("logs", *where, "--previous")
+    return ""
 
 
 def failed(pod: dict[str, Any]) -> bool:
