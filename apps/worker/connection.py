@@ -9,16 +9,17 @@ in each outage, and a worker that waits for its broker would look like one that 
 """
 
 import asyncio
+import threading
 from typing import Any
 
 import kombu
 from amqp.exceptions import AccessRefused, NotAllowed  # type: ignore[import-untyped]
+from billiard.process import current_process
 
 from apps import startup
 from apps.contract import states
 from apps.contract.settings import WorkerSettings
 from apps.health import HealthFiles
-from apps.worker.backend import in_main_loop
 
 # kombu's own waits grow to 30 s. An attempt itself may take 40 s where no DNS server answers (4 names of a pod's search
 # list, each tried twice for 5 s): the sum must stay below `health.OLD_S`.
@@ -36,15 +37,19 @@ class Connection(kombu.Connection):  # type: ignore[misc]  # kombu ships no type
         return super().ensure_connection(*args, interval_max=RETRY_MAX_S, **kwargs)
 
     def _establish_connection(self) -> Any:
-        if in_main_loop():  # a process or thread of the pool, which publishes a retry, says nothing of the main loop
+        if _in_main_loop():  # other threads and the pool's processes publish, and say nothing of the main loop
             self.health.alive()
         try:
             return super()._establish_connection()
         except REFUSALS as exc:
             refused = startup.broker_refused(self.hostname, exc)
-            if in_main_loop() and not self.health.has_been_ready:
+            if _in_main_loop() and not self.health.has_been_ready:
                 raise SystemExit(str(refused)) from None
             raise ConnectionRefusedError(str(refused)) from exc  # of the errors that kombu and Celery retry
+
+
+def _in_main_loop() -> bool:
+    return threading.current_thread() is threading.main_thread() and current_process().name == "MainProcess"
 
 
 def connection_to_broker(health: HealthFiles) -> type[Connection]:

@@ -35,7 +35,7 @@ def test_what_was_recorded_is_counted_by_its_reason(system: System, port: int) -
     system.define(message_ttl_s=1)
     for _ in range(2):
         api.ended(api.accepted("sleep"))
-    until(lambda: value(port, "sluice_dead_letters_total", {"reason": "expired"}) == 2)
+    until(lambda: value(port, "sluice_dead_letters_total", {"reason": "MessageExpired"}) == 2)
     assert value(port, "sluice_parked_total") == 2
     until(lambda: system.depth_messages("dead.parked") == 2)
     failed = [value(port, "sluice_recorder_failures_total", {"cause": cause}) for cause in ("redis", "message")]
