@@ -7,7 +7,13 @@ from contextlib import contextmanager
 
 import aiormq
 from aiormq.abc import AbstractChannel
-from aiormq.exceptions import AMQPError, DeliveryError
+from aiormq.exceptions import (
+    AMQPError,
+    ChannelAccessRefused,
+    DeliveryError,
+    InvalidFrameError,
+    ProbableAuthenticationError,
+)
 from pamqp.commands import Basic
 from yarl import URL
 
@@ -17,6 +23,10 @@ from apps.contract.message import CONTENT_ENCODING, CONTENT_TYPE, Republished
 
 class Lost(Exception):
     """The connection ended, or did not answer in time: what was under way has no known outcome."""
+
+
+class Refused(Lost):
+    """The broker refuses the login, or the user lacks a permission."""
 
 
 @contextmanager
@@ -35,7 +45,19 @@ def losses() -> Iterator[None]:
             raise
         raise Lost("cancelled by aiormq") from exc
     except (AMQPError, OSError, RuntimeError, ValueError) as exc:
+        if refusal := _refusal(exc):
+            raise Refused(refusal) from exc
         raise Lost(repr(exc)) from exc
+
+
+def _refusal(exc: Exception) -> str | None:
+    """Why the broker refuses this user; None for any other reason."""
+    if isinstance(exc, ProbableAuthenticationError | ChannelAccessRefused):
+        return f"403 {exc.args[0]}"
+    # aiormq drops what the broker says when it closes the connection at Connection.Open
+    if isinstance(exc, InvalidFrameError) and "Connection.OpenOk" in str(exc):
+        return "530 NOT_ALLOWED: the virtual host does not exist, or this user may not enter it"
+    return None
 
 
 def connection(url: str, heartbeat_s: int) -> aiormq.Connection:

@@ -1,15 +1,14 @@
 """One HTTP server process under measurement."""
 
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-import httpx
 import psutil
 
 from deploy.validate.runtime import API_DOCKERFILE, dockerfile_command
 from local.child import Child
+from local.processes import is_healthy
 from local.servers import free_ports, is_open
 from tests.harness.system import System
 
@@ -20,11 +19,11 @@ class Server:
     """uvicorn with one of the apps, on a port of its own; `with` ends it."""
 
     def __init__(
-        self, system: System, name: str, *arguments: str, cwd: Path = ROOT, ready: str = "", **environment: str
+        self, system: System, name: str, *arguments: str, cwd: Path = ROOT, health: bool = False, **environment: str
     ) -> None:
         (self.port,) = free_ports(1)
         self.name = name
-        self._ready = ready
+        self._health = health
         self.url = f"http://127.0.0.1:{self.port}"
         self.key = system.key
         env = system.environment("api", PYTHONWARNINGS="ignore", **environment)
@@ -41,10 +40,8 @@ class Server:
         self._child.kill()
 
     def _answers(self) -> bool:
-        """Where it says when it is ready: before it has the broker, it would refuse posts."""
-        with suppress(httpx.TransportError):
-            return not self._ready or httpx.get(self.url + self._ready, timeout=5).is_success
-        return False
+        """Ours says whether it has the broker: before that, it would refuse posts."""
+        return not self._health or is_healthy(self.url)
 
     @property
     def cpu_s(self) -> float:
@@ -88,7 +85,7 @@ def ours(
     """As its image runs it, that of the same tree; with every feature on."""
     command = dockerfile_command(cwd, API_DOCKERFILE)
     options = command[command.index("--port") + 2 :]
-    return Server(system, name, "--factory", app, *options, cwd=cwd, ready="/readyz", **environment)
+    return Server(system, name, "--factory", app, *options, cwd=cwd, health=True, **environment)
 
 
 def purge(system: System) -> None:

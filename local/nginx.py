@@ -73,6 +73,7 @@ def _configuration(folder: Path, port: int, upstream_ports: Sequence[int], open_
         f"listen 127.0.0.1:{port} backlog={BACKLOG};",
         "location = /metrics { return 404; }",
         "location = /readyz { return 404; }",
+        "location = /healthz { return 404; }",
         "location / {",
         "proxy_http_version 1.1;",
         'proxy_set_header Connection "";',

@@ -87,12 +87,12 @@ def api(  # noqa: PLR0913 - the last three by name: for several, and for another
     code: Path = PROJECT,
     options: Sequence[str] = UVICORN_OPTIONS,
 ) -> Process:
-    """The HTTP service on a loopback port; ready when /readyz says so. Of several, each needs a name."""
+    """The HTTP service on a loopback port; ready when it has the broker and Redis. Of several, each needs a name."""
     port = str(urlsplit(url).port)
     command = [sys.executable, "-m", "uvicorn", "--factory", "apps.api.app:create_app", "--host", "127.0.0.1"]
     command += ["--port", port, *options]
     child = Child(name, command, log=folder.logs / f"{name}.log", env={**IMAGE_ENVIRONMENT, **environment}, cwd=code)
-    return Process(child, lambda: _is_ok(url, "/readyz"))
+    return Process(child, lambda: is_healthy(url))
 
 
 def _with_file(name: str, command: list[str], folder: Folder, environment: Mapping[str, str], code: Path) -> Process:
@@ -110,13 +110,20 @@ def _remove(*paths: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _is_ok(url: str, path: str) -> bool:
+def is_healthy(url: str) -> bool:
+    """Whether an API answers, and has the broker and Redis. Of a commit before /healthz, /readyz says the same."""
+    status = _status(url, "/healthz")
+    return (_status(url, "/readyz") if status == http.client.NOT_FOUND else status) == http.client.OK
+
+
+def _status(url: str, path: str) -> int:
+    """Of a GET; 0 where nobody answers."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=5)
     try:
         connection.request("GET", path)
-        return connection.getresponse().status == http.client.OK
+        return connection.getresponse().status
     except (OSError, http.client.HTTPException):
-        return False
+        return 0
     finally:
         connection.close()
 

@@ -35,6 +35,9 @@ CLOSE_DEADLINE_S = 1.0
 SILENT_HEARTBEATS = 2
 # Of one turn of the event loop, about twenty messages of a usual size: the broker begins while more are being made.
 UNSENT_MAX_BYTES = 16 * 1024
+# Reply codes for a wrong password or a missing permission (403 ACCESS_REFUSED), and for a virtual host that does not
+# exist or that the user may not enter (530 NOT_ALLOWED).
+REFUSALS = frozenset({403, 530})
 # What the broker may send us unasked: that it is blocked, and why it refuses a login (it would just hang up).
 _CAPABILITIES = {"publisher_confirms": True, "basic.nack": True, "connection.blocked": True} | {
     "authentication_failure_close": True
@@ -48,6 +51,10 @@ M = TypeVar("M", bound=Method)
 
 class Ended(Exception):
     """The connection has ended, or never began: why, in the words of whoever ended it."""
+
+
+class Refused(Ended):
+    """The broker refuses the login, or the user lacks a permission."""
 
 
 class Connection(asyncio.Protocol):
@@ -191,10 +198,10 @@ class Connection(asyncio.Protocol):
                 log.warning("the broker takes no messages" if self.blocked else "the broker takes messages again")
             case Peer.Close():
                 self._write(frames.encoded(Peer.CloseOk(), 0))
-                self._end(f"{method.reply_code} {method.reply_text}")
+                self._end_closed(method)
             case Channel.Close():  # the exchange went, or our permission: what else was sent is discarded unanswered
                 self._write(frames.encoded(Peer.Close(200, "", 0, 0), 0))
-                self._end(f"{method.reply_code} {method.reply_text}")
+                self._end_closed(method)
             case _:
                 answer = self._answers.pop(type(method), None)
                 if answer is None:
@@ -251,7 +258,8 @@ class Connection(asyncio.Protocol):
 
     def _raise_if_ended(self) -> None:
         if self.ended.done():
-            raise Ended(str(self.ended.result()))
+            ended = self.ended.result()
+            raise type(ended)(*ended.args)
 
     def _beat(self, heartbeat_s: float) -> None:
         # beats are counted, not seconds: a process that was itself stopped has not listened
@@ -262,16 +270,20 @@ class Connection(asyncio.Protocol):
         self._write(frames.HEARTBEAT_FRAME)
         self._heartbeat = self.loop.call_later(heartbeat_s / 2, self._beat, heartbeat_s)
 
-    def _end(self, reason: str) -> None:
+    def _end_closed(self, method: Peer.Close | Channel.Close) -> None:
+        kind = Refused if method.reply_code in REFUSALS else Ended
+        self._end(f"{method.reply_code} {method.reply_text}", kind)
+
+    def _end(self, reason: str, kind: type[Ended] = Ended) -> None:
         """Once, whoever ends it. What is open gets its outcome."""
         if self.ended.done():
             return
-        self.ended.set_result(Ended(reason))
+        self.ended.set_result(kind(reason))
         if self._heartbeat is not None:
             self._heartbeat.cancel()
         for answer in self._answers.values():
             if not answer.done():
-                answer.set_exception(Ended(reason))
+                answer.set_exception(kind(reason))
         self.confirms.lost()
         if self._transport is not None:
             self._flush()

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
-from apps import logs
+from apps import logs, startup
 from apps.api import errors, openapi, ops, request_log, routes
 from apps.api.auth import Clients
 from apps.api.body import batch_model
@@ -22,6 +22,7 @@ from apps.api.request_log import RequestLog
 from apps.api.store import Store
 from apps.api.submission import Submitter
 from apps.api.waiter import Waiter
+from apps.contract import states
 from apps.contract.ids import TaskIds
 from apps.contract.settings import ApiSettings, load
 from apps.contract.tasks import TASKS, Registry, input_adapter
@@ -53,10 +54,26 @@ class Service(FastAPI):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._front = Front(super().__call__, self.state)
+        self._front = Front(self._behind, self.state)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._front(scope, receive, send)
+
+    async def _behind(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().__call__(scope, receive, _sentence_only(send) if scope["type"] == "lifespan" else send)
+
+
+def _sentence_only(send: Send) -> Send:
+    """Of a start that was refused uvicorn logs the sentence; Starlette would have it log the traceback."""
+    kind = f"{startup.Refused.__module__}.{startup.Refused.__qualname__}: "
+
+    async def send_sentence(message: Message) -> None:
+        _, refused, sentence = message.get("message", "").rpartition(kind)
+        if refused:
+            message["message"] = sentence.strip()
+        await send(message)
+
+    return send_sentence
 
 
 @asynccontextmanager
@@ -81,13 +98,23 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     ops.IN_FLIGHT.set_function(lambda: publisher.in_flight)
     ops.WAITING.set_function(lambda: waiter.waiting)
     running = [asyncio.create_task(publisher.run()), asyncio.create_task(waiter.run())]
-    with _on_sigterm(waiter.drain):
-        yield
-    for task in running:
-        task.cancel()
-    await asyncio.gather(*running, return_exceptions=True)
-    await store.close()
-    request_log.flush()
+    try:
+        await _started(publisher, settings.celery_result_backend.get_secret_value())
+        with _on_sigterm(waiter.drain):
+            yield
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await store.close()
+        request_log.flush()
+
+
+async def _started(publisher: Publisher, redis_url: str) -> None:
+    """Wait until both servers have accepted the credentials, or could not be reached. Raises startup.Refused."""
+    key, channel = states.key("none"), states.channel("none")
+    commands = (("HGETALL", key), ("EVAL", "return 1", 1, key), ("SUBSCRIBE", channel))
+    await asyncio.gather(publisher.wait_started(startup.DEADLINE_S), startup.check_redis(redis_url, *commands))
 
 
 class _on_sigterm:  # noqa: N801 - reads as a statement

@@ -3,11 +3,12 @@
 Problem
 |-- 400 malformed          |-- 401 unauthenticated   |-- 404 not-found         |-- 409 request-open
 |-- 409 already-ended      |-- 410 expired           |-- 413 too-large         |-- 415 not-json
-|-- 422 invalid            |-- 422 key-reused        |-- 500 internal          |-- 503 not-ready
+|-- 422 invalid            |-- 422 key-reused        |-- 500 internal
 |-- 404, 405 of unknown paths, by their HTTP names
 |-- 503 refused            definite: nothing was accepted, send it again after Retry-After
 |-- 503 outcome-unknown    the task may have been accepted
-`-- 503 results-unavailable
+|-- 503 results-unavailable
+`-- 503 not-ready, unhealthy  of /readyz and /healthz
 """
 
 from collections.abc import Mapping
@@ -118,6 +119,12 @@ def results_unavailable() -> Problem:
 def not_ready(away: list[str]) -> Problem:
     """The process cannot serve now."""
     return Problem(503, "not-ready", f"not ready: {', '.join(away)}", reasons=away)
+
+
+def unhealthy(servers: Mapping[str, str]) -> Problem:
+    """The broker or Redis does not answer; `servers` says of each whether it is up or down."""
+    detail = f"does not answer: {', '.join(name for name, state in servers.items() if state == 'down')}"
+    return Problem(503, "unhealthy", detail, headers=_retry_after(), **servers)
 
 
 def defect() -> Problem:

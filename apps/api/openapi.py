@@ -173,7 +173,8 @@ RESPONSES: dict[str, Answers] = {
         *_OF_A_TASK,
         errors.already_ended("SUCCESS"),
     ),
-    "readyz": _answers({}, errors.not_ready(["broker"])),
+    "readyz": _answers({}, errors.not_ready(["draining"])),
+    "healthz": _answers({}, errors.unhealthy({"broker": "down", "redis": "up"})),
 }
 
 

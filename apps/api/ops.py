@@ -1,4 +1,4 @@
-"""What operators look at: liveness, readiness, metrics."""
+"""What operators look at: liveness, readiness, health, metrics."""
 
 import asyncio
 from functools import cache
@@ -8,6 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Counter, Gauge, His
 
 from apps.api import errors
 from apps.api.openapi import RESPONSES
+from apps.metrics import BROKER_UP, REDIS_UP
 
 router = APIRouter(tags=["operations"])
 
@@ -34,23 +35,38 @@ async def livez() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get(
-    "/readyz",
-    summary="The broker and Redis answer, and the process is not about to end",
-    responses=RESPONSES["readyz"],
-)
+@router.get("/readyz", summary="The process takes requests", responses=RESPONSES["readyz"])
 async def readyz(request: Request) -> dict[str, str]:
-    """503 says which of them does not."""
-    state = request.app.state
-    broker, redis = await asyncio.gather(state.publisher.ping(), state.store.ping())
-    wanted = {"broker": broker, "redis": redis, "draining": not state.waiter.draining}
-    away = [name for name, fine in wanted.items() if not fine]
-    if away:
-        raise errors.not_ready(away)
+    """503 from the process's SIGTERM on. It listens once it has started: see `/healthz` for the broker and Redis.
+
+    Depends on neither: while one is away each replica answers 503 `refused`, which a client can rely on. Without a
+    ready replica NGINX would answer 502, after which nobody knows whether a task was accepted.
+    """
+    if request.app.state.waiter.draining:
+        raise errors.not_ready(["draining"])
     return {"status": "ready"}
 
 
+@router.get("/healthz", summary="The broker and Redis answer", responses=RESPONSES["healthz"])
+async def healthz(request: Request) -> dict[str, str]:
+    """503 where one of them does not; both are named, each as `up` or `down`."""
+    servers = await _servers(request)
+    if "down" in servers.values():
+        raise errors.unhealthy(servers)
+    return {"status": "ok", **servers}
+
+
 @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
-async def metrics() -> Response:
+async def metrics(request: Request) -> Response:
     """Of this process."""
+    await _servers(request)
     return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _servers(request: Request) -> dict[str, str]:
+    """Ask both servers, note in the gauges whether they answer, and tell."""
+    state = request.app.state
+    broker, redis = await asyncio.gather(state.publisher.ping(), state.store.ping())
+    BROKER_UP.set(broker)
+    REDIS_UP.set(redis)
+    return {name: "up" if answers else "down" for name, answers in (("broker", broker), ("redis", redis))}

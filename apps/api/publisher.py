@@ -23,8 +23,9 @@ from itertools import count
 
 from apps.amqp.address import addresses
 from apps.amqp.confirms import CONFIRMED, Future, Outcome
-from apps.amqp.connection import Connection, Ended
+from apps.amqp.connection import Connection, Ended, Refused
 from apps.contract.message import TaskMessage
+from apps.startup import broker_refused
 
 __all__ = ["CONFIRMED", "Outcome", "Publisher"]
 
@@ -70,6 +71,9 @@ class Publisher:
         self._silent = self._draining = False
         self._sweeper: asyncio.TimerHandle | None = None
         self._pinging: asyncio.Task[None] | None = None
+        # of a start: the broker has accepted the credentials, or refused them
+        self._answered = asyncio.Event()
+        self._refused: Exception | None = None
 
     @property
     def in_flight(self) -> int:
@@ -111,6 +115,17 @@ class Publisher:
             return True
         return False
 
+    async def wait_started(self, deadline_s: float) -> None:
+        """Wait until the broker has accepted the credentials, or could not be reached for this long.
+
+        Raises apps.startup.Refused where it refuses them.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(deadline_s):
+                await self._answered.wait()
+        if self._refused is not None:
+            raise self._refused
+
     async def run(self) -> None:
         """Keep the connection up until cancelled; then refuse what comes, and wait for what was sent."""
         tries = 0
@@ -122,10 +137,14 @@ class Publisher:
                         self._connection = await Connection.open(address, self._heartbeat_s, self._on_change)
                     log.info("broker connected", extra={"fields": {"broker": address.host}})
                     tries = 0
+                    self._answered.set()
                     raise await asyncio.shield(self._connection.ended)  # noqa: TRY301 - as any other reason
                 except Exception as exc:  # noqa: BLE001 - whatever it is: without this task nothing is published again
                     fields = {"broker": address.host, "error": str(exc) or repr(exc)}
                     log.warning("broker away", extra={"fields": fields})
+                    if isinstance(exc, Refused) and not self._answered.is_set():
+                        self._refused = broker_refused(address.host, exc)
+                        self._answered.set()
                 rounds, others = divmod(tries, len(self._addresses))
                 tries += 1
                 if not others:

@@ -25,7 +25,7 @@ TRACEPARENT_FORM = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 # A killed process loses the lines of so long.
 WRITE_INTERVAL_S = 0.02
 # Probes would be most of the log.
-SILENT_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
+SILENT_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 
 
 class RequestLog:

@@ -19,9 +19,11 @@ from apps import logs
 from apps.contract import topology
 from apps.contract.settings import WorkerSettings, load
 from apps.contract.tasks import TASKS, Input, Registry
+from apps.health import HealthFiles
 from apps.worker import tasks
 from apps.worker.cancel import Cancellation
 from apps.worker.celery_api import App
+from apps.worker.connection import check_redis, connection_to_broker
 from apps.worker.consumer import lifecycle
 from apps.worker.task import ContractTask, run
 
@@ -53,9 +55,11 @@ def create_app(settings: WorkerSettings, registry: Registry = TASKS, functions: 
             settings=settings,
             cancellation=cancellation,
         )
-    app.steps["consumer"].add(lifecycle(settings))
+    health = HealthFiles(settings.liveness_file, settings.readiness_file)
+    app.amqp.Connection = connection_to_broker(health)
+    app.steps["consumer"].add(lifecycle(settings, health))
     signals.setup_logging.connect(lambda **_: logs.configure(settings.log_level), weak=False)
-    signals.worker_init.connect(lambda **_: _on_worker_init(settings), weak=False)
+    signals.worker_init.connect(lambda **_: _on_worker_init(settings, health), weak=False)
     # sent in the processes of the pool alone
     redis_url = settings.celery_result_backend.get_secret_value()
     signals.worker_process_init.connect(lambda **_: _on_process_init(cancellation, redis_url), weak=False)
@@ -121,7 +125,8 @@ _QUIETER = {
 }
 
 
-def _on_worker_init(settings: WorkerSettings) -> None:
+def _on_worker_init(settings: WorkerSettings, health: HealthFiles) -> None:
+    health.unready()  # a container that was killed left the file; its pod's /tmp outlives it
     _let_others_run()
     # their lines about a task lack the request id; ours say the same with it
     for name, level in _QUIETER.items():
@@ -129,6 +134,7 @@ def _on_worker_init(settings: WorkerSettings) -> None:
     util.get_logger().propagate = True  # billiard's own, which else prints plain text
     if settings.metrics_port:
         start_http_server(settings.metrics_port, addr=settings.metrics_host)
+    check_redis(settings)
 
 
 def _on_process_init(cancellation: Cancellation, redis_url: str) -> None:

@@ -21,12 +21,14 @@ from celery.worker.consumer.delayed_delivery import DelayedDelivery
 from apps.contract import failures
 from apps.contract.settings import WorkerSettings
 from apps.health import HealthFiles
+from apps.startup import broker_refused
+from apps.worker.connection import REFUSALS
 from apps.worker.outcome import failure_of
 from apps.worker.rejection import Rejection
 
 log = logging.getLogger(__name__)
 
-# A probe takes the worker for hung when the liveness file is older than a few of these.
+# The liveness file is touched so often while the worker is connected: far more often than the 60 s of the probe.
 TICK_S = 0.5
 # Idle for so many in a row, a worker that drains has sent the acks of its last tasks.
 IDLE_TICKS = 2
@@ -59,6 +61,16 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]  # celery ships no type
             if not hasattr(task, "spec"):  # Celery's own tasks (celery.map) and @shared_task write no record
                 del self.strategies[name]
 
+    def start(self) -> None:
+        """Connect, consume, and again, until the worker ends.
+
+        A user who may not consume ends a worker that starts; `Lifecycle` makes it an error that is retried later.
+        """
+        try:
+            super().start()
+        except REFUSALS as exc:
+            raise SystemExit(str(broker_refused(self.conninfo.hostname, exc))) from None
+
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         self._give_up(message, failures.unreadable(failure_of(exc)))
 
@@ -86,17 +98,16 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]  # celery ships no type
 class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
     """Keeps the liveness and the readiness file, and ends the worker at SIGTERM.
 
-    The worker's own event loop touches the first file, only while it is connected and consumes: a worker that
-    hangs, or that lost its broker for good, lets it grow old. The second exists from the first consumption to the
-    end of the last.
+    The worker's own event loop touches the first file while it is connected, and each attempt to connect does: a
+    worker that hangs, or that no longer tries, lets it grow old. The second exists while the worker consumes.
     """
 
     requires = (DelayedDelivery,)
     settings: WorkerSettings
+    health: HealthFiles
 
     def __init__(self, c: Any, **kwargs: Any) -> None:
         super().__init__(c, **kwargs)
-        self._health = HealthFiles(self.settings.liveness_file, self.settings.readiness_file)
         self._consuming = self._draining = False
         self._idle_ticks = 0
 
@@ -111,8 +122,16 @@ class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
         self._consuming = True
         signal.signal(signal.SIGTERM, self._on_sigterm)
         self._timer = c.timer.call_repeatedly(TICK_S, self._tick, (c,))
-        self._health.alive()
-        self._health.ready()
+        c.call_soon(self._on_consuming, c)
+
+    def _on_consuming(self, c: Any) -> None:
+        """Called in the first turn of the event loop: the broker has accepted the consumer."""
+        if self._draining or not self._consuming:
+            return
+        if not self.health.has_been_ready:
+            c.connection_errors = (*c.connection_errors, *REFUSALS)
+        self.health.alive()
+        self.health.ready()
         log.info("consuming", extra={"fields": {"queues": [queue.name for queue in c.task_consumer.queues]}})
 
     def stop(self, c: Any) -> None:  # noqa: ARG002 - Celery's signature
@@ -122,7 +141,7 @@ class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
         self._consuming = False
         if self._draining:
             state.should_stop = os.EX_OK
-        self._health.unready()
+        self.health.unready()
 
     def _on_sigterm(self, *_: object) -> None:
         if self._draining:
@@ -135,15 +154,15 @@ class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
             state.should_stop = os.EX_OK
 
     def _tick(self, c: Any) -> None:
+        if c.connection and c.connection.connected:
+            self.health.alive()
         if self._draining:
             self._drain(c)
-        elif c.connection and c.connection.connected:
-            self._health.alive()
 
     def _drain(self, c: Any) -> None:
         if self._idle_ticks == 0:
             c.task_consumer.cancel()
-            self._health.unready()
+            self.health.unready()
         self._idle_ticks = 1 if state.reserved_requests or c.app.rejections.pending else self._idle_ticks + 1
         if self._idle_ticks > IDLE_TICKS:
             log.info("drained")
@@ -157,6 +176,6 @@ def _hand_back() -> None:
     os._exit(os.EX_OK)
 
 
-def lifecycle(settings: WorkerSettings) -> type[Lifecycle]:
+def lifecycle(settings: WorkerSettings, health: HealthFiles) -> type[Lifecycle]:
     """The step under these settings; Celery makes the instance itself."""
-    return type("Lifecycle", (Lifecycle,), {"settings": settings})
+    return type("Lifecycle", (Lifecycle,), {"settings": settings, "health": health})

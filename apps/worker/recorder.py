@@ -22,16 +22,27 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from apps import broker, logs
-from apps.broker import Lost, losses
+from apps import broker, logs, startup
+from apps.amqp.address import addresses
+from apps.broker import Lost, Refused, losses
 from apps.contract import failures, states, topology
 from apps.contract.failures import FAILURE_HEADER
 from apps.contract.settings import RecorderSettings, load
 from apps.health import HealthFiles
+from apps.metrics import BROKER_UP, REDIS_UP
 
 log = logging.getLogger(__name__)
 
 DEAD_LETTERS = Counter("sluice_dead_letters", "Dead letters that were recorded, by reason", ["reason"])
+PARKED = Counter("sluice_parked", "Dead letters that were published to dead.parked")
+FAILURES = Counter(
+    "sluice_recorder_failures",
+    "Failed attempts by cause: broker (a connection that was lost or not made), redis (a command), message (a defect)",
+    ["cause"],
+)
+# Present from the start: a rate over a counter that appears with its first failure would miss that one.
+for each in ("broker", "redis", "message"):
+    FAILURES.labels(each)
 
 # One at a time would be enough for dead letters; a few overlap their two round trips.
 PREFETCH = 16
@@ -39,6 +50,7 @@ RETRY_S = 0.5
 CONNECT_DEADLINE_S = 10.0
 PARK_DEADLINE_S = 10.0
 TOUCH_INTERVAL_S = 1.0
+REDIS_PING_INTERVAL_S = 5.0
 CLOSE_DEADLINE_S = 2.0
 
 
@@ -59,20 +71,42 @@ class Recorder:
         self._end = self.redis.register_script(states.END)
 
     async def run(self) -> None:
-        """Serve one connection after the other."""
+        """Serve one connection after the other. Raises startup.Refused where a start is refused."""
+        self._health.unready()  # a container that was killed left the file; its pod's /tmp outlives it
+        redis_url = self.settings.celery_result_backend.get_secret_value()
+        await startup.check_redis(redis_url, ("EVAL", "return 1", 1, states.key("none")))
         while True:
             try:
                 with losses():
                     await self._serve()
             except Lost as exc:
+                FAILURES.labels("broker").inc()
                 log.warning("broker away", extra={"fields": {"error": str(exc)}})
+                if isinstance(exc, Refused) and not self._health.has_been_ready:
+                    raise startup.broker_refused(self._hosts(), exc) from None
+            BROKER_UP.set(0)
             self._health.unready()
             await asyncio.sleep(RETRY_S)
+
+    async def watch_redis(self) -> None:
+        """Keep the gauge true, also while there are no dead letters."""
+        while True:
+            try:
+                await self.redis.ping()
+                REDIS_UP.set(1)
+            except (RedisError, OSError):
+                REDIS_UP.set(0)
+            await asyncio.sleep(REDIS_PING_INTERVAL_S)
+
+    def _hosts(self) -> str:
+        urls = self.settings.celery_broker_url.get_secret_value()
+        return ", ".join(each.host for each in addresses(urls))
 
     async def _serve(self) -> None:
         settings = self.settings
         connection = broker.connection(settings.celery_broker_url.get_secret_value(), settings.broker_heartbeat_s)
         ended = asyncio.Event()
+        self._health.alive()  # the attempt begins: while the broker is away, nothing else touches the file
         try:
             async with asyncio.timeout(CONNECT_DEADLINE_S):
                 await connection.connect()
@@ -82,6 +116,7 @@ class Recorder:
                 try:
                     await self._on_message(message)
                 except Exception:  # the next connection is given the message again
+                    FAILURES.labels("message").inc()
                     log.exception("dead letter not recorded")
                     ended.set()
 
@@ -90,6 +125,7 @@ class Recorder:
                 await channel.basic_qos(prefetch_count=PREFETCH)
                 await channel.basic_consume(topology.DEAD_QUEUE, on_message)
             self._health.ready()
+            BROKER_UP.set(1)
             log.info("consuming", extra={"fields": {"queues": [topology.DEAD_QUEUE]}})
             while not (ended.is_set() or channel.is_closed or connection.is_closed):
                 self._health.alive()
@@ -133,6 +169,7 @@ class Recorder:
                     return answer
                 return str(await self.redis.hget(keys[0], "state"))
             except (RedisError, OSError) as exc:
+                FAILURES.labels("redis").inc()
                 log.warning("Redis away", extra={"fields": {"error": repr(exc)}})
                 await asyncio.sleep(RETRY_S)
 
@@ -154,6 +191,7 @@ class Recorder:
                 timestamp=datetime.now(UTC),  # when it died
             ),
         )
+        PARKED.inc()
 
 
 def _header(headers: dict[str, Any], name: str) -> str | None:
@@ -167,12 +205,18 @@ async def main() -> None:
     logs.configure(settings.log_level)
     if settings.metrics_port:
         start_http_server(settings.metrics_port, addr=settings.metrics_host)
-    recorder = asyncio.create_task(Recorder(settings).run())
+    recorder = Recorder(settings)
+    recording = asyncio.create_task(recorder.run())
+    watching = asyncio.create_task(recorder.watch_redis())
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, recorder.cancel)
-    await asyncio.wait([recorder])
-    if not recorder.cancelled():
-        recorder.result()  # let a defect be seen, and the process restarted
+        asyncio.get_running_loop().add_signal_handler(number, recording.cancel)
+    await asyncio.wait([recording])
+    watching.cancel()
+    try:
+        if not recording.cancelled():
+            recording.result()  # let a defect be seen, and the process restarted
+    except startup.Refused as exc:
+        raise SystemExit(str(exc)) from None
 
 
 if __name__ == "__main__":

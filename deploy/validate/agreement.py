@@ -15,7 +15,7 @@ from deploy.validate.wanted import Wanted, must
 ANNOTATIONS: Wanted = {"nginx.org/proxy-buffering": (["false"], "events would be held back")}
 # where a rate is limited
 LIMITED: Wanted = {"nginx.org/limit-req-reject-code": (["429"], "503 would say that the API is overloaded")}
-INTERNAL_ROUTES = {"/metrics", "/readyz"}
+INTERNAL_ROUTES = {"/healthz", "/metrics", "/readyz"}
 
 
 def check(tree: Tree) -> Iterator[Finding]:

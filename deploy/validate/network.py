@@ -49,7 +49,7 @@ FLOWS = {
     # answers that do not fit a datagram come by TCP
     *((pod, DNS, protocol, 53) for pod in (API, WORKER, RECORDER, RABBITMQ, REDIS) for protocol in (UDP, TCP)),
     (PROMETHEUS, API, TCP, 8000),
-    (PROMETHEUS, WORKER, TCP, 9100),
+    *((PROMETHEUS, pod, TCP, 9100) for pod in (WORKER, RECORDER)),
     (PROMETHEUS, RABBITMQ, TCP, 15692),
 }
 # namespaces whose traffic is denied but for those flows; the others are their charts' business

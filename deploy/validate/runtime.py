@@ -18,6 +18,7 @@ from apps.contract.settings import (
     load,
 )
 from apps.contract.tasks import TASKS
+from apps.health import OLD_S
 from apps.worker.recorder import CLOSE_DEADLINE_S
 from deploy import images
 from deploy.credentials import Credentials
@@ -32,11 +33,10 @@ HAND_BACK_S = 10
 # NGINX's default for the idle connections that it keeps to a server; its ConfigMap has no key for it
 NGINX_UPSTREAM_KEEPALIVE_S = 60
 API_DOCKERFILE, WORKER_DOCKERFILE = images.IMAGES.values()
-PROBES = {"startupProbe": "READINESS_FILE", "livenessProbe": "LIVENESS_FILE", "readinessProbe": "READINESS_FILE"}
-
-
-# how long a broker may take to restart beside it: its grace period
-BROKER_RESTART_S = 120
+# not READINESS_FILE for the start: a pod that starts in an outage of the broker waits for it, however long that takes
+PROBES = {"startupProbe": "LIVENESS_FILE", "livenessProbe": "LIVENESS_FILE", "readinessProbe": "READINESS_FILE"}
+# a start on a cold node, up to its first attempt to reach the broker
+START_S = 60
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 NATIVE = "the image's own command is PID 1 and gets SIGTERM"
 # what each of our containers is started with, and how its pods are replaced
@@ -169,10 +169,7 @@ def _worker(process: Process, settings: WorkerSettings) -> Iterator[Finding]:
     if soft_s <= limit_s:
         yield process.finding("env.SOFT_SHUTDOWN_S", f"{soft_s:g} s are not above the longest hard limit ({limit_s} s)")
     yield from _grace(process, soft_s + HAND_BACK_S, "SOFT_SHUTDOWN_S and the time to hand tasks back")
-    if str(settings.metrics_port) != process.port:
-        yield process.finding("env.METRICS_PORT", f"must be the container's port {process.port}")
-    if settings.metrics_host in LOOPBACK:
-        yield process.finding("env.METRICS_HOST", f"Prometheus cannot ask {settings.metrics_host}")
+    yield from _metrics(process, settings)
     memory = quantity(process.container.get("resources", {}).get("limits", {}).get("memory"))
     if memory is not None and settings.worker_max_memory_mib * 2**20 >= memory:
         yield process.finding(
@@ -183,23 +180,27 @@ def _worker(process: Process, settings: WorkerSettings) -> Iterator[Finding]:
 
 def _recorder(process: Process, settings: RecorderSettings) -> Iterator[Finding]:
     yield from _grace(process, CLOSE_DEADLINE_S + HAND_BACK_S, "closing its connection and ending")
+    yield from _metrics(process, settings)
     yield from _probe_files(process, settings)
+
+
+def _metrics(process: Process, settings: ConsumerSettings) -> Iterator[Finding]:
+    if str(settings.metrics_port) != process.port:
+        yield process.finding("env.METRICS_PORT", f"must be the container's port {process.port}")
+    if settings.metrics_host in LOOPBACK:
+        yield process.finding("env.METRICS_HOST", f"Prometheus cannot ask {settings.metrics_host}")
 
 
 def _probe_files(process: Process, settings: ConsumerSettings) -> Iterator[Finding]:
     """The probes look at the files that the settings name, and those are where the process can write."""
     startup = process.container.get("startupProbe") or {}
     startup_s = startup.get("periodSeconds", 10) * startup.get("failureThreshold", 3)
-    if startup and startup_s <= BROKER_RESTART_S:
-        yield process.finding(
-            "startupProbe", f"{startup_s} s are not above the {BROKER_RESTART_S} s of a broker's restart"
-        )
-    words = " ".join(map(str, at(process.container, "livenessProbe.exec.command") or []))
-    for age_s in re.findall(r"-lt (\d+)", words):
-        if int(age_s) <= BROKER_RESTART_S:
-            message = f"its file is {age_s} s old sooner than a broker has restarted, {BROKER_RESTART_S} s"
-            yield process.finding("livenessProbe", message)
+    if startup and startup_s < START_S:
+        yield process.finding("startupProbe", f"{startup_s} s are less than the {START_S} s that a start may take")
     for probe, setting in PROBES.items():
+        words = " ".join(map(str, at(process.container, f"{probe}.exec.command") or []))
+        if setting == "LIVENESS_FILE" and re.findall(r"-lt (\d+)", words) != [str(OLD_S)]:
+            yield process.finding(probe, f"must fail for a file that is {OLD_S} s old, by `-lt {OLD_S}`")
         file = getattr(settings, setting.lower())
         command = (process.container.get(probe) or {}).get("exec", {}).get("command") or []
         if file is None or file not in re.split(r"[\s()]+", " ".join(map(str, command))):

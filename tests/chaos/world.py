@@ -103,7 +103,8 @@ class World:
             options = {"CELERY_BROKER_URL": broker, "WORKER_CONCURRENCY": str(self.setup.processes), **weakened}
             worker = self.system.worker("tests.chaos.worker", **options)  # type: ignore[arg-type]  # nor `ready`
             self.workers.append(worker)
-        self.recorder = self.system.recorder(CELERY_BROKER_URL=broker, **heartbeat)
+        options = {"CELERY_BROKER_URL": broker, **heartbeat}
+        self.recorder = self.system.recorder(**options)  # type: ignore[arg-type]  # nor `ready`
         if self.without == "recorder":
             self.recorder.kill()
 

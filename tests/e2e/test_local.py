@@ -2,12 +2,14 @@
 
 import json
 import subprocess
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deploy import cluster
+from deploy.forward import forwarded
 from deploy.run import Unusable
 from deploy.tools import kubectl
 from tests.e2e import objects
@@ -17,6 +19,9 @@ from tests.e2e.system import System
 DIFF_TIMEOUT_S = 120
 # task_1 takes 15 s
 RESULT_TIMEOUT_S = 60
+# of kustomize/base/worker/recorder.yaml
+METRICS_PORT = 9100
+METRICS_TIMEOUT_S = 10
 
 
 def test_all_is_ready(local: System) -> None:  # noqa: ARG001
@@ -28,6 +33,15 @@ def test_task_through_nginx_returns_its_result(local: System) -> None:
     with local.client() as client:
         task = client.result(client.submit({"task": "task_1", "name": "e2e"}), RESULT_TIMEOUT_S)
     assert (task.status, task.result) == ("SUCCESS", {"name_task": "e2e", "state": "done"})
+
+
+def test_recorder_tells_prometheus_what_it_records(local: System) -> None:  # noqa: ARG001
+    with (
+        forwarded("celery-workers", "deployment/dead-letter-recorder", METRICS_PORT) as port,
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=METRICS_TIMEOUT_S) as answer,
+    ):
+        told = answer.read().decode()
+    assert {"sluice_broker_up 1.0", "sluice_redis_up 1.0", "sluice_parked_total 0.0"} <= set(told.splitlines())
 
 
 def test_diff_is_empty(local: System) -> None:  # noqa: ARG001

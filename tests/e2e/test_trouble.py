@@ -1,10 +1,14 @@
-"""kill -9 of each part under load: every task that was accepted ends."""
+"""kill -9 of each part under load: every task that was accepted ends. And what an outage and a wrong password do."""
 
+import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
+from apps.client import Problem
 from deploy import cluster
+from deploy.run import Unusable
 from tests.e2e import objects
 from tests.e2e.clients import Patient
 from tests.e2e.cluster.bare import Bare
@@ -15,6 +19,11 @@ TASKS = 100
 BEGUN = 10
 DRAIN_TIMEOUT_S = 600
 BACK_TIMEOUT_S = 300
+PROGRAMS = (objects.API, objects.WORKER, objects.RECORDER)
+# more than the liveness probes of worker and recorder take to find a process that hangs: 60 s and three failures
+OUTAGE_S = 100
+SUBMIT_DEADLINE_S = 1
+SENTENCE = "CELERY_BROKER_URL: the broker at rabbitmq.data.svc refuses this user or password"
 
 
 def life(pod: dict[str, Any]) -> tuple[str, int] | None:
@@ -63,3 +72,65 @@ def test_killed_part_loses_no_task(load: System, platform: Provider, victim: obj
     assert load.states(list(accepted), DRAIN_TIMEOUT_S) == {"SUCCESS"}
     # a killed worker may have ended a task that it could not say so of: at least once
     assert set(load.effects()) >= set(accepted.values())
+
+
+def is_refused(system: System) -> bool:
+    """Whether a post is refused: a 502 of NGINX would leave its outcome unknown, and fail the test."""
+    with system.client() as client:
+        try:
+            client.submit({"task": "task_1", "name": "outage"}, deadline_s=SUBMIT_DEADLINE_S)
+        except Problem as problem:
+            return problem.kind == "refused"
+    return False
+
+
+def test_outage_of_the_broker_is_told_by_the_api_and_restarts_no_pod(load: System) -> None:
+    before = set().union(*map(lives, PROGRAMS))
+    objects.scale(objects.RABBITMQ, 0)
+    try:
+        objects.until(lambda: not objects.pods(objects.RABBITMQ), BACK_TIMEOUT_S, "the end of the broker")
+        end_s = time.monotonic() + OUTAGE_S
+        while time.monotonic() < end_s:
+            assert is_refused(load)
+        assert whole(objects.API)
+    finally:
+        objects.scale(objects.RABBITMQ, 1)
+    objects.rolled_out(objects.RABBITMQ)
+    for name in PROGRAMS:
+        objects.until(lambda name=name: whole(name), BACK_TIMEOUT_S, f"ready pods of {name[2]}")  # type: ignore[misc]
+    assert before <= set().union(*map(lives, PROGRAMS))  # the fallback of KEDA may have added some
+    assert load.states(load.post(["after the outage"]), DRAIN_TIMEOUT_S) == {"SUCCESS"}
+
+
+@pytest.mark.parametrize("name", PROGRAMS, ids=lambda name: name[2])
+def test_wrong_password_stops_a_rollout(load: System, name: objects.Name) -> None:
+    before = lives(name)
+    (container,) = objects.get(name)["spec"]["template"]["spec"]["containers"]
+    index = [each["name"] for each in container["env"]].index("CELERY_BROKER_URL")
+    wrong = {"name": "CELERY_BROKER_URL", "value": "amqp://api:wrong-and-long-enough@rabbitmq.data.svc:5672/"}
+    path = f"/spec/template/spec/containers/0/env/{index}"
+    objects.patch(name, [{"op": "replace", "path": path, "value": wrong}])
+    where = (f"--namespace={name[0]}", f"{name[1]}/{name[2]}")
+    try:
+        objects.until(lambda: any(map(failed, objects.pods(name))), BACK_TIMEOUT_S, f"the end of a new {name[2]}")
+        pod = next(filter(failed, objects.pods(name)))
+        objects.until(lambda: ending(pod).count(SENTENCE) == 1, BACK_TIMEOUT_S, "the sentence")
+        assert before <= lives(name)
+        assert load.states(load.post(["beside a wrong password"]), DRAIN_TIMEOUT_S) == {"SUCCESS"}
+    finally:
+        cluster.ask("rollout", "undo", *where)
+        objects.rolled_out(name)
+
+
+def ending(pod: dict[str, Any]) -> str:
+    """What a pod's container said before its last end; empty while the next one has just taken its place."""
+    where = (f"--namespace={pod['metadata']['namespace']}", pod["metadata"]["name"])
+    with suppress(Unusable):
+        return cluster.ask("logs", *where, "--previous")
+    return ""
+
+
+def failed(pod: dict[str, Any]) -> bool:
+    """Whether its container has ended with a status that is not zero, and was started again."""
+    (status,) = pod["status"].get("containerStatuses") or [{}]
+    return bool(status.get("lastState", {}).get("terminated", {}).get("exitCode"))

@@ -109,15 +109,16 @@ class System:
             **extra,
         }
 
-    def api(self, module: str = "tests.harness.api", *, cwd: Path = ROOT, **extra: str) -> "Api":
-        """Start an API process and wait until it is ready."""
+    def api(self, module: str = "tests.harness.api", *, ready: bool = True, cwd: Path = ROOT, **extra: str) -> "Api":
+        """Start an API process and wait until it answers, and has the broker and Redis."""
         (port,) = free_ports(1)
         command = ["uvicorn", "--factory", f"{module}:create_app", "--host", "127.0.0.1"]
         command += ["--port", str(port), *UVICORN_OPTIONS]
         child = self._start("api", command, self.environment("api", **extra), cwd)
         api = Api(child, port, self.key)
         self._ends.callback(api.client.close)
-        until(lambda: api.get("/livez") == 200 and api.get("/readyz") == 200, what=f"the API ready, {child.log}")
+        if ready:
+            until(lambda: api.get("/livez") == 200 and api.get("/healthz") == 200, what=f"the API ready, {child.log}")
         return api
 
     def worker(
@@ -131,10 +132,11 @@ class System:
             self.wait_ready(child)
         return child
 
-    def recorder(self, **extra: str) -> Child:
+    def recorder(self, module: str = "apps.worker.recorder", *, ready: bool = True, **extra: str) -> Child:
         """Start a recorder; wait until it consumes."""
-        child = self._with_files("recorder", ["apps.worker.recorder"], extra)
-        self.wait_ready(child)
+        child = self._with_files("recorder", [module], extra)
+        if ready:
+            self.wait_ready(child)
         return child
 
     def wait_ready(self, child: Child, deadline_s: float = DEADLINE_S) -> None:

@@ -19,7 +19,7 @@ def api(shared: System) -> Iterator[Api]:
     yield api
     assert api.child.pid == pid
     assert api.child.alive
-    assert api.get("/readyz") == 200
+    assert api.get("/healthz") == 200
     assert "unhandled" not in shared.logs()
 
 
@@ -66,7 +66,7 @@ def test_nesting_of_10000_is_refused_within_any_limit(shared: System) -> None:
     for opened in (b"[", b'{"a":', b'{"task": "task_1", "name": ['):
         response = api.client.post("/tasks", content=opened * 10_000, headers={"Content-Type": JSON})
         assert response.status_code == 400
-    assert api.get("/readyz") == 200
+    assert api.get("/healthz") == 200
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def test_batch_of_a_process_that_dies_half_way_is_completed_by_another(system: S
 def test_batch_is_refused_whole_where_the_broker_is_away(system: System) -> None:
     api = system.api()
     system.servers.rabbitmq.stop()
-    until(lambda: api.get("/readyz") == 503)
+    until(lambda: api.get("/healthz") == 503)
     response = api.batch(sleeps(150), "k")
     assert (response.status_code, response.json()["type"]) == (503, "urn:sluice:problem:refused")
     assert statuses(response) == [503] * 150

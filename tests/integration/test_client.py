@@ -169,7 +169,7 @@ def test_rolling_restart_of_both_replicas_fails_no_request(
 def _restart(replica: Api) -> None:
     replica.child.stop()  # SIGTERM
     replica.child.start()
-    until(lambda: replica.get("/readyz") == 200)
+    until(lambda: replica.get("/healthz") == 200)
 
 
 def command(api: Api, *arguments: str, key: str, status: int = 0) -> subprocess.CompletedProcess[str]:

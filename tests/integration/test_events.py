@@ -113,7 +113,7 @@ def test_client_that_leaves_gives_its_place_back(shared: System, api: Api) -> No
         response.read()
     until(lambda: other.metric("sluice_long_polls") == 0, 30)  # before the task ends
     other.client.delete(f"/tasks/{task_id}")
-    assert api.get("/readyz") == 200
+    assert api.get("/healthz") == 200
 
 
 @pytest.mark.thorough
@@ -124,9 +124,9 @@ def test_stream_outlives_a_redis_that_goes_away(system: System) -> None:
     waiting = api.client
     with waiting.stream("GET", f"/tasks/{task_id}/events") as response:
         system.servers.redis.stop()
-        until(lambda: api.get("/readyz") == 503)
+        until(lambda: api.get("/healthz") == 503)
         system.servers.redis.start()
-        until(lambda: api.get("/readyz") == 200)
+        until(lambda: api.get("/healthz") == 200)
         system.worker()
         text = response.read().decode()
     assert text.count("event: STARTED") == text.count("event: SUCCESS") == 1

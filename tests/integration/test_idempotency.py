@@ -176,7 +176,7 @@ def test_unknown_outcome_is_settled_by_asking_again(system: System) -> None:
 def test_refused_post_is_accepted_under_the_same_key_later(system: System) -> None:
     api = system.api()
     system.servers.rabbitmq.stop()
-    until(lambda: api.get("/readyz") == 503)
+    until(lambda: api.get("/healthz") == 503)
     response = api.post("sleep", "refused", key="k")
     assert (response.status_code, response.json()["type"]) == (503, "urn:sluice:problem:refused")
     system.servers.rabbitmq.start()

@@ -43,7 +43,7 @@ def test_requests_are_shared_over_one_connection_of_the_client(front: tuple[Ngin
 
 def test_what_is_for_operators_stays_inside(front: tuple[Nginx, list[Api]]) -> None:
     nginx, _ = front
-    for path, status in (("/metrics", 404), ("/readyz", 404), ("/livez", 200)):
+    for path, status in (("/metrics", 404), ("/readyz", 404), ("/healthz", 404), ("/livez", 200)):
         connection = http.client.HTTPConnection(nginx.url.removeprefix("http://"), timeout=20)
         connection.request("GET", path)
         assert connection.getresponse().status == status

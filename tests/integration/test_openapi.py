@@ -23,4 +23,4 @@ def test_every_generated_request_gets_a_documented_answer(shared: System) -> Non
         command, cwd=shared.folder, env=environment, capture_output=True, text=True, timeout=170, check=False
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    assert api.get("/readyz") == 200
+    assert api.get("/healthz") == 200

@@ -33,7 +33,7 @@ def test_task_that_finishes_while_redis_is_away_35_s_keeps_its_result(system: Sy
     _pass(35)
     assert system.depth_messages("Test_Query") == 1  # acked once its end is stored
     system.servers.redis.start()
-    until(lambda: api.get("/readyz") == 200)
+    until(lambda: api.get("/healthz") == 200)
     assert api.ended(task_id)["task_status"] == "SUCCESS"
     assert system.effects("kept", "begun") == 1
 
@@ -51,7 +51,7 @@ def test_hard_limit_holds_while_redis_is_away_30_s(system: System) -> None:
     until(lambda: system.depth_messages("dead") == 1)
     _pass(30 - (time.monotonic() - stopped_s))
     system.servers.redis.start()
-    until(lambda: api.get("/readyz") == 200)
+    until(lambda: api.get("/healthz") == 200)
     assert api.ended(task_id)["task_status"] == "FAILURE"
     assert worker.alive
     assert recorder.alive
@@ -70,7 +70,7 @@ def test_asking_answers_503_soon_and_posting_still_accepts(system: System, away:
     assert response.json()["type"] == "urn:sluice:problem:results-unavailable"
     assert time.monotonic() - started_s < 10
     assert api.post("sleep").status_code == 202
-    assert (api.get("/livez"), api.get("/readyz")) == (200, 503)
+    assert (api.get("/livez"), api.get("/healthz")) == (200, 503)
 
 
 def test_event_loop_is_not_stopped_by_a_silent_redis_and_broker(system: System) -> None:
@@ -110,7 +110,7 @@ def test_tasks_that_begin_in_an_outage_longer_than_their_limit_are_run(system: S
     ids = [api.accepted("brief", "brief") for _ in range(3)]
     _pass(8)
     system.servers.redis.start()
-    until(lambda: api.get("/readyz") == 200)
+    until(lambda: api.get("/healthz") == 200)
     assert [api.ended(task_id)["task_status"] for task_id in ids] == ["SUCCESS"] * 3
     assert system.effects("brief", "done") == 3
 
@@ -124,7 +124,7 @@ def test_long_poll_is_told_when_redis_goes_and_works_again_after(system: System)
         system.servers.redis.stop()
         assert waiting.result(20).status_code == 503  # before its 25 s are over
     system.servers.redis.start()
-    until(lambda: api.get("/readyz") == 200)
+    until(lambda: api.get("/healthz") == 200)
     system.worker()
     assert api.ended(task_id)["task_status"] == "SUCCESS"
 

@@ -26,14 +26,14 @@ def test_nothing_that_is_told_or_logged_holds_a_secret(system: System) -> None:
     api = system.api(LOG_LEVEL="DEBUG")
     system.worker(LOG_LEVEL="DEBUG")
     system.recorder(LOG_LEVEL="DEBUG")
-    told = [api.client.get(path).text for path in ("/readyz", "/metrics", "/openapi.json", "/nothing")]
+    told = [api.client.get(path).text for path in ("/healthz", "/metrics", "/openapi.json", "/nothing")]
     api.ended(api.accepted("fail"))
     told.append(api.client.post("/tasks", headers={"Authorization": "Bearer wrong"}).text)
     for server in (system.servers.rabbitmq, system.servers.redis):
         server.stop()
-        told += [api.post("sleep").text, api.client.get("/readyz").text]
+        told += [api.post("sleep").text, api.client.get("/healthz").text]
         server.start()
-    until(lambda: api.get("/readyz") == 200)
+    until(lambda: api.get("/healthz") == 200)
     everything = "\n".join([*told, system.logs()])
     secrets = [*system.passwords.values(), system.key, system.task_id_key, system.servers.redis.password]
     assert [secret for secret in secrets if secret in everything] == []

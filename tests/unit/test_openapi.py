@@ -10,7 +10,7 @@ from tests.unit.test_settings import GOOD
 
 DOCUMENT: dict[str, Any] = create_app(load(ApiSettings, GOOD)).openapi()
 # What FastAPI describes by itself: a page of text, and two constant answers.
-OPERATIONS = {"/livez", "/readyz", "/metrics"}
+OPERATIONS = {"/livez", "/readyz", "/healthz", "/metrics"}
 ANSWERS = [
     (path, method, status)
     for path, calls in DOCUMENT["paths"].items()

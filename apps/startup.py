@@ -1,0 +1,66 @@
+"""What a process finds out before it serves: whether the broker and Redis accept its credentials.
+
+A server that refuses them ends the process, with a sentence and a status that is not zero: a rollout with a wrong
+password stops at its first pod. A server that cannot be reached does not: a restart of the process would not help.
+Once a process has started, a refusal is retried and logged like any other outage.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+
+# How long a start waits for a server's first answer. As long as one attempt to reach the broker may take.
+DEADLINE_S = 5.0
+RETRY_S = 0.2
+TIMEOUT_S = 2.0
+
+
+class Refused(Exception):
+    """A server refuses the credentials: a sentence that names the setting, and never a password."""
+
+
+def broker_refused(host: str, reason: object) -> Refused:
+    """The broker refuses the login, or the user lacks a permission."""
+    return Refused(f"CELERY_BROKER_URL: the broker at {host} refuses this user or password ({reason})")
+
+
+async def check_redis(url: str, *commands: Sequence[object]) -> None:
+    """Run commands that change nothing, for which the user must have permission.
+
+    Returns once Redis has answered them, or could not be reached for DEADLINE_S. Raises Refused.
+    """
+    # no time-out around it: on Python 3.11 redis-py may swallow the cancellation that a time-out is
+    end_s = time.monotonic() + DEADLINE_S
+    while True:
+        if await _answers(url, commands) or time.monotonic() > end_s:
+            return
+        await asyncio.sleep(RETRY_S)
+
+
+async def _answers(url: str, commands: Sequence[Sequence[object]]) -> bool:
+    # RESP2: the answer to SUBSCRIBE is an ordinary one
+    options: dict[str, Any] = {
+        "socket_timeout": TIMEOUT_S,
+        "socket_connect_timeout": TIMEOUT_S,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    client = Redis.from_url(url, single_connection_client=True, protocol=2, **options)
+    try:
+        for command in commands:
+            await client.execute_command(*command)  # type: ignore[no-untyped-call]
+    except (AuthenticationError, NoPermissionError) as exc:
+        raise Refused(
+            f"CELERY_RESULT_BACKEND: Redis at {urlsplit(url).hostname} refuses this user or password ({exc})"
+        ) from None
+    except (RedisError, OSError):
+        return False
+    finally:
+        await client.aclose()
+    return True

@@ -1,0 +1,57 @@
+"""A worker (`celery -A tests.harness.hung worker`) and a recorder (`python -m tests.harness.hung`) that hang when told.
+
+The process lives on, and so do its threads and the processes of its pool. A worker tries to connect each second.
+"""
+
+import asyncio
+import signal
+import threading
+from typing import Any
+
+from apps.contract.settings import WorkerSettings, load
+from apps.worker import connection, recorder
+from apps.worker.app import create_app
+from tests.harness.tasks import TEST_TASKS, this_module
+
+# The main thread stops where it is, as in a call that never returns: in its event loop, or between two attempts.
+HANG = signal.SIGUSR2
+# The main thread ends with an error. A pool of threads keeps the process for as long as a task runs.
+FAIL = signal.SIGXCPU
+# The recorder's next attempt to connect never ends; its event loop goes on.
+STOP_TRYING = signal.SIGXFSZ
+
+
+def _hang(*_: object) -> None:
+    threading.Event().wait()
+
+
+def _fail(*_: object) -> None:
+    raise RuntimeError("told to fail")
+
+
+class Recorder(recorder.Recorder):
+    _tries = True
+
+    async def _serve(self) -> None:
+        asyncio.get_running_loop().add_signal_handler(STOP_TRYING, self._stop_trying)
+        if not self._tries:
+            await asyncio.Event().wait()
+        await super()._serve()
+
+    def _stop_trying(self) -> None:
+        self._tries = False
+
+
+def __getattr__(name: str) -> Any:
+    if name not in {"app", "celery"}:
+        raise AttributeError(name)
+    connection.RETRY_MAX_S = 1
+    signal.signal(HANG, _hang)
+    signal.signal(FAIL, _fail)
+    return create_app(load(WorkerSettings), TEST_TASKS, this_module)
+
+
+if __name__ == "__main__":
+    signal.signal(HANG, _hang)
+    recorder.Recorder = Recorder  # type: ignore[misc]
+    asyncio.run(recorder.main())

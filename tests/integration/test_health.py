@@ -1,0 +1,55 @@
+"""A broker or Redis that is away: the API says so, and answers every client itself, so that no proxy has to."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.harness.system import Api, System, until
+
+SERVERS = {"broker": "rabbitmq", "redis": "redis"}
+AWAY = pytest.mark.parametrize("away", ["kill", "suspend"])
+
+
+def post(api: Api) -> httpx.Response:
+    """A post that needs both servers: with a key."""
+    return api.post("sleep", key="k")
+
+
+def is_refused(answer: httpx.Response) -> bool:
+    """Definite: nothing was accepted. Until the broker is known to be silent, a post's outcome is unknown."""
+    problem = answer.json()
+    assert answer.status_code == 503, answer.text
+    assert int(answer.headers["Retry-After"]) > 0
+    assert problem["type"] in {"urn:sluice:problem:refused", "urn:sluice:problem:outcome-unknown"}
+    return bool(problem["type"] == "urn:sluice:problem:refused")
+
+
+def health(api: Api) -> tuple[int, dict[str, Any]]:
+    answer = api.client.get("/healthz")
+    body = answer.json()
+    return answer.status_code, {name: body[name] for name in SERVERS}
+
+
+@AWAY
+@pytest.mark.parametrize("name", SERVERS)
+def test_replica_stays_ready_refuses_and_names_what_is_away(system: System, name: str, away: str) -> None:
+    api = system.api()
+    assert health(api) == (200, {"broker": "up", "redis": "up"})
+    assert (api.metric("sluice_broker_up"), api.metric("sluice_redis_up")) == (1, 1)
+    server = getattr(system.servers, SERVERS[name])
+    getattr(server, away)()
+
+    until(lambda: is_refused(post(api)), 30, "a definite refusal")
+    other = next(each for each in SERVERS if each != name)
+    until(lambda: health(api) == (503, {name: "down", other: "up"}), 10, f"/healthz without the {name}")
+    assert api.client.get("/healthz").json()["detail"] == f"does not answer: {name}"
+    assert (api.metric(f"sluice_{name}_up"), api.metric(f"sluice_{other}_up")) == (0, 1)
+    assert (api.get("/livez"), api.get("/readyz")) == (200, 200)
+    assert is_refused(post(api))
+
+    server.resume()
+    system.servers.restore()
+    until(lambda: post(api).status_code == 202, 30, "an accepted post")
+    until(lambda: health(api) == (200, {"broker": "up", "redis": "up"}), 10, "/healthz with both")
+    assert (api.metric("sluice_broker_up"), api.metric("sluice_redis_up")) == (1, 1)

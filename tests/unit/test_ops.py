@@ -1,0 +1,63 @@
+"""What operators ask: readiness covers the end of a process, and none of its servers."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from apps.api.app import create_app
+from apps.contract.settings import ApiSettings, load
+from tests.unit.test_settings import GOOD
+
+pytestmark = pytest.mark.anyio
+
+
+class Server:
+    """A broker or Redis that answers or does not."""
+
+    def __init__(self, *, answers: bool) -> None:
+        self._answers = answers
+
+    async def ping(self) -> bool:
+        return self._answers
+
+
+async def ask(path: str, *, draining: bool = False, broker: bool = True, redis: bool = True) -> httpx.Response:
+    app = create_app(load(ApiSettings, GOOD))
+    app.state.waiter = SimpleNamespace(draining=draining)
+    app.state.publisher, app.state.store = Server(answers=broker), Server(answers=redis)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api") as client:
+        return await client.get(path)
+
+
+@pytest.mark.parametrize("away", [{}, {"broker": False}, {"redis": False}, {"broker": False, "redis": False}])
+async def test_readiness_depends_on_no_server(away: dict[str, bool]) -> None:
+    answer = await ask("/readyz", **away)
+    assert (answer.status_code, answer.json()) == (200, {"status": "ready"})
+
+
+async def test_process_that_drains_is_unready() -> None:
+    answer = await ask("/readyz", draining=True)
+    assert (answer.status_code, answer.json()["reasons"]) == (503, ["draining"])
+
+
+@pytest.mark.parametrize(
+    ("away", "detail"),
+    [
+        ({"broker": False}, "does not answer: broker"),
+        ({"redis": False}, "does not answer: redis"),
+        ({"broker": False, "redis": False}, "does not answer: broker, redis"),
+    ],
+)
+async def test_health_names_what_is_away(away: dict[str, bool], detail: str) -> None:
+    answer = await ask("/healthz", **away)
+    body: dict[str, Any] = answer.json()
+    assert (answer.status_code, body["type"], body["detail"]) == (503, "urn:sluice:problem:unhealthy", detail)
+    assert [name for name in ("broker", "redis") if body[name] == "down"] == list(away)
+    assert answer.headers["Retry-After"]
+
+
+async def test_health_of_both() -> None:
+    answer = await ask("/healthz")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok", "broker": "up", "redis": "up"})

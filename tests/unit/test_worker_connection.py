@@ -1,0 +1,71 @@
+"""The worker's attempts to reach its broker in an outage of an hour, by Celery's own loop on a clock of the test's."""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import kombu.utils.functional
+import pytest
+from kombu.transport import pyamqp
+
+from apps.contract.settings import WorkerSettings
+from apps.health import OLD_S, HealthFiles
+from apps.worker.app import create_app
+
+HOUR_S = 3600.0
+
+
+class Over(Exception):
+    """The outage is."""
+
+
+class Clock:
+    """Passes where Celery sleeps, and while an attempt takes its time."""
+
+    def __init__(self, attempt_s: float) -> None:
+        self.now_s = 0.0
+        self.touches_s: list[float] = []
+        self.attempts = 0
+        self._attempt_s = attempt_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    def touch(self) -> None:
+        self.touches_s.append(self.now_s)
+
+    def attempt(self) -> None:
+        self.attempts += 1
+        self.now_s += self._attempt_s
+        raise ConnectionRefusedError
+
+    def check(self) -> None:
+        if self.now_s > HOUR_S:
+            raise Over
+
+
+@pytest.fixture
+def outage(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, float], Clock]:
+    def last(url: str, attempt_s: float) -> Clock:
+        clock = Clock(attempt_s)
+        monkeypatch.setattr(kombu.utils.functional, "sleep", clock.sleep)
+        monkeypatch.setattr(pyamqp.Transport, "establish_connection", clock.attempt)
+        monkeypatch.setattr(HealthFiles, "alive", clock.touch)
+        settings = WorkerSettings(celery_broker_url=url, celery_result_backend="redis://:long-and-secret@redis/0")
+        connection = create_app(settings).connection_for_read()
+        with pytest.raises(Over):  # as Celery's consumer calls it
+            connection.ensure_connection(lambda *_: None, None, callback=clock.check)
+        return clock
+
+    return last
+
+
+# refused at once; silent in the handshake (4 times 4 s); no DNS server answers (4 names, each tried twice for 5 s)
+@pytest.mark.parametrize("attempt_s", [0.0, 16.0, 40.0])
+@pytest.mark.parametrize("hosts", [1, 3])
+def test_liveness_file_is_never_old_in_an_outage_of_an_hour(
+    outage: Callable[[str, float], Clock], attempt_s: float, hosts: int
+) -> None:
+    url = ";".join(f"amqp://worker:long-and-secret@broker-{number}/" for number in range(hosts))
+    clock = outage(url, attempt_s)
+    assert len(clock.touches_s) == clock.attempts > HOUR_S / OLD_S
+    assert max(after - before for before, after in pairwise([*clock.touches_s, clock.now_s])) < OLD_S
