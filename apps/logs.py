@@ -1,9 +1,27 @@
-"""JSON logs: one object a line, with the request id and the task id wherever there is one."""
+"""JSON logs: one object a line of bounded length, with the request id and the task id wherever there is one."""
 
 import json
 import logging
+import reprlib
+from collections.abc import Sized
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+from apps.contract.text import clean, clean_all
+
+# Of a line, its line break included: containerd and Docker cut longer ones at 16 KiB, and what is cut is no JSON.
+LINE_MAX_BYTES = 16 * 1024
+# Of each text in a line. Head and tail are kept: of a traceback, where it began and what was raised last. A line with
+# several long texts, or with text of several bytes a character, has less of each.
+TEXT_MAX_CHARS = 8000
+TEXT_MIN_CHARS = 100
+# Of these there is room in any line: the message and its ids are among them.
+FIELDS_MIN = 7
+# A longer list is shown by its first few items: to encode it would take longer than to log it is worth.
+ITEMS_MAX = 100
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 traceparent: ContextVar[str | None] = ContextVar("traceparent", default=None)
@@ -11,25 +29,76 @@ task_id: ContextVar[str | None] = ContextVar("task_id", default=None)
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as one JSON object; what is passed as `extra={"fields": {...}}` is added to it."""
+    """Formats a record as one JSON object; what is passed as `extra={"fields": {...}}` is added to it.
+
+    Whatever a record has in it, there is a line of at most LINE_MAX_BYTES: no text is too long or too odd to be logged.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record),
             "pid": record.process,
             "request_id": request_id.get(),
             "task_id": task_id.get(),
-            **getattr(record, "fields", {}),
         }
+        fields = getattr(record, "fields", None)
+        if isinstance(fields, dict):  # a library's record may have an attribute of that name
+            line |= fields
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return _encode({name: value for name, value in line.items() if value is not None})
+            line["exception"] = self._exception(record.exc_info)
+        return _bounded({name: value for name, value in line.items() if value is not None})
+
+    def _exception(self, exc_info: Any) -> str:
+        try:
+            return self.formatException(exc_info)
+        except Exception as exc:  # noqa: BLE001 - formatting it runs code of the exception's class
+            return f"{exc_info[0]}, which cannot be formatted: {type(exc).__name__}"
 
 
-_encode = json.JSONEncoder(ensure_ascii=False).encode  # one for all: json.dumps would make one for each line
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception as exc:  # noqa: BLE001 - arguments that do not fit, or whose __str__ raises
+        return f"{reprlib.repr(record.msg)}, whose arguments cannot be formatted: {type(exc).__name__}"
+
+
+def _bounded(line: dict[str, Any]) -> str:
+    """The line as JSON, its texts shortened as far as that takes."""
+    try:
+        encoded = _encode(line)
+    except Exception:  # noqa: BLE001 - what json does not take is text below
+        encoded = ""
+    # as nearly all; four bytes are the most that a character takes, and a lone surrogate is not printable
+    if 0 < len(encoded) < LINE_MAX_BYTES // 4 and encoded.isprintable():
+        return encoded
+    for max_chars in (TEXT_MAX_CHARS, TEXT_MAX_CHARS // 4, TEXT_MAX_CHARS // 16, TEXT_MIN_CHARS):
+        encoded = _encode({clean(str(name), max_chars): _fit(value, max_chars) for name, value in line.items()})
+        if len(encoded.encode()) < LINE_MAX_BYTES:
+            return encoded
+    # too many fields: what the line is about is in the first ones
+    return _encode({name: _fit(value, TEXT_MIN_CHARS) for name, value in islice(line.items(), FIELDS_MIN)})
+
+
+def _fit(value: Any, max_chars: int) -> Any:
+    """A text, shortened; anything else as it is if that is as short in JSON, else as text."""
+    if isinstance(value, str):
+        return clean(value, max_chars)
+    if not (isinstance(value, Sized) and len(value) > ITEMS_MAX):
+        with suppress(Exception):  # of a type that json does not know, too deep, a number of too many digits
+            cleaned = clean_all(value, max_chars)
+            if len(_encode(cleaned)) <= max_chars:
+                return cleaned
+    try:
+        return clean(reprlib.repr(value), max_chars)  # bounded whatever the value
+    except Exception:  # noqa: BLE001 - a number of too many digits again
+        return f"<{type(value).__name__}>"
+
+
+# One for all: json.dumps would make one for each line. NaN and the infinities are no JSON, and become text.
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def configure(level: str) -> None:

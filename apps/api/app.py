@@ -17,6 +17,7 @@ from apps.api.auth import Clients
 from apps.api.body import batch_model
 from apps.api.front import Front
 from apps.api.idempotency import Keys
+from apps.api.large import LargeResults
 from apps.api.publisher import Publisher
 from apps.api.request_log import RequestLog
 from apps.api.store import Store
@@ -91,6 +92,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         heartbeat_s=settings.broker_heartbeat_s,
     )
     store = app.state.store = Store(settings.celery_result_backend.get_secret_value())
+    large = app.state.large = LargeResults(settings.celery_result_backend.get_secret_value())
     waiter = app.state.waiter = Waiter(settings.celery_result_backend.get_secret_value())
     deadline_s = settings.publish_deadline_s
     keys = Keys(store, waiter, deadline_s=deadline_s, life_s=settings.key_ttl_s)
@@ -107,6 +109,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         await store.close()
+        await large.close()
         request_log.flush()
 
 

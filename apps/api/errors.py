@@ -22,8 +22,11 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from apps import logs
+from apps.contract.text import clean, clean_all
 
 MEDIA_TYPE = "application/problem+json"
+# Of a text in a problem: what a validator says, or a field's name, of which a body may have a MiB.
+TEXT_MAX_CHARS = 1000
 # A refused client comes back after it: long enough for a broker to restart its connection, short for a person.
 RETRY_AFTER_S = 2
 
@@ -142,9 +145,9 @@ def document(problem: Problem) -> dict[str, Any]:
         "type": f"urn:sluice:problem:{problem.kind}",
         "title": HTTPStatus(problem.status).phrase,
         "status": problem.status,
-        "detail": problem.detail,
+        "detail": clean(problem.detail, TEXT_MAX_CHARS),
         "request_id": logs.request_id.get(),
-        **problem.members,
+        **clean_all(problem.members, TEXT_MAX_CHARS),
     }
 
 

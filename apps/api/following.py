@@ -1,17 +1,17 @@
 """Following a task: until it ends (long-poll), or through each of its states (server-sent events)."""
 
 import asyncio
-import json
 import time
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, suppress
 from typing import Any
 
 from starlette.datastructures import State as AppState
 from starlette.types import Receive
 
 from apps.api import errors
-from apps.api.store import TIMEOUT_S, Store, Unavailable
+from apps.api.answer import parts, small
+from apps.api.store import TIMEOUT_S, Unavailable
 from apps.api.waiter import Waiter, set_within
 from apps.contract import ids
 from apps.contract.states import Record, State
@@ -65,27 +65,31 @@ async def _wait_for_end(state: AppState, gone: asyncio.Future[None], task_id: st
     return record
 
 
-async def events(waiter: Waiter, store: Store, task_id: str, record: Record, seen: str | None) -> AsyncIterator[str]:
+async def events(state: AppState, task_id: str, record: Record, seen: str | None) -> AsyncIterator[bytes]:
     """Each state of a task once, as server-sent events, to its end; those after `seen` for a client that comes back.
 
     Format: WHATWG HTML, section 9.2. A Redis that goes away in between only delays what comes.
     """
+    waiter: Waiter = state["waiter"]
     started = seen == "STARTED"
-    yield ": each state once, then the end of the stream\n\n"
+    yield b": each state once, then the end of the stream\n\n"
     with waiter.watch(task_id, begin=True) as changed:
         while True:
             if record.started_s is not None and not started:
                 started = True
-                yield _event(task_id, "STARTED")
+                yield b"id: STARTED\nevent: STARTED\ndata: %b\n\n" % small(task_id, Record("STARTED"))
             if record.final:
-                yield _event(task_id, record.state, record.result)
-                return
+                with suppress(Unavailable):
+                    async with aclosing(_end(state, task_id, record)) as end:  # also where the client leaves
+                        async for part in end:
+                            yield part
+                    return
             if waiter.draining:  # the client comes back, to another replica
                 return
             if not await set_within(changed, COMMENT_S):
-                yield ": still here\n\n"
+                yield b": still here\n\n"
             with suppress(Unavailable):
-                record = await store.read(task_id)
+                record = await state["store"].read(task_id)
 
 
 async def _disconnected(receive: Receive) -> None:
@@ -93,6 +97,13 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-def _event(task_id: str, state: State, result: Any = None) -> str:
-    data = json.dumps(status(task_id, state, result), separators=(",", ":"))
-    return f"id: {state}\nevent: {state}\ndata: {data}\n\n"
+async def _end(state: AppState, task_id: str, record: Record) -> AsyncGenerator[bytes, None]:
+    """The last event, in parts. Raises Unavailable before the first of them."""
+    head = f"id: {record.state}\nevent: {record.state}\ndata: ".encode()
+    if not record.large_bytes:
+        yield head + small(task_id, record) + b"\n\n"
+        return
+    async with parts(state["large"], task_id, record) as found:
+        for part in (head, *found, b"\n\n"):
+            yield part
+            await asyncio.sleep(0)  # the others' turn

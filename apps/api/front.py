@@ -6,7 +6,6 @@ ordinary, before it has read any of it: `post_task` and `get_task` in `routes` a
 same. What is added to the FastAPI app (middleware, dependencies, its telemetry) does not see these: add it here too.
 """
 
-import json
 import re
 from typing import NamedTuple
 
@@ -15,8 +14,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from apps import logs
 from apps.api import errors
+from apps.api.answer import tell
 from apps.api.body import parse_input
-from apps.api.following import follow, status
+from apps.api.following import follow
 from apps.api.idempotency import FORM, KEY_MAX
 from apps.api.publisher import CONFIRMED
 from apps.api.request_log import RequestLog
@@ -26,7 +26,6 @@ _KEY = re.compile(FORM)
 _TASK = re.compile(r"/tasks/([0-9a-f-]+)")
 _WAIT = re.compile(rb"(?:wait=([0-9]{1,6}(?:\.[0-9]{1,6})?))?")
 _WANTED = frozenset({b"authorization", b"content-length", b"content-type", b"idempotency-key", b"transfer-encoding"})
-_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode  # as JSONResponse
 _ORDINARY = "sluice.ordinary"  # what is found out on the way, in the scope
 _JSON = (b"content-type", b"application/json")
 _RETRY_AFTER = (b"retry-after", str(POLL_AFTER_S).encode())
@@ -101,8 +100,7 @@ class Front:
             if isinstance(asked, _Get):
                 logs.task_id.set(asked.task_id)
                 record = await follow(self._state, receive, asked.task_id, asked.wait_s)
-                answer = _json(status(asked.task_id, record.state, record.result)).encode()
-                await _send(send, 200, answer)
+                await tell(send, self._state, asked.task_id, record)
                 return
             body = await _read(receive)
             if body is None:  # the client has gone, and nothing was begun

@@ -11,11 +11,13 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from apps import logs
 from apps.api import errors
 from apps.contract.ids import random_hex
+from apps.contract.text import clean
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +26,8 @@ REQUEST_ID_FORM = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 TRACEPARENT_FORM = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 # A killed process loses the lines of so long.
 WRITE_INTERVAL_S = 0.02
+# Of four bytes each: with the rest, a line is within `logs.LINE_MAX_BYTES`.
+PATH_MAX_CHARS = 2000
 # Probes would be most of the log.
 SILENT_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 
@@ -54,6 +58,8 @@ class RequestLog:
 
         try:
             await self._app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            pass  # in the middle of its body or of the answer: its line tells, with status 0 where none had begun
         except Exception:
             log.exception("unhandled")
             if status:  # its answer has begun: all that is left is to break it off
@@ -87,6 +93,7 @@ class _Lines:
         second, ms = divmod(int(now_s * 1000), 1000)
         time_s, pid = _second(second)
         task_id = logs.task_id.get()
+        path = clean(path, PATH_MAX_CHARS)
         about = f', "task_id": "{task_id}"' if task_id else ""
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(WRITE_INTERVAL_S, self.write)

@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from apps import logs
 from apps.api import errors, ops
+from apps.api.answer import TaskAnswer
 from apps.api.body import one_header, parse_batch, parse_input, read_json
 from apps.api.following import current, events, follow, status
 from apps.api.idempotency import FORM, KEY_MAX
@@ -105,7 +106,7 @@ async def get_task(
 ) -> Response:
     """With `wait`, answers as soon as the task has ended, or after that time with the state it then has."""
     record = await follow(request.app.state, request.receive, task_id, wait)
-    return JSONResponse(status(task_id, record.state, record.result))
+    return TaskAnswer(request.app.state, task_id, record)
 
 
 @router.get("/tasks/{task_id}/events", summary="Follow a task", response_class=STREAM, responses=RESPONSES["events"])
@@ -122,7 +123,7 @@ async def get_events(
     record = await current(request.app.state, task_id)
     if last_event_id in states.FINAL:
         return Response(status_code=204)
-    stream = events(state.waiter, state.store, task_id, record, last_event_id)
+    stream = events(state, task_id, record, last_event_id)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the second: NGINX hands on each event at once
     return StreamingResponse(stream, media_type=STREAM.media_type, headers=headers)
 

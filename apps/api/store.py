@@ -1,6 +1,7 @@
 """Redis as the API uses it: one connection a process, on which the commands of all requests travel in batches."""
 
 import asyncio
+import hashlib
 import logging
 from contextlib import suppress
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from apps.contract import states
 
@@ -24,11 +25,14 @@ LATER_S = 0.02
 _OPTIONS: dict[str, Any] = {
     "protocol": 2,
     "decode_responses": True,
+    "encoding_errors": "replace",  # one value that is not UTF-8 must not cost all others their connection
     "socket_timeout": None,
     "socket_connect_timeout": None,
     "socket_keepalive": True,
     "retry": Retry(NoBackoff(), 0),
 }
+
+_READ_SHA = hashlib.sha1(states.READ.encode(), usedforsecurity=False).hexdigest()
 
 
 def connection_to(url: str) -> AbstractConnection:
@@ -71,10 +75,15 @@ class Store:
 
     async def read(self, task_id: str) -> states.Record:
         """A task's record. Raises Unavailable."""
-        record = states.decode(await self._fields(states.key(task_id)))
-        if record.state != "FAILURE":
-            return record
-        return record.with_requeued(await self._fields(states.requeued_key(task_id)))
+        operands = (2, states.key(task_id), states.requeued_key(task_id))
+        try:
+            answer = await self.call("EVALSHA", _READ_SHA, *operands)
+        except Unavailable as exc:
+            if not isinstance(exc.__cause__, NoScriptError):
+                raise
+            # the first read of a Redis that was started since
+            answer = await self.call("EVAL", states.READ, *operands)
+        return states.decode(answer)
 
     async def ping(self) -> bool:
         """Whether Redis answers."""
@@ -89,10 +98,6 @@ class Store:
         if self._sender is not None:
             await asyncio.wait([self._sender], timeout=TIMEOUT_S)
         await self._connection.disconnect(nowait=True)  # else it waits for the other end
-
-    async def _fields(self, key: str) -> dict[str, str]:
-        flat = iter(await self.call("HGETALL", key))
-        return dict(zip(flat, flat, strict=True))
 
     def _send(self) -> None:
         if self._timer is not None:

@@ -7,6 +7,8 @@ from urllib.parse import unquote, urlsplit
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from apps.contract.results import CEILING_BYTES
+from apps.contract.states import FAILURE_MESSAGE_BOUNDS_CHARS, FAILURE_MESSAGE_MAX_CHARS
 from apps.contract.topology import MESSAGE_TTL_S
 
 SECRET_MIN_BYTES = 16  # a shorter one can be guessed
@@ -148,6 +150,12 @@ class WorkerSettings(ConsumerSettings):
     worker_prefetch: Annotated[int, Field(ge=1)] = 1
     # a child above it is replaced after its task; half of the pod's 1 GiB, so that one leak cannot end the pod
     worker_max_memory_mib: Annotated[int, Field(ge=64)] = 512
+    # as large as the largest body: who may send a MiB may be answered one
+    result_max_bytes: Annotated[int, Field(ge=1024, le=CEILING_BYTES)] = 1024 * 1024
+    # in characters
+    failure_message_max: Annotated[
+        int, Field(ge=FAILURE_MESSAGE_BOUNDS_CHARS[0], le=FAILURE_MESSAGE_BOUNDS_CHARS[1])
+    ] = FAILURE_MESSAGE_MAX_CHARS
     # how long a SIGTERM waits for running tasks before it hands them back; below the grace period
     soft_shutdown_s: Annotated[float, Field(ge=0)] = 100.0
     # the n-th retry of a transient error waits anywhere from 0 to retry_backoff_s * 2**n seconds

@@ -13,8 +13,10 @@ older and has no record is forgotten; what is younger and has none is PENDING.
 """
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
+
+from apps.contract import results, text
 
 State = Literal["PENDING", "STARTED", "SUCCESS", "FAILURE", "REVOKED"]
 FINAL = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
@@ -45,6 +47,15 @@ CANCEL_CHANNEL = "sluice:cancel"
 
 # A longer result is not in the message: each API process that has a client waiting would be sent all of it.
 TOLD_BYTES_MAX = 4096
+# A longer result is not read with the rest of a record: the 200 records of one batch then have 3 MiB at most, which
+# takes a few milliseconds.
+SMALL_BYTES_MAX = 16 * 1024
+# Of a FAILURE: the name of an exception's class, and its message unless a setting says otherwise. Most messages have a
+# few hundred characters; pydantic's and a database's have thousands.
+TYPE_MAX_CHARS = 255
+FAILURE_MESSAGE_MAX_CHARS = 4096
+# Shorter, a message has no room for what was left out; longer, it is a result rather than a message.
+FAILURE_MESSAGE_BOUNDS_CHARS = (100, 1_000_000)
 
 # KEYS: record, channel, begun channel. ARGV: publish id, worker, now (s), life of the record (s).
 # Answers "run", or why not: "final", "claimed" (by another publish of the same id) or "cancelled" (while it ran
@@ -101,40 +112,53 @@ return state
 """
 
 
+# KEYS: record, its requeued key.
+# Answers the state, the tries, when it started (s), the bytes of the meta, the meta if it is small, and the new id of a
+# FAILURE that was sent again; nothing where there is no record.
+READ = f"""
+local record = redis.call('HMGET', KEYS[1], 'state', 'tries', 'started_s')
+if not record[1] then return {{}} end
+local bytes, meta, requeued = redis.call('HSTRLEN', KEYS[1], 'meta'), false, false
+if bytes > 0 and bytes <= {SMALL_BYTES_MAX} then meta = redis.call('HGET', KEYS[1], 'meta') end
+if record[1] == 'FAILURE' then requeued = redis.call('HGET', KEYS[2], 'requeued_as') end
+return {{record[1], record[2], record[3], bytes, meta, requeued}}
+"""
+
+
 @dataclass(frozen=True)
 class Record:
-    """A task's record as read from Redis."""
+    """A task's record as read from Redis. `meta` is its result as JSON; a large one has only its size here."""
 
     state: State = "PENDING"
-    result: Any = None
+    meta: str = "null"
+    large_bytes: int = 0
     tries: int = 0
     started_s: float | None = None
+    requeued_as: str | None = None
 
     @property
     def final(self) -> bool:
         return self.state in FINAL
 
-    def with_requeued(self, raw: dict[str, str]) -> "Record":
-        """The same failure, with the new id under which it was sent again, if it was."""
-        return replace(self, result=self.result | raw)
+    @property
+    def result(self) -> Any:
+        """The result that `meta` is."""
+        return json.loads(self.meta)
 
 
-def decode(raw: dict[str, str]) -> Record:
-    """Read the fields of a record's hash; no fields mean PENDING.
-
-    Raises ValueError when they are not a record, with the names of the fields in its message.
-    """
-    if not raw:
+def decode(answer: list[Any]) -> Record:
+    """The record that READ has answered; an empty answer means PENDING."""
+    if not answer:
         return Record()
-    try:
-        return Record(
-            state=raw["state"],  # type: ignore[arg-type]  # checked by the scripts, which alone write it
-            result=json.loads(raw["meta"]) if "meta" in raw else None,
-            tries=int(raw.get("tries", 0)),
-            started_s=float(raw["started_s"]) if "started_s" in raw else None,
-        )
-    except (KeyError, ValueError) as exc:
-        raise ValueError(f"not a task record: its fields are {sorted(raw)}") from exc
+    state, tries, started_s, meta_bytes, meta, requeued_as = answer
+    return Record(
+        state,
+        "null" if meta is None else results.readable(meta),
+        0 if meta is not None else meta_bytes,
+        int(tries or 0),
+        None if started_s is None else float(started_s),
+        requeued_as,
+    )
 
 
 def told(message: str) -> Record | None:
@@ -142,12 +166,9 @@ def told(message: str) -> Record | None:
     state, _, meta = message.partition(" ")
     if state != "SUCCESS" or not meta:  # what was requeued after a FAILURE stands elsewhere
         return None
-    try:
-        return Record("SUCCESS", json.loads(meta))
-    except (ValueError, RecursionError):  # for one task's sake the connection that tells of all is not given up
-        return None
+    return Record("SUCCESS", results.readable(meta))
 
 
-def failure(type_: str, message: str) -> dict[str, str]:
-    """The result of a task that ended FAILURE."""
-    return {"type": type_, "message": message}
+def failure(type_: str, message: str, max_chars: int = FAILURE_MESSAGE_MAX_CHARS) -> dict[str, str]:
+    """The result of a task that ended FAILURE, as text that can be stored and sent."""
+    return {"type": text.clean(type_, TYPE_MAX_CHARS), "message": text.clean(message, max_chars)}

@@ -9,6 +9,9 @@ from typing import Annotated, Any, Literal, Union
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from apps.contract.results import CEILING_BYTES
+from apps.contract.states import FAILURE_MESSAGE_BOUNDS_CHARS
+
 # After 30 minutes a RabbitMQ older than 4.3 takes a message for abandoned, and gives it to another worker.
 LIMIT_MAX_S = 1500
 
@@ -64,6 +67,10 @@ class TaskSpec:
     soft_limit_s: int | None = None
     transient: tuple[type[Exception], ...] = ()
     """Errors that a later attempt may not meet; only these are retried."""
+    result_max_bytes: int | None = None
+    """The largest result, as JSON, instead of `RESULT_MAX_BYTES`; a larger one is the FAILURE `ResultTooLarge`."""
+    failure_message_max_chars: int | None = None
+    """The longest message of a FAILURE, instead of `FAILURE_MESSAGE_MAX`; of a longer one, head and tail are kept."""
 
     @property
     def queue(self) -> str:
@@ -89,6 +96,11 @@ def registry(*specs: TaskSpec) -> Registry:
             raise ValueError(f"task name {spec.name!r} must be '<queue>:<short name>'")
         if not (spec.soft_limit_s or 0) < spec.hard_limit_s <= LIMIT_MAX_S:
             raise ValueError(f"{spec.name}: 0 < soft_limit_s < hard_limit_s <= {LIMIT_MAX_S} must hold")
+        if spec.result_max_bytes is not None and not 0 < spec.result_max_bytes <= CEILING_BYTES:
+            raise ValueError(f"{spec.name}: 0 < result_max_bytes <= {CEILING_BYTES} must hold")
+        least, most = FAILURE_MESSAGE_BOUNDS_CHARS
+        if spec.failure_message_max_chars is not None and not least <= spec.failure_message_max_chars <= most:
+            raise ValueError(f"{spec.name}: {least} <= failure_message_max_chars <= {most} must hold")
         if spec.short_name in tasks:
             raise ValueError(f"two tasks are called {spec.short_name!r}")
         annotation: Any = spec.input.model_fields["task"].annotation

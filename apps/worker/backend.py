@@ -40,7 +40,7 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
         answer: str = self._ensure_retryable(self._run, BEGIN, keys, arguments)
         return answer
 
-    def end(self, request: Any, state: str, meta: str) -> None:
+    def end(self, request: Any, state: str, meta: str | bytes) -> None:
         """Write the final state of the task that began with this request, and its result as JSON; waits as `begin`."""
         keys = [states.key(request.id), states.channel(request.id)]
         now_s = time.time()

@@ -7,9 +7,9 @@ from billiard.common import terminate_handler_fired
 from apps.contract import states
 
 
-def failure_of(exc: BaseException) -> dict[str, str]:
+def failure_of(exc: BaseException, max_chars: int = states.FAILURE_MESSAGE_MAX_CHARS) -> dict[str, str]:
     """The result of a task that ended by this error: the error's own type and message."""
-    return states.failure(type(exc).__name__, _message(exc))
+    return states.failure(type(exc).__name__, _message(exc), max_chars)
 
 
 def traceback_of(exc: BaseException, *, chain: bool = True) -> str:

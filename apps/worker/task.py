@@ -11,7 +11,6 @@ Celery's control exceptions have no meaning in a function: raised there, they ar
 
 import json
 import logging
-import sys
 import time
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from celery.exceptions import Reject
 from celery.utils.time import get_exponential_backoff_interval
 
 from apps import logs
-from apps.contract import failures
+from apps.contract import failures, results
 from apps.contract.settings import WorkerSettings
 from apps.contract.tasks import TaskSpec
 from apps.worker.cancel import Cancellation
@@ -31,9 +30,6 @@ from apps.worker.outcome import failure_of, traceback_of
 
 log = logging.getLogger(__name__)
 
-# So short, a result has no number of too many digits for Python to read again, and is not too deep for it.
-READABLE_CHARACTERS = sys.int_info.str_digits_check_threshold
-
 _called_refused = refused("call of a task", POST)
 
 
@@ -41,7 +37,7 @@ class End(NamedTuple):
     """How one run of a task ended; `meta` is the result as JSON."""
 
     state: str
-    meta: str
+    meta: str | bytes
 
 
 SUCCESS, FAILURE, REVOKED, RETRY, SKIPPED = "SUCCESS", "FAILURE", "REVOKED", "RETRY", "SKIPPED"
@@ -120,23 +116,16 @@ def run(task: ContractTask, payload: Any) -> str:
 def _call(task: ContractTask, payload: Any) -> End:
     """Call the function, within its limits; so is the text of its error, which its own code makes."""
     spec = task.spec
+    max_bytes = spec.result_max_bytes or task.settings.result_max_bytes
     try:
         with time_limits(spec.soft_limit_s, spec.hard_limit_s), task.cancellation.running(task.request.id):
             try:
                 output = task.function(spec.input.model_validate(payload), task.settings)
-                return End(SUCCESS, _encoded(spec, output))
+                return End(SUCCESS, results.encode(spec.output.model_validate(output), max_bytes))
             except BaseException as exc:  # noqa: BLE001 - whatever it is, it is this task's end
                 return _end_of(task, exc)
     except BaseException as exc:  # noqa: BLE001 - a limit or a cancel that came while the block ended
         return _end_of(task, exc, chain=False)  # what it follows may be an error whose text takes for ever
-
-
-def _encoded(spec: TaskSpec, output: object) -> str:
-    """The result as the JSON that Redis gets, which any client can read (NaN becomes null)."""
-    text = spec.output.model_validate(output).model_dump_json()
-    if len(text) > READABLE_CHARACTERS:
-        json.loads(text)  # raises for what Python would not read again
-    return text
 
 
 def _end_of(task: ContractTask, exc: BaseException, *, chain: bool = True) -> End:
@@ -147,8 +136,9 @@ def _end_of(task: ContractTask, exc: BaseException, *, chain: bool = True) -> En
         raise SystemExit from exc
     if task.cancellation.caused(exc):
         return End(REVOKED, "null")
-    failure = failure_of(exc)
-    if isinstance(exc, task.spec.transient) and task.request.retries < task.settings.retry_max:
+    failure = failure_of(exc, task.spec.failure_message_max_chars or task.settings.failure_message_max)
+    again = isinstance(exc, task.spec.transient) and not isinstance(exc, results.ResultTooLarge)
+    if again and task.request.retries < task.settings.retry_max:
         return End(RETRY, json.dumps(failure))
     about = {"task": task.name, "type": failure["type"], "exception": traceback_of(exc, chain=chain)}
     log.error("failed", extra={"fields": about})

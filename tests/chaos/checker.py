@@ -25,11 +25,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from apps.contract import failures, topology
+from tests.chaos.endings import RAISED, RETURNED, TOO_LARGE, data_is_right, failure_is_right
 from tests.chaos.faults import FAULTS
 from tests.chaos.history import History
 from tests.chaos.journal import Effect, Post, Try
 from tests.chaos.world import Life
 
+MUST_FAIL = {*RAISED, TOO_LARGE}
+# Of a result in a finding.
+SHOWN_CHARS = 200
 FINAL = ("SUCCESS", "FAILURE", "REVOKED")
 # The broker gives a lost connection's tasks to another worker at once, and the first notes the loss at about that time.
 # What the first had received is begun by it even then, if a process was free just before.
@@ -103,7 +107,8 @@ class Checker:
                 continue
             ends = [(read.state, read.result) for read in reads]
             if told.get(task_id, ends[0]) != ends[0] or any(end != ends[0] for end in ends):
-                yield Finding("two-states", task_id, f"{told.get(task_id)}, {ends}")
+                found = [str(end)[:SHOWN_CHARS] for end in (told.get(task_id), *ends)]
+                yield Finding("two-states", task_id, ", ".join(found))
             if post:
                 yield from self._right_end(post, *ends[0])
 
@@ -120,18 +125,25 @@ class Checker:
         elif post.task == "fail":
             if (type_, message) != ("ValueError", post.name):
                 yield Finding("wrong-end", post.task_id, f"fail: {type_}: {message}")
+        elif post.task in MUST_FAIL:
+            if not failure_is_right(post.task, post.name, type_, message):
+                yield Finding("wrong-end", post.task_id, f"{post.task}: {type_}: {message[:SHOWN_CHARS]}")
         elif not (post.task == "flaky" and type_ in REFUSED and self._broker_away(post.task_id)):
-            yield Finding("wrong-end", post.task_id, f"{post.task}: {state} {type_}: {message}")
+            yield Finding("wrong-end", post.task_id, f"{post.task}: {state} {type_}: {message[:SHOWN_CHARS]}")
 
     def _right_success(self, post: Post, task_id: str, result: object) -> Iterator[Finding]:
         pids = {str(effect.pid) for effect in self._effects[task_id] if effect.step == "done"}
-        name, state = (result.get("name_task"), str(result.get("state"))) if isinstance(result, dict) else (None, "")
-        if post.task in {"fail", "poison"}:
+        fields = result if isinstance(result, dict) else {}
+        name, state = fields.get("name_task"), str(fields.get("state"))
+        if post.task in {"fail", "poison"} | MUST_FAIL:
             yield Finding("wrong-end", task_id, f"{post.task}: SUCCESS")
         elif not pids:
             yield Finding("no-effect", task_id, post.task)
         elif name != post.name or state.partition("-")[0] not in pids:  # as tests/chaos/tasks.py makes it
-            yield Finding("wrong-end", task_id, f"{post.task} {post.name}: {result}, done by {', '.join(pids)}")
+            told = str(result)[:SHOWN_CHARS]
+            yield Finding("wrong-end", task_id, f"{post.task} {post.name}: {told}, done by {', '.join(pids)}")
+        elif post.task in RETURNED and not data_is_right(post.task, post.name, fields.get("data")):
+            yield Finding("wrong-end", task_id, f"{post.task} {post.name}: {str(result)[:SHOWN_CHARS]}")
 
     def _broker_away(self, task_id: str) -> bool:
         """A retry is a publish, which may be refused: by a broker that is just then away, full or without a route."""

@@ -4,15 +4,17 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from celery import current_task
-from pydantic import Field
+from pydantic import Field, create_model
 
 from apps.contract.settings import WorkerSettings
 from apps.contract.tasks import NamedInput, Output, TaskSpec, registry
+from tests.chaos.endings import ODD_ENDS, RAISED, RETURNED, TOO_LARGE, too_large
 from tests.chaos.journal import Effect, Journal
 from tests.harness.tasks import EFFECTS
 
@@ -43,8 +45,20 @@ class Poison(NamedInput):
     task: Literal["poison"]
 
 
+class Produced(Output):
+    """With more in it than an Output."""
+
+    data: str
+
+
 def _spec(name: str, input_: type[NamedInput]) -> TaskSpec:
     return TaskSpec(name=name, input=input_, output=Output, hard_limit_s=120, transient=(ConnectionError,))
+
+
+def _odd(task: str) -> TaskSpec:
+    fields: Any = {"task": (Literal[task], ...)}
+    model = create_model(task, __base__=NamedInput, **fields)
+    return TaskSpec(name=f"Test_Query:{task}", input=model, output=Produced, hard_limit_s=120)
 
 
 TASKS = registry(
@@ -52,6 +66,7 @@ TASKS = registry(
     _spec("Test_Query:flaky", Flaky),
     _spec("Test_Query:fail", Fail),
     _spec("celery:poison", Poison),
+    *map(_odd, ODD_ENDS),
 )
 
 
@@ -97,5 +112,27 @@ def poison(task: Poison, settings: WorkerSettings) -> Output:  # noqa: ARG001
     os.kill(os.getpid(), signal.SIGKILL)
     return _done(task.name)
 
+
+def _raising(error: Callable[[str], BaseException]) -> Callable[[NamedInput, WorkerSettings], Produced]:
+    def end(task: NamedInput, settings: WorkerSettings) -> Produced:  # noqa: ARG001
+        _effect(task.name, "begun")
+        _effect(task.name, "done")  # a second run of what has raised is as wrong as one of what has returned
+        raise error(task.name)
+
+    return end
+
+
+def _returning(data: Callable[[str], str]) -> Callable[[NamedInput, WorkerSettings], Produced]:
+    def end(task: NamedInput, settings: WorkerSettings) -> Produced:  # noqa: ARG001
+        _effect(task.name, "begun")
+        return Produced(**_done(task.name).model_dump(), data=data(task.name))
+
+    return end
+
+
+for _task, _error in RAISED.items():
+    globals()[_task] = _raising(_error)
+for _task, _data in {**RETURNED, TOO_LARGE: too_large}.items():
+    globals()[_task] = _returning(_data)
 
 this_module = sys.modules[__name__]

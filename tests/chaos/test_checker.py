@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from apps.contract import failures
+from apps.contract import failures, states
 from tests.chaos.checker import AWAY, Checker
+from tests.chaos.endings import RAISED, RETURNED
 from tests.chaos.history import Cut, History, Read, Stored
 from tests.chaos.journal import Crashed, Effect, Injected, Post, Seen, Try
 from tests.chaos.world import Life
@@ -267,6 +268,65 @@ def test_retry_that_was_refused_needs_a_broker_that_was_away(
     _ended(history, "flaky", {"type": type_, "message": ""}, parked=True)
     history.faults = [Injected(1, kind, "", healed_s - 2.5, healed_s)]
     assert _kinds(history) == found
+
+
+def _raised(task: str) -> dict[str, str]:
+    error = RAISED[task](NAME)
+    return states.failure(type(error).__name__, str(error))
+
+
+@pytest.mark.parametrize("task", RAISED)
+def test_failure_of_a_task_that_raises_is_its_errors(history: History, task: str) -> None:
+    _ended(history, task, _raised(task))
+    assert _kinds(history) == []
+
+
+@pytest.mark.parametrize("task", RAISED)
+@pytest.mark.parametrize(
+    "changed",
+    [{"type": failures.REJECTED}, {"type": "WorkerLostError"}, {"message": "another task's"}, {"message": ""}],
+)
+def test_failure_of_a_task_that_raises_is_no_others(history: History, task: str, changed: dict[str, str]) -> None:
+    _ended(history, task, _raised(task) | changed)
+    assert "wrong-end" in _kinds(history)
+
+
+@pytest.mark.parametrize("message", ["caf\udce9", "x" * 5000])
+def test_message_that_is_not_clean_or_not_cut_is_wrong(history: History, message: str) -> None:
+    for task in ("unreadable", "endless"):
+        _ended(history, task, {"type": "ValueError", "message": NAME + message})
+        assert _kinds(history) == ["wrong-end"]
+
+
+@pytest.mark.parametrize("task", [*RAISED, "too_large"])
+def test_success_of_a_task_that_must_fail(history: History, task: str) -> None:
+    history.posts = [replace(history.posts[0], task=task)]
+    assert _kinds(history) == ["wrong-end"]
+
+
+@pytest.mark.parametrize("task", [*RAISED, "too_large"])
+def test_task_that_must_fail_and_ran_twice_for_no_reason(history: History, task: str) -> None:
+    type_, message = ("ResultTooLarge", "2097152 bytes, and 1048576") if task == "too_large" else _raised(task).values()
+    _ended(history, task, {"type": type_, "message": message})
+    assert _kinds(history) == []
+    _done_again(history)
+    assert _kinds(history) == ["duplicate"]
+
+
+@pytest.mark.parametrize("message", ["2097152 bytes", ""])
+def test_result_that_is_too_large_says_how_much_is_kept(history: History, message: str) -> None:
+    _ended(history, "too_large", {"type": "ResultTooLarge", "message": message})
+    assert _kinds(history) == ["wrong-end"]
+
+
+@pytest.mark.parametrize("task", RETURNED)
+@pytest.mark.parametrize("end", ["", "x", None])
+def test_large_or_odd_result_that_is_not_whole(history: History, task: str, end: str | None) -> None:
+    data = RETURNED[task](NAME).replace("\udce9", r"\udce9")
+    result = RESULT | {"data": data[:-1] if end is None else data + end}
+    history.posts = [replace(history.posts[0], task=task)]
+    history.seen, history.reads = [], [Read(ID, "SUCCESS", result)]
+    assert _kinds(history) == ([] if end == "" else ["wrong-end"])
 
 
 @pytest.mark.parametrize("result", [None, RESULT | {"name_task": "1-2"}, RESULT | {"state": "8-1"}])

@@ -1,6 +1,7 @@
 """Tasks that misbehave on request, added to the project's own; each leaves a line per run in the effects file."""
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -161,6 +162,32 @@ def _spec(name: str, input_: type[NamedInput], hard_limit_s: int = 120, soft_lim
     )
 
 
+class Unreadable(NamedInput):
+    """Has text that no encoding takes, in its exception, its result or its log; `times` makes it long."""
+
+    task: Literal["unreadable"]
+    where: Literal["message", "type", "result", "key", "bytes", "log"]
+    times: int = 1
+
+
+class Produce(NamedInput):
+    """Has a result of so many bytes."""
+
+    task: Literal["produce"]
+    size_bytes: int
+
+
+class Excess(NamedInput):
+    """The same, under the limits of the settings; any error of it is retried."""
+
+    task: Literal["excess"]
+    size_bytes: int
+
+
+class Produced(Output):
+    data: Any
+
+
 TEST_TASKS = registry(
     *TASKS.values(),
     _spec("Test_Query:sleep", Sleep),
@@ -184,6 +211,11 @@ TEST_TASKS = registry(
     _spec("Test_Query:unclean", Unclean),
     _spec("Test_Query:cancelled", CancelledTask),
     _spec("Test_Query:unread", Unread, hard_limit_s=3),
+    TaskSpec(name="Test_Query:unreadable", input=Unreadable, output=Produced, hard_limit_s=120),
+    TaskSpec(
+        name="Test_Query:produce", input=Produce, output=Produced, hard_limit_s=120, result_max_bytes=10 * 1024 * 1024
+    ),
+    TaskSpec(name="Test_Query:excess", input=Excess, output=Produced, hard_limit_s=120, transient=(Exception,)),
 )
 
 
@@ -342,6 +374,29 @@ def unclean(task: Unclean, settings: WorkerSettings) -> Output:  # noqa: ARG001
         finally:
             raise ValueError("the connection is closed already")
     return Output(name_task=task.name, state="done")
+
+
+def unreadable(task: Unreadable, settings: WorkerSettings) -> Produced:  # noqa: ARG001
+    text = "caf\udce9\x00.mp4" * task.times
+    match task.where:
+        case "message":
+            raise ValueError(text)
+        case "type":
+            raise type(f"Odd\x1b{'x' * task.times}", (Exception,), {})("said")
+        case "log":
+            logging.getLogger("a.team").warning("%s", text, extra={"fields": {"path": text}})
+    data: Any = {"result": text, "key": {text: 1}, "bytes": b"caf\xe9", "log": None}[task.where]
+    return Produced(name_task=task.name, state="done", data=data)
+
+
+def produce(task: Produce, settings: WorkerSettings) -> Produced:  # noqa: ARG001
+    without = len(Produced(name_task=task.name, state="done", data="").model_dump_json())
+    return Produced(name_task=task.name, state="done", data="x" * (task.size_bytes - without))
+
+
+def excess(task: Excess, settings: WorkerSettings) -> Produced:
+    effect(task.name, "begun")
+    return produce(Produce(task="produce", name=task.name, size_bytes=task.size_bytes), settings)
 
 
 this_module = sys.modules[__name__]

@@ -336,7 +336,7 @@ async def _told_the_end(system: System) -> None:
     subscribed = partial(system.redis.pubsub_numsub, states.channel(task_id))
     await asyncio.to_thread(until, lambda: subscribed()[0][1], 10)
     await asyncio.to_thread(system.redis.publish, states.channel(task_id), 'SUCCESS {"n": 1}')
-    assert await following == states.Record("SUCCESS", {"n": 1})
+    assert await following == states.Record("SUCCESS", '{"n": 1}')
     running.cancel()
     await store.close()
 

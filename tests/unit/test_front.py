@@ -38,7 +38,7 @@ class Submitter:
 
 class Store:
     async def read(self, _: str) -> Record:
-        return Record("SUCCESS", {"name_task": "ä", "state": "done"})
+        return Record("SUCCESS", '{"name_task":"ä","state":"done"}')
 
 
 class Exchange:

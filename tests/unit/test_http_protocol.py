@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any, cast
 
-from apps.api.http import Joined
+from apps.api.http import JOINED_MAX_BYTES, Joined
 
 
 class Transport:
@@ -79,8 +79,26 @@ def test_client_that_went_is_sent_nothing_more() -> None:
         answer.write(b"held")
         transport.lost = True
         answer.discard()
+        for answered in (b"a request that was sent before", b"x" * JOINED_MAX_BYTES * 2):
+            answer.write(answered)
+        answer.resume_reading()  # this transport has no such method: it is not called
         await turn()
         answer.close()
         assert transport.seen == ["closed"]
+
+    asyncio.run(run())
+
+
+def test_what_is_long_is_not_copied_to_be_joined() -> None:
+    async def run() -> None:
+        answer, transport = joined()
+        long = b"x" * (JOINED_MAX_BYTES + 1)
+        answer.write(b"head")
+        answer.write(long)
+        assert transport.seen[0] == b"head"
+        assert transport.seen[1] is long
+        answer.write(b"tail")
+        await turn()
+        assert transport.seen[2:] == [b"tail"]
 
     asyncio.run(run())

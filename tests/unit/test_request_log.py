@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
 from apps import logs
@@ -75,6 +76,30 @@ async def test_line_is_what_the_formatter_would_write(capsys: pytest.CaptureFixt
     assert written | {"time": 0} == formatted | {"time": 0}
     assert len(written["time"]) == len(formatted["time"])
     assert written["ms"] >= 0
+
+
+@pytest.mark.usefixtures("info")
+async def test_line_of_a_long_path_is_bounded(capsys: pytest.CaptureFixture[str]) -> None:
+    await request("/" + "\U0001f600\udce9" * 100_000)
+    written = await line(capsys)
+    assert len(written.encode()) < logs.LINE_MAX_BYTES
+    assert json.loads(written)["path"].startswith("/\U0001f600\\udce9")
+
+
+@pytest.mark.usefixtures("info")
+async def test_client_that_leaves_is_a_line_and_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    async def app(_: Scope, receive: Receive, send: Send) -> None:
+        await Request({"type": "http"}, receive, send).body()
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(_: Message) -> None:
+        raise AssertionError
+
+    await RequestLog(app)({"type": "http", "method": "POST", "path": "/a", "headers": []}, receive, send)
+    written = json.loads(await line(capsys))
+    assert (written["level"], written["message"], written["status"]) == ("INFO", "request", 0)
 
 
 @pytest.mark.usefixtures("info")

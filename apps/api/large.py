@@ -1,0 +1,103 @@
+"""Large results from Redis, on connections of their own, so that nothing small waits for one.
+
+    record says "large" -> a slot of its lane -> HGET on a connection of the lane -> sent in parts -> slot free
+
+The slots bound the memory: a result is held from its reading until the client has taken it. Redis gives a value of a
+hash only as a whole, but it passes through the event loop in pieces, on its way in and out. A client that takes nothing
+loses its connection (`apps.api.http`), and its slot is free again.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError  # noqa: A004 - Python's own is another one
+
+from apps.api.store import Unavailable, connection_to
+from apps.contract.states import SMALL_BYTES_MAX
+
+log = logging.getLogger(__name__)
+
+# Of an answer, sent at once: above what uvicorn lets a client be behind with, so that each part is waited for.
+PART_BYTES = 128 * 1024
+# Longer than a client that takes nothing keeps a slot (`apps.api.http`); after that a reader is told to ask again.
+SLOT_DEADLINE_S = 15.0
+# 64 MiB, the most that a result may have, at 100 Mbit/s.
+READ_DEADLINE_S = 6.0
+# Two, so that one is read while the other's round trip ends. More would take turns from requests for small results.
+CONNECTIONS = 2
+
+
+@dataclass
+class _Lane:
+    """Results up to a size; none waits for one of another lane."""
+
+    max_bytes: int | None
+    slots: asyncio.Semaphore
+    connections: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CONNECTIONS))
+    idle: list[AbstractConnection] = field(default_factory=list)
+
+
+class LargeResults:
+    """Reads them, a bounded number at a time."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        # 64 of a quarter MiB, and 8 of up to 64 MiB: 16 MiB and 512 MiB at the very most, in a pod of 2 GiB; 24 MiB in
+        # all where results have 1 MiB at most, the default.
+        self._lanes = (_Lane(16 * SMALL_BYTES_MAX, asyncio.Semaphore(64)), _Lane(None, asyncio.Semaphore(8)))
+
+    @asynccontextmanager
+    async def held(self, key: str, size_bytes: int) -> AsyncIterator[bytes]:
+        """The meta of a record, for as long as the block lasts. Raises Unavailable."""
+        lane = next(one for one in self._lanes if one.max_bytes is None or size_bytes <= one.max_bytes)
+        try:
+            async with asyncio.timeout(SLOT_DEADLINE_S):
+                await lane.slots.acquire()
+        except TimeoutError:
+            raise Unavailable from None
+        try:
+            yield await self._read(lane, key)
+        finally:
+            lane.slots.release()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for lane in self._lanes:
+            for connection in lane.idle:
+                await connection.disconnect(nowait=True)
+            lane.idle.clear()
+
+    async def _read(self, lane: _Lane, key: str) -> bytes:
+        async with lane.connections:
+            connection = lane.idle.pop() if lane.idle else connection_to(self._url)
+            try:
+                async with asyncio.timeout(READ_DEADLINE_S):
+                    try:
+                        value = await _meta(connection, key)
+                    except ConnectionError:  # it was closed meanwhile; a new one is opened
+                        value = await _meta(connection, key)
+            except Exception as exc:
+                log.warning("large result not read", extra={"fields": {"error": repr(exc)}})
+                raise Unavailable from exc
+            finally:
+                lane.idle.append(connection)
+        if value is None:  # its record's life ended between the two questions
+            raise Unavailable
+        return value
+
+
+async def _meta(connection: AbstractConnection, key: str) -> bytes | None:
+    complete = False
+    try:
+        await connection.connect()  # type: ignore[no-untyped-call]  # does nothing where it is open
+        await connection.send_packed_command(connection.pack_command("HGET", key, "meta"), check_health=False)
+        value: bytes | None = await connection.read_response(disable_decoding=True)
+        complete = True
+    finally:
+        if not complete:  # what comes late would be the answer to the next command
+            await connection.disconnect(nowait=True)
+    return value
