@@ -56,18 +56,17 @@ class ValueSet:
 
 @dataclass(frozen=True)
 class Result:
-    """What one set of values showed; `ineffective` are the values without which the chart renders the same."""
+    """What one set of values showed.
+
+    `ineffective` are the values without which the chart renders the same; `defaults` those of them that are the chart's
+    own defaults, which another version of the chart may change.
+    """
 
     values: ValueSet
     objects: int
     ineffective: frozenset[Key]
+    defaults: frozenset[Key]
     faults: tuple[str, ...]
-
-    @property
-    def defaults(self) -> set[Key]:
-        """The ineffective values that are the chart's own defaults: another version may have other defaults."""
-        chart, ours = dict(leaves(self.values.chart.defaults)), dict(leaves(self.values.release.values))
-        return {key for key in self.ineffective if key in chart and chart[key] == ours[key]}
 
     def unexplained(self, base: "Result") -> set[Key]:
         """The ineffective values that are neither defaults nor inherited from `base`, where they have an effect."""
@@ -110,7 +109,10 @@ def check(each: ValueSet) -> Result:
     faults += [
         f"postRenderers: the chart has no {target}" for target, _ in each.release.patches if target not in titles
     ]
-    return Result(each, len(objects), frozenset(_ineffective(each, text)), tuple(dict.fromkeys(faults)))
+    ineffective = frozenset(_ineffective(each, text))
+    chart, ours = dict(leaves(each.chart.defaults)), dict(leaves(each.release.values))
+    defaults = frozenset(key for key in ineffective if key in chart and chart[key] == ours[key])
+    return Result(each, len(objects), ineffective, defaults, tuple(dict.fromkeys(faults)))
 
 
 def unused(results: list[tuple[Result, Result]], listed: dict[str, dict[str, str]]) -> Iterator[str]:

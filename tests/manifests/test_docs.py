@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from apps.contract.tasks import TASKS, input_adapter
 from deploy import pins, sops
