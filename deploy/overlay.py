@@ -32,7 +32,10 @@ def up(folder: Path) -> None:
 
 
 def down(folder: Path) -> None:
-    """Delete it all but the namespaces: their Secrets hold what the broker's users are known by."""
+    """Delete all of it but the namespaces: their Secrets hold the passwords of the broker's users.
+
+    The namespace `data` is the platform's: its network policies protect RabbitMQ and Redis as long as these run.
+    """
     cluster.check()
     # kubectl fails on kinds that the cluster does not know
     unknown = () if cluster.has("crd", KEDA) else ("ScaledObject", "TriggerAuthentication")

@@ -23,6 +23,7 @@ PROGRAMS = {
     "helm": ("helm.sh/helm/v4/cmd/helm", "v4.2.4"),
     "sops": ("github.com/getsops/sops/v3/cmd/sops", "v3.13.3"),
     "vegeta": ("github.com/tsenart/vegeta/v12", "v12.13.0"),
+    "actionlint": ("github.com/rhysd/actionlint/cmd/actionlint", "v1.7.12"),
     "age-keygen": ("filippo.io/age/cmd/age-keygen", "v1.3.2"),
 }
 # The Python package with the Go toolchain, for machines that have no Go.

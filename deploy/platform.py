@@ -78,6 +78,14 @@ def _chart(
     return chart["chart"], f"--repo={source['url']}", f"--version={chart['version']}"
 
 
+def around(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the charts need around them: namespaces, priority classes, network policies.
+
+    Not what only Flux reads, and not Secrets, which are encrypted in git: `make secrets` makes them.
+    """
+    return [each for each in objects if "toolkit.fluxcd.io" not in each["apiVersion"] and each["kind"] != "Secret"]
+
+
 def _options(install: dict[str, Any]) -> tuple[str, ...]:
     crds = ("--skip-crds",) if install.get("crds") == "Skip" else ()
     schema = ("--skip-schema-validation",) if install.get("disableSchemaValidation") else ()
@@ -95,8 +103,7 @@ def main() -> None:
         raise Unusable(f"{folder.relative_to(ROOT)} has no kustomization.yaml: name one of clusters/ or helm-releases.")
     _secrets_exist()
     objects = list(yaml.safe_load_all(output(kubectl(), "kustomize", folder, timeout_s=TIMEOUT_S)))
-    namespaces = [each for each in objects if each["kind"] == "Namespace"]
-    show(kubectl(), "apply", "--filename=-", text=listed(namespaces), timeout_s=TIMEOUT_S)
+    show(kubectl(), "apply", "--filename=-", text=listed(around(objects)), timeout_s=TIMEOUT_S)
     for release in releases(objects):
         _install(release)
 

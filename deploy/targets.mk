@@ -2,13 +2,13 @@
 OVERLAY ?= local
 PLATFORM ?= clusters/local/infrastructure
 
-.PHONY: tools tools-of-tests validate definitions test-manifests images release secrets platform deploy undeploy flux
+.PHONY: tools tools-of-tests validate definitions test-manifests pull-charts chart-keys test-charts images release secrets platform deploy undeploy flux
 
 tools: install ## build what `make validate` needs (once), so that it works offline; other verbs build their own
 	@nice $(BIN)/python -m deploy.tools
 
 tools-of-tests: install
-	@nice $(BIN)/python -m deploy.tools helm sops age-keygen
+	@nice $(BIN)/python -m deploy.tools helm sops age-keygen actionlint
 
 validate: tools ## say what is wrong with the manifests: Kustomize, kubeconform, our own rules
 	@$(BIN)/python -m deploy.validate
@@ -18,6 +18,16 @@ definitions: install ## render RabbitMQ's definitions from apps/contract
 
 test-manifests: tools-of-tests ## tests of the manifests, and of the commands below
 	@$(PYTEST) tests/manifests
+
+pull-charts: install ## fetch the real charts of helm-releases/ into a folder outside of this repository: CHARTS=folder
+	@$(BIN)/python -m deploy.charts pull $(CHARTS)
+
+chart-keys: install ## record the keys of the real charts' values (deploy/validate/chart-keys): CHARTS=folder
+	@$(BIN)/python -m deploy.charts keys $(CHARTS)
+
+test-charts: install ## render the real charts with our values, and compare the stand-ins with them: CHARTS=folder
+	@$(BIN)/python -m deploy.charts test $(CHARTS)
+	@$(BIN)/python -m tests.e2e.platform.comparison $(CHARTS)
 
 images: install ## build both images as the overlays name them, with docker, podman or buildah; BASE= if you like
 	@$(BIN)/python -m deploy.images

@@ -16,6 +16,7 @@ from deploy.validate import (
     network,
     nginx,
     nginx_release,
+    placement,
     platform,
     policy,
     quantities,
@@ -52,6 +53,7 @@ def findings(root: Path, targets: Collection[str] = ()) -> list[Finding]:
         *agreement.check(rendered),
         *runtime.check(rendered),
         *budgets.check(rendered),
+        *placement.check(rendered),
         *scaling.check(rendered),
         *delivery.check(rendered),
     ]

@@ -4,21 +4,30 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
+from deploy.validate import placement, policy, wholeness
 from deploy.validate.quantities import quantity
+from deploy.validate.references import matches
 from deploy.validate.tree import Finding, Object, Tree, at
 from deploy.validate.wanted import Wanted, must
 
+KEPT = ([None, "Retain"], "taking the release out of git would delete the volumes")
 VALUES: dict[str, Wanted] = {
     "rabbitmq": {
         "persistence.enabled": ([True], "a restart would lose every accepted task"),
         "definitions.enabled": ([True], "queues, users and limits come from there"),
         "managementPlugin.enabled": ([True], "KEDA reads the queues' lengths there"),
         "config.memoryHighWatermark.type": ([None, "relative"], "its value is a share of the limit"),
+        "persistentVolumeClaimRetentionPolicy.whenDeleted": KEPT,
+        "persistentVolumeClaimRetentionPolicy.whenScaled": KEPT,
+        "priorityClassName": (["sluice-data"], "data above API above workers"),
     },
     "redis": {
         "persistence.enabled": ([True], "a restart would lose every result"),
         "architecture": (["standalone"], "a replica that is promised to hold a result may lag behind"),
         "auth.enabled": ([True], "any pod that reaches it could read and change results"),
+        "persistentVolumeClaimRetentionPolicy.whenDeleted": KEPT,
+        "persistentVolumeClaimRetentionPolicy.whenScaled": KEPT,
+        "priorityClassName": (["sluice-data"], "data above API above workers"),
     },
     "nginx-ingress": {
         "controller.enableCustomResources": ([False], "their CRDs are not installed"),
@@ -27,12 +36,18 @@ VALUES: dict[str, Wanted] = {
             "the chart hands it to the controller with enableCustomResources only: give the Ingress a host",
         ),
         "controller.ingressClass.create": ([True], "the base's Ingress is of that class"),
+        "controller.priorityClassName": (["sluice-platform"], "data above API above workers"),
         "controller.service.type": ([None, "LoadBalancer", "NodePort", "ClusterIP"], "Kubernetes knows no other"),
         "controller.service.externalTrafficPolicy": ([None, "Cluster", "Local"], "Kubernetes knows no other"),
         "controller.service.httpPort.nodePort": ([None, "", 30080], "kind maps it, as docs/deploy.md says"),
     },
     "keda": {
-        "watchNamespace": ([None, ""], "ScaledObjects elsewhere would be passed over"),
+        "priorityClassName": (["sluice-platform"], "data above API above workers"),
+        "rbac.create": ([None, True], "KEDA could read no ScaledObject"),
+        "rbac.scaledRefKinds": (
+            [[{"apiGroup": "apps", "kind": "deployments"}]],
+            "KEDA could read every object of every kind, pods/exec too",
+        ),
         "crds.install": ([None, True], "there would be no kind ScaledObject"),
         "webhooks.failurePolicy": (["Fail"], "a ScaledObject that nobody checked is worse than one that must wait"),
     },
@@ -55,7 +70,25 @@ SETTINGS: dict[str, tuple[str, str | None, Wanted]] = {
             "appendfsync": (["everysec", "always"], "a crash may cost a second of results, not more"),
             "maxmemory-policy": (["noeviction"], "a result that is evicted is a task that is lost"),
             "dir": (["/data"], "the volume is mounted there"),
+            "save": (['""'], "Redis would refuse all writes after a snapshot that fails"),
         },
+    ),
+}
+NAME, INSTANCE = "app.kubernetes.io/name", "app.kubernetes.io/instance"
+# the values that a chart gives to a container as its resources
+RESOURCES = {
+    "rabbitmq": ("resources", "initContainer.resources"),
+    "redis": ("resources", "initContainer.resources"),
+    "nginx-ingress": ("controller.resources", "controller.initContainerResources"),
+    "keda": ("resources.operator", "resources.metricServer", "resources.webhooks"),
+}
+# where a chart says how many pods a part has, where it spreads them, and the name in their labels
+SPREAD = {
+    "nginx-ingress": (("controller.replicaCount", "controller", "nginx-ingress"),),
+    "keda": (
+        ("operator.replicaCount", "topologySpreadConstraints.operator", "keda-operator"),
+        ("metricsServer.replicaCount", "topologySpreadConstraints.metricsServer", "keda-operator-metrics-apiserver"),
+        ("webhooks.replicaCount", "topologySpreadConstraints.webhooks", "keda-admission-webhooks"),
     ),
 }
 # a rewrite of the append-only file copies the pages that change meanwhile
@@ -75,8 +108,14 @@ def check(tree: Tree) -> Iterator[Finding]:
             yield from _nodes(each, values)
             yield from _disk(each, values)
             yield from _watermark(each, values)
+            yield from _machines(each, values)
         if each.name == "redis":
             yield from _memory(each, values)
+        if each.name == "keda":
+            yield from _watched(tree, each, values)
+        for path in RESOURCES.get(each.name, ()):
+            yield from policy.resources(each, f"spec.values.{path}", at(values, path) or {})
+        yield from _spread(each, values)
 
 
 def settings(text: str | None, separator: str | None) -> dict[str, str]:
@@ -100,6 +139,47 @@ def _nodes(each: Object, values: dict[str, Any]) -> Iterator[Finding]:
     if nodes > 1:
         wanted["pdb.maxUnavailable"] = ([str(number) for number in range(1, nodes // 2 + 1)], "the quorum must stay")
     yield from must(each, "spec.values", values, wanted)
+
+
+def _machines(each: Object, values: dict[str, Any]) -> Iterator[Finding]:
+    """Several nodes are on as many machines: maxSkew alone compares only the machines that there are."""
+    nodes, field = values.get("replicaCount", 1), "spec.values.topologySpreadConstraints"
+    by_host = [one for one in values.get("topologySpreadConstraints") or [] if one.get("topologyKey") == placement.HOST]
+    if nodes > 1 and not by_host:
+        yield each.finding(
+            field, f"is missing: {nodes} nodes on one machine are lost together, and with them the quorum"
+        )
+    for number, one in enumerate(by_host if nodes > 1 else []):
+        wanted: Wanted = {
+            "minDomains": ([nodes], f"on fewer than {nodes} machines two nodes would share one"),
+            "maxSkew": ([1], "two nodes would share a machine"),
+            "whenUnsatisfiable": (["DoNotSchedule"], "two nodes would share a machine"),
+        }
+        yield from must(each, f"{field}.{number}", one, wanted)
+
+
+def _spread(each: Object, values: dict[str, Any]) -> Iterator[Finding]:
+    """Replicas of one part are on different machines where there are any."""
+    for replicas, path, name in SPREAD.get(each.name, ()):
+        there = at(values, path)
+        spec = there if isinstance(there, dict) else {"topologySpreadConstraints": there}
+        if (at(values, replicas) or 1) > 1 and not placement.is_spread(spec):
+            field = f"spec.values.{path}"
+            yield each.finding(field, "does not spread the replicas: a lost machine may take all of them")
+        for number, one in enumerate(spec.get("topologySpreadConstraints") or []):
+            if not matches(one.get("labelSelector") or {}, {NAME: name, INSTANCE: each.name}):
+                field = f"spec.values.{path}.{number}.labelSelector"
+                yield each.finding(field, f"does not select the pods with the labels {NAME}: {name} and {INSTANCE}")
+
+
+def _watched(tree: Tree, each: Object, values: dict[str, Any]) -> Iterator[Finding]:
+    """KEDA watches every namespace, or a list that has each of a ScaledObject."""
+    watched = {name.strip() for name in str(values.get("watchNamespace") or "").split(",")} - {""}
+    needed = {one.namespace for one in tree.objects("ScaledObject")}
+    needed |= {place.partition("/")[0] for place in wholeness.APPLICATION["ScaledObject"]}
+    if watched and needed - watched:
+        message = f"must name {', '.join(sorted(needed - watched))} too: its ScaledObjects would be passed over"
+        yield each.finding("spec.values.watchNamespace", message)
 
 
 def _disk(each: Object, values: dict[str, Any]) -> Iterator[Finding]:

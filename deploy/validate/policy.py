@@ -6,7 +6,8 @@ from typing import Any
 
 from deploy.validate import pod_security
 from deploy.validate.pods import Pod, pods, runs_to_completion
-from deploy.validate.tree import Finding, Object, Tree, walk
+from deploy.validate.quantities import quantity
+from deploy.validate.tree import Finding, Object, Tree, at, walk
 from deploy.validate.wanted import Wanted, must
 
 CREDENTIAL_IN_URL = re.compile(r"://[^/\s:@]*:[^@\s/]+@")
@@ -24,6 +25,20 @@ POD: Wanted = {
 NAMESPACE: Wanted = {
     "pod-security.kubernetes.io/enforce": (["restricted"], "the cluster refuses what these rules overlook"),
 }
+ANNOTATIONS: Wanted = {
+    "kustomize.toolkit.fluxcd.io/prune": (["disabled"], "Flux would delete its volumes and Secrets with it"),
+}
+# what a container must have, and what it may have; a misspelt name would be a resource that no node has
+RESOURCES = (
+    "requests.cpu",
+    "requests.memory",
+    "requests.ephemeral-storage",
+    "limits.memory",
+    "limits.ephemeral-storage",
+)
+RESOURCE = re.compile(r"cpu|memory|ephemeral-storage|hugepages-.+|[\w.-]+/[\w.-]+")
+# what kubelet keeps of a container's log before it rotates: containerLogMaxSize times containerLogMaxFiles
+LOG = "50Mi"
 HELM_RELEASE: Wanted = {
     "driftDetection.mode": (["enabled"], "what is changed by hand is set back"),
     "install.strategy.name": (["RetryOnFailure"], "a registry that is away for a minute must not be the end"),
@@ -48,7 +63,9 @@ def check(tree: Tree) -> Iterator[Finding]:
         if each.kind == "HelmRelease":
             yield from _helm_release(each)
         if each.kind == "Namespace":
-            yield from must(each, "metadata.labels", each.body["metadata"].get("labels") or {}, NAMESPACE)
+            metadata = each.body["metadata"]
+            yield from must(each, "metadata.labels", metadata.get("labels") or {}, NAMESPACE)
+            yield from must(each, "metadata.annotations", metadata.get("annotations") or {}, ANNOTATIONS)
 
 
 def _encrypted(each: Object) -> Iterator[Finding]:
@@ -82,20 +99,36 @@ def _pod(pod: Pod) -> Iterator[Finding]:
         if "emptyDir" in volume and "sizeLimit" not in (volume["emptyDir"] or {}):
             field = f"{pod.path}.volumes.{number}.emptyDir.sizeLimit"
             yield each.finding(field, "is missing: it could fill the node's disk")
+    yield from _ephemeral_storage(pod)
     for where, container in pod.containers():
         yield from _image(each, f"{where}.image", container.get("image", ""))
-        yield from _resources(each, f"{where}.resources", container.get("resources") or {})
+        yield from resources(each, f"{where}.resources", container.get("resources") or {})
         stays = ".containers[" in where and not runs_to_completion(pod)
         for probe in ("livenessProbe", "readinessProbe") if stays else ():
             if probe not in container:
                 yield each.finding(f"{where}.{probe}", "is missing")
 
 
-def _resources(each: Object, where: str, resources: dict[str, Any]) -> Iterator[Finding]:
-    requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
-    for field, group in (("requests.cpu", requests), ("requests.memory", requests), ("limits.memory", limits)):
-        if field.split(".")[1] not in group:
+def resources(each: Object, where: str, there: dict[str, Any]) -> Iterator[Finding]:
+    """The requests and limits of a container, or those that a chart's values give to one."""
+    for field in RESOURCES:
+        if at(there, field) is None:
             yield each.finding(f"{where}.{field}", "is missing")
+    for group in ("requests", "limits"):
+        for name in there.get(group) or {}:
+            if not RESOURCE.fullmatch(name):
+                yield each.finding(f"{where}.{group}.{name}", "is no resource of a container")
+
+
+def _ephemeral_storage(pod: Pod) -> Iterator[Finding]:
+    """The limits are above the emptyDirs and a log: else a pod is evicted before either of them is full."""
+    volumes = [volume["emptyDir"] or {} for volume in pod.spec.get("volumes") or [] if "emptyDir" in volume]
+    needed = [LOG, *(volume["sizeLimit"] for volume in volumes if "sizeLimit" in volume)]
+    field = "resources.limits.ephemeral-storage"
+    limits = [at(container, field) for _, container in pod.containers()]
+    sizes = [quantity(limit) for limit in limits if limit is not None]
+    if sizes and sum(size or 0 for size in sizes) <= sum(quantity(size) or 0 for size in needed):
+        yield pod.owner.finding(f"{pod.path}.{field}", f"must be above its emptyDirs and its log: {' + '.join(needed)}")
 
 
 def _image(each: Object, where: str, image: str) -> Iterator[Finding]:

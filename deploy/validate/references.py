@@ -6,7 +6,7 @@ from typing import Any
 from deploy.validate.pods import Pod, pods
 from deploy.validate.tree import Finding, Object, Tree, walk
 
-CLUSTER_SCOPED = {"Namespace"}
+CLUSTER_SCOPED = {"Namespace", "PriorityClass"}
 # what a chart makes is not rendered here: the pods in these namespaces are known by their chart's labels alone
 CHART_NAMESPACES = {"data", "keda", "nginx", "kube-system", "monitoring", "flux-system"}
 
@@ -44,9 +44,17 @@ def _meets(expression: dict[str, Any], labels: dict[str, str]) -> bool:
 
 
 def _namespace(tree: Tree, each: Object) -> Iterator[Finding]:
+    if each.kind in CLUSTER_SCOPED:
+        return
     known = {namespace.name for namespace in tree.objects("Namespace")} | CHART_NAMESPACES
-    if each.kind not in CLUSTER_SCOPED and each.namespace not in known:
+    own = {namespace.name for namespace in tree.objects("Namespace", target=each.target)}
+    if each.namespace not in known:
         yield each.finding("metadata.namespace", f"{each.namespace or 'none'} is not a namespace that is made here")
+    elif any(tree.objects("Deployment", target=each.target)) and each.namespace not in own:
+        message = (
+            f"{each.namespace} is the platform's: `make undeploy` would delete this there; put it into helm-releases"
+        )
+        yield each.finding("metadata.namespace", message)
 
 
 def pods_of(objects: list[Object], namespace: str) -> list[Pod]:

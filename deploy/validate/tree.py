@@ -19,7 +19,9 @@ from deploy.tools import kubectl
 ORIGIN = "config.kubernetes.io/origin"
 FOLDERS = ("kustomize", "helm-releases", "clusters")
 KUSTOMIZATION = "kustomization.yaml"
-BASE = "kustomize/base"  # what a component is rendered with
+BASE = "kustomize/base"
+# what a component is rendered with, by the folder that it is in
+HOMES = {"kustomize": BASE, "helm-releases": "helm-releases"}
 RENDER_TIMEOUT_S = 60
 
 
@@ -162,7 +164,7 @@ def _entries(kustomizations: dict[str, dict[str, Any]]) -> set[str]:
 def _target(root: Path, name: str, kustomization: dict[str, Any]) -> tuple[str, list[Object], list[Finding]]:
     folder = root / name
     if kustomization["kind"] == "Component":  # it has no meaning of its own
-        parts = {"resources": [root / BASE], "components": [folder]}
+        parts = {"resources": [root / HOMES[Path(name).parts[0]]], "components": [folder]}
     else:
         parts = {"resources": [folder]}
     try:

@@ -1,12 +1,13 @@
 """What a folder must have: a part that was left out makes nothing else wrong, and is missed only in a cluster."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from deploy.documents import document_of
 from deploy.validate import blame
-from deploy.validate.tree import BASE, FOLDERS, KUSTOMIZATION, Finding, Tree
+from deploy.validate.tree import FOLDERS, HOMES, KUSTOMIZATION, Finding, Tree
 
 APPLICATION = {
     "Namespace": ("fastapi", "celery-workers"),
@@ -15,11 +16,14 @@ APPLICATION = {
     "Ingress": ("fastapi/api",),
     "ScaledObject": ("celery-workers/celery-worker-scaler",),
     "TriggerAuthentication": ("celery-workers/rabbitmq-worker-trigger",),
-    "NetworkPolicy": ("fastapi/deny-all", "celery-workers/deny-all", "data/deny-all"),
+    "NetworkPolicy": ("fastapi/deny-all", "celery-workers/deny-all"),
+    "PriorityClass": ("sluice-api", "sluice-workers"),
 }
 PLATFORM = {
     "Namespace": ("data", "nginx", "keda"),
     "HelmRelease": ("data/rabbitmq", "data/redis", "nginx/nginx-ingress", "keda/keda"),
+    "NetworkPolicy": ("data/deny-all",),
+    "PriorityClass": ("sluice-data", "sluice-platform"),
 }
 CLUSTER = {"Kustomization": ("flux-system/infrastructure", "flux-system/apps")}
 # what a folder is, by a kind that it has
@@ -32,11 +36,13 @@ def check(tree: Tree) -> Iterator[Finding]:
     for target, titles in missing.items():
         inside = blame.folders(tree.root, target)
         # what is missing from a folder that it includes is that one's fault; a component is rendered with the base
-        theirs = {title for folder in [BASE, *inside] if folder != target for title in missing.get(folder, ())}
+        homes = [*HOMES.values(), *inside]
+        theirs = {title for folder in homes if folder != target for title in missing.get(folder, ())}
         for title in sorted(titles - theirs):
             yield Finding(f"{target}/{KUSTOMIZATION}", title, "resources", "is missing", target)
         for folder in inside:
             yield from _patches_of_nothing(tree, target, folder)
+        yield from _shared_files(tree, target)
     yield from _forgotten(tree.root)
 
 
@@ -50,6 +56,14 @@ def _missing(tree: Tree, target: str) -> set[str]:
         for place in places
     }
     return wanted - there
+
+
+def _shared_files(tree: Tree, target: str) -> Iterator[Finding]:
+    """A namespace in the file of something else: taking that out of git would take the namespace out too."""
+    files = Counter(each.file for each in tree.objects(target=target))
+    for each in tree.objects("Namespace", target=target):
+        if files[each.file] > 1:
+            yield each.finding("file", "must be alone in its file: removing a chart's file must not remove a namespace")
 
 
 def _patches_of_nothing(tree: Tree, target: str, folder: str) -> Iterator[Finding]:

@@ -35,9 +35,10 @@ def pods(running: System) -> list[dict[str, Any]]:  # noqa: ARG001 - what runs
 
 @pytest.fixture(scope="module")
 def wanted() -> set[tuple[str, str]]:
-    """Every policy of the manifests, by its namespace and name."""
-    text = output(kubectl(), "kustomize", ROOT / "kustomize" / "base" / "network", timeout_s=TIMEOUT_S)
-    return {key(each) for each in yaml.safe_load_all(text)}
+    """Every policy of the manifests, by its namespace and name: the application's, and the platform's."""
+    folders = (ROOT / "kustomize" / "base" / "network", ROOT / "helm-releases" / "network")
+    texts = [output(kubectl(), "kustomize", folder, timeout_s=TIMEOUT_S) for folder in folders]
+    return {key(each) for text in texts for each in yaml.safe_load_all(text)}
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,8 @@ import yaml
 from apps.contract.settings import WorkerSettings
 from deploy.run import ROOT, output
 from deploy.tools import kubectl, packaged
+from deploy.validate import policy
+from deploy.validate.tree import Object, Tree
 from loadtest.job.image import CONTENT, DOCKERFILE, NAME
 
 
@@ -51,6 +53,12 @@ def test_rights_are_to_look_and_no_more() -> None:
     # both are how kubectl reads: the API's counters, RabbitMQ's queues
     assert {resource for resource, verb in verbs if verb == "create"} == {"pods/exec", "pods/portforward"}
     assert all(rule.get("resourceNames") for rule in rules if "secrets" in rule["resources"])
+
+
+def test_its_pod_keeps_the_rules_for_resources_and_disks() -> None:
+    job = Object("loadtest/job/job.yaml", "loadtest/job", objects()["Job load"])
+    found = [str(each) for each in policy.check(Tree(ROOT, {"loadtest/job": [job]}, []))]
+    assert [each for each in found if "resources" in each or "sizeLimit" in each] == []
 
 
 def test_hadolint_finds_nothing() -> None:

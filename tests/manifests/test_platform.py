@@ -1,12 +1,14 @@
 """`make platform`: what helm is told is what Flux would do, from the same files."""
 
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from deploy import flux
-from deploy.platform import Release, releases
+from deploy.platform import Release, around, releases
 from deploy.run import ROOT, Unusable, output
 from deploy.tools import built, kubectl
 
@@ -21,6 +23,30 @@ def test_every_helm_release_is_installed() -> None:
     files = {path.name for path in (ROOT / "helm-releases").glob("*.yaml")} - {"kustomization.yaml"}
     assert files == {"rabbitmq.yaml", "redis.yaml", "nginx.yaml", "keda.yaml"}
     assert set(rendered("helm-releases")) == {"rabbitmq", "redis", "nginx-ingress", "keda"}
+
+
+def objects(folder: str) -> list[dict[str, Any]]:
+    """Everything that a folder renders to."""
+    return list(yaml.safe_load_all(output(kubectl(), "kustomize", ROOT / folder, timeout_s=60)))
+
+
+def test_what_the_charts_need_is_applied_before_them() -> None:
+    kinds = Counter(each["kind"] for each in around(objects("clusters/local/infrastructure")))
+    assert kinds == {"Namespace": 3, "PriorityClass": 2, "NetworkPolicy": 9}
+
+
+def test_secrets_in_git_are_not_applied() -> None:
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "redis-auth", "namespace": "data"}}
+    assert around([secret]) == []
+
+
+@pytest.mark.parametrize("overlay", ["local", "load"])
+def test_undeploy_leaves_what_belongs_to_the_platform(overlay: str) -> None:
+    namespaces = {each["metadata"].get("namespace") for each in objects(f"kustomize/overlays/{overlay}")}
+    assert namespaces == {"fastapi", "celery-workers", None}
+    platform = objects("helm-releases")
+    kept = {each["metadata"]["name"] for each in platform if each["kind"] == "NetworkPolicy"}
+    assert {"deny-all", "to-dns", "rabbitmq-from-keda", "rabbitmq-peers", "redis-from-api"} <= kept
 
 
 def test_chart_from_a_registry() -> None:
@@ -82,7 +108,7 @@ def test_only_the_load_platform_has_no_access_log() -> None:
 
 def test_null_reaches_helm() -> None:
     resources = rendered("clusters/local/infrastructure")["keda"].values["resources"]
-    assert resources["operator"]["limits"] == {"cpu": None, "memory": "512Mi"}
+    assert resources["operator"]["limits"] == {"cpu": None, "memory": "512Mi", "ephemeral-storage": "128Mi"}
 
 
 def test_helm_knows_every_option() -> None:
@@ -98,7 +124,7 @@ def test_helm_knows_every_option() -> None:
 
 
 def test_source_that_is_not_there() -> None:
-    body = yaml.safe_load((ROOT / "helm-releases/keda.yaml").read_text().split("---")[2])
+    body = yaml.safe_load((ROOT / "helm-releases/keda.yaml").read_text().split("---")[1])
     with pytest.raises(Unusable, match="There is no HelmRepository keda/kedacore"):
         releases([body])
 

@@ -1,12 +1,14 @@
 """What is in git is valid, and the load overlay differs from the base in exactly what it means to change."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from deploy import pins
 from deploy.run import ROOT
+from deploy.validate import platform
 from deploy.validate.__main__ import findings
 from deploy.validate.tree import Object, Tree, render
 from tests.e2e.cluster import binaries
@@ -36,6 +38,7 @@ def test_everything_is_rendered(tree: Tree) -> None:
         "kustomize/overlays/local",
         LOAD,
         "helm-releases",
+        "helm-releases/components/verify",
         "clusters/local",
         "clusters/local/infrastructure",
         "clusters/local/apps",
@@ -65,6 +68,22 @@ def test_load_overlay_changes_only_what_it_means_to(tree: Tree) -> None:
             }.items()
         },
     }
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        ("celery-workers", []),
+        ("celery-workers,fastapi", []),
+        ("fastapi", ["must name celery-workers too: its ScaledObjects would be passed over"]),
+    ],
+)
+def test_keda_may_watch_the_namespaces_of_scaled_objects(tree: Tree, names: str, found: list[str]) -> None:
+    keda = next(each for each in tree.objects("HelmRelease", target="helm-releases") if each.name == "keda")
+    spec = {**keda.spec, "values": keda.spec["values"] | {"watchNamespace": names}}
+    changed = [replace(keda, body={**keda.body, "spec": spec}), *tree.rendered[BASE]]
+    findings_ = platform.check(Tree(ROOT, {"helm-releases": changed}, []))
+    assert [each.message for each in findings_ if "watchNamespace" in each.field] == found
 
 
 def annotation(tree: Tree, name: str) -> str:

@@ -5,3 +5,15 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- define "image" -}}
 {{ .Values.image.registry }}/{{ .Values.image.repository }}:{{ .Chart.AppVersion }}
 {{- end }}
+{{- define "restricted" -}}
+runAsNonRoot: true
+runAsUser: 999
+runAsGroup: 999
+allowPrivilegeEscalation: false
+privileged: false
+seccompProfile:
+  type: RuntimeDefault
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end }}

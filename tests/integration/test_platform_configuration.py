@@ -1,0 +1,149 @@
+"""Redis and RabbitMQ start with the configuration texts of helm-releases/ and clusters/; both refuse an unknown key."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from redis import Redis as Client
+
+from deploy.credentials import Credentials
+from deploy.definitions import VERSION, document
+from deploy.run import ROOT, output
+from deploy.tools import cache, kubectl
+from local import debian, newer
+from local.child import Unusable, until
+from local.programs import ensure
+from local.servers import RabbitMQ, Redis, write_private
+from tests.harness.servers import given_root
+
+FOLDERS = ("helm-releases", "clusters/local/infrastructure", "clusters/load")
+# keys that older servers do not know: RabbitMQ 3.10 is Debian 12's
+SINCE = {"default_queue_type": (3, 12)}
+
+
+def values(folder: str, name: str) -> dict[str, Any]:
+    """The values that a folder gives to a chart."""
+    objects = yaml.safe_load_all(output(kubectl(), "kustomize", ROOT / folder, timeout_s=60))
+    found = (each for each in objects if (each["kind"], each["metadata"]["name"]) == ("HelmRelease", name))
+    return dict(next(found)["spec"]["values"])
+
+
+class LandedRedis(Redis):
+    """A Redis with a text of ours: the whole text, but in a folder of this machine."""
+
+    text = ""
+
+    def _write_configuration(self) -> None:
+        super()._write_configuration()
+        path = self.folder / "redis.conf"
+        write_private(path, path.read_text() + self.text.replace("dir /data", f'dir "{self.folder}"'))
+
+
+class LandedRabbitMQ(RabbitMQ):
+    """A RabbitMQ with texts of ours. One that sets anything of `definitions` makes no user: it imports ours."""
+
+    advanced = definitions = ""
+
+    def _answers(self) -> bool:
+        with suppress(Unusable):  # for a moment it listens, and has no user yet
+            return super()._answers()
+        return False
+
+    def _write_configuration(self) -> None:
+        super()._write_configuration()
+        write_private(self.folder / "advanced.config", self.advanced)
+        (self.folder / "defs.json").write_text(self.definitions)
+        path = self.folder / "rabbitmq.conf"
+        place = f"{'/srv' if self._root else self.folder}/defs.json"
+        lines = f"definitions.import_backend = local_filesystem\ndefinitions.local.path = {place}\n"
+        write_private(path, path.read_text() + lines)
+
+
+def newer_root() -> Path | None:
+    """The root file system with RabbitMQ 4.3, where it was built before; only root can enter it."""
+    there = cache() / debian.name(newer.SUITE, newer.PACKAGES)
+    return given_root() or (there if there.is_dir() and os.geteuid() == 0 else None)
+
+
+def known(text: str, version: tuple[int, ...]) -> list[str]:
+    """The lines of a text that a version of RabbitMQ can read."""
+    return [line for line in text.splitlines() if SINCE.get(line.partition(" =")[0], (0,)) <= version]
+
+
+@contextmanager
+def redis(folder: Path, text: str) -> Iterator[Redis]:
+    server = LandedRedis(folder, ensure())
+    server.text = text
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@contextmanager
+def rabbitmq(folder: Path, text: str, advanced: str) -> Iterator[RabbitMQ]:
+    root, credentials = newer_root(), Credentials()
+    version = VERSION if root else (3, 10)
+    server = LandedRabbitMQ(folder, ensure(), password=credentials.broker_password_admin, root=root)
+    server.definitions = json.dumps(document(credentials, version))
+    server.more_configuration, server.advanced = known(text, version), advanced
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+        server.stop()
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_redis_starts_with_the_landed_text(folder: str, tmp_path: Path) -> None:
+    text = values(folder, "redis")["extraConfig"]
+    with redis(tmp_path, text) as server, Client.from_url(server.url()) as client:
+        settings = client.config_get("save", "appendonly", "maxmemory-policy")
+    assert settings == {"save": "", "appendonly": "yes", "maxmemory-policy": "noeviction"}
+
+
+@pytest.mark.parametrize("folder", FOLDERS[:2])  # clusters/load says nothing of RabbitMQ
+def test_rabbitmq_starts_with_the_landed_texts(folder: str, tmp_path: Path) -> None:
+    config = values(folder, "rabbitmq")["config"]
+    with rabbitmq(tmp_path, config["extraConfiguration"], config["advancedConfiguration"]) as server:
+
+        def limit() -> int | None:  # the node's numbers are there only a moment after its start
+            found: int | None = server.management("/api/nodes")[0].get("disk_free_limit")
+            return found
+
+        until(lambda: limit() is not None, 30, "the node's numbers")
+        assert limit() == {"helm-releases": 2 * 10**9}.get(folder, 200 * 10**6)
+
+
+def test_load_cluster_changes_no_server() -> None:
+    for name in ("redis", "rabbitmq"):
+        assert values("clusters/load", name) == values("clusters/local/infrastructure", name)
+
+
+def test_redis_refuses_a_mistyped_key(tmp_path: Path) -> None:
+    text = values("helm-releases", "redis")["extraConfig"].replace("appendfsync", "apendfsync")
+    with pytest.raises(Unusable, match="Redis ended"), redis(tmp_path, text):
+        pass
+    assert "apendfsync" in (tmp_path / "redis.log").read_text()
+
+
+def test_rabbitmq_refuses_a_mistyped_key(tmp_path: Path) -> None:
+    config = values("helm-releases", "rabbitmq")["config"]
+    text = config["extraConfiguration"].replace("disk_free_limit.absolute", "disk_free_limit.absolut")
+    with pytest.raises(Unusable, match="RabbitMQ ended"), rabbitmq(tmp_path, text, config["advancedConfiguration"]):
+        pass
+    assert "disk_free_limit.absolut" in (tmp_path / "rabbitmq.log").read_text()
+
+
+def test_rabbitmq_refuses_a_broken_advanced_configuration(tmp_path: Path) -> None:
+    config = values("helm-releases", "rabbitmq")["config"]
+    advanced = config["advancedConfiguration"].replace("}]}].", "}]}]")
+    with pytest.raises(Unusable, match="RabbitMQ ended"), rabbitmq(tmp_path, config["extraConfiguration"], advanced):
+        pass

@@ -1,0 +1,82 @@
+"""The workflows of CI: valid, pinned, with the rights to read only, and of make targets that exist."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy.run import ROOT
+from deploy.tools import built
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yaml"))
+MAKEFILES = "".join((ROOT / name).read_text() for name in ("Makefile", "deploy/targets.mk"))
+PARTS = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / "e2e").glob("test_*.py")}
+each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+
+
+def steps(path: Path) -> list[dict[str, Any]]:
+    return [step for job in yaml.safe_load(path.read_text())["jobs"].values() for step in job["steps"]]
+
+
+def test_actionlint_finds_nothing() -> None:
+    command = [str(built("actionlint")), "-no-color", *map(str, WORKFLOWS)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@each_workflow
+def test_make_targets_exist(path: Path) -> None:
+    targets = set(re.findall(r"^([a-z0-9-]+):", MAKEFILES, re.MULTILINE))
+    ran = {word for step in steps(path) for word in re.findall(r"make ([a-z0-9-]+)", step.get("run", ""))}
+    assert ran
+    assert ran <= targets
+
+
+@each_workflow
+def test_every_action_is_pinned_by_digest(path: Path) -> None:
+    lines = [line for line in path.read_text().splitlines() if "uses:" in line]
+    assert lines
+    assert all(re.fullmatch(r"\s+- uses: [\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line) for line in lines)
+
+
+@each_workflow
+def test_it_may_only_read_and_ends(path: Path) -> None:
+    workflow = yaml.safe_load(path.read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    for job in workflow["jobs"].values():
+        assert job["timeout-minutes"] <= 60
+        assert "permissions" not in job
+    checkouts = [step for step in steps(path) if "actions/checkout" in step.get("uses", "")]
+    assert all(step["with"]["persist-credentials"] is False for step in checkouts)
+
+
+def test_ci_runs_the_tests() -> None:
+    assert any(step.get("run") == "make test" for step in steps(ROOT / ".github" / "workflows" / "ci.yaml"))
+
+
+def test_charts_are_tested_nightly_and_when_their_values_change() -> None:
+    path = ROOT / ".github" / "workflows" / "charts.yaml"
+    triggers = yaml.safe_load(path.read_text())[True]  # YAML 1.1 reads `on` as true
+    assert triggers["schedule"]
+    for event in ("push", "pull_request"):
+        assert {"helm-releases/**", "clusters/**"} <= set(triggers[event]["paths"])
+    ran = [step.get("run", "") for step in steps(path)]
+    order = [next(number for number, run in enumerate(ran) if f"make {target} " in run)
+             for target in ("pull-charts", "test-charts", "e2e")]  # fmt: skip
+    assert order == sorted(order)
+
+
+def test_parts_of_the_cluster_tests_exist() -> None:
+    text = "".join(path.read_text() for path in WORKFLOWS)
+    named = [part for parts in re.findall(r'E2E="([\w ]+)"', text) for part in parts.split()]
+    assert named
+    assert set(named) <= PARTS
+
+
+def test_kind_has_the_entrance_that_the_documents_say() -> None:
+    document, workflow = ((ROOT / name).read_text() for name in ("docs/deploy.md", ".github/workflows/charts.yaml"))
+    (nodes,) = set(re.findall(r"nodes: (\[\{role: control-plane.*\])", document))
+    assert f"nodes: {nodes}" in workflow
