@@ -242,8 +242,6 @@ def _bodies(app: FastAPI) -> tuple[dict[str, Any], dict[str, Any]]:
 class _TeamSchema(GenerateJsonSchema):
     """Describes any model whose input can be validated, and leaves the names of our own components to these."""
 
-    ignored_warning_kinds = frozenset({"skipped-choice", "non-serializable-default"})
-
     def normalize_name(self, name: str) -> str:
         normalized = super().normalize_name(name)
         return f"{normalized}Model" if normalized in {*_OWN, "Batch"} else normalized
@@ -251,6 +249,9 @@ class _TeamSchema(GenerateJsonSchema):
     def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> dict[str, Any]:  # noqa: ARG002 - pydantic's
         """Anything: JSON Schema has no word for what a validator makes of it."""
         return {}
+
+    def emit_warning(self, kind: Any, detail: str) -> None:
+        """Nothing is wrong with a model of which JSON Schema cannot say everything."""
 
     def encode_default(self, dft: Any) -> Any:
         """Raises PydanticSerializationError for what JSON has no word for; the schema is then without the default."""

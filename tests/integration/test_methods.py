@@ -27,6 +27,7 @@ class Answer(NamedTuple):
     headers: dict[str, str]
     body: bytes
 
+
 @pytest.fixture(scope="module")
 def api(shared: System) -> Api:
     return shared.api()
@@ -168,9 +169,7 @@ def test_target_is_answered_alike_in_front_of_fastapi_and_by_it(api: Api, method
 
 @pytest.mark.parametrize("target", GETS)
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS"])
-def test_task_is_answered_alike_in_front_of_fastapi_and_by_it(
-    api: Api, task_id: str, method: str, target: str
-) -> None:
+def test_task_is_answered_alike_in_front_of_fastapi_and_by_it(api: Api, task_id: str, method: str, target: str) -> None:
     """A parameter that there is not makes it FastAPI's."""
     path = target.format(task_id=task_id)
     ordinary, other = (send(api, method, f"{path}{query}") for query in ("", "?more=1"))

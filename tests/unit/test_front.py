@@ -169,7 +169,7 @@ async def test_whatever_is_out_of_the_ordinary_reaches_fastapi_unread(unusual: l
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("GET", "/tasks"), ("POST", "/tasks/"), ("POST", "/tasks/batch"), ("POST", "/%74asks"), ("POST", "//tasks")]
+    [("GET", "/tasks"), ("POST", "/tasks/"), ("POST", "/tasks/batch"), ("POST", "/%74asks"), ("POST", "//tasks")],
 )
 async def test_other_calls_reach_fastapi(method: str, path: str) -> None:
     exchange = Exchange(BODY)
