@@ -24,7 +24,12 @@ OPTIONS = (
     "--python-version", PYTHON, "--custom-compile-command", "make lock",
 )  # fmt: skip
 # "pandas[excel]==3.1.1 ; python_version >= '3.12' \": name, extras, version, marker
-PIN = re.compile(r"^(?P<name>[\w.-]+)(?:\[(?P<extras>[^]]+)\])?==(?P<version>[^ ]+)(?: ; (?P<marker>.+?))? \\$", re.M)
+PIN = re.compile(
+    r"^(?P<name>[\w.-]+)(?:\[(?P<extras>[^]]+)\])?==(?P<version>[^ ]+)(?: ; (?P<marker>.+?))? \\$", re.MULTILINE
+)
+
+# uv's "error: ..." and "  cause: ...", each up to the next one; long ones have several lines
+ERROR = re.compile(r"^ *(?:error|cause): (.+?)(?=\n *(?:error|cause|hint):|\n\s*\n|\Z)", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,8 @@ def resolve(project: Path, lock: Lock, *, upgrade: bool = False, movable: str | 
         file.write("\n".join(constraints))
         file.flush()
         _compile(project, lock, "--constraint", file.name, *(["--upgrade"] if upgrade else []))
-    _compile(project, lock)  # for the notes in the file: they name the temporary one; pins stay as they are
+    if constraints:  # the notes in the file name the temporary one; pins stay as they are
+        _compile(project, lock)
 
 
 def _compile(project: Path, lock: Lock, *options: str) -> None:
@@ -108,12 +114,12 @@ def _compile(project: Path, lock: Lock, *options: str) -> None:
 
 def uv(project: Path, *arguments: str, given: str = "") -> None:
     """Run uv in the project. Unusable, with its first error and the cause of that, where it fails."""
-    command = [sys.executable, "-m", "uv", *arguments]
+    command: list[Path | str] = [Path(sys.executable).with_name("uv"), *arguments]
     done = subprocess.run(  # noqa: S603
         command, cwd=project, input=given, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
     )
     if done.returncode != 0:
-        found = re.findall(r"^ *(?:error|cause): (.+)$", done.stderr, re.MULTILINE)[:2]
+        found = [" ".join(text.split()) for text in ERROR.findall(done.stderr)[:2]]
         raise Unusable(": ".join(found).rstrip(".") or f"uv ended with status {done.returncode}")
 
 
@@ -125,7 +131,7 @@ def _pins(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def requirements(project: Path, extra: str) -> list[str]:
-    """Everything that pyproject.toml names for an extra: the project's own, and those of the extras that it includes."""
+    """What pyproject.toml names for an extra: the project's own dependencies, and those of each extra in it."""
     metadata = tomllib.loads((project / "pyproject.toml").read_text())["project"]
     found = list(metadata["dependencies"])
     for name in sorted(included(metadata, extra)):

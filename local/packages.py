@@ -35,6 +35,8 @@ def change(project: Path, verb: str, text: str, extra: str) -> None:
     Moves no pin of another package. Unusable where that cannot be; then no file has changed.
     """
     name = _name(verb, text)
+    if name == _own_name(project):
+        raise Unusable(f"{text!r} is this project itself.")
     included = extras(project)
     if extra not in included:
         raise Unusable(f"pyproject.toml has no extra {extra!r}: EXTRA is one of {', '.join(sorted(included))}.")
@@ -84,12 +86,15 @@ def _differences(project: Path, lock: Lock) -> Iterator[str]:
         if pin is not None and not _fits(requirement, pin["version"], pin["extras"]):
             yield str(requirement)
     # uv notes at each pin what asked for it
-    project_name = tomllib.loads((project / "pyproject.toml").read_text())["project"]["name"]
     notes = PIN.split(text)
     for name, note in zip(notes[1 :: PIN.groups + 1], notes[PIN.groups + 1 :: PIN.groups + 1], strict=True):
-        direct = f"{project_name} (pyproject.toml)" in note
+        direct = f"{_own_name(project)} (pyproject.toml)" in note
         if direct and name not in {canonicalize_name(each.name) for each in named}:
             yield name
+
+
+def _own_name(project: Path) -> str:
+    return str(tomllib.loads((project / "pyproject.toml").read_text())["project"]["name"])
 
 
 def _fits(requirement: Requirement, version: str, extras_: str | None) -> bool:
