@@ -29,8 +29,6 @@ async def docs(request: Request) -> Response:
         swagger_css_url="/docs/swagger-ui.css",
         swagger_js_url="/docs/swagger-ui-bundle.js",
         swagger_favicon_url="/docs/favicon.png",
-        # else the page sends the document's address to a validator on the internet
-        swagger_ui_parameters={"validatorUrl": None},
     )
 
 

@@ -1,6 +1,6 @@
 """Headless Chromium by its DevTools protocol: a page, its errors, its requests, and a picture of it.
 
-The browser finds no host but this machine.
+The browser finds no host but this machine, as 127.0.0.1 and as HOST: some pages ask others only if not on localhost.
 """
 
 import base64
@@ -20,6 +20,7 @@ from local.programs import apt_install
 
 PROGRAMS = ("chromium", "google-chrome", "chrome")
 PACKAGE = "chromium"
+HOST = "sluice.example"
 START_DEADLINE_S = 60
 ANSWER_TIMEOUT_S = 30
 LARGEST_BYTES = 64 * 1024 * 1024
@@ -98,7 +99,7 @@ def page(folder: Path) -> Iterator[Page]:
         program = shutil.which(PACKAGE)
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-port=0"]
     quiet = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    alone = ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+    alone = [f"--host-resolver-rules=MAP {HOST} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
     # its sandbox needs rights that a container often lacks; what is opened is our own
     command = [str(program), *options, *quiet, *alone, f"--user-data-dir={folder}", "about:blank"]
     browser = Child("Chromium", command, log=folder / "browser.log", env=dict(os.environ))
