@@ -2,19 +2,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 LOCKED := requirements/dev.txt requirements/uv.txt
-COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
-	--python-version 3.11 --custom-compile-command "make lock"
 BENCH := .local/bench
 LOAD := .local/load
 PYTEST := $(BIN)/python -m pytest --numprocesses 4
 
 .DEFAULT_GOAL := help
-.PHONY: help install lock up demo post rabbitmq-ui dead-letters requeue test test-unit test-planner test-integration test-brokers test-load chaos chaos-quick test-chaos e2e cluster cluster-down bench bench-compare profile bench-planner load load-ab load-image picture lint clean
+.PHONY: help install add remove lock upgrade up demo post rabbitmq-ui dead-letters requeue test test-unit test-planner test-integration test-brokers test-load chaos chaos-quick test-chaos e2e cluster cluster-down bench bench-compare profile bench-planner load load-ab load-image picture lint clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
 
 install: .venv/installed ## install what the lock files name into .venv
+	@$(BIN)/python -m local.packages check
 
 .venv/uv: requirements/uv.txt
 	@$(PYTHON) -m local.venv .venv
@@ -27,12 +26,20 @@ install: .venv/installed ## install what the lock files name into .venv
 	@$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-lock: .venv/uv ## resolve the requirements anew, with hashes
-	@for extra in api worker planner; do $(COMPILE) --upgrade --extra $$extra --output-file requirements/$$extra.txt pyproject.toml; done
-	@echo 'setuptools' | $(COMPILE) --upgrade --extra dev --output-file requirements/dev.txt pyproject.toml -
-	@for extra in bench load; do \
-		$(COMPILE) --upgrade --extra $$extra --constraint requirements/dev.txt --output-file requirements/$$extra.txt pyproject.toml; done
-	@echo 'uv' | $(COMPILE) --upgrade --output-file requirements/uv.txt -
+# PACKAGE and EXTRA reach it by the environment, whatever characters they have.
+add: install ## let the tasks import a package; no other pin moves: make add PACKAGE="pandas[excel]>=2" [EXTRA=worker]
+	@$(BIN)/python -m local.packages add
+	@$(MAKE) --no-print-directory install
+
+remove: install ## take a package away again: make remove PACKAGE=pandas [EXTRA=worker]
+	@$(BIN)/python -m local.packages remove
+	@$(MAKE) --no-print-directory install
+
+lock: .venv/uv ## resolve what pyproject.toml names by hand; pins that still fit stay
+	@$(BIN)/python -m local.lock
+
+upgrade: .venv/uv ## move every pin to the newest version that fits
+	@$(BIN)/python -m local.lock --upgrade
 
 up: install ## start everything on this machine, run one of each task, stay up until Ctrl-C
 	@$(BIN)/python -m local.up

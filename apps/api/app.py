@@ -12,12 +12,13 @@ from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
 from apps import logs, startup
-from apps.api import errors, openapi, ops, request_log, routes
+from apps.api import docs, errors, openapi, ops, request_log, routes
 from apps.api.auth import Clients
 from apps.api.body import batch_model
 from apps.api.front import Front
 from apps.api.idempotency import Keys
 from apps.api.large import LargeResults
+from apps.api.methods import Methods
 from apps.api.publisher import Publisher
 from apps.api.request_log import RequestLog
 from apps.api.store import Store
@@ -35,7 +36,16 @@ def create_app(settings: ApiSettings | None = None, registry: Registry = TASKS) 
     """Build the service; without `settings` they come from the environment."""
     settings = settings or load(ApiSettings)
     logs.configure(settings.log_level)
-    app = Service(title="Sluice", summary="Post tasks, and ask what became of them.", lifespan=_lifespan)
+    app = Service(
+        title="Sluice",
+        summary="Post tasks, and ask what became of them.",
+        lifespan=_lifespan,
+        # what generated clients call their functions
+        generate_unique_id_function=lambda route: route.name,
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+    )
     app.state.settings = settings
     app.state.registry = registry
     app.state.inputs = input_adapter(registry)
@@ -44,8 +54,10 @@ def create_app(settings: ApiSettings | None = None, registry: Registry = TASKS) 
     app.state.clients = Clients(settings.api_keys)
     app.include_router(routes.router)
     app.include_router(ops.router)
+    app.include_router(docs.router)
     errors.install(app)
     openapi.install(app)
+    app.add_middleware(Methods, routes=app.routes)
     app.add_middleware(RequestLog)
     return app
 

@@ -4,14 +4,14 @@ Problem
 |-- 400 malformed          |-- 401 unauthenticated   |-- 404 not-found         |-- 409 request-open
 |-- 409 already-ended      |-- 410 expired           |-- 413 too-large         |-- 415 not-json
 |-- 422 invalid            |-- 422 key-reused        |-- 500 internal
-|-- 404, 405 of unknown paths, by their HTTP names
+|-- 404 not-found, 405 method-not-allowed  of a path
 |-- 503 refused            definite: nothing was accepted, send it again after Retry-After
 |-- 503 outcome-unknown    the task may have been accepted
 |-- 503 results-unavailable
 `-- 503 not-ready, unhealthy  of /readyz and /healthz
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -19,7 +19,6 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.routing import Match
 
 from apps import logs
 from apps.contract.text import clean, clean_all
@@ -63,6 +62,22 @@ def unauthenticated() -> Problem:
 def not_found() -> Problem:
     """Never made, or somebody else's: the two are not told apart."""
     return Problem(404, "not-found", "no task of yours has this id")
+
+
+def no_such_path() -> Problem:
+    """Nothing is served at the request's path."""
+    return Problem(404, "not-found", "there is nothing at this path")
+
+
+def method_not_allowed(allowed: Iterable[str]) -> Problem:
+    """The path has other methods."""
+    methods = allow(allowed)
+    return Problem(405, "method-not-allowed", f"the methods of this path are {methods}", headers={"Allow": methods})
+
+
+def allow(methods: Iterable[str]) -> str:
+    """The value of an `Allow` header."""
+    return ", ".join(sorted(methods))
 
 
 def request_open() -> Problem:
@@ -156,11 +171,6 @@ def response(problem: Problem) -> JSONResponse:
     return JSONResponse(document(problem), problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
 
 
-def _methods(app: FastAPI, request: Request) -> set[str]:
-    routes = [route for route in app.routes if route.matches(request.scope)[0] is not Match.NONE]
-    return {method for route in routes for method in getattr(route, "methods", ())}
-
-
 def install(app: FastAPI) -> None:
     """Answer every error of the app with a problem document."""
 
@@ -168,13 +178,10 @@ def install(app: FastAPI) -> None:
         assert isinstance(exc, Problem)  # noqa: S101 - registered for it alone
         return response(exc)
 
-    async def on_http(request: Request, exc: Exception) -> JSONResponse:
+    async def on_http(_: Request, exc: Exception) -> JSONResponse:
         assert isinstance(exc, HTTPException)  # noqa: S101 - registered for it alone
         kind = HTTPStatus(exc.status_code).phrase.lower().replace(" ", "-")
-        headers = dict(exc.headers or {})
-        if "Allow" in headers:  # Starlette names the methods of the first route of that path only
-            headers["Allow"] = ", ".join(sorted(_methods(app, request)))
-        return response(Problem(exc.status_code, kind, str(exc.detail), headers=headers))
+        return response(Problem(exc.status_code, kind, str(exc.detail), headers=exc.headers))
 
     async def on_parameter(_: Request, exc: Exception) -> JSONResponse:
         assert isinstance(exc, RequestValidationError)  # noqa: S101 - registered for it alone

@@ -61,6 +61,8 @@ class Front:
     def _ordinary(self, scope: Scope) -> _Post | _Get | None:
         """What is asked for; None where it is anything else, or anything is missing, wrong, or said twice."""
         method, path = scope["method"], scope["path"]
+        if len(scope["raw_path"]) != len(path):  # percent-encoded, in part
+            return None
         if method == "POST" and path == "/tasks":
             return self._post(_headers(scope))
         if method == "GET" and (task := _TASK.fullmatch(path)) and (wait := _WAIT.fullmatch(scope["query_string"])):

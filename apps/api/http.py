@@ -1,10 +1,12 @@
-"""uvicorn's HTTP protocol with two changes: `uvicorn --http apps.api.http:Protocol`.
+"""uvicorn's HTTP protocol with three changes: `uvicorn --http apps.api.http:Protocol`.
 
 Head and body of an answer leave in one write. uvicorn writes them one after the other, and each is a system call that
 wakes the client: a tenth of what an accepted task costs.
 
 A client that takes nothing of its answer loses its connection. uvicorn would wait for ever, and the request would keep
 what it holds, such as a large result.
+
+What is no HTTP request is answered with a problem document.
 """
 
 import asyncio
@@ -12,6 +14,8 @@ import logging
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from apps.api import errors
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +56,14 @@ class Protocol(HttpToolsProtocol):
     def _abort(self) -> None:
         log.warning("client takes nothing of its answer", extra={"fields": {"stalled_s": STALLED_S}})
         self._joined.abort()
+
+    def send_400_response(self, msg: str) -> None:
+        """A problem document, as for any other error; uvicorn's own answer is text."""
+        answer = errors.response(errors.malformed(msg))
+        headers = [*answer.raw_headers, (b"connection", b"close")]
+        lines = [b"HTTP/1.1 400 Bad Request", *(b": ".join(header) for header in headers), b"", bytes(answer.body)]
+        self.transport.write(b"\r\n".join(lines))
+        self.transport.close()
 
 
 class Joined:

@@ -1,23 +1,32 @@
 """The OpenAPI document: every answer of every call, with an example made by the code that answers.
 
-FastAPI describes what it parses and answers by itself; bodies are read and errors are made here.
+FastAPI describes what it parses and answers by itself; bodies are read and errors are made here. The document is of
+version 3.1, which generators of clients support; 3.2 could also say what each event of a stream is (`itemSchema`).
 """
 
+import json
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import PydanticSerializationError
+from typing_extensions import TypeAliasType
 
 from apps.api import errors
+from apps.api.body import BATCH_MAX
 from apps.api.following import status
 from apps.contract.states import FINAL, State, failure
-from apps.contract.tasks import input_adapter
 
 _REF = "#/components/schemas/{model}"
 _ID = "0199d5a0-7c3e-7b1c-9f0e-2f6d3a1b4c5d-8c1f0a9b7d6e5f43"
 _BODY_LIMIT_BYTES = 1024 * 1024
+
+
+# By a name of its own, generators make one enumeration of it, not one for each model.
+TaskStatus = TypeAliasType("TaskStatus", State)
 
 
 class STREAM(StreamingResponse):
@@ -30,7 +39,7 @@ class Task(BaseModel):
     """What is known of a task. `task_result` is its output, or `{type, message}` of a FAILURE."""
 
     task_id: str
-    task_status: State
+    task_status: TaskStatus
     task_result: Any = None
 
 
@@ -38,7 +47,7 @@ class Accepted(BaseModel):
     """A task that the broker has."""
 
     task_id: str
-    task_status: State
+    task_status: TaskStatus
 
 
 class Problem(BaseModel):
@@ -65,7 +74,7 @@ class Outcomes(BaseModel):
     outcomes: list[AcceptedInput | Problem]
 
 
-_MODELS = (Task, Accepted, Problem, AcceptedInput, Outcomes)
+_OWN = TypeAdapter(Task | Accepted | Problem | AcceptedInput | Outcomes).json_schema(ref_template=_REF)["$defs"]
 _HEADERS = {
     "Location": "where to ask for the task",
     "Retry-After": "seconds after which to ask, or to send it again",
@@ -130,7 +139,9 @@ _OUTCOMES = {"outcomes": [{"status": 202, **_PENDING}, errors.document(errors.in
 _SUCCESS = status(_ID, "SUCCESS", {"name_task": "abc", "state": "done"})
 _FAILURE = status(_ID, "FAILURE", failure("ValueError", "abc is not acceptable"))
 _EVENTS = f'id: STARTED\nevent: STARTED\ndata: {{"task_id":"{_ID}","task_status":"STARTED","task_result":null}}\n\n'
-_EVENT = {
+_OWN["Event"] = {
+    "title": "Event",
+    "description": "An event of the stream of a task. `data` is a Task as JSON.",
     "type": "object",
     "properties": {
         "id": {"type": "string", "enum": ["STARTED", *sorted(FINAL)]},
@@ -157,9 +168,9 @@ RESPONSES: dict[str, Answers] = {
     "events": _answers(
         {
             200: {
-                "description": "each state once, then the end of the stream; a comment each 15 s",
-                # itemSchema: OpenAPI 3.2's word for what each event is
-                "content": {STREAM.media_type: {"itemSchema": _EVENT, "example": _EVENTS}},
+                "description": "events as the component Event says: each state once, then the end of the stream; "
+                "a comment each 15 s",
+                "content": {STREAM.media_type: {"schema": {"type": "string"}, "example": _EVENTS}},
             },
             204: {"description": "the client has seen the last event"},
         },
@@ -191,22 +202,12 @@ def install(app: FastAPI) -> None:
 
 def _describe(app: FastAPI) -> dict[str, Any]:
     document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
-    schemas: dict[str, Any] = {}
-    bodies = {
-        "/tasks": input_adapter(app.state.registry).json_schema(ref_template=_REF),
-        "/tasks/batch": app.state.batch.model_json_schema(ref_template=_REF),
-    }
+    bodies, schemas = _bodies(app)
     for path, schema in bodies.items():
-        schemas |= schema.pop("$defs", {})
         document["paths"][path]["post"]["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": schema}},
         }
-    for model in _MODELS:
-        schema = model.model_json_schema(ref_template=_REF)
-        schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
-    stream = document["paths"]["/tasks/{task_id}/events"]["get"]["responses"]["200"]["content"][STREAM.media_type]
-    del stream["schema"]  # FastAPI's: a string
     for path, operations in document["paths"].items():
         for operation in operations.values():
             # a parameter that is wrong is answered with 400; FastAPI would document its own 422
@@ -214,5 +215,49 @@ def _describe(app: FastAPI) -> dict[str, Any]:
                 del operation["responses"]["422"]
             if path.startswith("/tasks"):
                 operation["security"] = [{"bearer": []}]
-    document["components"] = {"schemas": schemas, "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}}}
+    document["components"] = {
+        "schemas": schemas | _OWN,
+        "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+    }
     return document
+
+
+def _bodies(app: FastAPI) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Path -> schema of its body, and the components that these need: the models of the team's tasks, and Batch."""
+    schemas, definitions = TypeAdapter.json_schemas(
+        [("input", "validation", app.state.inputs)], ref_template=_REF, schema_generator=_TeamSchema
+    )
+    input_ = schemas["input", "validation"]
+    batch = {
+        "title": "Batch",
+        "type": "object",
+        "properties": {"tasks": {"type": "array", "items": input_, "minItems": 1, "maxItems": BATCH_MAX}},
+        "required": ["tasks"],
+        "additionalProperties": False,
+    }
+    bodies = {"/tasks": input_, "/tasks/batch": {"$ref": _REF.format(model="Batch")}}
+    return bodies, definitions["$defs"] | {"Batch": batch}
+
+
+class _TeamSchema(GenerateJsonSchema):
+    """Describes any model whose input can be validated, and leaves the names of our own components to these."""
+
+    def normalize_name(self, name: str) -> str:
+        normalized = super().normalize_name(name)
+        return f"{normalized}Model" if normalized in {*_OWN, "Batch"} else normalized
+
+    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> dict[str, Any]:  # noqa: ARG002 - pydantic's
+        """Anything: JSON Schema has no word for what a validator makes of it."""
+        return {}
+
+    def emit_warning(self, kind: Any, detail: str) -> None:
+        """Nothing is wrong with a model of which JSON Schema cannot say everything."""
+
+    def encode_default(self, dft: Any) -> Any:
+        """Raises PydanticSerializationError for what JSON has no word for; the schema is then without the default."""
+        default = super().encode_default(dft)
+        try:
+            json.dumps(default, allow_nan=False)
+        except ValueError as exc:
+            raise PydanticSerializationError(f"{dft!r} is no JSON") from exc
+        return default

@@ -101,6 +101,7 @@ def _ours(root: Path, process: Process) -> Iterator[Finding]:
         return
     yield from must(process.owner, process.path, process.container, CONTAINERS[process.owner.name])
     yield from _misspelt(process, kind)
+    yield from _home(root, process)
     try:
         settings = load(kind, process.environment)
     except SystemExit as exc:
@@ -121,6 +122,15 @@ def _misspelt(process: Process, kind: type[Settings]) -> Iterator[Finding]:
         near = difflib.get_close_matches(name, names, 1, 0.85)
         if near and name not in names:
             yield process.finding(f"env.{name}", f"is no setting; did you mean {near[0]}?")
+
+
+def _home(root: Path, process: Process) -> Iterator[Finding]:
+    """The image's HOME is where libraries keep caches and settings."""
+    dockerfile = API_DOCKERFILE if process.owner.name == "api" else WORKER_DOCKERFILE
+    home = re.search(r"^ENV (?:.* )?HOME=(\S+)", (root / dockerfile).read_text(), re.MULTILINE)
+    if home is None or not _is_writable(process, PurePosixPath(home[1])):
+        where = home[1] if home else "which the image does not set"
+        yield process.finding("volumeMounts", f"no emptyDir is mounted for HOME, {where}")
 
 
 def _processes(each: Object) -> Iterator[Process]:

@@ -17,7 +17,7 @@ from loadtest.report import Run
 from loadtest.sample import Sample, Usage
 from loadtest.shapes import Shape
 from local.child import Unusable
-from tests.load.browser import Page, page
+from tests.harness.browser import Page, page
 
 SHAPE = shapes.load("burst", {})
 MISSING = ("7 s: the broker does not answer", "8 s: the broker does not answer")

@@ -54,7 +54,7 @@ def test_make_targets_exist() -> None:
 
 
 def test_make_variables_exist() -> None:
-    text = MAKEFILES + "".join(path.read_text() for path in (ROOT / "deploy").glob("*.py"))
+    text = MAKEFILES + "".join(path.read_text() for name in ("deploy", "local") for path in (ROOT / name).glob("*.py"))
     words = {
         word.partition("=")[0] for line in commands("make") for word in shlex.split(line, comments=True) if "=" in word
     }

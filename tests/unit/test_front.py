@@ -1,5 +1,7 @@
 """Which requests are answered in front of FastAPI, and that the others reach it untouched."""
 
+from urllib.parse import unquote
+
 import pytest
 from starlette.datastructures import State
 from starlette.types import Message, Receive, Scope, Send
@@ -72,7 +74,8 @@ class Exchange:
 
     async def __call__(self, headers: list[tuple[bytes, bytes]], method: str = "POST", path: str = "/tasks") -> None:
         path, _, query = path.partition("?")
-        scope = {"type": "http", "method": method, "path": path, "query_string": query.encode(), "headers": headers}
+        asked = {"method": method, "path": unquote(path), "raw_path": path.encode(), "query_string": query.encode()}
+        scope = {"type": "http", **asked, "headers": headers}
         await Front(self._behind, self._state)(scope, self._receive, self._send)
 
     @property
@@ -164,7 +167,10 @@ async def test_whatever_is_out_of_the_ordinary_reaches_fastapi_unread(unusual: l
     assert (exchange.unread, exchange.submitter.asked, exchange.sent) == (1, [], [])
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/tasks"), ("POST", "/tasks/"), ("POST", "/tasks/batch")])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/tasks"), ("POST", "/tasks/"), ("POST", "/tasks/batch"), ("POST", "/%74asks"), ("POST", "//tasks")],
+)
 async def test_other_calls_reach_fastapi(method: str, path: str) -> None:
     exchange = Exchange(BODY)
     await exchange(headers(), method, path)
@@ -194,6 +200,7 @@ async def test_ordinary_get_is_answered_here() -> None:
         ("GET", "?wait=", "me", []),
         ("GET", "?more=1", "me", []),
         ("GET", "/events", "me", []),
+        ("GET", "%2D", "me", []),
     ],
 )
 async def test_other_get_is_handed_on(method: str, query: str, owner: str, given: list[tuple[bytes, bytes]]) -> None:

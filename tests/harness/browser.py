@@ -1,4 +1,7 @@
-"""Headless Chromium by its DevTools protocol: a page, what it says in the console, and what it looks like."""
+"""Headless Chromium by its DevTools protocol: a page, its errors, its requests, and a picture of it.
+
+The browser finds no host but this machine, as 127.0.0.1 and as HOST: some pages ask others only if not on localhost.
+"""
 
 import base64
 import itertools
@@ -17,6 +20,7 @@ from local.programs import apt_install
 
 PROGRAMS = ("chromium", "google-chrome", "chrome")
 PACKAGE = "chromium"
+HOST = "sluice.example"
 START_DEADLINE_S = 60
 ANSWER_TIMEOUT_S = 30
 LARGEST_BYTES = 64 * 1024 * 1024
@@ -28,19 +32,24 @@ class Page:
     def __init__(self, socket: ClientConnection) -> None:
         self.errors: list[str] = []
         """What went wrong in it, and what it wrote as an error."""
+        self.requests: list[str] = []
+        """The addresses that it asked for, of any host."""
         self._socket = socket
         self._numbers = itertools.count(1)
         self._seen: set[str] = set()
-        for domain in ("Page", "Runtime", "Log"):
+        for domain in ("Page", "Runtime", "Log", "Network"):
             self._ask(f"{domain}.enable")
 
     def open(self, path: Path, width: int, height: int = 900) -> None:
         """Load a file, in a window of that size, without a network."""
-        self._seen.clear()
-        self._ask("Network.enable")
         self._ask("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=0, uploadThroughput=0)
+        self.visit(path.as_uri(), width, height)
+
+    def visit(self, url: str, width: int, height: int = 900) -> None:
+        """Load a page, in a window of that size."""
+        self._seen.clear()
         self._ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-        self._ask("Page.navigate", url=path.as_uri())
+        self._ask("Page.navigate", url=url)
         while "Page.loadEventFired" not in self._seen:
             self._receive()
 
@@ -70,6 +79,8 @@ class Page:
         message: dict[str, Any] = json.loads(self._socket.recv(ANSWER_TIMEOUT_S))
         method, about = message.get("method", ""), message.get("params", {})
         self._seen.add(method)
+        if method == "Network.requestWillBeSent":
+            self.requests.append(about["request"]["url"])
         if method == "Runtime.exceptionThrown":
             self.errors.append(about["exceptionDetails"]["exception"].get("description", "an exception"))
         if method == "Runtime.consoleAPICalled" and about["type"] in {"error", "warning", "assert"}:
@@ -88,8 +99,9 @@ def page(folder: Path) -> Iterator[Page]:
         program = shutil.which(PACKAGE)
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-port=0"]
     quiet = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    # its sandbox needs rights that a container often lacks; what is opened is our own file
-    command = [str(program), *options, *quiet, f"--user-data-dir={folder}", "about:blank"]
+    alone = [f"--host-resolver-rules=MAP {HOST} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+    # its sandbox needs rights that a container often lacks; what is opened is our own
+    command = [str(program), *options, *quiet, *alone, f"--user-data-dir={folder}", "about:blank"]
     browser = Child("Chromium", command, log=folder / "browser.log", env=dict(os.environ))
     port = folder / "DevToolsActivePort"
     browser.start()

@@ -1,0 +1,200 @@
+"""Methods and paths as RFC 9110 defines them: in front of FastAPI, and by it."""
+
+import http.client
+import json
+import socket
+from typing import Any, NamedTuple
+
+import pytest
+
+from deploy.validate.agreement import api_routes
+from tests.harness.system import Api, System
+
+PROBLEM = "application/problem+json"
+READ = {"GET", "HEAD", "OPTIONS"}
+ALLOWED = {
+    "/tasks": {"POST", "OPTIONS"},
+    "/tasks/batch": {"POST", "OPTIONS"},
+    "/tasks/{task_id}": READ | {"DELETE"},
+}
+ROUTES = sorted(api_routes())
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
+INPUT = b'{"task": "task_1", "name": "abc"}'
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+@pytest.fixture(scope="module")
+def api(shared: System) -> Api:
+    return shared.api()
+
+
+@pytest.fixture(scope="module")
+def task_id(api: Api) -> str:
+    return api.accepted("task_1")
+
+
+def send(api: Api, method: str, target: str, body: bytes = b"", **headers: str) -> Answer:
+    """Send a request whose target is exactly this one, with a key and the headers of an ordinary post."""
+    connection = http.client.HTTPConnection(api.url.removeprefix("http://"), timeout=20)
+    connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
+    given = {"Host": "localhost", "Authorization": api.client.headers["Authorization"]}
+    if body:
+        given |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
+    for name, value in (given | headers).items():
+        connection.putheader(name, value)
+    connection.endheaders(body or None)
+    response = connection.getresponse()
+    answer = Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
+    connection.close()
+    return answer
+
+
+def test_routes_are_those_of_the_api() -> None:
+    assert {*ALLOWED, "/tasks/{task_id}/events", "/docs", "/openapi.json", "/livez"} <= set(ROUTES)
+
+
+@pytest.mark.parametrize(
+    ("route", "method"),
+    [(route, method) for route in ROUTES for method in METHODS if method not in ALLOWED.get(route, READ)],
+)
+def test_method_that_a_path_does_not_have_is_405_with_those_it_has(
+    api: Api, task_id: str, route: str, method: str
+) -> None:
+    answer = send(api, method, route.format(task_id=task_id))
+    assert (answer.status, answer.headers["allow"]) == (405, ", ".join(sorted(ALLOWED.get(route, READ))))
+    assert answer.headers["content-type"] == PROBLEM
+    if method != "HEAD":
+        assert json.loads(answer.body)["type"] == "urn:sluice:problem:method-not-allowed"
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_options_lists_the_methods_of_a_path(api: Api, task_id: str, route: str) -> None:
+    answer = send(api, "OPTIONS", route.format(task_id=task_id))
+    assert (answer.status, answer.body) == (204, b"")
+    assert answer.headers["allow"] == ", ".join(sorted(ALLOWED.get(route, READ)))
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if "GET" in ALLOWED.get(route, READ)])
+def test_head_has_the_headers_of_get_and_no_body(api: Api, task_id: str, route: str) -> None:
+    """For a stream of events that goes on, too: it is answered at once."""
+    path = route.format(task_id=task_id)
+    head = send(api, "HEAD", path)
+    assert (head.status, head.body) == (200, b"")
+    if "events" not in route:
+        get = send(api, "GET", path)
+        changing = {"date", "x-request-id"} | ({"content-length"} if route == "/metrics" else set())
+        assert without(head.headers, changing) == without(get.headers, changing)
+
+
+def test_head_leaves_the_connection_for_the_next_request(api: Api, task_id: str) -> None:
+    connection = http.client.HTTPConnection(api.url.removeprefix("http://"), timeout=5)
+    for path in (f"/tasks/{task_id}/events", "/tasks/none", "/livez"):
+        connection.request("HEAD", path, headers={"Authorization": api.client.headers["Authorization"]})
+        response = connection.getresponse()
+        assert (response.status, response.read()) == (404 if path.endswith("none") else 200, b"")
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("POST", "/tasks/"),
+        ("POST", "/tasks//"),
+        ("POST", "//tasks"),
+        ("POST", "//evil.example/tasks"),
+        ("POST", "//evil.example/tasks/"),
+        ("POST", "/tasks/batch/"),
+        ("POST", "/tasks%2Fbatch"),
+        ("POST", "/tasks%2f"),
+        ("POST", "/Tasks"),
+        ("GET", "/tasks/{task_id}/"),
+        ("GET", "/tasks//{task_id}"),
+        ("GET", "//evil.example/tasks/{task_id}"),
+        ("GET", "/tasks%2F{task_id}"),
+        ("GET", "/tasks%2f{task_id}"),
+        ("GET", "/tasks/{task_id}%2Fevents"),
+        ("GET", "/tasks/{task_id}/events/"),
+        ("DELETE", "/tasks/{task_id}/"),
+        ("GET", "/docs/"),
+        ("GET", "/docs/swagger-ui.css/"),
+        ("GET", "/docs/redoc.standalone.js"),
+        ("GET", "/redoc"),
+        ("GET", "/livez/"),
+        ("GET", "/"),
+        ("GET", "//"),
+        ("GET", "//evil.example/.."),
+        ("GET", "/livez/../metrics"),
+        ("OPTIONS", "/nothing"),
+        ("PUT", "/nothing"),
+        ("POST", "http://evil.example/tasks/"),
+    ],
+)
+def test_path_that_there_is_not_is_404_and_never_a_redirect(api: Api, task_id: str, method: str, target: str) -> None:
+    answer = send(api, method, target.format(task_id=task_id), INPUT if method == "POST" else b"")
+    assert (answer.status, answer.headers["content-type"]) == (404, PROBLEM)
+    assert json.loads(answer.body)["type"] == "urn:sluice:problem:not-found"
+    assert "location" not in answer.headers
+
+
+@pytest.mark.parametrize("target", ["/tasks", "http://any.example/tasks", "/%74asks"])
+def test_post_reaches_the_same_resource_by_every_form_of_its_target(api: Api, target: str) -> None:
+    answer = send(api, "POST", target, INPUT)
+    assert answer.status == 202
+    assert answer.headers["location"].startswith("/tasks/0")
+
+
+@pytest.mark.parametrize("target", ["/tasks/{task_id}", "http://any.example/tasks/{task_id}", "/%74asks/{task_id}"])
+def test_get_reaches_the_same_resource_by_every_form_of_its_target(api: Api, task_id: str, target: str) -> None:
+    answer = send(api, "GET", target.format(task_id=task_id))
+    assert (answer.status, json.loads(answer.body)["task_id"]) == (200, task_id)
+
+
+POSTS = ("/tasks", "/tasks/", "//tasks", "/tasks%2F", "/%74asks", "/tasks?a=1", "/tasks/?a=1", "//evil.example/tasks")
+GETS = ("/tasks/{task_id}", "/tasks/{task_id}/", "/tasks%2F{task_id}", "//tasks/{task_id}", "/%74asks/{task_id}")
+
+
+@pytest.mark.parametrize("target", POSTS)
+@pytest.mark.parametrize("method", ["POST", "PUT", "GET", "HEAD", "OPTIONS"])
+def test_target_is_answered_alike_in_front_of_fastapi_and_by_it(api: Api, method: str, target: str) -> None:
+    """The second type is not that of an ordinary post, and FastAPI's."""
+    kinds = ("application/json", "application/json; charset=utf-8")
+    ordinary, other = (send(api, method, target, INPUT, **{"Content-Type": kind}) for kind in kinds)
+    assert comparable(ordinary) == comparable(other)
+
+
+@pytest.mark.parametrize("target", GETS)
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS"])
+def test_task_is_answered_alike_in_front_of_fastapi_and_by_it(api: Api, task_id: str, method: str, target: str) -> None:
+    """A parameter that there is not makes it FastAPI's."""
+    path = target.format(task_id=task_id)
+    ordinary, other = (send(api, method, f"{path}{query}") for query in ("", "?more=1"))
+    assert comparable(ordinary) == comparable(other)
+
+
+def comparable(answer: Answer) -> tuple[int, dict[str, Any], dict[str, Any]]:
+    """What must be the same in two answers to the same request."""
+    headers = without(answer.headers, {"date", "x-request-id", "location"})
+    return answer.status, headers, without(json.loads(answer.body or b"{}"), {"request_id", "task_id"})
+
+
+def without(members: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in members.items() if name not in names}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"FETCH /tasks HTTP/1.1", b"get /livez HTTP/1.1", b"GET livez HTTP/1.1", b"GET /livez HTTP/9.9", b"nonsense"],
+)
+def test_what_is_no_request_is_a_problem_document(api: Api, line: bytes) -> None:
+    """The parser refuses a method that it does not know."""
+    with socket.create_connection(("127.0.0.1", int(api.url.rpartition(":")[2])), timeout=10) as connection:
+        connection.sendall(line + b"\r\nHost: localhost\r\n\r\n")
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        assert (response.status, response.headers["Content-Type"]) == (400, PROBLEM)
+        assert json.loads(response.read())["type"] == "urn:sluice:problem:malformed"

@@ -1,0 +1,187 @@
+"""The OpenAPI document of a team's own tasks: valid, whatever the models are called and made of."""
+
+import json
+import math
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated, Any, Generic, Literal, TypeVar
+from uuid import UUID
+
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from pydantic import AliasGenerator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, computed_field
+from pydantic.alias_generators import to_camel
+
+from apps.api.app import create_app
+from apps.api.body import batch_model
+from apps.contract.settings import ApiSettings, load
+from apps.contract.tasks import TASKS, Input, NamedInput, Output, TaskSpec, registry
+from tests.unit.test_settings import GOOD
+
+T = TypeVar("T")
+
+
+def named(name: str, **fields: Any) -> type[BaseModel]:
+    """A model of that name."""
+    return type(name, (BaseModel,), {"__annotations__": fields, "__module__": __name__})
+
+
+def taking(task: str, *types: Any) -> type[Input]:
+    """An input that has a field of each of these types."""
+    fields = {"task": Literal[task]} | {f"field_{number}": type_ for number, type_ in enumerate(types)}
+    return type(f"Input{task.title()}", (Input,), {"__annotations__": fields, "__module__": __name__})
+
+
+def document(*inputs: type[Input]) -> dict[str, Any]:
+    """The API's document with a task for each of the inputs."""
+    specs = [
+        TaskSpec(
+            name=f"celery:{input_.model_fields['task'].annotation.__args__[0]}",  # type: ignore[union-attr]
+            input=input_, output=Output, hard_limit_s=60,
+        )
+        for input_ in inputs
+    ]  # fmt: skip
+    made = create_app(load(ApiSettings, GOOD), registry(*specs)).openapi()
+    text = json.dumps(made, allow_nan=False)  # as it is sent
+    sent: dict[str, Any] = json.loads(text)
+    return sent
+
+
+def assert_valid(made: dict[str, Any]) -> None:
+    assert made["openapi"] == "3.1.0"
+    assert [error.message for error in OpenAPIV31SpecValidator(made).iter_errors()] == []
+    assert "itemSchema" not in json.dumps(made)
+
+
+class Resize(NamedInput):
+    task: Literal["resize"]
+    width: Annotated[int, Field(gt=0, examples=[640])]
+
+
+class Aliased(Input):
+    model_config = ConfigDict(alias_generator=AliasGenerator(validation_alias=to_camel), extra="forbid")
+    task: Literal["aliased"]
+    source_file: str
+    depth: Annotated[int, Field(alias="the depth!")]
+    either: Annotated[str, Field(validation_alias="$ref")] = "a"
+
+
+class Circle(BaseModel):
+    kind: Literal["circle"]
+    radius: float = math.inf
+
+
+class Square(BaseModel):
+    kind: Literal["square"]
+    side: float = math.nan
+    inside: list["Circle | Square"] = Field(default_factory=list)
+
+
+class Draw(Input):
+    task: Literal["draw"]
+    shape: Annotated[Circle | Square, Field(discriminator="kind")]
+    shapes: dict[str, Circle | Square] = Field(default_factory=dict)
+
+
+class Colour(StrEnum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Typed(Input):
+    task: Literal["typed"]
+    when: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+    day: date | None = None
+    price: Decimal = Decimal("1.10")
+    id: UUID = UUID(int=1)
+    data: bytes = b"\xff"
+    secret: SecretStr = SecretStr("x")
+    colour: Colour = Colour.RED
+    pair: tuple[int, str] = (1, "a")
+    numbers: frozenset[int] = frozenset({1})
+    pattern: Annotated[str, Field(pattern=r"^\d+$")] = "1"
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def size(self) -> int:
+        return 1
+
+
+class Point:
+    """A class of no library, which a validator makes from JSON."""
+
+    def __init__(self, text: str) -> None:
+        self.x, self.y = text.split(",")
+
+
+class Arbitrary(Input):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    task: Literal["arbitrary"]
+    point: Annotated[Point, BeforeValidator(Point)] = Point("1,2")
+
+
+class Box(BaseModel, Generic[T]):
+    content: T
+
+
+def test_our_own_tasks() -> None:
+    assert_valid(create_app(load(ApiSettings, GOOD), TASKS).openapi())
+
+
+@pytest.mark.parametrize("model", [Resize, Aliased, Draw, Typed, Arbitrary])
+def test_one_task(model: type[Input]) -> None:
+    made = document(model)
+    assert_valid(made)
+    body = made["paths"]["/tasks"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert body == {"$ref": f"#/components/schemas/{model.__name__}"}
+
+
+def test_all_of_them_at_once() -> None:
+    assert_valid(document(Resize, Aliased, Draw, Typed, Arbitrary))
+
+
+def test_many_tasks() -> None:
+    made = document(*(taking(f"t{number}", str, Box[int]) for number in range(60)))
+    assert_valid(made)
+    body = made["paths"]["/tasks"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert len(body["oneOf"]) == len(body["discriminator"]["mapping"]) == 60
+
+
+OWN = ("Task", "Accepted", "AcceptedInput", "Problem", "Outcomes", "Event", "TaskStatus", "Batch")
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("make", [lambda model: model, list.__class_getitem__, Box.__class_getitem__])
+def test_model_called_as_one_of_our_components(name: str, make: Callable[[Any], Any]) -> None:
+    theirs = named(name, mine=int)
+    made = document(taking("one", make(theirs)), taking("two", str))
+    assert_valid(made)
+    schemas = made["components"]["schemas"]
+    ours = create_app(load(ApiSettings, GOOD), TASKS).openapi()["components"]["schemas"]
+    assert [*schemas[f"{name}Model"]["properties"]] == ["mine"]
+    assert name == "Batch" or schemas[name] == ours[name]
+
+
+def test_input_called_as_one_of_our_components() -> None:
+    inputs = [type(name, (taking(f"t{number}", int),), {"__module__": __name__}) for number, name in enumerate(OWN)]
+    made = document(*inputs)
+    assert_valid(made)
+    mapping = made["paths"]["/tasks"]["post"]["requestBody"]["content"]["application/json"]["schema"]["discriminator"]
+    assert set(mapping["mapping"].values()) == {f"#/components/schemas/{name}Model" for name in OWN}
+
+
+def test_models_of_one_name_and_the_name_that_ours_would_get() -> None:
+    types = [named("Task", a=int), named("Task", b=int), named("TaskModel", c=int), named("Größe", d=int)]
+    made = document(taking("one", *types))
+    assert_valid(made)
+    properties = {name for schema in made["components"]["schemas"].values() for name in schema.get("properties", {})}
+    assert {"a", "b", "c", "d"} <= properties
+
+
+def test_batch_is_described_as_it_is_validated() -> None:
+    described = create_app(load(ApiSettings, GOOD), TASKS).openapi()["components"]["schemas"]["Batch"]
+    validated = batch_model(TASKS).model_json_schema(ref_template="#/components/schemas/{model}")
+    validated["properties"]["tasks"].pop("title")
+    assert described == {name: value for name, value in validated.items() if name != "$defs"}

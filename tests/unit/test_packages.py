@@ -1,0 +1,283 @@
+"""`make add`, `make remove`, `make lock` and the check of the lock files, in a project of small wheels."""
+
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from base64 import urlsafe_b64encode
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from local.child import Unusable
+from local.endpoints import PROJECT
+from local.lock import LOCKS, changing, resolve
+from local.packages import change, check
+
+PYPROJECT = """\
+[project]
+name = "sluice"
+version = "0.1.0"
+requires-python = ">=3.11"
+dependencies = ["alpha>=1"]
+
+[project.optional-dependencies]
+# what the service needs
+api = []
+worker = ["beta"]
+client = []
+planner = []
+bench = ["sluice[api,client,worker]"]
+load = ["sluice[api,client,worker]"]
+dev = ["sluice[api,client,planner,worker]", "tool>=1"]
+"""
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with lock files of the wheels beside it."""
+    folder = tmp_path_factory.mktemp("template")
+    for name in ("project/requirements", "wheels", "cache"):
+        (folder / name).mkdir(parents=True)
+    for name in ("alpha", "beta", "tool", "setuptools", "uv"):
+        wheel(folder / "wheels", name, "1.0")
+    (folder / "project" / "pyproject.toml").write_text(PYPROJECT)
+    for lock in LOCKS:
+        lock.path(folder / "project").touch()
+    with pytest.MonkeyPatch.context() as environment:
+        find_only(folder, environment)
+        for lock in LOCKS:
+            resolve(folder / "project", lock)
+    return folder
+
+
+def find_only(folder: Path, environment: pytest.MonkeyPatch) -> None:
+    """Let uv find the folder's wheels, and nothing else."""
+    (folder / "uv.toml").write_text(f'no-index = true\nfind-links = ["{folder}/wheels"]\n')
+    environment.setenv("UV_CONFIG_FILE", str(folder / "uv.toml"))
+    environment.setenv("UV_CACHE_DIR", str(folder / "cache"))
+
+
+@pytest.fixture
+def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it."""
+    shutil.copytree(template, tmp_path, dirs_exist_ok=True)
+    find_only(tmp_path, monkeypatch)
+    return tmp_path / "project"
+
+
+@pytest.fixture
+def index(project: Path) -> Path:
+    """The folder of wheels that uv finds."""
+    return project.parent / "wheels"
+
+
+def wheel(folder: Path, name: str, version: str, *requires: str, extra: str = "") -> None:
+    """Write an empty wheel that needs these."""
+    lines = ["Metadata-Version: 2.4", f"Name: {name}", f"Version: {version}"]
+    lines += [f"Provides-Extra: {extra}"] * bool(extra) + [f"Requires-Dist: {each}" for each in requires]
+    files = {
+        "METADATA": "\n".join(lines) + "\n",
+        "WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = ""
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
+        for file, text in files.items():
+            path = f"{name}-{version}.dist-info/{file}"
+            digest = urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip("=")
+            record += f"{path},sha256={digest},{len(text)}\n"
+            archive.writestr(path, text)
+        archive.writestr(f"{name}-{version}.dist-info/RECORD", record)
+
+
+def pinned(project: Path, lock: str) -> list[str]:
+    text = (project / "requirements" / f"{lock}.txt").read_text()
+    return re.findall(r"^(\S+==\S+)", text, re.MULTILINE)
+
+
+def contents(project: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(project)): path.read_bytes() for path in project.rglob("*") if path.is_file()}
+
+
+def test_added_package_is_in_every_lock_file_of_its_extra_and_moves_no_pin(project: Path, index: Path) -> None:
+    wheel(index, "gamma", "1.0", "alpha", "new")
+    for name in ("alpha", "beta", "tool", "new"):
+        wheel(index, name, "2.0")
+    before = contents(project)
+    change(project, "add", "gamma>=1", "worker")
+    expected = ["alpha==1.0", "beta==1.0", "gamma==1.0", "new==2.0"]
+    assert [pinned(project, lock) for lock in ("worker", "bench", "load")] == [expected] * 3
+    assert pinned(project, "dev") == [*expected, "setuptools==1.0", "tool==1.0"]
+    changed = {name for name, content in contents(project).items() if before[name] != content}
+    assert changed == {"pyproject.toml"} | {f"requirements/{name}.txt" for name in ("worker", "bench", "load", "dev")}
+
+
+def test_pyproject_keeps_its_comments(project: Path, index: Path) -> None:
+    wheel(index, "gamma", "1.0", "delta; extra == 'more'", extra="more")
+    wheel(index, "delta", "1.0")
+    change(project, "add", "gamma[more]>=1,<3", "api")
+    text = (project / "pyproject.toml").read_text()
+    assert "# what the service needs" in text
+    assert '"gamma[more]>=1,<3"' in text
+    assert pinned(project, "api") == ["alpha==1.0", "delta==1.0", "gamma[more]==1.0"]
+    check(project)
+
+
+def test_package_that_the_tests_have_is_added_in_their_version(project: Path, index: Path) -> None:
+    wheel(index, "tool", "2.0")
+    change(project, "add", "tool", "worker")
+    assert "tool==1.0" in pinned(project, "worker")
+
+
+def test_package_itself_may_move(project: Path, index: Path) -> None:
+    wheel(index, "beta", "2.0")
+    change(project, "add", "beta>=2", "worker")
+    assert pinned(project, "worker") == ["alpha==1.0", "beta==2.0"]
+
+
+@pytest.mark.parametrize("lock", [lock.name for lock in LOCKS])
+def test_no_address_gets_into_a_lock_file(project: Path, lock: str) -> None:
+    for folder in (project, PROJECT):
+        text = (folder / "requirements" / f"{lock}.txt").read_text()
+        assert "://" not in text
+        assert "--index-url" not in text
+        assert "--find-links" not in text
+        assert not re.search(r"-c (?!requirements/dev\.txt)", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("nosuch", "nosuch was not found"),
+        ("beta>=7", "only beta"),
+        ("newer", "alpha==1.0"),  # it needs what is pinned to another version
+        ("sluice", "sluice"),
+        ("not a name!", "is no requirement"),
+        ("", "is no requirement"),
+        ("./folder", "is no requirement"),
+        ("--upgrade", "is no requirement"),
+        ("gamma @ https://example.com/gamma-1.0-py3-none-any.whl", "is an address"),
+    ],
+)
+def test_package_that_cannot_be_added_is_one_sentence_and_changes_nothing(
+    project: Path, index: Path, text: str, says: str
+) -> None:
+    wheel(index, "alpha", "2.0")
+    wheel(index, "newer", "1.0", "alpha>=2")
+    before = contents(project)
+    with pytest.raises(Unusable) as refused:
+        change(project, "add", text, "worker")
+    assert says in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+    assert contents(project) == before
+
+
+def test_extra_that_there_is_not_is_refused(project: Path) -> None:
+    with pytest.raises(Unusable, match="no extra 'workers': EXTRA is one of api, bench,"):
+        change(project, "add", "tool", "workers")
+
+
+def test_removed_package_leaves_the_lock_files_as_they_were_before_it(project: Path, index: Path) -> None:
+    wheel(index, "gamma", "1.0", "new")
+    wheel(index, "new", "1.0")
+    before = contents(project)
+    change(project, "add", "gamma", "worker")
+    wheel(index, "alpha", "2.0")
+    change(project, "remove", "gamma", "worker")
+    after = contents(project)
+    assert {name: text for name, text in after.items() if name.startswith("requirements")} == {
+        name: text for name, text in before.items() if name.startswith("requirements")
+    }
+    assert b"gamma" not in after["pyproject.toml"]
+
+
+def test_package_that_is_not_there_cannot_be_removed(project: Path) -> None:
+    with pytest.raises(Unusable, match=r"^`make remove` changed nothing: .*gamma"):
+        change(project, "remove", "gamma", "worker")
+
+
+def test_failure_in_the_middle_changes_no_file(project: Path) -> None:
+    before = contents(project)
+    with suppress(KeyboardInterrupt), changing(project) as copy:
+        (copy / "pyproject.toml").write_text("")
+        raise KeyboardInterrupt
+    assert contents(project) == before
+
+
+@pytest.mark.parametrize(("upgrade", "version"), [(False, "1.0"), (True, "2.0")])
+def test_only_an_upgrade_moves_pins_that_fit(project: Path, index: Path, upgrade: bool, version: str) -> None:
+    wheel(index, "alpha", "2.0")
+    for lock in LOCKS:
+        resolve(project, lock, upgrade=upgrade)
+    assert f"alpha=={version}" in pinned(project, "worker")
+    assert f"alpha=={version}" in pinned(project, "bench")
+
+
+EDITS = [
+    ('worker = ["beta"]', 'worker = ["beta", "gamma"]', "gamma"),
+    ('worker = ["beta"]', "worker = []", "beta"),
+    ('worker = ["beta"]', 'worker = ["beta>=2"]', "beta>=2"),
+    ('worker = ["beta"]', 'worker = ["beta[more]"]', r"beta\[more\]"),
+    ('dependencies = ["alpha>=1"]', 'dependencies = ["alpha>=1", "gamma"]', "gamma"),
+    ('"tool>=1"', '"tool>=1", "gamma"', "gamma"),
+    ('"sluice[api,client,planner,worker]"', '"sluice[api,client,planner]"', "beta"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "says"), EDITS)
+def test_lock_file_that_is_older_in_content_is_named_with_what_to_run(
+    project: Path, old: str, new: str, says: str
+) -> None:
+    check(project)
+    path = project / "pyproject.toml"
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(Unusable, match=rf"requirements/dev\.txt.*\({says}\): run `make lock`") as refused:
+        check(project)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("# what the service needs", "# another comment"),
+        ('worker = ["beta"]', 'worker = ["Beta >= 1.0"]'),
+        ('worker = ["beta"]', 'worker = ["beta", "gamma; python_version < \'3\'"]'),
+        ('version = "0.1.0"', 'version = "0.2.0"'),
+    ],
+)
+def test_edit_that_the_lock_files_fit_is_none(project: Path, old: str, new: str) -> None:
+    path = project / "pyproject.toml"
+    path.write_text(path.read_text().replace(old, new, 1))
+    check(project)
+
+
+def test_lock_files_of_this_project_fit() -> None:
+    check(PROJECT)
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """The project's Makefile and what it reads, as if everything were installed."""
+    folder = tmp_path / "clone"
+    for name in ("local", "requirements"):
+        shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("Makefile", "pyproject.toml", "deploy/targets.mk"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(PROJECT / name, folder / name)
+    (folder / ".venv").mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("verb", ["up", "demo", "install", "images"])
+def test_every_verb_that_installs_says_what_to_run(clone: Path, verb: str) -> None:
+    path = clone / "pyproject.toml"
+    path.write_text(path.read_text().replace("worker = [", 'worker = ["pandas", ', 1))
+    for name in ("uv", "installed"):
+        (clone / ".venv" / name).touch()
+    command = ["make", verb, f"BIN={Path(sys.executable).parent}"]
+    done = subprocess.run(command, cwd=clone, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0
+    assert "(pandas): run `make lock`" in done.stderr
