@@ -19,6 +19,7 @@ from local.child import Child, until
 from local.programs import find
 from local.servers import free_ports, is_open
 from tests.e2e.platform.controller import configuration
+from tests.harness.servers import given_root
 
 # of keepalive_min_timeout, which helm-releases/nginx.yaml sets
 OLDEST = (1, 27, 4)
@@ -26,16 +27,19 @@ TIMEOUT_S = 20.0
 
 
 def command() -> list[str]:
-    """Of an nginx that is new enough: this machine's, or that of the newer Debian suite. Without one: a skip."""
+    """Of an nginx that is new enough: of the root file system that `make test-brokers` names, else what is there.
+
+    Where there is none it is a skip, in CI too: `make test-brokers` makes that root file system, and a test never does.
+    """
+    if root := given_root():
+        return _in(root)
     found = find("nginx")
     if found and _version([str(found)]) >= OLDEST:
         return [str(found)]
-    root = cache() / debian.name(newer.SUITE, newer.PACKAGES)
-    if os.environ.get("CI"):
-        newer.ensure()
-    elif not root.exists():
+    kept = cache() / debian.name(newer.SUITE, newer.PACKAGES)
+    if not kept.exists():
         pytest.skip(f"needs nginx {'.'.join(map(str, OLDEST))} or newer: `python -m local.newer` makes one, as root")
-    return _in(root)
+    return _in(kept)
 
 
 @functools.cache
