@@ -18,8 +18,8 @@ from deploy import pins
 from deploy.run import Unusable, command_line, output
 from local.command import REFUSALS
 
-# sops brings every cloud's client along: two minutes on two idle cores
-BUILD_TIMEOUT_S = 1200
+# sops brings every cloud's client along: two minutes on two idle cores, over twenty on cores that many others use
+BUILD_TIMEOUT_S = 3600
 NEEDS_PROXY = "it needs the Go module proxy the first time"
 # small programs that say no path of this machine
 RELEASE = ("-trimpath", "-ldflags=-s -w")

@@ -18,12 +18,17 @@ hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
 
 CONTROL = Path("/usr/lib/rabbitmq/bin/rabbitmqctl")
+# Each call starts an Erlang of its own: with twenty processes for each core that has taken over two minutes.
+CONTROL_TIMEOUT_S = 300
 SystemFactory = Callable[..., System]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The tests that wait out an outage come first: the others use the time."""
     items.sort(key=lambda item: "_away_3" not in item.name)
+    for item in items:
+        if isinstance(item, pytest.Function) and "alarm" in item.fixturenames:
+            item.add_marker(pytest.mark.timeout(4 * CONTROL_TIMEOUT_S))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -77,7 +82,7 @@ def alarm(system: System) -> Iterator[Callable[[str], None]]:
             "RABBITMQ_CTL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}"
         }
         command = [str(CONTROL), "set_vm_memory_high_watermark", fraction]
-        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
+        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=CONTROL_TIMEOUT_S)
 
     yield limit
     limit("0.4")

@@ -30,7 +30,7 @@ def test_posts_answer_at_their_deadline_and_work_again_without_a_restart(
     if away != "suspend":
         system.servers.rabbitmq.start()
     healed_s = time.monotonic()
-    until(lambda: api.post("sleep").status_code == 202)
+    until(lambda: api.post("sleep").status_code == 202, 30)
     record_property(f"seconds to the first accepted post after {away}", round(time.monotonic() - healed_s, 2))
 
 

@@ -10,11 +10,14 @@ from typing import Any
 import httpx
 import pytest
 
+from apps.api.following import COMMENT_S
 from apps.contract import states
 from tests.harness.crowd import wait_together
 from tests.harness.system import DEADLINE_S, Api, System, until
 
 STREAMS = 1000
+# A stream that hears of nothing looks at the record so often: what is told sooner was told by an event.
+LOOK_S = COMMENT_S - 1
 
 
 @pytest.fixture(scope="module")
@@ -42,33 +45,43 @@ def follow(api: Api, task_id: str, **headers: str) -> Iterator[tuple[str, Any]]:
 
 def test_started_then_success_as_they_happen(api: Api, shared: System) -> None:
     task_id = api.accepted("held", "streamed")
+    times_s: list[float] = []
     told: list[tuple[str, Any]] = []
     for event in follow(api, task_id):
         told.append(event)
+        times_s.append(time.monotonic())
         shared.release("streamed")  # it ends only when its start was told
     assert [state for state, _ in told] == ["STARTED", "SUCCESS"]
     assert told[-1][1] == api.status(task_id)
+    assert times_s[1] - times_s[0] < LOOK_S
 
 
 def test_beginning_is_told_to_a_stream_that_waits_for_it(system: System) -> None:
     api = system.api()
+    system.worker()
+    api.accepted("held", "before")
+    until(lambda: system.effects("before", "begun"))
     task_id = api.accepted("held", "begins")
-    told: list[str] = []
+    times_s: dict[str, float] = {}
     with ThreadPoolExecutor(1) as reader:
 
         def read() -> None:
             for state, _ in follow(api, task_id):
-                told.append(state)
+                times_s[state] = time.monotonic()
 
+        opened_s = time.monotonic()
         reading = reader.submit(read)
         try:
             until(lambda: system.redis.pubsub_numsub(states.begun_channel(task_id))[0][1])
-            system.worker()
-            until(lambda: told == ["STARTED"])
+            system.release("before")
+            until(lambda: "STARTED" in times_s)
+            assert "SUCCESS" not in times_s
         finally:
-            system.release("begins")  # else the stream, and the test with it, would never end
+            for name in ("before", "begins"):  # else the stream, and the test with it, would never end
+                system.release(name)
         reading.result(DEADLINE_S)
-    assert told == ["STARTED", "SUCCESS"]
+    assert list(times_s) == ["STARTED", "SUCCESS"]
+    assert times_s["STARTED"] - opened_s < LOOK_S
 
 
 def test_client_that_comes_late_is_told_the_same(api: Api) -> None:
@@ -111,7 +124,7 @@ def test_client_that_leaves_gives_its_place_back(shared: System, api: Api) -> No
         "GET", f"/tasks/{task_id}/events", timeout=0.5
     ) as response:  # fmt: skip
         response.read()
-    until(lambda: other.metric("sluice_long_polls") == 0, 30)  # before the task ends
+    until(lambda: other.metric("sluice_long_polls") == 0, LOOK_S)  # not only when the next comment cannot be sent
     other.client.delete(f"/tasks/{task_id}")
     assert api.get("/healthz") == 200
 

@@ -133,7 +133,7 @@ def test_sigterm_hands_a_long_task_back(system: System, pool: str) -> None:
     task_id = api.accepted("held", "long")
     until(lambda: system.effects("long", "begun") == 1)
     worker.signal(signal.SIGTERM)
-    until(lambda: not worker.alive)  # its task has not ended, and would not by itself
+    until(lambda: not worker.alive, 20)  # its task has not ended, and would not by itself
     assert system.effects("long", "done") == 0
     system.release("long")
     system.worker()

@@ -4,11 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from deploy.run import ROOT
 from deploy.validate.__main__ import findings
 from tests.harness.faults import Fault, copied, faults
 
 FILES = sorted(Path(__file__).with_name("faults").glob("*.yaml"))
 FAULTS = [fault for path in FILES for fault in faults(path)]
+# Those that a cluster's API server must refuse: make e2e E2E=admission.
+OF_THE_API_SERVER = faults(ROOT / "tests" / "e2e" / "faults.yaml")
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
@@ -16,3 +19,9 @@ def test_fault_is_found(fault: Fault, tmp_path: Path) -> None:
     clone = copied(tmp_path)
     fault.inject(clone)
     fault.assert_found(findings(clone, fault.targets))
+
+
+@pytest.mark.parametrize("fault", OF_THE_API_SERVER, ids=lambda fault: fault.name)
+def test_fault_of_the_api_server_can_be_made(fault: Fault, tmp_path: Path) -> None:
+    """Its file has what it replaces: this is known before a cluster is asked."""
+    fault.inject(copied(tmp_path))
