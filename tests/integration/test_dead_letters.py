@@ -208,7 +208,7 @@ def test_message_that_another_consumer_rejects_is_a_failure_that_says_no_more(sy
 def test_worker_that_dies_while_it_gives_a_task_up_loses_nothing(system: System, dies: str) -> None:
     api = system.api()
     system.recorder()
-    worker = system.worker("tests.harness.dying", DIES=dies)
+    worker = system.worker("tests.harness.troubled", TROUBLE=dies)
     task_id = api.accepted("stuck", "stuck")
     until(lambda: not worker.alive)
     system.worker()
@@ -252,7 +252,7 @@ def test_broker_that_takes_no_messages_holds_nobody_up(system: System, alarm: Ca
 
 def test_worker_that_is_told_to_stop_gives_up_what_it_has_first(system: System) -> None:
     api = system.api()
-    worker = system.worker(SOFT_SHUTDOWN_S="50")
+    worker = system.worker("tests.harness.troubled", TROUBLE="late", SOFT_SHUTDOWN_S="50")
     task_id = api.accepted("stuck", "stuck")
     until(lambda: system.effects("stuck", "begun") == 1)
     worker.signal(signal.SIGTERM)
