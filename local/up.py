@@ -3,6 +3,7 @@
 Ends in reverse order, leaving no process. Exit status 0 after Ctrl-C or SIGTERM, 1 after one sentence about a failure.
 """
 
+import json
 import os
 import shlex
 import signal
@@ -122,7 +123,8 @@ def _api_url(environment: Mapping[str, str]) -> str:
 
 def _how_to_use(endpoints: Endpoints, folder: Folder) -> str:
     key = f"$(sed -n 's/^API_KEYS=[^:]*:\\([^,]*\\).*/\\1/p' {shlex.quote(str(folder.credentials))})"
-    body = """-H 'Content-Type: application/json' -d '{"task": "task_1", "name": "you"}'"""
+    examples = demo.inputs()
+    body = f"-H 'Content-Type: application/json' -d {shlex.quote(json.dumps(examples[0]))}" if examples else "..."
     management = endpoints.management_url or "the one in CELERY_BROKER_URL"
     return "\n".join(
         (
