@@ -194,6 +194,7 @@ CONFIGS: dict[str, ConfigDict] = {
     "strict": {"strict": True},
     "validated defaults": {"validate_default": True},
 }
+FACTORIES: dict[str | None, Callable[[], Any]] = {"factory": list, "uuid4": uuid.uuid4}
 NAMES = ("wait", "json", "some_name", "x_", "größe", "help", "self_", "data", "model", "items")
 
 
@@ -256,8 +257,8 @@ def made_model(spec: ModelSpec) -> type[Input]:
     fields: Any = {"task": (Literal[spec.task], ...)}
     for field in spec.fields:
         more: dict[str, Any] = {} if field.alias is None else {"validation_alias": _alias(field.alias)}
-        if field.default == "factory":
-            more["default_factory"] = list
+        if field.default in FACTORIES:
+            more["default_factory"] = FACTORIES[field.default]
         elif field.default is not None:
             more["default"] = _python(field.default)
         fields[field.name] = (KINDS[field.kind][0], Field(**more))

@@ -6,7 +6,7 @@ from random import Random
 from typing import Any, Literal
 
 import pytest
-from hypothesis import assume, given, note, settings
+from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from kombu import serialization
 from pydantic import Field, TypeAdapter, ValidationError
@@ -43,15 +43,10 @@ def _encoded(payload: Any) -> bytes:
 def made(random: Random, count: int = 2) -> tuple[list[ModelSpec], Registry, TypeAdapter[Input]]:
     specs = [random_spec(random, f"made_{number}") for number in range(count)]
     tasks = made_tasks(specs)
-    try:
-        return specs, tasks, input_adapter(tasks)
-    except Exception as exc:  # a default that the model's own configuration makes impossible
-        note(repr(exc))
-        assume(False)  # noqa: FBT003
-        raise
+    return specs, tasks, input_adapter(tasks)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(RANDOM)
 def test_worker_reads_what_the_api_accepted(random: Random) -> None:
     specs, tasks, adapter = made(random)

@@ -1,0 +1,52 @@
+"""API and worker with tasks of made models, which answer with the input that they got.
+
+`uvicorn --factory tests.harness.carried:create_app`, `celery -A tests.harness.carried worker`; TEST_MODELS has the
+specifications as JSON.
+"""
+
+import json
+import os
+from hashlib import blake2b
+from types import ModuleType
+
+from celery import Celery
+from fastapi import FastAPI
+
+from apps.api import app as api
+from apps.contract.settings import WorkerSettings, load
+from apps.contract.tasks import Input, Output, Registry
+from apps.worker import app as worker
+from tests.harness.models import decoded_spec, exact, made_tasks
+from tests.harness.tasks import effect
+
+MODELS = "TEST_MODELS"
+
+
+def tasks() -> Registry:
+    return made_tasks([decoded_spec(one) for one in json.loads(os.environ[MODELS])])
+
+
+def answer(task: Input, settings: WorkerSettings) -> Output:  # noqa: ARG001 - the signature of every task
+    """Say what was received; of every second model only at the second try, whose message Celery wrote."""
+    received = exact(task)
+    if int(task.task.rpartition("_")[2]) % 2:
+        digest = blake2b(received.encode(), digest_size=16).hexdigest()
+        if effect(digest, "tried") == 0:
+            raise ConnectionError("not yet")
+    return Output(name_task=received, state="done")
+
+
+def create_app() -> FastAPI:
+    return api.create_app(registry=tasks())
+
+
+def __getattr__(name: str) -> Celery:
+    if name not in {"app", "celery"}:
+        raise AttributeError(name)
+    registry = tasks()
+    functions = ModuleType("functions")
+    for short_name in registry:
+        setattr(functions, short_name, answer)
+    app = worker.create_app(load(WorkerSettings), registry, functions)
+    globals()["app"] = app
+    return app
