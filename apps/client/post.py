@@ -5,7 +5,7 @@ import io
 import json
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
 from pydantic import AliasChoices, AliasPath, ValidationError
@@ -59,11 +59,8 @@ def parse(spec: TaskSpec, arguments: Sequence[str]) -> argparse.Namespace:
     """
     known = options(spec.input)
     parser = _parser(spec, known)
-    flags = {option.flag for option in known} | {TIMEOUT, JSON}
-    switches = {option.flag for option in known if option.is_switch}
-    given = parser.parse_args(list(_joined(arguments, flags, switches)))
-    found = {option.name: getattr(given, _dest(option)) for option in known}
-    values: dict[str, list[str]] = {name: texts for name, texts in found.items() if texts is not None}
+    values, others = _field_values(known, arguments)
+    given = parser.parse_args(others)
     whole = getattr(given, "json", None)
     if whole is not None and values:
         parser.error(f"{JSON} is the whole input: give no other field")
@@ -82,12 +79,10 @@ def _parser(spec: TaskSpec, known: Sequence[Option]) -> argparse.ArgumentParser:
         add_help=False,
         epilog=f"For example: {command(spec)}".replace("%", "%%"),
     )
-    for option in known:
+    for option in known:  # for the help: their values are read before, as argparse takes none with a leading dash
         about = (option.field.description or "").replace("%", "%%")
-        more: dict[str, Any] = {"nargs": "?", "const": "true"} if option.is_switch else {}
-        parser.add_argument(
-            option.flag, action="append", dest=_dest(option), help=about, metavar=option.name.upper(), **more
-        )
+        more: dict[str, Any] = {"nargs": "?"} if option.is_switch else {}
+        parser.add_argument(option.flag, dest=f"field.{option.name}", help=about, metavar=option.name.upper(), **more)
     parser.add_argument("-h", *({HELP} - taken), action="help", help="show this help")
     if WAIT not in taken:
         parser.add_argument(WAIT, action="store_true", help="follow it to its end")
@@ -98,17 +93,28 @@ def _parser(spec: TaskSpec, known: Sequence[Option]) -> argparse.ArgumentParser:
     return parser
 
 
-def _dest(option: Option) -> str:
-    return f"field.{option.name}"  # no attribute of the command's own has a dot
-
-
-def _joined(arguments: Sequence[str], flags: set[str], switches: set[str]) -> Iterator[str]:
-    """Join each option and its value in one word: argparse would take a value with a leading dash for an option."""
+def _field_values(known: Sequence[Option], arguments: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """What was given for each field, by its name, and the words that belong to no field."""
+    by_flag = {option.flag: option for option in known}
+    values: dict[str, list[str]] = {}
+    others: list[str] = []
     waiting = list(reversed(arguments))
     while waiting:
         word = waiting.pop()
-        alone = word not in flags or not waiting or (word in switches and waiting[-1].startswith("-"))
-        yield word if alone else f"{word}={waiting.pop()}"
+        flag, equals, value = word.partition("=")
+        option = by_flag.get(flag)
+        if option is None:
+            others.append(word)
+            continue
+        if not equals and option.is_switch and (not waiting or waiting[-1].startswith("-")):
+            value = "true"
+        elif not equals and waiting:
+            value = waiting.pop()
+        elif not equals:
+            others.append(word)  # argparse says that its value is missing
+            continue
+        values.setdefault(option.name, []).append(value)
+    return values, others
 
 
 def inputs(spec: TaskSpec, values: Mapping[str, Sequence[str]]) -> dict[str, Any]:
