@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -78,6 +79,25 @@ def test_task_that_is_sent_again_receives_the_same(system: System) -> None:
     for text, task_id in zip(texts, ids, strict=True):
         ended = api.ended(command(system, "requeue", task_id).strip())
         assert (ended["task_status"], ended["task_result"].get("name_task")) == ("SUCCESS", expected(text))
+
+
+def test_input_stays_out_of_the_headers_of_a_retry(system: System) -> None:
+    """Celery would write the arguments there, for its own log and for monitors."""
+    system.worker(RETRY_BACKOFF_S="600", RETRY_BACKOFF_MAX_S="600")
+    api = system.api()
+    management = system.servers.rabbitmq.management
+
+    def waiting() -> list[dict[str, Any]]:
+        queues = management(f"/api/queues/{system.vhost}")
+        names = [queue["name"] for queue in queues if queue["name"].startswith("celery_delayed_")]
+        got = {"count": 1, "ackmode": "reject_requeue_true", "encoding": "auto"}
+        return [one for name in names for one in management(f"/api/queues/{system.vhost}/{name}/get", "POST", got)]
+
+    for number in range(3):  # a delay may be so short that it is over
+        api.accepted("flaky", f"s3cret-{number}", failures=1)
+    (message, *_) = until(waiting)
+    assert "s3cret" in message["payload"]
+    assert "s3cret" not in str(message["properties"])
 
 
 @pytest.mark.parametrize(
