@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
+from apps.contract.example import example_input
+from apps.contract.tasks import TASKS
 from local import backing, command, demo, processes
 from local.backing import Backing
 from local.child import POLL_S, Unusable, survives_us
@@ -123,8 +125,9 @@ def _api_url(environment: Mapping[str, str]) -> str:
 
 def _how_to_use(endpoints: Endpoints, folder: Folder) -> str:
     key = f"$(sed -n 's/^API_KEYS=[^:]*:\\([^,]*\\).*/\\1/p' {shlex.quote(str(folder.credentials))})"
-    examples = demo.inputs()
-    body = f"-H 'Content-Type: application/json' -d {shlex.quote(json.dumps(examples[0]))}" if examples else "..."
+    examples = (example_input(spec.input) for spec in TASKS.values())
+    example = next(filter(None, examples), {"task": "..."})
+    body = f"-H 'Content-Type: application/json' -d {shlex.quote(json.dumps(example))}"
     management = endpoints.management_url or "the one in CELERY_BROKER_URL"
     return "\n".join(
         (

@@ -46,7 +46,9 @@ async def read_json(request: Request, limit_bytes: int) -> bytes:
 def parse_input(adapter: TypeAdapter[Input], text: bytes | str) -> Payload:
     """The input in a JSON text. Raises the 400 problem where it is not JSON, and the 422 one where it is no input."""
     try:
-        task = adapter.validate_json(text).task
+        task = adapter.validator.validate_json(
+            text
+        ).task  # without the adapter's options, which take a fifth of the time
     except ValidationError as exc:
         raise _problem(exc) from None
     except Exception as exc:
@@ -114,7 +116,7 @@ def _array(text: str, start: int) -> tuple[list[str], int]:
     while text[at] != "]":
         end = _decode(text, at)[1]
         found.append(text[at:end])
-        at = _skip(text, end, ",")
+        at = end + 1 if text[end : end + 2] == ",{" else _skip(text, end, ",")
     return found, at + 1
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
+from pydantic import AliasChoices
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic.types import PathType
 from pydantic_core import SchemaValidator
@@ -42,14 +43,23 @@ def require_pure(tasks: Registry) -> None:
 
 def obstacles(model: type[Input]) -> Iterator[str]:
     """What stands in the way of carrying a model, a sentence each."""
-    task = model.model_fields["task"]
-    if task.validation_alias not in {None, "task"}:
+    if "task" not in _names_of_task(model):
         yield f'{model.__name__}.task has an alias, but inputs are told apart by "task": give it Field(alias="task")'
     model.model_rebuild()  # does nothing where it is complete, which it is not with defer_build
     whole: Any = model.__pydantic_core_schema__
     for node in _walk(whole, _Place(model.__name__, {})):
         if reason := _obstacle(node, whole):
             yield f"{node.place.name} {reason}"
+
+
+def _names_of_task(model: type[Input]) -> set[str]:
+    """The names under which the model reads `task`."""
+    config, alias = model.model_config, model.model_fields["task"].validation_alias
+    by_name = config.get("validate_by_name") or config.get("populate_by_name")
+    names: set[str] = {"task"} if by_name or alias is None else set()
+    if alias is not None and config.get("validate_by_alias") is not False:
+        names |= set(map(str, alias.choices)) if isinstance(alias, AliasChoices) else {str(alias)}
+    return names
 
 
 class _Place(NamedTuple):

@@ -184,6 +184,7 @@ CONFIGS: dict[str, ConfigDict] = {
     "by name": {"populate_by_name": True},
     "camel": {"alias_generator": lambda name: name if name == "task" else to_camel(name)},
     "coerce": {"coerce_numbers_to_str": True},
+    "deferred": {"defer_build": True},
     "enum values": {"use_enum_values": True},
     "finite": {"allow_inf_nan": False},
     "forbid": {"extra": "forbid"},
@@ -267,10 +268,11 @@ def made_model(spec: ModelSpec) -> type[Input]:
 
 
 def _created(spec: ModelSpec, config: dict[str, Any], fields: Any) -> type[Input]:
-    base = create_model("Base", __base__=_Stamped if spec.stamped else Input)
+    base: Any = create_model("Base", __base__=_Stamped if spec.stamped else Input)
     base.model_config = ConfigDict(**base.model_config | config)  # type: ignore[typeddict-item]
-    made: type[Input] = create_model(f"Made_{spec.task}", __base__=base, **fields)
-    return made
+    made: Any = create_model(f"Made_{spec.task}", __base__=base, **fields)
+    model: type[Input] = made
+    return model
 
 
 def _alias(alias: Any) -> str | AliasChoices:

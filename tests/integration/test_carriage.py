@@ -19,7 +19,7 @@ SEED = 19
 RANDOM = Random(SEED)  # noqa: S311 - no secret
 SPECS = [random_spec(RANDOM, f"made_{number}") for number in range(10)]
 TEXTS = [random_text(RANDOM, spec) for spec in SPECS for _ in range(8)]
-ENVIRONMENT = {MODELS: json.dumps(SPECS), "RETRY_BACKOFF_S": "1", "RETRY_BACKOFF_MAX_S": "1"}
+ENVIRONMENT: dict[str, Any] = {MODELS: json.dumps(SPECS), "RETRY_BACKOFF_S": "1", "RETRY_BACKOFF_MAX_S": "1"}
 ADAPTER: TypeAdapter[Input] = input_adapter(made_tasks(SPECS))
 
 

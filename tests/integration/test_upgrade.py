@@ -23,7 +23,7 @@ from tests.integration.test_dead_letters import command
 
 EARLIER: dict[str, Any] = json.loads((Path(__file__).parent / "earlier_0ddeda5.json").read_text())
 # Whatever today is, the ids of that day are not too old.
-FOREVER = {"RESULT_TTL_S": "3000000000", "RETRY_BACKOFF_S": "1", "RETRY_BACKOFF_MAX_S": "1"}
+FOREVER: dict[str, Any] = {"RESULT_TTL_S": "3000000000", "RETRY_BACKOFF_S": "1", "RETRY_BACKOFF_MAX_S": "1"}
 
 
 @pytest.fixture(scope="module")

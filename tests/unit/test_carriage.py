@@ -37,7 +37,7 @@ def _decoded(body: bytes) -> Any:
 
 
 def _encoded(payload: Any) -> bytes:
-    return serialization.dumps(payload, "json")[2].encode()
+    return str(serialization.dumps(payload, "json")[2]).encode()
 
 
 def made(random: Random, count: int = 2) -> tuple[list[ModelSpec], Registry, TypeAdapter[Input]]:
