@@ -1,7 +1,7 @@
 """The tasks: what a client may ask for, what it gets, where it waits and how long it may take.
 
-To add one: an entry in `TASKS` here, and a function of the same short name in `apps/worker/tasks.py`. The worker validates
-the client's JSON again: validators must be pure (README, "Add a task"; apps/contract/purity.py).
+To add one: an entry in `TASKS` here, and a function of the same short name in `apps/worker/tasks.py`. The worker
+validates the client's JSON again, so validators must be pure: docs/api.md, "Models".
 """
 
 from collections.abc import Mapping

@@ -264,15 +264,14 @@ def made_model(spec: ModelSpec) -> type[Input]:
             more["default"] = _python(field.default)
         fields[field.name] = (KINDS[field.kind][0], Field(**more))
     with warnings.catch_warnings(action="ignore"):  # of names that a model has as attributes, such as `json`
-        return _created(spec, config, fields)
+        made: type[Input] = _created(spec, config, fields)
+        return made
 
 
-def _created(spec: ModelSpec, config: dict[str, Any], fields: Any) -> type[Input]:
+def _created(spec: ModelSpec, config: dict[str, Any], fields: Any) -> Any:
     base: Any = create_model("Base", __base__=_Stamped if spec.stamped else Input)
     base.model_config = ConfigDict(**base.model_config | config)  # type: ignore[typeddict-item]
-    made: Any = create_model(f"Made_{spec.task}", __base__=base, **fields)
-    model: type[Input] = made
-    return model
+    return create_model(f"Made_{spec.task}", __base__=base, **fields)
 
 
 def _alias(alias: Any) -> str | AliasChoices:

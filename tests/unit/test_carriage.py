@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from kombu import serialization
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
 from apps.api.body import batch_model, elements, parse_batch, parse_input
 from apps.api.errors import Problem
 from apps.contract.message import Payload, read_input, republished, task_message
 from apps.contract.purity import obstacles
-from apps.contract.tasks import Input, Registry, TaskSpec, input_adapter
+from apps.contract.tasks import Input, Output, Registry, TaskSpec, input_adapter, registry
 from tests.harness.models import ModelSpec, exact, made_tasks, random_spec, random_text
 
 ANY = random_spec(Random(1), "made_0")  # noqa: S311 - no secret
@@ -130,24 +130,23 @@ def test_name_that_is_repeated_counts_where_it_is_last() -> None:
 
 def test_validator_that_breaks_refuses_its_input_alone() -> None:
     class Broken(Input):
-        task: Any
+        task: Literal["broken"]
+        size: int
 
-    adapter: Any = TypeAdapter(Broken)
+        @field_validator("size")
+        @classmethod
+        def _divide(cls, value: int) -> int:
+            return 100 // value
 
-    class Raising:
-        def validate_json(self, text: Any) -> Any:
-            if b"bad" in (text if isinstance(text, bytes) else text.encode()):
-                raise ZeroDivisionError
-            return adapter.validate_json(text)
-
+    tasks = registry(TaskSpec(name="Test_Query:broken", input=Broken, output=Output, hard_limit_s=1))
+    adapter = input_adapter(tasks)
     with pytest.raises(Problem) as caught:
-        parse_input(Raising(), b'{"task": "bad"}')  # type: ignore[arg-type]
+        parse_input(adapter, b'{"task": "broken", "size": 0}')
     assert (caught.value.status, caught.value.members["errors"][0]["type"]) == (422, "validator_failed")
-    tasks = made_tasks([ANY])
-    body = b'{"tasks": [{"task": "bad"}, {"task": "good"}]}'
-    bad, good = parse_batch(batch_model(tasks), Raising(), body)  # type: ignore[arg-type]
+    body = b'{"tasks": [{"task": "broken", "size": 0}, {"task": "broken", "size": 2}]}'
+    bad, good = parse_batch(batch_model(tasks), adapter, body)
     assert isinstance(bad, Problem)
-    assert isinstance(good, Payload)
+    assert good == Payload("broken", '{"task": "broken", "size": 2}')
 
 
 def test_message_of_an_earlier_version_is_read() -> None:
