@@ -90,9 +90,9 @@ def read_input(model: type[Input], argument: object) -> Input:
     """
     if isinstance(argument, str):
         return model.__pydantic_validator__.validate_json(argument)  # type: ignore[no-any-return]  # pydantic_core: Any
-    # An API of commit 0ddeda5 or earlier sent an object: the validated input, dumped in JSON mode by field name. Delete this
-    # branch when no such message can be left: 24 h after the last such API stopped, and once nothing that was parked
-    # before then is to be sent again.
+    # An API of commit 0ddeda5 or earlier sent an object: the validated input, dumped in JSON mode by field name. Delete
+    # this branch when no such message can be left: 24 h after the last such API stopped, and once nothing that was
+    # parked before then is to be sent again.
     dumped = json.dumps(argument)
     return model.__pydantic_validator__.validate_json(dumped, by_alias=True, by_name=True)  # type: ignore[no-any-return]
 

@@ -8,22 +8,42 @@ import json
 import os
 from hashlib import blake2b
 from types import ModuleType
+from typing import Literal
 
 from celery import Celery
 from fastapi import FastAPI
+from pydantic import field_validator
 
 from apps.api import app as api
 from apps.contract.settings import WorkerSettings, load
-from apps.contract.tasks import Input, Output, Registry
+from apps.contract.tasks import Input, Output, Registry, TaskSpec, registry
 from apps.worker import app as worker
 from tests.harness.models import decoded_spec, exact, made_tasks
 from tests.harness.tasks import effect
 
-MODELS = "TEST_MODELS"
+MODELS, MOOD = "TEST_MODELS", "TEST_MOOD"
+
+
+class Moody(Input):
+    """Its validator is impure: it depends on the environment of the process."""
+
+    task: Literal["moody_0"]
+    name: str
+
+    @field_validator("name")
+    @classmethod
+    def _judge(cls, name: str) -> str:
+        if MOOD in os.environ:
+            raise ValueError(os.environ[MOOD])
+        return name
 
 
 def tasks() -> Registry:
-    return made_tasks([decoded_spec(one) for one in json.loads(os.environ[MODELS])])
+    made = made_tasks([decoded_spec(one) for one in json.loads(os.environ[MODELS])])
+    moody = TaskSpec(
+        name="Test_Query:moody_0", input=Moody, output=Output, hard_limit_s=60, transient=(ConnectionError,)
+    )
+    return registry(*made.values(), moody)
 
 
 def answer(task: Input, settings: WorkerSettings) -> Output:  # noqa: ARG001 - the signature of every task

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from apps.contract import states
 from apps.contract.tasks import Input, input_adapter
-from tests.harness.carried import MODELS
+from tests.harness.carried import MODELS, MOOD
 from tests.harness.models import exact, made_tasks, random_spec, random_text
 from tests.harness.system import Api, System, until
 from tests.integration.test_dead_letters import command
@@ -38,7 +39,8 @@ def test_there_are_inputs_of_both_kinds() -> None:
 
 @pytest.fixture(params=["prefork", "threads"])
 def api(request: pytest.FixtureRequest, system: System) -> Api:
-    system.worker(MODULE, WORKER_POOL=request.param, WORKER_CONCURRENCY="2", WORKER_PREFETCH="4", **ENVIRONMENT)
+    changed = {MOOD: "it has changed its mind", "WORKER_POOL": request.param, "WORKER_CONCURRENCY": "2"}
+    system.worker(MODULE, **changed, **ENVIRONMENT)
     return system.api(MODULE, **ENVIRONMENT)
 
 
@@ -63,6 +65,15 @@ def test_task_receives_its_part_of_a_batch(api: Api) -> None:
     body = '{ "tasks":\n[' + " ,\t".join(TEXTS) + "] }"
     answer = api.client.post("/tasks/batch", content=body, headers={"Content-Type": "application/json"})
     check(api, [(outcome["status"], outcome.get("task_id")) for outcome in answer.json()["outcomes"]])
+
+
+def test_input_that_only_the_worker_refuses_is_one_failure_that_says_so(api: Api, system: System) -> None:
+    ended = api.ended(api.accepted("moody_0"))
+    assert (ended["task_status"], ended["task_result"]["type"]) == ("FAILURE", "ValidationError")
+    assert "it has changed its mind" in ended["task_result"]["message"]
+    key = states.key(ended["task_id"])
+    assert system.redis.hget(key, "tries") == "1"
+    assert api.ended(api.accepted("moody_0"))["task_status"] == "FAILURE"  # the worker goes on
 
 
 def test_task_that_is_sent_again_receives_the_same(system: System) -> None:

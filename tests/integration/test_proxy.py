@@ -104,6 +104,19 @@ def test_client_asks_another_host_through_the_proxy(listening: Proxy, monkeypatc
     assert listening.asked[0].startswith("http://sluice.example/tasks/an-id")
 
 
+def test_proxy_that_cannot_be_used_for_another_host_is_a_sentence() -> None:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "SLUICE_URL": "http://sluice.example",
+        "ALL_PROXY": "socks5://127.0.0.1:9",
+    }
+    command = [sys.executable, "-m", "apps.client", "cancel", "x"]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Using SOCKS proxy")
+    assert "Traceback" not in done.stderr
+
+
 def test_verbs_of_make_reach_this_machine_directly_and_others_through_the_proxy(tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\necho "$HTTP_PROXY|$NO_PROXY|$no_proxy"\n')
