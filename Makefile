@@ -1,6 +1,10 @@
 # Every verb that a person or CI needs. `make` alone lists them.
 PYTHON ?= python3
 BIN := .venv/bin
+# No verb talks to this machine through a proxy; other hosts are reached through the environment's.
+DIRECT := localhost,127.0.0.1,::1
+export no_proxy := $(DIRECT),$(or $(no_proxy),$(NO_PROXY))
+export NO_PROXY := $(no_proxy)
 LOCKED := requirements/dev.txt requirements/uv.txt
 BENCH := .local/bench
 LOAD := .local/load
@@ -47,8 +51,10 @@ up: install ## start everything on this machine, run one of each task, stay up u
 demo: install ## run one of each task on the running system again
 	@$(BIN)/python -m local.demo
 
-post: install ## post a task to the running system and follow it: make post TASK="task_1 --name abc"
-	@$(BIN)/python -m local.run -- $(BIN)/python -m apps.client post $(or $(TASK),task_1 --name abc) --wait
+# The text reaches the client as it is: through a shell's line, JSON would lose its quotes, and make takes `$$`.
+post: export SLUICE_POST = $(value TASK)
+post: install ## post a task and follow it: make post TASK='NAME --FIELD VALUE', or TASK='{"task": "NAME", ...}', or its example
+	@$(BIN)/python -m local.run -- $(BIN)/python -m apps.client post --wait --line "$$SLUICE_POST"
 
 rabbitmq-ui: install ## say where RabbitMQ's management page is, and its credentials; CLUSTER=1 forwards the cluster's
 	@$(BIN)/python -m $(if $(CLUSTER),deploy,local).rabbitmq_ui

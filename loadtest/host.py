@@ -36,7 +36,7 @@ def check(url: str, key: str, host: str = "") -> None:
             raise Unusable(f"{url} does not answer: start it, or name another HOST.") from None
         if statuses[-1] != http.client.OK:
             raise Unusable(f"{url} answers {statuses[-1]} for {ANSWER_TIMEOUT_S:g} s: is all up behind it?") from None
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as exc:
+    except (httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError) as exc:
         raise Unusable(f"{url} does not answer ({exc}): start it, or name another HOST.") from exc
     except KeyError:
         raise Unusable(f"{url} answers, but not as Sluice does: is this its address?") from None

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
+from apps.contract.example import example_input
 from apps.contract.states import FINAL
 from apps.contract.tasks import TASKS
 from local.child import Unusable
@@ -58,15 +59,14 @@ def run(url: str, key: str, while_waiting: Callable[[], None] = lambda: None, de
 
 
 def inputs() -> list[dict[str, object]]:
-    """One input for each task in the registry, made of the examples that its model gives."""
+    """One input for each task in the registry: the example of its model."""
     made: list[dict[str, object]] = []
     for short_name, spec in TASKS.items():
-        fields = {name: field for name, field in spec.input.model_fields.items() if field.is_required()}
-        examples = {name: field.examples[0] for name, field in fields.items() if field.examples}
-        if examples.keys() | {"task"} == fields.keys():
-            made.append({**examples, "task": short_name})
+        example = example_input(spec.input)
+        if example is not None:
+            made.append(example)
         else:
-            print(f"{short_name} is left out: a field of {spec.input.__name__} has no examples=[...].", flush=True)
+            print(f"{short_name} is left out: give the fields of {spec.input.__name__} examples=[...].", flush=True)
     return made
 
 

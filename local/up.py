@@ -3,6 +3,7 @@
 Ends in reverse order, leaving no process. Exit status 0 after Ctrl-C or SIGTERM, 1 after one sentence about a failure.
 """
 
+import json
 import os
 import shlex
 import signal
@@ -12,6 +13,8 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
+from apps.contract.example import example_input
+from apps.contract.tasks import TASKS
 from local import backing, command, demo, processes
 from local.backing import Backing
 from local.child import POLL_S, Unusable, survives_us
@@ -122,7 +125,9 @@ def _api_url(environment: Mapping[str, str]) -> str:
 
 def _how_to_use(endpoints: Endpoints, folder: Folder) -> str:
     key = f"$(sed -n 's/^API_KEYS=[^:]*:\\([^,]*\\).*/\\1/p' {shlex.quote(str(folder.credentials))})"
-    body = """-H 'Content-Type: application/json' -d '{"task": "task_1", "name": "you"}'"""
+    examples = (example_input(spec.input) for spec in TASKS.values())
+    example = next(filter(None, examples), {"task": "..."})
+    body = f"-H 'Content-Type: application/json' -d {shlex.quote(json.dumps(example))}"
     management = endpoints.management_url or "the one in CELERY_BROKER_URL"
     return "\n".join(
         (

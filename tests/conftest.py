@@ -17,6 +17,11 @@ from tests.harness.system import System
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
 
+# Tests speak to this machine alone, most of them through libraries that would ask the environment's proxy for it too.
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "localhost,127.0.0.1,::1"
+os.environ.pop("ALL_PROXY", None)
+os.environ.pop("all_proxy", None)
+
 CONTROL = Path("/usr/lib/rabbitmq/bin/rabbitmqctl")
 # Each call starts an Erlang of its own: with twenty processes for each core that has taken over two minutes.
 CONTROL_TIMEOUT_S = 300

@@ -80,7 +80,7 @@ async def post_batch(request: Request, owner: Client, key: Key) -> Response:
     """
     state = request.app.state
     body = await read_json(request, state.settings.body_max_bytes)
-    parsed = parse_batch(state.batch, body)
+    parsed = parse_batch(state.batch, state.inputs, body)
     inputs = [None if isinstance(one, errors.Problem) else one for one in parsed]
     submitted = await state.submitter.submit(owner, inputs, key=key, body=b"batch " + body)
     problems = [one if isinstance(one, errors.Problem) else None for one in parsed]

@@ -11,8 +11,8 @@ from apps.api.idempotency import Keys, Post
 from apps.api.publisher import CONFIRMED, Outcome, Publisher
 from apps.api.store import Unavailable
 from apps.contract.ids import TaskIds
-from apps.contract.message import task_message
-from apps.contract.tasks import Input, Registry
+from apps.contract.message import Payload, task_message
+from apps.contract.tasks import Registry
 
 # Of one batch unconfirmed at once: it fills the pipe to the broker, and leaves the publisher's window to others.
 WINDOW = 100
@@ -39,7 +39,7 @@ class Submitter:
         self._deadline_s = deadline_s
 
     async def submit(
-        self, owner: str, inputs: Sequence[Input | None], *, key: str | None, body: bytes
+        self, owner: str, inputs: Sequence[Payload | None], *, key: str | None, body: bytes
     ) -> list[Submitted | None]:
         """Publish each input, None for those that are none; answers in their order.
 
@@ -73,7 +73,7 @@ class Submitter:
         return self._deadline_s * (1 if inputs == 1 else 2)
 
     async def _publish(
-        self, owner: str, inputs: Sequence[Input | None], first_id: str, accepted: int
+        self, owner: str, inputs: Sequence[Payload | None], first_id: str, accepted: int
     ) -> list[Submitted | None]:
         """Publish those that the broker does not have.
 
@@ -108,13 +108,15 @@ class Submitter:
                 group.create_task(publish_some())
         return submitted
 
-    async def _publish_one(self, owner: str, payload: Input, task_id: str) -> Outcome:
+    async def _publish_one(self, owner: str, payload: Payload, task_id: str) -> Outcome:
         logs.task_id.set(task_id)
         spec = self._registry[payload.task]
         request_id = logs.request_id.get() or ""
         started_s = time.perf_counter()
         trace = logs.traceparent.get()
-        message = task_message(spec, payload, task_id=task_id, owner=owner, request_id=request_id, traceparent=trace)
+        message = task_message(
+            spec, payload.text, task_id=task_id, owner=owner, request_id=request_id, traceparent=trace
+        )
         outcome = await self._publisher.publish(message)
         ops.publish_seconds(outcome.kind).observe(time.perf_counter() - started_s)
         if outcome is CONFIRMED:

@@ -1,4 +1,4 @@
-"""A client for people: `python -m apps.client post task_1 --name abc --wait`.
+"""A client for people: `python -m apps.client post task_1 --name abc --wait`, or `post --wait '{"task": ...}'`.
 
 The API's address and key are read from SLUICE_URL and SLUICE_KEY. SLUICE_HOST is the Host header for the address of
 an ingress, as http://127.0.0.1:30080. Results go to standard output, progress to the other.
@@ -16,16 +16,17 @@ from typing import Self
 
 import httpx
 
-from apps.client import Client, OutcomeUnknown, Problem, Task, TimedOut
-from apps.contract.tasks import TASKS
+from apps.client import Client, OutcomeUnknown, Problem, Task, TimedOut, post
+from apps.contract.example import example_input
+from apps.contract.tasks import TASKS, Registry
 
 FAILED, USAGE, UNKNOWN, INTERRUPTED = 1, 2, 3, 130
 TICK_S = 0.1
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, registry: Registry = TASKS) -> int:
     """Run one verb; answers the exit status: 1 when it failed, 3 when the outcome is unknown."""
-    options = _parser().parse_args(arguments)
+    options = _options(arguments, registry)
     url, key = os.environ.get("SLUICE_URL", "http://127.0.0.1:8000"), os.environ.get("SLUICE_KEY", "")
     try:
         with _client(url, key, os.environ.get("SLUICE_HOST", "")) as client:
@@ -52,26 +53,71 @@ def _client(url: str, key: str, host: str) -> Client:
         return Client(url, key, host=host)
     except ValueError as exc:
         sys.exit(f"SLUICE_KEY: {exc}.")
+    except ImportError as exc:  # for a proxy that the environment names
+        sys.exit(str(exc))
 
 
-def _parser() -> argparse.ArgumentParser:
+def _options(arguments: Sequence[str] | None, registry: Registry) -> argparse.Namespace:
+    """Read the command line; of a post also its body."""
+    parser, post_parser = _parsers(registry)
+    options = parser.parse_args(arguments)
+    if options.verb != "post":
+        return options
+    line = [] if options.task is None else [options.task, *options.rest]
+    if options.line is not None:
+        try:
+            line = [*post.words(options.line), *line]
+        except ValueError as exc:
+            post_parser.error(f"{options.line!r}: {exc}")
+        line = line or _example(registry)
+    if not line:
+        post_parser.error("the following arguments are required: TASK")
+    task, *rest = line
+    if task.startswith("{"):
+        if rest:
+            post_parser.error(f"unexpected after the JSON: {' '.join(rest)}")
+        options.body = task
+        return options
+    if task not in registry:
+        post_parser.error(f"no task is called {task!r}: choose from {', '.join(registry)}")
+    of_task = post.parse(registry[task], rest)
+    options.body = of_task.body
+    options.wait = options.wait or getattr(of_task, "wait", False)
+    options.timeout_s = getattr(of_task, "timeout_s", None) or options.timeout_s
+    return options
+
+
+def _parsers(registry: Registry) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     parser = argparse.ArgumentParser(prog="python -m apps.client", description="Post tasks and follow them.")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    post = verbs.add_parser("post", help="post a task")
-    tasks = post.add_subparsers(dest="task", required=True)
-    for short_name, spec in TASKS.items():
-        task = tasks.add_parser(short_name, help=spec.name)
-        for name, field in spec.input.model_fields.items():
-            if name != "task":
-                task.add_argument(f"--{name.replace('_', '-')}", dest=f"input.{name}", required=field.is_required())
-        task.add_argument("--wait", action="store_true", help="follow it to its end")
-        _following(task)
+    examples = "\n".join(f"  {post.command(spec)}" for spec in registry.values())
+    post_parser = verbs.add_parser(
+        "post",
+        help="post a task",
+        description="Post a task. `post TASK --help` shows the options of a task.",
+        epilog=f"tasks, with examples:\n{examples}".replace("%", "%%"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    post_parser.add_argument("--wait", action="store_true", help="follow it to its end")
+    post_parser.add_argument("--line", help="the words that follow, in one text; empty: the first task's example")
+    _following(post_parser)
+    post_parser.add_argument("task", nargs="?", metavar="TASK", help="its name, or the whole input as a JSON object")
+    post_parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="the options of the task")
     follow = verbs.add_parser("follow", help="show each state of a task, to its end")
     follow.add_argument("task_id")
     _following(follow)
     cancel = verbs.add_parser("cancel", help="cancel a task")
     cancel.add_argument("task_id")
-    return parser
+    return parser, post_parser
+
+
+def _example(registry: Registry) -> list[str]:
+    """The first task's example, or that of another one if its model has none."""
+    for spec in registry.values():
+        if example := example_input(spec.input):
+            return [json.dumps(example)]
+    sys.exit("No task has an example: give the fields of its model examples=[...], or say what to post.")
 
 
 def _following(parser: argparse.ArgumentParser) -> None:
@@ -83,9 +129,7 @@ def _run(client: Client, options: argparse.Namespace) -> int:
         return _show(client.cancel(options.task_id))
     if options.verb == "follow":
         return _follow(client, options.task_id, options.timeout_s)
-    given = {name.removeprefix("input."): value for name, value in vars(options).items() if name.startswith("input.")}
-    inputs = {"task": options.task} | {name: value for name, value in given.items() if value is not None}
-    task_id = client.submit(inputs)
+    task_id = client.submit(options.body)
     return _follow(client, task_id, options.timeout_s) if options.wait else _show(Task(task_id, "PENDING"))
 
 

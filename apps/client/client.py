@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from ipaddress import ip_address
 from typing import Any, Self, TypeVar
 from uuid import uuid4
 
@@ -16,18 +17,23 @@ T = TypeVar("T")
 DEADLINE_S = 30.0
 CONNECT_TIMEOUT_S = 5.0
 Inputs = Mapping[str, Any]
+# Of httpx's client, those that its transport takes.
+_OF_TRANSPORT = {"verify", "cert", "trust_env", "http1", "http2", "limits"}
 
 
 class Client:
     """A blocking client of one API. `key` is the bearer key, empty for an API without; `options` are httpx's.
 
     `host` is the Host header, for a URL that names the address of an ingress and not the host that it serves.
+    A proxy that the environment names is used for a remote API, and not for one on this machine.
 
     Raises ValueError for a key that no header can carry; its calls raise httpx's own errors for an impossible URL.
     """
 
     def __init__(self, url: str, key: str, *, host: str = "", **options: Any) -> None:
-        self._http = httpx.Client(base_url=url, headers=_headers(key, host), **options)
+        self._http = httpx.Client(
+            base_url=url, headers=_headers(key, host), **_direct(url, httpx.HTTPTransport, options)
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -36,9 +42,11 @@ class Client:
         self._http.close()
 
     def submit(
-        self, inputs: Inputs, *, key: str | None = None, idempotent: bool = True, deadline_s: float = DEADLINE_S
+        self, inputs: Inputs | str, *, key: str | None = None, idempotent: bool = True, deadline_s: float = DEADLINE_S
     ) -> str:
         """Post a task, such as `{"task": "task_1", "name": "abc"}`; answers its id once it is accepted.
+
+        A string is sent as it is: JSON whose numbers, say, Python would not write again as they were.
 
         It is sent again until it is, or the deadline is over, under one Idempotency-Key: `key`, or a new one. Not
         `idempotent` it has none: it then needs no Redis, and is not sent again when it may have been accepted.
@@ -119,7 +127,9 @@ class AsyncClient:
     """As `Client`, with asyncio."""
 
     def __init__(self, url: str, key: str, *, host: str = "", **options: Any) -> None:
-        self._http = httpx.AsyncClient(base_url=url, headers=_headers(key, host), **options)
+        self._http = httpx.AsyncClient(
+            base_url=url, headers=_headers(key, host), **_direct(url, httpx.AsyncHTTPTransport, options)
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -128,7 +138,7 @@ class AsyncClient:
         await self._http.aclose()
 
     async def submit(
-        self, inputs: Inputs, *, key: str | None = None, idempotent: bool = True, deadline_s: float = DEADLINE_S
+        self, inputs: Inputs | str, *, key: str | None = None, idempotent: bool = True, deadline_s: float = DEADLINE_S
     ) -> str:
         """As `Client.submit`."""
         return await self._run(rules.submit(inputs, _key(key) if idempotent else None, deadline_s))
@@ -204,6 +214,30 @@ def _headers(key: str, host: str) -> dict[str, str]:
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise ValueError("a bearer key has visible ASCII characters only")
     return ({"Authorization": f"Bearer {key}"} if key else {}) | ({"Host": host} if host else {})
+
+
+def _direct(
+    url: str, transport: type[httpx.HTTPTransport | httpx.AsyncHTTPTransport], options: dict[str, Any]
+) -> dict[str, Any]:
+    """The options of a client. For an API on this machine it gets a transport, and so no proxy from the environment.
+
+    Not `trust_env=False`, which would also ignore SSL_CERT_FILE.
+    """
+    if options.keys() & {"transport", "proxy", "mounts"} or not _is_loopback(httpx.URL(url).host):
+        return options
+    of_transport = {name: value for name, value in options.items() if name in _OF_TRANSPORT}
+    others = {name: value for name, value in options.items() if name not in of_transport}
+    return others | {"transport": transport(**of_transport)}
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
 
 
 def _request(http: httpx.Client | httpx.AsyncClient, call: Call) -> httpx.Request:

@@ -114,9 +114,11 @@ Step = Call | Sleep | ReadLine
 Rule = Generator[Step | Task, Any, T]
 
 
-def submit(inputs: Mapping[str, Any], key: str | None, deadline_s: float) -> Rule[str]:
+def submit(inputs: Mapping[str, Any] | str, key: str | None, deadline_s: float) -> Rule[str]:
     """Post one task; answers its id. Raises Problem and OutcomeUnknown."""
-    reply, _ = yield from _post("/tasks", dict(inputs), key, time.monotonic() + deadline_s)
+    reply, _ = yield from _post(
+        "/tasks", inputs if isinstance(inputs, str) else dict(inputs), key, time.monotonic() + deadline_s
+    )
     return str(reply.document["task_id"])
 
 
@@ -230,7 +232,8 @@ def _post(
     """
     headers = {"Content-Type": "application/json"} | ({"Idempotency-Key": key} if key else {})
     # as UTF-8, which is what the limit counts; a lone surrogate is the service's to refuse
-    content = json.dumps(body, ensure_ascii=False).encode(errors="surrogatepass")
+    text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
+    content = text.encode(errors="surrogatepass")
     unknown: OutcomeUnknown | None = None
     pauses = _pauses()
     while True:

@@ -1,13 +1,15 @@
 """The tasks: what a client may ask for, what it gets, where it waits and how long it may take.
 
-To add one: an entry in `TASKS` here, and a function of the same short name in `apps/worker/tasks.py`.
+To add one: an entry in `TASKS` here, and a function of the same short name in `apps/worker/tasks.py`. The worker
+validates the client's JSON again, so validators must be pure: docs/api.md, "Models".
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter
+from pydantic_core import CoreSchema, core_schema
 
 from apps.contract.results import CEILING_BYTES
 from apps.contract.states import FAILURE_MESSAGE_BOUNDS_CHARS
@@ -130,12 +132,26 @@ TASKS = registry(
 )
 
 
+class _ToldApartByTask:
+    """Makes the schema of a union of inputs, each under its short name.
+
+    Pydantic's `Field(discriminator=...)` would read the names from the models, and refuses models that validate `task`
+    before, such as by `field_validator("*", mode="before")`.
+    """
+
+    def __init__(self, tasks: Registry) -> None:
+        self._tasks = tasks
+
+    def __get_pydantic_core_schema__(self, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        choices = {short_name: handler.generate_schema(spec.input) for short_name, spec in self._tasks.items()}
+        return core_schema.tagged_union_schema(choices, discriminator="task")
+
+
 def input_union(tasks: Registry) -> Any:
     """The type of all inputs, told apart by `task`."""
-    models = tuple(spec.input for spec in tasks.values())
-    if len(models) == 1:  # a union of one has nothing to discriminate
-        return models[0]
-    return Annotated[Union[models], Field(discriminator="task")]  # noqa: UP007 - built at run time
+    if len(tasks) == 1:  # a union of one has nothing to tell apart
+        return next(iter(tasks.values())).input
+    return Annotated[Input, _ToldApartByTask(tasks)]
 
 
 def input_adapter(tasks: Registry) -> TypeAdapter[Input]:

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from apps import logs
 from apps.contract import topology
+from apps.contract.purity import require_pure
 from apps.contract.settings import WorkerSettings, load
 from apps.contract.tasks import TASKS, Input, Registry
 from apps.health import HealthFiles
@@ -33,9 +34,10 @@ Function = Callable[[Input, WorkerSettings], BaseModel]
 def create_app(settings: WorkerSettings, registry: Registry = TASKS, functions: ModuleType = tasks) -> Celery:
     """Build the app for these tasks; `functions` has one function a task, under its short name.
 
-    Raises SystemExit when a task has no function.
+    Raises SystemExit when a task has no function, or an input that cannot be carried from the API.
     """
     logs.configure(settings.log_level)
+    require_pure(registry)
     app = App("sluice", task_cls=ContractTask, set_as_current=False)
     # Not the setting `result_backend`: Celery lets CELERY_RESULT_BACKEND in the environment override it.
     app.backend_cls = "apps.worker.backend:Backend+" + settings.celery_result_backend.get_secret_value()

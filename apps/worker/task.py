@@ -21,6 +21,7 @@ from celery.utils.time import get_exponential_backoff_interval
 
 from apps import logs
 from apps.contract import failures, results
+from apps.contract.message import read_input
 from apps.contract.settings import WorkerSettings
 from apps.contract.tasks import TaskSpec
 from apps.worker.cancel import Cancellation
@@ -120,7 +121,7 @@ def _call(task: ContractTask, payload: Any) -> End:
     try:
         with time_limits(spec.soft_limit_s, spec.hard_limit_s), task.cancellation.running(task.request.id):
             try:
-                output = task.function(spec.input.model_validate(payload), task.settings)
+                output = task.function(read_input(spec.input, payload), task.settings)
                 return End(SUCCESS, results.encode(spec.output.model_validate(output), max_bytes))
             except BaseException as exc:  # noqa: BLE001 - whatever it is, it is this task's end
                 return _end_of(task, exc)

@@ -213,7 +213,9 @@ class Api:
         self.child = child
         self._key = key
         self.url = f"http://127.0.0.1:{port}"
-        self.client = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {key}"}, timeout=40)
+        self.client = httpx.Client(
+            base_url=self.url, headers={"Authorization": f"Bearer {key}"}, timeout=40, trust_env=False
+        )
 
     def get(self, path: str) -> int:
         """The status of a GET, 0 where nobody answers."""

@@ -1,6 +1,8 @@
 """When tasks come, and how long they take: what is read, drawn and refused."""
 
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +192,26 @@ def test_the_worker_s_own_metrics(tmp_path: Path) -> None:
     path.write_text(METRICS.replace('le="+Inf",task="b"} 2', 'le="+Inf",task="b"} 3'))
     with pytest.raises(Wrong, match="1 tasks are above the highest bound"):
         service.read(f"metrics:{path}", "--service")
+
+
+def test_worker_on_this_machine_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Metrics(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(METRICS.encode())
+
+        def log_message(self, *_: object) -> None: ...
+
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    with HTTPServer(("127.0.0.1", 0), Metrics) as server:
+        serving = threading.Thread(target=server.handle_request)
+        serving.start()
+        found = service.read(f"metrics:http://localhost:{server.server_port}/metrics", "--service")
+        serving.join()
+    assert found.mean_s == pytest.approx((5 + 3 * 15) / 4)
 
 
 def test_the_histogram_is_the_one_that_the_worker_has() -> None:

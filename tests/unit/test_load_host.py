@@ -47,6 +47,17 @@ def test_unknown_task_is_what_a_sluice_answers() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "value"), [("HTTP_PROXY", "http://127.0.0.1:9"), ("ALL_PROXY", "socks5://127.0.0.1:9")]
+)
+def test_this_machine_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.delenv("no_proxy")
+    monkeypatch.setenv(name, value)
+    with serving(404, problem("not-found")) as url:
+        host.check(url, "a-key")
+
+
+@pytest.mark.parametrize(
     ("status", "body", "sentence"),
     [
         (401, problem("unauthenticated"), "answers 401: set SLUICE_KEY to a bearer key that it takes"),

@@ -1,0 +1,241 @@
+"""A post at a terminal: the options of a task, made from the model of its input, and the JSON that they stand for."""
+
+import argparse
+import io
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, get_args
+
+from pydantic import AliasChoices, AliasPath, ValidationError
+from pydantic.fields import FieldInfo
+
+from apps.contract.example import example_input
+from apps.contract.tasks import Input, TaskSpec
+
+Path = tuple[str | int, ...]
+# Of the command itself. A field of the same name takes the option after the task's name; before it, it is always ours.
+WAIT, TIMEOUT, JSON, HELP = "--wait", "--timeout-s", "--json", "--help"
+_RAW_JSON = re.compile(r"(--[^\s'\"=]+=)?(?=[\[{])")
+
+
+class Option(NamedTuple):
+    """A field as an option, and where the JSON has its value."""
+
+    name: str
+    flag: str
+    path: Path
+    field: FieldInfo
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether the option may stand without a value: it is then true."""
+        return bool in {self.field.annotation, *get_args(self.field.annotation)}
+
+
+def options(model: type[Input]) -> list[Option]:
+    """The options of a model's fields, without `task`, which is the command's first word."""
+    by_name = model.model_config.get("validate_by_alias") is False
+    return [
+        Option(name, f"--{name.replace('_', '-')}", (name,) if by_name else _path(name, field.validation_alias), field)
+        for name, field in model.model_fields.items()
+        if name != "task"
+    ]
+
+
+def _path(name: str, alias: str | AliasPath | AliasChoices | None) -> Path:
+    if isinstance(alias, AliasChoices):
+        alias = alias.choices[0]
+    if isinstance(alias, AliasPath):
+        return tuple(alias.path)
+    return (alias or name,)
+
+
+def parse(spec: TaskSpec, arguments: Sequence[str]) -> argparse.Namespace:
+    """Read what follows a task's name. Answers `body`, and `wait` and `timeout_s` where they were given.
+
+    Exits with a usage message, as argparse does.
+    """
+    known = options(spec.input)
+    parser = _parser(spec, known)
+    values, others = _field_values(known, arguments)
+    given = parser.parse_args(others)
+    whole = getattr(given, "json", None)
+    if whole is not None and values:
+        parser.error(f"{JSON} is the whole input: give no other field")
+    missing = [option.flag for option in known if option.field.is_required() and option.name not in values]
+    if whole is None and missing:
+        parser.error(f"the following arguments are required: {', '.join(missing)}")
+    given.body = inputs(spec, values) if whole is None else with_task(spec.short_name, whole)
+    return given
+
+
+def _parser(spec: TaskSpec, known: Sequence[Option]) -> argparse.ArgumentParser:
+    taken = {option.flag for option in known}
+    parser = argparse.ArgumentParser(
+        prog=f"python -m apps.client post {spec.short_name}",
+        allow_abbrev=False,
+        add_help=False,
+        epilog=f"For example: {command(spec)}".replace("%", "%%"),
+    )
+    for option in known:  # for the help: their values are read before, as argparse takes none with a leading dash
+        about = (option.field.description or "").replace("%", "%%")
+        more: dict[str, Any] = {"nargs": "?"} if option.is_switch else {}
+        parser.add_argument(option.flag, dest=f"field.{option.name}", help=about, metavar=option.name.upper(), **more)
+    parser.add_argument("-h", *({HELP} - taken), action="help", help="show this help")
+    if WAIT not in taken:
+        parser.add_argument(WAIT, action="store_true", help="follow it to its end")
+    if TIMEOUT not in taken:
+        parser.add_argument(TIMEOUT, type=float, help="how long to wait (default: an hour)")
+    if JSON not in taken:
+        parser.add_argument(JSON, help="the whole input as JSON, instead of the other fields")
+    return parser
+
+
+def _field_values(known: Sequence[Option], arguments: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """What was given for each field, by its name, and the words that belong to no field."""
+    by_flag = {option.flag: option for option in known}
+    values: dict[str, list[str]] = {}
+    others: list[str] = []
+    waiting = list(reversed(arguments))
+    while waiting:
+        word = waiting.pop()
+        flag, equals, value = word.partition("=")
+        option = by_flag.get(flag)
+        if option is None:
+            others.append(word)
+            continue
+        if not equals and option.is_switch and (not waiting or waiting[-1].startswith("-")):
+            value = "true"
+        elif not equals and waiting:
+            value = waiting.pop()
+        elif not equals:
+            others.append(word)  # argparse says that its value is missing
+            continue
+        values.setdefault(option.name, []).append(value)
+    return values, others
+
+
+def inputs(spec: TaskSpec, values: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The input that options stand for. A value is a string, JSON, or a list of either: the first that the model takes.
+
+    A value that the model takes in no form stays as it is: the API says what is wrong with it.
+    """
+    given = [(option, _forms(values[option.name])) for option in options(spec.input) if option.name in values]
+    chosen = dict.fromkeys(values, 0)
+    while True:
+        built: dict[str, Any] = {"task": spec.short_name}
+        for option, forms in given:
+            _put(built, option.path, forms[chosen[option.name]])
+        wrong = _wrong_fields(spec.input, built)
+        others = [
+            option.name
+            for option, forms in given
+            if chosen[option.name] < len(forms) - 1 and {option.path, (option.name,)} & wrong
+        ]
+        if not others:
+            return built
+        chosen |= {name: chosen[name] + 1 for name in others}
+
+
+def _forms(texts: Sequence[str]) -> list[Any]:
+    """What one option may stand for, given once or several times; at the end what is likely meant if nothing fits."""
+    decoded = [_decoded(text) for text in texts]
+    if len(texts) > 1:
+        return [list(texts), decoded]
+    (text,), (value,) = texts, decoded
+    return [text, value, [text], [value], value if isinstance(value, list | dict) else text]
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _put(document: dict[str, Any], path: Path, value: Any) -> None:
+    """Set a value inside of nested objects and arrays, which are made where they are missing."""
+    at: Any = document
+    part: Any
+    for part, after in zip(path, [*path[1:], None], strict=True):
+        if isinstance(part, int):
+            at.extend([None] * (part + 1 - len(at)))
+        if after is None:
+            at[part] = value
+        elif isinstance(at, list):
+            at[part] = at[part] or ([] if isinstance(after, int) else {})
+        else:
+            at.setdefault(part, [] if isinstance(after, int) else {})
+        at = at[part]
+
+
+def _wrong_fields(model: type[Input], document: dict[str, Any]) -> set[Path]:
+    """Where the model finds errors: each beginning of their places."""
+    try:
+        model.__pydantic_validator__.validate_json(json.dumps(document))
+    except ValidationError as exc:
+        places = [error["loc"] for error in exc.errors(include_url=False, include_context=False)]
+        return {place[:end] for place in places for end in range(1, len(place) + 1)}
+    except Exception:  # noqa: BLE001 - a validator's own defect, which the API will tell of
+        return set()
+    return set()
+
+
+def with_task(task: str, text: str) -> str:
+    """The JSON of an input, with its task where it names none, and otherwise unchanged: each value stays as it is."""
+    given = _decoded(text)
+    if not isinstance(given, dict) or "task" in given:
+        return text
+    rest = text.strip().removeprefix("{")
+    return f'{{"task": {json.dumps(task)}{", " if given else ""}{rest}'
+
+
+def command(spec: TaskSpec) -> str:
+    """The words that post the model's example, or its JSON where a required field has no option."""
+    example = example_input(spec.input)
+    if example is None:
+        return json.dumps({"task": spec.short_name})[:-1] + ", ...}"
+    flags = {option.path: option.flag for option in options(spec.input)}
+    words = [spec.short_name]
+    for name, value in example.items():
+        if name == "task":
+            continue
+        if (name,) not in flags:
+            return json.dumps(example, ensure_ascii=False)
+        words += [flags[name,], value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)]
+    return shlex.join(words)
+
+
+def words(line: str) -> list[str]:
+    """Split a line as a shell does, except that a JSON object or array is one word, whose quotes are its own.
+
+    Raises ValueError for a quote that is not closed.
+    """
+    found = []
+    rest = line.strip()
+    while rest:
+        end = _end_of_json(rest)
+        if end:
+            found.append(rest[:end])
+        else:
+            stream = io.StringIO(rest)
+            lexer = shlex.shlex(stream, posix=True)
+            lexer.whitespace_split, lexer.commenters = True, ""
+            found.append(lexer.get_token() or "")
+            end = stream.tell()
+        rest = rest[end:].lstrip()
+    return found
+
+
+def _end_of_json(text: str) -> int:
+    """Where an object or array ends that the text begins with, after an option and its equals sign; 0 if none does."""
+    match = _RAW_JSON.match(text)
+    if match is None:
+        return 0
+    try:
+        end = json.JSONDecoder(parse_int=str).raw_decode(text, match.end())[1]
+    except (ValueError, RecursionError):
+        return 0
+    return end if end == len(text) or text[end].isspace() else 0

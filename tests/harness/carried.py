@@ -1,0 +1,72 @@
+"""API and worker with tasks of made models, which answer with the input that they got.
+
+`uvicorn --factory tests.harness.carried:create_app`, `celery -A tests.harness.carried worker`; TEST_MODELS has the
+specifications as JSON.
+"""
+
+import json
+import os
+from hashlib import blake2b
+from types import ModuleType
+from typing import Literal
+
+from celery import Celery
+from fastapi import FastAPI
+from pydantic import field_validator
+
+from apps.api import app as api
+from apps.contract.settings import WorkerSettings, load
+from apps.contract.tasks import Input, Output, Registry, TaskSpec, registry
+from apps.worker import app as worker
+from tests.harness.models import decoded_spec, exact, made_tasks
+from tests.harness.tasks import effect
+
+MODELS, MOOD = "TEST_MODELS", "TEST_MOOD"
+
+
+class Moody(Input):
+    """Its validator is impure: it depends on the environment of the process."""
+
+    task: Literal["moody_0"]
+    name: str
+
+    @field_validator("name")
+    @classmethod
+    def _judge(cls, name: str) -> str:
+        if MOOD in os.environ:
+            raise ValueError(os.environ[MOOD])
+        return name
+
+
+def tasks() -> Registry:
+    made = made_tasks([decoded_spec(one) for one in json.loads(os.environ[MODELS])])
+    moody = TaskSpec(
+        name="Test_Query:moody_0", input=Moody, output=Output, hard_limit_s=60, transient=(ConnectionError,)
+    )
+    return registry(*made.values(), moody)
+
+
+def answer(task: Input, settings: WorkerSettings) -> Output:  # noqa: ARG001 - the signature of every task
+    """Say what was received; of every second model only at the second try, whose message Celery wrote."""
+    received = exact(task)
+    if int(task.task.rpartition("_")[2]) % 2:
+        digest = blake2b(received.encode(), digest_size=16).hexdigest()
+        if effect(digest, "tried") == 0:
+            raise ConnectionError("not yet")
+    return Output(name_task=received, state="done")
+
+
+def create_app() -> FastAPI:
+    return api.create_app(registry=tasks())
+
+
+def __getattr__(name: str) -> Celery:
+    if name not in {"app", "celery"}:
+        raise AttributeError(name)
+    registry = tasks()
+    functions = ModuleType("functions")
+    for short_name in registry:
+        setattr(functions, short_name, answer)
+    app = worker.create_app(load(WorkerSettings), registry, functions)
+    globals()["app"] = app
+    return app

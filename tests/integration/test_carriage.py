@@ -1,0 +1,126 @@
+"""A task of any model gets what was posted, value by value: alone, in a batch, at a retry, and sent again."""
+
+import json
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from apps.contract import states
+from apps.contract.tasks import Input, input_adapter
+from tests.harness.carried import MODELS, MOOD
+from tests.harness.models import exact, made_tasks, random_spec, random_text
+from tests.harness.system import Api, System, until
+from tests.integration.test_dead_letters import command
+
+MODULE = "tests.harness.carried"
+SEED = 19
+RANDOM = Random(SEED)  # noqa: S311 - no secret
+SPECS = [random_spec(RANDOM, f"made_{number}") for number in range(10)]
+TEXTS = [random_text(RANDOM, spec) for spec in SPECS for _ in range(8)]
+ENVIRONMENT: dict[str, Any] = {MODELS: json.dumps(SPECS), "RETRY_BACKOFF_S": "1", "RETRY_BACKOFF_MAX_S": "1"}
+ADAPTER: TypeAdapter[Input] = input_adapter(made_tasks(SPECS))
+
+
+def expected(text: str) -> str | None:
+    """What the task is to answer; None for a text that is no input."""
+    try:
+        return exact(ADAPTER.validate_json(text))
+    except ValidationError:
+        return None
+
+
+def test_there_are_inputs_of_both_kinds() -> None:
+    accepted = [text for text in TEXTS if expected(text)]
+    assert min(len(accepted), len(TEXTS) - len(accepted)) > len(TEXTS) // 5
+
+
+@pytest.fixture(params=["prefork", "threads"])
+def api(request: pytest.FixtureRequest, system: System) -> Api:
+    changed = {MOOD: "it has changed its mind", "WORKER_POOL": request.param, "WORKER_CONCURRENCY": "2"}
+    system.worker(MODULE, **changed, **ENVIRONMENT)
+    return system.api(MODULE, **ENVIRONMENT)
+
+
+def check(api: Api, outcomes: list[tuple[int, str | None]]) -> None:
+    """The status and the task id of each text: accepted, and then received, or refused."""
+    assert [status == 202 for status, _ in outcomes] == [expected(text) is not None for text in TEXTS]
+    assert {status for status, _ in outcomes} <= {202, 400, 422}
+    for text, (_, task_id) in zip(TEXTS, outcomes, strict=True):
+        if task_id is not None:
+            ended = api.ended(task_id)
+            assert (ended["task_status"], ended["task_result"].get("name_task")) == ("SUCCESS", expected(text)), text
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "application/json; charset=utf-8"])
+def test_task_receives_what_was_posted(api: Api, content_type: str) -> None:
+    """By the fast path, and by FastAPI's."""
+    answers = [api.client.post("/tasks", content=text, headers={"Content-Type": content_type}) for text in TEXTS]
+    check(api, [(answer.status_code, answer.json().get("task_id")) for answer in answers])
+
+
+def test_task_receives_its_part_of_a_batch(api: Api) -> None:
+    body = '{ "tasks":\n[' + " ,\t".join(TEXTS) + "] }"
+    answer = api.client.post("/tasks/batch", content=body, headers={"Content-Type": "application/json"})
+    check(api, [(outcome["status"], outcome.get("task_id")) for outcome in answer.json()["outcomes"]])
+
+
+def test_input_that_only_the_worker_refuses_is_one_failure_that_says_so(api: Api, system: System) -> None:
+    ended = api.ended(api.accepted("moody_0"))
+    assert (ended["task_status"], ended["task_result"]["type"]) == ("FAILURE", "ValidationError")
+    assert "it has changed its mind" in ended["task_result"]["message"]
+    key = states.key(ended["task_id"])
+    assert system.redis.hget(key, "tries") == "1"
+    assert api.ended(api.accepted("moody_0"))["task_status"] == "FAILURE"  # the worker goes on
+
+
+def test_task_that_is_sent_again_receives_the_same(system: System) -> None:
+    system.define(message_ttl_s=1)
+    api = system.api(MODULE, **ENVIRONMENT)
+    system.recorder()
+    texts = [text for text in TEXTS if expected(text)][::4]
+    posted = [api.client.post("/tasks", content=text, headers={"Content-Type": "application/json"}) for text in texts]
+    ids = [answer.json()["task_id"] for answer in posted]
+    assert {api.ended(task_id)["task_status"] for task_id in ids} == {"FAILURE"}
+    until(lambda: system.depth_messages("dead.parked") == len(ids))
+    system.define()
+    system.worker(MODULE, **ENVIRONMENT)
+    for text, task_id in zip(texts, ids, strict=True):
+        ended = api.ended(command(system, "requeue", task_id).strip())
+        assert (ended["task_status"], ended["task_result"].get("name_task")) == ("SUCCESS", expected(text))
+
+
+def test_input_stays_out_of_the_headers_of_a_retry(system: System) -> None:
+    """Celery would write the arguments there, for its own log and for monitors."""
+    system.worker(RETRY_BACKOFF_S="600", RETRY_BACKOFF_MAX_S="600")
+    api = system.api()
+    management = system.servers.rabbitmq.management
+
+    def waiting() -> list[dict[str, Any]]:
+        queues = management(f"/api/queues/{system.vhost}")
+        names = [queue["name"] for queue in queues if queue["name"].startswith("celery_delayed_")]
+        got = {"count": 1, "ackmode": "reject_requeue_true", "encoding": "auto"}
+        return [one for name in names for one in management(f"/api/queues/{system.vhost}/{name}/get", "POST", got)]
+
+    for number in range(3):  # a delay may be so short that it is over
+        api.accepted("flaky", f"s3cret-{number}", failures=1)
+    (message, *_) = until(waiting)
+    assert "s3cret" in message["payload"]
+    assert "s3cret" not in str(message["properties"])
+
+
+@pytest.mark.parametrize(
+    ("module", "start"),
+    [("uvicorn", lambda system: system.api), ("celery", lambda system: system.worker)],
+)
+def test_process_of_an_impure_model_does_not_start(
+    system: System, module: str, start: Callable[[System], Callable[..., object]]
+) -> None:
+    del module
+    impure = [["made_0", [["made", "uuid", None, "uuid4"]], [], False]]
+    with pytest.raises(AssertionError):
+        start(system)(MODULE, **{MODELS: json.dumps(impure)})
+    assert "Task Test_Query:made_0 cannot be accepted: Made_made_0.made has a default_factory" in system.logs()
+    assert "Traceback" not in system.logs()
