@@ -123,7 +123,9 @@ def resources(each: Object, where: str, there: dict[str, Any]) -> Iterator[Findi
 def _ephemeral_storage(pod: Pod) -> Iterator[Finding]:
     """The limits are above the emptyDirs and a log: else a pod is evicted before either of them is full."""
     volumes = [volume["emptyDir"] or {} for volume in pod.spec.get("volumes") or [] if "emptyDir" in volume]
-    needed = [LOG, *(volume["sizeLimit"] for volume in volumes if "sizeLimit" in volume)]
+    # one in memory counts as the container's memory
+    on_disk = [volume for volume in volumes if volume.get("medium") != "Memory" and "sizeLimit" in volume]
+    needed = [LOG, *(volume["sizeLimit"] for volume in on_disk)]
     field = "resources.limits.ephemeral-storage"
     limits = [at(container, field) for _, container in pod.containers()]
     sizes = [quantity(limit) for limit in limits if limit is not None]
