@@ -107,5 +107,5 @@ def test_errors_are_problems(client: Any, api: Api) -> None:
     invalid = call("post_task", client=client, body=brief(""))
     assert (invalid.status_code, type(invalid.parsed)) == (HTTPStatus.UNPROCESSABLE_ENTITY, models.Problem)
     assert invalid.parsed["errors"][0]["loc"] == ["brief", "name"]
-    stranger = module("client").AuthenticatedClient(base_url=api.url, token="wrong")  # noqa: S106
-    assert call("post_task", client=stranger, body=brief("a")).status_code == HTTPStatus.UNAUTHORIZED
+    with module("client").AuthenticatedClient(base_url=api.url, token="wrong") as stranger:  # noqa: S106
+        assert call("post_task", client=stranger, body=brief("a")).status_code == HTTPStatus.UNAUTHORIZED
