@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local.child import Unusable
+from local.command import command_line
 from local.endpoints import PROJECT
 
 PYTHON = "3.11"  # the oldest that pyproject.toml allows
@@ -67,7 +68,7 @@ def main() -> None:
             for lock in LOCKS:
                 resolve(copy, lock, upgrade=upgrade)
     except Unusable as exc:
-        sys.exit(f"The lock files stay as they were: {exc}.")
+        raise Unusable(f"The lock files stay as they were: {exc}.") from None
 
 
 @contextmanager
@@ -161,4 +162,4 @@ def _own(metadata: Mapping[str, object], text: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    command_line(main)

@@ -10,6 +10,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from local.child import Unusable
+from local.command import command_line
 from local.endpoints import PROJECT
 from local.lock import LOCKS, PIN, Lock, changing, extras, requirements, resolve, uv
 
@@ -17,16 +18,13 @@ from local.lock import LOCKS, PIN, Lock, changing, extras, requirements, resolve
 def main() -> None:
     """`add` or `remove` the PACKAGE of the environment, in its EXTRA; or `check` the lock files."""
     package, extra = os.environ.get("PACKAGE", "").strip(), os.environ.get("EXTRA") or "worker"
-    try:
-        match sys.argv[1:]:
-            case ["check"]:
-                check(PROJECT)
-            case ["add" | "remove" as verb]:
-                change(PROJECT, verb, package, extra)
-            case _:
-                sys.exit("Usage: python -m local.packages add|remove|check")
-    except Unusable as exc:
-        sys.exit(str(exc))
+    match sys.argv[1:]:
+        case ["check"]:
+            check(PROJECT)
+        case ["add" | "remove" as verb]:
+            change(PROJECT, verb, package, extra)
+        case _:
+            raise Unusable("Usage: python -m local.packages add|remove|check")
 
 
 def change(project: Path, verb: str, text: str, extra: str) -> None:
@@ -108,4 +106,4 @@ def _listed(names: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    command_line(main)

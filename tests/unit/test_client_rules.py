@@ -280,7 +280,7 @@ def test_every_kind_of_problem_is_in_the_document() -> None:
     text = (ROOT / "docs/api.md").read_text()
     served = {"not-ready", "internal"}  # not of a task's calls, or told by its status
     by_status = {"malformed": "400", "unauthenticated": "401", "not-found": "404", "expired": "410", "too-large": "413"}
-    by_status |= {"not-json": "415", "results-unavailable": "503"}
+    by_status |= {"method-not-allowed": "405", "not-json": "415", "results-unavailable": "503"}
     missing = {kind for kind in kinds - served if by_status.get(kind, f"`{kind}`") not in text}
     assert len(kinds) > 10
     assert missing == set()
