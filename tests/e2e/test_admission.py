@@ -33,9 +33,10 @@ FAULTS = faults(Path(__file__).with_name("faults.yaml"))
 
 @pytest.fixture(scope="module", autouse=True)
 def _flux_kinds(platform: Provider) -> None:  # noqa: ARG001 - KEDA's are there with it
-    """The API server knows Flux's objects too, and has every namespace: also the one that `flux install` makes."""
+    """The API server knows Flux's kinds, and has every namespace, that of `flux install` too, and PriorityClass."""
     flux = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "flux-system"}}
-    ours = [each for folder in RENDERED for each in rendered(folder) if each["kind"] == "Namespace"]
+    needed = ("Namespace", "PriorityClass")  # for a pod to be admitted
+    ours = [each for folder in RENDERED for each in rendered(folder) if each["kind"] in needed]
     cluster.ask("apply", "--server-side", "--force-conflicts", "--filename=-", text=listed([flux, *ours]))
     for module in module_folders()[1:]:
         crds = f"--filename={module / 'config' / 'crd' / 'bases'}"
