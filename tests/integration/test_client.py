@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -181,11 +182,16 @@ def command(api: Api, *arguments: str, key: str, status: int = 0) -> subprocess.
     return done
 
 
-def posting(api: Api, system: System, stderr: int | IO[bytes]) -> subprocess.Popen[bytes]:
-    """The command, begun, that posts a task and follows it to its end."""
+@contextmanager
+def posting(api: Api, system: System, stderr: int | IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """The command that posts a task and follows it to its end; killed where the test fails before that."""
     environment = {"PATH": os.environ["PATH"], "SLUICE_URL": api.url, "SLUICE_KEY": system.key}
     line = [sys.executable, "-m", "apps.client", "post", "task_1", "--name", "abc", "--wait"]
-    return subprocess.Popen(line, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr)
+    with subprocess.Popen(line, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_command_shows_each_state(system: System, tmp_path: Path) -> None:
