@@ -185,7 +185,7 @@ async def test_slow_broker_holds_large_messages_back_and_loses_none(system: Syst
 async def test_blocked_broker_is_refused_at_once_and_unblocked_taken_again(
     system: System, alarm: Callable[[str], None]
 ) -> None:
-    # The broker says that it is blocked when a message arrives, and leaves that message unanswered: its deadline must pass.
+    # The broker announces that it is blocked when a message arrives, and leaves that message unanswered.
     async with connected(system, deadline_s=5) as publisher:
         await asyncio.to_thread(alarm, "0.00001")
         await eventually(partial(publish, publisher), ["refused broker-blocked"])
