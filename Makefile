@@ -8,10 +8,13 @@ export NO_PROXY := $(no_proxy)
 LOCKED := requirements/dev.txt requirements/uv.txt
 BENCH := .local/bench
 LOAD := .local/load
+# What the version of RabbitMQ or NGINX decides: connections, dead letters, definitions and configuration.
+BROKER_TESTS := $(addprefix tests/integration/test_,$(addsuffix .py,broker_away dead_letters definitions life liveness \
+	lost_workers nginx platform_configuration publisher records start upgrade))
 PYTEST := $(BIN)/python -m pytest --numprocesses 4
 
 .DEFAULT_GOAL := help
-.PHONY: help install add remove lock upgrade up demo post rabbitmq-ui dead-letters requeue test test-unit test-planner test-integration test-brokers test-load chaos chaos-quick test-chaos e2e cluster cluster-down bench bench-compare profile bench-planner load load-ab load-image picture lint clean
+.PHONY: help install add remove lock upgrade up demo post rabbitmq-ui dead-letters requeue test test-unit test-planner test-integration test-thorough test-brokers test-load chaos chaos-quick test-chaos e2e cluster cluster-down bench bench-compare profile bench-planner load load-ab load-image picture lint clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
@@ -79,6 +82,10 @@ test-planner: install ## tests of `sluice`, its HPA against Kubernetes' own cont
 
 test-integration: install ## integration tests on real RabbitMQ and Redis processes, without the most thorough ones
 	@$(PYTEST) --numprocesses 5 tests/integration -m "not thorough"  # three of the five wait out an outage first
+
+test-thorough: install ## the most thorough integration tests; then what RabbitMQ or NGINX decides, on 4.3 and 1.30 or newer
+	@$(PYTEST) tests/integration -m thorough
+	@root="$$($(BIN)/python -m local.newer)" && SLUICE_TEST_RABBITMQ_ROOT="$$root" $(PYTEST) -m "not thorough" $(BROKER_TESTS)
 
 test-brokers: install ## all integration tests, on RabbitMQ 3.10 or what the machine has, then on 4.3 or newer (and nginx 1.30)
 	@$(PYTEST) tests/integration
