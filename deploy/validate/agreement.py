@@ -52,10 +52,9 @@ def _advanced(each: Object) -> Iterator[Finding]:
 
 def _ingress(tree: Tree, each: Object) -> Iterator[Finding]:
     annotations = each.body["metadata"].get("annotations", {})
-    longest_s = next(bound.le for bound in ApiSettings.model_fields["wait_max_s"].metadata if hasattr(bound, "le"))
-    if seconds(annotations.get("nginx.org/proxy-read-timeout", "0s")) <= longest_s:
+    if seconds(annotations.get("nginx.org/proxy-read-timeout", "0s")) <= longest_wait_s():
         field = "metadata.annotations.nginx.org/proxy-read-timeout"
-        yield each.finding(field, f"must be above the longest WAIT_MAX_S, {longest_s} s")
+        yield each.finding(field, f"must be above the longest WAIT_MAX_S, {longest_wait_s()} s")
     yield from must(each, "metadata.annotations", annotations, ANNOTATIONS)
     body = quantity(annotations.get("nginx.org/client-max-body-size", "0").replace("m", "Mi"))
     if body is None or body <= ApiSettings.model_fields["body_max_bytes"].default:
@@ -73,9 +72,17 @@ def _ingress(tree: Tree, each: Object) -> Iterator[Finding]:
     yield from _routes(each)
 
 
+def longest_wait_s() -> int:
+    """The longest long poll that a setting of the API can allow."""
+    bounds = ApiSettings.model_fields["wait_max_s"].metadata
+    return next(int(bound.le) for bound in bounds if hasattr(bound, "le"))
+
+
 def _routes(each: Object) -> Iterator[Finding]:
     """Every route of the API is served, but those that stay inside."""
     paths = [path for rule in each.spec.get("rules") or [] for path in rule.get("http", {}).get("paths", [])]
+    if each.spec.get("defaultBackend"):  # the controller serves / by it
+        paths.append({"path": "/", "pathType": "Prefix"})
     for route in sorted(api_routes()):
         served = any(_serves(path, route) for path in paths)
         if served == (route in INTERNAL_ROUTES):
@@ -84,9 +91,9 @@ def _routes(each: Object) -> Iterator[Finding]:
 
 
 def _serves(path: dict[str, Any], route: str) -> bool:
-    prefix = path.get("path", "/").rstrip("/")
-    exact = route == path.get("path")
-    return exact or (path["pathType"] == "Prefix" and route.startswith(f"{prefix}/"))
+    """As the controller does it: every path that is not Exact is a prefix of nginx, /health of /healthz too."""
+    text = path.get("path", "/")
+    return route == text or (path["pathType"] != "Exact" and route.startswith(text))
 
 
 @cache

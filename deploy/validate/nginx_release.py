@@ -4,9 +4,10 @@ import ipaddress
 from collections.abc import Iterator
 from typing import Any
 
+from deploy.validate.agreement import longest_wait_s
 from deploy.validate.nginx import ENTRIES
 from deploy.validate.quantities import quantity, seconds
-from deploy.validate.references import matches
+from deploy.validate.references import counts
 from deploy.validate.tree import Finding, Object, Tree, at
 
 RELEASE = "nginx-ingress"
@@ -40,6 +41,8 @@ def _workers(each: Object, controller: dict[str, Any], entries: dict[str, str]) 
     if not processes.isdigit():
         yield each.finding(field, f"must be a number: with {processes} the memory grows with the cores of the node")
         return
+    if not int(processes):
+        yield each.finding(field, "must be above 0: nginx would start, and serve nothing")
     limit = quantity(at(controller, "resources.limits.memory"))
     least = int(processes) * int(connections) * BYTES_A_CONNECTION * GENERATIONS if connections.isdigit() else 0
     if limit is not None and least > limit / 2:
@@ -47,6 +50,9 @@ def _workers(each: Object, controller: dict[str, Any], entries: dict[str, str]) 
         yield each.finding(field, message)
     if "worker-shutdown-timeout" not in entries:
         message = "is missing: an open event stream would keep the workers of each reload"
+        yield each.finding(f"spec.{ENTRIES}.worker-shutdown-timeout", message)
+    elif seconds(entries["worker-shutdown-timeout"]) <= longest_wait_s():
+        message = f"must be above the longest WAIT_MAX_S, {longest_wait_s()} s; 0 is no limit at all"
         yield each.finding(f"spec.{ENTRIES}.worker-shutdown-timeout", message)
 
 
@@ -67,7 +73,7 @@ def _spread(each: Object, controller: dict[str, Any]) -> Iterator[Finding]:
         for term in terms
     ]
     constraints = [*(controller.get("topologySpreadConstraints") or []), *terms]
-    apart = any(matches(one.get("labelSelector") or {}, LABELS) for one in constraints if "labelSelector" in one)
+    apart = any(counts(one, LABELS) for one in constraints)
     if controller.get("replicaCount", 1) > 1 and not apart:
         message = "is missing, or selects other pods: all of NGINX may run on one node"
         yield each.finding(f"{CONTROLLER}.topologySpreadConstraints", message)

@@ -6,7 +6,7 @@ from typing import Any
 
 from deploy.validate import placement, policy, wholeness
 from deploy.validate.quantities import quantity
-from deploy.validate.references import matches
+from deploy.validate.references import counts
 from deploy.validate.tree import Finding, Object, Tree, at
 from deploy.validate.wanted import Wanted, must
 
@@ -119,10 +119,10 @@ def check(tree: Tree) -> Iterator[Finding]:
 
 
 def settings(text: str | None, separator: str | None) -> dict[str, str]:
-    """The lines `name value` or `name = value`; the last of a name counts."""
+    """The lines `name value` or `name = value`; the last of a name counts. Redis ignores the case of its names."""
     lines = [line.strip() for line in (text or "").splitlines()]
     parts = [line.split(separator, 1) for line in lines if line and not line.startswith("#")]
-    return {part[0].strip(): part[-1].strip() for part in parts}
+    return {part[0].strip() if separator else part[0].lower(): part[-1].strip() for part in parts}
 
 
 def _nodes(each: Object, values: dict[str, Any]) -> Iterator[Finding]:
@@ -156,6 +156,7 @@ def _machines(each: Object, values: dict[str, Any]) -> Iterator[Finding]:
             "whenUnsatisfiable": (["DoNotSchedule"], "two nodes would share a machine"),
         }
         yield from must(each, f"{field}.{number}", one, wanted)
+    yield from _counted(each, field, by_host, "rabbitmq")
 
 
 def _spread(each: Object, values: dict[str, Any]) -> Iterator[Finding]:
@@ -166,10 +167,15 @@ def _spread(each: Object, values: dict[str, Any]) -> Iterator[Finding]:
         if (at(values, replicas) or 1) > 1 and not placement.is_spread(spec):
             field = f"spec.values.{path}"
             yield each.finding(field, "does not spread the replicas: a lost machine may take all of them")
-        for number, one in enumerate(spec.get("topologySpreadConstraints") or []):
-            if not matches(one.get("labelSelector") or {}, {NAME: name, INSTANCE: each.name}):
-                field = f"spec.values.{path}.{number}.labelSelector"
-                yield each.finding(field, f"does not select the pods with the labels {NAME}: {name} and {INSTANCE}")
+        yield from _counted(each, f"spec.values.{path}", spec.get("topologySpreadConstraints") or [], name)
+
+
+def _counted(each: Object, field: str, constraints: list[dict[str, Any]], name: str) -> Iterator[Finding]:
+    """Constraints that are about other pods, or about none, do not spread these."""
+    for number, one in enumerate(constraints):
+        if not counts(one, {NAME: name, INSTANCE: each.name}):
+            message = f"does not select the pods with the labels {NAME}: {name} and {INSTANCE}"
+            yield each.finding(f"{field}.{number}.labelSelector", message)
 
 
 def _watched(tree: Tree, each: Object, values: dict[str, Any]) -> Iterator[Finding]:

@@ -28,6 +28,11 @@ def matches(selector: dict[str, Any], labels: dict[str, str]) -> bool:
     return all(exact) and all(_meets(each, labels) for each in selector.get("matchExpressions") or [])
 
 
+def counts(constraint: dict[str, Any], labels: dict[str, str]) -> bool:
+    """Whether a spread constraint or an anti-affinity counts pods with these labels. Without a selector: none."""
+    return constraint.get("labelSelector") is not None and matches(constraint["labelSelector"], labels)
+
+
 def selects(budget: Object, pod: Pod) -> bool:
     """Whether a PodDisruptionBudget is a pod's; without a selector it is none's."""
     return "selector" in budget.spec and matches(budget.spec["selector"] or {}, pod.labels)
@@ -68,7 +73,7 @@ def _selectors(each: Object, objects: list[Object]) -> Iterator[Finding]:
         if "selector" in each.spec and not matches(each.spec["selector"], pod.labels):
             yield each.finding("spec.selector", "does not match its own pods")
         for constraint in pod.spec.get("topologySpreadConstraints") or []:
-            if not matches(constraint.get("labelSelector", {}), pod.labels):
+            if not counts(constraint, pod.labels):
                 yield each.finding(f"{pod.path}.topologySpreadConstraints", "does not match its own pods")
         account = pod.spec.get("serviceAccountName", "default")
         if account != "default" and not any(_is(other, "ServiceAccount", each.namespace, account) for other in objects):

@@ -207,6 +207,10 @@ def _probe_files(process: Process, settings: ConsumerSettings) -> Iterator[Findi
     startup_s = startup.get("periodSeconds", 10) * startup.get("failureThreshold", 3)
     if startup and startup_s < START_S:
         yield process.finding("startupProbe", f"{startup_s} s are less than the {START_S} s that a start may take")
+    liveness = process.container.get("livenessProbe") or {}
+    restart_s = liveness.get("periodSeconds", 10) * liveness.get("failureThreshold", 3)
+    if restart_s > OLD_S:
+        yield process.finding("livenessProbe", f"takes {restart_s} s to restart what has been dead for {OLD_S} s")
     for probe, setting in PROBES.items():
         words = " ".join(map(str, at(process.container, f"{probe}.exec.command") or []))
         if setting == "LIVENESS_FILE" and re.findall(r"-lt (\d+)", words) != [str(OLD_S)]:

@@ -10,7 +10,7 @@ Wanted = dict[str, tuple[Collection[Any], str]]
 
 
 def must(each: Object, where: str, there: dict[str, Any], wanted: Wanted) -> Iterator[Finding]:
-    """What is not as the table wants it; `where` leads to what is looked at. A name may have points of its own."""
+    """What is not as the table wants it; `where` leads to what is looked at. Keys may contain dots."""
     for path, (may, reason) in wanted.items():
         value = there[path] if path in there else at(there, path)
         if value not in may:
