@@ -116,12 +116,12 @@ class Publisher:
         return False
 
     async def wait_started(self, deadline_s: float) -> None:
-        """Wait until the broker has accepted the credentials, or could not be reached for this long.
+        """Wait until the broker has accepted the credentials, or none of its hosts could be reached for this long each.
 
         Raises apps.startup.Refused where it refuses them.
         """
         with suppress(TimeoutError):
-            async with asyncio.timeout(deadline_s):
+            async with asyncio.timeout(deadline_s * len(self._addresses)):
                 await self._answered.wait()
         if self._refused is not None:
             raise self._refused

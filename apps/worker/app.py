@@ -136,7 +136,7 @@ def _on_worker_init(settings: WorkerSettings, health: HealthFiles) -> None:
     util.get_logger().propagate = True  # billiard's own, which else prints plain text
     if settings.metrics_port:
         start_http_server(settings.metrics_port, addr=settings.metrics_host)
-    check_redis(settings)
+    check_redis(settings, health)
 
 
 def _on_process_init(cancellation: Cancellation, redis_url: str) -> None:

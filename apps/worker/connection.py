@@ -1,4 +1,4 @@
-"""The worker's connections: each attempt to reach the broker is noted for the liveness probe, and a refusal is judged.
+"""The worker's connections: each attempt to reach a server is noted for the liveness probe, and a refusal is judged.
 
     an attempt begins  -> the liveness file is touched
     unreachable        -> tried again, at most RETRY_MAX_S after it was found so
@@ -57,8 +57,12 @@ def connection_to_broker(health: HealthFiles) -> type[Connection]:
     return type("Connection", (Connection,), {"health": health})
 
 
-def check_redis(settings: WorkerSettings) -> None:
-    """End with a sentence where Redis refuses the credentials. Once: later only the pool uses Redis."""
+def check_redis(settings: WorkerSettings, health: HealthFiles) -> None:
+    """End with a sentence where Redis refuses the credentials. Once: later only the pool uses Redis.
+
+    An attempt too: where no DNS server answers, the start waits for the end of each look-up, 45 s in all.
+    """
+    health.alive()
     url = settings.celery_result_backend.get_secret_value()
     commands = (("EVAL", "return 1", 1, states.key("none")), ("SUBSCRIBE", states.CANCEL_CHANNEL))
     try:

@@ -15,6 +15,7 @@ from apps.amqp.connection import Ended
 from apps.api import publisher as module
 from apps.api.publisher import CONFIRMED, Outcome, Publisher
 from apps.contract.message import TaskMessage
+from apps.startup import Refused
 from local.servers import free_ports
 from tests.harness.peer import Published, Session, listening, running, until
 from tests.harness.tls import self_signed, server_context
@@ -88,6 +89,18 @@ async def test_refused_handshake_leaves_publishes_refused_and_is_tried_again(
     (first, *_) = [record for record in caplog.records if record.message == "broker away"]
     assert said in first.fields["error"]  # type: ignore[attr-defined]
     assert "secret" not in str(first.__dict__)
+
+
+async def test_refusal_by_the_second_host_ends_a_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one is silent for as long as one attempt may take."""
+    monkeypatch.setattr(module, "CONNECT_DEADLINE_S", 2.0)
+    async with listening() as silent, listening() as peer, running(f"{silent.url()};{peer.url()}") as publisher:
+        start = asyncio.create_task(publisher.wait_started(2.0))
+        session = await peer.session()
+        await session.start()
+        await refuse_login(session)
+        with pytest.raises(Refused, match="ACCESS_REFUSED"):
+            await start
 
 
 async def refused_handshake(how: str) -> str:

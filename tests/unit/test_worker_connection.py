@@ -2,14 +2,17 @@
 
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import kombu.utils.functional
 import pytest
 from kombu.transport import pyamqp
 
+from apps import startup
 from apps.contract.settings import WorkerSettings
 from apps.health import OLD_S, HealthFiles
 from apps.worker.app import create_app
+from apps.worker.connection import check_redis
 
 HOUR_S = 3600.0
 
@@ -69,3 +72,16 @@ def test_liveness_file_is_never_old_in_an_outage_of_an_hour(
     clock = outage(url, attempt_s)
     assert len(clock.touches_s) == clock.attempts > HOUR_S / OLD_S
     assert max(after - before for before, after in pairwise([*clock.touches_s, clock.now_s])) < OLD_S
+
+
+def test_liveness_file_is_young_while_a_start_asks_redis(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without a DNS server that takes most of the startup probe's 60 s, before any attempt to reach the broker."""
+    file, seen = tmp_path / "alive", []
+
+    async def asked(*_: object) -> None:
+        seen.append(file.exists())
+
+    monkeypatch.setattr(startup, "check_redis", asked)
+    settings = WorkerSettings(celery_broker_url="amqp://w:long-and-secret@b/", celery_result_backend="redis://redis/0")
+    check_redis(settings, HealthFiles(str(file), None))
+    assert seen == [True]
