@@ -1,17 +1,17 @@
-"""The files that tell a probe how a worker or a recorder is."""
+"""The health files of a worker or a recorder, which the probes of its pod check."""
 
 from contextlib import suppress
 from pathlib import Path
 
-# A liveness file of this age is one of a process that hangs, or that has not begun to connect for as long.
+# A liveness file of this age means that the process hangs, or has not begun an attempt to connect for so long.
 OLD_S = 60
 
 
 class HealthFiles:
-    """A liveness file, which must never be old, and a readiness file, which is there while messages are consumed.
+    """A liveness file, which must never be old, and a readiness file, which exists while messages are consumed.
 
-    The first is touched by what must not stop: the event loop while it is connected, and the beginning of each attempt
-    to connect while it is not. One that cannot be written is no lost broker: a probe will see it grow old, or miss it.
+    While the process is connected, its event loop touches the liveness file; while it is not, each attempt to connect
+    does. A file that cannot be written raises no error, which would count as a lost broker: the probe fails instead.
     """
 
     def __init__(self, liveness_file: str | None, readiness_file: str | None) -> None:
@@ -29,7 +29,7 @@ class HealthFiles:
         _touch(self._readiness)
 
     def unready(self) -> None:
-        """Take the readiness file away."""
+        """Remove the readiness file."""
         if self._readiness:
             self._readiness.unlink(missing_ok=True)
 

@@ -1,7 +1,7 @@
-"""What a process finds out before it serves: whether the broker and Redis accept its credentials.
+"""Checks at the start of a process: whether the broker and Redis accept its credentials.
 
-A server that refuses them ends the process, with a sentence and a status that is not zero: a rollout with a wrong
-password stops at its first pod. A server that cannot be reached does not: a restart of the process would not help.
+A server that refuses them ends the process, with one sentence and a status that is not zero: a rollout with a wrong
+password stops at its first pod. A server that cannot be reached ends no process: a restart would not help.
 Once a process has started, a refusal is retried and logged like any other outage.
 """
 
