@@ -22,6 +22,8 @@ from local.servers import RabbitMQ, Redis, write_private
 from tests.harness.servers import given_root
 
 FOLDERS = ("helm-releases", "clusters/local/infrastructure", "clusters/load")
+# what a Redis on this machine needs besides the text
+ADDRESS = {"bind", "port", "requirepass", "daemonize"}
 # keys that older servers do not know: RabbitMQ 3.10 is Debian 12's
 SINCE = {"default_queue_type": (3, 12)}
 
@@ -34,14 +36,15 @@ def values(folder: str, name: str) -> dict[str, Any]:
 
 
 class LandedRedis(Redis):
-    """A Redis with a text of ours: the whole text, but in a folder of this machine."""
+    """A Redis with a text of ours and nothing else but its address: the whole text, but in a folder of this machine."""
 
     text = ""
 
     def _write_configuration(self) -> None:
         super()._write_configuration()
         path = self.folder / "redis.conf"
-        write_private(path, path.read_text() + self.text.replace("dir /data", f'dir "{self.folder}"'))
+        lines = [line for line in path.read_text().splitlines() if line.split()[0] in ADDRESS]
+        write_private(path, "\n".join([*lines, self.text.replace("dir /data", f'dir "{self.folder}"')]))
 
 
 class LandedRabbitMQ(RabbitMQ):
