@@ -35,7 +35,7 @@ NGINX_UPSTREAM_KEEPALIVE_S = 60
 API_DOCKERFILE, WORKER_DOCKERFILE = images.IMAGES.values()
 # not READINESS_FILE for the start: a pod that starts in an outage of the broker waits for it, however long that takes
 PROBES = {"startupProbe": "LIVENESS_FILE", "livenessProbe": "LIVENESS_FILE", "readinessProbe": "READINESS_FILE"}
-# a start on a cold node, up to its first attempt to reach the broker
+# a start on a cold node, up to its first attempt to reach a server
 START_S = 60
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 NATIVE = "the image's own command is PID 1 and gets SIGTERM"
