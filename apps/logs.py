@@ -101,12 +101,16 @@ def _fit(value: Any, max_chars: int) -> Any:
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
+_handler: logging.StreamHandler[Any] | None = None
+
+
 def configure(level: str) -> None:
     """Send every logger's lines to standard error as JSON, uvicorn's and Celery's included."""
+    global _handler  # noqa: PLW0603 - of the process, as all of logging
     # What no line of ours shows, and each would cost (Python's "Logging HOWTO", "Optimization").
     logging.logThreads = logging.logMultiprocessing = False
     logging._srcfile = None  # noqa: SLF001 - as that page says
-    handler = logging.StreamHandler()
+    _handler = handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
@@ -118,3 +122,29 @@ def configure(level: str) -> None:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
+
+
+def write(logger: logging.Logger, level: int, message: str, **fields: object) -> None:
+    """Log a line with these fields. Never raises: a task or a library may have set a filter or a factory that does."""
+    with suppress(Exception):
+        logger.log(level, message, extra={"fields": fields})
+
+
+def restore(*loggers: logging.Logger) -> None:
+    """Put back what leads these loggers' lines to standard error.
+
+    A task may have changed it: `logging.config.dictConfig` replaces the root's handlers, and disables every logger that
+    it does not name.
+    """
+    if _handler is None:
+        return
+    if _handler.stream.closed:  # sys.stderr; its file descriptor is still open
+        _handler.stream = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    if _handler not in logging.root.handlers:
+        logging.root.addHandler(_handler)
+    if _handler.filters:
+        _handler.filters.clear()
+    for logger in loggers:
+        if logger.disabled or logger.manager.disable:
+            logger.disabled = False
+            logging.disable(logging.NOTSET)  # also empties every logger's cache of enabled levels

@@ -51,8 +51,9 @@ def parse_input(adapter: TypeAdapter[Input], text: bytes | str) -> Payload:
         ).task  # without the adapter's options, which take a fifth of the time
     except ValidationError as exc:
         raise _problem(exc) from None
-    except Exception as exc:
-        # A defect of the model's validator. The answer says that nothing was accepted, and that repeating cannot help.
+    except BaseException as exc:
+        # A defect of the model's validator, sys.exit() and a panic of Rust code included. The answer says that nothing
+        # was accepted, and that repeating cannot help.
         log.exception("validator failed")
         message = f"the model's validator raised {type(exc).__name__}"
         raise errors.invalid([{"loc": [], "msg": message, "type": "validator_failed"}]) from None

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from pydantic import AliasChoices
+from pydantic._internal import _validators
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic.types import PathType
 from pydantic_core import SchemaValidator
@@ -24,13 +25,27 @@ from apps.contract.tasks import Input, Registry
 Schema = Mapping[str, Any]
 
 _CHECKS_FILES = {PathType.validate_file, PathType.validate_directory, PathType.validate_new, PathType.validate_socket}
+_IMPORTS = {_validators.import_string}
 # Parts of a core schema that do not validate: descriptions, output, and values.
 _INERT = {"cls", "computed_fields", "config", "default", "expected", "members", "metadata", "serialization"}
 # Functions in C that answer by the clock, the process or the machine, by module. Two calls in a row may agree.
 _OUTSIDE = {
+    "_io": {"open"},
+    "io": {"open"},  # its module in Python 3.11
     "_socket": {"gethostname"},
-    "posix": {"getcwd", "getpid", "getppid", "uname"},
-    "time": {"ctime", "gmtime", "localtime", "monotonic", "monotonic_ns", "perf_counter", "time", "time_ns"},
+    "posix": {"cpu_count", "getcwd", "getpid", "getppid", "listdir", "stat", "times", "uname"},
+    "time": {
+        "asctime",
+        "ctime",
+        "gmtime",
+        "localtime",
+        "monotonic",
+        "monotonic_ns",
+        "perf_counter",
+        "strftime",
+        "time",
+        "time_ns",
+    },
 }
 
 
@@ -111,6 +126,8 @@ def _obstacle(node: _Node, whole: Schema) -> str | None:
     function = schema.get("function")
     if isinstance(function, Mapping) and function.get("function") in _CHECKS_FILES:
         return "is looked up in the file system, which the API and the worker do not share: use Path"
+    if isinstance(function, Mapping) and function.get("function") in _IMPORTS:
+        return "is imported, from packages that the API and the worker do not share: use str and import it in the task"
     if "default_factory" in schema:
         return _factory_obstacle(node, whole)
     return None

@@ -47,7 +47,7 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
         arguments = [request.publish_id, state, meta, now_s, self._record_ttl_s]
         answer = self._ensure_retryable(self._run, END, keys, arguments)
         about = {"task": request.task, "state": state, "stored": answer, "retries": request.retries}
-        log.info("ended", extra={"fields": about | {"ms": round((now_s - request.began_s) * 1000, 1)}})
+        logs.write(log, logging.INFO, "ended", **about, ms=round((now_s - request.began_s) * 1000, 1))
 
     def _celerys_own(self, *_: object, **__: object) -> None:
         """Nothing: Celery calls these around each task, whose outcome is written, or will be by the recorder."""

@@ -24,6 +24,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from apps.contract import states
+from apps.worker.outcome import is_a
 
 log = logging.getLogger(__name__)
 
@@ -78,9 +79,11 @@ class Cancellation:
 
     def caused(self, exc: BaseException) -> bool:
         """Whether a cancel ended the last run by this error; a task may raise Cancelled itself."""
-        if isinstance(exc, BaseExceptionGroup):  # of an asyncio.TaskGroup
-            return any(map(self.caused, exc.exceptions))
-        return self._raised and isinstance(exc, Cancelled)
+        if not self._raised:
+            return False
+        if is_a(exc, BaseExceptionGroup):  # of an asyncio.TaskGroup
+            return any(map(self.caused, exc.exceptions))  # type: ignore[attr-defined]
+        return is_a(exc, Cancelled)
 
     def _listen(self, url: str) -> None:
         while True:

@@ -8,6 +8,7 @@ Nothing here waits for Redis: while it is away, time limits and heartbeats must 
 """
 
 import logging
+import math
 import time
 from contextlib import suppress
 from functools import cache
@@ -38,6 +39,7 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
     """Celery's request, with its answers to the broker changed and the outcome counted."""
 
     _outcome = ""
+    _accepted_s: float = math.inf
 
     def __init_subclass__(cls) -> None:
         # Celery makes a subclass for each task, with an `on_success` that takes every answer for a success.
@@ -56,6 +58,7 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
         self._request_dict["headers"] = {name: value for name, value in message.headers.items() if name not in _CELERYS}
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
+        self._accepted_s = time_accepted
         super().on_accepted(pid, time_accepted)
         first = not self._request_dict.get("retries") and not self.delivery_info.get("redelivered")
         if first:
@@ -75,7 +78,7 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
         exc = exc_info.exception
         if isinstance(exc, ExceptionWithTraceback):
             exc = exc.exc
-        if isinstance(exc, WorkerLostError) and LIMIT_SIGNAL in str(exc):
+        if isinstance(exc, WorkerLostError) and LIMIT_SIGNAL in str(exc) and self._ran_for_its_limit():
             self._give_up(failures.hard_time_limit(self.task.spec.hard_limit_s))
         elif isinstance(exc, _LOST) and not return_ok:
             self._outcome = "lost"
@@ -85,6 +88,11 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
             self._give_up(exc.reason)
         else:  # raised around `run` (apps/worker/task.py), which lets nothing of the task's own through
             self._give_up(failure_of(exc))
+
+    def _ran_for_its_limit(self) -> bool:
+        """Else the alarm that ended the process was one of the task's own."""
+        limit_s: float = self.task.spec.hard_limit_s
+        return time.monotonic() - self._accepted_s >= limit_s
 
     def acknowledge(self) -> None:
         if not self.acknowledged:

@@ -9,25 +9,30 @@
 Celery's control exceptions have no meaning in a function: raised there, they are errors like any other.
 """
 
-import json
 import logging
+import os
+import sys
 import time
+from contextlib import suppress
 from functools import cached_property
+from json import dumps, loads  # by name: a task may replace the functions of the module
 from typing import Any, NamedTuple
 
 from billiard.common import terminate_handler_fired
 from celery.exceptions import Reject
 from celery.utils.time import get_exponential_backoff_interval
+from pydantic import BaseModel
 
 from apps import logs
 from apps.contract import failures, results
 from apps.contract.message import read_input
 from apps.contract.settings import WorkerSettings
 from apps.contract.tasks import TaskSpec
+from apps.worker import backend
 from apps.worker.cancel import Cancellation
 from apps.worker.celery_api import POST, RefusingTask, refused
 from apps.worker.limits import time_limits
-from apps.worker.outcome import failure_of, traceback_of
+from apps.worker.outcome import failure_of, is_a, traceback_of
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +64,9 @@ class ContractTask(RefusingTask):
         """The app's, which Celery would look up three times a task."""
         return self.app.backend
 
-    def publish_retry(self) -> None:
+    def publish_retry(self, request: Any) -> None:
         """Publish this task again, due later; returns when the broker has confirmed it, raises where it has not."""
-        request, settings = self.request, self.settings
+        settings = self.settings
         signature = self.signature_from_request(
             request,
             retries=request.retries + 1,
@@ -104,32 +109,48 @@ def run(task: ContractTask, payload: Any) -> str:
     task.cancellation.note(request.id)
     answer = task.backend.begin(request.id, request.publish_id, request.hostname, request.began_s)
     if answer != "run":
-        log.info("skipped", extra={"fields": {"task": task.name, "reason": answer}})
+        logs.write(log, logging.INFO, "skipped", task=task.name, reason=answer)
         return SKIPPED
-    end = _call(task, payload)
+    end = _call(task, request, payload)
     if end.state == RETRY:
-        _retry(task, json.loads(end.meta))
+        _retry(task, request, loads(end.meta))
     else:
         task.backend.end(request, end.state, end.meta)
     return end.state
 
 
-def _call(task: ContractTask, payload: Any) -> End:
+def _call(task: ContractTask, request: Any, payload: Any) -> End:
     """Call the function, within its limits; so is the text of its error, which its own code makes."""
     spec = task.spec
     max_bytes = spec.result_max_bytes or task.settings.result_max_bytes
     try:
-        with time_limits(spec.soft_limit_s, spec.hard_limit_s), task.cancellation.running(task.request.id):
+        with time_limits(spec.soft_limit_s, spec.hard_limit_s), task.cancellation.running(request.id):
             try:
-                output = task.function(read_input(spec.input, payload), task.settings)
-                return End(SUCCESS, results.encode(spec.output.model_validate(output), max_bytes))
+                return End(SUCCESS, results.encode(_output(task, request, payload), max_bytes))
             except BaseException as exc:  # noqa: BLE001 - whatever it is, it is this task's end
-                return _end_of(task, exc)
+                return _end_of(task, request, exc)
     except BaseException as exc:  # noqa: BLE001 - a limit or a cancel that came while the block ended
-        return _end_of(task, exc, chain=False)  # what it follows may be an error whose text takes for ever
+        return _end_of(task, request, exc, chain=False)  # what it follows may be an error whose text takes for ever
 
 
-def _end_of(task: ContractTask, exc: BaseException, *, chain: bool = True) -> End:
+def _output(task: ContractTask, request: Any, payload: Any) -> BaseModel:
+    """What the function returns. What it changed of the process that its own end depends on is put back."""
+    process, recursion_limit, fields = os.getpid(), sys.getrecursionlimit(), vars(request).copy()
+    try:
+        output = task.function(read_input(task.spec.input, payload), task.settings)
+    finally:
+        if os.getpid() != process:  # a child that the function forked and that came back: the task is its parent's
+            os._exit(os.EX_SOFTWARE)
+        if sys.getrecursionlimit() < recursion_limit:  # a higher one may be of a task in another thread
+            sys.setrecursionlimit(recursion_limit)
+        # Celery's current_task.request: its ids name the record that is to be ended
+        vars(request).update(fields)
+        with suppress(Exception):
+            logs.restore(log, backend.log)
+    return task.spec.output.model_validate(output)
+
+
+def _end_of(task: ContractTask, request: Any, exc: BaseException, *, chain: bool = True) -> End:
     """The end of a run by this error."""
     if terminate_handler_fired():
         # The signal raised SystemExit in the function; `exc` may be what its clean-up raised then. Celery would take
@@ -138,18 +159,17 @@ def _end_of(task: ContractTask, exc: BaseException, *, chain: bool = True) -> En
     if task.cancellation.caused(exc):
         return End(REVOKED, "null")
     failure = failure_of(exc, task.spec.failure_message_max_chars or task.settings.failure_message_max)
-    again = isinstance(exc, task.spec.transient) and not isinstance(exc, results.ResultTooLarge)
-    if again and task.request.retries < task.settings.retry_max:
-        return End(RETRY, json.dumps(failure))
-    about = {"task": task.name, "type": failure["type"], "exception": traceback_of(exc, chain=chain)}
-    log.error("failed", extra={"fields": about})
-    return End(FAILURE, json.dumps(failure))
+    again = is_a(exc, task.spec.transient) and not is_a(exc, results.ResultTooLarge)
+    if again and request.retries < task.settings.retry_max:
+        return End(RETRY, dumps(failure))
+    exception = traceback_of(exc, chain=chain)
+    logs.write(log, logging.ERROR, "failed", task=task.name, type=failure["type"], exception=exception)
+    return End(FAILURE, dumps(failure))
 
 
-def _retry(task: ContractTask, failure: dict[str, str]) -> None:
+def _retry(task: ContractTask, request: Any, failure: dict[str, str]) -> None:
     try:
-        task.publish_retry()
+        task.publish_retry(request)
     except Exception as exc:  # noqa: BLE001 - of kombu, amqp and sockets; the failure says which
         raise Reject(failures.retry_refused(failure_of(exc), failure), requeue=False) from None
-    about = {"task": task.name, "retries": task.request.retries, "error": failure["type"]}
-    log.info("tried again later", extra={"fields": about})
+    logs.write(log, logging.INFO, "tried again later", task=task.name, retries=request.retries, error=failure["type"])

@@ -2,6 +2,10 @@
 # ruff: noqa: PLW0108 - the call itself is what is refused, and must not happen before the task runs
 
 import asyncio
+import json
+import logging.config
+import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
@@ -42,6 +46,47 @@ class NumberError(Exception):
         return 7  # type: ignore[return-value]  # noqa: PLE0307 - that is the point
 
 
+class SecondClassError(Exception):
+    """Does not let its class be asked."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        sys.exit(4)
+
+
+class ClosedError(Exception):
+    """Has no attribute that can be read."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise SystemExit(name)
+
+
+class _Nameless(type):
+    @property
+    def __name__(cls) -> str:  # type: ignore[override]
+        raise KeyError("name")
+
+
+class NamelessError(Exception, metaclass=_Nameless):
+    """Its class does not tell its name."""
+
+
+class _OddText(str):
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        raise TypeError("len")
+
+    isprintable = __getitem__ = __len__  # type: ignore[assignment]
+
+
+class OddTextError(Exception):
+    """Its text is of a subclass of `str` that does not work."""
+
+    def __str__(self) -> str:
+        return _OddText("odd")
+
+
 class Other(BaseModel):
     """Is not the declared output, with the same fields."""
 
@@ -77,6 +122,26 @@ def _chained() -> None:
         _raise(KeyError("inner"))()
     except KeyError as exc:
         raise exceptions.Ignore("outer") from exc
+
+
+def _nested() -> None:
+    error: Exception = ValueError("leaf")
+    for _ in range(5000):
+        error = ExceptionGroup("two", [error])
+    raise error
+
+
+def _change_the_request() -> None:
+    celery.current_task.request.update(id="other", publish_id="other", retries=None, chain=[{"task": "other"}])
+    raise ValueError("mine")
+
+
+def _fork() -> Any:
+    """The child returns like its parent, as code does that forgets to leave it."""
+    child = os.fork()
+    if not child:
+        return Output(name_task="child", state="done")
+    raise ValueError(f"the child's status: {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}")
 
 
 async def _cancelled() -> None:
@@ -142,6 +207,13 @@ ENDINGS: dict[str, Ending] = {
     "number": Ending(
         _raise(NumberError()), "NumberError", "its message cannot be read: TypeError in NumberError.__str__"
     ),
+    "class": Ending(_raise(SecondClassError("mine")), "SecondClassError", "mine"),
+    "closed": Ending(_raise(ClosedError("mine")), "ClosedError", "mine"),
+    "nameless": Ending(_raise(NamelessError("mine")), "NamelessError", "mine"),
+    "odd-text": Ending(_raise(OddTextError()), "OddTextError", "odd"),
+    "group-nested": Ending(_nested, "ExceptionGroup", "two (1 sub-exception)"),
+    "request-changed": Ending(_change_the_request, "ValueError", "mine"),
+    "forked": Ending(_fork, "ValueError", f"the child's status: {os.EX_SOFTWARE}"),
     "result-none": Ending(lambda: None, "ValidationError", None),
     "result-other": Ending(Other, "ValidationError", None),
     "result-text": Ending(lambda: "done", "ValidationError", None),
@@ -150,6 +222,54 @@ ENDINGS: dict[str, Ending] = {
     "result-raising": Ending(_output(TypeAdapter(Any)), "PydanticSerializationError", None),
 }
 """Each is to be recorded as FAILURE."""
+
+
+def _no_json(*_: object, **__: object) -> NoReturn:
+    raise RuntimeError("not the json that it was")
+
+
+def _replace_json() -> NoReturn:
+    json.dumps = json.loads = _no_json
+    raise ValueError("mine")
+
+
+def _lower_recursion_limit() -> NoReturn:
+    depth, frame = 0, sys._getframe()  # noqa: SLF001 - the lowest limit that is allowed
+    while frame := frame.f_back:  # type: ignore[assignment]
+        depth += 1
+    sys.setrecursionlimit(depth + 10)
+    raise ValueError("mine")
+
+
+def _replace_logging() -> NoReturn:
+    logging.config.dictConfig({"version": 1, "root": {"handlers": []}})
+    logging.disable()
+    raise ValueError("mine")
+
+
+def _break_logging() -> NoReturn:
+    for handler in logging.root.handlers:
+        handler.addFilter(_no_json)
+    raise ValueError("mine")
+
+
+def _close_stderr() -> NoReturn:
+    sys.stderr.close()
+    raise ValueError("mine")
+
+
+CHANGES: dict[str, Callable[[], NoReturn]] = {
+    "recursion limit": _lower_recursion_limit,
+    "logging replaced": _replace_logging,
+    "logging broken": _break_logging,
+    "stderr closed": _close_stderr,
+    "json": _replace_json,
+}
+"""Each changes its process and raises ValueError("mine")."""
+
+
+DEATHS: dict[str, Callable[[], Any]] = {"alarm": lambda: signal.raise_signal(signal.SIGALRM)}
+"""Each ends its process."""
 
 
 def _other(**options: Any) -> Any:

@@ -15,7 +15,7 @@ from apps.contract.settings import WorkerSettings
 from apps.contract.tasks import TASKS, NamedInput, Output, Task1, Task2, TaskSpec, registry
 from apps.worker import tasks as project
 from apps.worker.cancel import Cancelled
-from tests.harness.endings import CALLS, ENDINGS
+from tests.harness.endings import CALLS, CHANGES, DEATHS, ENDINGS
 
 EFFECTS = "TEST_EFFECTS_FILE"
 
@@ -320,7 +320,8 @@ def elsewhere(task: Elsewhere, settings: WorkerSettings) -> Output:  # noqa: ARG
 
 def end(task: End, settings: WorkerSettings) -> Any:  # noqa: ARG001
     effect(task.name, "begun")
-    return ENDINGS[task.how].do()
+    do = CHANGES.get(task.how) or DEATHS.get(task.how) or ENDINGS[task.how].do
+    return do()
 
 
 def call(task: Call, settings: WorkerSettings) -> Any:  # noqa: ARG001

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness.endings import CALLS, ENDINGS
+from tests.harness.endings import CALLS, CHANGES, ENDINGS
 from tests.harness.servers import Servers
 from tests.harness.system import Api, System, until
 
@@ -89,6 +89,27 @@ def test_error_around_the_function_is_a_failure_that_says_so_and_is_parked(
     assert system.effects("defective", "done") == (defect == "end")
     until(lambda: system.depth_messages("dead.parked") == 1)
     until(lambda: system.depth_messages("Test_Query") == 0)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_change_of_the_process_harms_neither_its_task_nor_the_next(system: System, pool: str) -> None:
+    api = system.api()
+    system.worker(WORKER_POOL=pool, WORKER_CONCURRENCY="1")
+    for how in CHANGES:
+        task_id = api.accepted("end", how, how=how)
+        assert api.ended(task_id)["task_result"] == {"type": "ValueError", "message": "mine"}, how
+        until(lambda task_id=task_id: _failed(system, task_id))  # type: ignore[misc]
+        assert api.ended(api.accepted("brief"))["task_status"] == "SUCCESS", how
+
+
+def test_alarm_of_the_tasks_own_is_not_its_hard_limit(system: System) -> None:
+    system.define(delivery_limit=1)
+    api = system.api()
+    system.recorder()
+    system.worker()
+    end = api.ended(api.accepted("end", "alarm", how="alarm"))
+    assert end["task_result"]["type"] == "DeliveryLimitExceeded"
+    assert system.effects("alarm", "begun") == 2
 
 
 def test_error_whose_text_is_never_ready_meets_the_hard_limit(system: System) -> None:

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import sys
 from random import Random
 from typing import Any, Literal
 
@@ -136,14 +137,15 @@ def test_validator_that_breaks_refuses_its_input_alone() -> None:
         @field_validator("size")
         @classmethod
         def _divide(cls, value: int) -> int:
-            return 100 // value
+            return 100 // value if value < 1000 else sys.exit(value)
 
     tasks = registry(TaskSpec(name="Test_Query:broken", input=Broken, output=Output, hard_limit_s=1))
     adapter = input_adapter(tasks)
-    with pytest.raises(Problem) as caught:
-        parse_input(adapter, b'{"task": "broken", "size": 0}')
-    assert (caught.value.status, caught.value.members["errors"][0]["type"]) == (422, "validator_failed")
-    body = b'{"tasks": [{"task": "broken", "size": 0}, {"task": "broken", "size": 2}]}'
+    for text in (b'{"task": "broken", "size": 0}', b'{"task": "broken", "size": 1000}'):
+        with pytest.raises(Problem) as caught:
+            parse_input(adapter, text)
+        assert (caught.value.status, caught.value.members["errors"][0]["type"]) == (422, "validator_failed")
+    body = b'{"tasks": [{"task": "broken", "size": 1000}, {"task": "broken", "size": 2}]}'
     bad, good = parse_batch(batch_model(tasks), adapter, body)
     assert isinstance(bad, Problem)
     assert good == Payload("broken", '{"task": "broken", "size": 2}')

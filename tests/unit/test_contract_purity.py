@@ -28,6 +28,7 @@ from pydantic import (
     FilePath,
     FutureDate,
     FutureDatetime,
+    ImportString,
     Json,
     PastDate,
     PastDatetime,
@@ -144,6 +145,10 @@ FACTORIES = [
     lambda: time.localtime().tm_year,
     os.getpid,
     os.getcwd,
+    os.cpu_count,
+    lambda: time.strftime("%Y-%m-%d"),
+    time.asctime,
+    lambda: Path(__file__).read_text().count("x"),
     random.random,
     secrets.token_hex,
     itertools.count().__next__,
@@ -188,6 +193,7 @@ def test_default_that_is_the_same_each_time_is_carried(factory: Callable[..., An
         (Iterable[int], "M.x is validated only when the task iterates"),
         (FilePath, "M.x is looked up in the file system"),
         (list[DirectoryPath], "M.x is looked up in the file system"),
+        (list[ImportString], "M.x is imported"),  # type: ignore[type-arg]
         (Annotated[int, Field(default_factory=lambda data: data["missing"])], "M.x has a default_factory that cannot"),
     ],
 )
