@@ -9,7 +9,11 @@ The check that matters for speed is none: a small result without odd text is enc
 import copy
 import json
 import sys
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
+from pathlib import PurePath
 from typing import Any
 
 import pydantic_core
@@ -28,6 +32,14 @@ _LOSSY = "\ufffd".encode()
 _SUSPECT = ("\\ud", "\\uD", "NaN", "Infinity")
 
 
+# `_escaped` copies these, and their subclasses as these: a subclass may have another constructor.
+_COLLECTIONS = (list, tuple, set, frozenset, deque)
+
+
+class _ConsumedError(Exception):
+    """A result has an iterator, which the first attempt to encode it has read, to its end or to an error."""
+
+
 class ResultTooLarge(Exception):
     """A result has more bytes than are kept."""
 
@@ -41,9 +53,13 @@ def encode(output: BaseModel, max_bytes: int) -> bytes:
     try:
         encoded = output.__pydantic_serializer__.to_json(output)
         if _LOSSY in encoded:
+            with suppress(_ConsumedError):
+                encoded = _encode_odd(output)
+    except (pydantic_core.PydanticSerializationError, UnicodeError) as exc:
+        try:
             encoded = _encode_odd(output)
-    except (pydantic_core.PydanticSerializationError, UnicodeError):
-        encoded = _encode_odd(output)
+        except _ConsumedError:
+            raise exc from None
     if len(encoded) > max_bytes:
         raise ResultTooLarge(
             f"the result has {len(encoded)} bytes, and {max_bytes} are kept at most"
@@ -71,7 +87,7 @@ def readable(encoded: str) -> str:
 
 
 def _encode_odd(output: BaseModel) -> bytes:
-    """Encode a result that has text or bytes without an encoding. Raises as pydantic does."""
+    """Encode a result that has text or bytes without an encoding. Raises as pydantic does, and _ConsumedError."""
     serializer = output.__pydantic_serializer__
     try:
         plain = serializer.to_python(_escaped(output, with_bytes=False), mode="json", warnings=False)
@@ -89,16 +105,25 @@ def _escaped(value: Any, *, with_bytes: bool) -> Any:  # noqa: PLR0911 - a case 
 
     if isinstance(value, str):
         return escape_surrogates(value)
-    if isinstance(value, bytes) and with_bytes:
+    if isinstance(value, bytes | bytearray) and with_bytes:
         return value.decode("utf-8", "backslashreplace")
     if isinstance(value, dict):
         return {escaped(name): escaped(one) for name, one in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_make"):
         return value._make(map(escaped, value))
-    if isinstance(value, list | tuple | set | frozenset):
-        return type(value)(map(escaped, value))
+    for collection in _COLLECTIONS:
+        if isinstance(value, collection):
+            return collection(map(escaped, value))
     if isinstance(value, BaseModel) or (is_dataclass(value) and not isinstance(value, type)):
         return _copy(value, {name: escaped(one) for name, one in _fields(value).items()})
+    return _escaped_other(value)
+
+
+def _escaped_other(value: Any) -> Any:
+    if isinstance(value, PurePath):
+        return type(value)(escape_surrogates(str(value)))
+    if isinstance(value, Iterator):
+        raise _ConsumedError
     return value
 
 

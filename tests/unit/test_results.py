@@ -2,15 +2,16 @@
 
 import json
 import math
-from collections import namedtuple
+from collections import deque, namedtuple
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, RootModel, SecretStr, computed_field, field_serializer
-from pydantic_core import from_json
+from pydantic_core import PydanticSerializationError, from_json
 
 from apps.contract import results
 from apps.contract.results import CEILING_BYTES, ResultTooLarge
@@ -22,6 +23,13 @@ Pair = namedtuple("Pair", "first second")  # noqa: PYI024 - as a team may write 
 @dataclass(frozen=True, slots=True)
 class Part:
     text: str
+
+
+class Own(list[str]):
+    """Its constructor is not that of a list."""
+
+    def __init__(self, *parts: str) -> None:
+        super().__init__(parts)
 
 
 class Found(BaseModel):
@@ -62,6 +70,10 @@ def encoded(output: BaseModel) -> Any:
         (dict([("k\udce9", 1), ("k\udcea", 2)]), {r"k\udce9": 1, r"k\udcea": 2}),  # noqa: C406 - ruff takes the two keys for one
         (["a", ("\ud800",), {"x\udc00"}], ["a", [r"\ud800"], [r"x\udc00"]]),
         (b"caf\xe9", r"caf\xe9"),
+        (bytearray(b"caf\xe9"), r"caf\xe9"),
+        (Own("\udcff"), [r"\udcff"]),
+        (deque(["\udcff"]), [r"\udcff"]),
+        ({Path("\udcff"): Path("a\udcff")}, {r"\udcff": r"a\udcff"}),
         ({"a": b"\xff", "b": "\udcff"}, {"a": r"\xff", "b": r"\udcff"}),
         (Part("\udcff"), {"text": r"\udcff"}),
         (Pair("\udcff", 1), [r"\udcff", 1]),
@@ -76,6 +88,22 @@ def encoded(output: BaseModel) -> Any:
 def test_any_text_of_a_result_can_be_stored_and_sent(value: object, stored: object) -> None:
     assert encoded(Found(value=value)) == {"value": stored}
     assert encoded(RootModel[Any](value)) == stored
+
+
+@pytest.mark.parametrize("parts", [["a", "\udce9"], ["a", b"\xff"], ["a", object()]])
+def test_iterator_that_cannot_be_encoded_is_no_empty_result(parts: list[object]) -> None:
+    """The second attempt would find nothing in it."""
+    with pytest.raises((PydanticSerializationError, UnicodeError)):
+        results.encode(Found(value=iter(parts)), MIB)
+
+
+def test_error_of_a_generator_is_no_empty_result() -> None:
+    with pytest.raises(PydanticSerializationError, match="ZeroDivisionError"):
+        results.encode(Found(value=(1 // number for number in (1, 0))), MIB)
+
+
+def test_iterator_is_encoded_where_its_text_may_be_lossy() -> None:
+    assert encoded(Found(value=iter(["\ufffd"]))) == {"value": ["\ufffd"]}
 
 
 def test_two_keys_do_not_become_one() -> None:
