@@ -131,6 +131,6 @@ def _skip(text: str, at: int, separator: str = "") -> int:
 def _problem(exc: ValidationError) -> errors.Problem:
     """What is wrong with a body, for its sender."""
     found = exc.errors(include_url=False, include_input=False, include_context=False)[:ERRORS_MAX]
-    if found[0]["type"] == "json_invalid":
+    if found[0]["type"] == "json_invalid" and not found[0]["loc"]:  # with a place, it is of a field Json[...]
         return errors.malformed(found[0]["msg"])
     return errors.invalid([{"loc": list(one["loc"]), "msg": one["msg"], "type": one["type"]} for one in found])

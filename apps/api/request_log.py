@@ -22,8 +22,8 @@ from apps.contract.text import clean
 log = logging.getLogger(__name__)
 
 REQUEST_ID_FORM = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
-# W3C Trace Context, version 00
-TRACEPARENT_FORM = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+# W3C Trace Context, version 00; ids of zeros alone are invalid
+TRACEPARENT_FORM = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 # A killed process loses the lines of so long.
 WRITE_INTERVAL_S = 0.02
 # Of four bytes each: with the rest, a line is within `logs.LINE_MAX_BYTES`.

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from kombu import serialization
-from pydantic import Field, TypeAdapter, ValidationError, field_validator
+from pydantic import Field, Json, TypeAdapter, ValidationError, field_validator
 
 from apps.api.body import batch_model, elements, parse_batch, parse_input
 from apps.api.errors import Problem
@@ -149,6 +149,43 @@ def test_validator_that_breaks_refuses_its_input_alone() -> None:
     bad, good = parse_batch(batch_model(tasks), adapter, body)
     assert isinstance(bad, Problem)
     assert good == Payload("broken", '{"task": "broken", "size": 2}')
+
+
+class PanicException(BaseException):
+    """As Rust code raises it through PyO3."""
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), KeyboardInterrupt(), PanicException("\ud800"), ValueError("caf\udce9"), MemoryError()]
+)
+def test_validator_that_raises_anything_refuses_its_input_alone(error: BaseException) -> None:
+    class Raising(Input):
+        task: Literal["raising"]
+        size: int
+
+        @field_validator("size")
+        @classmethod
+        def _raise(cls, _: int) -> int:
+            raise error
+
+    tasks = registry(TaskSpec(name="Test_Query:raising", input=Raising, output=Output, hard_limit_s=1))
+    with pytest.raises(Problem) as caught:
+        parse_input(input_adapter(tasks), b'{"task": "raising", "size": 0}')
+    assert (caught.value.status, caught.value.members["errors"][0]["type"]) == (422, "validator_failed")
+
+
+def test_text_that_is_no_json_in_a_field_is_invalid_and_not_a_malformed_body() -> None:
+    """The problems of a batch are weighed by their kinds, and the body of a batch is read before its inputs."""
+
+    class Nested(Input):
+        task: Literal["nested"]
+        document: Json[int]
+
+    tasks = registry(TaskSpec(name="Test_Query:nested", input=Nested, output=Output, hard_limit_s=1))
+    body = b'{"tasks": [{"task": "nested", "document": "{"}]}'
+    (problem,) = parse_batch(batch_model(tasks), input_adapter(tasks), body)
+    assert isinstance(problem, Problem)
+    assert (problem.status, problem.kind, problem.members["errors"][0]["loc"]) == (422, "invalid", ["document"])
 
 
 def test_message_of_an_earlier_version_is_read() -> None:

@@ -134,7 +134,16 @@ async def test_unfit_id_is_replaced(unfit: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "unfit", ["", TRACEPARENT.upper(), TRACEPARENT[:-1], f"{TRACEPARENT}-x", "01" + TRACEPARENT[2:]]
+    "unfit",
+    [
+        f"00-{'0' * 32}-{'1' * 16}-01",
+        f"00-{'1' * 32}-{'0' * 16}-01",
+        "",
+        TRACEPARENT.upper(),
+        TRACEPARENT[:-1],
+        f"{TRACEPARENT}-x",
+        "01" + TRACEPARENT[2:],
+    ],
 )
 async def test_unfit_trace_is_left_out(unfit: str) -> None:
     assert (await request(traceparent=unfit))[1]["traceparent"] == ""
