@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with three changes: `uvicorn --http apps.api.http:Protocol`.
+"""uvicorn's HTTP protocol with four changes: `uvicorn --http apps.api.http:Protocol`.
 
 Head and body of an answer leave in one write. uvicorn writes them one after the other, and each is a system call that
 wakes the client: a tenth of what an accepted task costs.
@@ -7,12 +7,16 @@ A client that takes nothing of its answer loses its connection. uvicorn would wa
 what it holds, such as a large result.
 
 What is no HTTP request is answered with a problem document.
+
+A request to upgrade, to WebSocket or HTTP/2, is answered as if it had not asked for that (RFC 9110, 7.8). uvicorn would
+drop its body, which Java's HttpClient sends with the first request of each connection.
 """
 
 import asyncio
 import logging
 from typing import Any, cast
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from apps.api import errors
@@ -38,6 +42,46 @@ class Protocol(HttpToolsProtocol):
         self._joined.discard()
         self._clear()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """As uvicorn's own, except for requests to upgrade."""
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(data)
+        except httptools.HttpParserError:
+            message = "Invalid HTTP request received."
+            self.logger.warning(message)
+            self.send_400_response(message)
+
+    def on_headers_complete(self) -> None:
+        if not self._asks_to_upgrade():
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if not self._asks_to_upgrade():
+            super().on_message_complete()
+
+    def _asks_to_upgrade(self) -> bool:
+        # a CONNECT asks for a tunnel in any case; it is refused as any other method that a path does not have
+        return bool(self.parser.should_upgrade()) and self.parser.get_method() != b"CONNECT"
+
+    def _parse(self, data: bytes) -> None:
+        """Parse data; the head of a request to upgrade a second time, without that header."""
+        while data:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as exc:
+                data = self._head_without_upgrade() + data[exc.args[0] :] if self._asks_to_upgrade() else b""
+                # as uvicorn makes it; the old one reads nothing more where the client also asked to close
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            else:
+                return
+
+    def _head_without_upgrade(self) -> bytes:
+        first = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        others = [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"\r\n".join([first, *others, b"", b""])
 
     def pause_writing(self) -> None:
         super().pause_writing()

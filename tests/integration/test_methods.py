@@ -198,3 +198,31 @@ def test_what_is_no_request_is_a_problem_document(api: Api, line: bytes) -> None
         response.begin()
         assert (response.status, response.headers["Content-Type"]) == (400, PROBLEM)
         assert json.loads(response.read())["type"] == "urn:sluice:problem:malformed"
+
+
+UPGRADES = ("h2c", "websocket", "TLS/1.0")
+
+
+@pytest.mark.parametrize("connection", ["Upgrade", "Upgrade, HTTP2-Settings", "upgrade, close"])
+@pytest.mark.parametrize("upgrade", UPGRADES)
+def test_request_to_upgrade_is_answered_as_if_it_had_not_asked(api: Api, upgrade: str, connection: str) -> None:
+    """As Java's HttpClient posts, which asks for HTTP/2 with the first request of each connection."""
+    headers = {"Upgrade": upgrade, "Connection": connection, "Sec-WebSocket-Version": "13"}
+    assert send(api, "POST", "/tasks", INPUT, **headers).status == 202
+    get = send(api, "GET", "/tasks/none/events", b"", **headers)
+    assert (get.status, get.headers["content-type"]) == (404, PROBLEM)
+
+
+def test_requests_to_upgrade_in_a_row_and_in_pieces(api: Api) -> None:
+    head = b"POST /tasks HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: h2c\r\nAuthorization: %b\r\n"
+    head = head % api.client.headers["Authorization"].encode() + b"Content-Type: application/json\r\n"
+    whole = b"%bContent-Length: %d\r\n\r\n%b" % (head, len(INPUT), INPUT)
+    chunked = b"%bTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (head, len(INPUT), INPUT)
+    sent = whole + chunked + whole
+    for size in (len(sent), 7):
+        with socket.create_connection(("127.0.0.1", int(api.url.rpartition(":")[2])), timeout=10) as connection:
+            for at in range(0, len(sent), size):
+                connection.sendall(sent[at : at + size])
+            answers = b""
+            while answers.count(b"HTTP/1.1 202") < 3:
+                answers += connection.recv(65536) or pytest.fail(f"closed after {answers!r}")
