@@ -4,7 +4,9 @@ FastAPI describes what it parses and answers by itself; bodies are read and erro
 version 3.1, which generators of clients support; 3.2 could also say what each event of a stream is (`itemSchema`).
 """
 
+import datetime as dt
 import json
+from collections import Counter
 from typing import Any
 
 from fastapi import FastAPI
@@ -12,17 +14,20 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
-from pydantic_core import PydanticSerializationError
+from pydantic_core import PydanticSerializationError, SchemaValidator, from_json, to_json
 from typing_extensions import TypeAliasType
 
 from apps.api import errors
 from apps.api.body import BATCH_MAX
 from apps.api.following import status
 from apps.contract.states import FINAL, State, failure
+from apps.contract.text import clean_all
 
 _REF = "#/components/schemas/{model}"
 _ID = "0199d5a0-7c3e-7b1c-9f0e-2f6d3a1b4c5d-8c1f0a9b7d6e5f43"
 _BODY_LIMIT_BYTES = 1024 * 1024
+# Of a text in the document: more than any description or pattern has.
+TEXT_MAX_CHARS = 1_000_000
 
 
 # By a name of its own, generators make one enumeration of it, not one for each model.
@@ -219,7 +224,9 @@ def _describe(app: FastAPI) -> dict[str, Any]:
         "schemas": schemas | _OWN,
         "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
     }
-    return document
+    # what a team's examples and descriptions may have, and JSON has not
+    plain: dict[str, Any] = from_json(to_json(clean_all(document, TEXT_MAX_CHARS), inf_nan_mode="null"))
+    return plain
 
 
 def _bodies(app: FastAPI) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -235,8 +242,18 @@ def _bodies(app: FastAPI) -> tuple[dict[str, Any], dict[str, Any]]:
         "required": ["tasks"],
         "additionalProperties": False,
     }
+    _distinguish_titles(definitions["$defs"], batch)
     bodies = {"/tasks": input_, "/tasks/batch": {"$ref": _REF.format(model="Batch")}}
     return bodies, definitions["$defs"] | {"Batch": batch}
+
+
+def _distinguish_titles(theirs: dict[str, Any], batch: dict[str, Any]) -> None:
+    """Title models of one name by their components' names: generators call their classes by the titles."""
+    named = [*theirs.items(), *_OWN.items(), ("Batch", batch)]
+    counts = Counter(schema.get("title", name) for name, schema in named)
+    for name, schema in theirs.items():
+        if "title" in schema and counts[schema["title"]] > 1:
+            schema["title"] = name
 
 
 class _TeamSchema(GenerateJsonSchema):
@@ -253,11 +270,51 @@ class _TeamSchema(GenerateJsonSchema):
     def emit_warning(self, kind: Any, detail: str) -> None:
         """Nothing is wrong with a model of which JSON Schema cannot say everything."""
 
+    def enum_schema(self, schema: Any) -> dict[str, Any]:
+        try:
+            return super().enum_schema(schema)
+        except (PydanticSerializationError, UnicodeError):  # a member that is no JSON
+            return {}
+
+    def generate_definitions(self, inputs: Any) -> Any:
+        self._definitions = [one for *_, schema in inputs for one in schema.get("definitions", ())]
+        return super().generate_definitions(inputs)
+
+    def default_schema(self, schema: Any) -> dict[str, Any]:
+        """With the default only where its JSON stands for it: a generated client sends it.
+
+        It does not for a secret, which is written as asterisks, or where a default is not of its field's own type.
+        """
+        described = super().default_schema(schema)
+        if "default" in described and not self._stands_for(described["default"], schema):
+            del described["default"]
+        return described
+
+    def _stands_for(self, described: Any, schema: Any) -> bool:
+        inner: Any = {"type": "definitions", "schema": schema["schema"], "definitions": self._definitions}
+        try:
+            validated = SchemaValidator(inner).validate_json(json.dumps(described))
+            return bool(validated == schema["default"])
+        except Exception:  # noqa: BLE001 - whatever a team's validator or comparison raises
+            return False
+
     def encode_default(self, dft: Any) -> Any:
         """Raises PydanticSerializationError for what JSON has no word for; the schema is then without the default."""
         default = super().encode_default(dft)
         try:
-            json.dumps(default, allow_nan=False)
+            json.dumps(default, allow_nan=False, ensure_ascii=False).encode()
         except ValueError as exc:
             raise PydanticSerializationError(f"{dft!r} is no JSON") from exc
+        if _has_local_time(dft):
+            raise PydanticSerializationError(f"{dft!r} has no offset, which the formats date-time and time require")
         return default
+
+
+def _has_local_time(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_local_time, value.values()))
+    if isinstance(value, list | tuple | set | frozenset):
+        return any(map(_has_local_time, value))
+    if isinstance(value, BaseModel):
+        return _has_local_time(dict(value))
+    return isinstance(value, dt.datetime | dt.time) and value.tzinfo is None

@@ -3,15 +3,25 @@
 import json
 import math
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from pydantic import AliasGenerator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, computed_field
+from pydantic import (
+    AliasGenerator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    computed_field,
+    create_model,
+)
 from pydantic.alias_generators import to_camel
 
 from apps.api.app import create_app
@@ -53,6 +63,12 @@ def assert_valid(made: dict[str, Any]) -> None:
     assert made["openapi"] == "3.1.0"
     assert [error.message for error in OpenAPIV31SpecValidator(made).iter_errors()] == []
     assert "itemSchema" not in json.dumps(made)
+
+
+def assert_titles_differ(made: dict[str, Any]) -> None:
+    """Generators of clients call their classes by the titles of the components."""
+    titles = [schema.get("title", name) for name, schema in made["components"]["schemas"].items()]
+    assert len(titles) == len(set(titles))
 
 
 class Resize(NamedInput):
@@ -170,6 +186,7 @@ def test_input_called_as_one_of_our_components() -> None:
     assert_valid(made)
     mapping = made["paths"]["/tasks"]["post"]["requestBody"]["content"]["application/json"]["schema"]["discriminator"]
     assert set(mapping["mapping"].values()) == {f"#/components/schemas/{name}Model" for name in OWN}
+    assert_titles_differ(made)
 
 
 def test_models_of_one_name_and_the_name_that_ours_would_get() -> None:
@@ -178,6 +195,62 @@ def test_models_of_one_name_and_the_name_that_ours_would_get() -> None:
     assert_valid(made)
     properties = {name for schema in made["components"]["schemas"].values() for name in schema.get("properties", {})}
     assert {"a", "b", "c", "d"} <= properties
+    assert_titles_differ(made)
+
+
+def described(type_: Any, default: object) -> dict[str, Any]:
+    """A field of that type and default, as a valid document has it."""
+    fields: dict[str, Any] = {"task": (Literal["defaulted"], ...), "field": (type_, default)}
+    made = document(create_model("Defaulted", __base__=Input, **fields))
+    assert_valid(made)
+    field: dict[str, Any] = made["components"]["schemas"]["Defaulted"]["properties"]["field"]
+    return field
+
+
+class Recursive(BaseModel):
+    next: "Recursive | None" = None
+
+
+@pytest.mark.parametrize(
+    ("type_", "default"),
+    [
+        (int, None),
+        (list[str], None),
+        (Annotated[str, Field(min_length=3)], ""),
+        (Literal["a"], "b"),
+        (SecretStr, SecretStr("hidden")),
+        (datetime, datetime(2026, 1, 1)),  # noqa: DTZ001 - that is the point
+        (dict[str, list[time] | None], {"a": [time(1)]}),
+        (str, "caf\udce9"),
+        (Recursive, "none"),
+    ],
+)
+def test_default_that_its_json_does_not_stand_for_is_not_described(type_: Any, default: object) -> None:
+    assert "default" not in described(type_, default)
+
+
+@pytest.mark.parametrize(
+    ("type_", "default"),
+    [
+        (Colour, Colour.RED),
+        (Recursive | None, None),
+        (Recursive, Recursive(next=Recursive())),
+        (Decimal, Decimal("1.1")),
+    ],
+)
+def test_any_other_default_is_described(type_: Any, default: object) -> None:
+    assert TypeAdapter(type_).validate_json(json.dumps(described(type_, default)["default"])) == default
+
+
+def test_document_is_sent_whatever_a_description_an_example_or_an_enumeration_has() -> None:
+    class Odd(Input):
+        task: Literal["odd"]
+        number: Annotated[float, Field(description="caf\udce9", examples=[math.nan])]
+        member: Enum("Member", {"A": b"\xff", "B": object()})  # type: ignore[valid-type]
+
+    made = document(Odd)
+    assert_valid(made)
+    assert made["components"]["schemas"]["Odd"]["properties"]["number"]["description"] == r"caf\udce9"
 
 
 def test_batch_is_described_as_it_is_validated() -> None:
