@@ -231,12 +231,14 @@ def _direct(
 
 
 def _is_loopback(host: str) -> bool:
+    host = host.removesuffix(".")  # of a name that is absolute
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
         address = ip_address(host)
     except ValueError:
         return False
+    address = getattr(address, "ipv4_mapped", None) or address
     return address.is_loopback or address.is_unspecified
 
 

@@ -40,7 +40,7 @@ def proxy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> di
     return found
 
 
-@pytest.fixture(params=["127.0.0.1", "localhost"])
+@pytest.fixture(params=["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"])
 def url(request: pytest.FixtureRequest, api: Api) -> str:
     return api.url.replace("127.0.0.1", request.param)
 
