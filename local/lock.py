@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from local.child import Unusable
 from local.command import command_line
@@ -131,9 +132,18 @@ def _pins(path: Path) -> Iterator[tuple[str, str]]:
         yield match["name"], f"{match['name']}=={match['version']}{marker}"
 
 
+def project_metadata(project: Path) -> dict[str, Any]:
+    """The table `project` of pyproject.toml. Unusable where the file cannot be read."""
+    try:
+        found: dict[str, Any] = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+    except (ValueError, KeyError) as exc:
+        raise Unusable(f"pyproject.toml cannot be read: {exc}.") from None
+    return found
+
+
 def requirements(project: Path, extra: str) -> list[str]:
     """What pyproject.toml names for an extra: the project's own dependencies, and those of each extra in it."""
-    metadata = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+    metadata = project_metadata(project)
     found = list(metadata["dependencies"])
     for name in sorted(included(metadata, extra)):
         found += [text for text in metadata["optional-dependencies"][name] if not _own(metadata, text)]
@@ -142,12 +152,14 @@ def requirements(project: Path, extra: str) -> list[str]:
 
 def extras(project: Path) -> dict[str, set[str]]:
     """Extra -> the extras that it includes, itself too."""
-    metadata = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+    metadata = project_metadata(project)
     return {extra: included(metadata, extra) for extra in metadata["optional-dependencies"]}
 
 
 def included(metadata: Mapping[str, dict[str, Iterable[str]]], extra: str) -> set[str]:
-    """An extra, and those that it includes."""
+    """An extra, and those that it includes. Unusable where there is none of such a name."""
+    if extra not in metadata["optional-dependencies"]:
+        raise Unusable(f"pyproject.toml has no extra {extra!r}, which a lock file or another extra includes.")
     found = {extra}
     for text in metadata["optional-dependencies"][extra]:
         for name in _own(metadata, text):

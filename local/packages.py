@@ -2,7 +2,6 @@
 
 import os
 import sys
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from packaging.utils import canonicalize_name
 from local.child import Unusable
 from local.command import command_line
 from local.endpoints import PROJECT
-from local.lock import LOCKS, PIN, Lock, changing, extras, requirements, resolve, uv
+from local.lock import LOCKS, PIN, Lock, changing, extras, project_metadata, requirements, resolve, uv
 
 
 def main() -> None:
@@ -92,7 +91,7 @@ def _differences(project: Path, lock: Lock) -> Iterator[str]:
 
 
 def _own_name(project: Path) -> str:
-    return str(tomllib.loads((project / "pyproject.toml").read_text())["project"]["name"])
+    return str(project_metadata(project)["name"])
 
 
 def _fits(requirement: Requirement, version: str, extras_: str | None) -> bool:

@@ -254,6 +254,23 @@ def test_edit_that_the_lock_files_fit_is_none(project: Path, old: str, new: str)
     check(project)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("client = [", "customer = [", "no extra 'client'"),
+        ("worker = [", "workers = [", "no extra 'worker'"),
+        ("[project]", "[project", "cannot be read"),
+    ],
+)
+def test_pyproject_that_cannot_be_compared_is_one_sentence(project: Path, old: str, new: str, sentence: str) -> None:
+    path = project / "pyproject.toml"
+    text = path.read_text()
+    assert f"\n{old}" in f"\n{text}"
+    path.write_text(f"\n{text}".replace(f"\n{old}", f"\n{new}", 1))
+    with pytest.raises(Unusable, match=sentence):
+        check(project)
+
+
 def test_lock_files_of_this_project_fit() -> None:
     check(PROJECT)
 
