@@ -12,6 +12,7 @@ from urllib.parse import quote
 import httpx
 
 from apps.contract import topology
+from apps.contract.settings import ApiSettings
 from local import newer
 from local.child import Child, Unusable
 from local.programs import ensure
@@ -23,6 +24,8 @@ from tests.harness.nursery import Forked, Nursery
 from tests.harness.servers import Servers
 from tests.harness.system import Api, System
 
+# What the API has by itself: a paused broker must leave posts whose outcome is unknown.
+PUBLISH_DEADLINE_S = str(ApiSettings.model_fields["publish_deadline_s"].default)
 APIS, WORKERS = 2, 3
 COUNTERS = ("accepted", "repeated", "refused")
 
@@ -94,7 +97,7 @@ class World:
         }
         for number in range(APIS):
             own = faked if number else {}
-            options = {"CELERY_BROKER_URL": broker, **own, **weakened}
+            options = {"CELERY_BROKER_URL": broker, "PUBLISH_DEADLINE_S": PUBLISH_DEADLINE_S, **own, **weakened}
             api = self.system.api("tests.chaos.api", **options)  # type: ignore[arg-type]  # none of them is `cwd`
             self.apis.append(api)
             self._started_s[api.child.pid] = 0.0
