@@ -117,7 +117,7 @@ def is_healthy(url: str) -> bool:
 
 
 def _status(url: str, path: str) -> int:
-    """Of a GET; 0 where nobody answers."""
+    """The HTTP status of a GET; 0 if the server does not answer."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=5)
     try:
         connection.request("GET", path)

@@ -98,6 +98,6 @@ async def _meta(connection: AbstractConnection, key: str) -> bytes | None:
         value: bytes | None = await connection.read_response(disable_decoding=True)
         complete = True
     finally:
-        if not complete:  # what comes late would be the answer to the next command
+        if not complete:  # a late answer would be read as the answer to the next command
             await connection.disconnect(nowait=True)
     return value

@@ -133,7 +133,7 @@ class Store:
             complete = True
             return answers
         finally:
-            if not complete:  # what comes late would be the answer to the next command
+            if not complete:  # a late answer would be read as the answer to the next command
                 await connection.disconnect(nowait=True)
 
 

@@ -44,5 +44,5 @@ def _shorten(text: str, max_chars: int, whole_chars: int) -> str:
 
 
 def escape_surrogates(text: str) -> str:
-    """Only what no encoder takes is escaped."""
+    """Escape lone surrogates, the only characters that UTF-8 cannot encode."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -104,7 +104,7 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
             answer = script.run(connection, keys, arguments)
             answered = True
         finally:
-            if not answered:  # whatever it was, a signal too: what comes late would be the next task's answer
+            if not answered:  # also after a signal: a late answer would be read as the next task's
                 connection.disconnect()  # type: ignore[no-untyped-call]
             self._idle.append(connection)
         return answer

@@ -1,6 +1,6 @@
 """Celery's own API as the code of a task meets it: each call fails at once and names the call that works instead.
 
-A message that Celery itself would publish has no owner, no publish id and no record: nobody could read its result.
+A message that Celery itself would publish has no owner, no publish id and no record: no client could read its result.
 """
 
 from collections.abc import Callable
@@ -54,7 +54,7 @@ class App(Celery):  # type: ignore[misc]  # celery ships no types
 
 
 class RefusingTask(Task):  # type: ignore[misc]
-    """A task that nobody but a message can start."""
+    """A task that only a message from the broker can start."""
 
     abstract = True
     apply_async = refused("apply_async", POST)

@@ -71,7 +71,7 @@ class Pod:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The image's and the manifest's; without what comes from Secrets."""
+        """The environment of the image and of the manifest, without the variables that Secrets set."""
         found = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
         for text in self._instructions("ENV"):
             for word in shlex.split(text):

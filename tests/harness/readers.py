@@ -12,7 +12,7 @@ READ_BYTES = 256 * 1024
 
 
 async def read(url: str, key: str, task_id: str, connection: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> int:
-    """Ask for a task on an open connection, and drop what comes; answers how many bytes the body had."""
+    """Read a task on an open connection and discard the body. Returns the size of the body in bytes."""
     reader, writer = connection
     host = urlsplit(url).netloc
     writer.write(f"GET /tasks/{task_id} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n\r\n".encode())

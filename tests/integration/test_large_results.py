@@ -1,4 +1,4 @@
-"""Large results: who reads them delays nobody who reads small ones, and cannot keep the memory that they take."""
+"""Large results: their readers do not delay readers of small results, and cannot hold memory without a bound."""
 
 import asyncio
 import json

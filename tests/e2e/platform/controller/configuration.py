@@ -10,7 +10,7 @@ from tests.e2e.platform.controller.settings import NotImplementedHereError, Sett
 
 # The controller's are 80 and 443, for which its nginx has a file capability.
 HTTP, HTTPS, READY = 8080, 8443, 8081
-# a port where nobody listens: no endpoint is a 502
+# No process listens on this port: a Service without endpoints answers 502.
 NOBODY = "127.0.0.1:8181"
 ANY_NAME = "_"
 
