@@ -3,11 +3,12 @@
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from apps.contract import topology
+from local.child import Unusable
 from local.programs import ensure
 from local.servers import RabbitMQ, Redis
 from tests.harness.nursery import Nursery
@@ -54,3 +55,18 @@ def running(folder: Path, root: Path | None = None) -> Iterator[Servers]:
         redis.stop()
         rabbitmq.kill()  # an orderly stop takes RabbitMQ 3.10 six seconds, and its data is thrown away
         rabbitmq.stop()
+
+
+class ImportingRabbitMQ(RabbitMQ):
+    """A RabbitMQ whose configuration imports definitions from defs.json; it then makes no user of its own."""
+
+    definitions = ""
+
+    def _answers(self) -> bool:
+        with suppress(Unusable):  # for a moment it listens, and has no user yet
+            return super()._answers()
+        return False
+
+    def _write_configuration(self) -> None:
+        super()._write_configuration()
+        (self.folder / "defs.json").write_text(self.definitions)

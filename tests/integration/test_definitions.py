@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import kombu
@@ -12,26 +11,18 @@ import pytest
 from deploy.credentials import Credentials
 from deploy.definitions import VERSION, document
 from local import definitions
-from local.child import Unusable
 from local.programs import ensure
 from local.servers import RabbitMQ
+from tests.harness.servers import ImportingRabbitMQ
 
 ROOT = os.environ.get("SLUICE_TEST_RABBITMQ_ROOT")
 
 
-class Defined(RabbitMQ):
-    """A node that loads definitions at its start; it then makes no user of its own."""
-
-    definitions = ""
-
-    def _answers(self) -> bool:
-        with suppress(Unusable):  # for a moment it listens, and has no user yet
-            return super()._answers()
-        return False
+class Defined(ImportingRabbitMQ):
+    """A node that loads definitions at its start."""
 
     def _write_configuration(self) -> None:
         super()._write_configuration()
-        (self.folder / "defs.json").write_text(self.definitions)
         folder = Path("/srv") if self._root else self.folder
         lines = (
             "definitions.import_backend = local_filesystem",

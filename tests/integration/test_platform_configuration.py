@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from local import debian, newer
 from local.child import Unusable, until
 from local.programs import ensure
 from local.servers import RabbitMQ, Redis, write_private
-from tests.harness.servers import given_root
+from tests.harness.servers import ImportingRabbitMQ, given_root
 
 FOLDERS = ("helm-releases", "clusters/local/infrastructure", "clusters/load")
 # what a Redis on this machine needs besides the text
@@ -47,20 +47,14 @@ class LandedRedis(Redis):
         write_private(path, "\n".join([*lines, self.text.replace("dir /data", f'dir "{self.folder}"')]))
 
 
-class LandedRabbitMQ(RabbitMQ):
-    """A RabbitMQ with texts of ours. One that sets anything of `definitions` makes no user: it imports ours."""
+class LandedRabbitMQ(ImportingRabbitMQ):
+    """A RabbitMQ with the landed texts."""
 
-    advanced = definitions = ""
-
-    def _answers(self) -> bool:
-        with suppress(Unusable):  # for a moment it listens, and has no user yet
-            return super()._answers()
-        return False
+    advanced = ""
 
     def _write_configuration(self) -> None:
         super()._write_configuration()
         write_private(self.folder / "advanced.config", self.advanced)
-        (self.folder / "defs.json").write_text(self.definitions)
         path = self.folder / "rabbitmq.conf"
         place = f"{'/srv' if self._root else self.folder}/defs.json"
         lines = f"definitions.import_backend = local_filesystem\ndefinitions.local.path = {place}\n"
