@@ -20,6 +20,7 @@ from redis.retry import Retry
 
 from local import definitions
 from local.child import Child
+from local.management import Refused
 from local.processes import UVICORN_OPTIONS
 from local.servers import free_ports
 from tests.harness.nursery import Forked
@@ -89,7 +90,12 @@ class System:
 
     def define(self, **limits: float) -> None:
         """Apply the broker's definitions to this system's virtual host."""
-        definitions.apply(self.servers.rabbitmq.management, vhost=self.vhost, passwords=self.passwords, **limits)
+        broker = self.servers.rabbitmq
+        try:
+            definitions.apply(broker.management, vhost=self.vhost, passwords=self.passwords, **limits)
+        except Refused as exc:  # the broker's own page says only that it failed
+            exc.add_note(f"its log ends:\n{broker.node.last_lines(60)}")
+            raise
 
     def environment(self, user: str, **extra: str) -> dict[str, str]:
         """What a process of the system finds in its environment."""
