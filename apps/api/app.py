@@ -112,7 +112,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     large = app.state.large = LargeResults(settings.celery_result_backend.get_secret_value())
     waiter = app.state.waiter = Waiter(settings.celery_result_backend.get_secret_value())
     deadline_s = settings.publish_deadline_s
-    keys = Keys(store, waiter, deadline_s=deadline_s, life_s=settings.key_ttl_s)
+    keys = Keys(store, waiter, app.state.ids, deadline_s=deadline_s, life_s=settings.key_ttl_s)
     app.state.submitter = Submitter(app.state.registry, app.state.ids, publisher, keys, deadline_s=deadline_s)
     ops.IN_FLIGHT.set_function(lambda: publisher.in_flight)
     ops.WAITING.set_function(lambda: waiter.waiting)

@@ -59,13 +59,14 @@ class Submitter:
         if claim.done:
             ops.REPEATED.inc()
             return await self._publish(owner, inputs, claim.first_id, claim.accepted)
-        accepted = claim.accepted
+        accepted, refused = claim.accepted, False
         try:
             submitted = await self._publish(owner, inputs, claim.first_id, accepted)
             confirmed = (1 << i for i, one in enumerate(submitted) if one and one.outcome is CONFIRMED)
             accepted |= sum(confirmed)
+            refused = not accepted and all(one is None or one.outcome.kind == "refused" for one in submitted)
         finally:  # also for a client that went away in between
-            self._keys.settle(claim, accepted)
+            self._keys.settle(claim, accepted, refused=refused)
         return submitted
 
     def _open_s(self, inputs: int) -> float:

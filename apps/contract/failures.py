@@ -73,9 +73,7 @@ def not_stored(refusal: Exception) -> dict[str, str]:
 
 def too_large_for_redis(size_bytes: int, limit_bytes: int, setting: str) -> dict[str, str]:
     """The failure of a task whose result is longer than any that Redis takes."""
-    message = (
-        f"the result has {size_bytes} bytes, and Redis takes {limit_bytes} at most ({setting} of its configuration)"
-    )
+    message = f"the result has {size_bytes} bytes, and Redis takes {limit_bytes} at most (its setting {setting})"
     return failure(ResultTooLarge.__name__, message)
 
 

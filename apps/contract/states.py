@@ -30,7 +30,7 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from apps.contract import results, text
-from apps.contract.ids import ID_CHARS
+from apps.contract.ids import FORM
 
 State = Literal["PENDING", "STARTED", "SUCCESS", "FAILURE", "REVOKED"]
 FINAL = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
@@ -75,16 +75,12 @@ class Place(NamedTuple):
 def place(task_id: str) -> Place:
     """Where the record of a task is. Any text may be an id in a message."""
     earlier = f"sluice:task:{task_id}"
-    try:
-        raw = bytes.fromhex(task_id[:36].replace("-", ""))
-        member = int(task_id[37:], 16) - 2**63
-        if len(task_id) != ID_CHARS or len(raw) != 16:
-            raise ValueError
-    except ValueError:
+    if not FORM.fullmatch(task_id):
         return Place(_RECORD + task_id.encode(errors="surrogatepass"), earlier, b"", "", 0.0)
+    raw = bytes.fromhex(task_id[:36].replace("-", ""))
     created_ms = int.from_bytes(raw[:6])
     ended = _ENDED + (created_ms >> _SLICE_BITS).to_bytes(5)
-    return Place(_RECORD + raw, earlier, ended, str(member), created_ms / 1000)
+    return Place(_RECORD + raw, earlier, ended, str(int(task_id[37:], 16) - 2**63), created_ms / 1000)
 
 
 def key(task_id: str) -> bytes:
@@ -127,7 +123,7 @@ UNREADABLE = "RecordUnreadable"
 UNREADABLE_META = json.dumps({"type": UNREADABLE, "message": "what is stored as its record is no record"})
 
 # Scripts with this run also while Redis is above its maxmemory, where it refuses all that takes memory (Redis 7.0).
-_ALSO_WHEN_FULL = "#!lua flags=allow-oom\n"
+ALSO_WHEN_FULL = "#!lua flags=allow-oom\n"
 
 # How each script begins. KEYS: record, record of version 0.1, set of ended ids, channel, and another channel.
 # ARGV: now (6 bytes, ms), life of a result (s), member of the set, when the set is forgotten (s since the epoch).
@@ -166,10 +162,10 @@ if letter == '?' then
 end
 """.replace("UNREADABLE_META", UNREADABLE_META)
 
-# KEYS[5]: begun channel. ARGV from 5: publish id, life of the record of a running task (s), 1 where the id is so old that
-# its result may be gone.
-# Answers "run", or why not: "final", "claimed" (by another publish of the same id), "cancelled" (while it ran before, or
-# waited for its retry) or "unreadable" (it is a FAILURE now).
+# KEYS[5]: begun channel. ARGV from 5: publish id, life of the record of a running task (s), 1 where the id is so old
+# that its result may be gone.
+# Answers "run", or why not: "final", "claimed" (by another publish of the same id), "cancelled" (while it ran before,
+# or waited for its retry) or "unreadable" (it is a FAILURE now).
 BEGIN = f"""{_FOUND}
 local tries = 0
 if letter == 'R' or letter == 'C' then
@@ -205,14 +201,14 @@ if told == 'SUCCESS' and #ARGV[7] <= {TOLD_BYTES_MAX} then told = told .. ' ' ..
 redis.call('PUBLISH', KEYS[4], told)
 return 'stored'
 """
-# For a FAILURE or REVOKED, which are small: limits and cancellations also end tasks while Redis is full. What this takes
-# above maxmemory is bounded by the tasks that the broker has.
-END_WHEN_FULL = _ALSO_WHEN_FULL + END
+# For a FAILURE or REVOKED, which are small: limits and cancellations also end tasks while Redis is full. What this
+# takes above maxmemory is bounded by the tasks that the broker has.
+END_WHEN_FULL = ALSO_WHEN_FULL + END
 
 # KEYS[5]: CANCEL_CHANNEL. ARGV from 5: id, life of the record (s).
 # Answers the state that it found: PENDING is REVOKED now, STARTED is asked to end, a final one stands.
 # What has no record is REVOKED in the form of version 0.1, whose workers may yet be given the task in a rolling update.
-CANCEL = f"""{_ALSO_WHEN_FULL}{_FOUND}
+CANCEL = f"""{ALSO_WHEN_FULL}{_FOUND}
 if not letter then
   redis.call('HSET', KEYS[2], 'state', 'REVOKED')
   redis.call('EXPIRE', KEYS[2], ARGV[6])
@@ -229,8 +225,8 @@ return ({{S = 'SUCCESS', F = 'FAILURE', V = 'REVOKED'}})[letter]
 
 # KEYS: record, record of version 0.1, requeued key.
 # Answers the letter or the state, the tries, when it was started (ms), the bytes of the meta, the meta if it is small,
-# where it begins in the record (0: it is a field of the earlier record), and the new id of a FAILURE that was sent again.
-# Nothing where there is no record.
+# where it begins in the record (0: it is a field of the earlier record), and the new id of a FAILURE that was sent
+# again. Nothing where there is no record.
 READ = f"""
 local record = redis.pcall('GETRANGE', KEYS[1], 0, {SMALL_BYTES_MAX + 255})
 local letter = record.err and '?' or string.sub(record, 1, 1)

@@ -179,7 +179,7 @@ class Recorder:
     async def _state(self, task_id: str) -> str:
         """The state of a task that has ended; PENDING once its result is no longer kept."""
         place = states.place(task_id)
-        keys = [place.record, place.earlier, states.requeued_key(task_id)]
+        keys: list[bytes | str] = [place.record, place.earlier, states.requeued_key(task_id)]
         return states.decode(await self._read(keys=keys)).state
 
     async def _park(self, message: DeliveredMessage, failure: dict[str, str]) -> None:

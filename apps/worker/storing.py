@@ -66,8 +66,8 @@ def _limit(redis: Redis) -> tuple[int, str] | None:
     except (RedisError, OSError):
         return None
     try:
-        longest = int(redis.config_get("proto-max-bulk-len")["proto-max-bulk-len"])
-    except (RedisError, OSError, KeyError):  # a user may lack the permission
+        longest = int(str(redis.config_get("proto-max-bulk-len")["proto-max-bulk-len"]))
+    except (RedisError, OSError, KeyError, ValueError):  # a user may lack the permission
         longest = BULK_LEN_DEFAULT_BYTES
     limits = [(longest, "proto-max-bulk-len")]
     if memory["maxmemory"]:
