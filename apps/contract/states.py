@@ -125,62 +125,65 @@ UNREADABLE_META = json.dumps({"type": UNREADABLE, "message": "what is stored as 
 # Scripts with this run also while Redis is above its maxmemory, where it refuses all that takes memory (Redis 7.0).
 ALSO_WHEN_FULL = "#!lua flags=allow-oom\n"
 
+
+def _finish(letter: str, meta: str) -> str:
+    """Lua that makes the record final, remembers that the id has ended, and forgets the record of version 0.1."""
+    return rf"""
+redis.call('SET', KEYS[1], {letter} .. '\015' .. started .. ARGV[1] .. {meta}, 'EX', ARGV[2])
+if KEYS[3] ~= '' then
+  redis.pcall('SADD', KEYS[3], ARGV[3])
+  redis.pcall('EXPIREAT', KEYS[3], ARGV[4])
+end
+if adopted then redis.call('DEL', KEYS[2]) end"""
+
+
 # How each script begins. KEYS: record, record of version 0.1, set of ended ids, channel, and another channel.
 # ARGV: now (6 bytes, ms), life of a result (s), member of the set, when the set is forgotten (s since the epoch).
-# `letter` is the first byte of the record, nil where there is none, and '?' where it is no record.
-_FOUND = r"""
+# `letter` is the first byte of the record, nil where there is none; what is no record is a FAILURE from then on.
+# `started` is how often and when the task was started.
+_FOUND = rf"""
 local record, adopted = redis.pcall('GET', KEYS[1]), false
 if not record and redis.call('EXISTS', KEYS[2]) == 1 then
   adopted = true
   local hash = redis.pcall('HMGET', KEYS[2], 'state', 'publish', 'cancel', 'tries', 'started_s')
-  local letters = {SUCCESS = 'S', FAILURE = 'F', REVOKED = 'V', STARTED = hash[3] and 'C' or 'R'}
+  local letters = {{SUCCESS = 'S', FAILURE = 'F', REVOKED = 'V', STARTED = hash[3] and 'C' or 'R'}}
   local tries, started_ms = math.min(tonumber(hash[4] or 0), 255), math.floor(tonumber(hash[5] or 0) * 1000)
   record = (letters[hash[1]] or '?') .. '\015' .. struct.pack('>BI6I6', tries, started_ms, 0) .. (hash[2] or '')
 end
-local letter = nil
+local letter, started = nil, '\000\000\000\000\000\000\000'
 if record then
-  letter = not record.err and string.match(record, '^[SFVRC]') and #record >= 15 and string.sub(record, 1, 1) or '?'
-end
-local function write(value, life_s)
-  redis.call('SET', KEYS[1], value, 'EX', life_s)
-  if adopted then redis.call('DEL', KEYS[2]) end
-end
-local function finish(final, meta)
-  local header = letter and letter ~= '?' and string.sub(record, 3, 9) or '\000\000\000\000\000\000\000'
-  write(final .. '\015' .. header .. ARGV[1] .. meta, ARGV[2])
-  if KEYS[3] ~= '' then
-    redis.pcall('SADD', KEYS[3], ARGV[3])
-    redis.pcall('EXPIREAT', KEYS[3], ARGV[4])
+  letter = record.err and '?' or string.sub(record, 1, 1)
+  if #record < 15 or not string.find('SFVRC', letter, 1, true) then
+    {_finish("'F'", f"'{UNREADABLE_META}'")}
+    redis.call('PUBLISH', KEYS[4], 'FAILURE')
+    return 'unreadable'
   end
+  started = string.sub(record, 3, 9)
 end
-local function has_ended() return KEYS[3] ~= '' and redis.pcall('SISMEMBER', KEYS[3], ARGV[3]) == 1 end
-local function claimed(publish_id) return string.sub(record, string.byte(record, 2) + 1) ~= publish_id end
-if letter == '?' then
-  finish('F', 'UNREADABLE_META')
-  redis.call('PUBLISH', KEYS[4], 'FAILURE')
-  return 'unreadable'
-end
-""".replace("UNREADABLE_META", UNREADABLE_META)
+"""
+_HAS_ENDED = "(KEYS[3] ~= '' and redis.pcall('SISMEMBER', KEYS[3], ARGV[3]) == 1)"
+_CLAIMED = "if string.sub(record, string.byte(record, 2) + 1) ~= ARGV[5] then return 'claimed' end"
 
 # KEYS[5]: begun channel. ARGV from 5: publish id, life of the record of a running task (s), 1 where the id is so old
 # that its result may be gone.
 # Answers "run", or why not: "final", "claimed" (by another publish of the same id), "cancelled" (while it ran before,
 # or waited for its retry) or "unreadable" (it is a FAILURE now).
-BEGIN = f"""{_FOUND}
+BEGIN = rf"""{_FOUND}
 local tries = 0
 if letter == 'R' or letter == 'C' then
-  if claimed(ARGV[5]) then return 'claimed' end
+  {_CLAIMED}
   if letter == 'C' then
-    finish('V', 'null')
+    {_finish("'V'", "'null'")}
     redis.call('PUBLISH', KEYS[4], 'REVOKED')
     return 'cancelled'
   end
-  tries = string.byte(record, 3)
-elseif letter or (ARGV[7] == '1' and has_ended()) then
+  tries = string.byte(started)
+elseif letter or (ARGV[7] == '1' and {_HAS_ENDED}) then
   return 'final'
 end
-local header = '\\015' .. string.char(math.min(tries + 1, 255)) .. ARGV[1] .. '\\000\\000\\000\\000\\000\\000'
-write('R' .. header .. ARGV[5], ARGV[6])
+tries = string.char(math.min(tries + 1, 255))
+redis.call('SET', KEYS[1], 'R\015' .. tries .. ARGV[1] .. '\000\000\000\000\000\000' .. ARGV[5], 'EX', ARGV[6])
+if adopted then redis.call('DEL', KEYS[2]) end
 redis.call('PUBLISH', KEYS[5], 'STARTED')
 return 'run'
 """
@@ -189,14 +192,14 @@ return 'run'
 # Answers "stored", or why not: "final" (the first end stands), "claimed" (another publish of the id has begun) or
 # "unreadable" (it is a FAILURE now).
 # Publishes the state; of a SUCCESS, after a space, the meta too, up to TOLD_BYTES_MAX.
-END = f"""{_FOUND}
+END = rf"""{_FOUND}
 if letter == 'R' or letter == 'C' then
-  if claimed(ARGV[5]) then return 'claimed' end
-elseif letter or has_ended() then
+  {_CLAIMED}
+elseif letter or {_HAS_ENDED} then
   return 'final'
 end
-finish(ARGV[6] == 'REVOKED' and 'V' or string.sub(ARGV[6], 1, 1), ARGV[7])
 local told = ARGV[6]
+{_finish("(told == 'REVOKED' and 'V' or string.sub(told, 1, 1))", "ARGV[7]")}
 if told == 'SUCCESS' and #ARGV[7] <= {TOLD_BYTES_MAX} then told = told .. ' ' .. ARGV[7] end
 redis.call('PUBLISH', KEYS[4], told)
 return 'stored'

@@ -68,8 +68,8 @@ def _without_key_before_publish() -> None:
     app.Keys = _LateKeys  # type: ignore[attr-defined]
 
 
-_CLAIMED = "if claimed(ARGV[5]) then return 'claimed' end\n"
-_FINAL = "elseif letter or has_ended() then\n  return 'final'\n"
+_CLAIMED = "if string.sub(record, string.byte(record, 2) + 1) ~= ARGV[5] then return 'claimed' end\n"
+_FINAL = "elseif letter or (KEYS[3] ~= '' and redis.pcall('SISMEMBER', KEYS[3], ARGV[3]) == 1) then\n  return 'final'\n"
 
 
 def _without_claim() -> None:
