@@ -8,7 +8,6 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Counter, Gauge, His
 
 from apps.api import errors
 from apps.api.openapi import RESPONSES
-from apps.api.redis_memory import RedisMemory
 from apps.metrics import BROKER_UP, REDIS_UP
 
 router = APIRouter(tags=["operations"])
@@ -74,7 +73,7 @@ async def _servers(request: Request) -> dict[str, str | float]:
     broker, redis = await asyncio.gather(state.publisher.ping(), state.store.ping())
     BROKER_UP.set(broker)
     REDIS_UP.set(redis)
-    memory: RedisMemory = state.redis_memory
+    memory = state.redis_memory
     full = "full" if memory.full else "up"
     servers: dict[str, str | float] = {"broker": "up" if broker else "down", "redis": full if redis else "down"}
     if memory.share is not None:
