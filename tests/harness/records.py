@@ -4,7 +4,8 @@ import redis
 
 from apps.contract import states
 
-RESULT_TTL_S, RECORD_TTL_S = 100, 300
+# The second is longer than an id of a test is old: the set of ended ids outlives it.
+RESULT_TTL_S, RECORD_TTL_S = 100, 7 * 24 * 3600
 
 
 class Records:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from redis import Redis
 
 from apps.contract import states
 from apps.contract.ids import TaskIds
@@ -221,7 +222,8 @@ def test_refused_posts_leave_no_key(system: System) -> None:
     until(lambda: api.post("sleep").status_code == 503, what="a full queue")
     answers = [api.post("sleep", key=f"refused-{number}") for number in range(5)]
     assert {answer.json()["type"] for answer in answers} == {"urn:sluice:problem:refused"}
-    until(lambda: not [key for key in system.redis.scan_iter("*") if key.startswith("sl:k:")], 10, "no key")
+    with Redis.from_url(system.servers.redis.url()) as client:
+        until(lambda: not list(client.scan_iter(b"sl:k:*")), 10, "no key")
     system.define()
     assert api.post("sleep", "a", key="refused-0").status_code == 202
     assert api.post("sleep", "another body", key="refused-1").status_code == 202
