@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 
-FORM = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}-[0-9a-f]{16}")
+ID_CHARS = 53
+_FORM = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}-[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class TaskIds:
 
     def owns(self, owner: str, task_id: str) -> bool:
         """Whether `task_id` was made under this secret for `owner`."""
-        if not FORM.fullmatch(task_id):
+        if not _FORM.fullmatch(task_id):
             return False
         return hmac.compare_digest(task_id[37:], self._tag(task_id[:36], owner))
 

@@ -25,12 +25,13 @@ that is not in the set is PENDING. A key of its own for each id that has ended w
 """
 
 import json
+from binascii import unhexlify
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from apps.contract import results, text
-from apps.contract.ids import FORM
+from apps.contract.ids import ID_CHARS
 
 State = Literal["PENDING", "STARTED", "SUCCESS", "FAILURE", "REVOKED"]
 FINAL = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
@@ -38,9 +39,11 @@ FINAL = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
 
 # The only keys of this kind there are: 16 bytes of the id, so that the whole fits into 24 bytes of the allocator.
 _RECORD, _ENDED = b"sl:t:", b"sl:e:"
-# Ids that were made in so many milliseconds share a set, 2**12. Redis keeps 512 integers of a set packed: at more than
-# 125 tasks a second the members take 70 bytes and not 8, unless `set-max-intset-entries` is raised.
-_SLICE_BITS = 12
+# Ids that were made in the same 4 seconds share a set: the low 12 of the 48 bits of their time are left out. Redis
+# keeps 512 integers of a set packed: at more than 125 tasks a second a member takes 70 bytes and not 8, unless
+# `set-max-intset-entries` is raised.
+_SLICES = [bytes([byte & 0xF0]) for byte in range(256)]
+_ID_BYTES = 24
 # A set outlives its ids' age by this: the clocks that made the ids may differ from Redis' own.
 CLOCKS_S = 2 * 3600
 
@@ -53,8 +56,8 @@ class Place(NamedTuple):
     """The key of a record that version 0.1 wrote."""
     ended: bytes
     """The key of the set of ended ids; empty for an id that was not made by the API: nobody can ask for it."""
-    member: str
-    """The id in this set: its keyed tag, as a signed integer."""
+    member: int
+    """The id in this set: its keyed tag."""
     created_s: float
 
     def keys(self, task_id: str, other_channel: str) -> list[bytes | str]:
@@ -74,13 +77,20 @@ class Place(NamedTuple):
 @lru_cache(maxsize=1024)  # a worker asks at the begin and at the end of a task
 def place(task_id: str) -> Place:
     """Where the record of a task is. Any text may be an id in a message."""
-    earlier = f"sluice:task:{task_id}"
-    if not FORM.fullmatch(task_id):
-        return Place(_RECORD + task_id.encode(errors="surrogatepass"), earlier, b"", "", 0.0)
-    raw = bytes.fromhex(task_id[:36].replace("-", ""))
-    created_ms = int.from_bytes(raw[:6])
-    ended = _ENDED + (created_ms >> _SLICE_BITS).to_bytes(5)
-    return Place(_RECORD + raw, earlier, ended, str(int(task_id[37:], 16) - 2**63), created_ms / 1000)
+    try:
+        raw = unhexlify(task_id.replace("-", ""))
+    except ValueError:
+        raw = b""
+    if len(raw) != _ID_BYTES or len(task_id) != ID_CHARS:
+        other = _RECORD + task_id.encode(errors="surrogatepass")
+        return Place(other, f"sluice:task:{task_id}", b"", 0, 0.0)
+    return Place(
+        _RECORD + raw[:16],
+        f"sluice:task:{task_id}",
+        _ENDED + raw[:4] + _SLICES[raw[4]],
+        int.from_bytes(raw[16:], signed=True),
+        int.from_bytes(raw[:6]) / 1000,
+    )
 
 
 def key(task_id: str) -> bytes:

@@ -25,7 +25,7 @@ from apps import logs
 from apps.contract import states
 from apps.worker.celery_api import READ, refused
 from apps.worker.script import Script
-from apps.worker.storing import Attempts, NotStored
+from apps.worker.storing import NotStored, raise_if_final
 
 log = logging.getLogger(__name__)
 
@@ -70,13 +70,13 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
         keys = place.keys(request.id, "")
         arguments = [*self._arguments(place, now_s), request.publish_id, state, meta]
         script = END if state == "SUCCESS" else END_WHEN_FULL
-        attempts = Attempts(len(meta), self.client)
+        refused: list[Exception] = []
 
         def store() -> str:
             try:
                 return self._run(script, keys, arguments)
             except Exception as exc:
-                attempts.failed(exc)
+                raise_if_final(exc, len(meta), self.client, refused)
                 raise
 
         answer: str = self._ensure_retryable(store)

@@ -30,23 +30,21 @@ class NotStored(Exception):
         self.failure = failure
 
 
-class Attempts:
-    """Of storing one value. `failed` is called after each one that raised, and raises NotStored after the last."""
+def raise_if_final(exc: Exception, size_bytes: int, redis: Redis, refused: list[Exception]) -> None:
+    """Return if a value that could not be stored may be stored later, and raise NotStored if it never can be.
 
-    def __init__(self, size_bytes: int, redis: Redis) -> None:
-        self._size_bytes = size_bytes
-        self._redis = redis
-        self._refused = 0
-
-    def failed(self, exc: Exception) -> None:
-        """Return if the value may be stored later."""
-        if isinstance(exc, ConnectionError | OutOfMemoryError | OSError) and self._size_bytes > LONG_BYTES:
-            limit = _limit(self._redis)
-            if limit is not None and self._size_bytes > limit[0]:
-                raise NotStored(failures.too_large_for_redis(self._size_bytes, *limit)) from exc
-        self._refused = self._refused + 1 if is_about_the_command(exc) else 0
-        if self._refused >= ATTEMPTS:
-            raise NotStored(failures.not_stored(exc)) from exc
+    `refused` are the errors about the command in a row so far; this one is added.
+    """
+    if isinstance(exc, ConnectionError | OutOfMemoryError | OSError) and size_bytes > LONG_BYTES:
+        limit = _limit(redis)
+        if limit is not None and size_bytes > limit[0]:
+            raise NotStored(failures.too_large_for_redis(size_bytes, *limit)) from exc
+    if not is_about_the_command(exc):
+        refused.clear()
+        return
+    refused.append(exc)
+    if len(refused) >= ATTEMPTS:
+        raise NotStored(failures.not_stored(exc)) from exc
 
 
 def is_about_the_command(exc: Exception) -> bool:
