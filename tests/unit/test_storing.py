@@ -32,7 +32,7 @@ OF_THE_COMMAND = [
 
 
 def error(text: str) -> Exception:
-    return BaseParser.parse_error(text)  # type: ignore[no-any-return]
+    return BaseParser.parse_error(text)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class Limits:
