@@ -7,10 +7,13 @@ the tasks that were accepted before.
 import asyncio
 import logging
 
+from prometheus_client import Gauge
+
 from apps.api.store import Store
-from apps.metrics import REDIS_MEMORY_SHARE
 
 log = logging.getLogger(__name__)
+
+REDIS_MEMORY_SHARE = Gauge("sluice_redis_memory_share", "Share of Redis' maxmemory that is used; 0 without a limit")
 
 POLL_S = 1.0
 
