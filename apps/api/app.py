@@ -20,6 +20,7 @@ from apps.api.idempotency import Keys
 from apps.api.large import LargeResults
 from apps.api.methods import Methods
 from apps.api.publisher import Publisher
+from apps.api.redis_memory import RedisMemory
 from apps.api.request_log import RequestLog
 from apps.api.store import Store
 from apps.api.submission import Submitter
@@ -112,13 +113,16 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     large = app.state.large = LargeResults(settings.celery_result_backend.get_secret_value())
     waiter = app.state.waiter = Waiter(settings.celery_result_backend.get_secret_value())
     deadline_s = settings.publish_deadline_s
-    keys = Keys(store, waiter, deadline_s=deadline_s, life_s=settings.key_ttl_s)
-    app.state.submitter = Submitter(app.state.registry, app.state.ids, publisher, keys, deadline_s=deadline_s)
+    keys = Keys(store, waiter, app.state.ids, deadline_s=deadline_s, life_s=settings.key_ttl_s)
+    memory = app.state.redis_memory = RedisMemory(store, settings.results_full_share)
+    app.state.submitter = Submitter(app.state.registry, app.state.ids, publisher, keys, memory, deadline_s=deadline_s)
     ops.IN_FLIGHT.set_function(lambda: publisher.in_flight)
     ops.WAITING.set_function(lambda: waiter.waiting)
     running = [asyncio.create_task(publisher.run()), asyncio.create_task(waiter.run())]
     try:
         await _started(publisher, settings.celery_result_backend.get_secret_value())
+        await memory.read()
+        running.append(asyncio.create_task(memory.run()))
         with _on_sigterm(waiter.drain):
             yield
     finally:
@@ -133,7 +137,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 async def _started(publisher: Publisher, redis_url: str) -> None:
     """Wait until both servers have accepted the credentials, or could not be reached. Raises startup.Refused."""
     key, channel = states.key("none"), states.channel("none")
-    commands = (("HGETALL", key), ("EVAL", "return 1", 1, key), ("SUBSCRIBE", channel))
+    commands = (("GET", key), ("EVAL", "return 1", 1, key), ("INFO", "memory"), ("SUBSCRIBE", channel))
     await asyncio.gather(publisher.wait_started(startup.DEADLINE_S), startup.check_redis(redis_url, *commands))
 
 

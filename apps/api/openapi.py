@@ -136,6 +136,7 @@ _OF_A_POST = (
     errors.invalid(_WRONG),
     errors.key_reused(),
     errors.refused("queue-full"),
+    errors.results_full(),
     errors.outcome_unknown("deadline"),
 )
 _OF_A_WHOLE_BATCH = (errors.invalid(_WRONG), errors.refused("queue-full"), errors.outcome_unknown("deadline"))
@@ -190,7 +191,7 @@ RESPONSES: dict[str, Answers] = {
         errors.already_ended("SUCCESS"),
     ),
     "readyz": _answers({}, errors.not_ready(["draining"])),
-    "healthz": _answers({}, errors.unhealthy({"broker": "down", "redis": "up"})),
+    "healthz": _answers({}, errors.unhealthy({"broker": "down", "redis": "up", "redis_memory_share": 0.42})),
 }
 
 

@@ -2,7 +2,7 @@
 
     the broker     DeliveryLimitExceeded, MessageExpired, QueueOverflow    in the header x-death
     the worker     HardTimeLimitExceeded, RetryRefused, UnknownTask,       in the header FAILURE_HEADER
-                   UnreadableMessage
+                   UnreadableMessage, ResultNotStored
     not known      Rejected: a consumer rejected the message and gave no reason
 
 Where an error outside of the task's function is the reason, the type is that error's own.
@@ -12,6 +12,7 @@ import json
 from typing import Any
 
 from apps.contract import topology
+from apps.contract.results import ResultTooLarge
 from apps.contract.states import failure
 
 HARD_TIME_LIMIT = "HardTimeLimitExceeded"
@@ -22,8 +23,9 @@ REJECTED = "Rejected"
 RETRY_REFUSED = "RetryRefused"
 UNKNOWN_TASK = "UnknownTask"
 UNREADABLE = "UnreadableMessage"
+NOT_STORED = "ResultNotStored"
 TYPES = frozenset({
-    HARD_TIME_LIMIT, DELIVERY_LIMIT, EXPIRED, OVERFLOW, REJECTED, RETRY_REFUSED, UNKNOWN_TASK, UNREADABLE,
+    HARD_TIME_LIMIT, DELIVERY_LIMIT, EXPIRED, OVERFLOW, REJECTED, RETRY_REFUSED, UNKNOWN_TASK, UNREADABLE, NOT_STORED,
 })  # fmt: skip
 
 # A worker that gives a message up publishes it to the dead letters with this header: the failure as JSON.
@@ -62,6 +64,17 @@ def retry_refused(refusal: dict[str, str], error: dict[str, str]) -> dict[str, s
         f"its retry after {error['type']}: {error['message']} was not confirmed by the broker"
         f" ({refusal['type']}: {refusal['message']})",
     )
+
+
+def not_stored(refusal: Exception) -> dict[str, str]:
+    """The failure of a task whose result Redis refuses, however often it is sent."""
+    return failure(NOT_STORED, f"Redis refuses to store the result of the task: {refusal}")
+
+
+def too_large_for_redis(size_bytes: int, limit_bytes: int, setting: str) -> dict[str, str]:
+    """The failure of a task whose result is longer than any that Redis takes."""
+    message = f"the result has {size_bytes} bytes, and Redis takes {limit_bytes} at most (its setting {setting})"
+    return failure(ResultTooLarge.__name__, message)
 
 
 def unknown_task(name: object) -> dict[str, str]:

@@ -98,6 +98,9 @@ class ApiSettings(Settings):
     wait_max_s: Annotated[float, Field(ge=0, le=55)] = 25.0
     body_max_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
     broker_heartbeat_s: Annotated[int, Field(ge=1)] = 10
+    # of Redis' maxmemory: above it posts are refused. The rest is for the results of what was accepted before: a tenth
+    # of 384 MiB holds those of 100,000 of the example tasks
+    results_full_share: Annotated[float, Field(gt=0, le=1)] = 0.9
 
     @field_validator("api_keys", mode="before")
     @classmethod

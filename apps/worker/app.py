@@ -91,6 +91,7 @@ def _configuration(settings: WorkerSettings) -> dict[str, Any]:
         "redis_socket_connect_timeout": 3,
         "redis_backend_health_check_interval": 30,
         "sluice_record_ttl_s": settings.record_ttl_s,
+        "sluice_result_ttl_s": settings.result_ttl_s,
         "task_queues": queues,
         "task_default_queue": topology.DEFAULT_QUEUE,
         "task_default_exchange": topology.EXCHANGE,

@@ -108,7 +108,7 @@ class Cancellation:
                     self._cancel(str(message["data"]))
                 elif kind == "subscribe":  # from here on nothing is missed; and before?
                     noted = self._noted
-                    if noted and client.hexists(states.key(noted), "cancel"):
+                    if noted and _is_cancelled(client, noted):
                         self._cancel(noted)
 
     def _cancel(self, task_id: str) -> None:
@@ -132,3 +132,10 @@ class Cancellation:
         if self._running == task_id:
             log.warning("a cancelled task goes on: its process is ended", extra={"fields": {"task_id": task_id}})
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _is_cancelled(client: Redis, task_id: str) -> bool:
+    place = states.place(task_id)
+    if client.getrange(place.record, 0, 0) == "C":
+        return True
+    return bool(client.hexists(place.earlier, "cancel"))

@@ -30,6 +30,7 @@ from apps.contract.failures import FAILURE_HEADER
 from apps.contract.settings import RecorderSettings, load
 from apps.health import HealthFiles
 from apps.metrics import BROKER_UP, REDIS_UP
+from apps.worker.storing import ATTEMPTS, is_about_the_command
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,9 @@ class Recorder:
             retry=Retry(NoBackoff(), 0),
             decode_responses=True,
         )
-        self._end = self.redis.register_script(states.END)
+        # also while Redis is full: what it stores are failures, which are small
+        self._end = self.redis.register_script(states.END_WHEN_FULL)
+        self._read = self.redis.register_script(states.READ)
 
     async def run(self) -> None:
         """Serve one connection after the other. Raises startup.Refused where a start is refused."""
@@ -140,7 +143,7 @@ class Recorder:
         failure = failures.of_dead_letter(headers)
         stored = await self._record(headers, failure)
         # Another publish of the same id goes on, or the task had ended well: its record is not this message's.
-        if stored in {"stored", "FAILURE"}:
+        if stored in {"stored", "FAILURE", "unreadable", "refused"}:
             await self._park(message, failure)
         await message.channel.basic_ack(message.delivery_tag or 0)
         reason = failure["type"] if failure["type"] in failures.TYPES else "other"
@@ -149,29 +152,35 @@ class Recorder:
         log.info("dead letter", extra={"fields": about})
 
     async def _record(self, headers: dict[str, Any], failure: dict[str, str]) -> str:
-        """Store the FAILURE, and wait while Redis is away; answers as `end`, or the final state that stands."""
+        """Store the FAILURE, and wait while Redis is away; answers as `end`, or the final state that stands.
+
+        "refused" where Redis never takes it.
+        """
         task_id = _header(headers, "id")
         if task_id is None:  # nobody can ask for it: it is only parked
             return "stored"
-        keys = [states.key(task_id), states.channel(task_id)]
-        meta = json.dumps(failure)
-        arguments: list[str | float] = [
-            str(_header(headers, "publish_id")),
-            "FAILURE",
-            meta,
-            time.time(),
-            self.settings.record_ttl_s,
-        ]
+        place, settings = states.place(task_id), self.settings
+        arguments = place.arguments(time.time(), settings.result_ttl_s, settings.record_ttl_s)
+        arguments += [str(_header(headers, "publish_id")), "FAILURE", json.dumps(failure)]
+        refused = 0
         while True:
             try:
-                answer: str = await self._end(keys=keys, args=arguments)
-                if answer != "final":
-                    return answer
-                return str(await self.redis.hget(keys[0], "state"))
+                answer: str = await self._end(keys=place.keys(task_id, ""), args=arguments)
+                return answer if answer != "final" else await self._state(task_id)
             except (RedisError, OSError) as exc:
                 FAILURES.labels("redis").inc()
+                refused = refused + 1 if is_about_the_command(exc) else 0
+                if refused >= ATTEMPTS:  # there is no record, and the reason is parked with the message
+                    log.error("failure not stored", extra={"fields": {"error": repr(exc)}})  # noqa: TRY400 - no defect
+                    return "refused"
                 log.warning("Redis away", extra={"fields": {"error": repr(exc)}})
                 await asyncio.sleep(RETRY_S)
+
+    async def _state(self, task_id: str) -> str:
+        """The state of a task that has ended; PENDING once its result is no longer kept."""
+        place = states.place(task_id)
+        keys: list[bytes | str] = [place.record, place.earlier, states.requeued_key(task_id)]
+        return states.decode(await self._read(keys=keys)).state
 
     async def _park(self, message: DeliveredMessage, failure: dict[str, str]) -> None:
         properties = message.header.properties

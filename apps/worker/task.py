@@ -107,16 +107,16 @@ def run(task: ContractTask, payload: Any) -> str:
     logs.request_id.set(request.get("request_id"))
     logs.task_id.set(request.id)
     task.cancellation.note(request.id)
-    answer = task.backend.begin(request.id, request.publish_id, request.hostname, request.began_s)
+    answer = task.backend.begin(request.id, request.publish_id, request.began_s)
     if answer != "run":
         logs.write(log, logging.INFO, "skipped", task=task.name, reason=answer)
         return SKIPPED
     end = _call(task, request, payload)
     if end.state == RETRY:
         _retry(task, request, loads(end.meta))
-    else:
-        task.backend.end(request, end.state, end.meta)
-    return end.state
+        return RETRY
+    state: str = task.backend.end(request, end.state, end.meta)
+    return state
 
 
 def _call(task: ContractTask, request: Any, payload: Any) -> End:

@@ -277,7 +277,7 @@ def _accepted(each: Try) -> bool:
 
 
 def _refused(each: Try) -> bool:
-    return each.status == 503 and each.kind in {"refused", "outcome-unknown"}
+    return each.status == 503 and each.kind in {"refused", "results-full", "outcome-unknown"}
 
 
 def _begun_s(effects: list[Effect], done: Effect) -> float:

@@ -18,7 +18,11 @@ from tests.harness.system import Api, until
 
 READY_S = 90.0
 UPDATE_S = 10.0
-NO_MEMORY_BYTES = 1
+# An empty Redis has room for any result of a task: none is too large for it.
+LEAST_MEMORY_BYTES = 8 * 1024 * 1024
+FILLING_BYTES = 64 * 1024
+# Above the share at which posts are refused; the rest is filled by the results of tasks that were accepted before.
+NEARLY_FULL = 0.95
 
 
 @dataclass
@@ -186,10 +190,28 @@ def kill_redis(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
 
 @fault("fill-redis", "redis", seconds=(2, 15))
 def fill_redis(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
-    """At maxmemory it reads, and refuses to write."""
-    world.system.redis.config_set("maxmemory", NO_MEMORY_BYTES)
+    """At maxmemory it reads, and refuses what takes memory."""
+    world.system.redis.config_set("maxmemory", _used_bytes(world))
     yield Harm("Redis")
     world.system.redis.config_set("maxmemory", 0)
+
+
+@fault("crowd-redis", "redis", seconds=(2, 15))
+def crowd_redis(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
+    """Posts are refused, and what tasks return fills the rest."""
+    world.system.redis.config_set("maxmemory", int(_used_bytes(world) / NEARLY_FULL))
+    yield Harm("Redis")
+    world.system.redis.config_set("maxmemory", 0)
+
+
+def _used_bytes(world: World) -> int:
+    """Redis' memory, filled up to LEAST_MEMORY_BYTES."""
+    redis = world.system.redis
+    memory: Any = redis.info("memory")
+    for number in range(max(0, LEAST_MEMORY_BYTES - int(memory["used_memory"])) // FILLING_BYTES + 1):
+        redis.set(f"filling-{number}", "x" * FILLING_BYTES)
+    memory = redis.info("memory")
+    return int(memory["used_memory"])
 
 
 # The broker's nodes

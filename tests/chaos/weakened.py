@@ -5,7 +5,7 @@ Done to the started process from outside, by tests/chaos/{api,worker}.py: the pr
 
 import os
 from collections.abc import Callable
-from hashlib import blake2b
+from dataclasses import replace
 from typing import Any
 
 from celery import Celery
@@ -48,23 +48,18 @@ class _LateKeys(idempotency.Keys):
     async def claim(self, post: idempotency.Post, new_id: str) -> idempotency.Claim:
         claim = await super().claim(post, new_id)
         if not claim.done:
-            await self._store.call("DEL", claim.record)
-            self._digests[claim.record] = blake2b(post.body, digest_size=16).hexdigest()
+            await self._store.call("DEL", *claim.records)
+            _COMMANDS[claim.records[0]] = self._command(post, claim.records, claim.first_id)
         return claim
 
-    def settle(self, claim: idempotency.Claim, accepted: int) -> None:
-        if not accepted:
-            return
-        fields = {"digest": self._digests.pop(claim.record), "id": claim.first_id, "claims": claim.number}
-        self._store.later("HSET", claim.record, *(part for pair in fields.items() for part in pair))
-        super().settle(claim, accepted)
-
-    @property
-    def _digests(self) -> dict[str, str]:
-        return _DIGESTS
+    def settle(self, claim: idempotency.Claim, accepted: int, *, refused: bool = False) -> None:
+        command = _COMMANDS.pop(claim.records[0])
+        if accepted:
+            self._store.later(*command)
+            super().settle(replace(claim, number=1), accepted, refused=refused)
 
 
-_DIGESTS: dict[str, str] = {}
+_COMMANDS: dict[bytes, tuple[Any, ...]] = {}
 
 
 def _without_key_before_publish() -> None:
@@ -73,8 +68,8 @@ def _without_key_before_publish() -> None:
     app.Keys = _LateKeys  # type: ignore[attr-defined]
 
 
-_CLAIMED = "if publish and publish ~= ARGV[1] then return 'claimed' end\n"
-_FINAL = "if state and state ~= 'STARTED' then return 'final' end\n"
+_CLAIMED = "if string.sub(record, string.byte(record, 2) + 1) ~= ARGV[5] then return 'claimed' end\n"
+_FINAL = "elseif letter or (KEYS[3] ~= '' and redis.pcall('SISMEMBER', KEYS[3], ARGV[3]) == 1) then\n  return 'final'\n"
 
 
 def _without_claim() -> None:

@@ -12,6 +12,7 @@ from redis import Redis
 
 from apps.contract import states
 from apps.worker.cancel import Cancellation, Cancelled
+from tests.harness.records import Records
 from tests.harness.servers import Servers
 from tests.harness.system import Api, System, until
 
@@ -126,18 +127,18 @@ def test_cancel_that_is_told_before_its_task_has_begun_here_is_kept(servers: Ser
 
 def _cancelled_early(url: str, lost: bool) -> bool:
     client, task_id = Redis.from_url(url), secrets.token_hex(8)
-    keys = [states.key(task_id), states.channel(task_id)]
+    records = Records(client)
     cancellation = Cancellation()
     before = client.pubsub_numsub(states.CANCEL_CHANNEL)[0][1]
     cancellation.listen(url)
     until(lambda: client.pubsub_numsub(states.CANCEL_CHANNEL)[0][1] > before)
     cancellation.note(task_id)
-    client.eval(states.BEGIN, 3, *keys, states.begun_channel(task_id), "p1", "worker", str(time.time()), "60")
+    records.begin(task_id, "p1")
     if lost:
-        client.hset(keys[0], "cancel", "1")
+        client.setrange(states.key(task_id), 0, "C")
         client.client_kill_filter(_type="pubsub")
     else:
-        client.eval(states.CANCEL, 3, *keys, states.CANCEL_CHANNEL, task_id, str(time.time()), "60")
+        records.cancel(task_id)
 
     def interrupted() -> bool:
         try:
