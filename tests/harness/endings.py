@@ -17,7 +17,7 @@ from celery.result import AsyncResult, GroupResult
 from pydantic import BaseModel, TypeAdapter
 
 from apps.contract.tasks import Output
-from apps.worker.cancel import Cancelled
+from apps.worker.limits import Cancelled
 
 OTHER = "Test_Query:task_2"
 
@@ -268,7 +268,10 @@ CHANGES: dict[str, Callable[[], NoReturn]] = {
 """Each changes its process and raises ValueError("mine")."""
 
 
-DEATHS: dict[str, Callable[[], Any]] = {"alarm": lambda: signal.raise_signal(signal.SIGALRM)}
+DEATHS: dict[str, Callable[[], Any]] = {
+    "alarm": lambda: signal.raise_signal(signal.SIGALRM),
+    "status": lambda: os._exit(7),
+}
 """Each ends its process."""
 
 
