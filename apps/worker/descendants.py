@@ -2,8 +2,8 @@
 
 A process of the pool leads a session of its own, and bears a mark that every process inherits and none loses: neither
 by fork, exec, setsid, a second fork, nor an empty environment. Left alone is what
-  - began before the task, except Python programs of the pool process's own session: the workers of a process pool that
-    an earlier task made, which cannot work without it;
+  - began before the task. Except the helpers of the process: forks of it in its own session, and other processes of
+    multiprocessing. They wait for work of it alone, and would wait for ever;
   - removes the shared memory of the others when they are gone: the resource tracker of multiprocessing;
   - was started by another process on request (systemd, cron, a container runtime), or runs as another user.
 """
@@ -65,9 +65,10 @@ def process(pid: int) -> Process | None:
 
 
 def end(leader: Process, since_s: float) -> list[str]:
-    """End a process of the pool with all that its task, running since then (time.monotonic()), has started.
+    """End a process of the pool with its helpers, and with what its task, running since then, has started.
 
-    Answers the names of what was ended besides; returns when all are gone.
+    `since_s` is of time.monotonic(); slots.NEVER_S: there was no task. Answers the names of what was ended besides;
+    returns when all are gone.
     """
     return _end(leader, since_s, with_leader=True)
 
@@ -92,17 +93,17 @@ def _end(leader: Process, since_s: float, *, with_leader: bool) -> list[str]:
     return [str(each) for each in ended.values()]
 
 
-def _started_by(leader: Process, roots: set[int], since_ticks: int) -> list[Process]:
+def _started_by(leader: Process, roots: set[int], since_ticks: float) -> list[Process]:
     everything = {each.pid: each for each in map(process, _pids()) if each}
     tree = _tree(everything, roots)
     mark = str(_MARK_US + leader.pid)
-    python = _program("self")
+    program = _read("self", "cmdline")
 
     def is_a_descendant(each: Process) -> bool:
         return leader.pid in {each.session, each.group} or each.pid in tree or _is_marked(each.pid, mark)
 
     def is_of_this_run(each: Process) -> bool:
-        return each.started_ticks >= since_ticks or (each.session == leader.pid and _program(each.pid) == python)
+        return each.started_ticks >= since_ticks or (each.session == leader.pid and _is_helper(each.pid, program))
 
     spared = {leader.pid, os.getpid()}
     found = [each for each in everything.values() if each.pid not in spared and each.state != "Z"]
@@ -133,22 +134,20 @@ def _is_marked(pid: int, mark: str) -> bool:
     return mark.encode() in _read(pid, "limits")
 
 
+def _is_helper(pid: int, program: bytes) -> bool:
+    command = _read(pid, "cmdline")
+    return command == program or b"from multiprocessing." in command or b".loky." in command
+
+
 def _is_resource_tracker(pid: int) -> bool:
     return b"resource_tracker import main" in _read(pid, "cmdline")
 
 
-def _read(pid: int, name: str) -> bytes:
+def _read(pid: int | str, name: str) -> bytes:
     try:
         return Path(f"/proc/{pid}/{name}").read_bytes()
     except OSError:  # it has ended
         return b""
-
-
-def _program(pid: int | str) -> Path | None:
-    try:
-        return Path(f"/proc/{pid}/exe").readlink()
-    except OSError:
-        return None
 
 
 def _is_alive(each: Process) -> bool:
@@ -167,7 +166,7 @@ def _kill(each: Process) -> bool:
     return True
 
 
-def _ticks(at_s: float) -> int:
+def _ticks(at_s: float) -> float:
     """A time of time.monotonic() as /proc counts: from the boot, with the time that the machine slept."""
     slept_s = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
-    return int((at_s + slept_s) * _CLOCK_TICKS_PER_S)
+    return (at_s + slept_s) * _CLOCK_TICKS_PER_S - 1  # it rounds down

@@ -136,6 +136,14 @@ class TaskPool(prefork.TaskPool):  # type: ignore[misc]
         self._watchdog.start()
         cancel.listen(self._watchdog, self.app.redis_url)
 
+    def on_stop(self) -> None:
+        super().on_stop()
+        self._watchdog.stop()
+
+    def on_terminate(self) -> None:
+        super().on_terminate()
+        self._watchdog.stop()
+
     def end_descendants(self) -> None:
         """End what running tasks have started; called when the worker ends without waiting for them."""
         self._watchdog.end_descendants()

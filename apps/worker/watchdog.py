@@ -13,6 +13,7 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -69,7 +70,7 @@ class Watchdog:
         # ids that were cancelled lately: one may be told before its task has begun here
         self._cancelled: dict[str, None] = {}
         # processes whose task must not go on, and since when that ran
-        self._to_end: list[tuple[descendants.Process, float]] = []
+        self._to_end: deque[tuple[descendants.Process, float]] = deque()
         self._lock = threading.Lock()
         self._changed = threading.Event()
 
@@ -85,7 +86,7 @@ class Watchdog:
                 self._watched[pid] = Watched(index, process)
 
     def forget(self, pid: int) -> Ended | None:
-        """A process of the pool has ended. What its task started is ended too, unless that had ended before."""
+        """A process of the pool has ended. So do its helpers, and what its task has started, if it ran one."""
         with self._lock:
             watched = self._watched.pop(pid, None)
             if watched is None:
@@ -94,7 +95,7 @@ class Watchdog:
             run = slot.read()
             if watched.reason is not Reason.HANDED_BACK and (not watched.killed or watched.run != run):
                 watched.reason = None  # it had ended its task, or itself, before
-            if not watched.killed and (run or watched.reason):
+            if not watched.killed:
                 self._end(watched, run or watched.run)
                 self._changed.set()
             return Ended(watched.reason, run, slot.retires)
@@ -128,6 +129,13 @@ class Watchdog:
                     _signal(watched, signal.SIGSTOP)
                     descendants.end_started_by(watched.process, run.started_s)
 
+    def stop(self) -> None:
+        """The pool has ended: end the helpers of its processes."""
+        with self._lock:
+            for watched in self._watched.values():
+                self._end(watched, None)
+        self._end_all()
+
     def _serve(self) -> None:
         wait_s = TICK_S
         while True:
@@ -143,12 +151,15 @@ class Watchdog:
         """Do what is due. Answers in how many seconds the next thing is."""
         with self._lock:
             due_s = [self._look_at(watched) for watched in self._watched.values()]
-            to_end, self._to_end = self._to_end, []
-        for process, since_s in to_end:
+        self._end_all()
+        return max(0.0, min([TICK_S, *(at_s - time.monotonic() for at_s in due_s)]))
+
+    def _end_all(self) -> None:
+        while self._to_end:
+            process, since_s = self._to_end.popleft()
             ended = descendants.end(process, since_s)
             if ended:
                 log.warning("ended what a task had started", extra={"fields": {"processes": ended}})
-        return max(0.0, min([TICK_S, *(at_s - time.monotonic() for at_s in due_s)]))
 
     def _look_at(self, watched: Watched) -> float:
         """Do what is due for this process. Answers when the next thing is."""
@@ -180,7 +191,7 @@ class Watchdog:
 
     def _end(self, watched: Watched, run: Run | None) -> None:
         watched.killed, watched.run = True, run
-        self._to_end.append((watched.process, run.started_s if run else time.monotonic()))
+        self._to_end.append((watched.process, run.started_s if run else NEVER_S))
 
 
 def _signal(watched: Watched, number: int) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from apps.worker import descendants
+from apps.worker.slots import NEVER_S
 from local.child import until
 
 
@@ -83,13 +84,13 @@ def test_leader_is_spared_where_only_what_it_started_is_to_end(leader: descendan
     assert (is_alive(leader.pid), is_alive(pid)) == (True, False)
 
 
-def test_earlier_program_is_spared_and_an_earlier_python_of_the_session_is_not(leader: descendants.Process) -> None:
-    code = f'{sys.executable} -c "import time; time.sleep(60)"'
-    program, python, daemon = start(leader, "sleep 60"), start(leader, code), start(leader, f"setsid {code}")
-    until(lambda: "python" in Path(f"/proc/{python}/exe").readlink().name, 10, "Python")
-    time.sleep(2 / os.sysconf("SC_CLK_TCK"))  # /proc counts in ticks
-    descendants.end(leader, time.monotonic())
-    assert [is_alive(pid) for pid in (program, python, daemon)] == [True, False, True]
+def test_earlier_program_is_spared_and_a_helper_of_the_leader_is_not(leader: descendants.Process) -> None:
+    code = f"{sys.executable} -c 'import time; time.sleep(60) # from multiprocessing.spawn'"
+    program, helper, daemon = start(leader, "sleep 60"), start(leader, code), start(leader, f"setsid {code}")
+    until(lambda: b"multi" in Path(f"/proc/{helper}/cmdline").read_bytes(), 10, "Python")
+    until(lambda: os.getsid(daemon) == daemon, 10, "its session")
+    descendants.end(leader, NEVER_S)
+    assert [is_alive(pid) for pid in (program, helper, daemon)] == [True, False, True]
     for pid in (program, daemon):
         os.kill(pid, signal.SIGKILL)
 
