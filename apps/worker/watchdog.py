@@ -155,11 +155,14 @@ class Watchdog:
         return max(0.0, min([TICK_S, *(at_s - time.monotonic() for at_s in due_s)]))
 
     def _end_all(self) -> None:
-        while self._to_end:
-            process, since_s = self._to_end.popleft()
+        while True:
+            with self._lock:
+                if not self._to_end:
+                    return
+                process, since_s = self._to_end.popleft()
             ended = descendants.end(process, since_s)
             if ended:
-                log.warning("ended what a task had started", extra={"fields": {"processes": ended}})
+                log.warning("ended what tasks had started", extra={"fields": {"processes": ended}})
 
     def _look_at(self, watched: Watched) -> float:
         """Do what is due for this process. Answers when the next thing is."""
