@@ -93,12 +93,13 @@ class Watchdog:
                 return None
             slot = self._slots[watched.index]
             run = slot.read()
-            if watched.reason is not Reason.HANDED_BACK and (not watched.killed or watched.run != run):
-                watched.reason = None  # it had ended its task, or itself, before
+            handed_back = watched.reason is Reason.HANDED_BACK
+            killed_for = watched.run if watched.killed else None
+            reason = watched.reason if handed_back or (run and killed_for == run) else None
             if not watched.killed:
-                self._end(watched, run or watched.run)
+                self._end(watched, watched.run if handed_back else run)
                 self._changed.set()
-            return Ended(watched.reason, run, slot.retires)
+            return Ended(reason, run, slot.retires)
 
     def cancel(self, task_id: str) -> None:
         """Interrupt the task, now or when it starts, and end it where that does not."""
