@@ -170,13 +170,13 @@ class Start(NamedInput):
 
 
 class StartHard(Start):
-    """The same with a hard limit of 3 s."""
+    """The same with a hard limit of 6 s: a process that is spawned notes itself after a second or two."""
 
     task: Literal["start_hard"]  # type: ignore[assignment]
 
 
 class StartSoft(Start):
-    """The same with a soft limit of 1 s."""
+    """The same with a soft limit of 4 s."""
 
     task: Literal["start_soft"]  # type: ignore[assignment]
 
@@ -257,8 +257,8 @@ TEST_TASKS = registry(
     _spec("Test_Query:runaway", Runaway, hard_limit_s=2, soft_limit_s=1),
     _spec("Test_Query:endless", Endless),
     _spec("Test_Query:start", Start),
-    _spec("Test_Query:start_hard", StartHard, hard_limit_s=3),
-    _spec("Test_Query:start_soft", StartSoft, soft_limit_s=1),
+    _spec("Test_Query:start_hard", StartHard, hard_limit_s=6),
+    _spec("Test_Query:start_soft", StartSoft, soft_limit_s=4),
     TaskSpec(name="Test_Query:helped", input=Helped, output=Counted, hard_limit_s=120),
     TaskSpec(name="Test_Query:unreadable", input=Unreadable, output=Produced, hard_limit_s=120),
     TaskSpec(
