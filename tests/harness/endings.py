@@ -237,7 +237,7 @@ def _lower_recursion_limit() -> NoReturn:
     depth, frame = 0, sys._getframe()  # noqa: SLF001 - the lowest limit that is allowed
     while frame := frame.f_back:  # type: ignore[assignment]
         depth += 1
-    sys.setrecursionlimit(depth + 10)
+    sys.setrecursionlimit(depth + 20)  # calls from C count too, and have no frame
     raise ValueError("mine")
 
 
