@@ -1,6 +1,7 @@
 """The Celery app: `celery -A apps.worker.app worker`. Settings come from the environment when it is built."""
 
 import logging
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable
@@ -130,6 +131,10 @@ def _on_worker_init(settings: WorkerSettings, health: HealthFiles) -> None:
     health.unready()  # a container that was killed left the file; its pod's /tmp outlives it
     _let_others_run()
     os.register_at_fork(after_in_child=_default_signals)
+    if multiprocessing.get_start_method(allow_none=True) is None:
+        # A fork copies the locks that other threads hold just then, those of a kept executor too, and the new process
+        # may wait for them for ever. Python's own default from 3.14 on.
+        multiprocessing.set_start_method("forkserver")
     # their lines about a task lack the request id; ours say the same with it
     for name, level in _QUIETER.items():
         logging.getLogger(name).setLevel(level)

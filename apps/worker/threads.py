@@ -2,7 +2,6 @@
 
 import gc
 import logging
-import multiprocessing
 import os
 import time
 from collections.abc import Callable
@@ -30,9 +29,6 @@ class TaskPool(thread.TaskPool):  # type: ignore[misc]  # celery ships no types
             " that never returns keeps its thread, and C code that holds the GIL stops every thread of this worker;"
             " tasks that must end need WORKER_POOL=prefork"
         )
-        if multiprocessing.get_start_method(allow_none=True) is None:
-            # A fork copies locks that other threads hold, and the new process may wait for them for ever.
-            multiprocessing.set_start_method("forkserver")
         gc.set_threshold(GC_THRESHOLD)
         gc.freeze()  # what was imported stays
 
