@@ -94,7 +94,7 @@ test-brokers: install ## all integration tests, on RabbitMQ 3.10 or what the mac
 chaos: install ## every fault, for more than half an hour, and a checker of what was accepted: make chaos SEED=1 (Linux, root)
 	@$(BIN)/python -m tests.chaos full --seed $(or $(SEED),1)
 
-chaos-quick: install ## the same in 3 minutes, with 18 faults
+chaos-quick: install ## the same in 3 minutes, with 19 faults
 	@$(BIN)/python -m tests.chaos quick
 
 test-chaos: install ## that the checker finds what follows when a protection is switched off

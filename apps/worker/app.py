@@ -1,7 +1,9 @@
 """The Celery app: `celery -A apps.worker.app worker`. Settings come from the environment when it is built."""
 
 import logging
+import multiprocessing
 import os
+import signal
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -21,8 +23,7 @@ from apps.contract.purity import require_pure
 from apps.contract.settings import WorkerSettings, load
 from apps.contract.tasks import TASKS, Input, Registry
 from apps.health import HealthFiles
-from apps.worker import tasks
-from apps.worker.cancel import Cancellation
+from apps.worker import prefork, tasks
 from apps.worker.celery_api import App
 from apps.worker.connection import check_redis, connection_to_broker
 from apps.worker.consumer import lifecycle
@@ -40,9 +41,9 @@ def create_app(settings: WorkerSettings, registry: Registry = TASKS, functions: 
     require_pure(registry)
     app = App("sluice", task_cls=ContractTask, set_as_current=False)
     # Not the setting `result_backend`: Celery lets CELERY_RESULT_BACKEND in the environment override it.
-    app.backend_cls = "apps.worker.backend:Backend+" + settings.celery_result_backend.get_secret_value()
+    app.redis_url = settings.celery_result_backend.get_secret_value()
+    app.backend_cls = "apps.worker.backend:Backend+" + app.redis_url
     app.conf.update(_configuration(settings))
-    cancellation = Cancellation()
     for short_name, spec in registry.items():
         function: Function | None = getattr(functions, short_name, None)
         if function is None:
@@ -55,7 +56,7 @@ def create_app(settings: WorkerSettings, registry: Registry = TASKS, functions: 
             spec=spec,
             function=staticmethod(function),
             settings=settings,
-            cancellation=cancellation,
+            limits=app.limits,
         )
     health = HealthFiles(settings.liveness_file, settings.readiness_file)
     app.amqp.Connection = connection_to_broker(health)
@@ -63,8 +64,7 @@ def create_app(settings: WorkerSettings, registry: Registry = TASKS, functions: 
     signals.setup_logging.connect(lambda **_: logs.configure(settings.log_level), weak=False)
     signals.worker_init.connect(lambda **_: _on_worker_init(settings, health), weak=False)
     # sent in the processes of the pool alone
-    redis_url = settings.celery_result_backend.get_secret_value()
-    signals.worker_process_init.connect(lambda **_: _on_process_init(cancellation, redis_url), weak=False)
+    signals.worker_process_init.connect(lambda **_: _on_process_init(app), weak=False)
     return app
 
 
@@ -108,7 +108,7 @@ def _configuration(settings: WorkerSettings) -> dict[str, Any]:
         # it again, and Celery ends the process for it. Cancelling has a channel of its own (apps/worker/cancel.py).
         "worker_enable_remote_control": False,
         "worker_consumer": "apps.worker.consumer:Consumer",
-        "worker_pool": {"threads": "apps.worker.threads:TaskPool"}.get(settings.worker_pool, settings.worker_pool),
+        "worker_pool": f"apps.worker.{settings.worker_pool}:TaskPool",
         "worker_concurrency": settings.worker_concurrency,
         "worker_prefetch_multiplier": settings.worker_prefetch,
         "worker_max_memory_per_child": settings.worker_max_memory_mib * 1024,
@@ -131,6 +131,11 @@ _QUIETER = {
 def _on_worker_init(settings: WorkerSettings, health: HealthFiles) -> None:
     health.unready()  # a container that was killed left the file; its pod's /tmp outlives it
     _let_others_run()
+    os.register_at_fork(after_in_child=_default_signals)
+    if multiprocessing.get_start_method(allow_none=True) is None:
+        # A fork copies the locks that other threads hold just then, those of a kept executor too, and the new process
+        # may wait for them for ever. Python's own default from 3.14 on.
+        multiprocessing.set_start_method("forkserver")
     # their lines about a task lack the request id; ours say the same with it
     for name, level in _QUIETER.items():
         logging.getLogger(name).setLevel(level)
@@ -140,10 +145,21 @@ def _on_worker_init(settings: WorkerSettings, health: HealthFiles) -> None:
     check_redis(settings, health)
 
 
-def _on_process_init(cancellation: Cancellation, redis_url: str) -> None:
-    cancellation.listen(redis_url)
+def _on_process_init(app: App) -> None:
+    prefork.enter_pool()
+    app.limits.enter_pool()
     # as in apps/worker/threads.py
     _set_task_join_will_block(blocks=False)
+
+
+def _default_signals() -> None:
+    """Called in each process that is forked from the worker or its pool, by a task too.
+
+    The worker's handlers end no process: multiprocessing, which ends its own by SIGTERM, would wait for ever.
+    """
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _let_others_run() -> None:

@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from celery import bootsteps
@@ -120,6 +121,7 @@ class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
             state.should_stop = os.EX_OK
             return
         self._consuming = True
+        self._pool = c.pool
         signal.signal(signal.SIGTERM, self._on_sigterm)
         self._timer = c.timer.call_repeatedly(TICK_S, self._tick, (c,))
         c.call_soon(self._on_consuming, c)
@@ -147,7 +149,7 @@ class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
         if self._draining:
             return
         self._draining = True
-        hand_back = threading.Timer(self.settings.soft_shutdown_s, _hand_back)
+        hand_back = threading.Timer(self.settings.soft_shutdown_s, _hand_back, (self._pool,))
         hand_back.daemon = True
         hand_back.start()
         if not self._consuming:
@@ -169,10 +171,12 @@ class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
             state.should_stop = os.EX_OK
 
 
-def _hand_back() -> None:
+def _hand_back(pool: Any) -> None:
     # Neither a pool of threads nor a child that waits for Redis can be asked to stop. The kernel ends the children
     # with their parent (Celery sets the death signal), and nothing is acked that was not stored.
     log.warning("tasks still run: handing them back", extra={"fields": {"tasks": list(state.requests)}})
+    with suppress(Exception):  # whatever that meets, the worker ends
+        pool.end_descendants()
     os._exit(os.EX_OK)
 
 

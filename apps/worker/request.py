@@ -8,7 +8,6 @@ Nothing here waits for Redis: while it is away, time limits and heartbeats must 
 """
 
 import logging
-import math
 import time
 from contextlib import suppress
 from functools import cache
@@ -22,8 +21,8 @@ from celery.worker import request, state
 
 from apps.contract import failures, ids
 from apps.worker import metrics
-from apps.worker.limits import LIMIT_SIGNAL
 from apps.worker.outcome import failure_of
+from apps.worker.prefork import HardLimitError
 from apps.worker.rejection import Rejection
 from apps.worker.task import FAILURE, RETRY, REVOKED, SKIPPED, SUCCESS
 
@@ -39,7 +38,6 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
     """Celery's request, with its answers to the broker changed and the outcome counted."""
 
     _outcome = ""
-    _accepted_s: float = math.inf
 
     def __init_subclass__(cls) -> None:
         # Celery makes a subclass for each task, with an `on_success` that takes every answer for a success.
@@ -49,7 +47,7 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
         if not options.get("decoded"):  # Celery has decoded it to look at it, and would again to run it
             options |= {"body": message.payload, "decoded": True}
         super().__init__(message, **options)
-        self.time_limits = (None, None)  # a message has none: the task's are kept in apps/worker/limits.py
+        self.time_limits = (None, None)  # a message has none: the task's are kept by apps/worker/watchdog.py
         if not isinstance(self._request_dict.get("publish_id"), str):
             raise InvalidTaskError("it has no publish_id: it was not posted to the API")
         if len(self.args) != 1 or self.kwargs:
@@ -58,7 +56,6 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
         self._request_dict["headers"] = {name: value for name, value in message.headers.items() if name not in _CELERYS}
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
-        self._accepted_s = time_accepted
         super().on_accepted(pid, time_accepted)
         first = not self._request_dict.get("retries") and not self.delivery_info.get("redelivered")
         if first:
@@ -78,7 +75,7 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
         exc = exc_info.exception
         if isinstance(exc, ExceptionWithTraceback):
             exc = exc.exc
-        if isinstance(exc, WorkerLostError) and LIMIT_SIGNAL in str(exc) and self._ran_for_its_limit():
+        if isinstance(exc, HardLimitError):
             self._give_up(failures.hard_time_limit(self.task.spec.hard_limit_s))
         elif isinstance(exc, _LOST) and not return_ok:
             self._outcome = "lost"
@@ -88,11 +85,6 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
             self._give_up(exc.reason)
         else:  # raised around `run` (apps/worker/task.py), which lets nothing of the task's own through
             self._give_up(failure_of(exc))
-
-    def _ran_for_its_limit(self) -> bool:
-        """Else the alarm that ended the process was one of the task's own."""
-        limit_s: float = self.task.spec.hard_limit_s
-        return time.monotonic() - self._accepted_s >= limit_s
 
     def acknowledge(self) -> None:
         if not self.acknowledged:

@@ -2,7 +2,7 @@
 
     begin --> function: SUCCESS, FAILURE --> end --> the main process acks
          |            | a transient error --> the retry is published --> ack; refused --> dead letter
-         |            | a cancel (apps/worker/cancel.py) --> end(REVOKED) --> ack
+         |            | a cancel (apps/worker/limits.py) --> end(REVOKED) --> ack
          |            `-- SIGTERM to this process --> nothing is written; the broker gives the task to another worker
          `-- final, claimed or cancelled --> ack
 
@@ -29,9 +29,8 @@ from apps.contract.message import read_input
 from apps.contract.settings import WorkerSettings
 from apps.contract.tasks import TaskSpec
 from apps.worker import backend
-from apps.worker.cancel import Cancellation
 from apps.worker.celery_api import POST, RefusingTask, refused
-from apps.worker.limits import time_limits
+from apps.worker.limits import Limits
 from apps.worker.outcome import failure_of, is_a, traceback_of
 
 log = logging.getLogger(__name__)
@@ -56,7 +55,7 @@ class ContractTask(RefusingTask):
     Request = "apps.worker.request:Request"
     spec: TaskSpec
     settings: WorkerSettings
-    cancellation: Cancellation
+    limits: Limits
     function: Any
 
     @cached_property
@@ -106,12 +105,14 @@ def run(task: ContractTask, payload: Any) -> str:
     request.began_s = time.time()
     logs.request_id.set(request.get("request_id"))
     logs.task_id.set(request.id)
-    task.cancellation.note(request.id)
+    task.limits.note(request.id)
     answer = task.backend.begin(request.id, request.publish_id, request.began_s)
     if answer != "run":
         logs.write(log, logging.INFO, "skipped", task=task.name, reason=answer)
         return SKIPPED
     end = _call(task, request, payload)
+    if end.state != SUCCESS and (ended := task.limits.end_descendants()):
+        logs.write(log, logging.WARNING, "ended what the task had started", task=task.name, processes=ended)
     if end.state == RETRY:
         _retry(task, request, loads(end.meta))
         return RETRY
@@ -124,7 +125,7 @@ def _call(task: ContractTask, request: Any, payload: Any) -> End:
     spec = task.spec
     max_bytes = spec.result_max_bytes or task.settings.result_max_bytes
     try:
-        with time_limits(spec.soft_limit_s, spec.hard_limit_s), task.cancellation.running(request.id):
+        with task.limits.running(spec.soft_limit_s, spec.hard_limit_s):
             try:
                 return End(SUCCESS, results.encode(_output(task, request, payload), max_bytes))
             except BaseException as exc:  # noqa: BLE001 - whatever it is, it is this task's end
@@ -156,7 +157,7 @@ def _end_of(task: ContractTask, request: Any, exc: BaseException, *, chain: bool
         # The signal raised SystemExit in the function; `exc` may be what its clean-up raised then. Celery would take
         # an Exception for the task's own.
         raise SystemExit from exc
-    if task.cancellation.caused(exc):
+    if task.limits.cancelled_by(exc):
         return End(REVOKED, "null")
     failure = failure_of(exc, task.spec.failure_message_max_chars or task.settings.failure_message_max)
     again = is_a(exc, task.spec.transient) and not is_a(exc, results.ResultTooLarge)

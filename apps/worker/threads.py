@@ -1,6 +1,7 @@
 """Celery's pool of threads, with a way out for a task that ends in no ordinary way."""
 
 import gc
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -8,6 +9,8 @@ from typing import Any
 
 from billiard.einfo import ExceptionInfo
 from celery.concurrency import thread
+
+log = logging.getLogger(__name__)
 
 # Looking for cycles after each 700 new objects, Python's own number, took 3% of the time. A third of the looks: what
 # tasks leave in cycles is a team's own, may be large, and waits that much longer.
@@ -21,6 +24,11 @@ class TaskPool(thread.TaskPool):  # type: ignore[misc]  # celery ships no types
     task_join_will_block = False
 
     def on_start(self) -> None:
+        log.warning(
+            "a pool of threads ends no task that runs: time limits do nothing, a cancelled task runs out, a function"
+            " that never returns keeps its thread, and C code that holds the GIL stops every thread of this worker;"
+            " tasks that must end need WORKER_POOL=prefork"
+        )
         gc.set_threshold(GC_THRESHOLD)
         gc.freeze()  # what was imported stays
 
@@ -44,3 +52,6 @@ class TaskPool(thread.TaskPool):  # type: ignore[misc]  # celery ships no types
                 callback(answer)
 
         return thread.ApplyResult(self.executor.submit(run))
+
+    def end_descendants(self) -> None:
+        """Nothing: nobody knows which thread started what."""

@@ -18,7 +18,7 @@ import httpx
 
 from apps.client import AsyncClient, OutcomeUnknown, Problem, TimedOut
 from apps.client.rules import FINAL
-from tests.chaos.endings import ODD_ENDS
+from tests.chaos.endings import ENDLESS, ODD_ENDS
 from tests.chaos.journal import Journal, Post, Seen, Try
 
 CLIENTS = 100
@@ -165,6 +165,8 @@ def mix(chance: random.Random, *, work_s: float, poison: float) -> dict[str, Any
         return {"task": "flaky", "failures": chance.choice([1, 2])}
     if which < 0.03:
         return {"task": chance.choice(ODD_ENDS)}
+    if which < 0.033:
+        return {"task": chance.choice(ENDLESS)}
     seconds = work_s or chance.choices([0.01, 0.2, 1.0, 5.0], weights=[0.85, 0.117, 0.03, 0.003])[0]
     return {"task": "work", "seconds": round(seconds * chance.uniform(0.5, 1.5), 4)}
 

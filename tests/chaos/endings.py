@@ -33,6 +33,8 @@ RETURNED: dict[str, Callable[[str], str]] = {
 }
 TOO_LARGE = "too_large"
 ODD_ENDS = (*RAISED, *RETURNED, TOO_LARGE)
+# They never end: one swallows what is raised in it, the other starts processes as well.
+ENDLESS = ("swallow", "spawn")
 
 
 def too_large(name: str) -> str:

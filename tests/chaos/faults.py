@@ -13,6 +13,7 @@ import psutil
 
 from local.child import Child
 from tests.chaos.cluster import Node
+from tests.chaos.weakened import KILL_UNSTORED, TAKEN
 from tests.chaos.world import World
 from tests.harness.system import Api, until
 
@@ -93,6 +94,21 @@ def kill_worker(world: World, choice: float) -> Iterator[Harm]:
     worker = _one(world.workers, choice)
     victims = _pids(worker)
     worker.kill()
+    yield Harm(world.name(worker), victims)
+    world.restart(worker)
+
+
+@fault("kill-unstored", "workers", seconds=(0, 10))
+def kill_unstored(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001 - the first that gets there
+    """The worker that next has a result to store is killed just before it does."""
+    order = world.folder / KILL_UNSTORED
+    done = order.with_suffix(TAKEN)
+    order.touch()
+    until(done.exists, READY_S, "a worker with a result to store")
+    (worker, *_) = until(lambda: [one for one in world.workers if not one.alive], READY_S, "its end")
+    victims = tuple(map(int, done.read_text().split()))
+    done.unlink()
+    worker.kill()  # reaps it
     yield Harm(world.name(worker), victims)
     world.restart(worker)
 

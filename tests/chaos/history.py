@@ -7,14 +7,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
+
 from apps.contract import topology
-from tests.chaos.journal import Crashed, Effect, Failed, Injected, Post, Record, Seen, Try, read
+from tests.chaos.journal import STARTED, Crashed, Effect, Failed, Injected, Post, Record, Seen, Try, read
 from tests.chaos.world import EFFECTS_FILE, FAULTS_FILE, LEDGER_FILE, Life, World
 from tests.harness.system import ROOT
 
@@ -52,6 +55,7 @@ class Cut:
 
 GATHERED: dict[str, Any] = {
     "reads": Read, "stored": Stored, "cuts": Cut, "lives": Life, "depths_messages": None, "parked": None,
+    "running": None,
 }  # fmt: skip
 ACCEPTED = 202
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -75,6 +79,8 @@ class History:
     lives: list[Life] = field(default_factory=list)
     depths_messages: dict[str, int | None] = field(default_factory=dict)
     parked: list[str] = field(default_factory=list)
+    running: list[int] = field(default_factory=list)
+    """Processes that tasks had started."""
 
     def accepted_ids(self) -> set[str]:
         """Every id that was answered with 202, whatever its client noted later."""
@@ -91,12 +97,19 @@ def collect(world: World, drain_s: float) -> History:
             _add(history, record)
     history.reads = asyncio.run(_read_all(world, sorted(history.accepted_ids())))
     history.parked = _parked(world) if topology.PARKED_QUEUE in history.depths_messages else []
+    history.running = [pid for each in history.effects if (pid := each.started) and _is_running(pid)]
     for api in world.apis:
         world.scrape(api, whole=True)
     history.lives = world.lives
     for path in sorted(world.folder.glob("*.log")):
         _add_log(history, path)
     return history
+
+
+def _is_running(pid: int) -> bool:
+    with suppress(psutil.Error):
+        return psutil.Process(pid).cmdline() == STARTED
+    return False
 
 
 def save(history: History, path: Path) -> None:

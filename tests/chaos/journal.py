@@ -48,9 +48,14 @@ class Seen:
     at_s: float
 
 
+# A program that a task starts. The step of that has its pid: "started 123".
+STARTED = ["sleep", "3600"]
+STARTED_STEP = "started "
+
+
 @dataclass(frozen=True, order=True)
 class Effect:
-    """A step of a run of a task: "begun" or "done". Runs of one publish are redeliveries."""
+    """A step of a run of a task: "begun", "done" or what it started. Runs of one publish are redeliveries."""
 
     name: str
     task_id: str
@@ -60,6 +65,11 @@ class Effect:
     pid: int
     retries: int
     at_s: float
+
+    @property
+    def started(self) -> int | None:
+        """The process that was started in this step."""
+        return int(self.step.removeprefix(STARTED_STEP)) if self.step.startswith(STARTED_STEP) else None
 
 
 @dataclass(frozen=True)

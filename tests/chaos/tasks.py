@@ -2,9 +2,11 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,8 +16,8 @@ from pydantic import Field, create_model
 
 from apps.contract.settings import WorkerSettings
 from apps.contract.tasks import NamedInput, Output, TaskSpec, registry
-from tests.chaos.endings import ODD_ENDS, RAISED, RETURNED, TOO_LARGE, too_large
-from tests.chaos.journal import Effect, Journal
+from tests.chaos.endings import ENDLESS, ODD_ENDS, RAISED, RETURNED, TOO_LARGE, too_large
+from tests.chaos.journal import STARTED, STARTED_STEP, Effect, Journal
 from tests.harness.tasks import EFFECTS
 
 
@@ -61,12 +63,19 @@ def _odd(task: str) -> TaskSpec:
     return TaskSpec(name=f"Test_Query:{task}", input=model, output=Produced, hard_limit_s=120)
 
 
+def _endless(task: str) -> TaskSpec:
+    fields: Any = {"task": (Literal[task], ...)}
+    model = create_model(task, __base__=NamedInput, **fields)
+    return TaskSpec(name=f"Test_Query:{task}", input=model, output=Output, hard_limit_s=2, soft_limit_s=1)
+
+
 TASKS = registry(
     _spec("Test_Query:work", Work),
     _spec("Test_Query:flaky", Flaky),
     _spec("Test_Query:fail", Fail),
     _spec("celery:poison", Poison),
     *map(_odd, ODD_ENDS),
+    *map(_endless, ENDLESS),
 )
 
 
@@ -111,6 +120,23 @@ def poison(task: Poison, settings: WorkerSettings) -> Output:  # noqa: ARG001
     _effect(task.name, "begun")
     os.kill(os.getpid(), signal.SIGKILL)
     return _done(task.name)
+
+
+def swallow(task: NamedInput, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    _effect(task.name, "begun")
+    while True:
+        with suppress(BaseException):
+            time.sleep(60)
+
+
+def spawn(task: NamedInput, settings: WorkerSettings) -> Output:
+    """Starts a program in a session of its own, and one whose parent has ended."""
+    program = subprocess.Popen(STARTED, start_new_session=True)
+    shell = ["setsid", "sh", "-c", f"{' '.join(STARTED)} >/dev/null & echo $!"]
+    orphan = subprocess.run(shell, check=True, capture_output=True, text=True).stdout
+    for pid in (program.pid, int(orphan)):
+        _effect(task.name, f"{STARTED_STEP}{pid}")
+    return swallow(task, settings)
 
 
 def _raising(error: Callable[[str], BaseException]) -> Callable[[NamedInput, WorkerSettings], Produced]:

@@ -356,6 +356,26 @@ def test_parked_messages_stay(history: History) -> None:
     assert _kinds(history) == []
 
 
+@pytest.mark.parametrize(
+    ("type_", "found"),
+    [(failures.HARD_TIME_LIMIT, []), ("SoftTimeLimitExceeded", ["wrong-end"]), (failures.REJECTED, ["wrong-end"])],
+)
+def test_task_that_never_ends_is_ended_by_its_hard_limit(history: History, type_: str, found: list[str]) -> None:
+    _ended(history, "swallow", {"type": type_, "message": ""}, parked=type_ in failures.TYPES)
+    history.effects = [_effect("begun", 2.0)]
+    assert _kinds(history) == found
+
+
+@pytest.mark.parametrize(("fault", "found"), [("kill-child", ["left-running"]), ("kill-worker", [])])
+def test_process_that_outlives_the_task_that_started_it(history: History, fault: str, found: list[str]) -> None:
+    """Where the worker itself was killed, nobody was left to end it."""
+    history.effects.append(_effect("started 99", 2.1))
+    assert _kinds(history) == []
+    history.running = [99]
+    history.faults = [Injected(1, fault, "worker-1", 2.2, 2.3, (7,))]
+    assert _kinds(history) == found
+
+
 def test_process_that_ended_by_itself(history: History) -> None:
     history.crashes = [Crashed("worker-1", "Unrecoverable error", 3.0)]
     assert _kinds(history) == ["crashed"]

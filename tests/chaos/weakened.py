@@ -4,10 +4,14 @@ Done to the started process from outside, by tests/chaos/{api,worker}.py: the pr
 """
 
 import os
+import signal
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import psutil
 from celery import Celery
 
 from apps.amqp import connection, frames, template
@@ -16,8 +20,11 @@ from apps.api import idempotency
 from apps.contract import states, topology
 from apps.worker import backend
 from apps.worker.script import Script
+from tests.harness.tasks import EFFECTS
 
 WITHOUT = "CHAOS_WITHOUT"
+# A file beside the effects: it orders the first process that has a result to store to kill its worker instead.
+KILL_UNSTORED, TAKEN = "kill-unstored.order", ".taken"
 
 
 def _without_confirms() -> None:
@@ -113,6 +120,24 @@ def weaken_worker(app: Celery) -> None:
     without = os.environ[WITHOUT]
     IN_WORKER.get(without, _nothing)()
     app.conf.update(SETTINGS.get(without, {}))
+
+
+def obey_orders() -> None:
+    """In the worker: look before each result is stored whether the worker is to be killed just then."""
+    order = Path(os.environ[EFFECTS]).with_name(KILL_UNSTORED)
+    end = backend.Backend.end
+
+    def end_or_die(self: backend.Backend, *arguments: Any) -> None:
+        with suppress(FileNotFoundError):  # another one may take it just now
+            taken = order.rename(order.with_suffix(".taking"))
+            worker = psutil.Process(os.getppid())
+            taken.write_text(" ".join(str(each.pid) for each in (worker, *worker.children())))
+            taken.rename(order.with_suffix(TAKEN))
+            worker.kill()
+            signal.pause()  # the kernel kills this process with its worker
+        end(self, *arguments)
+
+    backend.Backend.end = end_or_die  # type: ignore[assignment]
 
 
 def weaken_definitions(without: str) -> None:
