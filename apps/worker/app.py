@@ -26,6 +26,7 @@ from apps.worker.cancel import Cancellation
 from apps.worker.celery_api import App
 from apps.worker.connection import check_redis, connection_to_broker
 from apps.worker.consumer import lifecycle
+from apps.worker.prefetch import Prefetch, TaskConsumer
 from apps.worker.task import ContractTask, run
 
 Function = Callable[[Input, WorkerSettings], BaseModel]
@@ -59,6 +60,8 @@ def create_app(settings: WorkerSettings, registry: Registry = TASKS, functions: 
         )
     health = HealthFiles(settings.liveness_file, settings.readiness_file)
     app.amqp.Connection = connection_to_broker(health)
+    app.amqp.Consumer = TaskConsumer
+    app.steps["consumer"].add(Prefetch)
     app.steps["consumer"].add(lifecycle(settings, health))
     signals.setup_logging.connect(lambda **_: logs.configure(settings.log_level), weak=False)
     signals.worker_init.connect(lambda **_: _on_worker_init(settings, health), weak=False)

@@ -24,6 +24,7 @@ from apps.health import HealthFiles
 from apps.startup import broker_refused
 from apps.worker.connection import REFUSALS
 from apps.worker.outcome import failure_of
+from apps.worker.prefetch import Prefetch
 from apps.worker.rejection import Rejection
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ IDLE_TICKS = 2
 
 class Consumer(consumer.Consumer):  # type: ignore[misc]  # celery ships no types
     """Celery's consumer; a message that it cannot run becomes a dead letter with the reason."""
+
+    prefetch: Prefetch
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # All of it is talk between workers, which nothing here needs: each start would wait a second for answers, and
@@ -54,6 +57,12 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]  # celery ships no type
                 self.on_decode_error(message, exc)
 
         return on_task_received
+
+    def call_soon_ack(self, *args: Any, **kwargs: Any) -> Any:
+        """Send an ack or a reject, in any thread. It may be the end of a task, so a place of the pool may be free."""
+        if self.prefetch.limited:
+            self.prefetch.place_is_free()
+        return super().call_soon_ack(*args, **kwargs)
 
     def update_strategies(self) -> None:
         super().update_strategies()
@@ -102,7 +111,7 @@ class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
     worker that hangs, or that no longer tries, lets it grow old. The second exists while the worker consumes.
     """
 
-    requires = (DelayedDelivery,)
+    requires = (DelayedDelivery, Prefetch)
     settings: WorkerSettings
     health: HealthFiles
 
@@ -161,7 +170,7 @@ class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def _drain(self, c: Any) -> None:
         if self._idle_ticks == 0:
-            c.task_consumer.cancel()
+            c.prefetch.close()
             self.health.unready()
         self._idle_ticks = 1 if state.reserved_requests or c.app.rejections.pending else self._idle_ticks + 1
         if self._idle_ticks > IDLE_TICKS:
