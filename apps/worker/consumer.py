@@ -73,7 +73,8 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]  # celery ships no type
     def start(self) -> None:
         """Connect, consume, and again, until the worker ends.
 
-        A user who may not consume ends a worker that starts; `Lifecycle` makes it an error that is retried later.
+        A user who may not consume, or a queue that does not exist, ends a worker that starts; `Lifecycle` makes it an
+        error that is retried later.
         """
         try:
             super().start()
@@ -170,7 +171,7 @@ class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def _drain(self, c: Any) -> None:
         if self._idle_ticks == 0:
-            c.prefetch.close()
+            c.prefetch.drain()
             self.health.unready()
         self._idle_ticks = 1 if state.reserved_requests or c.app.rejections.pending else self._idle_ticks + 1
         if self._idle_ticks > IDLE_TICKS:

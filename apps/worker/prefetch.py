@@ -92,7 +92,7 @@ class Prefetch(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
         super().__init__(c, **kwargs)
         c.prefetch = self
         self._c = c
-        self._closed = False
+        self._draining = False
         self._timer: Any = None
 
     def start(self, c: Any) -> None:
@@ -115,9 +115,9 @@ class Prefetch(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
         if self._timer is not None:
             self._timer.cancel()
 
-    def close(self) -> None:
+    def drain(self) -> None:
         """Take no more messages, and hand back those whose tasks have not started."""
-        self._closed = self.limited = True
+        self._draining = self.limited = True
         self._consumer.unsubscribe()
         self._hand_back(self._not_started())
 
@@ -129,13 +129,13 @@ class Prefetch(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
 
     def _tick(self) -> None:
         waiting = set(self._not_started())
-        late = waiting if self._closed else waiting & self._waiting
+        late = waiting if self._draining else waiting & self._waiting
         self._waiting = waiting
         started, self._started = self._started, state.all_total_count[0]
         if late or (self._free() <= 0 and started == self._started):
             self._pull()
         self._hand_back(late)
-        if not self._closed and self._consumer_is_unsubscribed():
+        if not self._draining and self._consumer_is_unsubscribed():
             if self._short.tick(self._c.pool.num_processes):
                 self._subscribe(self._full)
             else:
@@ -150,7 +150,7 @@ class Prefetch(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
         """Ask for a message if a place is free for it. Gets are answered one after the other."""
         self._scheduled = False
         free = self._free()
-        if self._closed or self._asked or free <= 0:
+        if self._draining or self._asked or free <= 0:
             return
         if not self._consumer_is_unsubscribed():
             if free * self._c.prefetch_multiplier <= self._credit:
@@ -166,7 +166,7 @@ class Prefetch(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
 
     def _on_get_ok(self, message: Any) -> None:
         self._asked = False
-        if self._closed:
+        if self._draining:
             self._consumer.nack(message.delivery_tag)
             return
         self._short.count += 1
@@ -177,7 +177,7 @@ class Prefetch(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
         self._asked = False
         self._empty += 1
         free = self._free()
-        if self._closed or free <= 0:
+        if self._draining or free <= 0:
             return
         if self._empty < len(self._names):
             self._get()
@@ -200,6 +200,7 @@ class Prefetch(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
         for request in requests:
             if request.delivery_count < HAND_BACK_MAX and request.withdraw():
                 self._consumer.nack(request.message.delivery_tag)
+                log.debug("handed back", extra={"fields": {"deliveries": request.delivery_count}})
                 metrics.HANDED_BACK.labels(request.delivery_info["routing_key"]).inc()
 
     @staticmethod
