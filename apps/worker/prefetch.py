@@ -94,6 +94,8 @@ class Prefetch(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
         self._c = c
         self._draining = False
         self._timer: Any = None
+        self.limited = False
+        """Whether fewer messages are asked for than places may get free: each end of a task must then be noticed."""
 
     def start(self, c: Any) -> None:
         """Called at each connection to the broker; Celery's event loop then subscribes."""
@@ -107,7 +109,6 @@ class Prefetch(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
         self._started = -1
         self._short = _Short(len(self._names) * c.prefetch_multiplier)
         self.limited = False
-        """Whether fewer messages are asked for than places may get free: each end of a task must then be noticed."""
         self._timer = c.timer.call_repeatedly(TICK_S, self._tick)
 
     def stop(self, c: Any) -> None:  # noqa: ARG002 - Celery's signature
