@@ -58,11 +58,11 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]  # celery ships no type
 
         return on_task_received
 
-    def call_soon_ack(self, *args: Any, **kwargs: Any) -> Any:
+    def call_soon_ack(self, method: Any, *args: Any) -> Any:
         """Send an ack or a reject, in any thread. It may be the end of a task, so a place of the pool may be free."""
         if self.prefetch.limited:
             self.prefetch.place_is_free()
-        return super().call_soon_ack(*args, **kwargs)
+        return self.call_soon(method, *args)  # which is what Celery's own does where there is an event loop
 
     def update_strategies(self) -> None:
         super().update_strategies()

@@ -5,11 +5,14 @@ import signal
 import time
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
+import kombu
 import numpy as np
 import pytest
 
 from apps.contract import ids, states
+from apps.worker.prefetch import HAND_BACK_MAX
 from planner.workers import Workers
 from tests.harness.system import Api, System, until
 
@@ -121,6 +124,32 @@ def test_hand_backs_use_up_no_delivery_limit(system: System, pool: str) -> None:
     task_ids = [api.accepted(random.choice(TASKS), "busy", seconds=0.25) for _ in range(40)]  # noqa: S311 - chance
     ended_well(system, api, task_ids)
     assert system.effects("busy", "begun") == len(task_ids)
+
+
+@POOLS
+def test_message_near_its_delivery_limit_is_kept(system: System, pool: str) -> None:
+    """RabbitMQ 3.10 would make it a dead letter if it were handed back once more."""
+    system.define(delivery_limit=HAND_BACK_MAX)
+    api = system.api()
+    task_ids = [api.accepted("held", "first"), api.accepted("sleep", "kept")]
+    with kombu.Connection(system.environment("worker")["CELERY_BROKER_URL"]) as connection:
+        channel = connection.default_channel
+
+        def taken() -> Any:
+            return until(lambda: channel.basic_get("Test_Query"))
+
+        first, kept = taken(), taken()
+        for _ in range(HAND_BACK_MAX - 1):
+            channel.basic_reject(kept.delivery_tag, requeue=True)
+            kept = taken()
+        for message in (first, kept):
+            channel.basic_reject(message.delivery_tag, requeue=True)
+    system.worker(WORKER_POOL=pool, WORKER_PREFETCH="2")
+    until(lambda: system.effects("first", "begun") == 1)
+    # the worker hands messages back when it ends its subscriptions
+    until(lambda: not system.servers.rabbitmq.management(f"/api/consumers/{system.vhost}"))
+    system.release("first")
+    ended_well(system, api, task_ids)
 
 
 @pytest.mark.parametrize(
