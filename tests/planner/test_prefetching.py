@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from planner import manifests
 from planner.prefetching import PrefetchingWorkers
 from planner.workers import Workers
+from tests.planner.overlays import objects, outcome, workload
 from tests.planner.test_workers import PROPERTY, changes, seconds, tasks, uneven
 
 Work = list[tuple[float, float]]
@@ -86,3 +88,13 @@ def test_more_prefetched_is_more_that_waits() -> None:
         workers.advance(math.inf)
         means.append(workers.waits.mean_s)
     assert means[0] < means[1] < means[2]
+
+
+def test_option_simulates_such_pods() -> None:
+    """With one queue the outcome is the same, replicas too."""
+    (found,) = manifests.workloads(objects(), manifests.Reading(prefetch_waits=True))
+    assert found.pod.prefetch_waits
+    outcomes = [outcome(each, "burst:100@10", "10") for each in (found, workload())]
+    assert outcomes[0].done == outcomes[1].done == 100
+    assert outcomes[0].samples == outcomes[1].samples
+    assert outcomes[0].pod_hours == pytest.approx(outcomes[1].pod_hours)
