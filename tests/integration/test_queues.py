@@ -87,8 +87,8 @@ def test_neither_queue_starves_and_the_planner_knows_the_turns(system: System, p
         assert abs(predicted - sum(queue for _, queue in starts[:started])) <= 1
 
 
-def test_worker_that_ran_long_tasks_is_as_fast_as_before(system: System) -> None:
-    """Once tasks are short again, messages are prefetched again: the broker knows both consumers."""
+def test_worker_subscribes_again_after_a_long_task(system: System) -> None:
+    """Once its queues are empty, the broker knows a consumer of each again."""
     api = system.api()
     system.worker()
     api.ended(api.accepted("sleep", "long", seconds=0.6))
