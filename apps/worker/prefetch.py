@@ -202,7 +202,7 @@ class Prefetch(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
             if request.delivery_count < HAND_BACK_MAX and request.withdraw():
                 self._consumer.nack(request.message.delivery_tag)
                 log.debug("handed back", extra={"fields": {"deliveries": request.delivery_count}})
-                metrics.HANDED_BACK.labels(request.delivery_info["routing_key"]).inc()
+                metrics.HANDED_BACK.labels(request.task.spec.queue).inc()  # a retry has a routing key of its own
 
     @staticmethod
     def _not_started() -> list[Any]:
