@@ -10,7 +10,7 @@ BENCH := .local/bench
 LOAD := .local/load
 # What the version of RabbitMQ or NGINX decides: connections, dead letters, definitions and configuration.
 BROKER_TESTS := $(addprefix tests/integration/test_,$(addsuffix .py,broker_away dead_letters definitions life liveness \
-	lost_workers nginx platform_configuration publisher records start upgrade))
+	lost_workers nginx platform_configuration publisher queues records start upgrade))
 PYTEST := $(BIN)/python -m pytest --numprocesses 4
 
 .DEFAULT_GOAL := help

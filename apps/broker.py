@@ -10,6 +10,7 @@ from aiormq.abc import AbstractChannel
 from aiormq.exceptions import (
     AMQPError,
     ChannelAccessRefused,
+    ChannelNotFoundEntity,
     DeliveryError,
     InvalidFrameError,
     ProbableAuthenticationError,
@@ -26,7 +27,7 @@ class Lost(Exception):
 
 
 class Refused(Lost):
-    """The broker refuses the login, or the user lacks a permission."""
+    """The broker refuses the login, or the user lacks a permission, or a queue does not exist."""
 
 
 @contextmanager
@@ -51,7 +52,9 @@ def losses() -> Iterator[None]:
 
 
 def _refusal(exc: Exception) -> str | None:
-    """Why the broker refuses this user; None for any other reason."""
+    """Why the broker refuses this user, or what it lacks; None for any other reason."""
+    if isinstance(exc, ChannelNotFoundEntity):
+        return f"404 {exc.args[0]}"
     if isinstance(exc, ProbableAuthenticationError | ChannelAccessRefused):
         return f"403 {exc.args[0]}"
     # aiormq drops what the broker says when it closes the connection at Connection.Open

@@ -27,7 +27,11 @@ class Refused(Exception):
 
 
 def broker_refused(host: str, reason: object) -> Refused:
-    """The broker refuses the login, or the user lacks a permission."""
+    """The broker refuses the login, or the user lacks a permission, or a queue does not exist."""
+    if "NOT_FOUND" in str(reason):
+        return Refused(
+            f"CELERY_BROKER_URL: the broker at {host} lacks a queue ({reason}): load this project's definitions into it"
+        )
     return Refused(f"CELERY_BROKER_URL: the broker at {host} refuses this user or password ({reason})")
 
 

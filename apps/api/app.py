@@ -28,6 +28,7 @@ from apps.api.waiter import Waiter
 from apps.contract import states
 from apps.contract.ids import TaskIds
 from apps.contract.purity import require_pure
+from apps.contract.queues import require_queues
 from apps.contract.settings import ApiSettings, load
 from apps.contract.tasks import TASKS, Registry, input_adapter
 
@@ -37,11 +38,12 @@ GC_THRESHOLDS = (10_000, 10, 100)
 def create_app(settings: ApiSettings | None = None, registry: Registry = TASKS) -> FastAPI:
     """Build the service; without `settings` they come from the environment.
 
-    Raises SystemExit where an input cannot be carried to the worker.
+    Raises SystemExit where an input cannot be carried to the worker, or a task has no queue.
     """
     settings = settings or load(ApiSettings)
     logs.configure(settings.log_level)
     require_pure(registry)
+    require_queues(registry)
     app = Service(
         title="Sluice",
         summary="Post tasks, and ask what became of them.",

@@ -147,9 +147,9 @@ class WorkerSettings(ConsumerSettings):
     worker_pool: Literal["prefork", "threads"] = "prefork"
     # prefork 1 as the original: one pod, one task; threads for tasks that mostly wait
     worker_concurrency: Annotated[int, Field(ge=1)] = 1
-    # messages of each queue that are held for a process or thread, the running one included. What waits here waits
-    # behind a long task while other workers are idle, and is charged by the delivery limit when its neighbour ends the
-    # pod: more is for tasks of milliseconds
+    # messages of each queue that are held for a process or thread, the running one included. What waits here for
+    # longer than 0.2 s is handed back, and is charged by the delivery limit when its neighbour ends the pod: more is
+    # for tasks of milliseconds
     worker_prefetch: Annotated[int, Field(ge=1)] = 1
     # a child above it is replaced after its task; half of the pod's 1 GiB, so that one leak cannot end the pod
     worker_max_memory_mib: Annotated[int, Field(ge=64)] = 512

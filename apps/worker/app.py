@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from apps import logs
 from apps.contract import topology
 from apps.contract.purity import require_pure
+from apps.contract.queues import require_queues, require_selectable
 from apps.contract.settings import WorkerSettings, load
 from apps.contract.tasks import TASKS, Input, Registry
 from apps.health import HealthFiles
@@ -27,6 +28,7 @@ from apps.worker import prefork, tasks
 from apps.worker.celery_api import App
 from apps.worker.connection import check_redis, connection_to_broker
 from apps.worker.consumer import lifecycle
+from apps.worker.prefetch import Prefetch, TaskConsumer
 from apps.worker.task import ContractTask, run
 
 Function = Callable[[Input, WorkerSettings], BaseModel]
@@ -35,10 +37,11 @@ Function = Callable[[Input, WorkerSettings], BaseModel]
 def create_app(settings: WorkerSettings, registry: Registry = TASKS, functions: ModuleType = tasks) -> Celery:
     """Build the app for these tasks; `functions` has one function a task, under its short name.
 
-    Raises SystemExit when a task has no function, or an input that cannot be carried from the API.
+    Raises SystemExit when a task has no function, no queue, or an input that cannot be carried from the API.
     """
     logs.configure(settings.log_level)
     require_pure(registry)
+    require_queues(registry)
     app = App("sluice", task_cls=ContractTask, set_as_current=False)
     # Not the setting `result_backend`: Celery lets CELERY_RESULT_BACKEND in the environment override it.
     app.redis_url = settings.celery_result_backend.get_secret_value()
@@ -60,8 +63,11 @@ def create_app(settings: WorkerSettings, registry: Registry = TASKS, functions: 
         )
     health = HealthFiles(settings.liveness_file, settings.readiness_file)
     app.amqp.Connection = connection_to_broker(health)
+    app.amqp.Consumer = TaskConsumer
+    app.steps["consumer"].add(Prefetch)
     app.steps["consumer"].add(lifecycle(settings, health))
     signals.setup_logging.connect(lambda **_: logs.configure(settings.log_level), weak=False)
+    signals.celeryd_init.connect(_on_celeryd_init, weak=False)
     signals.worker_init.connect(lambda **_: _on_worker_init(settings, health), weak=False)
     # sent in the processes of the pool alone
     signals.worker_process_init.connect(lambda **_: _on_process_init(app), weak=False)
@@ -126,6 +132,12 @@ _QUIETER = {
     "celery.app.trace": logging.ERROR,  # for what apps/worker/task.py lets through: a rejected task is no error
     "celery.worker.request": logging.CRITICAL,
 }
+
+
+def _on_celeryd_init(options: dict[str, Any], **_: object) -> None:
+    """Called before Celery selects queues: of an unknown one it would make a traceback, or take no notice."""
+    require_selectable(options.get("queues") or (), "-Q")
+    require_selectable(options.get("exclude_queues") or (), "-X")
 
 
 def _on_worker_init(settings: WorkerSettings, health: HealthFiles) -> None:

@@ -25,6 +25,7 @@ from apps.health import HealthFiles
 from apps.startup import broker_refused
 from apps.worker.connection import REFUSALS
 from apps.worker.outcome import failure_of
+from apps.worker.prefetch import Prefetch
 from apps.worker.rejection import Rejection
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ IDLE_TICKS = 2
 
 class Consumer(consumer.Consumer):  # type: ignore[misc]  # celery ships no types
     """Celery's consumer; a message that it cannot run becomes a dead letter with the reason."""
+
+    prefetch: Prefetch
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # All of it is talk between workers, which nothing here needs: each start would wait a second for answers, and
@@ -56,6 +59,12 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]  # celery ships no type
 
         return on_task_received
 
+    def call_soon_ack(self, method: Any, *args: Any) -> Any:
+        """Send an ack or a reject, in any thread. It may be the end of a task, so a place of the pool may be free."""
+        if self.prefetch.limited:
+            self.prefetch.place_is_free()
+        return self.call_soon(method, *args)  # which is what Celery's own does where there is an event loop
+
     def update_strategies(self) -> None:
         super().update_strategies()
         for name, task in self.app.tasks.items():
@@ -65,7 +74,8 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]  # celery ships no type
     def start(self) -> None:
         """Connect, consume, and again, until the worker ends.
 
-        A user who may not consume ends a worker that starts; `Lifecycle` makes it an error that is retried later.
+        A user who may not consume, or a queue that does not exist, ends a worker that starts; `Lifecycle` makes it an
+        error that is retried later.
         """
         try:
             super().start()
@@ -103,7 +113,7 @@ class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
     worker that hangs, or that no longer tries, lets it grow old. The second exists while the worker consumes.
     """
 
-    requires = (DelayedDelivery,)
+    requires = (DelayedDelivery, Prefetch)
     settings: WorkerSettings
     health: HealthFiles
 
@@ -163,7 +173,7 @@ class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def _drain(self, c: Any) -> None:
         if self._idle_ticks == 0:
-            c.task_consumer.cancel()
+            c.prefetch.drain()
             self.health.unready()
         self._idle_ticks = 1 if state.reserved_requests or c.app.rejections.pending else self._idle_ticks + 1
         if self._idle_ticks > IDLE_TICKS:

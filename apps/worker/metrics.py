@@ -11,3 +11,6 @@ WAIT_SECONDS = Histogram(
 RUN_SECONDS = Histogram(
     "sluice_task_run_seconds", "From a start to its end, the storing of the result included", ["task"], buckets=_SECONDS
 )
+HANDED_BACK = Counter(
+    "sluice_messages_handed_back", "Messages returned to their queue because every process was busy", ["queue"]
+)

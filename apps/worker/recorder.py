@@ -27,7 +27,9 @@ from apps.amqp.address import addresses
 from apps.broker import Lost, Refused, losses
 from apps.contract import failures, states, topology
 from apps.contract.failures import FAILURE_HEADER
+from apps.contract.queues import require_queues
 from apps.contract.settings import RecorderSettings, load
+from apps.contract.tasks import TASKS
 from apps.health import HealthFiles
 from apps.metrics import BROKER_UP, REDIS_UP
 from apps.worker.storing import ATTEMPTS, is_about_the_command
@@ -210,6 +212,7 @@ def _header(headers: dict[str, Any], name: str) -> str | None:
 
 async def main() -> None:
     """Run until SIGTERM or SIGINT."""
+    require_queues(TASKS)  # with the API and the worker: a release with such a task starts nowhere
     settings = load(RecorderSettings)
     logs.configure(settings.log_level)
     if settings.metrics_port:

@@ -25,6 +25,7 @@ from apps.worker.outcome import failure_of
 from apps.worker.prefork import HardLimitError
 from apps.worker.rejection import Rejection
 from apps.worker.task import FAILURE, RETRY, REVOKED, SKIPPED, SUCCESS
+from apps.worker.threads import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +99,23 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
         if not self.acknowledged:
             self._count("requeued")
         super().reject(requeue=True)
+
+    @property
+    def delivery_count(self) -> int:
+        """How many deliveries the broker has counted against the delivery limit."""
+        count = self.message.headers.get("x-delivery-count")
+        return count if isinstance(count, int) else 0  # before the first one, 4.3 leaves what the publisher wrote
+
+    def withdraw(self) -> bool:
+        """Keep a task from starting, so that its message can be handed back. False: it has started, or is about to."""
+        if self._apply_result is not None:  # the pool has it
+            given = self._apply_result()
+            if not isinstance(given, Waiting) or not given.withdraw():
+                return False
+        self._already_revoked = True  # Celery skips it when a process becomes free
+        self.acknowledged = True
+        state.task_ready(self)
+        return True
 
     def _give_up(self, failure: dict[str, str]) -> None:
         self._log("given up", type=failure["type"], reason=failure["message"])

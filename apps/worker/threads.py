@@ -17,6 +17,14 @@ log = logging.getLogger(__name__)
 GC_THRESHOLD = 2_000
 
 
+class Waiting(thread.ApplyResult):  # type: ignore[misc]  # celery ships no types
+    """A task given to the pool."""
+
+    def withdraw(self) -> bool:
+        """Keep the task from starting. False: it has started."""
+        return bool(self.f.cancel())
+
+
 class TaskPool(thread.TaskPool):  # type: ignore[misc]  # celery ships no types
     """Tells the request of every end; Celery's would keep an exception of the trace, or a SystemExit, to itself."""
 
@@ -41,7 +49,7 @@ class TaskPool(thread.TaskPool):  # type: ignore[misc]  # celery ships no types
         accept_callback: Callable[[int, float], None] = lambda *_: None,
         error_callback: Callable[..., None] = lambda *_: None,
         **_: Any,
-    ) -> thread.ApplyResult:
+    ) -> Waiting:
         def run() -> None:
             accept_callback(os.getpid(), time.monotonic())
             try:
@@ -51,7 +59,9 @@ class TaskPool(thread.TaskPool):  # type: ignore[misc]  # celery ships no types
             else:
                 callback(answer)
 
-        return thread.ApplyResult(self.executor.submit(run))
+        # Celery keeps a weak reference to it: `run`, which the executor drops at the task's end, keeps it alive
+        run.waiting = waiting = Waiting(self.executor.submit(run))  # type: ignore[attr-defined]
+        return waiting
 
     def end_descendants(self) -> None:
         """Nothing: nobody knows which thread started what."""

@@ -4,6 +4,8 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
+from apps.contract.queues import require_queues
+from apps.contract.tasks import TASKS
 from deploy.credentials import Credentials
 from deploy.run import ROOT, command_line
 from deploy.secrets import contents
@@ -12,6 +14,7 @@ from deploy.validate import (
     blame,
     budgets,
     charts,
+    consumption,
     delivery,
     network,
     nginx,
@@ -54,6 +57,7 @@ def findings(root: Path, targets: Collection[str] = ()) -> list[Finding]:
         *agreement.check(rendered),
         *runtime.check(rendered),
         *results.check(rendered),
+        *consumption.check(rendered),
         *budgets.check(rendered),
         *placement.check(rendered),
         *scaling.check(rendered),
@@ -64,6 +68,7 @@ def findings(root: Path, targets: Collection[str] = ()) -> list[Finding]:
 
 def main() -> None:
     """Print the findings."""
+    require_queues(TASKS)
     found = findings(ROOT)
     for finding in found:
         print(finding)

@@ -33,6 +33,15 @@ class Held(NamedInput):
     task: Literal["held"]
 
 
+class HeldElsewhere(NamedInput):
+    task: Literal["held_elsewhere"]
+
+
+class SleepElsewhere(NamedInput):
+    task: Literal["sleep_elsewhere"]
+    seconds: Annotated[float, Field(ge=0)] = 0.0
+
+
 class Fail(NamedInput):
     task: Literal["fail"]
 
@@ -247,6 +256,8 @@ TEST_TASKS = registry(
     _spec("Test_Query:stubborn", Stubborn),
     TaskSpec(name="Test_Query:count", input=Count, output=Counted, hard_limit_s=120),
     _spec("celery:elsewhere", Elsewhere),
+    _spec("celery:held_elsewhere", HeldElsewhere),
+    _spec("celery:sleep_elsewhere", SleepElsewhere),
     _spec("Test_Query:end", End),
     _spec("Test_Query:call", Call),
     _spec("Test_Query:validated", Validated),
@@ -303,6 +314,14 @@ def held(task: Held, settings: WorkerSettings) -> Output:  # noqa: ARG001
         time.sleep(0.02)
     effect(task.name, "done")
     return Output(name_task=task.name, state="done")
+
+
+def held_elsewhere(task: HeldElsewhere, settings: WorkerSettings) -> Output:
+    return held(Held(task="held", name=task.name), settings)
+
+
+def sleep_elsewhere(task: SleepElsewhere, settings: WorkerSettings) -> Output:
+    return sleep(Sleep(task="sleep", name=task.name, seconds=task.seconds), settings)
 
 
 def fail(task: Fail, settings: WorkerSettings) -> Output:  # noqa: ARG001
