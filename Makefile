@@ -119,8 +119,8 @@ bench-planner: install ## tasks per second of the planner and of SimPy; build/be
 bench: $(BENCH) ## what accepting and working costs, beside other ways to do the same; build/bench.json (15 min, quiet machine)
 	@$(BENCH)/bin/python -m bench $(PARTS)
 
-bench-compare: $(BENCH) ## accepted tasks a second of the working tree and of another commit: make bench-compare REF=main
-	@$(BENCH)/bin/python -m bench.compare $(or $(REF),HEAD)
+bench-compare: $(BENCH) ## accepting and running tasks, beside another commit: make bench-compare REF=main [PARTS=worker] (8 min)
+	@$(BENCH)/bin/python -m bench.compare $(or $(REF),HEAD) $(PARTS)
 
 profile: $(BENCH) ## where the microseconds of an accepted task are; build/profile.md
 	@$(BENCH)/bin/python -m bench.profile
