@@ -22,8 +22,8 @@ from tests.chaos.endings import ODD_ENDS
 from tests.chaos.journal import Journal, Post, Seen, Try
 
 CLIENTS = 100
-# Of posts: with a key, and followed to their end.
-KEYED, FOLLOWED = 0.5, 0.05
+# Of posts: with a key.
+KEYED = 0.5
 # How long a client tries: some give up before an outage ends, and are then told "refused" or "unknown".
 PATIENCE_S = (3.0, 30.0)
 # A post with a key is sent until it is known what became of it.
@@ -91,6 +91,7 @@ class Clients:
         self._period_s = CLIENTS / float(env["CHAOS_PER_S"])
         self._work_s = float(env["CHAOS_WORK_S"])
         self._poison = float(env["CHAOS_POISON"])
+        self._followed = float(env["CHAOS_FOLLOWED"])
         self._ending = asyncio.Event()
         self._following: set[asyncio.Task[None]] = set()
 
@@ -124,7 +125,7 @@ class Clients:
     async def _post(self, chance: random.Random, name: str) -> None:
         inputs = mix(chance, work_s=self._work_s, poison=self._poison) | {"name": name}
         key = uuid4().hex if chance.random() < KEYED else None
-        patience_s, followed = chance.choice(PATIENCE_S), chance.random() < FOLLOWED
+        patience_s, followed = chance.choice(PATIENCE_S), chance.random() < self._followed
         sent_s = time.time()
         outcome, task_id = await self._submit(inputs, key, patience_s)
         if outcome == "unknown" and key:

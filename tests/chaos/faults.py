@@ -45,13 +45,22 @@ class Fault:
 
 
 FAULTS: dict[str, Fault] = {}
+# What `make abuse` does beside; no schedule of `make chaos` has it.
+ATTACKS: dict[str, Fault] = {}
 
 
-def fault(name: str, *parts: str, seconds: tuple[float, float], nodes: int = 1) -> Callable[[Any], Any]:
+def named(name: str) -> Fault:
+    """A fault or an attack."""
+    return FAULTS.get(name) or ATTACKS[name]
+
+
+def fault(
+    name: str, *parts: str, seconds: tuple[float, float], nodes: int = 1, of: dict[str, Fault] = FAULTS
+) -> Callable[[Any], Any]:
     """Register a generator function as a fault."""
 
     def register(function: Callable[[World, float], Iterator[Harm]]) -> Any:
-        FAULTS[name] = Fault(name, frozenset(parts), *seconds, nodes, contextmanager(function))
+        of[name] = Fault(name, frozenset(parts), *seconds, nodes, contextmanager(function))
         return function
 
     return register

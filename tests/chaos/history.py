@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from apps.contract import topology
-from tests.chaos.journal import Crashed, Effect, Failed, Injected, Post, Record, Seen, Try, read
+from tests.chaos.journal import Crashed, Effect, Failed, Flood, Injected, Post, Record, Seen, Try, read
 from tests.chaos.world import EFFECTS_FILE, FAULTS_FILE, LEDGER_FILE, Life, World
 from tests.harness.system import ROOT
 
@@ -63,6 +63,7 @@ class History:
     """One run."""
 
     tries: list[Try] = field(default_factory=list)
+    floods: list[Flood] = field(default_factory=list)
     posts: list[Post] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
@@ -119,8 +120,8 @@ def saved(folder: Path) -> History:
 
 def _add(history: History, record: Record) -> None:
     lists: dict[type, list[Any]] = {
-        Try: history.tries, Post: history.posts, Seen: history.seen, Effect: history.effects, Injected: history.faults,
-        Crashed: history.crashes, Failed: history.failed,
+        Try: history.tries, Flood: history.floods, Post: history.posts, Seen: history.seen, Effect: history.effects,
+        Injected: history.faults, Crashed: history.crashes, Failed: history.failed,
     }  # fmt: skip
     lists[type(record)].append(record)
 

@@ -45,6 +45,13 @@ class Poison(NamedInput):
     task: Literal["poison"]
 
 
+class Idle(NamedInput):
+    """Of an attacker: leaves no step behind."""
+
+    task: Literal["idle"]
+    seconds: Annotated[float, Field(ge=0)]
+
+
 class Produced(Output):
     """With more in it than an Output."""
 
@@ -66,6 +73,7 @@ TASKS = registry(
     _spec("Test_Query:flaky", Flaky),
     _spec("Test_Query:fail", Fail),
     _spec("celery:poison", Poison),
+    _spec("Test_Query:idle", Idle),
     *map(_odd, ODD_ENDS),
 )
 
@@ -111,6 +119,11 @@ def poison(task: Poison, settings: WorkerSettings) -> Output:  # noqa: ARG001
     _effect(task.name, "begun")
     os.kill(os.getpid(), signal.SIGKILL)
     return _done(task.name)
+
+
+def idle(task: Idle, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    time.sleep(task.seconds)
+    return Output(name_task=task.name, state="done")
 
 
 def _raising(error: Callable[[str], BaseException]) -> Callable[[NamedInput, WorkerSettings], Produced]:
