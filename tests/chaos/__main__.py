@@ -20,7 +20,7 @@ from local import command, newer
 from local.child import Unusable
 from local.child import until as wait_until
 from local.programs import apt_install, ensure
-from tests.chaos import bounds, namespaces, report
+from tests.chaos import bounds, namespaces, report, versions
 from tests.chaos.bounds import Bound
 from tests.chaos.checker import Checker
 from tests.chaos.history import HISTORY_FILE, History, collect, save, saved
@@ -66,7 +66,7 @@ def _enter(folder: Path, scenario: Scenario) -> int:
     try:
         with _locked(folder):
             _empty(folder)
-            _prepare(scenario)
+            _prepare(scenario, folder)
             namespaces.enter("tests.chaos", sys.argv[1:])  # which waits for the end
     except command.REFUSAL as exc:
         print(command.sentence(exc), file=sys.stderr)
@@ -94,8 +94,12 @@ def _empty(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def _prepare(scenario: Scenario) -> None:
-    """What needs the network comes before the namespaces, which have none."""
+def _prepare(scenario: Scenario, folder: Path) -> None:
+    """What needs the network or the clone's history comes before the namespaces."""
+    if any(each.kind == "old-api" for step in scenario.steps(1) for each in step.faults):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / FAULTS_FILE).touch()  # by which the next run knows that it may remove the folder
+        versions.check_out(folder / "older")
     ensure()
     try:
         faketime()

@@ -33,6 +33,8 @@ class Attacker:
         self._apis = [(str(url.hostname), int(url.port or 80)) for url in map(urlsplit, apis)]
         self._key = key
         self._ledger = Journal(ledger)
+        self._watching = asyncio.Lock()
+        self._watched = ""
 
     async def repeat(self, one: Callable[[tuple[str, int], Streams], Awaitable[None]]) -> None:
         """One connection to one of the APIs, whichever, and another after it."""
@@ -58,10 +60,12 @@ class Attacker:
         await _drip(streams, self.head("POST", "/tasks", 1000) + b'{"task": "')
 
     async def stream(self, api: tuple[str, int], streams: Streams) -> None:
-        """The events of a task that sleeps for a minute."""
-        _, answer = await self._post(api, streams, "/tasks", b'{"task":"idle","name":"x","seconds":60}')
-        task_id = json.loads(answer)["task_id"]
-        streams[1].write(self.head("GET", f"/tasks/{task_id}/events"))
+        """The events of one task, which sleeps: all connections follow the same one."""
+        async with self._watching:
+            if not self._watched:
+                _, answer = await self._post(api, streams, "/tasks", b'{"task":"idle","name":"x","seconds":30}')
+                self._watched = json.loads(answer)["task_id"]
+        streams[1].write(self.head("GET", f"/tasks/{self._watched}/events"))
         while await streams[0].read(65536):
             pass
 

@@ -24,6 +24,8 @@ from tests.chaos.journal import Journal, Post, Seen, Try
 CLIENTS = 100
 # Of posts: with a key.
 KEYED = 0.5
+# Of work: with the field that the release before does not have.
+NOTED = 0.05
 # How long a client tries: some give up before an outage ends, and are then told "refused" or "unknown".
 PATIENCE_S = (3.0, 30.0)
 # A post with a key is sent until it is known what became of it.
@@ -166,8 +168,11 @@ def mix(chance: random.Random, *, work_s: float, poison: float) -> dict[str, Any
         return {"task": "flaky", "failures": chance.choice([1, 2])}
     if which < 0.03:
         return {"task": chance.choice(ODD_ENDS)}
+    if which < 0.04:
+        return {"task": "added"}
     seconds = work_s or chance.choices([0.01, 0.2, 1.0, 5.0], weights=[0.85, 0.117, 0.03, 0.003])[0]
-    return {"task": "work", "seconds": round(seconds * chance.uniform(0.5, 1.5), 4)}
+    note = {"note": "added"} if chance.random() < NOTED else {}
+    return {"task": "work", "seconds": round(seconds * chance.uniform(0.5, 1.5), 4), **note}
 
 
 async def main() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from apps.contract.settings import ApiSettings
-from tests.chaos import attacks  # noqa: F401 - registers its faults
+from tests.chaos import attacks, versions  # noqa: F401 - they register their faults
 from tests.chaos.bounds import Bound
 from tests.chaos.faults import FAULTS
 from tests.chaos.schedule import Planned, Step, schedule
@@ -60,6 +60,8 @@ QUICK = (
     _step(("greedy-client", 2)),
     _step(("malformed-messages", 0)),
     _step(("silent-redis", 2)),
+    _step(("old-api", 2)),
+    _step(("old-worker", 2)),
 )
 
 # On two busy cores an ordinary answer takes up to a tenth of a second, a result up to half a second.

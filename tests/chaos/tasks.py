@@ -24,6 +24,20 @@ class Work(NamedInput):
 
     task: Literal["work"]
     seconds: Annotated[float, Field(ge=0)]
+    note: str = ""
+
+
+class OlderWork(NamedInput):
+    """Work, before it had its last field."""
+
+    task: Literal["work"]
+    seconds: Annotated[float, Field(ge=0)]
+
+
+class Added(NamedInput):
+    """A task that the release before does not have."""
+
+    task: Literal["added"]
 
 
 class Flaky(NamedInput):
@@ -68,8 +82,15 @@ def _odd(task: str) -> TaskSpec:
     return TaskSpec(name=f"Test_Query:{task}", input=model, output=Produced, hard_limit_s=120)
 
 
+# Set in the environment of a worker that has the contract of the release before.
+OLDER = "CHAOS_OLDER"
+_CHANGED = (
+    (_spec("Test_Query:work", OlderWork),)
+    if os.environ.get(OLDER)
+    else (_spec("Test_Query:work", Work), _spec("celery:added", Added))
+)
 TASKS = registry(
-    _spec("Test_Query:work", Work),
+    *_CHANGED,
     _spec("Test_Query:flaky", Flaky),
     _spec("Test_Query:fail", Fail),
     _spec("celery:poison", Poison),
@@ -100,6 +121,11 @@ def _done(name: str) -> Output:
 def work(task: Work, settings: WorkerSettings) -> Output:  # noqa: ARG001 - the signature of every task
     _effect(task.name, "begun")
     time.sleep(task.seconds)
+    return _done(task.name)
+
+
+def added(task: Added, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    _effect(task.name, "begun")
     return _done(task.name)
 
 

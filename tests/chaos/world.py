@@ -77,6 +77,7 @@ class World:
         self.folder = folder = system.folder
         self.clock = folder / "clock"
         self.step_clock(0)
+        self.older = folder / "older"  # the files of an older commit (tests/chaos/versions.py)
         self.greedy_key = secrets.token_urlsafe(24)
         self.lives: list[Life] = []
         self.api_proxy = Proxy(cluster.addresses)
@@ -151,6 +152,12 @@ class World:
         started_s = time.time()
         child.start()
         self._started_s[child.pid] = started_s
+
+    def replace_api(self, api: Api, child: Child) -> None:
+        """Let another child answer at an API's port, once the present one has ended."""
+        api.child.kill()
+        api.child = child
+        self.restart(child)
 
     def step_clock(self, offset_s: int) -> None:
         """Set the second API's clock so far off; its library reads the file at each look."""

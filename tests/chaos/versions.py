@@ -1,0 +1,74 @@
+"""Neighbours of another version, as a release or a rollback has them for a while: an older API, an older worker.
+
+The API is that of a fixed commit, whose messages the worker must still finish. The worker is this tree's with an older
+contract (tests/chaos/tasks.py): it lacks a field and a task that the clients post, and reads one of the queues. A
+worker of that commit cannot be told from one that fails what it does not understand: it is older than the promise.
+"""
+
+import io
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from local.child import Child, Unusable
+from tests.chaos.faults import Harm, fault
+from tests.chaos.tasks import OLDER
+from tests.chaos.world import World
+from tests.harness.system import ROOT, until
+
+# The last commit whose API sends an input as an object instead of its text.
+COMMIT = "0ddeda5abf97"
+READY_S = 90.0
+STOP_S = 30.0
+
+
+def check_out(folder: Path) -> None:
+    """Put the commit's files there. Unusable where this clone does not have it."""
+    made = subprocess.run(
+        ["git", "archive", COMMIT, "apps", "tests", "local"], cwd=ROOT, check=False, capture_output=True
+    )
+    if made.returncode:
+        raise Unusable(
+            f"The faults old-api and old-worker need commit {COMMIT}, which this clone does not have: run "
+            "`git fetch --unshallow`, or clone the repository with its history."
+        )
+    with tarfile.open(fileobj=io.BytesIO(made.stdout)) as archive:
+        archive.extractall(folder, filter="data")
+
+
+@fault("old-api", "apis", seconds=(2, 15))
+def old_api(world: World, choice: float) -> Iterator[Harm]:
+    """Of two APIs one is of the older commit, as after a rollback of half of them."""
+    api = world.apis[int(choice * len(world.apis))]
+    present = api.child
+    old = Child("api", [sys.executable, "-m", *present.command], log=present.log, env=present.env, cwd=world.older)
+    world.scrape(api)
+    victim = present.pid
+    world.replace_api(api, old)
+    until(lambda: api.get("/livez") == 200, READY_S, "the older API's port")
+    yield Harm(f"{world.name(present)} of {COMMIT}", (victim,))
+    world.scrape(api)
+    old.stop(STOP_S)
+    world.replace_api(api, present)
+    until(lambda: api.get("/livez") == 200, READY_S, "the API's port")
+
+
+@fault("old-worker", "workers", seconds=(2, 15))
+def old_worker(world: World, choice: float) -> Iterator[Harm]:
+    """Of the workers one has the contract of the release before."""
+    worker = world.workers[int(choice * len(world.workers))]
+    victims = _replaced(world, worker, {OLDER: "1"})
+    yield Harm(world.name(worker), victims)
+    _replaced(world, worker, {})
+
+
+def _replaced(world: World, worker: Child, older: dict[str, str]) -> tuple[int, ...]:
+    victim = worker.pid
+    worker.stop(STOP_S)
+    worker.env.pop(OLDER, None)
+    worker.env.update(older)
+    world.restart(worker)
+    world.system.wait_ready(worker, READY_S)
+    return (victim,)
