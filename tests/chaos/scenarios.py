@@ -121,6 +121,7 @@ _ALL = (
         recovery_s=30,
         drain_s=60,
     ),
+    _shown("neighbours", _step(("old-api", 4)), _step(("old-worker", 4))),
     _shown("confirms", _step(("silence-api", 4))),
     _shown("mandatory", _step(("unbind", 3))),
     _shown("late-acks", _step(("kill-worker", 1)), _step(("kill-worker", 1), choice=0.9)),
