@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import signal
 import sys
 import time
@@ -19,6 +20,8 @@ from urllib.parse import urlsplit
 from tests.chaos.journal import Flood, Journal
 
 BATCH = 1000
+ACCEPTED = 202
+_IDS = re.compile('"task_id":"([^"]+)"')
 MIB = 1024 * 1024
 ANSWER_TIMEOUT_S = 60.0
 # Between the bytes of a slow sender, and before a connection is opened again.
@@ -84,7 +87,7 @@ class Attacker:
         self, api: tuple[str, int], streams: Streams, path: str, body: bytes, tasks: int = 1
     ) -> tuple[int, bytes]:
         reader, writer = streams
-        sent_s, status, accepted = time.time(), 0, 0
+        sent_s, status, ids = time.time(), 0, []
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 writer.write(self.head("POST", path, len(body)) + body)
@@ -92,9 +95,9 @@ class Attacker:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
                 status = int(head.split()[1])
                 answer = await reader.readexactly(int(head.partition("content-length:")[2].split("\r\n")[0]))
-            accepted = answer.count(b'"PENDING"') if status == 202 else 0
+            ids = _IDS.findall(answer.decode()) if status == ACCEPTED else []
         finally:
-            self._ledger.append(Flood(api[1], sent_s, time.time(), status, tasks, accepted))
+            self._ledger.append(Flood(api[1], sent_s, time.time(), status, tasks, len(ids), (*ids[:1], *ids[1:][-1:])))
         return status, answer
 
 

@@ -111,6 +111,9 @@ class Checker:
                 yield Finding("two-states", task_id, ", ".join(found))
             if post:
                 yield from self._right_end(post, *ends[0])
+        for read in self.history.flood_reads:
+            if read.state not in FINAL:
+                yield Finding("stuck" if read.state == "STARTED" else "lost", read.task_id, f"attacker's: {read.state}")
 
     def _right_end(self, post: Post, state: str, result: object) -> Iterator[Finding]:
         assert post.task_id is not None

@@ -27,7 +27,7 @@ class Try:
 
 @dataclass(frozen=True)
 class Flood:
-    """One post of an attacker, which had so many tasks: status 0 if there was no answer."""
+    """One post of an attacker, which had so many tasks: status 0 if there was no answer. `sample`: accepted ids."""
 
     api: int
     sent_s: float
@@ -35,6 +35,7 @@ class Flood:
     status: int
     tasks: int
     accepted: int
+    sample: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
