@@ -16,11 +16,13 @@ from local.child import Child, Unusable
 from tests.chaos.faults import Harm, fault
 from tests.chaos.tasks import OLDER
 from tests.chaos.world import World
+from tests.harness.nursery import Forked
 from tests.harness.system import ROOT, until
 
 # The last commit whose API sends an input as an object instead of its text.
 COMMIT = "0ddeda5abf97"
 READY_S = 90.0
+OK = 200
 STOP_S = 30.0
 
 
@@ -43,16 +45,19 @@ def old_api(world: World, choice: float) -> Iterator[Harm]:
     """Of two APIs one is of the older commit, as after a rollback of half of them."""
     api = world.apis[int(choice * len(world.apis))]
     present = api.child
-    old = Child("api", [sys.executable, "-m", *present.command], log=present.log, env=present.env, cwd=world.older)
+    command = [sys.executable, "-m", *present.command] if isinstance(present, Forked) else present.command
+    old = Child("api", command, log=present.log, env=present.env, cwd=world.older)
     world.scrape(api)
     victim = present.pid
     world.replace_api(api, old)
-    until(lambda: api.get("/livez") == 200, READY_S, "the older API's port")
-    yield Harm(f"{world.name(present)} of {COMMIT}", (victim,))
-    world.scrape(api)
-    old.stop(STOP_S)
-    world.replace_api(api, present)
-    until(lambda: api.get("/livez") == 200, READY_S, "the API's port")
+    try:
+        until(lambda: api.get("/livez") == OK, READY_S, "the older API's port")
+        yield Harm(f"{world.name(present)} of {COMMIT}", (victim,))
+        world.scrape(api)
+        old.stop(STOP_S)
+    finally:
+        world.replace_api(api, present)
+    until(lambda: api.get("/livez") == OK, READY_S, "the API's port")
 
 
 @fault("old-worker", "workers", seconds=(2, 15))
