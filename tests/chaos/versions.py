@@ -1,8 +1,8 @@
 """Neighbours of another version, as a release or a rollback has them for a while: an older API, an older worker.
 
 The API is that of a fixed commit, whose messages the worker must still finish. The worker is this tree's with an older
-contract (tests/chaos/tasks.py): it lacks a field and a task that the clients post, and reads one of the queues. A
-worker of that commit cannot be told from one that fails what it does not understand: it is older than the promise.
+contract (tests/chaos/tasks.py): it lacks a field, a task and a queue that the clients' posts need. A worker of the
+commit itself fails each message of a newer API; it is older than the promise, and no release can change it.
 """
 
 import io
@@ -12,8 +12,9 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from apps.contract import topology
 from local.child import Child, Unusable
-from tests.chaos.faults import Harm, fault
+from tests.chaos.faults import Harm, fault, pids
 from tests.chaos.tasks import OLDER
 from tests.chaos.world import World
 from tests.harness.nursery import Forked
@@ -24,6 +25,8 @@ COMMIT = "0ddeda5abf97"
 READY_S = 90.0
 OK = 200
 STOP_S = 30.0
+# What a worker of the release before reads: the other work queue is new.
+OLDER_QUEUES = topology.WORK_QUEUES[0]
 
 
 def check_out(folder: Path) -> None:
@@ -64,16 +67,26 @@ def old_api(world: World, choice: float) -> Iterator[Harm]:
 def old_worker(world: World, choice: float) -> Iterator[Harm]:
     """Of the workers one has the contract of the release before."""
     worker = world.workers[int(choice * len(world.workers))]
-    victims = _replaced(world, worker, {OLDER: "1"})
-    yield Harm(world.name(worker), victims)
-    _replaced(world, worker, {})
+    command = worker.command
+    victims = _restarted(world, worker)
+    try:
+        yield Harm(world.name(worker), victims)
+    finally:
+        worker.env.pop(OLDER)
+        worker.command = command
+    _stop_and_start(world, worker)
 
 
-def _replaced(world: World, worker: Child, older: dict[str, str]) -> tuple[int, ...]:
-    victim = worker.pid
+def _restarted(world: World, worker: Child) -> tuple[int, ...]:
+    """Start the worker with the older contract; answers the processes that this has ended."""
+    victims = pids(worker)
+    worker.env[OLDER] = "1"
+    worker.command = [*worker.command, "-Q", OLDER_QUEUES]
+    _stop_and_start(world, worker)
+    return victims
+
+
+def _stop_and_start(world: World, worker: Child) -> None:
     worker.stop(STOP_S)
-    worker.env.pop(OLDER, None)
-    worker.env.update(older)
     world.restart(worker)
     world.system.wait_ready(worker, READY_S)
-    return (victim,)
