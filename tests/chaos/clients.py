@@ -25,7 +25,7 @@ CLIENTS = 100
 # Of posts: with a key.
 KEYED = 0.5
 # Of work: with the field that the release before does not have.
-NOTED = 0.05
+NOTED = 0.2
 # How long a client tries: some give up before an outage ends, and are then told "refused" or "unknown".
 PATIENCE_S = (3.0, 30.0)
 # A post with a key is sent until it is known what became of it.

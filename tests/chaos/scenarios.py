@@ -61,7 +61,7 @@ QUICK = (
     _step(("malformed-messages", 0)),
     _step(("silent-redis", 2)),
     _step(("old-api", 2)),
-    _step(("old-worker", 2)),
+    _step(("old-worker", 3)),
 )
 
 # On two busy cores an ordinary answer takes up to a tenth of a second, a result up to half a second.
