@@ -14,7 +14,7 @@ BROKER_TESTS := $(addprefix tests/integration/test_,$(addsuffix .py,broker_away 
 PYTEST := $(BIN)/python -m pytest --numprocesses 4
 
 .DEFAULT_GOAL := help
-.PHONY: help install add remove lock upgrade up demo post rabbitmq-ui dead-letters requeue test test-unit test-planner test-integration test-thorough test-brokers test-load chaos chaos-quick test-chaos e2e cluster cluster-down bench bench-compare profile bench-planner load load-ab load-image picture lint clean
+.PHONY: help install add remove lock upgrade up demo post rabbitmq-ui dead-letters requeue test test-unit test-planner test-integration test-thorough test-brokers test-load chaos chaos-quick abuse abuse-quick test-chaos e2e cluster cluster-down bench bench-compare profile bench-planner load load-ab load-image picture lint clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
@@ -94,8 +94,14 @@ test-brokers: install ## all integration tests, on RabbitMQ 3.10 or what the mac
 chaos: install ## every fault, for more than half an hour, and a checker of what was accepted: make chaos SEED=1 (Linux, root)
 	@$(BIN)/python -m tests.chaos full --seed $(or $(SEED),1)
 
-chaos-quick: install ## the same in 3 minutes, with 19 faults
+chaos-quick: install ## the same in 3 minutes, with 24 faults
 	@$(BIN)/python -m tests.chaos quick
+
+abuse: install ## attacks by a client, by messages and by silent servers, and what other clients notice of each (3 min)
+	@$(BIN)/python -m tests.chaos abuse
+
+abuse-quick: install ## the same in a minute and a half; what CI runs
+	@$(BIN)/python -m tests.chaos abuse-quick
 
 test-chaos: install ## that the checker finds what follows when a protection is switched off
 	@$(PYTEST) --numprocesses 3 tests/chaos
@@ -119,8 +125,8 @@ bench-planner: install ## tasks per second of the planner and of SimPy; build/be
 bench: $(BENCH) ## what accepting and working costs, beside other ways to do the same; build/bench.json (15 min, quiet machine)
 	@$(BENCH)/bin/python -m bench $(PARTS)
 
-bench-compare: $(BENCH) ## accepted tasks a second of the working tree and of another commit: make bench-compare REF=main
-	@$(BENCH)/bin/python -m bench.compare $(or $(REF),HEAD)
+bench-compare: $(BENCH) ## accepting and running tasks, beside another commit: make bench-compare REF=main [PARTS=worker] (8 min)
+	@$(BENCH)/bin/python -m bench.compare $(or $(REF),HEAD) $(PARTS)
 
 profile: $(BENCH) ## where the microseconds of an accepted task are; build/profile.md
 	@$(BENCH)/bin/python -m bench.profile

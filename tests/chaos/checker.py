@@ -27,7 +27,7 @@ from itertools import pairwise
 
 from apps.contract import failures, topology
 from tests.chaos.endings import ENDLESS, RAISED, RETURNED, TOO_LARGE, data_is_right, failure_is_right
-from tests.chaos.faults import FAULTS
+from tests.chaos.faults import named
 from tests.chaos.history import History
 from tests.chaos.journal import Effect, Post, Try
 from tests.chaos.world import Life
@@ -116,6 +116,9 @@ class Checker:
                 yield Finding("two-states", task_id, ", ".join(found))
             if post:
                 yield from self._right_end(post, *ends[0])
+        for read in self.history.flood_reads:
+            if read.state not in FINAL:
+                yield Finding("stuck" if read.state == "STARTED" else "lost", read.task_id, f"attacker's: {read.state}")
 
     def _right_end(self, post: Post, state: str, result: object) -> Iterator[Finding]:
         assert post.task_id is not None
@@ -156,7 +159,7 @@ class Checker:
         """A retry is a publish, which may be refused: by a broker that is just then away, full or without a route."""
         begun_s = max((effect.at_s for effect in self._effects[task_id] if effect.step == "begun"), default=0.0)
         return any(
-            FAULTS[fault.kind].parts & {"broker", "worker-network"}
+            named(fault.kind).parts & {"broker", "worker-network"}
             and fault.injected_s <= begun_s + RETRY_SLACK_S
             and begun_s <= fault.healed_s + AWAY_SLACK_S
             for fault in self.history.faults
@@ -275,12 +278,16 @@ class Checker:
         tries = [each for each in self.history.tries if each.api == life.port and each.sent_s <= life.read_s]
         most = [each for each in tries if each.answered_s >= life.started_s]
         least = [each for each in most if each.sent_s >= life.started_s]
+        floods = [each for each in self.history.floods if each.api == life.port and each.sent_s <= life.read_s]
         unanswered = sum(each.status == 0 and each.sent for each in most)
-        for name, counted, told in (
-            ("accepted", life.accepted + life.repeated, _accepted),
-            ("refused", life.refused, _refused),
+        unanswered += sum(each.tasks for each in floods if each.status == 0)
+        flood_accepted = sum(each.accepted for each in floods if each.answered_s >= life.started_s)
+        flood_refused = sum(each.tasks for each in floods if each.status not in {0, 202})
+        for name, counted, told, flood in (
+            ("accepted", life.accepted + life.repeated, _accepted, flood_accepted),
+            ("refused", life.refused, _refused, flood_refused),
         ):
-            highest, lowest = sum(map(told, most)) + unanswered, sum(map(told, least))
+            highest, lowest = sum(map(told, most)) + unanswered + flood, sum(map(told, least))
             if counted > highest or (life.whole and counted < lowest):
                 detail = f"/metrics {counted}, by what the clients were told {lowest} to {highest}"
                 yield Finding("counters", f"{name} at {life.port} from {life.started_s:.0f}", detail)

@@ -50,13 +50,22 @@ class Fault:
 
 
 FAULTS: dict[str, Fault] = {}
+# What `make abuse` does beside; no schedule of `make chaos` has it.
+ATTACKS: dict[str, Fault] = {}
 
 
-def fault(name: str, *parts: str, seconds: tuple[float, float], nodes: int = 1) -> Callable[[Any], Any]:
+def named(name: str) -> Fault:
+    """A fault or an attack."""
+    return FAULTS.get(name) or ATTACKS[name]
+
+
+def fault(
+    name: str, *parts: str, seconds: tuple[float, float], nodes: int = 1, of: dict[str, Fault] = FAULTS
+) -> Callable[[Any], Any]:
     """Register a generator function as a fault."""
 
     def register(function: Callable[[World, float], Iterator[Harm]]) -> Any:
-        FAULTS[name] = Fault(name, frozenset(parts), *seconds, nodes, contextmanager(function))
+        of[name] = Fault(name, frozenset(parts), *seconds, nodes, contextmanager(function))
         return function
 
     return register
@@ -72,7 +81,8 @@ def _children(child: Child) -> list[psutil.Process]:
     return []
 
 
-def _pids(worker: Child) -> tuple[int, ...]:
+def pids(worker: Child) -> tuple[int, ...]:
+    """Of a worker and its children."""
     return (worker.pid, *(child.pid for child in _children(worker)))
 
 
@@ -92,7 +102,7 @@ def kill_child(world: World, choice: float) -> Iterator[Harm]:
 @fault("kill-worker", "workers", seconds=(0, 10))
 def kill_worker(world: World, choice: float) -> Iterator[Harm]:
     worker = _one(world.workers, choice)
-    victims = _pids(worker)
+    victims = pids(worker)
     worker.kill()
     yield Harm(world.name(worker), victims)
     world.restart(worker)
@@ -148,7 +158,7 @@ def kill_recorder(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG00
 @fault("restart-ours", "apis", "workers", seconds=(0, 0))
 def restart_ours(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001 - all of them
     """As a rolling update does: SIGTERM, and the next one when the last is there again."""
-    yield Harm("all", tuple(pid for worker in world.workers for pid in _pids(worker)))
+    yield Harm("all", tuple(pid for worker in world.workers for pid in pids(worker)))
     deaf = []
     for api in world.apis:
         world.scrape(api)

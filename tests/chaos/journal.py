@@ -26,6 +26,19 @@ class Try:
 
 
 @dataclass(frozen=True)
+class Flood:
+    """One post of an attacker, which had so many tasks: status 0 if there was no answer. `sample`: accepted ids."""
+
+    api: int
+    sent_s: float
+    answered_s: float
+    status: int
+    tasks: int
+    accepted: int
+    sample: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Post:
     """What a client knows of a post at last: "accepted" under an id, "refused" or "unknown"."""
 
@@ -102,9 +115,9 @@ class Failed:
     at_s: float
 
 
-Record = Try | Post | Seen | Effect | Injected | Crashed | Failed
+Record = Try | Flood | Post | Seen | Effect | Injected | Crashed | Failed
 _OF_WORKERS = b'{"record":"Effect"'
-KINDS = {kind.__name__: kind for kind in (Try, Post, Seen, Effect, Injected, Crashed, Failed)}
+KINDS = {kind.__name__: kind for kind in (Try, Flood, Post, Seen, Effect, Injected, Crashed, Failed)}
 
 
 class Journal:

@@ -26,6 +26,20 @@ class Work(NamedInput):
 
     task: Literal["work"]
     seconds: Annotated[float, Field(ge=0)]
+    note: str = ""
+
+
+class OlderWork(NamedInput):
+    """Work, before it had its last field."""
+
+    task: Literal["work"]
+    seconds: Annotated[float, Field(ge=0)]
+
+
+class Added(NamedInput):
+    """A task that the release before does not have."""
+
+    task: Literal["added"]
 
 
 class Flaky(NamedInput):
@@ -45,6 +59,13 @@ class Poison(NamedInput):
     """Kills the process that runs it, each time."""
 
     task: Literal["poison"]
+
+
+class Idle(NamedInput):
+    """Of an attacker: leaves no step behind."""
+
+    task: Literal["idle"]
+    seconds: Annotated[float, Field(ge=0)]
 
 
 class Produced(Output):
@@ -69,11 +90,19 @@ def _endless(task: str) -> TaskSpec:
     return TaskSpec(name=f"Test_Query:{task}", input=model, output=Output, hard_limit_s=2, soft_limit_s=1)
 
 
+# Set in the environment of a worker that has the contract of the release before.
+OLDER = "CHAOS_OLDER"
+_CHANGED = (
+    (_spec("Test_Query:work", OlderWork),)
+    if os.environ.get(OLDER)
+    else (_spec("Test_Query:work", Work), _spec("celery:added", Added))
+)
 TASKS = registry(
-    _spec("Test_Query:work", Work),
+    *_CHANGED,
     _spec("Test_Query:flaky", Flaky),
     _spec("Test_Query:fail", Fail),
     _spec("celery:poison", Poison),
+    _spec("Test_Query:idle", Idle),
     *map(_odd, ODD_ENDS),
     *map(_endless, ENDLESS),
 )
@@ -101,6 +130,11 @@ def _done(name: str) -> Output:
 def work(task: Work, settings: WorkerSettings) -> Output:  # noqa: ARG001 - the signature of every task
     _effect(task.name, "begun")
     time.sleep(task.seconds)
+    return _done(task.name)
+
+
+def added(task: Added, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    _effect(task.name, "begun")
     return _done(task.name)
 
 
@@ -137,6 +171,11 @@ def spawn(task: NamedInput, settings: WorkerSettings) -> Output:
     for pid in (program.pid, int(orphan)):
         _effect(task.name, f"{STARTED_STEP}{pid}")
     return swallow(task, settings)
+
+
+def idle(task: Idle, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    time.sleep(task.seconds)
+    return Output(name_task=task.name, state="done")
 
 
 def _raising(error: Callable[[str], BaseException]) -> Callable[[NamedInput, WorkerSettings], Produced]:

@@ -8,7 +8,7 @@ from apps.contract import failures, states
 from tests.chaos.checker import AWAY, Checker
 from tests.chaos.endings import RAISED, RETURNED
 from tests.chaos.history import Cut, History, Read, Stored
-from tests.chaos.journal import Crashed, Effect, Injected, Post, Seen, Try
+from tests.chaos.journal import Crashed, Effect, Flood, Injected, Post, Seen, Try
 from tests.chaos.world import Life
 
 ID, OTHER, NAME, RESULT = "id-1", "id-2", "1-1", {"name_task": "1-1", "state": "7-1"}
@@ -52,6 +52,22 @@ def _done_again(history: History, at_s: float = 6.0) -> None:
 
 
 def test_nothing_is_found_where_promises_are_kept(history: History) -> None:
+    assert _kinds(history) == []
+
+
+@pytest.mark.parametrize(
+    ("state", "found"),
+    [("SUCCESS", []), ("REVOKED", []), ("STARTED", ["stuck"]), ("PENDING", ["lost"]), ("404", ["lost"])],
+)
+def test_task_of_an_attacker_ends_as_any_other(history: History, state: str, found: list[str]) -> None:
+    history.flood_reads = [Read("id-9", state)]
+    assert _kinds(history) == found
+
+
+def test_posts_of_an_attacker_count_in_the_metrics(history: History) -> None:
+    history.lives = [replace(history.lives[0], accepted=11, refused=7)]
+    assert _kinds(history) == ["counters"]
+    history.floods = [Flood(80, 1.0, 1.5, 202, 10, 10), Flood(80, 1.0, 1.5, 503, 7, 0)]
     assert _kinds(history) == []
 
 
