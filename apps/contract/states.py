@@ -1,6 +1,7 @@
-r"""States of a task, its record in Redis, and the three atomic scripts that write it.
+r"""States of a task, its record in Redis, and the four atomic scripts that write it.
 
     (no record) --begin--> STARTED --end--> SUCCESS | FAILURE | REVOKED
+        ^ \__give_back____/                 (a worker of another version does not understand the input)
         |  \______________________end____________/        (dead letters that never ran)
         \__________________cancel_____________________________/
 
@@ -92,6 +93,22 @@ local told = ARGV[2]
 if told == 'SUCCESS' and #ARGV[3] <= {TOLD_BYTES_MAX} then told = told .. ' ' .. ARGV[3] end
 redis.call('PUBLISH', KEYS[2], told)
 return 'stored'
+"""
+
+# A worker that does not understand the input gives the task back: it is PENDING again, or STARTED if it ran before.
+# KEYS: record, channel. ARGV: publish id, now (s), life of the record (s).
+# Answers "returned", "cancelled" (meanwhile: it is REVOKED now) or "claimed" (another publish of the id has begun).
+GIVE_BACK = """
+local record = redis.call('HMGET', KEYS[1], 'state', 'publish', 'cancel', 'tries')
+if record[1] ~= 'STARTED' or record[2] ~= ARGV[1] then return 'claimed' end
+if record[3] then
+  redis.call('HSET', KEYS[1], 'state', 'REVOKED', 'ended_s', ARGV[2])
+  redis.call('EXPIRE', KEYS[1], ARGV[3])
+  redis.call('PUBLISH', KEYS[2], 'REVOKED')
+  return 'cancelled'
+end
+if tonumber(record[4]) > 1 then redis.call('HINCRBY', KEYS[1], 'tries', -1) else redis.call('DEL', KEYS[1]) end
+return 'returned'
 """
 
 # KEYS: record, channel, CANCEL_CHANNEL. ARGV: id, now (s), life of the record (s).
