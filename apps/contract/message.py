@@ -172,6 +172,18 @@ def _unreadable_death(deaths: object) -> str | None:
     return None
 
 
+def unreadable_body_because(body: bytes) -> str | None:
+    """Why this is not the body of a task, as a sentence; None where it is."""
+    try:
+        arguments, keywords, embedded = json.loads(body)
+    except (ValueError, TypeError, RecursionError):
+        return "its body is no JSON list of arguments, keywords and options"
+    one = isinstance(arguments, list) and len(arguments) == 1 and isinstance(arguments[0], str | dict)
+    if not one or keywords or not isinstance(embedded, dict) or any(embedded.values()):
+        return "its body is not one input"
+    return None
+
+
 class Raw(NamedTuple):
     """A message that nobody can read, in a form that every client library can."""
 
@@ -209,19 +221,12 @@ def read_input(model: type[Input], argument: object) -> Input:
     return model.__pydantic_validator__.validate_json(dumped, by_alias=True, by_name=True)  # type: ignore[no-any-return]
 
 
-def obstacle_to_requeue(headers: dict[str, Any], body: bytes) -> str | None:
-    """Why a parked message cannot be sent again, as a sentence; None where it can."""
-    if not isinstance(headers.get("owner"), str):
-        return "it was not posted to the API: it has no owner who could read its result"
+def obstacle_to_requeue(headers: Mapping[Any, Any]) -> str | None:
+    """Why a parked message that can be read cannot be sent again, as a sentence; None where it can."""
     queue = str(headers.get("task")).partition(":")[0]
     if queue not in topology.WORK_QUEUES:
         return f"its task, {headers.get('task')!r}, is in none of the queues {', '.join(topology.WORK_QUEUES)}"
-    try:
-        arguments = json.loads(body)[0]
-        readable = isinstance(arguments, list) and len(arguments) == 1
-    except (ValueError, TypeError, LookupError, RecursionError):
-        readable = False
-    return None if readable else "its body is not a task's input: no worker could read it; post the task again"
+    return None
 
 
 class Republished(NamedTuple):
@@ -233,8 +238,13 @@ class Republished(NamedTuple):
     headers: dict[str, Any]
 
 
-def republished(headers: dict[str, Any], body: bytes, *, task_id: str, routing_key: str) -> Republished:
+def republished(headers: Mapping[Any, Any], body: bytes, *, task_id: str, routing_key: str) -> Republished:
     """Build it from a parked message."""
-    kept = {name: value for name, value in headers.items() if not name.startswith("x-") and name not in _OF_THE_DEAD}
+    kept = {
+        name: value
+        for name, value in headers.items()
+        # What the broker added stays behind, and what no publisher of ours writes.
+        if not str(name).startswith("x-") and name not in _OF_THE_DEAD and (name in _HEADERS or isinstance(value, str))
+    }
     fresh = {"id": task_id, "root_id": task_id, "retries": 0, "publish_id": random_hex(), "eta": None, "expires": None}
     return Republished(task_id, routing_key, body, kept | fresh)
