@@ -8,8 +8,10 @@ The one argument is a string: the client's JSON, as it was accepted. The API and
 the same model, so the task receives the value that was accepted, whatever the model's fields and configuration are.
 """
 
+import base64
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from pydantic_core import to_json
@@ -30,8 +32,8 @@ _OF_THE_DEAD = {FAILURE_HEADER, FIRST_RETURN_HEADER, RETURNS_HEADER, "reason"}  
 # the new form the next number: then a worker of an earlier version hands such a message to one of a later version.
 FORM_HEADER = "form"
 FORM = 1
-# A message that nobody can read is kept so: its body as it came, and its properties as they were on the wire. A frame
-# has 128 KiB: larger properties stand in front of the body, and this header says how many bytes of it they are.
+# A message that nobody can read is kept so: its body as it came, and its properties as they were on the wire (base64).
+# A frame has 128 KiB: larger properties stand in front of the body, and a header says how many bytes of it they are.
 RAW_HEADER = "raw_properties"
 RAW_SIZE_HEADER = "raw_properties_bytes"
 _RAW_HEADER_MAX_BYTES = 64 * 1024
@@ -195,16 +197,17 @@ def raw(properties: bytes, body: bytes, failed: dict[str, str]) -> Raw:
     """Keep a message's body and properties as they came, and why it cannot be read."""
     headers: dict[str, Any] = {FAILURE_HEADER: json.dumps(failed)}
     if len(properties) <= _RAW_HEADER_MAX_BYTES:
-        return Raw(body, headers | {RAW_HEADER: bytearray(properties)})
+        return Raw(body, headers | {RAW_HEADER: base64.b64encode(properties).decode()})
     return Raw(properties + body, headers | {RAW_SIZE_HEADER: len(properties)})
 
 
 def raw_properties(headers: Mapping[Any, Any], body: bytes) -> bytes | None:
     """The properties of a message that was kept by `raw`; None for any other."""
     kept, size = headers.get(RAW_HEADER), headers.get(RAW_SIZE_HEADER)
-    if isinstance(kept, bytes | str):
-        return kept if isinstance(kept, bytes) else kept.encode()
-    return body[:size] if isinstance(size, int) else None
+    if isinstance(kept, str):
+        with suppress(ValueError):  # anybody may have published it
+            return base64.b64decode(kept, validate=True)
+    return body[:size] if isinstance(size, int) and 0 <= size <= len(body) else None
 
 
 def read_input(model: type[Input], argument: object) -> Input:

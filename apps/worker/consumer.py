@@ -18,15 +18,15 @@ from celery import bootsteps
 from celery.worker import consumer, state
 from celery.worker.consumer.delayed_delivery import DelayedDelivery
 
-from apps.contract import failures, topology
-from apps.contract.message import CONTENT_ENCODING, CONTENT_TYPE, is_known_form, raw, unreadable_because
+from apps.contract import failures
+from apps.contract.message import CONTENT_ENCODING, CONTENT_TYPE, is_known_form, unreadable_because
 from apps.contract.settings import WorkerSettings
 from apps.health import HealthFiles
 from apps.startup import broker_refused
 from apps.worker import frames, returns
 from apps.worker.connection import REFUSALS
 from apps.worker.outcome import failure_of
-from apps.worker.rejection import Rejection
+from apps.worker.rejection import Rejection, raw_copy
 from apps.worker.returns import Copy
 
 log = logging.getLogger(__name__)
@@ -113,8 +113,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]  # celery ships no type
         # What could be read of it: whose it is.
         headers = message.headers or frames.decoded(message.raw_properties)
         log.error("given up", extra={"fields": {"task_id": headers.get("id"), "reason": failure["message"]}})
-        kept = raw(message.raw_properties, _body(message), failure)
-        copy = Copy(topology.EXCHANGE, topology.DEAD_QUEUE, kept.body, kept.headers, None, None)
+        copy = raw_copy(message, failure)
         # Never rejected: the broker would add to its headers, and some end the dead-lettering of RabbitMQ 3.10.
         self.app.rejections.add(Rejection(message, failure, self._answer(message.ack_log_error), None, copy))
 
@@ -133,11 +132,6 @@ def _unreadable_because(message: Any) -> str | None:
     ):  # kombu would decompress the body for some encodings
         return f"its content is {message.content_type!r} in {message.content_encoding!r}"
     return unreadable_because(headers)
-
-
-def _body(message: Any) -> bytes:
-    body = message.body
-    return body.encode() if isinstance(body, str) else bytes(body)
 
 
 class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]

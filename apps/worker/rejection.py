@@ -19,8 +19,9 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
-from apps.contract import topology
+from apps.contract import failures, topology
 from apps.contract.failures import FAILURE_HEADER
+from apps.contract.message import raw
 from apps.contract.states import failure
 from apps.worker.returns import Copy
 
@@ -102,8 +103,11 @@ def _settle(publisher: "_Publisher", rejection: Rejection) -> bool:
     if not _is_held(rejection.message):  # its connection was lost: the broker delivers it again
         return True
     try:
-        publisher.publish(rejection.copy or _dead_copy(rejection.message, rejection.failure))
-    except Exception as exc:  # noqa: BLE001 - of kombu, amqp and sockets, and where headers cannot be encoded again
+        try:
+            publisher.publish(rejection.copy or _dead_copy(rejection.message, rejection.failure))
+        except _UnwritableError as exc:  # no later attempt will write it
+            publisher.publish(raw_copy(rejection.message, failures.malformed(str(exc))))
+    except Exception as exc:  # noqa: BLE001 - of kombu, amqp and sockets
         publisher.drop()
         about = {"error": repr(exc), "type": rejection.failure["type"]}
         if rejection.reject is None:
@@ -126,10 +130,21 @@ def _dead_copy(message: Any, failed: dict[str, str]) -> Copy:
     )
 
 
+def raw_copy(message: Any, failed: dict[str, str]) -> Copy:
+    """A message that nobody can read as a dead letter."""
+    body = message.body
+    kept = raw(message.raw_properties, body.encode() if isinstance(body, str) else bytes(body), failed)
+    return Copy(topology.EXCHANGE, topology.DEAD_QUEUE, kept.body, kept.headers, None, None)
+
+
 def _is_held(message: Any) -> bool:
     """Whether the connection on which the message came is still there."""
     connection = message.channel.connection
     return bool(connection and connection.connected)
+
+
+class _UnwritableError(Exception):
+    """py-amqp can read a message's headers and cannot write them."""
 
 
 class _Publisher:
@@ -154,6 +169,10 @@ class _Publisher:
             headers=copy.headers,
             properties=properties,
         )
+        try:
+            prepared._serialize_properties()  # noqa: SLF001 - later, its errors look like the broker's
+        except Exception as exc:
+            raise _UnwritableError(f"its headers cannot be written: {exc!r}") from exc
         channel.basic_publish(
             prepared, exchange=copy.exchange, routing_key=copy.routing_key, mandatory=True, timeout=PUBLISH_DEADLINE_S
         )
