@@ -52,7 +52,7 @@ def test_newer_api_beside_an_older_worker_fails_no_task(system: System, pool: st
     system.recorder()
     system.worker(OLDER, WORKER_POOL=pool, **PATIENT)
     ids = {"field": api.accepted("sleep", colour="blue"), "task": api.accepted("later")}
-    ids["type"] = api.accepted("count", digits="3")
+    ids["type"] = api.accepted("count", digits="three")
     elsewhere = api.accepted("resize")
     same = api.accepted("task_2")
     assert api.ended(same)["task_status"] == "SUCCESS"
@@ -61,7 +61,7 @@ def test_newer_api_beside_an_older_worker_fails_no_task(system: System, pool: st
     states = {
         what: api.ended(task_id)["task_result"]["state"] for what, task_id in (ids | {"queue": elsewhere}).items()
     }
-    assert states == {"field": "blue", "task": "done", "type": "3", "queue": "done"}
+    assert states == {"field": "blue", "task": "done", "type": "three", "queue": "done"}
     assert system.depth_messages("dead.parked") == 0
 
 
