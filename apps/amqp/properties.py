@@ -1,7 +1,7 @@
 """A message's properties as they are on the wire, read so that nothing a publisher sent is an error.
 
 py-amqp and pamqp raise for text that is not UTF-8, times after the year 9999 and deep tables, and with that end the
-connection: the broker delivers the message again, for ever. Here such a value becomes bytes, a number, or `Unread`.
+connection: the broker delivers the message again, for ever. Here such a value becomes bytes, or `Unread`.
 
 flags (2) | content type | content encoding | headers | ...        Sources: AMQP 0-9-1, section 4.2.6.1, and RabbitMQ's
 errata for the types of a table's values.
@@ -39,7 +39,7 @@ _NUMBERS = {
 
 
 class Unread(bytes):
-    """A value that cannot be read, as it is on the wire: its table or array is too deep."""
+    """A value that cannot be read, as it is on the wire: a table or array too deep, a time after the year 9999."""
 
 
 def decode(properties: bytes) -> dict[str, Any]:
@@ -127,12 +127,12 @@ def _decimal(data: bytes, offset: int, _: int) -> tuple[Decimal, int]:
     return Decimal(digits).scaleb(-scale), offset + 5
 
 
-def _time(data: bytes, offset: int, _: int) -> tuple[datetime | int, int]:
+def _time(data: bytes, offset: int, _: int) -> tuple[datetime | Unread, int]:
     (seconds,) = struct.unpack_from(">Q", data, offset)
     try:
         return datetime.fromtimestamp(seconds, UTC), offset + 8
     except (OverflowError, ValueError, OSError):
-        return seconds, offset + 8
+        return Unread(data[offset : offset + 8]), offset + 8
 
 
 def _bool(data: bytes, offset: int, _: int) -> tuple[bool, int]:

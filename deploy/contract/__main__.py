@@ -51,8 +51,8 @@ def check(file: Path, now: dict[str, Any]) -> None:
         print(finding)
     if any(finding.breaking for finding in found):
         raise Unusable(
-            "The contract breaks what clients, or tasks that wait, rely on (docs/deploy.md, Two versions at once). Keep the"
-            " old beside the new, or, where it is meant, run `make contract-baseline` and commit the file."
+            "The contract breaks what clients, or tasks that wait, rely on (docs/deploy.md, Two versions at once)."
+            " Keep the old beside the new, or, where it is meant, run `make contract-baseline` and commit the file."
         )
     raise Unusable("The contract has changed and breaks nothing: run `make contract-baseline`, and commit the file.")
 

@@ -29,6 +29,14 @@ class Finding(NamedTuple):
         return f"{kind}: {self.where}: {self.text}" + (f"; {self.meaning}" if self.meaning else "")
 
 
+def _breaking(where: str, text: str, meaning: str) -> Finding:
+    return Finding(breaking=True, where=where, text=text, meaning=meaning)
+
+
+def _harmless(where: str, text: str, meaning: str) -> Finding:
+    return Finding(breaking=False, where=where, text=text, meaning=meaning)
+
+
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Finding]:
     """Every change between two contracts, the breaking ones first."""
     found = [*_tasks(old["tasks"], new["tasks"]), *_queues(old, new), *_openapi(old["openapi"], new["openapi"])]
@@ -37,9 +45,9 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Finding]:
 
 def _tasks(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Finding]:
     for name in sorted(old.keys() - new.keys()):
-        yield Finding(True, name, "the task is gone, or has another name or queue", _WAITING)  # noqa: FBT003
+        yield _breaking(name, "the task is gone, or has another name or queue", _WAITING)
     for name in sorted(new.keys() - old.keys()):
-        yield Finding(False, name, "the task is new", _WORKERS_FIRST)  # noqa: FBT003
+        yield _harmless(name, "the task is new", _WORKERS_FIRST)
     for name in sorted(old.keys() & new.keys()):
         yield from _inputs(
             old[name]["input"], new[name]["input"], f"{name} input", old[name]["input"], new[name]["input"]
@@ -68,20 +76,20 @@ def _breaks_readers(change: Change) -> bool:
 
 def _queues(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Finding]:
     if new["form"] != old["form"]:
-        yield Finding(False, "message", f"its form was {old['form']} and is {new['form']}", _WORKERS_FIRST)  # noqa: FBT003
+        yield _harmless("message", f"its form was {old['form']} and is {new['form']}", _WORKERS_FIRST)
     for queue in sorted(set(old["queues"]) - set(new["queues"])):
-        yield Finding(True, queue, "the queue is gone", "no worker takes the tasks that wait in it")  # noqa: FBT003
+        yield _breaking(queue, "the queue is gone", "no worker takes the tasks that wait in it")
     for queue in sorted(set(new["queues"]) - set(old["queues"])):
         meaning = "apply the broker's definitions before the API, which refuses posts that have no queue"
-        yield Finding(False, queue, "the queue is new", meaning)  # noqa: FBT003
+        yield _harmless(queue, "the queue is new", meaning)
 
 
 def _openapi(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Finding]:
     before, after = _calls(old), _calls(new)
     for call in sorted(before.keys() - after.keys()):
-        yield Finding(True, call, "the call is gone", _CLIENTS)  # noqa: FBT003
+        yield _breaking(call, "the call is gone", _CLIENTS)
     for call in sorted(after.keys() - before.keys()):
-        yield Finding(False, call, "the call is new", "")  # noqa: FBT003
+        yield _harmless(call, "the call is new", "")
     for call in sorted(before.keys() & after.keys()):
         yield from _parameters(before[call], after[call], call, old, new)
         yield from _content(before[call].get("requestBody", {}), after[call].get("requestBody", {}), call, old, new)
@@ -100,12 +108,12 @@ def _calls(document: Mapping[str, Any]) -> dict[str, Any]:
 def _parameters(old: Any, new: Any, call: str, before: Any, after: Any) -> Iterator[Finding]:
     had, has = ({(one["in"], one["name"]): one for one in each.get("parameters", ())} for each in (old, new))
     for place in sorted(had.keys() - has.keys()):
-        yield Finding(True, f"{call} {place[1]}", "the parameter is gone", _CLIENTS)  # noqa: FBT003
+        yield _breaking(f"{call} {place[1]}", "the parameter is gone", _CLIENTS)
     for place, one in sorted(has.items()):
         if one.get("required") and not had.get(place, {}).get("required"):
-            yield Finding(True, f"{call} {place[1]}", "the parameter is required", _CLIENTS)  # noqa: FBT003
+            yield _breaking(f"{call} {place[1]}", "the parameter is required", _CLIENTS)
         elif place not in had:
-            yield Finding(False, f"{call} {place[1]}", "the parameter is new", "")  # noqa: FBT003
+            yield _harmless(f"{call} {place[1]}", "the parameter is new", "")
         else:
             yield from _inputs(had[place].get("schema"), one.get("schema"), f"{call} {place[1]}", before, after)
 
@@ -113,14 +121,14 @@ def _parameters(old: Any, new: Any, call: str, before: Any, after: Any) -> Itera
 def _content(old: Any, new: Any, call: str, before: Any, after: Any) -> Iterator[Finding]:
     had, has = old.get("content", {}), new.get("content", {})
     for kind in sorted(had.keys() - has.keys()):
-        yield Finding(True, f"{call} body", f"{kind} is no longer taken", _CLIENTS)  # noqa: FBT003
+        yield _breaking(f"{call} body", f"{kind} is no longer taken", _CLIENTS)
     for kind in sorted(had.keys() & has.keys()):
         yield from _inputs(had[kind].get("schema"), has[kind].get("schema"), f"{call} body", before, after)
 
 
 def _responses(old: Any, new: Any, call: str, before: Any, after: Any) -> Iterator[Finding]:
     for status in sorted(new.keys() - old.keys()):
-        yield Finding(False, f"{call} {status}", "the answer is new", "")  # noqa: FBT003
+        yield _harmless(f"{call} {status}", "the answer is new", "")
     for status in sorted(old.keys()):
         where = f"{call} {status}"
         if status not in new:
@@ -128,9 +136,9 @@ def _responses(old: Any, new: Any, call: str, before: Any, after: Any) -> Iterat
             continue
         had, has = old[status], new[status]
         for name in sorted(had.get("headers", {}).keys() - has.get("headers", {}).keys()):
-            yield Finding(True, where, f"the header {name} is gone", _CLIENTS)  # noqa: FBT003
+            yield _breaking(where, f"the header {name} is gone", _CLIENTS)
         for kind, content in sorted(had.get("content", {}).items()):
             if kind not in has.get("content", {}):
-                yield Finding(True, where, f"{kind} is no longer answered", _CLIENTS)  # noqa: FBT003
+                yield _breaking(where, f"{kind} is no longer answered", _CLIENTS)
                 continue
             yield from _outputs(content.get("schema"), has["content"][kind].get("schema"), where, before, after)
