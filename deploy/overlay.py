@@ -1,4 +1,9 @@
-"""Applies an overlay, or takes it away: `python -m deploy.overlay up|down [overlay]`."""
+"""Applies an overlay, or takes it away: `python -m deploy.overlay up|down [overlay] [workers|api]`.
+
+The workers are rolled out first: a new one understands what an API of the last version accepts, and an old one would
+have to return what only the new API accepts (apps/worker/returns.py). On the way back to an earlier version it is the
+other way round: FIRST=api.
+"""
 
 import sys
 from pathlib import Path
@@ -17,18 +22,36 @@ KEDA = "scaledobjects.keda.sh"
 ROLLOUT_TIMEOUT_S = 300
 
 
-def up(folder: Path) -> None:
-    """Apply, and wait until it runs."""
+FIRST = ("workers", "api")
+# Of the API's Deployment. Every other one is a worker's.
+API = "api"
+
+
+def up(folder: Path, first: str = FIRST[0]) -> None:
+    """Apply all but the Deployments that come second, wait until it runs, then apply those."""
     cluster.check()
     if not cluster.has("crd", KEDA):
         raise Unusable("The cluster has no KEDA: run `make secrets platform` first.")
-    show(kubectl(), "apply", "--kustomize", folder, timeout_s=ROLLOUT_TIMEOUT_S)
-    for each in _objects(folder, "Deployment"):
-        wait = ("rollout", "status", f"deployment/{_name(each)}", _where(each), f"--timeout={ROLLOUT_TIMEOUT_S}s")
-        show(kubectl(), *wait, timeout_s=ROLLOUT_TIMEOUT_S + TIMEOUT_S)
+    objects = _objects(folder)
+    later = [each for each in objects if each["kind"] == "Deployment" and _comes_second(each, first)]
+    for part in ([each for each in objects if each not in later], later):
+        _apply(part)
     for each in _objects(folder, "ScaledObject"):
         wait = ("wait", f"scaledobject/{_name(each)}", _where(each), "--for=condition=Ready", f"--timeout={TIMEOUT_S}s")
         show(kubectl(), *wait, timeout_s=2 * TIMEOUT_S)
+
+
+def _comes_second(deployment: dict[str, Any], first: str) -> bool:
+    is_api = deployment["metadata"].get("labels", {}).get("app.kubernetes.io/component") == API
+    return is_api != (first == "api")
+
+
+def _apply(objects: list[dict[str, Any]]) -> None:
+    show(kubectl(), "apply", "--filename=-", text=listed(objects), timeout_s=ROLLOUT_TIMEOUT_S)
+    for each in objects:
+        if each["kind"] == "Deployment":
+            wait = ("rollout", "status", f"deployment/{_name(each)}", _where(each), f"--timeout={ROLLOUT_TIMEOUT_S}s")
+            show(kubectl(), *wait, timeout_s=ROLLOUT_TIMEOUT_S + TIMEOUT_S)
 
 
 def down(folder: Path) -> None:
@@ -64,7 +87,15 @@ def main() -> None:
     if not folder.is_dir():
         names = ", ".join(sorted(path.name for path in folder.parent.iterdir()))
         raise Unusable(f"There is no overlay {name}: choose one of {names} by OVERLAY=.")
-    {"up": up, "down": down}[verb](folder)
+    if verb == "down":
+        down(folder)
+        return
+    first = sys.argv[3] if sys.argv[3:] else FIRST[0]
+    if first not in FIRST:
+        raise Unusable(
+            f"FIRST={first} is neither of {' and '.join(FIRST)}: say which Deployments are rolled out first."
+        )
+    up(folder, first)
 
 
 if __name__ == "__main__":
