@@ -42,8 +42,8 @@ def up(folder: Path, first: str = FIRST[0]) -> None:
 
 
 def _comes_second(deployment: dict[str, Any], first: str) -> bool:
-    is_api = deployment["metadata"].get("labels", {}).get("app.kubernetes.io/component") == API
-    return is_api != (first == "api")
+    is_api: bool = deployment["metadata"].get("labels", {}).get("app.kubernetes.io/component") == API
+    return is_api != (first == API)
 
 
 def _apply(objects: list[dict[str, Any]]) -> None:
@@ -93,7 +93,7 @@ def main() -> None:
     first = sys.argv[3] if sys.argv[3:] else FIRST[0]
     if first not in FIRST:
         raise Unusable(
-            f"FIRST={first} is neither of {' and '.join(FIRST)}: say which Deployments are rolled out first."
+            f"FIRST={first} is neither of {' and '.join(FIRST)}: say what is rolled out first."
         )
     up(folder, first)
 
