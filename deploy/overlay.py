@@ -32,13 +32,17 @@ def up(folder: Path, first: str = FIRST[0]) -> None:
     cluster.check()
     if not cluster.has("crd", KEDA):
         raise Unusable("The cluster has no KEDA: run `make secrets platform` first.")
-    objects = _objects(folder)
-    later = [each for each in objects if each["kind"] == "Deployment" and _comes_second(each, first)]
-    for part in ([each for each in objects if each not in later], later):
+    for part in in_order(_objects(folder), first):
         _apply(part)
     for each in _objects(folder, "ScaledObject"):
         wait = ("wait", f"scaledobject/{_name(each)}", _where(each), "--for=condition=Ready", f"--timeout={TIMEOUT_S}s")
         show(kubectl(), *wait, timeout_s=2 * TIMEOUT_S)
+
+
+def in_order(objects: list[dict[str, Any]], first: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What is applied before the Deployments that come second, and those."""
+    second = [each for each in objects if each["kind"] == "Deployment" and _comes_second(each, first)]
+    return [each for each in objects if each not in second], second
 
 
 def _comes_second(deployment: dict[str, Any], first: str) -> bool:
@@ -92,9 +96,7 @@ def main() -> None:
         return
     first = sys.argv[3] if sys.argv[3:] else FIRST[0]
     if first not in FIRST:
-        raise Unusable(
-            f"FIRST={first} is neither of {' and '.join(FIRST)}: say what is rolled out first."
-        )
+        raise Unusable(f"FIRST={first} is neither of {' and '.join(FIRST)}: say what is rolled out first.")
     up(folder, first)
 
 

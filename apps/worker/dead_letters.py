@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import AsyncIterator
 from hashlib import blake2b
+from typing import NamedTuple
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
 from aiormq.exceptions import AMQPError, DeliveryError
@@ -27,24 +28,46 @@ from apps.contract.settings import RequeueSettings, load
 from apps.worker import dead_letter
 from apps.worker.dead_letter import DeadLetter
 
-# For each message, and each command: thousands of messages take as long as they take.
+# For each message, not for the whole: thousands of messages take as long as they take.
 DEADLINE_S = 30.0
+# More than can be parked (topology.PARKED_MAX_MESSAGES), also before there was a bound: the most that AMQP can say.
+# Without a number, RabbitMQ holds a quorum queue's consumer to 2,000.
+PREFETCH_MAX = 65_535
 HEARTBEAT_S = 10
 
 
-async def parked(channel: AbstractChannel) -> AsyncIterator[tuple[int, DeadLetter, object]]:
-    """Every parked message, the oldest first: delivery tag, message, when it died.
+class Parked(NamedTuple):
+    """One parked message; `letter` is only there where it was asked for, as bodies are large."""
 
-    Each is taken from the queue, and only its summary kept here: what is not acked returns, in its order, when the
-    connection ends. Until then another command finds nothing.
+    tag: int
+    name: str
+    summary: dict[str, object]
+    letter: DeadLetter | None
+
+
+async def parked(channel: AbstractChannel, wanted: str | None = None) -> AsyncIterator[Parked]:
+    """Every message that is parked now, the oldest first, and the letters of those with this name.
+
+    One consumer takes them all: what it does not ack returns in its order when the connection ends, while messages that
+    were taken one by one (basic.get) return in any order. Until then another command finds nothing.
     """
-    while True:
-        async with asyncio.timeout(DEADLINE_S):
-            message = await channel.basic_get(topology.PARKED_QUEUE)
-        if message.delivery_tag is None:
-            return
+    found: asyncio.Queue[Parked] = asyncio.Queue()
+
+    async def on_message(message: DeliveredMessage) -> None:
         letter = dead_letter.read(message)
-        yield message.delivery_tag, letter, _died(message, letter)
+        name = name_of(letter)
+        said = _summary(name, letter, _died(message, letter))
+        found.put_nowait(Parked(message.delivery_tag or 0, name, said, letter if name == wanted else None))
+
+    async with asyncio.timeout(DEADLINE_S):
+        count = (await channel.queue_declare(topology.PARKED_QUEUE, passive=True)).message_count or 0
+        await channel.basic_qos(prefetch_count=PREFETCH_MAX)
+        consuming = await channel.basic_consume(topology.PARKED_QUEUE, on_message)
+    for _ in range(count):
+        async with asyncio.timeout(DEADLINE_S):
+            yield await found.get()
+    async with asyncio.timeout(DEADLINE_S):
+        await channel.basic_cancel(consuming.consumer_tag or "")
 
 
 def name_of(letter: DeadLetter) -> str:
@@ -56,9 +79,9 @@ def name_of(letter: DeadLetter) -> str:
     return f"raw-{blake2b(repr(headers).encode() + letter.body, digest_size=8).hexdigest()}"
 
 
-def summary(letter: DeadLetter, died: object) -> dict[str, object]:
+def _summary(name: str, letter: DeadLetter, died: object) -> dict[str, object]:
     """What a person is told of a message."""
-    line: dict[str, object] = {"id": name_of(letter)} | {name: letter.text(name) for name in ("task", "owner")}
+    line: dict[str, object] = {"id": name} | {name: letter.text(name) for name in ("task", "owner")}
     line |= {"reason": letter.failure["type"], "message": letter.failure["message"], "died": died}
     obstacle = _obstacle(letter)
     return line if obstacle is None else line | {"requeue": f"not possible: {obstacle}"}
@@ -67,16 +90,16 @@ def summary(letter: DeadLetter, died: object) -> dict[str, object]:
 async def list_parked(channel: AbstractChannel) -> None:
     """Print one JSON line for each parked message, the oldest first; they stay parked."""
     count = 0
-    async for _, letter, died in parked(channel):
+    async for one in parked(channel):
         count += 1
-        print(json.dumps(summary(letter, died), default=str), flush=True)
+        print(json.dumps(one.summary, default=str), flush=True)
     print(f"{count} parked." if count else "Nothing is parked.", file=sys.stderr)
 
 
 async def discard(channel: AbstractChannel, name: str) -> None:
     """Take a parked message away for good, and print what it was. Raises SystemExit where none has this id."""
-    for tag, letter, died in await _found(channel, name):
-        print(json.dumps(summary(letter, died), default=str))
+    for tag, said, _ in await _found(channel, name):
+        print(json.dumps(said, default=str))
         await channel.basic_ack(tag)
 
 
@@ -86,7 +109,7 @@ async def requeue(channel: AbstractChannel, redis: Redis, ids: TaskIds, task_id:
     Raises SystemExit where none is parked under `task_id`, or it cannot be sent again, or the broker refuses it.
     """
     found = await _found(channel, task_id)
-    letter = found[0][1]
+    letter = found[0].letter
     obstacle = _obstacle(letter)
     if obstacle is not None:
         raise SystemExit(f"{task_id} cannot be sent again: {obstacle}")
@@ -106,9 +129,19 @@ async def requeue(channel: AbstractChannel, redis: Redis, ids: TaskIds, task_id:
     return new_id
 
 
-async def _found(channel: AbstractChannel, name: str) -> list[tuple[int, DeadLetter, object]]:
+class _Found(NamedTuple):
+    tag: int
+    summary: dict[str, object]
+    letter: DeadLetter
+
+
+async def _found(channel: AbstractChannel, name: str) -> list[_Found]:
     """The messages of this id: more than one where a crash made the recorder park it again."""
-    found = [each async for each in parked(channel) if name_of(each[1]) == name]
+    found = [
+        _Found(one.tag, one.summary, one.letter)
+        async for one in parked(channel, name)
+        if one.letter is not None  # it has the name
+    ]
     if not found:
         raise SystemExit(f"no parked message has the id {name}: see `make dead-letters`")
     return found
