@@ -28,10 +28,8 @@ def test_full_parking_lot_loses_no_failure_and_says_what_it_does_not_keep(system
     system.recorder(METRICS_PORT=str(port))
     ids = [api.accepted("sleep", f"n-{number}") for number in range(5)]
     assert {api.ended(task_id)["task_result"]["type"] for task_id in ids} == {"MessageExpired"}
-    until(lambda: system.depth_messages("dead") == 0)
-    parked = {json.loads(line)["id"] for line in command(system, "list").splitlines()}
-    said = {line["task_id"] for line in system.log_lines() if line["message"] == "not parked: dead.parked is full"}
-    assert parked | said == set(ids)
+    until(lambda: _parked(system) | _said(system) == set(ids))
+    parked, said = _parked(system), _said(system)
     assert not parked & said
     text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
     assert re.findall(r"^sluice_not_parked_total (\S+)$", text, re.MULTILINE) == [f"{len(said)}.0"]
@@ -39,6 +37,14 @@ def test_full_parking_lot_loses_no_failure_and_says_what_it_does_not_keep(system
     again = api.accepted("sleep", "room")
     assert api.ended(again)["task_status"] == "FAILURE"
     until(lambda: again in command(system, "list"))
+
+
+def _parked(system: System) -> set[str]:
+    return {json.loads(line)["id"] for line in command(system, "list").splitlines()}
+
+
+def _said(system: System) -> set[str]:
+    return {line["task_id"] for line in system.log_lines() if line["message"] == "not parked: dead.parked is full"}
 
 
 def test_full_queue_of_dead_letters_keeps_them_in_the_work_queue(system: System) -> None:
