@@ -271,7 +271,7 @@ def _listed(system: System, task_id: str) -> list[dict[str, Any]]:
         (b"not json", {}, 1),
         (b"not json", {"task": "Test_Query:task_2"}, 1),
         (b"[[], {}, {}]", HEADERS | {"id": "garbage-4"}, 1),
-        (b"[[{}], {}, {}]", HEADERS | {"id": "garbage-5"}, 0),  # can be run, and fails
+        (b"[[{}], {}, {}]", HEADERS | {"id": "garbage-5"}, 1),  # an input that no model takes, after RETURN_MAX_S
     ],
 )
 def test_garbage_in_the_queue_hurts_nobody(
