@@ -10,11 +10,11 @@ BENCH := .local/bench
 LOAD := .local/load
 # What the version of RabbitMQ or NGINX decides: connections, dead letters, definitions and configuration.
 BROKER_TESTS := $(addprefix tests/integration/test_,$(addsuffix .py,broker_away dead_letters definitions life liveness \
-	lost_workers nginx platform_configuration publisher queues records start upgrade))
+	lost_workers malformed nginx platform_configuration publisher queues records start upgrade versions))
 PYTEST := $(BIN)/python -m pytest --numprocesses 4
 
 .DEFAULT_GOAL := help
-.PHONY: help install add remove lock upgrade up demo post rabbitmq-ui dead-letters requeue test test-unit test-planner test-integration test-thorough test-brokers test-load chaos chaos-quick abuse abuse-quick test-chaos e2e cluster cluster-down bench bench-compare profile bench-planner load load-ab load-image picture lint clean
+.PHONY: help install add remove lock upgrade up demo post rabbitmq-ui dead-letters requeue discard contract-baseline test test-unit test-planner test-integration test-thorough test-brokers test-load chaos chaos-quick abuse abuse-quick test-chaos e2e cluster cluster-down bench bench-compare profile bench-planner load load-ab load-image picture lint clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
@@ -62,14 +62,21 @@ post: install ## post a task and follow it: make post TASK='NAME --FIELD VALUE',
 rabbitmq-ui: install ## say where RabbitMQ's management page is, and its credentials; CLUSTER=1 forwards the cluster's
 	@$(BIN)/python -m $(if $(CLUSTER),deploy,local).rabbitmq_ui
 
-dead-letters: install ## list the parked tasks of the running system
+dead-letters: install ## list all parked messages of the running system
 	@$(BIN)/python -m local.run -- $(BIN)/python -m apps.worker.dead_letters list
 
 requeue: install ## send a parked task again: make requeue ID=...
 	@test -n "$(ID)" || { echo "Say which one: make requeue ID=..., as listed by make dead-letters."; exit 1; }
-	@$(BIN)/python -m local.run -- $(BIN)/python -m apps.worker.dead_letters requeue $(ID)
+	@$(BIN)/python -m local.run -- $(BIN)/python -m apps.worker.dead_letters requeue "$(ID)"
 
 # The tools of the manifests, which take minutes the first time, are built while the servers' tests mostly wait.
+discard: install ## take a parked message away for good: make discard ID=...
+	@test -n "$(ID)" || { echo "Say which one: make discard ID=..., as listed by make dead-letters."; exit 1; }
+	@$(BIN)/python -m local.run -- $(BIN)/python -m apps.worker.dead_letters discard "$(ID)"
+
+contract-baseline: install ## accept what `make lint` says of the contract: deploy/contract/baseline.json
+	@$(BIN)/python -m deploy.contract accept
+
 test: lint test-unit ## lint, unit tests, integration tests, tests of the manifests
 	@$(MAKE) --no-print-directory -j2 tools-of-tests test-integration
 	@$(MAKE) --no-print-directory test-manifests
@@ -156,10 +163,11 @@ picture: install ## draw the README's picture again: docs/planner.png
 	@$(BIN)/sluice compare kustomize/base kustomize/overlays/load --arrivals burst:2200@1m --service 12.5 --duration 30m \
 		--png docs/planner.png
 
-lint: install ## ruff and mypy
+lint: install ## ruff, mypy, and whether the contract breaks what was released
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/python -m deploy.contract
 
 clean: ## remove what was installed and generated, the local data and credentials too
 	rm -rf .venv .local build .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -18,6 +18,7 @@ from aiormq.exceptions import (
 from pamqp.commands import Basic
 from yarl import URL
 
+from apps.amqp.deliveries import Transport
 from apps.contract import topology
 from apps.contract.message import CONTENT_ENCODING, CONTENT_TYPE, Republished
 
@@ -64,9 +65,12 @@ def _refusal(exc: Exception) -> str | None:
 
 
 def connection(url: str, heartbeat_s: int) -> aiormq.Connection:
-    """An unopened connection to one of the URL's hosts. A broker that is silent for three heartbeats is given up."""
+    """An unopened connection to one of the URL's hosts. A broker that is silent for three heartbeats is given up.
+
+    Messages that it delivers are read by apps/worker/dead_letter.py.
+    """
     host = random.choice(url.split(";"))  # noqa: S311 - whichever: after a loss the next attempt may find another one
-    return aiormq.Connection(URL(host).update_query(heartbeat=heartbeat_s))
+    return aiormq.Connection(URL(host).update_query(heartbeat=heartbeat_s), transport_factory=Transport())
 
 
 async def publish(channel: AbstractChannel, message: Republished) -> None:

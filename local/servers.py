@@ -167,6 +167,7 @@ class RabbitMQ:
             f"management.tcp.port = {self.management_port}",
             f"default_user = {ADMIN}",
             f"default_pass = {self.password}",
+            f"max_message_size = {topology.MESSAGE_MAX_BYTES}",
             "disk_free_limit.absolute = 50MB",  # else it refuses every publish on a laptop with a nearly full disk
             *self.more_configuration,
         )

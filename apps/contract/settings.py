@@ -165,6 +165,10 @@ class WorkerSettings(ConsumerSettings):
     retry_max: Annotated[int, Field(ge=0)] = 5
     retry_backoff_s: Annotated[int, Field(ge=1)] = 1
     retry_backoff_max_s: Annotated[int, Field(ge=1)] = 600
+    # how long a task that this version does not understand is returned for workers of another one, from its first
+    # return on: a rollout takes minutes, and a person who finds a half of it stuck has the rest of an hour to go on or
+    # back. The last return may wait a day in its queue: the sum stays below the life of a record. 0: not at all
+    return_max_s: Annotated[float, Field(ge=0, le=3600)] = 3600.0
 
 
 class RecorderSettings(ConsumerSettings):

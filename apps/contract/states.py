@@ -1,6 +1,7 @@
-r"""States of a task, its record in Redis, and the three atomic scripts that write it.
+r"""States of a task, its record in Redis, and the four atomic scripts that write it.
 
     (no record) --begin--> STARTED --end--> SUCCESS | FAILURE | REVOKED
+        ^ \__give_back____/                 (a worker of another version does not understand the input)
         |  \______________________end____________/        (dead letters that never ran)
         \__________________cancel_____________________________/
 
@@ -217,6 +218,23 @@ return 'stored'
 # For a FAILURE or REVOKED, which are small: limits and cancellations also end tasks while Redis is full. What this
 # takes above maxmemory is bounded by the tasks that the broker has.
 END_WHEN_FULL = ALSO_WHEN_FULL + END
+
+# A worker that does not understand the input gives the task back: it is PENDING again, or STARTED if it ran before.
+# ARGV[5]: publish id.
+# Answers "returned", "cancelled" (meanwhile: it is REVOKED now), "claimed" (another publish of the id has begun) or
+# "unreadable" (it is a FAILURE now).
+GIVE_BACK = rf"""{ALSO_WHEN_FULL}{_FOUND}
+if adopted or not (letter == 'R' or letter == 'C') then return 'claimed' end
+{_CLAIMED}
+if letter == 'C' then
+  {_finish("'V'", "'null'")}
+  redis.call('PUBLISH', KEYS[4], 'REVOKED')
+  return 'cancelled'
+end
+local tries = string.byte(started)
+if tries > 1 then redis.call('SETRANGE', KEYS[1], 2, string.char(tries - 1)) else redis.call('DEL', KEYS[1]) end
+return 'returned'
+"""
 
 # KEYS[5]: CANCEL_CHANNEL. ARGV from 5: id, life of the record (s).
 # Answers the state that it found: PENDING is REVOKED now, STARTED is asked to end, a final one stands.

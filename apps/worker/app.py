@@ -24,7 +24,7 @@ from apps.contract.queues import require_queues, require_selectable
 from apps.contract.settings import WorkerSettings, load
 from apps.contract.tasks import TASKS, Input, Registry
 from apps.health import HealthFiles
-from apps.worker import prefork, tasks
+from apps.worker import frames, prefork, tasks
 from apps.worker.celery_api import App
 from apps.worker.connection import check_redis, connection_to_broker
 from apps.worker.consumer import lifecycle
@@ -87,7 +87,7 @@ def _configuration(settings: WorkerSettings) -> dict[str, Any]:
         "broker_connection_max_retries": None,
         "broker_heartbeat": settings.broker_heartbeat_s,
         # a retry is a publish: it must be confirmed too
-        "broker_transport_options": {"confirm_publish": True},
+        "broker_transport_options": {"confirm_publish": True, "frame_handler": frames.frame_handler},
         "result_backend_always_retry": True,
         # 0.1 s to 2 s: a result is stored soon after Redis is back
         "result_backend_base_sleep_between_retries_ms": 100,
@@ -98,6 +98,7 @@ def _configuration(settings: WorkerSettings) -> dict[str, Any]:
         "redis_backend_health_check_interval": 30,
         "sluice_record_ttl_s": settings.record_ttl_s,
         "sluice_result_ttl_s": settings.result_ttl_s,
+        "sluice_return_max_s": settings.return_max_s,
         "task_queues": queues,
         "task_default_queue": topology.DEFAULT_QUEUE,
         "task_default_exchange": topology.EXCHANGE,

@@ -1,7 +1,7 @@
-"""Celery's result backend on the contract's records: only `begin` and `end` write them.
+"""Celery's result backend on the contract's records: only `begin`, `end` and `give_back` write them.
 
 The base class brings the connection's settings, its time-outs and the endless retry while Redis is away
-(`result_backend_always_retry`). Both are called in the worker's pool alone (apps/worker/task.py): a wait for Redis in
+(`result_backend_always_retry`). All are called in the worker's pool alone (apps/worker/task.py): a wait for Redis in
 the main process would stop its heartbeats and its time limits. What ends there becomes a dead letter, and the recorder
 writes its FAILURE.
 """
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 BEGIN = Script(states.BEGIN)
 END = Script(states.END)
 END_WHEN_FULL = Script(states.END_WHEN_FULL)
+GIVE_BACK = Script(states.GIVE_BACK)
 
 
 class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
@@ -84,6 +85,13 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
 
     def _arguments(self, place: states.Place, now_s: float) -> list[Any]:
         return place.arguments(now_s, self._result_ttl_s, self._record_ttl_s)
+
+    def give_back(self, task_id: str, publish_id: str) -> str:
+        """Undo `begin` for a task whose input this version does not understand. Answers as the script; waits as it."""
+        place = states.place(task_id)
+        arguments = [*self._arguments(place, time.time()), publish_id]
+        answer: str = self._ensure_retryable(self._run, GIVE_BACK, place.keys(task_id, ""), arguments)
+        return answer
 
     def _celerys_own(self, *_: object, **__: object) -> None:
         """Nothing: Celery calls these around each task, whose outcome is written, or will be by the recorder."""

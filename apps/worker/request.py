@@ -2,6 +2,7 @@
 
     child ends its task   -> record written by the child, then ack
     child is lost         -> back to the queue; the broker counts it (delivery limit)
+    input of another version -> the delay exchange, for a worker of that version (apps/worker/returns.py)
     anything else         -> dead letters with the reason (apps/worker/rejection.py); the recorder writes the FAILURE
 
 Nothing here waits for Redis: while it is away, time limits and heartbeats must go on.
@@ -20,10 +21,11 @@ from celery.exceptions import InvalidTaskError, Reject
 from celery.worker import request, state
 
 from apps.contract import failures, ids
-from apps.worker import metrics
+from apps.worker import metrics, returns
 from apps.worker.outcome import failure_of
 from apps.worker.prefork import HardLimitError
 from apps.worker.rejection import Rejection
+from apps.worker.returns import Copy
 from apps.worker.task import FAILURE, RETRY, REVOKED, SKIPPED, SUCCESS
 from apps.worker.threads import Waiting
 
@@ -49,10 +51,12 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
             options |= {"body": message.payload, "decoded": True}
         super().__init__(message, **options)
         self.time_limits = (None, None)  # a message has none: the task's are kept by apps/worker/watchdog.py
-        if not isinstance(self._request_dict.get("publish_id"), str):
-            raise InvalidTaskError("it has no publish_id: it was not posted to the API")
-        if len(self.args) != 1 or self.kwargs:
+        arguments, keywords, embedded = self._payload
+        one = isinstance(arguments, list) and len(arguments) == 1 and isinstance(arguments[0], str | dict)
+        if not one or keywords:
             raise InvalidTaskError("its arguments are not one input")
+        if not isinstance(embedded, dict) or any(embedded.values()):
+            raise InvalidTaskError("it has callbacks, which no message of the API has")
         # What a retry hands on: else Celery makes the list of its own names, and takes each out, at each task.
         self._request_dict["headers"] = {name: value for name, value in message.headers.items() if name not in _CELERYS}
 
@@ -82,6 +86,8 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
             self._outcome = "lost"
             self._log("its process was lost", reason=str(exc))
             super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+        elif isinstance(exc, Reject) and exc.reason["type"] == failures.NOT_UNDERSTOOD:
+            self._return(exc.reason)
         elif isinstance(exc, Reject):
             self._give_up(exc.reason)
         else:  # raised around `run` (apps/worker/task.py), which lets nothing of the task's own through
@@ -122,6 +128,16 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
         self._outcome = "dead"
         state.task_ready(self)
         self._app.rejections.add(Rejection(self.message, failure, self.acknowledge, self._reject_without_reason))
+
+    def _return(self, failure: dict[str, str]) -> None:
+        """Hand the task to a later worker, as this version does not understand its input; give it up after a time."""
+        outcome = returns.later(self.message, "input", failure, self._app.conf.sluice_return_max_s)
+        if not isinstance(outcome, Copy):
+            self._give_up(outcome)
+            return
+        self._outcome = "returned"
+        state.task_ready(self)
+        self._app.rejections.add(Rejection(self.message, failure, self.acknowledge, None, outcome))
 
     def _reject_without_reason(self) -> None:
         self._count(self._outcome)
