@@ -90,14 +90,16 @@ class Keys:
         self._deadline_s = deadline_s
         self._life_s = life_s
 
+    async def is_known(self, owner: str, key: str) -> bool:
+        """Whether a post came with this key before. Writes nothing. Raises the store's Unavailable."""
+        return await self._store.call("HGET", _record(owner, key), "digest") is not None
+
     async def claim(self, post: Post, new_id: str) -> Claim:
         """Claim the key for the body, once the request that has it is settled or abandoned; until the deadline.
 
         Raises the 409 problem after it, the 422 one for another body, and the store's Unavailable.
         """
-        # neither part has a NUL: a name comes from the environment, and a key has its form
-        of_client = blake2b(f"{post.owner}\0{post.key}".encode(), digest_size=16).hexdigest()
-        record = f"sluice:key:{of_client}"
+        record = _record(post.owner, post.key)
         digest = blake2b(post.body, digest_size=16).hexdigest()
         # by then the process that has it got its answers from Redis and from the broker, or it is dead
         abandoned_s = TIMEOUT_S + post.open_s
@@ -119,3 +121,9 @@ class Keys:
         done = f"{claim.wanted:x}" if claim.wanted & ~accepted == 0 else ""
         arguments = (claim.record, states.channel(claim.first_id), claim.number, f"{accepted:x}", done)
         self._store.later("EVAL", SETTLE, 2, *arguments)
+
+
+def _record(owner: str, key: str) -> str:
+    # neither part has a NUL: a name is printable, and a key has its form
+    of_client = blake2b(f"{owner}\0{key}".encode(), digest_size=16).hexdigest()
+    return f"sluice:key:{of_client}"

@@ -16,7 +16,7 @@ from apps.api.openapi import RESPONSES, STREAM
 from apps.api.publisher import CONFIRMED, Outcome
 from apps.api.store import Unavailable
 from apps.api.submission import Submitted
-from apps.contract import states
+from apps.contract import quota, states
 
 router = APIRouter(tags=["tasks"])
 
@@ -63,6 +63,8 @@ OwnTask = Annotated[str, Depends(own_task)]
 async def post_task(request: Request, owner: Client, key: Key) -> Response:
     """202 means durable: the broker has confirmed the message, persistent and in a quorum queue."""
     state = request.app.state
+    if key is None:
+        state.quotas.require_one(owner)
     body = await read_json(request, state.settings.body_max_bytes)
     payload = parse_input(state.inputs, body)
     (submitted,) = await state.submitter.submit(owner, [payload], key=key, body=body)
@@ -79,8 +81,12 @@ async def post_batch(request: Request, owner: Client, key: Key) -> Response:
     Sent again with its key, a batch is completed: what was accepted keeps its id and is not published again.
     """
     state = request.app.state
+    share = state.quotas.of(owner)
+    await state.submitter.require_batch_share(share, owner, key)
     body = await read_json(request, state.settings.body_max_bytes)
-    parsed = parse_batch(state.batch, state.inputs, body)
+    async with share.parsing:
+        await state.submitter.require_batch_share(share, owner, key)
+        parsed = parse_batch(state.batch, state.inputs, body)
     inputs = [None if isinstance(one, errors.Problem) else one for one in parsed]
     submitted = await state.submitter.submit(owner, inputs, key=key, body=b"batch " + body)
     problems = [one if isinstance(one, errors.Problem) else None for one in parsed]
@@ -129,14 +135,21 @@ async def get_events(
 
 
 @router.delete("/tasks/{task_id}", summary="Cancel a task", responses=RESPONSES["delete"])
-async def cancel_task(request: Request, task_id: OwnTask) -> Response:
+async def cancel_task(request: Request, owner: Client, task_id: OwnTask) -> Response:
     """200: it will not run. 202: it runs, and is asked to end; a pool of threads lets it run out."""
     state = request.app.state
     await current(request.app.state, task_id)
-    keys = [states.key(task_id), states.channel(task_id), states.CANCEL_CHANNEL]
+    keys = [states.key(task_id), states.channel(task_id), states.CANCEL_CHANNEL, quota.key(owner)]
     try:
         found = await state.store.call(
-            "EVAL", states.CANCEL, len(keys), *keys, task_id, time.time(), state.settings.record_ttl_s
+            "EVAL",
+            states.CANCEL,
+            len(keys),
+            *keys,
+            task_id,
+            time.time(),
+            state.settings.record_ttl_s,
+            quota.field(task_id),
         )
     except Unavailable:
         raise errors.results_unavailable() from None

@@ -16,7 +16,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from apps.contract import results, text
+from apps.contract import quota, results, text
 
 State = Literal["PENDING", "STARTED", "SUCCESS", "FAILURE", "REVOKED"]
 FINAL = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
@@ -57,10 +57,11 @@ FAILURE_MESSAGE_MAX_CHARS = 4096
 # Shorter, a message has no room for what was left out; longer, it is a result rather than a message.
 FAILURE_MESSAGE_BOUNDS_CHARS = (100, 1_000_000)
 
-# KEYS: record, channel, begun channel. ARGV: publish id, worker, now (s), life of the record (s).
+# KEYS: record, channel, begun channel, the owner's quota. ARGV: publish id, worker, now (s), life of the record (s),
+# the task's field in the quota.
 # Answers "run", or why not: "final", "claimed" (by another publish of the same id) or "cancelled" (while it ran
 # before, or waited for its retry).
-BEGIN = """
+BEGIN = f"""
 local record = redis.call('HMGET', KEYS[1], 'state', 'publish', 'cancel')
 local state, publish, cancel = record[1], record[2], record[3]
 if state and state ~= 'STARTED' then return 'final' end
@@ -69,6 +70,7 @@ if cancel then
   redis.call('HSET', KEYS[1], 'state', 'REVOKED', 'ended_s', ARGV[3])
   redis.call('EXPIRE', KEYS[1], ARGV[4])
   redis.call('PUBLISH', KEYS[2], 'REVOKED')
+  {quota.lowered("KEYS[4]", "ARGV[5]", "ARGV[4]")}
   return 'cancelled'
 end
 redis.call('HSET', KEYS[1], 'state', 'STARTED', 'publish', ARGV[1], 'worker', ARGV[2], 'started_s', ARGV[3])
@@ -78,7 +80,8 @@ redis.call('PUBLISH', KEYS[3], 'STARTED')
 return 'run'
 """
 
-# KEYS: record, channel. ARGV: publish id, state, meta (JSON), now (s), life of the record (s).
+# KEYS: record, channel, the owner's quota. ARGV: publish id, state, meta (JSON), now (s), life of the record (s), the
+# task's field in the quota.
 # Answers "stored", or why not: "final" (the first end stands) or "claimed" (another publish of the id has begun).
 # Tells the state; of a SUCCESS, after a space, the meta too, up to TOLD_BYTES_MAX.
 END = f"""
@@ -91,17 +94,20 @@ redis.call('EXPIRE', KEYS[1], ARGV[5])
 local told = ARGV[2]
 if told == 'SUCCESS' and #ARGV[3] <= {TOLD_BYTES_MAX} then told = told .. ' ' .. ARGV[3] end
 redis.call('PUBLISH', KEYS[2], told)
+{quota.lowered("KEYS[3]", "ARGV[6]", "ARGV[5]")}
 return 'stored'
 """
 
-# KEYS: record, channel, CANCEL_CHANNEL. ARGV: id, now (s), life of the record (s).
+# KEYS: record, channel, CANCEL_CHANNEL, the owner's quota. ARGV: id, now (s), life of the record (s), the task's field
+# in the quota.
 # Answers the state that it found: PENDING is REVOKED now, STARTED is asked to end, a final one stands.
-CANCEL = """
+CANCEL = f"""
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state then
   redis.call('HSET', KEYS[1], 'state', 'REVOKED', 'ended_s', ARGV[2])
   redis.call('EXPIRE', KEYS[1], ARGV[3])
   redis.call('PUBLISH', KEYS[2], 'REVOKED')
+  {quota.lowered("KEYS[4]", "ARGV[4]", "ARGV[3]")}
   return 'PENDING'
 end
 if state == 'STARTED' then

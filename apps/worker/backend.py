@@ -20,7 +20,7 @@ from redis.exceptions import ConnectionError, RedisError  # noqa: A004 - Python'
 from redis.retry import Retry
 
 from apps import logs
-from apps.contract import states
+from apps.contract import quota, states
 from apps.worker.celery_api import READ, refused
 from apps.worker.script import Script
 
@@ -33,18 +33,18 @@ END = Script(states.END)
 class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
     """Records in Redis."""
 
-    def begin(self, task_id: str, publish_id: str, worker: str, now_s: float) -> str:
+    def begin(self, task_id: str, publish_id: str, worker: str, now_s: float, owner: object) -> str:
         """Claim a task for this publish. Answers as the script does; waits while Redis is away."""
-        keys = [states.key(task_id), states.channel(task_id), states.begun_channel(task_id)]
-        arguments = [publish_id, worker, now_s, self._record_ttl_s]
+        keys = [states.key(task_id), states.channel(task_id), states.begun_channel(task_id), quota.key(owner)]
+        arguments = [publish_id, worker, now_s, self._record_ttl_s, quota.field(task_id)]
         answer: str = self._ensure_retryable(self._run, BEGIN, keys, arguments)
         return answer
 
     def end(self, request: Any, state: str, meta: str | bytes) -> None:
         """Write the final state of the task that began with this request, and its result as JSON; waits as `begin`."""
-        keys = [states.key(request.id), states.channel(request.id)]
+        keys = [states.key(request.id), states.channel(request.id), quota.key(request.get("owner"))]
         now_s = time.time()
-        arguments = [request.publish_id, state, meta, now_s, self._record_ttl_s]
+        arguments = [request.publish_id, state, meta, now_s, self._record_ttl_s, quota.field(request.id)]
         answer = self._ensure_retryable(self._run, END, keys, arguments)
         about = {"task": request.task, "state": state, "stored": answer, "retries": request.retries}
         logs.write(log, logging.INFO, "ended", **about, ms=round((now_s - request.began_s) * 1000, 1))

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from apps import broker
-from apps.contract import failures, states, topology
+from apps.contract import failures, quota, states, topology
 from apps.contract.ids import TaskIds
 from apps.contract.message import obstacle_to_requeue, republished
 from apps.contract.settings import RequeueSettings, load
@@ -57,7 +57,8 @@ async def requeue(channel: AbstractChannel, redis: Redis, ids: TaskIds, task_id:
     if obstacle is not None:
         raise SystemExit(f"{task_id} cannot be sent again: {obstacle}")
     key = states.requeued_key(task_id)
-    await redis.hsetnx(key, "requeued_as", ids.new(str(headers.get("owner"))))
+    owner = str(headers.get("owner"))
+    await redis.hsetnx(key, "requeued_as", ids.new(owner))
     await redis.expire(key, ttl_s)
     new_id = str(await redis.hget(key, "requeued_as"))
     queue = str(headers["task"]).partition(":")[0]
@@ -67,6 +68,7 @@ async def requeue(channel: AbstractChannel, redis: Redis, ids: TaskIds, task_id:
     except DeliveryError as exc:  # returned, or nacked
         reason = f"the broker has no room or no route for it in the queue {queue} ({exc!r}): do it again later"
         raise SystemExit(f"{task_id} was not sent again, and is still parked: {reason}") from None
+    await redis.hincrby(quota.key(owner), quota.field(new_id), 1)
     for parked in found:
         await channel.basic_ack(parked.delivery_tag or 0)
     return new_id

@@ -25,7 +25,7 @@ from redis.exceptions import RedisError
 from apps import broker, logs, startup
 from apps.amqp.address import addresses
 from apps.broker import Lost, Refused, losses
-from apps.contract import failures, states, topology
+from apps.contract import failures, quota, states, topology
 from apps.contract.failures import FAILURE_HEADER
 from apps.contract.settings import RecorderSettings, load
 from apps.health import HealthFiles
@@ -153,7 +153,7 @@ class Recorder:
         task_id = _header(headers, "id")
         if task_id is None:  # nobody can ask for it: it is only parked
             return "stored"
-        keys = [states.key(task_id), states.channel(task_id)]
+        keys = [states.key(task_id), states.channel(task_id), quota.key(_header(headers, "owner"))]
         meta = json.dumps(failure)
         arguments: list[str | float] = [
             str(_header(headers, "publish_id")),
@@ -161,6 +161,7 @@ class Recorder:
             meta,
             time.time(),
             self.settings.record_ttl_s,
+            quota.field(task_id),
         ]
         while True:
             try:

@@ -107,7 +107,7 @@ def run(task: ContractTask, payload: Any) -> str:
     logs.request_id.set(request.get("request_id"))
     logs.task_id.set(request.id)
     task.cancellation.note(request.id)
-    answer = task.backend.begin(request.id, request.publish_id, request.hostname, request.began_s)
+    answer = task.backend.begin(request.id, request.publish_id, request.hostname, request.began_s, request.get("owner"))
     if answer != "run":
         logs.write(log, logging.INFO, "skipped", task=task.name, reason=answer)
         return SKIPPED
