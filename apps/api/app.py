@@ -23,6 +23,7 @@ from apps.api.publisher import Publisher
 from apps.api.quotas import Quotas
 from apps.api.request_log import RequestLog
 from apps.api.store import Store
+from apps.api.streams import Streams
 from apps.api.submission import Submitter
 from apps.api.waiter import Waiter
 from apps.contract import states
@@ -124,6 +125,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         anyone=ANYONE,
     )
     app.state.submitter = Submitter(app.state.registry, app.state.ids, publisher, keys, quotas, deadline_s=deadline_s)
+    streams = app.state.streams = Streams(
+        per_client_max=settings.streams_per_client_max, total_max=settings.streams_max
+    )
+    ops.STREAMS.set_function(lambda: streams.open)
     ops.IN_FLIGHT.set_function(lambda: publisher.in_flight)
     ops.WAITING.set_function(lambda: waiter.waiting)
     running = [asyncio.create_task(each.run()) for each in (publisher, waiter, quotas)]

@@ -4,7 +4,7 @@ import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 
 from apps import logs
 from apps.api import errors, ops
@@ -15,6 +15,7 @@ from apps.api.idempotency import FORM, KEY_MAX
 from apps.api.openapi import RESPONSES, STREAM
 from apps.api.publisher import CONFIRMED, Outcome
 from apps.api.store import Unavailable
+from apps.api.streams import CountedStream
 from apps.api.submission import Submitted
 from apps.contract import quota, states
 
@@ -118,6 +119,7 @@ async def get_task(
 @router.get("/tasks/{task_id}/events", summary="Follow a task", response_class=STREAM, responses=RESPONSES["events"])
 async def get_events(
     request: Request,
+    owner: Client,
     task_id: OwnTask,
     last_event_id: Annotated[str | None, Header(description="the state that a client has seen last")] = None,
 ) -> Response:
@@ -131,7 +133,7 @@ async def get_events(
         return Response(status_code=204)
     stream = events(state, task_id, record, last_event_id)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the second: NGINX hands on each event at once
-    return StreamingResponse(stream, media_type=STREAM.media_type, headers=headers)
+    return CountedStream(stream, state.streams, owner, headers)
 
 
 @router.delete("/tasks/{task_id}", summary="Cancel a task", responses=RESPONSES["delete"])
