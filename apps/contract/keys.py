@@ -5,6 +5,7 @@ Two forms: `name:key[,name:key...]`, or JSON, which may also give a client a quo
     [{"name": "shop", "key": "...", "tasks_per_s": 50, "open_tasks": 5000}, {"name": "reports", "key": "..."}]
 """
 
+import json
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
@@ -69,6 +70,12 @@ def parse(text: str) -> tuple[ApiKey, ...]:
     if len({each.key.get_secret_value() for each in keys}) < len(keys):
         raise ValueError("it gives two names one key: nobody could tell these clients apart")
     return keys
+
+
+def first_key(text: str) -> str:
+    """The bearer key of the first client, for a program that posts as it; the text was accepted by an API."""
+    text = text.strip()
+    return str(json.loads(text)[0]["key"]) if text.startswith("[") else text.split(",")[0].partition(":")[2]
 
 
 def _pairs(text: str) -> list[dict[str, str]]:

@@ -117,6 +117,12 @@ class ApiSettings(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _shared_streams(self) -> Self:
+        if self.streams_per_client_max > self.streams_max:
+            raise ValueError("STREAMS_PER_CLIENT_MAX is above STREAMS_MAX: it would limit no client")
+        return self
+
 
 class ConsumerSettings(Settings):
     """What whoever consumes from the broker needs besides."""
