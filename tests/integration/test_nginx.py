@@ -15,9 +15,10 @@ import yaml
 
 from deploy.run import ROOT, output
 from deploy.tools import kubectl
-from local.child import Unusable, until
+from local.child import Unusable
 from tests.e2e.platform.controller.configuration import configuration
 from tests.harness.nginx import Backend, Nginx
+from tests.harness.system import until
 from tests.unit.test_controller import changed, hosted
 
 TIMEOUT_S = 10.0
