@@ -134,6 +134,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     running = [asyncio.create_task(each.run()) for each in (publisher, waiter, quotas)]
     try:
         await _started(publisher, settings.celery_result_backend.get_secret_value())
+        await quotas.renew()  # a replica that starts has no more than its share
         with _on_sigterm(waiter.drain):
             yield
     finally:

@@ -134,6 +134,7 @@ _WRONG = [{"loc": ["task_1", "name"], "msg": "String should have at least 1 char
 _QUOTA = Quota(100, 20_000)
 _OF_A_POST = (
     *_ANYWHERE,
+    errors.too_slow("body", 30),
     errors.request_open(),
     errors.too_large(_BODY_LIMIT_BYTES),
     errors.not_json(),
