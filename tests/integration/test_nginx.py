@@ -205,13 +205,13 @@ def limited(**changed: str) -> dict[str, str]:
 def test_requests_of_one_key_are_limited_and_those_of_others_are_not(started: Started) -> None:
     nginx = started(changed(), limited(limit_conn__requests_of_a_key="1"))
     host, port = nginx.http.split(":")
-    head = "GET /tasks HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer one\r\nContent-Length: 5\r\n\r\n"
+    head = "GET /tasks HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer one\r\nContent-Length: 2\r\n\r\n"
     with socket.create_connection((host, int(port)), timeout=TIMEOUT_S) as connection:
         connection.sendall(head.encode())  # and its body later
         until(lambda: ask(nginx, Authorization="Bearer one")[0] == 429)
         assert ask(nginx, Authorization="Bearer other")[0] == 200
         assert ask(nginx)[0] == 200
-        connection.sendall(b"12345")
+        connection.sendall(b"\r\n")
         assert b" 200 OK" in connection.recv(4096)
     until(lambda: ask(nginx, Authorization="Bearer one")[0] == 200)
 
