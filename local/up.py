@@ -72,6 +72,7 @@ def _start_processes(
     """Recorder, worker, then API, so that the reverse first refuses new tasks; wait until all are ready."""
     of_worker = endpoints.environment("worker", credentials, given)
     of_api = {**endpoints.environment("api", credentials, given), "API_KEYS": credentials.api_keys}
+    of_api.pop("API_KEYS_FILE", None)  # the keys are those that were generated
     running = [
         processes.recorder(folder, of_worker),
         processes.worker(folder, of_worker),

@@ -104,6 +104,8 @@ class Front:
                 record = await follow(self._state, receive, asked.task_id, asked.wait_s)
                 await tell(send, self._state, asked.task_id, record)
                 return
+            if asked.key is None:
+                self._state["quotas"].require_one(asked.owner)
             body = await _read(receive)
             if body is None:  # the client has gone, and nothing was begun
                 return
@@ -111,6 +113,7 @@ class Front:
             answer = b'{"task_id":"%b","task_status":"PENDING"}' % task_id
             await _send(send, 202, answer, _RETRY_AFTER, (b"location", b"/tasks/" + task_id))
         except errors.Problem as problem:
+            await problem.hold()
             await errors.response(problem)(scope, receive, send)
 
     async def _accept(self, asked: _Post, body: bytes) -> bytes:

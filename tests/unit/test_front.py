@@ -1,5 +1,6 @@
 """Which requests are answered in front of FastAPI, and that the others reach it untouched."""
 
+from typing import Any, cast
 from urllib.parse import unquote
 
 import pytest
@@ -9,9 +10,11 @@ from starlette.types import Message, Receive, Scope, Send
 from apps.api.auth import Clients
 from apps.api.front import Front
 from apps.api.publisher import CONFIRMED
+from apps.api.quotas import Quotas
 from apps.api.submission import Submitted
 from apps.api.waiter import Waiter
 from apps.contract.ids import TaskIds
+from apps.contract.quota import Quota
 from apps.contract.settings import ApiSettings, load
 from apps.contract.states import Record
 from apps.contract.tasks import TASKS, input_adapter
@@ -66,6 +69,7 @@ class Exchange:
             "settings": settings,
             "clients": Clients(settings.api_keys),
             "inputs": input_adapter(TASKS),
+            "quotas": Quotas(cast("Any", None), settings.api_keys, Quota(10, 10), life_s=60, anyone="anyone"),
             "submitter": self.submitter,
             "ids": IDS,
             "store": Store(),
