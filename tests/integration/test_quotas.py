@@ -129,7 +129,7 @@ def test_cancel_of_a_waiting_task_frees_its_place(system: System) -> None:
 
 def test_task_that_is_cancelled_before_its_next_try_frees_its_place(system: System) -> None:
     """`begin` ends it."""
-    records, task_id = Records(system.redis), TaskIds(system.task_id_key).new(OWNER)
+    records, task_id = Records(system.redis), TaskIds(system.task_id_key.encode()).new(OWNER)
     system.redis.hincrby(quota.key(OWNER), quota.field(task_id), 1)
     assert records.begin(task_id, "publish", owner=OWNER) == "run"
     assert records.cancel(task_id) == "STARTED"
