@@ -19,6 +19,7 @@ from apps.api.front import Front
 from apps.api.idempotency import Keys
 from apps.api.large import LargeResults
 from apps.api.methods import Methods
+from apps.api.parser import Parser
 from apps.api.publisher import Publisher
 from apps.api.request_log import RequestLog
 from apps.api.store import Store
@@ -111,11 +112,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     store = app.state.store = Store(settings.celery_result_backend.get_secret_value())
     large = app.state.large = LargeResults(settings.celery_result_backend.get_secret_value())
     waiter = app.state.waiter = Waiter(settings.celery_result_backend.get_secret_value())
+    parser = app.state.parser = Parser(app.state.registry)
     deadline_s = settings.publish_deadline_s
     keys = Keys(store, waiter, deadline_s=deadline_s, life_s=settings.key_ttl_s)
     app.state.submitter = Submitter(app.state.registry, app.state.ids, publisher, keys, deadline_s=deadline_s)
     ops.IN_FLIGHT.set_function(lambda: publisher.in_flight)
     ops.WAITING.set_function(lambda: waiter.waiting)
+    ops.PARSING.set_function(lambda: parser.waiting)
     running = [asyncio.create_task(publisher.run()), asyncio.create_task(waiter.run())]
     try:
         await _started(publisher, settings.celery_result_backend.get_secret_value())
@@ -127,6 +130,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.gather(*running, return_exceptions=True)
         await store.close()
         await large.close()
+        parser.close()
         request_log.flush()
 
 

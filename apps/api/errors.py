@@ -2,8 +2,8 @@
 
 Problem
 |-- 400 malformed          |-- 401 unauthenticated   |-- 404 not-found         |-- 409 request-open
-|-- 409 already-ended      |-- 410 expired           |-- 413 too-large         |-- 415 not-json
-|-- 422 invalid            |-- 422 key-reused        |-- 500 internal
+|-- 409 already-ended      |-- 410 expired           |-- 413 too-large         |-- 413 too-complex
+|-- 415 not-json           |-- 422 invalid           |-- 422 key-reused        |-- 500 internal
 |-- 404 not-found, 405 method-not-allowed  of a path
 |-- 503 refused            definite: nothing was accepted, send it again after Retry-After
 |-- 503 outcome-unknown    the task may have been accepted
@@ -99,6 +99,11 @@ def expired() -> Problem:
 def too_large(limit_bytes: int) -> Problem:
     """The body exceeds the limit."""
     return Problem(413, "too-large", f"the body may have {limit_bytes} bytes at most")
+
+
+def too_complex(bound: str) -> Problem:
+    """The body has more keys, elements or levels than are parsed, or takes too long."""
+    return Problem(413, "too-complex", f"the body is too complex: {bound}")
 
 
 def not_json() -> Problem:

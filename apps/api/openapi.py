@@ -18,7 +18,7 @@ from pydantic_core import PydanticSerializationError, SchemaValidator, from_json
 from typing_extensions import TypeAliasType
 
 from apps.api import errors
-from apps.api.body import BATCH_MAX
+from apps.api.body import BATCH_MAX, VALUES_MAX
 from apps.api.following import status
 from apps.contract.states import FINAL, State, failure
 from apps.contract.text import clean_all
@@ -132,6 +132,7 @@ _OF_A_POST = (
     *_ANYWHERE,
     errors.request_open(),
     errors.too_large(_BODY_LIMIT_BYTES),
+    errors.too_complex(f"it may have {VALUES_MAX} keys and elements at most"),
     errors.not_json(),
     errors.invalid(_WRONG),
     errors.key_reused(),

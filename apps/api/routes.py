@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from apps import logs
 from apps.api import errors, ops
 from apps.api.answer import TaskAnswer
-from apps.api.body import one_header, parse_batch, parse_input, read_json
+from apps.api.body import is_light, one_header, parse_batch, parse_input, read_json
 from apps.api.following import current, events, follow, status
 from apps.api.idempotency import FORM, KEY_MAX
 from apps.api.openapi import RESPONSES, STREAM
@@ -64,7 +64,7 @@ async def post_task(request: Request, owner: Client, key: Key) -> Response:
     """202 means durable: the broker has confirmed the message, persistent and in a quorum queue."""
     state = request.app.state
     body = await read_json(request, state.settings.body_max_bytes)
-    payload = parse_input(state.inputs, body)
+    payload = parse_input(state.inputs, body) if is_light(body) else await state.parser.parse_input(owner, body)
     (submitted,) = await state.submitter.submit(owner, [payload], key=key, body=body)
     if submitted.outcome is not CONFIRMED:
         raise problem_of(submitted.outcome)
@@ -80,7 +80,10 @@ async def post_batch(request: Request, owner: Client, key: Key) -> Response:
     """
     state = request.app.state
     body = await read_json(request, state.settings.body_max_bytes)
-    parsed = parse_batch(state.batch, state.inputs, body)
+    if is_light(body):
+        parsed = parse_batch(state.batch, state.inputs, body)
+    else:
+        parsed = await state.parser.parse_batch(owner, body)
     inputs = [None if isinstance(one, errors.Problem) else one for one in parsed]
     submitted = await state.submitter.submit(owner, inputs, key=key, body=b"batch " + body)
     problems = [one if isinstance(one, errors.Problem) else None for one in parsed]
