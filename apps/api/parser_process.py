@@ -14,7 +14,6 @@ import signal
 import socket
 import struct
 import warnings
-from contextlib import suppress
 from typing import Any, Self
 
 from pydantic_core import from_json, to_json
@@ -56,7 +55,13 @@ class ParserProcess:
         if pid == 0:
             _run(theirs, registry)
         theirs.close()
-        return cls(pid, *await asyncio.open_connection(sock=ours))
+        try:
+            return cls(pid, *await asyncio.open_connection(sock=ours))
+        except BaseException:  # cancelled
+            ours.close()
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
 
     async def ask(self, kind: int, body: bytes) -> bytes:
         """What it answers to a body. Raises OSError and EOFError where it has ended."""
@@ -69,10 +74,9 @@ class ParserProcess:
     def end(self) -> int:
         """End it; answers the signal that ended it."""
         if self._signal is None:
-            self._writer.transport.abort()
-            with suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGKILL)  # without effect where it has ended already
+            os.kill(self._pid, signal.SIGKILL)  # without effect where it has ended already: it is not waited for yet
             self._signal = os.WTERMSIG(os.waitpid(self._pid, 0)[1])
+            self._writer.transport.abort()
         return self._signal
 
 

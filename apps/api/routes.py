@@ -1,5 +1,6 @@
 """What a client can call: post tasks, ask what became of them, follow them, cancel them."""
 
+import asyncio
 import time
 from typing import Annotated, Any
 
@@ -22,6 +23,8 @@ router = APIRouter(tags=["tasks"])
 
 # Hint for a client that polls; one that can should wait with `?wait=`.
 POLL_AFTER_S = 1
+# Of a batch's answer, made in one step of the event loop. With ten errors each they take 3 ms.
+DOCUMENTS = 100
 
 
 async def client(request: Request) -> str:
@@ -90,10 +93,11 @@ async def post_batch(request: Request, owner: Client, key: Key) -> Response:
     for index, one in enumerate(submitted):
         if one is not None:
             problems[index] = None if one.outcome is CONFIRMED else problem_of(one.outcome)
-    outcomes = [
-        {"status": 202, **_accepted(one)} if problem is None else errors.document(problem)
-        for one, problem in zip(submitted, problems, strict=True)
-    ]
+    outcomes = []
+    for index, (one, problem) in enumerate(zip(submitted, problems, strict=True)):
+        outcomes.append({"status": 202, **_accepted(one)} if problem is None else errors.document(problem))
+        if index % DOCUMENTS == 0:  # it is the others' turn
+            await asyncio.sleep(0)
     if not all(problems):
         return JSONResponse({"outcomes": outcomes}, 202, headers={"Retry-After": str(POLL_AFTER_S)})
     # what may yet change by sending it again comes first
