@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
 from apps import logs, startup
-from apps.api import docs, errors, openapi, ops, request_log, routes
+from apps.api import docs, errors, metrics, openapi, ops, request_log, routes
 from apps.api.auth import Clients
 from apps.api.body import batch_model
 from apps.api.front import Front
@@ -118,7 +118,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.submitter = Submitter(app.state.registry, app.state.ids, publisher, keys, deadline_s=deadline_s)
     ops.IN_FLIGHT.set_function(lambda: publisher.in_flight)
     ops.WAITING.set_function(lambda: waiter.waiting)
-    ops.PARSING.set_function(lambda: parser.waiting)
+    metrics.BODIES_WAITING.set_function(lambda: parser.waiting)
+    metrics.COMMANDS.set_function(lambda: store.unanswered)
+    metrics.LARGE_WAITING.set_function(lambda: large.waiting)
     running = [asyncio.create_task(publisher.run()), asyncio.create_task(waiter.run())]
     try:
         await _started(publisher, settings.celery_result_backend.get_secret_value())

@@ -7,7 +7,7 @@ Problem
 |-- 404 not-found, 405 method-not-allowed  of a path
 |-- 503 refused            definite: nothing was accepted, send it again after Retry-After
 |-- 503 outcome-unknown    the task may have been accepted
-|-- 503 results-unavailable
+|-- 503 results-unavailable, too-many-waiting
 `-- 503 not-ready, unhealthy  of /readyz and /healthz
 """
 
@@ -21,6 +21,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from apps import logs
+from apps.api import metrics
 from apps.contract.text import clean, clean_all
 
 MEDIA_TYPE = "application/problem+json"
@@ -139,6 +140,12 @@ def results_unavailable() -> Problem:
     return Problem(503, "results-unavailable", detail, headers=_retry_after())
 
 
+def too_many_waiting() -> Problem:
+    """As many clients wait as the process has room for."""
+    detail = "no more clients can wait for tasks: ask again after Retry-After, or without ?wait="
+    return Problem(503, "too-many-waiting", detail, headers=_retry_after())
+
+
 def not_ready(away: list[str]) -> Problem:
     """The process cannot serve now."""
     return Problem(503, "not-ready", f"not ready: {', '.join(away)}", reasons=away)
@@ -173,6 +180,7 @@ def document(problem: Problem) -> dict[str, Any]:
 
 def response(problem: Problem) -> JSONResponse:
     """The answer that an error is."""
+    metrics.PROBLEMS.labels(problem.kind).inc()
     return JSONResponse(document(problem), problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
 
 

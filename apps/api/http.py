@@ -19,7 +19,7 @@ from typing import Any, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from apps.api import errors
+from apps.api import errors, metrics
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +98,7 @@ class Protocol(HttpToolsProtocol):
             self._stalled = None
 
     def _abort(self) -> None:
+        metrics.STALLED.inc()
         log.warning("client takes nothing of its answer", extra={"fields": {"stalled_s": STALLED_S}})
         self._joined.abort()
 

@@ -103,7 +103,7 @@ class Keys:
         abandoned_s = TIMEOUT_S + post.open_s
         arguments = (digest, new_id, abandoned_s, self._life_s, f"{post.wanted:x}")
         kind, first_id, accepted, number = await self._store.call("EVAL", CLAIM, 1, record, *arguments)
-        if kind == "open":
+        if kind == "open" and not self._waiter.full:
             end_s = time.monotonic() + self._deadline_s
             with self._waiter.watch(first_id) as settled:
                 while kind == "open" and await set_within(settled, end_s - time.monotonic()):

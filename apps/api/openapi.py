@@ -170,7 +170,9 @@ RESPONSES: dict[str, Answers] = {
         *_OF_A_POST,
         *(problem.with_members(outcomes=[errors.document(problem)] * 2) for problem in _OF_A_WHOLE_BATCH),
     ),
-    "get": _answers({200: _answer("its state, and how it ended", Task, _SUCCESS, _FAILURE)}, *_OF_A_TASK),
+    "get": _answers(
+        {200: _answer("its state, and how it ended", Task, _SUCCESS, _FAILURE)}, *_OF_A_TASK, errors.too_many_waiting()
+    ),
     "events": _answers(
         {
             200: {

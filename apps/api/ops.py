@@ -24,8 +24,6 @@ PUBLISH_SECONDS = Histogram(
 )
 IN_FLIGHT = Gauge("sluice_publishes_in_flight", "Publishes that wait for their outcome")
 WAITING = Gauge("sluice_long_polls", "Clients that wait for a task")
-PARSING = Gauge("sluice_heavy_bodies_waiting", "Bodies that wait for the process that parses heavy ones")
-PARSER_LOST = Counter("sluice_parser_lost", "Ends of the process that parses heavy bodies, but for those by its time")
 # Found once for each task and outcome: looking one up costs as much as counting.
 accepted = cache(ACCEPTED.labels)
 publish_seconds = cache(PUBLISH_SECONDS.labels)

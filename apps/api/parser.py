@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from apps.api import errors, ops
+from apps.api import errors, metrics, ops
 from apps.api.parser_process import BATCH, CPU_MAX_S, INPUT, Parsed, ParserProcess, inputs
 from apps.contract.message import Payload
 from apps.contract.tasks import Registry
@@ -62,7 +62,7 @@ class Parser:
                 for _ in range(2):  # it may have been killed from outside: the body is given to another one
                     with suppress(EOFError, ConnectionError):
                         return await self._ask(kind, body)
-                    ops.PARSER_LOST.inc()
+                    metrics.PARSER_LOST.inc()
         except TimeoutError:
             raise _refused() from None
         message = "the model's validator ended its process"

@@ -59,8 +59,7 @@ class ParserProcess:
             return cls(pid, *await asyncio.open_connection(sock=ours))
         except BaseException:  # cancelled
             ours.close()
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            _end(pid)
             raise
 
     async def ask(self, kind: int, body: bytes) -> bytes:
@@ -74,10 +73,15 @@ class ParserProcess:
     def end(self) -> int:
         """End it; answers the signal that ended it."""
         if self._signal is None:
-            os.kill(self._pid, signal.SIGKILL)  # without effect where it has ended already: it is not waited for yet
-            self._signal = os.WTERMSIG(os.waitpid(self._pid, 0)[1])
+            self._signal = _end(self._pid)
             self._writer.transport.abort()
         return self._signal
+
+
+def _end(pid: int) -> int:
+    """End a child; answers the signal that ended it."""
+    os.kill(pid, signal.SIGKILL)  # without effect where it has ended already: nobody has waited for it yet
+    return os.WTERMSIG(os.waitpid(pid, 0)[1])
 
 
 def inputs(answer: bytes) -> list[Parsed]:
