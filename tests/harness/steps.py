@@ -19,6 +19,8 @@ from apps.contract.tasks import TASKS, Input, Output, TaskSpec, registry
 # With this in its environment, the API also has the tasks whose inputs take long to validate.
 HEAVY = "TEST_HEAVY"
 LOGGED_S = 0.02
+# What a step may take.
+STEP_MAX_S = 0.05
 
 log = logging.getLogger(__name__)
 

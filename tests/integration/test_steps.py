@@ -11,10 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from apps.contract.message import read_input
-from tests.harness.steps import Tree
+from tests.harness.steps import STEP_MAX_S, Tree
 from tests.harness.system import Api, System
 
-STEP_MAX_S = 0.05
 BODY_MAX_BYTES = 1024 * 1024
 JSON = {"Content-Type": "application/json"}
 

@@ -21,7 +21,7 @@ WANTED = {
         "sluice_recorder_failures",
     },
 }
-LABELS = {"task", "reason", "state", "outcome", "cause"}
+LABELS = {"task", "reason", "state", "outcome", "cause", "kind"}
 UP = re.compile("sluice_(broker|redis)_up")
 
 
