@@ -1,8 +1,11 @@
 """No request holds the event loop: its longest step has a bound in CPU time, whatever a body is made of."""
 
 import json
+import re
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 
 import httpx
@@ -177,3 +180,43 @@ def test_input_is_accepted_up_to_the_same_level_alone_in_a_batch_and_by_the_work
             }
             assert response.status_code == status
     assert read_input(Tree, deepest.decode()).task == "tree"
+
+
+REQUEST = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
+STREAMS = {
+    "requests in a row": REQUEST * 9_000,
+    "smallest requests in a row": b"GET / HTTP/1.1\r\n\r\n" * 14_000,
+    "requests to upgrade in a row": b"GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n" * 4_000,
+    "short headers without an end": b"GET / HTTP/1.1\r\n" + b"a:b\r\n" * 200_000,
+    "header without an end": b"GET / HTTP/1.1\r\na:" + b"b" * 1_000_000,
+    "target without an end": b"GET /" + b"a" * 1_000_000,
+    "short chunks": b"POST /tasks HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    + b"1\r\n[\r\n" * 40_000,
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_stream_of_requests_takes_no_long_step(api: Api, name: str) -> None:
+    address = api.client.base_url
+    with socket.create_connection((address.host, address.port or 80), timeout=20) as connection, suppress(OSError):
+        connection.sendall(STREAMS[name])
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(65536):
+            pass
+    assert api.metric("test_longest_step_seconds") < STEP_MAX_S
+
+
+def test_requests_in_a_row_are_all_answered_in_their_order(api: Api) -> None:
+    """More than is parsed in one step, with a body that is received in parts among them."""
+    key = api.client.headers["Authorization"].encode()
+    body = b'{"task":"tree","value":"' + b"a" * 200_000 + b'"}'
+    post_ = b"POST /tasks HTTP/1.1\r\nHost: a\r\nAuthorization: %b\r\nContent-Type: application/json\r\n" % key
+    post_ += b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    last = b"GET /nothing HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    address = api.client.base_url
+    with socket.create_connection((address.host, address.port or 80), timeout=20) as connection:
+        sending = ThreadPoolExecutor(1).submit(connection.sendall, (REQUEST * 1000 + post_) * 3 + last)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        sending.result()
+    statuses = re.findall(rb"HTTP/1\.1 (\d{3}) ", answer)
+    assert statuses == ([b"200"] * 1000 + [b"202"]) * 3 + [b"404"]
