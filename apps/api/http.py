@@ -45,7 +45,8 @@ class Protocol(HttpToolsProtocol):
     """What was received and is not parsed."""
     _read_held = False
     """Nothing is received until `_unread` is parsed, and until no request waits behind another one."""
-    _in_head = False
+    _complete: list[tuple[bytes, bytes]] | None = None
+    """The headers of the last complete head; uvicorn makes a new list where a request begins."""
     _head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
@@ -108,12 +109,8 @@ class Protocol(HttpToolsProtocol):
             self.logger.warning(message)
             self.send_400_response(message)
 
-    def on_url(self, url: bytes) -> None:
-        self._in_head = True
-        super().on_url(url)
-
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        self._complete = self.headers
         self._head_bytes = 0
         if not self._asks_to_upgrade():
             super().on_headers_complete()
@@ -142,7 +139,7 @@ class Protocol(HttpToolsProtocol):
                 self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
             else:
                 break
-        if self._in_head:
+        if self.headers is not self._complete:
             self._head_bytes += received
             if self._head_bytes > HEAD_MAX_BYTES:
                 raise httptools.HttpParserError(f"a head has {HEAD_MAX_BYTES} bytes at most")

@@ -72,5 +72,5 @@ def test_body_is_light_up_to_its_bounds() -> None:
     assert not is_light(b"[" + b",".join([b"1"] * (LIGHT_VALUES + 1)) + b"]")
     assert is_light(b'"' + b"a" * (LIGHT_BYTES - 2) + b'"')
     assert not is_light(b'"' + b"a" * (LIGHT_BYTES - 1) + b'"')
-    assert is_light(b"[" * DEPTH_MAX)
-    assert not is_light(b"[" * (DEPTH_MAX + 1))
+    assert is_light(b"[" * DEPTH_MAX + b"]" * DEPTH_MAX)
+    assert not is_light(b"[" * (DEPTH_MAX + 1) + b"]" * (DEPTH_MAX + 1))
