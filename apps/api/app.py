@@ -12,13 +12,14 @@ from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
 from apps import logs, startup
-from apps.api import docs, errors, openapi, ops, request_log, routes
+from apps.api import docs, errors, metrics, openapi, ops, request_log, routes
 from apps.api.auth import ANYONE, Clients, read_keys
 from apps.api.body import batch_model
 from apps.api.front import Front
 from apps.api.idempotency import Keys
 from apps.api.large import LargeResults
 from apps.api.methods import Methods
+from apps.api.parser import Parser
 from apps.api.publisher import Publisher
 from apps.api.quotas import Quotas
 from apps.api.redis_memory import RedisMemory
@@ -118,6 +119,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     store = app.state.store = Store(settings.celery_result_backend.get_secret_value())
     large = app.state.large = LargeResults(settings.celery_result_backend.get_secret_value())
     waiter = app.state.waiter = Waiter(settings.celery_result_backend.get_secret_value())
+    parser = app.state.parser = Parser(app.state.registry)
     deadline_s = settings.publish_deadline_s
     keys = Keys(store, waiter, app.state.ids, deadline_s=deadline_s, life_s=settings.key_ttl_s)
     memory = app.state.redis_memory = RedisMemory(store, settings.results_full_share)
@@ -137,6 +139,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     ops.STREAMS.set_function(lambda: streams.open)
     ops.IN_FLIGHT.set_function(lambda: publisher.in_flight)
     ops.WAITING.set_function(lambda: waiter.waiting)
+    metrics.BODIES_WAITING.set_function(lambda: parser.waiting)
+    metrics.COMMANDS.set_function(lambda: store.unanswered)
+    metrics.LARGE_WAITING.set_function(lambda: large.waiting)
     running = [asyncio.create_task(each.run()) for each in (publisher, waiter, quotas)]
     try:
         await _started(publisher, settings.celery_result_backend.get_secret_value())
@@ -152,6 +157,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await quotas.renew()  # the last report
         await store.close()
         await large.close()
+        parser.close()
         request_log.flush()
 
 

@@ -2,15 +2,14 @@
 
 Problem
 |-- 400 malformed          |-- 401 unauthenticated   |-- 404 not-found         |-- 409 request-open
-|-- 409 already-ended      |-- 410 expired           |-- 413 too-large         |-- 415 not-json
-|-- 422 invalid            |-- 422 key-reused        |-- 500 internal
-|-- 408 too-slow           |-- 429 quota-exceeded    |-- 429 too-many-streams
+|-- 408 too-slow           |-- 409 already-ended     |-- 410 expired           |-- 413 too-large
+|-- 413 too-complex        |-- 415 not-json          |-- 422 invalid           |-- 422 key-reused
+|-- 429 quota-exceeded     |-- 429 too-many-streams  |-- 500 internal
 |-- 404 not-found, 405 method-not-allowed  of a path
 |-- 503 refused            definite: nothing was accepted, send it again after Retry-After
 |-- 503 outcome-unknown    the task may have been accepted
 |-- 503 results-full       definite as well: Redis has room for the results of accepted tasks alone
-|-- 503 results-unavailable
-|-- 503 streams-full
+|-- 503 results-unavailable, too-many-waiting, streams-full
 `-- 503 not-ready, unhealthy  of /readyz and /healthz
 """
 
@@ -25,6 +24,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from apps import logs
+from apps.api import metrics
 from apps.contract.quota import Quota
 from apps.contract.text import clean, clean_all
 
@@ -114,6 +114,11 @@ def too_large(limit_bytes: int) -> Problem:
     return Problem(413, "too-large", f"the body may have {limit_bytes} bytes at most")
 
 
+def too_complex(bound: str) -> Problem:
+    """The body has more keys, elements or levels than are parsed, or takes too long."""
+    return Problem(413, "too-complex", f"the body is too complex: {bound}")
+
+
 def not_json() -> Problem:
     """The body is of another type."""
     return Problem(415, "not-json", "send the body as 'Content-Type: application/json'")
@@ -186,6 +191,12 @@ def results_unavailable() -> Problem:
     return Problem(503, "results-unavailable", detail, headers=_retry_after())
 
 
+def too_many_waiting() -> Problem:
+    """As many clients wait as the process has room for."""
+    detail = "no more clients can wait for tasks: ask again after Retry-After, or without ?wait="
+    return Problem(503, "too-many-waiting", detail, headers=_retry_after())
+
+
 def not_ready(away: list[str]) -> Problem:
     """The process cannot serve now."""
     return Problem(503, "not-ready", f"not ready: {', '.join(away)}", reasons=away)
@@ -221,6 +232,7 @@ def document(problem: Problem) -> dict[str, Any]:
 
 def response(problem: Problem) -> JSONResponse:
     """The answer that an error is."""
+    metrics.PROBLEMS.labels(problem.kind).inc()
     return JSONResponse(document(problem), problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
 
 

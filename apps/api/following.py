@@ -48,6 +48,8 @@ async def follow(state: AppState, receive: Receive, task_id: str, wait_s: float)
     """A task's state and result once it is final, or as it is after `wait_s`. Raises as `current`."""
     if wait_s <= 0:
         return await current(state, task_id)
+    if state["waiter"].full:
+        raise errors.too_many_waiting()
     gone = asyncio.ensure_future(_disconnected(receive))
     try:
         return await _wait_for_end(state, gone, task_id, min(wait_s, state["settings"].wait_max_s))

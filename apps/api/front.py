@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from apps import logs
 from apps.api import errors
 from apps.api.answer import tell
-from apps.api.body import parse_input
+from apps.api.body import is_light, parse_input
 from apps.api.following import follow
 from apps.api.idempotency import FORM, KEY_MAX
 from apps.api.publisher import CONFIRMED
@@ -118,7 +118,10 @@ class Front:
 
     async def _accept(self, asked: _Post, body: bytes) -> bytes:
         """The id of the task that the broker has. Raises the problems of a post."""
-        payload = parse_input(self._state["inputs"], body)
+        if is_light(body):
+            payload = parse_input(self._state["inputs"], body)
+        else:
+            payload = await self._state["parser"].parse_input(asked.owner, body)
         (submitted,) = await self._state["submitter"].submit(asked.owner, [payload], key=asked.key, body=body)
         if submitted.outcome is not CONFIRMED:
             raise problem_of(submitted.outcome)

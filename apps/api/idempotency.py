@@ -155,7 +155,7 @@ class Keys:
         records = _records(post.owner, post.key)
         command = self._command(post, records, new_id)
         kind, id_, accepted, number = await self._store.call(*command)
-        if kind == "open":
+        if kind == "open" and not self._waiter.full:
             end_s = time.monotonic() + self._deadline_s
             with self._waiter.watch(self._full_id(id_, post.owner)) as settled:
                 while kind == "open" and await set_within(settled, end_s - time.monotonic()):

@@ -19,7 +19,7 @@ from pydantic_core import PydanticSerializationError, SchemaValidator, from_json
 from typing_extensions import TypeAliasType
 
 from apps.api import errors
-from apps.api.body import BATCH_MAX
+from apps.api.body import BATCH_MAX, VALUES_MAX
 from apps.api.following import status
 from apps.contract.quota import Quota
 from apps.contract.states import FINAL, State, failure
@@ -139,6 +139,7 @@ _OF_A_POST = (
     errors.too_slow("body", 30),
     errors.request_open(),
     errors.too_large(_BODY_LIMIT_BYTES),
+    errors.too_complex(f"it may have {VALUES_MAX} keys and elements at most"),
     errors.not_json(),
     errors.invalid(_WRONG),
     errors.key_reused(),
@@ -179,7 +180,9 @@ RESPONSES: dict[str, Answers] = {
         *_OF_A_POST,
         *(problem.with_members(outcomes=[errors.document(problem)] * 2) for problem in _OF_A_WHOLE_BATCH),
     ),
-    "get": _answers({200: _answer("its state, and how it ended", Task, _SUCCESS, _FAILURE)}, *_OF_A_TASK),
+    "get": _answers(
+        {200: _answer("its state, and how it ended", Task, _SUCCESS, _FAILURE)}, *_OF_A_TASK, errors.too_many_waiting()
+    ),
     "events": _answers(
         {
             200: {

@@ -1,5 +1,6 @@
 """What a client can call: post tasks, ask what became of them, follow them, cancel them."""
 
+import asyncio
 import time
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ from fastapi.responses import JSONResponse
 from apps import logs
 from apps.api import errors, ops
 from apps.api.answer import TaskAnswer
-from apps.api.body import one_header, parse_batch, parse_input, read_json
+from apps.api.body import is_light, one_header, parse_batch, parse_input, read_json
 from apps.api.following import current, events, follow, status
 from apps.api.idempotency import FORM, KEY_MAX
 from apps.api.openapi import RESPONSES, STREAM
@@ -23,6 +24,8 @@ router = APIRouter(tags=["tasks"])
 
 # Hint for a client that polls; one that can should wait with `?wait=`.
 POLL_AFTER_S = 1
+# Of a batch's answer, made in one step of the event loop. With ten errors each they take 3 ms.
+DOCUMENTS = 100
 
 
 async def client(request: Request) -> str:
@@ -67,7 +70,7 @@ async def post_task(request: Request, owner: Client, key: Key) -> Response:
     if key is None:
         state.quotas.require_one(owner)
     body = await read_json(request, state.settings.body_max_bytes)
-    payload = parse_input(state.inputs, body)
+    payload = parse_input(state.inputs, body) if is_light(body) else await state.parser.parse_input(owner, body)
     (submitted,) = await state.submitter.submit(owner, [payload], key=key, body=body)
     if submitted.outcome is not CONFIRMED:
         raise problem_of(submitted.outcome)
@@ -87,17 +90,21 @@ async def post_batch(request: Request, owner: Client, key: Key) -> Response:
     body = await read_json(request, state.settings.body_max_bytes)
     async with share.parsing:
         await state.submitter.require_batch_share(share, owner, key)
-        parsed = parse_batch(state.batch, state.inputs, body)
+        if is_light(body):
+            parsed = parse_batch(state.batch, state.inputs, body)
+        else:
+            parsed = await state.parser.parse_batch(owner, body)
     inputs = [None if isinstance(one, errors.Problem) else one for one in parsed]
     submitted = await state.submitter.submit(owner, inputs, key=key, body=b"batch " + body)
     problems = [one if isinstance(one, errors.Problem) else None for one in parsed]
     for index, one in enumerate(submitted):
         if one is not None:
             problems[index] = None if one.outcome is CONFIRMED else problem_of(one.outcome)
-    outcomes = [
-        {"status": 202, **_accepted(one)} if problem is None else errors.document(problem)
-        for one, problem in zip(submitted, problems, strict=True)
-    ]
+    outcomes = []
+    for index, (one, problem) in enumerate(zip(submitted, problems, strict=True)):
+        outcomes.append({"status": 202, **_accepted(one)} if problem is None else errors.document(problem))
+        if index % DOCUMENTS == 0:  # it is the others' turn
+            await asyncio.sleep(0)
     if not all(problems):
         return JSONResponse({"outcomes": outcomes}, 202, headers={"Retry-After": str(POLL_AFTER_S)})
     # what may yet change by sending it again comes first

@@ -102,6 +102,23 @@ def test_host_with_tls_is_redirected(started: Started) -> None:
     assert ask(started(changed(tls=TLS)), "/tasks/1?wait=2")[:2] == (301, "https://localhost:443/tasks/1?wait=2")
 
 
+FOREIGN = ["evil.example", "localhost.evil.example", "evil.example:80", "user@evil.example", "localhost@evil.example"]
+
+
+@pytest.mark.parametrize("host", FOREIGN)
+@pytest.mark.parametrize("form", ["GET /tasks/ HTTP/1.1", "GET http://{host}/tasks/ HTTP/1.1"])
+def test_redirect_of_a_host_with_tls_leads_to_no_other_host(started: Started, host: str, form: str) -> None:
+    """The redirect names the request's host, which nginx has found among the hosts that it serves."""
+    nginx = started(changed(tls=TLS))
+    address, port = nginx.http.split(":")
+    for line, named in ((form, host), ("GET /tasks/ HTTP/1.1", f"localhost\r\nX-Forwarded-Host: {host}")):
+        with socket.create_connection((address, int(port)), timeout=TIMEOUT_S) as connection:
+            connection.sendall(f"{line.format(host=host)}\r\nHost: {named}\r\nConnection: close\r\n\r\n".encode())
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        assert b"evil.example" not in answer
+        assert answer.split()[1] in {b"301", b"400", b"404"}
+
+
 @pytest.mark.parametrize("name", ["nginx.org/ssl-redirect", "ingress.kubernetes.io/ssl-redirect"])
 def test_redirect_of_a_host_with_tls_can_be_turned_off(started: Started, name: str) -> None:
     assert ask(started(changed(annotations={name: "false"}, tls=TLS)))[0] == 200
