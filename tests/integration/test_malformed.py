@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from kombu import Connection
 
 from apps.amqp import properties
+from apps.contract.ids import TaskIds
 from apps.contract.message import RAW_HEADER, RAW_SIZE_HEADER
 from tests.harness import raw
 from tests.harness.raw import TASK, headers, text
@@ -194,9 +195,7 @@ def test_real_dead_letter_among_unreadable_ones_is_a_failure(system: System, api
 
 
 def test_task_whose_id_can_be_read_is_a_failure(system: System, api: Api) -> None:
-    task_id = api.accepted("task_2")
-    api.ended(task_id)
-    unused = task_id[:-1] + "0"
+    unused = TaskIds(system.task_id_key.encode()).new("tests")
     publish(system, [("Test_Query", headers(TASK | {b"id": text(unused.encode()), b"retries": b"V"}), BODY)])
     until(lambda: Records(system.redis).read(unused).state == "FAILURE")
     assert '"malformed"' in Records(system.redis).read(unused).meta

@@ -9,6 +9,7 @@ import pytest
 from kombu import Connection, Exchange, Producer
 
 from apps.contract import topology
+from apps.contract.ids import TaskIds
 from local.servers import free_ports
 from tests.harness.next import QUEUE
 from tests.harness.records import Records
@@ -116,12 +117,9 @@ def test_task_that_waits_for_another_version_can_be_cancelled(system: System, ta
 
 
 def test_message_of_a_later_form_is_returned_and_one_that_says_nobodys_is_not(system: System) -> None:
-    api = system.api()
     system.recorder()
     system.worker(RETURN_MAX_S="2")
-    ids = {"form": api.accepted("task_2"), "none": "nobody"}
-    api.ended(ids["form"])
-    later = ids["form"][:-1] + ("1" if ids["form"][-1] == "0" else "0")
+    later = TaskIds(system.task_id_key.encode()).new("tests")
     headers = {"id": later, "task": "Test_Query:task_2", "publish_id": "p", "owner": "tests", "retries": 0, "form": 2}
     _publish(system, b"\x81\xa1a", headers)
     _publish(system, b"\x81\xa1a", headers | {"id": 7})
