@@ -4,6 +4,7 @@ import secrets
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from apps.contract import redis_users, topology
 from local.child import Unusable
 from local.command import REFUSALS
 from local.servers import write_private
@@ -18,13 +19,25 @@ class Credentials:
     broker_password_admin: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     broker_password_api: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     broker_password_worker: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    broker_password_recorder: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    broker_password_tool: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     broker_password_keda: str = field(default_factory=lambda: secrets.token_urlsafe(24))
-    redis_password: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    redis_password_default: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    redis_password_api: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    redis_password_worker: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    redis_password_recorder: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    redis_password_tool: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    redis_password_admin: str = field(default_factory=lambda: secrets.token_urlsafe(24))
 
     @property
     def broker_passwords(self) -> dict[str, str]:
         """By broker user, for the definitions."""
-        return {user: getattr(self, f"broker_password_{user}") for user in ("api", "worker", "keda")}
+        return {user: getattr(self, f"broker_password_{user}") for user in topology.USERS}
+
+    @property
+    def redis_passwords(self) -> dict[str, str]:
+        """By Redis user, for its ACL."""
+        return {user: getattr(self, f"redis_password_{user}") for user in redis_users.NAMES}
 
     @property
     def api_key(self) -> str:

@@ -67,13 +67,14 @@ class Endpoints:
     management_url: str | None
 
     def environment(self, user: str, credentials: Credentials, given: Mapping[str, str]) -> dict[str, str]:
-        """What a process needs to reach the servers as a broker user, on top of the given environment."""
+        """What a process needs to reach the servers as this user of both, on top of the given environment."""
         found = {"TASK_ID_KEY": credentials.task_id_key}
         if self.broker:
             password = credentials.broker_passwords[user]
             found["CELERY_BROKER_URL"] = f"amqp://{user}:{password}@{self.broker}/%2F"
         if self.redis:
-            found["CELERY_RESULT_BACKEND"] = f"redis://:{credentials.redis_password}@{self.redis}/0"
+            password = credentials.redis_passwords[user]
+            found["CELERY_RESULT_BACKEND"] = f"redis://{user}:{password}@{self.redis}/0"
         return {**given, **found}
 
 

@@ -9,7 +9,7 @@ import random
 import secrets
 import socket
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
@@ -18,7 +18,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from apps.contract import topology
+from apps.contract import redis_users, topology
 from local.child import Child
 from local.management import Management
 from local.programs import Programs
@@ -178,10 +178,10 @@ class Redis:
     """One Redis with an append-only file, as the chart runs it."""
 
     def __init__(
-        self, folder: Path, programs: Programs, *, password: str | None = None, logs: Path | None = None
+        self, folder: Path, programs: Programs, *, passwords: Mapping[str, str] | None = None, logs: Path | None = None
     ) -> None:
         self.folder = folder.resolve()
-        self.password = password or secrets.token_urlsafe(24)
+        self.passwords = passwords or {name: secrets.token_urlsafe(24) for name in redis_users.NAMES}
         (self.port,) = free_ports(1)
         configuration = self.folder / "redis.conf"
         log = (logs or self.folder) / "redis.log"
@@ -193,9 +193,9 @@ class Redis:
         with _client(self.url()) as client:
             return tuple(int(part) for part in client.info("server")["redis_version"].split("."))
 
-    def url(self, database: int = 0) -> str:
-        """Address with the password."""
-        return f"redis://:{quote(self.password, safe='')}@127.0.0.1:{self.port}/{database}"
+    def url(self, user: str = redis_users.ADMIN) -> str:
+        """Address with a user and its password."""
+        return f"redis://{user}:{quote(self.passwords[user], safe='')}@127.0.0.1:{self.port}/0"
 
     def start(self, deadline_s: float = START_DEADLINE_S) -> None:
         """Start, or start again on the same data and port, and wait for a PONG. Unusable if none comes."""
@@ -229,7 +229,7 @@ class Redis:
             "bind 127.0.0.1",
             f"port {self.port}",
             f'dir "{self.folder}"',
-            f"requirepass {self.password}",
+            *redis_users.acl(self.passwords),
             "daemonize no",
             "appendonly yes",
             "appendfsync everysec",

@@ -21,7 +21,7 @@ def command(system: System, *arguments: str, status: int = 0) -> str:
     """Run the command that `make dead-letters` and `make requeue` run."""
     done = subprocess.run(
         [sys.executable, "-m", "apps.worker.dead_letters", *arguments],
-        env=system.environment("worker"),
+        env=system.environment("tool"),
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -1,0 +1,85 @@
+"""Redis's users as data, and as the lines of an ACL file: what each part may run, on which keys and channels.
+
+A part that runs a new command, or uses a new key or channel, needs it in USERS; the matrix in
+tests/integration/test_rights.py has an entry for each. `make secrets` brings a changed table into a cluster, before the
+release that needs it.
+
+What Redis cannot separate: a script runs with its caller's rights, so whoever may run EVAL needs the commands inside it
+too, and Redis asks for read and write on each key that a script names. So the API could write a task's record by hand.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from apps.contract import states
+
+TASKS = states.key("*")
+REQUEUED = states.requeued_key("*")
+IDEMPOTENCY_KEYS = "sluice:key:*"
+ENDS = states.channel("*")
+BEGINNINGS = states.begun_channel("*")
+# the API is always subscribed to something (apps/api/waiter.py)
+IDLE = "sluice:idle"
+
+# Clients ask on their own whether a connection is alive. They also send CLIENT SETINFO, and do without it where it is
+# refused: Redis 7.0 would not start on a rule with a command that it does not know.
+ALIVE = ("ping",)
+SCRIPTS = ("eval", "evalsha")
+
+
+class RedisUser(NamedTuple):
+    """What a user may do; the patterns of keys and channels are Redis's own globs."""
+
+    commands: tuple[str, ...]
+    keys: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
+
+
+USERS: Mapping[str, RedisUser] = {
+    "api": RedisUser(
+        (*ALIVE, *SCRIPTS, "hget", "hgetall", "hmget", "hstrlen", "hset", "hincrby", "expire", "time")
+        + ("publish", "subscribe", "unsubscribe"),
+        (TASKS, REQUEUED, IDEMPOTENCY_KEYS),
+        (ENDS, BEGINNINGS, IDLE, states.CANCEL_CHANNEL),
+    ),
+    "worker": RedisUser(
+        (*ALIVE, *SCRIPTS, "hmget", "hset", "hincrby", "expire", "hexists", "publish", "subscribe", "unsubscribe"),
+        (TASKS,),
+        (ENDS, BEGINNINGS, states.CANCEL_CHANNEL),
+    ),
+    "recorder": RedisUser(
+        (*ALIVE, *SCRIPTS, "script|load", "hget", "hmget", "hset", "expire", "publish"), (TASKS,), (ENDS,)
+    ),
+    # apps/worker/dead_letters.py
+    "tool": RedisUser((*ALIVE, "hsetnx", "expire", "hget"), (REQUEUED,)),
+}
+
+# The user of a client that names none. It may only ask whether Redis is alive, with a password, as the probes of the
+# chart do.
+DEFAULT = "default"
+PROBE = RedisUser(("ping",))
+# For people, as in RabbitMQ: no part of the system has its password.
+ADMIN = "admin"
+
+NAMES = (DEFAULT, *USERS, ADMIN)
+"""Everyone who has a password."""
+
+
+def acl(passwords: Mapping[str, str]) -> Iterator[str]:
+    """The lines of an ACL file, or of redis.conf; `passwords` by the names in NAMES.
+
+    They are there as hashes, but for the one of DEFAULT: the probes of the chart read it in the file.
+    """
+    yield _line(DEFAULT, f">{passwords[DEFAULT]}", PROBE)
+    for name, user in USERS.items():
+        yield _line(name, f"#{hashlib.sha256(passwords[name].encode()).hexdigest()}", user)
+    yield f"user {ADMIN} reset on #{hashlib.sha256(passwords[ADMIN].encode()).hexdigest()} ~* &* +@all"
+
+
+def _line(name: str, password: str, user: RedisUser) -> str:
+    rules = [f"~{pattern}" for pattern in user.keys]
+    rules += [f"&{pattern}" for pattern in user.channels]
+    rules += [f"+{command}" for command in user.commands]
+    # `reset` first: it takes away what Redis gives to the default user, and to new users of channels
+    return " ".join((f"user {name}", "reset", "on", password, *rules))
