@@ -19,6 +19,7 @@ from yarl import URL
 
 from apps.contract import topology
 from apps.contract.message import CONTENT_ENCODING, CONTENT_TYPE, Republished
+from apps.startup import tls_failure
 
 
 class Lost(Exception):
@@ -26,7 +27,7 @@ class Lost(Exception):
 
 
 class Refused(Lost):
-    """The broker refuses the login, or the user lacks a permission."""
+    """The broker refuses the login, the user lacks a permission, or TLS finds another server than the broker."""
 
 
 @contextmanager
@@ -51,7 +52,9 @@ def losses() -> Iterator[None]:
 
 
 def _refusal(exc: Exception) -> str | None:
-    """Why the broker refuses this user; None for any other reason."""
+    """Why the broker refuses this user, or we refuse the broker; None for any other reason."""
+    if failure := tls_failure(exc):
+        return failure
     if isinstance(exc, ProbableAuthenticationError | ChannelAccessRefused):
         return f"403 {exc.args[0]}"
     # aiormq drops what the broker says when it closes the connection at Connection.Open

@@ -19,6 +19,9 @@ REQUEUED = states.requeued_key("*")
 IDEMPOTENCY_KEYS = "sluice:key:*"
 ENDS = states.channel("*")
 BEGINNINGS = states.begun_channel("*")
+# Scripts name the channels that they publish on among their keys: Redis then asks for the right to a key of that name.
+TOLD_BY_API = (ENDS, states.CANCEL_CHANNEL)
+TOLD_BY_WORKER = (ENDS, BEGINNINGS)
 # the API is always subscribed to something (apps/api/waiter.py)
 IDLE = "sluice:idle"
 
@@ -26,6 +29,7 @@ IDLE = "sluice:idle"
 # refused: Redis 7.0 would not start on a rule with a command that it does not know.
 ALIVE = ("ping",)
 SCRIPTS = ("eval", "evalsha")
+CHANNELS = ("publish", "subscribe", "unsubscribe")
 
 
 class RedisUser(NamedTuple):
@@ -38,18 +42,17 @@ class RedisUser(NamedTuple):
 
 USERS: Mapping[str, RedisUser] = {
     "api": RedisUser(
-        (*ALIVE, *SCRIPTS, "hget", "hgetall", "hmget", "hstrlen", "hset", "hincrby", "expire", "time")
-        + ("publish", "subscribe", "unsubscribe"),
-        (TASKS, REQUEUED, IDEMPOTENCY_KEYS),
-        (ENDS, BEGINNINGS, IDLE, states.CANCEL_CHANNEL),
+        (*ALIVE, *SCRIPTS, *CHANNELS, "hget", "hgetall", "hmget", "hstrlen", "hset", "hincrby", "expire", "time"),
+        (TASKS, REQUEUED, IDEMPOTENCY_KEYS, *TOLD_BY_API),
+        (*TOLD_BY_API, BEGINNINGS, IDLE),
     ),
     "worker": RedisUser(
-        (*ALIVE, *SCRIPTS, "hmget", "hset", "hincrby", "expire", "hexists", "publish", "subscribe", "unsubscribe"),
-        (TASKS,),
-        (ENDS, BEGINNINGS, states.CANCEL_CHANNEL),
+        (*ALIVE, *SCRIPTS, *CHANNELS, "hmget", "hset", "hincrby", "expire", "hexists"),
+        (TASKS, *TOLD_BY_WORKER),
+        (*TOLD_BY_WORKER, states.CANCEL_CHANNEL),
     ),
     "recorder": RedisUser(
-        (*ALIVE, *SCRIPTS, "script|load", "hget", "hmget", "hset", "expire", "publish"), (TASKS,), (ENDS,)
+        (*ALIVE, *SCRIPTS, "script|load", "hget", "hmget", "hset", "expire", "publish"), (TASKS, ENDS), (ENDS,)
     ),
     # apps/worker/dead_letters.py
     "tool": RedisUser((*ALIVE, "hsetnx", "expire", "hget"), (REQUEUED,)),

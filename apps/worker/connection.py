@@ -9,6 +9,7 @@ in each outage, and a worker that waits for its broker would look like one that 
 """
 
 import asyncio
+import ssl
 import threading
 from typing import Any
 
@@ -39,9 +40,15 @@ class Connection(kombu.Connection):  # type: ignore[misc]  # kombu ships no type
     def _establish_connection(self) -> Any:
         if _in_main_loop():  # other threads and the pool's processes publish, and say nothing of the main loop
             self.health.alive()
+        if self.transport_cls == "amqps":
+            # Of this attempt's host: Celery would verify the certificate, but not whose it is, and drop TLS altogether
+            # for the second of several hosts.
+            self.ssl = {"server_hostname": self.hostname, "cert_reqs": ssl.CERT_REQUIRED}
         try:
             return super()._establish_connection()
-        except REFUSALS as exc:
+        except (*REFUSALS, ssl.SSLError) as exc:
+            if isinstance(exc, ssl.SSLError) and startup.tls_failure(exc) is None:
+                raise
             refused = startup.broker_refused(self.hostname, exc)
             if _in_main_loop() and not self.health.has_been_ready:
                 raise SystemExit(str(refused)) from None

@@ -21,6 +21,7 @@ from apps.contract import failures, states, topology
 from apps.contract.ids import TaskIds
 from apps.contract.message import obstacle_to_requeue, republished
 from apps.contract.settings import RequeueSettings, load
+from apps.startup import tls_failure
 
 # More are for a management page; this is for a person's terminal.
 LIST_MAX = 1000
@@ -99,7 +100,8 @@ async def main() -> None:
         async with asyncio.timeout(DEADLINE_S):
             await _run(settings, arguments.command, getattr(arguments, "id", ""))
     except (AMQPError, RedisError, OSError) as exc:
-        raise SystemExit(f"the broker or Redis does not answer as it should ({exc!r}): is the system up?") from None
+        reason = tls_failure(exc) or repr(exc)
+        raise SystemExit(f"the broker or Redis does not answer as it should ({reason}): is the system up?") from None
 
 
 async def _run(settings: RequeueSettings, command: str, task_id: str) -> None:

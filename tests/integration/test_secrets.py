@@ -35,7 +35,7 @@ def test_nothing_that_is_told_or_logged_holds_a_secret(system: System) -> None:
         server.start()
     until(lambda: api.get("/healthz") == 200)
     everything = "\n".join([*told, system.logs()])
-    secrets = [*system.passwords.values(), system.key, system.task_id_key, system.servers.redis.password]
+    secrets = [*system.passwords.values(), system.key, system.task_id_key, *system.servers.redis.passwords.values()]
     assert [secret for secret in secrets if secret in everything] == []
 
 

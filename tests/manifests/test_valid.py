@@ -60,11 +60,12 @@ def test_load_overlay_changes_only_what_it_means_to(tree: Tree) -> None:
             for name in limits
         },
         **{
-            f"Deployment {name}: spec.template.spec.containers.0.image": (image, f"{image}:0.1.0")
+            f"Deployment {name}.image": (image, f"{image}:0.1.0")
             for name, image in {
-                "fastapi/api": "sluice-api",
-                "celery-workers/celery-worker": "sluice-worker",
-                "celery-workers/dead-letter-recorder": "sluice-worker",
+                "fastapi/api: spec.template.spec.containers.0": "sluice-api",
+                "celery-workers/celery-worker: spec.template.spec.containers.0": "sluice-worker",
+                "celery-workers/dead-letter-recorder: spec.template.spec.containers.0": "sluice-worker",
+                "celery-workers/dead-letter-recorder: spec.template.spec.containers.1": "sluice-worker",
             }.items()
         },
     }

@@ -1,0 +1,369 @@
+"""What each credential must be able to do, and what the real servers refuse to it."""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import quote
+
+import amqp
+import pytest
+import redis
+from amqp.exceptions import AccessRefused
+from redis.exceptions import NoPermissionError
+
+from apps.contract import redis_users, states, topology
+from local.management import Management, Refused
+from tests.harness.system import System, until
+
+WORK, PARKED = topology.WORK_QUEUES[0], topology.PARKED_QUEUE
+DELAY = "celery_delayed_0"
+
+
+def channel_as(system: System, user: str) -> amqp.Channel:
+    host = f"127.0.0.1:{system.servers.rabbitmq.port}"
+    connection = amqp.Connection(host, user, system.passwords[user], virtual_host=system.vhost, confirm_publish=True)
+    connection.connect()
+    return connection.channel()
+
+
+def publish(key: str, exchange: str = topology.EXCHANGE, **properties: Any) -> Callable[[amqp.Channel], None]:
+    """Publish without a route back: whether the broker lets it through is all that matters."""
+
+    def call(channel: amqp.Channel) -> None:
+        channel.basic_publish_confirm(amqp.Message(b"x", **properties), exchange=exchange, routing_key=key)
+
+    return call
+
+
+def get(queue: str) -> Callable[[amqp.Channel], None]:
+    return lambda channel: channel.basic_get(queue, no_ack=True)
+
+
+def purge(queue: str) -> Callable[[amqp.Channel], None]:
+    return lambda channel: channel.queue_purge(queue)
+
+
+def delete(queue: str) -> Callable[[amqp.Channel], None]:
+    return lambda channel: channel.queue_delete(queue)
+
+
+def declare(queue: str) -> Callable[[amqp.Channel], None]:
+    return lambda channel: channel.queue_declare(queue, durable=True, auto_delete=False)
+
+
+def bind(queue: str, key: str) -> Callable[[amqp.Channel], None]:
+    return lambda channel: channel.queue_bind(queue, topology.EXCHANGE, key)
+
+
+def unbind(queue: str, key: str) -> Callable[[amqp.Channel], None]:
+    return lambda channel: channel.queue_unbind(queue, topology.EXCHANGE, key)
+
+
+def ask_for_exchange(channel: amqp.Channel) -> None:
+    channel.exchange_declare(topology.EXCHANGE, "topic", passive=True)
+
+
+def delete_exchange(channel: amqp.Channel) -> None:
+    channel.exchange_delete(topology.EXCHANGE)
+
+
+def declare_exchange(channel: amqp.Channel) -> None:
+    channel.exchange_declare("own", "topic", auto_delete=False)
+
+
+# user -> what it must be able to do over AMQP
+AMQP_MUST: dict[str, dict[str, Callable[[amqp.Channel], None]]] = {
+    "api": {"publish a task": publish(WORK), "ask for the exchange": ask_for_exchange},
+    "worker": {
+        "take a task": get(WORK),
+        "publish a retry": publish(WORK),
+        "publish a delayed retry": publish(f"0.{WORK}", exchange=DELAY),
+        "publish a dead letter": publish(topology.DEAD_QUEUE),
+        "bind a queue for delayed retries": bind(WORK, f"#.{WORK}"),
+    },
+    "recorder": {"take a dead letter": get(topology.DEAD_QUEUE), "park": publish(PARKED)},
+    "tool": {"take a parked message": get(PARKED), "publish a task": publish(WORK)},
+    "keda": {},
+}
+
+# what nobody may do but the administrator
+NOBODY: dict[str, Callable[[amqp.Channel], None]] = {
+    **{f"delete {queue}": delete(queue) for queue in topology.QUEUES},
+    "declare a queue": declare("own"),
+    "delete the exchange": delete_exchange,
+    "declare an exchange": declare_exchange,
+    "publish past the exchange": publish(WORK, exchange=""),
+    "unbind a work queue": unbind(WORK, WORK),
+    "bind a work queue to dead letters": bind(WORK, topology.DEAD_QUEUE),
+    "publish to an exchange of the broker": publish(WORK, exchange="amq.topic"),
+}
+
+
+def others(*allowed: str) -> dict[str, Callable[[amqp.Channel], None]]:
+    """Reading and purging every queue but these."""
+    queues = [queue for queue in (*topology.QUEUES, DELAY) if queue not in allowed]
+    return {f"read {queue}": get(queue) for queue in queues} | {f"purge {queue}": purge(queue) for queue in queues}
+
+
+def publishing(*allowed: str) -> dict[str, Callable[[amqp.Channel], None]]:
+    """Publishing to every queue but these."""
+    return {f"publish to {key}": publish(key) for key in (*topology.QUEUES, "other.key") if key not in allowed}
+
+
+# user -> what the broker must refuse. A worker may purge what it may consume: RabbitMQ cannot separate the two.
+AMQP_MUST_NOT: dict[str, dict[str, Callable[[amqp.Channel], None]]] = {
+    "api": NOBODY | others() | publishing(*topology.WORK_QUEUES),
+    "worker": NOBODY | others(*topology.WORK_QUEUES, DELAY) | publishing(*topology.WORK_QUEUES, topology.DEAD_QUEUE),
+    "recorder": NOBODY | others(topology.DEAD_QUEUE) | publishing(PARKED),
+    "tool": NOBODY | others(PARKED) | publishing(*topology.WORK_QUEUES),
+    "keda": NOBODY | others() | publishing() | {"ask for the exchange to declare it": declare_exchange},
+}
+
+
+def cases(table: dict[str, dict[str, Any]]) -> list[Any]:
+    return [
+        pytest.param(user, call, id=f"{user}: {what}") for user, calls in table.items() for what, call in calls.items()
+    ]
+
+
+@pytest.fixture(scope="module")
+def ours(shared: System) -> System:
+    """A system whose worker has declared Celery's delay queues."""
+    shared.worker().stop()
+    return shared
+
+
+@pytest.mark.parametrize(("user", "call"), cases(AMQP_MUST))
+def test_broker_lets_a_user_do_what_it_must(ours: System, user: str, call: Callable[[amqp.Channel], None]) -> None:
+    channel = channel_as(ours, user)
+    call(channel)
+    channel.connection.close()
+
+
+@pytest.mark.parametrize(("user", "call"), cases(AMQP_MUST_NOT))
+def test_broker_refuses_the_rest(ours: System, user: str, call: Callable[[amqp.Channel], None]) -> None:
+    channel = channel_as(ours, user)
+    with pytest.raises(AccessRefused):
+        call(channel)
+    channel.connection.close()
+
+
+@pytest.mark.parametrize("user", ["api", "worker", "recorder", "tool"])
+def test_nobody_publishes_under_another_name(ours: System, user: str) -> None:
+    key = PARKED if user == "recorder" else WORK
+    channel = channel_as(ours, user)
+    with pytest.raises(amqp.exceptions.PreconditionFailed, match="user_id"):
+        publish(key, user_id="admin")(channel)
+    channel.connection.close()
+
+
+@pytest.mark.parametrize("user", topology.USERS)
+def test_a_user_enters_no_other_virtual_host(ours: System, user: str) -> None:
+    host = f"127.0.0.1:{ours.servers.rabbitmq.port}"
+    stranger = amqp.Connection(host, user, ours.passwords[user], virtual_host="/")
+    with pytest.raises(amqp.exceptions.NotAllowed):
+        stranger.connect()
+
+
+def management_as(system: System, user: str) -> Management:
+    return Management(system.servers.rabbitmq.management.url, user, system.passwords[user])
+
+
+@pytest.mark.parametrize("user", sorted(topology.USERS.keys() - {"keda"}))
+def test_management_api_is_closed_to_who_has_no_need(ours: System, user: str) -> None:
+    with pytest.raises(Refused) as refused:
+        management_as(ours, user)("/api/whoami")
+    assert refused.value.status == 401
+
+
+def test_keda_reads_lengths_as_its_scaler_does(ours: System) -> None:
+    """GET /api/queues/<vhost>/<queue> with the user in the URL; it takes `messages` and the two rates, if any."""
+    publish(WORK)(channel_as(ours, "api"))
+    ask = management_as(ours, "keda")
+    until(lambda: ask(f"/api/queues/{ours.vhost}/{quote(WORK, safe='')}").get("messages", 0) >= 1)
+    assert ask(f"/api/queues/{ours.vhost}/{topology.DEFAULT_QUEUE}")["name"] == topology.DEFAULT_QUEUE
+    listed = ask(f"/api/queues/{ours.vhost}?page=1&use_regex=true&pagination=false&name=.*&page_size=100")
+    assert {each["name"] for each in listed["items"]} >= set(topology.QUEUES)
+
+
+# as a status, or as the text of one
+NOT_AUTHORISED = "answered 401|access_refused|ACCESS_REFUSED"
+GET_MESSAGE = {"count": 1, "ackmode": "ack_requeue_true", "encoding": "auto"}
+PUBLISH = {"properties": {}, "routing_key": WORK, "payload": "x", "payload_encoding": "string"}
+# (method, path, body); {vhost} is the system's
+KEDA_MUST_NOT: dict[str, tuple[str, str, object]] = {
+    "purge a work queue": ("DELETE", f"/api/queues/{{vhost}}/{WORK}/contents", None),
+    "read an input": ("POST", f"/api/queues/{{vhost}}/{WORK}/get", GET_MESSAGE),
+    "read a parked message": ("POST", f"/api/queues/{{vhost}}/{PARKED}/get", GET_MESSAGE),
+    "delete a queue": ("DELETE", f"/api/queues/{{vhost}}/{WORK}", None),
+    "make a queue": ("PUT", "/api/queues/{vhost}/own", {}),
+    "publish": ("POST", f"/api/exchanges/{{vhost}}/{topology.EXCHANGE}/publish", PUBLISH),
+    "delete the exchange": ("DELETE", f"/api/exchanges/{{vhost}}/{topology.EXCHANGE}", None),
+    "unbind a queue": (
+        "DELETE", f"/api/bindings/{{vhost}}/e/{topology.EXCHANGE}/q/{WORK}/{WORK}", None,
+    ),
+    "set a policy": (
+        "PUT", "/api/policies/{vhost}/own", {"pattern": ".*", "definition": {"max-length": 1}, "apply-to": "queues"},
+    ),
+    "read definitions": ("GET", "/api/definitions", None),
+    "read users": ("GET", "/api/users", None),
+    "read permissions": ("GET", "/api/permissions", None),
+    "make a user": ("PUT", "/api/users/own", {"password": "own-password", "tags": "administrator"}),
+    "give itself rights": (
+        "PUT", "/api/permissions/{vhost}/keda", {"configure": ".*", "write": ".*", "read": ".*"},
+    ),
+    "read nodes": ("GET", "/api/nodes", None),
+    "delete the virtual host": ("DELETE", "/api/vhosts/{vhost}", None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path", "body"), KEDA_MUST_NOT.values(), ids=KEDA_MUST_NOT)
+def test_management_api_refuses_the_rest_to_keda(ours: System, method: str, path: str, body: object) -> None:
+    before = ours.depth_messages(WORK)
+    with pytest.raises(Refused) as refused:
+        management_as(ours, "keda")(path.format(vhost=ours.vhost), method, body)
+    assert re.search(NOT_AUTHORISED, str(refused.value))
+    assert ours.depth_messages(WORK) == before
+
+
+# ---- Redis
+
+TASK, REQUEUED, KEYED = states.key("id"), states.requeued_key("id"), "sluice:key:one"
+END, BEGUN = states.channel("id"), states.begun_channel("id")
+RECORD = "return redis.call('HSET', KEYS[1], 'state', 'STARTED')"
+
+# user -> commands that its part runs, beside those of the whole-system tests
+REDIS_MUST: dict[str, list[tuple[Any, ...]]] = {
+    "default": [("PING",)],
+    "api": [
+        ("PING",), ("EVAL", states.READ, 2, TASK, REQUEUED), ("HGET", TASK, "meta"),
+        ("EVAL", RECORD, 1, TASK), ("EVAL", "return redis.call('HINCRBY', KEYS[1], 'claims', 1)", 1, KEYED),
+        ("EVAL", "return redis.call('TIME')", 0),
+        ("PUBLISH", END, "settled"), ("PUBLISH", states.CANCEL_CHANNEL, "id"),
+        ("SUBSCRIBE", END, BEGUN, redis_users.IDLE),
+    ],
+    "worker": [
+        ("PING",), ("EVAL", states.BEGIN, 3, TASK, END, BEGUN, "publish", "worker", 1, 60),
+        ("EVAL", states.END, 2, TASK, END, "publish", "SUCCESS", "1", 2, 60),
+        ("HEXISTS", TASK, "cancel"), ("SUBSCRIBE", states.CANCEL_CHANNEL),
+    ],
+    "recorder": [
+        ("PING",), ("SCRIPT", "LOAD", states.END), ("HGET", TASK, "state"),
+        ("EVAL", states.END, 2, TASK, END, "publish", "FAILURE", "{}", 2, 60),
+    ],
+    "tool": [("PING",), ("HSETNX", REQUEUED, "requeued_as", "new"), ("EXPIRE", REQUEUED, 60), ("HGET", REQUEUED, "x")],
+}  # fmt: skip
+
+# of a command, or of one inside a script
+NO_PERMISSION = "(?i)no permissions|NOPERM|ACL failure|can't run this command"
+ADMINISTRATION: list[tuple[Any, ...]] = [
+    ("FLUSHALL",), ("FLUSHDB",), ("KEYS", "*"), ("SCAN", 0), ("RANDOMKEY",), ("CONFIG", "GET", "*"),
+    ("CONFIG", "SET", "maxmemory-policy", "allkeys-lru"), ("ACL", "LIST"), ("ACL", "SETUSER", "own", "on", "+@all"),
+    ("CLIENT", "LIST"), ("CLIENT", "KILL", "TYPE", "normal"), ("MONITOR",), ("SHUTDOWN",),
+    ("REPLICAOF", "127.0.0.1", "1"), ("SAVE",), ("BGREWRITEAOF",), ("SCRIPT", "FLUSH"), ("FUNCTION", "LIST"),
+    ("MODULE", "LIST"), ("SLOWLOG", "GET"), ("LATENCY", "RESET"), ("SWAPDB", 0, 1), ("MIGRATE", "h", 1, "k", 0, 1),
+    ("DEL", TASK), ("UNLINK", TASK), ("RENAME", TASK, "sluice:task:other"), ("PERSIST", TASK), ("DUMP", TASK),
+    ("PSUBSCRIBE", "*"), ("SUBSCRIBE", "other"), ("PUBLISH", "other", "x"), ("SET", TASK, "x"), ("GET", "other"),
+    ("HGET", "other", "state"), ("EVAL", "return redis.call('KEYS', '*')", 0),
+    ("EVAL", "return redis.call('HSET', 'other', 'a', 'b')", 0), ("EVAL", RECORD, 1, "other"),
+]  # fmt: skip
+REDIS_MUST_NOT: dict[str, list[tuple[Any, ...]]] = {
+    "default": [("HGET", TASK, "state"), ("HSET", TASK, "a", "b"), ("SUBSCRIBE", END), ("EVAL", "return 1", 0)],
+    "api": [("SUBSCRIBE", "sluice:other"), ("SCRIPT", "LOAD", RECORD)],
+    "worker": [
+        ("EVAL", RECORD, 1, KEYED), ("EVAL", RECORD, 1, REQUEUED), ("HSET", KEYED, "done", "1"),
+        ("SUBSCRIBE", redis_users.IDLE),
+    ],
+    "recorder": [
+        ("EVAL", RECORD, 1, KEYED), ("HSET", REQUEUED, "a", "b"), ("SUBSCRIBE", END),
+        ("PUBLISH", states.CANCEL_CHANNEL, "id"), ("HINCRBY", TASK, "tries", 1),
+    ],
+    "tool": [
+        ("HGET", TASK, "state"), ("HSETNX", TASK, "state", "SUCCESS"), ("HSETNX", KEYED, "a", "b"),
+        ("EVAL", "return 1", 0), ("PUBLISH", END, "x"), ("SUBSCRIBE", END), ("HSET", REQUEUED, "a", "b"),
+    ],
+}  # fmt: skip
+
+
+def redis_cases(table: dict[str, list[tuple[Any, ...]]], every: list[tuple[Any, ...]]) -> list[Any]:
+    return [
+        pytest.param(user, command, id=f"{user}: {' '.join(map(str, command))[:60]}")
+        for user, commands in table.items()
+        for command in (*commands, *every)
+    ]
+
+
+@pytest.fixture
+def client_of(shared: System) -> Iterator[Callable[[str], redis.Redis]]:
+    clients: list[redis.Redis] = []
+
+    def connect(user: str) -> redis.Redis:
+        url = shared.servers.redis.url(user)
+        clients.append(redis.Redis.from_url(url, single_connection_client=True, protocol=2))
+        return clients[-1]
+
+    yield connect
+    for client in clients:
+        client.close()
+    shared.redis.delete(TASK, REQUEUED, KEYED)
+
+
+@pytest.mark.parametrize(("user", "command"), redis_cases(REDIS_MUST, []))
+def test_redis_lets_a_user_do_what_it_must(
+    client_of: Callable[[str], redis.Redis], user: str, command: tuple[Any, ...]
+) -> None:
+    client_of(user).execute_command(*command)  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize(("user", "command"), redis_cases(REDIS_MUST_NOT, ADMINISTRATION))
+def test_redis_refuses_the_rest(client_of: Callable[[str], redis.Redis], user: str, command: tuple[Any, ...]) -> None:
+    with pytest.raises((NoPermissionError, redis.ResponseError), match=NO_PERMISSION):
+        client_of(user).execute_command(*command)  # type: ignore[no-untyped-call]
+
+
+def test_redis_lets_nobody_in_without_a_password(shared: System) -> None:
+    port = shared.servers.redis.port
+    for options in ({}, {"username": "api"}, {"username": "default"}, {"password": "other"}):
+        with redis.Redis(port=port, **options) as client, pytest.raises(redis.RedisError, match=r"(?i)auth|pass"):
+            client.ping()
+
+
+def test_every_user_is_in_the_matrix() -> None:
+    assert AMQP_MUST.keys() == AMQP_MUST_NOT.keys() == topology.USERS.keys()
+    assert REDIS_MUST.keys() == REDIS_MUST_NOT.keys() == {redis_users.DEFAULT, *redis_users.USERS}
+
+
+def test_every_command_and_pattern_of_the_table_is_used_by_the_matrix() -> None:
+    """A right that no entry needs is one too many."""
+    for user, rights in redis_users.USERS.items():
+        said = " ".join(str(part) for command in REDIS_MUST[user] for part in command).lower()
+        for key in (*rights.keys, *rights.channels):
+            assert key.removesuffix("*") in said, f"{user}: {key}"
+
+
+def test_a_whole_day_of_each_part_meets_no_refusal(system: System) -> None:
+    """Post, run, retry, cancel, wait, fail, park, requeue: Redis logs each command that a user may not run."""
+    from tests.integration.test_dead_letters import command  # noqa: PLC0415
+
+    system.redis.execute_command("ACL", "LOG", "RESET")  # type: ignore[no-untyped-call]
+    system.define(delivery_limit=1)
+    api = system.api()
+    system.recorder()
+    system.worker()
+    assert api.ended(api.accepted("sleep", key="k"))["task_status"] == "SUCCESS"
+    assert api.ended(api.accepted("fail"))["task_status"] == "FAILURE"
+    task_id = api.accepted("sleep", "long", seconds=60)
+    until(lambda: system.effects("long", "begun") == 1)
+    api.client.delete(f"/tasks/{task_id}")
+    assert api.ended(task_id)["task_status"] == "REVOKED"
+    poison = api.accepted("poison")
+    assert api.ended(poison)["task_status"] == "FAILURE"
+    until(lambda: system.depth_messages(PARKED) == 1)
+    assert poison in command(system, "list")
+    command(system, "requeue", poison)
+    refused = [
+        (entry["username"], entry["reason"], entry["object"])
+        for entry in system.redis.acl_log()
+        if entry["object"] != "client|setinfo"
+    ]
+    assert refused == []
