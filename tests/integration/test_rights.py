@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
 
-import amqp
+import amqp  # type: ignore[import-untyped]
 import pytest
 import redis
-from amqp.exceptions import AccessRefused
+from amqp.exceptions import AccessRefused  # type: ignore[import-untyped]
 from redis.exceptions import NoPermissionError
 
 from apps.contract import redis_users, states, topology
