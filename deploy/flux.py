@@ -48,8 +48,8 @@ def git_url(origin: str) -> str:
     url = f"ssh://{short[1]}/{short[2]}" if short else origin
     if url.startswith("http://"):
         raise Unusable(
-            f"What comes from {urlsplit(url).hostname} by HTTP can be changed on its way: set `git remote set-url origin` "
-            "to an HTTPS or SSH address."
+            f"What comes from {urlsplit(url).hostname} by HTTP can be changed on its way: set `git remote set-url "
+            "origin` to an HTTPS or SSH address."
         )
     if not url.startswith(("https://", "ssh://")):
         raise Unusable(f"Flux cannot reach {origin}: set `git remote set-url origin` to an HTTPS or SSH address.")
