@@ -33,6 +33,12 @@ class Connection(kombu.Connection):  # type: ignore[misc]  # kombu ships no type
     """A connection of one worker, whose health files these are."""
 
     health: HealthFiles
+    _name: str
+    """The present host as its URL names it; kombu makes 127.0.0.1 of localhost, which no certificate need have."""
+
+    def _init_params(self, hostname: str, **others: Any) -> None:
+        super()._init_params(hostname, **others)
+        self._name = hostname
 
     def ensure_connection(self, *args: Any, **kwargs: Any) -> Any:
         return super().ensure_connection(*args, interval_max=RETRY_MAX_S, **kwargs)
@@ -43,7 +49,7 @@ class Connection(kombu.Connection):  # type: ignore[misc]  # kombu ships no type
         if self.transport_cls == "amqps":
             # Of this attempt's host: Celery would verify the certificate, but not whose it is, and drop TLS altogether
             # for the second of several hosts.
-            self.ssl = {"server_hostname": self.hostname, "cert_reqs": ssl.CERT_REQUIRED}
+            self.ssl = {"server_hostname": self._name, "cert_reqs": ssl.CERT_REQUIRED}
         try:
             return super()._establish_connection()
         except (*REFUSALS, ssl.SSLError) as exc:

@@ -163,6 +163,7 @@ def test_a_user_enters_no_other_virtual_host(ours: System, user: str) -> None:
     stranger = amqp.Connection(host, user, ours.passwords[user], virtual_host="/")
     with pytest.raises(amqp.exceptions.NotAllowed):
         stranger.connect()
+    stranger.collect()
 
 
 def management_as(system: System, user: str) -> Management:
@@ -178,7 +179,9 @@ def test_management_api_is_closed_to_who_has_no_need(ours: System, user: str) ->
 
 def test_keda_reads_lengths_as_its_scaler_does(ours: System) -> None:
     """GET /api/queues/<vhost>/<queue> with the user in the URL; it takes `messages` and the two rates, if any."""
-    publish(WORK)(channel_as(ours, "api"))
+    channel = channel_as(ours, "api")
+    publish(WORK)(channel)
+    channel.connection.close()
     ask = management_as(ours, "keda")
     until(lambda: ask(f"/api/queues/{ours.vhost}/{quote(WORK, safe='')}").get("messages", 0) >= 1)
     assert ask(f"/api/queues/{ours.vhost}/{topology.DEFAULT_QUEUE}")["name"] == topology.DEFAULT_QUEUE
