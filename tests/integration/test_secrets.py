@@ -12,6 +12,7 @@ from tests.harness.system import ROOT, System, until
 EXAMPLES = {
     "amqp://user:password@host:5672/vhost",
     "redis://:password@host:6379/0",
+    "redis://user:password@host:6379/0",
 }
 
 GOOD = {
