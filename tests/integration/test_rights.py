@@ -1,19 +1,30 @@
 """What each credential must be able to do, and what the real servers refuse to it."""
 
+import os
 import re
+import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import amqp  # type: ignore[import-untyped]
 import pytest
 import redis
+import yaml
 from amqp.exceptions import AccessRefused  # type: ignore[import-untyped]
 from redis.exceptions import NoPermissionError
 
 from apps.contract import redis_users, states, topology
+from deploy.credentials import Credentials
+from deploy.secrets import contents
+from local import credentials as local_credentials
+from local.child import Child
 from local.management import Management, Refused
-from tests.harness.system import System, until
+from local.programs import ensure
+from local.servers import free_ports
+from tests.harness.system import ROOT, System, until
 
 WORK, PARKED = topology.WORK_QUEUES[0], topology.PARKED_QUEUE
 DELAY = "celery_delayed_0"
@@ -370,3 +381,52 @@ def test_a_whole_day_of_each_part_meets_no_refusal(system: System) -> None:
         if entry["object"] != "client|setinfo"
     ]
     assert refused == []
+
+
+@contextmanager
+def redis_server(command: list[str], folder: Path, given: dict[str, str] | None = None) -> Iterator[None]:
+    """A Redis that a test configures; ended with the block."""
+    child = Child("Redis", command, log=folder / "redis.log", env=dict(os.environ) | (given or {}), cwd=folder)
+    child.start()
+    try:
+        yield
+    finally:
+        child.stop()
+
+
+def let_in(user: str, password: str, port: int) -> bool:
+    with redis.Redis(port=port, username=user, password=password) as client:
+        try:
+            return bool(client.ping())
+        except redis.ConnectionError:
+            return False
+
+
+def test_secret_of_the_chart_lets_each_part_in(tmp_path: Path) -> None:
+    """The text of users.acl, as the chart mounts it; its probes read the default user's password there."""
+    credentials, (port,) = Credentials(), free_ports(1)
+    path = tmp_path / "users.acl"
+    path.write_text(contents(credentials)["data", "redis-auth"]["users.acl"])
+    probe = [
+        "awk",
+        '$1=="user" && $2=="default" { for (i=3; i<=NF; i++) if ($i ~ /^>/) print substr($i,2) }',
+        str(path),
+    ]
+    found = subprocess.run(probe, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+    assert found == credentials.redis_password_default
+    command = [str(ensure().redis_server), "--port", str(port), "--bind", "127.0.0.1", "--aclfile", str(path)]
+    with redis_server(command, tmp_path):
+        for user, password in credentials.redis_passwords.items():
+            until(lambda user=user, password=password: let_in(user, password, port))  # type: ignore[misc]
+            assert not let_in(user, f"{password}x", port)
+
+
+def test_docker_compose_gives_redis_its_users(tmp_path: Path) -> None:
+    """The command of compose.yaml, with Redis at a port of ours."""
+    credentials, (port,) = local_credentials.Credentials(), free_ports(1)
+    given = {"REDIS_USERS": "\n".join(redis_users.acl(credentials.redis_passwords))}
+    shell, option, script = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["redis"]["command"]
+    script = script.replace("$$", "$").replace("dir /data", f'dir "{tmp_path}"\nbind 127.0.0.1\nport {port}')
+    with redis_server([shell, option, script], tmp_path, given):
+        for user, password in credentials.redis_passwords.items():
+            until(lambda user=user, password=password: let_in(user, password, port))  # type: ignore[misc]
