@@ -97,7 +97,7 @@ def stub_go(folder: Path, end: str) -> dict[str, str]:
 
 
 def test_validating_builds_kubeconform_and_nothing_else(tmp_path: Path) -> None:
-    environment = stub_go(tmp_path, 'touch "$6"')
+    environment = stub_go(tmp_path, 'touch "$5"')
     done = subprocess.run(
         [sys.executable, "-m", "deploy.tools"],
         cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=170, check=False,
