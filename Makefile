@@ -10,11 +10,11 @@ BENCH := .local/bench
 LOAD := .local/load
 # What the version of RabbitMQ or NGINX decides: connections, dead letters, definitions and configuration.
 BROKER_TESTS := $(addprefix tests/integration/test_,$(addsuffix .py,broker_away dead_letters definitions life liveness \
-	lost_workers nginx platform_configuration publisher records start upgrade))
+	lost_workers malformed nginx platform_configuration publisher queues records start upgrade versions))
 PYTEST := $(BIN)/python -m pytest --numprocesses 4
 
 .DEFAULT_GOAL := help
-.PHONY: help install add remove lock upgrade up demo post rabbitmq-ui dead-letters requeue test test-unit test-planner test-integration test-thorough test-brokers test-load chaos chaos-quick test-chaos e2e cluster cluster-down bench bench-compare profile bench-planner load load-ab load-image picture lint clean
+.PHONY: help install add remove lock upgrade up demo post rabbitmq-ui dead-letters requeue discard contract-baseline test test-unit test-planner test-integration test-thorough test-brokers test-load chaos chaos-quick abuse abuse-quick test-chaos e2e cluster cluster-down bench bench-compare profile bench-planner load load-ab load-image picture lint clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
@@ -62,14 +62,21 @@ post: install ## post a task and follow it: make post TASK='NAME --FIELD VALUE',
 rabbitmq-ui: install ## say where RabbitMQ's management page is, and its credentials; CLUSTER=1 forwards the cluster's
 	@$(BIN)/python -m $(if $(CLUSTER),deploy,local).rabbitmq_ui
 
-dead-letters: install ## list the parked tasks of the running system
+dead-letters: install ## list all parked messages of the running system
 	@$(BIN)/python -m local.run -- $(BIN)/python -m apps.worker.dead_letters list
 
 requeue: install ## send a parked task again: make requeue ID=...
 	@test -n "$(ID)" || { echo "Say which one: make requeue ID=..., as listed by make dead-letters."; exit 1; }
-	@$(BIN)/python -m local.run -- $(BIN)/python -m apps.worker.dead_letters requeue $(ID)
+	@$(BIN)/python -m local.run -- $(BIN)/python -m apps.worker.dead_letters requeue "$(ID)"
 
 # The tools of the manifests, which take minutes the first time, are built while the servers' tests mostly wait.
+discard: install ## take a parked message away for good: make discard ID=...
+	@test -n "$(ID)" || { echo "Say which one: make discard ID=..., as listed by make dead-letters."; exit 1; }
+	@$(BIN)/python -m local.run -- $(BIN)/python -m apps.worker.dead_letters discard "$(ID)"
+
+contract-baseline: install ## accept what `make lint` says of the contract: deploy/contract/baseline.json
+	@$(BIN)/python -m deploy.contract accept
+
 test: lint test-unit ## lint, unit tests, integration tests, tests of the manifests
 	@$(MAKE) --no-print-directory -j2 tools-of-tests test-integration
 	@$(MAKE) --no-print-directory test-manifests
@@ -94,8 +101,14 @@ test-brokers: install ## all integration tests, on RabbitMQ 3.10 or what the mac
 chaos: install ## every fault, for more than half an hour, and a checker of what was accepted: make chaos SEED=1 (Linux, root)
 	@$(BIN)/python -m tests.chaos full --seed $(or $(SEED),1)
 
-chaos-quick: install ## the same in 3 minutes, with 18 faults
+chaos-quick: install ## the same in 3 minutes, with 24 faults
 	@$(BIN)/python -m tests.chaos quick
+
+abuse: install ## attacks by a client, by messages and by silent servers, and what other clients notice of each (3 min)
+	@$(BIN)/python -m tests.chaos abuse
+
+abuse-quick: install ## the same in a minute and a half; what CI runs
+	@$(BIN)/python -m tests.chaos abuse-quick
 
 test-chaos: install ## that the checker finds what follows when a protection is switched off
 	@$(PYTEST) --numprocesses 3 tests/chaos
@@ -119,8 +132,8 @@ bench-planner: install ## tasks per second of the planner and of SimPy; build/be
 bench: $(BENCH) ## what accepting and working costs, beside other ways to do the same; build/bench.json (15 min, quiet machine)
 	@$(BENCH)/bin/python -m bench $(PARTS)
 
-bench-compare: $(BENCH) ## accepted tasks a second of the working tree and of another commit: make bench-compare REF=main
-	@$(BENCH)/bin/python -m bench.compare $(or $(REF),HEAD)
+bench-compare: $(BENCH) ## accepting and running tasks, beside another commit: make bench-compare REF=main [PARTS=worker] (8 min)
+	@$(BENCH)/bin/python -m bench.compare $(or $(REF),HEAD) $(PARTS)
 
 profile: $(BENCH) ## where the microseconds of an accepted task are; build/profile.md
 	@$(BENCH)/bin/python -m bench.profile
@@ -150,10 +163,11 @@ picture: install ## draw the README's picture again: docs/planner.png
 	@$(BIN)/sluice compare kustomize/base kustomize/overlays/load --arrivals burst:2200@1m --service 12.5 --duration 30m \
 		--png docs/planner.png
 
-lint: install ## ruff and mypy
+lint: install ## ruff, mypy, and whether the contract breaks what was released
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/python -m deploy.contract
 
 clean: ## remove what was installed and generated, the local data and credentials too
 	rm -rf .venv .local build .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -10,6 +10,7 @@ from aiormq.abc import AbstractChannel
 from aiormq.exceptions import (
     AMQPError,
     ChannelAccessRefused,
+    ChannelNotFoundEntity,
     DeliveryError,
     InvalidFrameError,
     ProbableAuthenticationError,
@@ -17,6 +18,7 @@ from aiormq.exceptions import (
 from pamqp.commands import Basic
 from yarl import URL
 
+from apps.amqp.deliveries import Transport
 from apps.contract import topology
 from apps.contract.message import CONTENT_ENCODING, CONTENT_TYPE, Republished
 from apps.startup import tls_failure
@@ -27,7 +29,7 @@ class Lost(Exception):
 
 
 class Refused(Lost):
-    """The broker refuses the login, the user lacks a permission, or TLS finds another server than the broker."""
+    """The broker refuses the login, the user lacks a permission, a queue is missing, or TLS finds another server."""
 
 
 @contextmanager
@@ -52,9 +54,11 @@ def losses() -> Iterator[None]:
 
 
 def _refusal(exc: Exception) -> str | None:
-    """Why the broker refuses this user, or we refuse the broker; None for any other reason."""
+    """Why the broker refuses this user, what it lacks, or why we refuse it; None for any other reason."""
     if failure := tls_failure(exc):
         return failure
+    if isinstance(exc, ChannelNotFoundEntity):
+        return f"404 {exc.args[0]}"
     if isinstance(exc, ProbableAuthenticationError | ChannelAccessRefused):
         return f"403 {exc.args[0]}"
     # aiormq drops what the broker says when it closes the connection at Connection.Open
@@ -64,9 +68,12 @@ def _refusal(exc: Exception) -> str | None:
 
 
 def connection(url: str, heartbeat_s: int) -> aiormq.Connection:
-    """An unopened connection to one of the URL's hosts. A broker that is silent for three heartbeats is given up."""
+    """An unopened connection to one of the URL's hosts. A broker that is silent for three heartbeats is given up.
+
+    Messages that it delivers are read by apps/worker/dead_letter.py.
+    """
     host = random.choice(url.split(";"))  # noqa: S311 - whichever: after a loss the next attempt may find another one
-    return aiormq.Connection(URL(host).update_query(heartbeat=heartbeat_s))
+    return aiormq.Connection(URL(host).update_query(heartbeat=heartbeat_s), transport_factory=Transport())
 
 
 async def publish(channel: AbstractChannel, message: Republished) -> None:

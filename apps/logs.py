@@ -7,8 +7,12 @@ from collections.abc import Sized
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import islice
+from types import NoneType
 from typing import Any
+
+from pydantic_core import to_json
 
 from apps.contract.text import clean, clean_all
 
@@ -36,7 +40,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "time": f"{second_text(int(record.created))}.{int(record.created % 1 * 1000):03}+00:00",
             "level": record.levelname,
             "logger": record.name,
             "message": _message(record),
@@ -49,13 +53,19 @@ class JsonFormatter(logging.Formatter):
             line |= fields
         if record.exc_info:
             line["exception"] = self._exception(record.exc_info)
-        return _bounded({name: value for name, value in line.items() if value is not None})
+        return _bounded(line)
 
     def _exception(self, exc_info: Any) -> str:
         try:
             return self.formatException(exc_info)
         except Exception as exc:  # noqa: BLE001 - formatting it runs code of the exception's class
             return f"{exc_info[0]}, which cannot be formatted: {type(exc).__name__}"
+
+
+@lru_cache(maxsize=1)
+def second_text(since_epoch_s: int) -> str:
+    """The date and time of a second; a busy process writes many lines in each."""
+    return datetime.fromtimestamp(since_epoch_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _message(record: logging.LogRecord) -> str:
@@ -66,9 +76,12 @@ def _message(record: logging.LogRecord) -> str:
 
 
 def _bounded(line: dict[str, Any]) -> str:
-    """The line as JSON, its texts shortened as far as that takes."""
+    """The line as JSON, without fields that are None, its texts shortened as far as that takes."""
+    types = set(map(type, line.values()))
+    if NoneType in types:
+        line = {name: value for name, value in line.items() if value is not None}
     try:
-        encoded = _encode(line)
+        encoded = to_json(line, inf_nan_mode="strings").decode() if types <= _SCALARS else _encode(line)
     except Exception:  # noqa: BLE001 - what json does not take is text below
         encoded = ""
     # as nearly all; four bytes are the most that a character takes, and a lone surrogate is not printable
@@ -97,6 +110,9 @@ def _fit(value: Any, max_chars: int) -> Any:
         return f"<{type(value).__name__}>"
 
 
+# The types of which pydantic writes the same JSON as `json`, in a quarter of the time. Of others it would accept more,
+# and read iterators to their end.
+_SCALARS = {str, int, float, bool, NoneType}
 # One for all: json.dumps would make one for each line. NaN and the infinities are no JSON, and become text.
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 

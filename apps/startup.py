@@ -28,9 +28,13 @@ class Refused(Exception):
 
 
 def broker_refused(host: str, reason: BaseException) -> Refused:
-    """The broker refuses the login, the user lacks a permission, or the server is not one to send a password to."""
+    """The broker refuses the login, the user lacks a permission, a queue is missing, or TLS finds another server."""
     if failure := tls_failure(reason):
         return _untrusted("CELERY_BROKER_URL", "the broker", host, failure)
+    if "NOT_FOUND" in str(reason):
+        return Refused(
+            f"CELERY_BROKER_URL: the broker at {host} lacks a queue ({reason}): load this project's definitions into it"
+        )
     return Refused(f"CELERY_BROKER_URL: the broker at {host} refuses this user or password ({reason})")
 
 

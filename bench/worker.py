@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import kombu
 import psutil
@@ -39,6 +40,7 @@ class Worker:
     task: str
     queue: str
     environment: Mapping[str, str] = field(default_factory=dict)
+    cwd: Path = ROOT
 
 
 WORKERS = {
@@ -77,15 +79,15 @@ def bind(system: System) -> None:
 
 
 @contextmanager
-def running(system: System, name: str) -> Iterator[Child]:
-    """One of the workers."""
-    worker = WORKERS[name]
+def running(system: System, name: str, worker: Worker | None = None) -> Iterator[Child]:
+    """A worker under that name; by default the one of WORKERS."""
+    worker = worker or WORKERS[name]
     command = [sys.executable, "-m", "celery", "--quiet", "-A", worker.module, "worker", "-n", f"{name}@%h"]
     extra = {"WORKER_CONCURRENCY": "2", "PYTHONWARNINGS": "ignore", **worker.environment}
     if name == "stock":
         extra["CELERY_BROKER_URL"] = broker_url(system)
     environment = system.environment("worker", **extra)
-    child = Child(f"worker {name}", command, log=system.folder / f"worker-{name}.log", env=environment, cwd=ROOT)
+    child = Child(f"worker {name}", command, log=system.folder / f"worker-{name}.log", env=environment, cwd=worker.cwd)
     child.start()
     try:
         yield child
@@ -94,10 +96,15 @@ def running(system: System, name: str) -> Iterator[Child]:
 
 
 def _per_s_and_us(system: System, name: str) -> tuple[float, float]:
-    """Tasks a second, and microseconds of the worker's processes for each."""
-    messages = _messages(system, WORKERS[name].task, WORKERS[name].queue)
+    worker = WORKERS[name]
+    messages = _messages(system, worker.task, worker.queue)
     asyncio.run(publish_all(system.environment("api")["CELERY_BROKER_URL"], messages))
-    with running(system, name) as child:
+    return per_s_and_us(system, name, worker)
+
+
+def per_s_and_us(system: System, name: str, worker: Worker) -> tuple[float, float]:
+    """Let a worker run the TASKS that wait. Tasks a second, and microseconds of the worker's processes for each."""
+    with running(system, name, worker) as child:
         times_s, cpu_s, tasks = [], [], []
         for share in (FROM, TO):
             until(lambda share=share: not child.alive or system.redis.dbsize() >= share * TASKS, 120)  # type: ignore[misc]

@@ -13,8 +13,8 @@ from deploy.secrets import listed
 from deploy.tools import kubectl
 
 TIMEOUT_S = 60
-# the two Flux Kustomizations' own timeouts together
-READY_TIMEOUT_S = 1200
+# the three Flux Kustomizations' own timeouts together
+READY_TIMEOUT_S = 1500
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     url, branch = git_url(_git("remote", "get-url", "origin")), _git("branch", "--show-current")
     print(f"Flux follows the branch {branch} of {url}")
     _apply([_key_secret(), *objects(url, branch)])
-    names = ("kustomization/infrastructure", "kustomization/apps")
+    names = ("kustomization/infrastructure", "kustomization/apps", "kustomization/api")
     wait = ("wait", *names, "--namespace=flux-system", "--for=condition=Ready", f"--timeout={READY_TIMEOUT_S}s")
     show(kubectl(), *wait, timeout_s=READY_TIMEOUT_S + TIMEOUT_S)
 

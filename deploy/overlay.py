@@ -1,4 +1,9 @@
-"""Applies an overlay, or takes it away: `python -m deploy.overlay up|down [overlay]`."""
+"""Applies an overlay, or takes it away: `python -m deploy.overlay up|down [overlay] [workers|api]`.
+
+The workers are rolled out first: a new one understands what an API of the last version accepts, and an old one would
+have to return what only the new API accepts (apps/worker/returns.py). On the way back to an earlier version it is the
+other way round: FIRST=api.
+"""
 
 import sys
 from pathlib import Path
@@ -17,18 +22,40 @@ KEDA = "scaledobjects.keda.sh"
 ROLLOUT_TIMEOUT_S = 300
 
 
-def up(folder: Path) -> None:
-    """Apply, and wait until it runs."""
+FIRST = ("workers", "api")
+# Of the API's Deployment. Every other one is a worker's.
+API = "api"
+
+
+def up(folder: Path, first: str = FIRST[0]) -> None:
+    """Apply all but the Deployments that come second, wait until it runs, then apply those."""
     cluster.check()
     if not cluster.has("crd", KEDA):
         raise Unusable("The cluster has no KEDA: run `make secrets platform` first.")
-    show(kubectl(), "apply", "--kustomize", folder, timeout_s=ROLLOUT_TIMEOUT_S)
-    for each in _objects(folder, "Deployment"):
-        wait = ("rollout", "status", f"deployment/{_name(each)}", _where(each), f"--timeout={ROLLOUT_TIMEOUT_S}s")
-        show(kubectl(), *wait, timeout_s=ROLLOUT_TIMEOUT_S + TIMEOUT_S)
+    for part in in_order(_objects(folder), first):
+        _apply(part)
     for each in _objects(folder, "ScaledObject"):
         wait = ("wait", f"scaledobject/{_name(each)}", _where(each), "--for=condition=Ready", f"--timeout={TIMEOUT_S}s")
         show(kubectl(), *wait, timeout_s=2 * TIMEOUT_S)
+
+
+def in_order(objects: list[dict[str, Any]], first: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What is applied before the Deployments that come second, and those."""
+    second = [each for each in objects if each["kind"] == "Deployment" and _comes_second(each, first)]
+    return [each for each in objects if each not in second], second
+
+
+def _comes_second(deployment: dict[str, Any], first: str) -> bool:
+    is_api: bool = deployment["metadata"].get("labels", {}).get("app.kubernetes.io/component") == API
+    return is_api != (first == API)
+
+
+def _apply(objects: list[dict[str, Any]]) -> None:
+    show(kubectl(), "apply", "--filename=-", text=listed(objects), timeout_s=ROLLOUT_TIMEOUT_S)
+    for each in objects:
+        if each["kind"] == "Deployment":
+            wait = ("rollout", "status", f"deployment/{_name(each)}", _where(each), f"--timeout={ROLLOUT_TIMEOUT_S}s")
+            show(kubectl(), *wait, timeout_s=ROLLOUT_TIMEOUT_S + TIMEOUT_S)
 
 
 def down(folder: Path) -> None:
@@ -64,7 +91,13 @@ def main() -> None:
     if not folder.is_dir():
         names = ", ".join(sorted(path.name for path in folder.parent.iterdir()))
         raise Unusable(f"There is no overlay {name}: choose one of {names} by OVERLAY=.")
-    {"up": up, "down": down}[verb](folder)
+    if verb == "down":
+        down(folder)
+        return
+    first = sys.argv[3] if sys.argv[3:] else FIRST[0]
+    if first not in FIRST:
+        raise Unusable(f"FIRST={first} is neither of {' and '.join(FIRST)}: say what is rolled out first.")
+    up(folder, first)
 
 
 if __name__ == "__main__":

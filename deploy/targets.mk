@@ -41,8 +41,8 @@ secrets: install ## make every Secret in the cluster, or with FLUX=1 as encrypte
 platform: install ## install RabbitMQ, Redis, NGINX and KEDA without Flux; PLATFORM=helm-releases for three nodes
 	@$(BIN)/python -m deploy.platform $(PLATFORM)
 
-deploy: install ## apply an overlay without Flux and wait for it: make deploy OVERLAY=local
-	@$(BIN)/python -m deploy.overlay up $(OVERLAY)
+deploy: install ## apply an overlay without Flux, workers first, and wait for it: make deploy OVERLAY=local [FIRST=api]
+	@$(BIN)/python -m deploy.overlay up $(OVERLAY) $(FIRST)
 
 undeploy: install ## take an overlay away; namespaces and Secrets stay
 	@$(BIN)/python -m deploy.overlay down $(OVERLAY)

@@ -73,9 +73,17 @@ def main() -> None:
         raise Unusable(f"The lock files stay as they were: {exc}.") from None
 
 
+def require_locks(project: Path) -> None:
+    """Unusable where a lock file is missing."""
+    missing = [str(path.relative_to(project)) for lock in LOCKS if not (path := lock.path(project)).is_file()]
+    if missing:
+        raise Unusable(f"{', '.join(missing)} missing: run `git checkout -- {' '.join(missing)}`.")
+
+
 @contextmanager
 def changing(project: Path) -> Iterator[Path]:
     """A copy of pyproject.toml and the lock files; what is done to it is done to the project if nothing is raised."""
+    require_locks(project)
     with tempfile.TemporaryDirectory(prefix="sluice-lock-") as folder:
         copy = Path(folder)
         files = ["pyproject.toml", *(str(lock.path(project).relative_to(project)) for lock in LOCKS)]

@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 from local.child import Unusable
 from local.command import command_line
 from local.endpoints import PROJECT
-from local.lock import LOCKS, PIN, Lock, changing, extras, project_metadata, requirements, resolve, uv
+from local.lock import LOCKS, PIN, Lock, changing, extras, project_metadata, require_locks, requirements, resolve, uv
 
 
 def main() -> None:
@@ -50,7 +50,8 @@ def change(project: Path, verb: str, text: str, extra: str) -> None:
 
 
 def check(project: Path) -> None:
-    """Unusable where pyproject.toml names something else than the lock files were resolved from."""
+    """Unusable where a lock file is missing, or pyproject.toml names something else than they were resolved from."""
+    require_locks(project)
     stale = {lock.name: found for lock in LOCKS if lock.extra and (found := sorted(set(_differences(project, lock))))}
     if stale:
         files, packages = _listed(list(stale)), ", ".join(sorted(set().union(*stale.values())))

@@ -169,6 +169,7 @@ class RabbitMQ:
             f"management.tcp.port = {self.management_port}",
             f"default_user = {ADMIN}",
             f"default_pass = {self.password}",
+            f"max_message_size = {topology.MESSAGE_MAX_BYTES}",
             "disk_free_limit.absolute = 50MB",  # else it refuses every publish on a laptop with a nearly full disk
             *self.more_configuration,
         )
@@ -195,9 +196,9 @@ class Redis:
         with _client(self.url()) as client:
             return tuple(int(part) for part in client.info("server")["redis_version"].split("."))
 
-    def url(self, user: str = redis_users.ADMIN) -> str:
+    def url(self, user: str = redis_users.ADMIN, database: int = 0) -> str:
         """Address with a user and its password."""
-        return f"redis://{user}:{quote(self.passwords[user], safe='')}@127.0.0.1:{self.port}/0"
+        return f"redis://{user}:{quote(self.passwords[user], safe='')}@127.0.0.1:{self.port}/{database}"
 
     def start(self, deadline_s: float = START_DEADLINE_S) -> None:
         """Start, or start again on the same data and port, and wait for a PONG. Unusable if none comes."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
 from apps.contract.example import example_input
+from apps.contract.queues import require_queues
 from apps.contract.tasks import TASKS
 from local import backing, command, demo, processes
 from local.backing import Backing
@@ -29,6 +30,7 @@ def main() -> None:
     """Run until told to end."""
     for number in ENDINGS:
         signal.signal(number, _interrupt)
+    require_queues(TASKS)
     status = 0
     try:
         with ExitStack() as stack:

@@ -37,6 +37,7 @@ def workloads_of(objects: Sequence[Object], arguments: argparse.Namespace) -> li
     reading = Reading(
         concurrency=_at_least(arguments.concurrency, 1, "--concurrency"),
         prefetch=_at_least(arguments.prefetch_multiplier, 1, "--prefetch-multiplier"),
+        prefetch_waits=arguments.prefetch_waits,
         protocol=arguments.protocol,
         skipped_triggers=tuple(arguments.skip_trigger),
     )

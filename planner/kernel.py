@@ -1,5 +1,6 @@
-"""The inner loop: tasks of a queue start on the slots of changing workers, first come, first started.
+"""The inner loop: tasks of some queues start on the slots of changing workers, of each queue first come, first started.
 
+A slot that becomes free takes from the queues in turn, and holds no second task (as apps/worker/prefetch.py has it).
 Compiled by numba. Slots are in a heap by the time at which they are free; a slot that goes away stays in it until it
 comes to the top. A task that a pod cannot finish in its grace period goes back to the queue's head.
 Times in seconds of the simulation.
@@ -18,7 +19,7 @@ Integers = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
 
 # indices into State.n
-HEAP, HEAD, TAIL, SEEN, BACK_HEAD, BACK_TAIL, FREE, SLOTS, DONE, KILLED, WAITS = range(11)
+HEAP, TAIL, SEEN, BACK_HEAD, BACK_TAIL, FREE, SLOTS, DONE, KILLED, WAITS = range(10)
 # indices into State.x
 WAIT_SUM, WAIT_MAX, LAST_WAITED, LAST_END, WARM_UP, WORK_SUM = range(6)
 # a wait's bucket in State.waits: the first is below a millisecond, each next one 1% higher
@@ -44,7 +45,7 @@ class State(NamedTuple):
     slot_busy: Bytes
     slot_killed: Bytes
     free: Integers
-    # tasks that came and did not start yet, from n[HEAD] to n[TAIL]
+    # tasks in the order of time, up to n[TAIL]; those of a queue that did not start yet are at heads[queue] or later
     came: Floats
     service: Floats
     queue: Bytes
@@ -54,6 +55,7 @@ class State(NamedTuple):
     back_s: Floats
     back_queue: Bytes
     # by queue
+    heads: Integers
     arrived: Integers
     started: Integers
     waits: Integers
@@ -86,13 +88,46 @@ def _record_wait(n: Integers, x: Floats, waits: Integers, came: float, start: fl
         waits[min(bucket, BUCKETS - 1)] += 1
 
 
+def _first(state: State, queue: int) -> int:
+    """The first task of a queue that did not start yet; n[TAIL] if there is none."""
+    head, tail = state.heads[queue], state.n[TAIL]
+    while head < tail and state.queue[head] != queue:
+        head += 1
+    state.heads[queue] = head
+    return int(head)
+
+
+def _next_task(state: State, slot: int, free_at: float) -> int:
+    """The task that a slot takes: of the next queue in turn that has one when it is free, or the first to come."""
+    queues, found = len(state.heads), state.n[TAIL]
+    came = math.inf
+    for turn in range(queues):
+        head = first(state, (state.slot_queue[slot] + 1 + turn) % queues)
+        if head < state.n[TAIL] and state.came[head] < came:
+            found, came = head, state.came[head]
+            if came <= free_at:
+                break
+    return int(found)
+
+
+def _oldest(state: State) -> float:
+    """When the oldest task came that did not start yet."""
+    came = math.inf
+    for queue in range(len(state.heads)):
+        head = first(state, queue)
+        if head < state.n[TAIL]:
+            came = min(came, state.came[head])
+    return came
+
+
 def _advance(state: State, until: float) -> None:
     """Start every task that can start before `until`."""
     n, x, at, slots = state.n, state.x, state.heap_at, state.heap_slot
     busy, gone, killed = state.slot_busy, state.slot_gone, state.slot_killed
-    head, tail, back, backs = n[HEAD], n[TAIL], n[BACK_HEAD], n[BACK_TAIL]
+    tail, back, backs = n[TAIL], n[BACK_HEAD], n[BACK_TAIL]
     while n[HEAP] > 0 and at[0] < until:
         slot, free_at = slots[0], at[0]
+        head = next_task(state, slot, free_at)
         came = state.came[head] if head < tail else math.inf
         came_back = state.back_at[back] if back < backs else math.inf
         again = came_back <= max(free_at, came)
@@ -113,7 +148,7 @@ def _advance(state: State, until: float) -> None:
             back += 1
         else:
             service, queue = state.service[head], state.queue[head]
-            head += 1
+            state.heads[queue] = head + 1
             state.started[queue] += 1
             record_wait(n, x, state.waits, came, start)
         end = start + service
@@ -124,7 +159,7 @@ def _advance(state: State, until: float) -> None:
         x[WORK_SUM] += service
         at[0] = end
         sift_down(at, slots, n[HEAP])
-    n[HEAD], n[BACK_HEAD] = head, back
+    n[BACK_HEAD] = back
 
 
 def _add(state: State, slots: Integers, at: float) -> None:
@@ -164,6 +199,9 @@ def _count(state: State, now: float, counts: Integers) -> int:
 compiled: Callable[..., Any] = njit(cache=True)
 sift_down = compiled(_sift_down)
 record_wait = compiled(_record_wait)
+first = compiled(_first)
+next_task = compiled(_next_task)
+oldest = compiled(_oldest)
 advance = compiled(_advance)
 add = compiled(_add)
 count = compiled(_count)

@@ -29,6 +29,7 @@ class Reading:
 
     concurrency: int | None = None
     prefetch: int | None = None
+    prefetch_waits: bool = False
     protocol: keda.Protocol | None = None
     skipped_triggers: tuple[str, ...] = ()
 
@@ -159,6 +160,7 @@ def _pod(deployment: Object, objects: Collection[Object], reading: Reading) -> t
     pod = Pod(
         concurrency=concurrency or 1,
         prefetch=prefetch or 1,
+        prefetch_waits=reading.prefetch_waits,
         cpu=_requests(containers, "cpu"),
         memory=_requests(containers, "memory"),
         grace_s=template.get("terminationGracePeriodSeconds").default(30).integer(),

@@ -8,6 +8,10 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what the manifests leave open")
     group.add_argument("--concurrency", type=int, help="tasks at a time per pod")
     group.add_argument("--prefetch-multiplier", type=int, help="messages taken per task slot")
+    group.add_argument(
+        "--prefetch-waits", action="store_true",
+        help="a pod is sent messages of each queue, which wait there for what it runs (plain Celery on quorum queues)",
+    )  # fmt: skip
     group.add_argument("--protocol", choices=("http", "amqp"), help="of triggers whose host is in a Secret")
     group.add_argument(
         "--skip-trigger", action="append", default=[], metavar="TYPE", help="leave triggers of a type out"

@@ -18,6 +18,7 @@ from planner.fields import Wrong
 from planner.keda import Counts, Trigger
 from planner.keda_loop import KedaLoop
 from planner.pods import Nodes, Pods
+from planner.prefetching import PrefetchingWorkers
 from planner.traffic import Traffic, expected, feeds
 from planner.workers import Tally, Waits, Workers
 from planner.workload import SLOTS_MAX, Workload
@@ -112,7 +113,7 @@ class _Run:
         self._keda = KedaLoop(scaler)
         self._memory: hpa.Memory | None = None
         self._desired = scaler.rest if cluster.initial_replicas is None else cluster.initial_replicas
-        self._workers = Workers(len(workload.queues), traffic.warm_up_s)
+        self._workers = _workers(workload, traffic.warm_up_s)
         self._pods = Pods(workload.pod, nodes, self._workers, cluster.pod_start_s)
         self._pods.scale(self._desired, 0.0, start_s=0.0)
         self._feeds = feeds(workload.queues, traffic)
@@ -259,3 +260,9 @@ class _Run:
         if self._outcome.samples and self._outcome.samples[-1].at_s == self.now_s:
             self._outcome.samples.pop()
         self._outcome.samples.append(sample)
+
+
+def _workers(workload: Workload, warm_up_s: float) -> Workers:
+    if workload.pod.prefetch_waits:
+        return PrefetchingWorkers(len(workload.queues), warm_up_s, workload.pod.prefetch)
+    return Workers(len(workload.queues), warm_up_s)

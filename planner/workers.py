@@ -44,6 +44,7 @@ class Workers:
         self._state = kernel.State(
             n=np.zeros(kernel.WAITS + 1, np.int64),
             x=np.array([0.0, 0.0, 0.0, 0.0, warm_up_s, 0.0]),
+            heads=np.zeros(queues, np.int64),
             arrived=np.zeros(queues, np.int64),
             started=np.zeros(queues, np.int64),
             waits=np.zeros(kernel.BUCKETS, np.int64),
@@ -129,10 +130,9 @@ class Workers:
     def oldest_s(self, now_s: float) -> float:
         """How long the oldest waiting task has waited."""
         state = self._state
-        head, tail = state.n[kernel.HEAD], state.n[kernel.TAIL]
         back = slice(state.n[kernel.BACK_HEAD], state.n[kernel.BACK_TAIL])
-        came = [*state.came[head : min(head + 1, tail)], *state.back_came[back][state.back_at[back] <= now_s]]
-        return float(max(0.0, now_s - min(came, default=now_s)))
+        came = [kernel.oldest(state), *state.back_came[back][state.back_at[back] <= now_s]]
+        return float(max(0.0, now_s - min(came)))
 
     def _send_back(self, slots: Integers, at_s: float) -> None:
         state = self._state
@@ -149,14 +149,15 @@ class Workers:
     def _make_room(self, count: int) -> None:
         """Move what still waits to the front, and grow if it takes more than half of the room."""
         state = self._state
-        head, tail = int(state.n[kernel.HEAD]), int(state.n[kernel.TAIL])
+        head, tail = int(state.heads.min()), int(state.n[kernel.TAIL])
         # what started must have been seen as arrived before it is forgotten
         kept = min(head, int(state.n[kernel.SEEN]))
         for name in _TASK:
             array = getattr(state, name)
             array[: tail - kept] = array[kept:tail]
-        for index in (kernel.HEAD, kernel.TAIL, kernel.SEEN):
+        for index in (kernel.TAIL, kernel.SEEN):
             state.n[index] -= kept
+        state.heads[:] -= kept
         self._grow(_TASK, tail - kept + count)
 
     def _grow(self, names: Iterable[str], size: int) -> None:

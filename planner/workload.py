@@ -54,13 +54,17 @@ class Scaler:
 
 @dataclass(frozen=True)
 class Pod:
-    """A worker pod: tasks at once, messages taken per task slot, requests in CPUs and bytes, grace period."""
+    """A worker pod: tasks at once, messages taken per task slot, requests in CPUs and bytes, grace period.
+
+    `prefetch_waits`: messages of each queue are taken, and wait in the pod for what it runs.
+    """
 
     concurrency: int
     prefetch: int
     cpu: Fraction
     memory: Fraction
     grace_s: int
+    prefetch_waits: bool = False
 
 
 @dataclass(frozen=True)

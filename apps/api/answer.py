@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from apps.api import errors
 from apps.api.large import PART_BYTES, LargeResults
 from apps.api.store import Unavailable
-from apps.contract import results, states
+from apps.contract import results
 from apps.contract.states import Record, State
 
 _JSON = (b"content-type", b"application/json")
@@ -53,7 +53,7 @@ def small(task_id: str, record: Record) -> bytes:
 @asynccontextmanager
 async def parts(large: LargeResults, task_id: str, record: Record) -> AsyncIterator[list[bytes]]:
     """The document of a large result, for as long as the block lasts. Raises Unavailable."""
-    async with large.held(states.key(task_id), record.large_bytes) as stored:
+    async with large.held(task_id, record.large_bytes, record.large_from) as stored:
         # A message of an older version may be long and not clean. Results are not looked through: that takes too long.
         meta = results.readable(stored.decode(errors="replace")).encode() if record.state == "FAILURE" else stored
         end = len(meta) - bool(record.requeued_as)

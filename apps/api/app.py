@@ -20,6 +20,7 @@ from apps.api.idempotency import Keys
 from apps.api.large import LargeResults
 from apps.api.methods import Methods
 from apps.api.publisher import Publisher
+from apps.api.redis_memory import RedisMemory
 from apps.api.request_log import RequestLog
 from apps.api.store import Store
 from apps.api.submission import Submitter
@@ -27,6 +28,7 @@ from apps.api.waiter import Waiter
 from apps.contract import states
 from apps.contract.ids import TaskIds
 from apps.contract.purity import require_pure
+from apps.contract.queues import require_queues
 from apps.contract.settings import ApiSettings, load
 from apps.contract.tasks import TASKS, Registry, input_adapter
 
@@ -36,11 +38,12 @@ GC_THRESHOLDS = (10_000, 10, 100)
 def create_app(settings: ApiSettings | None = None, registry: Registry = TASKS) -> FastAPI:
     """Build the service; without `settings` they come from the environment.
 
-    Raises SystemExit where an input cannot be carried to the worker.
+    Raises SystemExit where an input cannot be carried to the worker, or a task has no queue.
     """
     settings = settings or load(ApiSettings)
     logs.configure(settings.log_level)
     require_pure(registry)
+    require_queues(registry)
     app = Service(
         title="Sluice",
         summary="Post tasks, and ask what became of them.",
@@ -112,13 +115,16 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     large = app.state.large = LargeResults(settings.celery_result_backend.get_secret_value())
     waiter = app.state.waiter = Waiter(settings.celery_result_backend.get_secret_value())
     deadline_s = settings.publish_deadline_s
-    keys = Keys(store, waiter, deadline_s=deadline_s, life_s=settings.key_ttl_s)
-    app.state.submitter = Submitter(app.state.registry, app.state.ids, publisher, keys, deadline_s=deadline_s)
+    keys = Keys(store, waiter, app.state.ids, deadline_s=deadline_s, life_s=settings.key_ttl_s)
+    memory = app.state.redis_memory = RedisMemory(store, settings.results_full_share)
+    app.state.submitter = Submitter(app.state.registry, app.state.ids, publisher, keys, memory, deadline_s=deadline_s)
     ops.IN_FLIGHT.set_function(lambda: publisher.in_flight)
     ops.WAITING.set_function(lambda: waiter.waiting)
     running = [asyncio.create_task(publisher.run()), asyncio.create_task(waiter.run())]
     try:
         await _started(publisher, settings.celery_result_backend.get_secret_value())
+        await memory.read()
+        running.append(asyncio.create_task(memory.run()))
         with _on_sigterm(waiter.drain):
             yield
     finally:
@@ -133,7 +139,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 async def _started(publisher: Publisher, redis_url: str) -> None:
     """Wait until both servers have accepted the credentials, or could not be reached. Raises startup.Refused."""
     key, channel = states.key("none"), states.channel("none")
-    commands = (("HGETALL", key), ("EVAL", "return 1", 1, key), ("SUBSCRIBE", channel))
+    commands = (("GET", key), ("EVAL", "return 1", 1, key), ("INFO", "memory"), ("SUBSCRIBE", channel))
     await asyncio.gather(publisher.wait_started(startup.DEADLINE_S), startup.check_redis(redis_url, *commands))
 
 

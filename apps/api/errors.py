@@ -7,6 +7,7 @@ Problem
 |-- 404 not-found, 405 method-not-allowed  of a path
 |-- 503 refused            definite: nothing was accepted, send it again after Retry-After
 |-- 503 outcome-unknown    the task may have been accepted
+|-- 503 results-full       definite as well: Redis has room for the results of accepted tasks alone
 |-- 503 results-unavailable
 `-- 503 not-ready, unhealthy  of /readyz and /healthz
 """
@@ -128,6 +129,12 @@ def outcome_unknown(reason: str) -> Problem:
     return Problem(503, "outcome-unknown", detail, headers=_retry_after(), reason=reason)
 
 
+def results_full() -> Problem:
+    """Definite: nothing was accepted, and no Idempotency-Key was used."""
+    detail = "the task was not accepted: the store of results is full; send it again after Retry-After"
+    return Problem(503, "results-full", detail, headers=_retry_after(), reason="results-full")
+
+
 def results_unavailable() -> Problem:
     """Redis does not answer."""
     detail = "the store of results does not answer; accepted tasks are safe, ask again after Retry-After"
@@ -139,9 +146,10 @@ def not_ready(away: list[str]) -> Problem:
     return Problem(503, "not-ready", f"not ready: {', '.join(away)}", reasons=away)
 
 
-def unhealthy(servers: Mapping[str, str]) -> Problem:
-    """The broker or Redis does not answer; `servers` says of each whether it is up or down."""
-    detail = f"does not answer: {', '.join(name for name, state in servers.items() if state == 'down')}"
+def unhealthy(servers: Mapping[str, Any]) -> Problem:
+    """The broker or Redis does not answer, or Redis is full; `servers` says of each whether it is up, down or full."""
+    down = [name for name, state in servers.items() if state == "down"]
+    detail = f"does not answer: {', '.join(down)}" if down else "Redis is full: posts are refused"
     return Problem(503, "unhealthy", detail, headers=_retry_after(), **servers)
 
 

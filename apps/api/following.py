@@ -14,7 +14,7 @@ from apps.api.answer import parts, small
 from apps.api.store import TIMEOUT_S, Unavailable
 from apps.api.waiter import Waiter, set_within
 from apps.contract import ids
-from apps.contract.states import Record, State
+from apps.contract.states import CLOCKS_S, Record, State
 
 # Proxies take a stream for dead that is silent for a minute (NGINX's default).
 COMMENT_S = 15.0
@@ -29,11 +29,19 @@ async def current(state: AppState, task_id: str) -> Record:
     """A task's record. Raises the 410 and 503 problems."""
     try:
         record: Record = await state["store"].read(task_id)
+        if record.state == "PENDING" and await _is_forgotten(state, task_id):
+            raise errors.expired()
     except Unavailable:
         raise errors.results_unavailable() from None
-    if record.state == "PENDING" and time.time() - ids.created_at_s(task_id) > state["settings"].record_ttl_s:
-        raise errors.expired()
     return record
+
+
+async def _is_forgotten(state: AppState, task_id: str) -> bool:
+    """Whether an id without a record is one of a task that has ended. Only an old one is looked for."""
+    age_s, settings = time.time() - ids.created_at_s(task_id), state["settings"]
+    if age_s > settings.record_ttl_s:
+        return True
+    return age_s > settings.result_ttl_s - CLOCKS_S and bool(await state["store"].has_ended(task_id))
 
 
 async def follow(state: AppState, receive: Receive, task_id: str, wait_s: float) -> Record:

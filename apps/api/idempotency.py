@@ -5,10 +5,17 @@ r"""Idempotency-Key: one id and one execution for a key and a body, however ofte
                                `--settle (refused, unknown) or abandoned--> claimed by the next request:
                                   published again under the same id, with a new publish id
 
-A record is a Redis hash by client and key. It is written before the publish, and settled soon after it. The answer does
+A record is one string by client and key. It is written before the publish, and settled soon after it. The answer does
 not wait for that: a crash in between costs a second publish of the same id, and a repetition a 409 until the claim is
-abandoned, but never a second id; `begin` (apps.contract.states) lets only one of them run. Semantics:
-draft-ietf-httpapi-idempotency-key-header.
+abandoned, but never a second id; `begin` (apps.contract.states) lets only one of them run. What was refused for certain
+leaves no record: refused posts must not fill Redis. Semantics: draft-ietf-httpapi-idempotency-key-header.
+
+    bytes 1 to 10     of the body's digest
+    11 to 26          the UUID of the first id: the rest of an id follows from it and the client
+    27                D: the broker has the one input. O: anything else, and then
+    28, 29            how often it was claimed
+    30 to 35          when it was claimed last, in ms since the epoch; 0 once that claim is settled
+    the rest          bits of the inputs that the broker has, a colon, bits of those that were wanted if it has them all
 
 It lives from its first claim on, never longer for a later one: its id tells how old it is, and a task that was
 published under an older id could be taken for forgotten (410) while it still waits.
@@ -17,43 +24,88 @@ published under an older id could be taken for forgotten (410) while it still wa
 import time
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Any
 
 from apps.api import errors
 from apps.api.store import TIMEOUT_S, Store
 from apps.api.waiter import Waiter, set_within
 from apps.contract import states
+from apps.contract.ids import TaskIds
 
+# With 16 bytes of the client's and its key's digest it fits into 24 bytes of the allocator.
+_RECORD = b"sl:k:"
+UUID_DIGITS = 32
 FORM = r"^[\x21-\x7e]+$"
 KEY_MAX = 255
 
-# KEYS: record. ARGV: digest of the body, id if there is none yet, age at which a claim is abandoned (s), life (s), bits
-# of the inputs that are wanted.
-# Answers {"mine" | "done" | "open" | "other", id, bits of the inputs that the broker has, number of this claim}.
+# Bytes of the body's digest that are kept: the client alone would profit from two bodies with the same.
+DIGEST_BYTES = 10
+
+# KEYS: record, record of version 0.1 (a hash, which is then used on). ARGV: digest of the body, UUID if there is none
+# yet, age at which a claim is abandoned (ms), life (s), bits of the inputs that are wanted, the digest as version 0.1
+# has it.
+# Answers {"mine" | "done" | "open" | "other", UUID or id, bits of the inputs that the broker has, number of this
+# claim}; no UUID for a new record.
 # It is done for what was wanted then: who wants more, as a replica that knows a newer task, completes it.
-CLAIM = """
+CLAIM = r"""
 local time = redis.call('TIME')
-local now_s = time[1] + time[2] / 1000000
-local record = redis.call('HMGET', KEYS[1], 'digest', 'id', 'done', 'claimed_s', 'accepted')
-local digest, id, accepted = record[1], record[2] or ARGV[2], record[5] or '0'
-if digest then
-  if digest ~= ARGV[1] then return {'other', id, '0', 0} end
-  if record[3] == ARGV[5] then return {'done', id, accepted, 0} end
-  if now_s - record[4] < tonumber(ARGV[3]) then return {'open', id, '0', 0} end
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local digest, id, claims, claimed_ms, accepted, done = ARGV[1], '', 0, 0, '0', ''
+local record, hash = redis.pcall('GET', KEYS[1]), nil
+if not record and redis.call('EXISTS', KEYS[2]) == 1 then
+  hash = redis.call('HMGET', KEYS[2], 'digest', 'id', 'claims', 'claimed_s', 'accepted', 'done')
+  digest = hash[1] == ARGV[6] and ARGV[1] or ''
+  id, claims, claimed_ms, accepted, done = hash[2], hash[3], hash[4] * 1000, hash[5] or '0', hash[6] or ''
+elseif record and not record.err then
+  digest = string.sub(record, 1, 10)
+  id = string.format(string.rep('%02x', 16), string.byte(record, 11, 26))
+  if string.sub(record, 27, 27) == 'D' then
+    accepted, done = '1', '1'
+  else
+    claims, claimed_ms = struct.unpack('>I2I6', record, 28)
+    accepted, done = string.match(record, '^(%x*):(%x*)$', 36)
+  end
 end
-redis.call('HSET', KEYS[1], 'digest', ARGV[1], 'id', id, 'claimed_s', string.format('%.6f', now_s))
-local number = redis.call('HINCRBY', KEYS[1], 'claims', 1)
-if not digest then redis.call('EXPIRE', KEYS[1], ARGV[4]) end
-return {'mine', id, accepted, number}
+if digest ~= ARGV[1] then return {'other', id, '0', 0} end
+if done == ARGV[5] then return {'done', id, accepted, 0} end
+if now_ms - claimed_ms < tonumber(ARGV[3]) then return {'open', id, '0', 0} end
+claims = claims + 1
+if hash then
+  redis.call('HSET', KEYS[2], 'claimed_s', string.format('%.3f', now_ms / 1000), 'claims', claims)
+else
+  local state = 'O' .. struct.pack('>I2I6', claims, now_ms) .. accepted .. ':' .. done
+  if id == '' then
+    redis.call('SET', KEYS[1], ARGV[1] .. ARGV[2] .. state, 'EX', ARGV[4])
+  else
+    redis.call('SET', KEYS[1], string.sub(record, 1, 26) .. state, 'KEEPTTL')
+  end
+end
+return {'mine', id, accepted, claims}
 """
 
-# KEYS: record, channel of its id. ARGV: number of the claim, bits of the inputs that the broker has, bits of those that
-# were wanted, or '' if they are not all there.
+# KEYS: record, record of version 0.1, channel of its id. ARGV: number of the claim, bits of the inputs that the broker
+# has, bits of those that were wanted, or '' if they are not all there, and 1 where no message can have reached it.
 # A claim that was taken over settles nothing: who took it publishes the same again, and settles that.
-SETTLE = """
-if redis.call('HGET', KEYS[1], 'claims') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], 'accepted', ARGV[2], 'claimed_s', '0')
-if ARGV[3] ~= '' then redis.call('HSET', KEYS[1], 'done', ARGV[3]) end
-redis.call('PUBLISH', KEYS[2], 'settled')
+SETTLE = f"""{states.ALSO_WHEN_FULL}
+local record, number = redis.pcall('GET', KEYS[1]), tonumber(ARGV[1])
+local kept = record and KEYS[1] or KEYS[2]
+if record then
+  if record.err or string.sub(record, 27, 27) ~= 'O' or struct.unpack('>I2', record, 28) ~= number then return 0 end
+elseif redis.call('HGET', KEYS[2], 'claims') ~= ARGV[1] then
+  return 0
+end
+if ARGV[4] == '1' and number == 1 then
+  redis.call('DEL', kept)
+elseif not record then
+  redis.call('HSET', KEYS[2], 'accepted', ARGV[2], 'claimed_s', '0')
+  if ARGV[3] ~= '' then redis.call('HSET', KEYS[2], 'done', ARGV[3]) end
+elseif ARGV[2] == '1' and ARGV[3] == '1' then
+  redis.call('SET', KEYS[1], string.sub(record, 1, 26) .. 'D', 'KEEPTTL')
+else
+  local bits = ARGV[2] .. ':' .. ARGV[3]
+  redis.call('SET', KEYS[1], string.sub(record, 1, 29) .. '\\000\\000\\000\\000\\000\\000' .. bits, 'KEEPTTL')
+end
+redis.call('PUBLISH', KEYS[3], 'settled')
 return 1
 """
 
@@ -73,7 +125,7 @@ class Post:
 class Claim:
     """What a key stands for: the id of its first input, and which inputs the broker has already (bit i: input i)."""
 
-    record: str
+    records: tuple[bytes, str]
     first_id: str
     accepted: int
     wanted: int
@@ -84,9 +136,10 @@ class Claim:
 class Keys:
     """The records of all keys. A request waits `deadline_s` for another one's outcome; a key lives `life_s`."""
 
-    def __init__(self, store: Store, waiter: Waiter, *, deadline_s: float, life_s: int) -> None:
+    def __init__(self, store: Store, waiter: Waiter, ids: TaskIds, *, deadline_s: float, life_s: int) -> None:
         self._store = store
         self._waiter = waiter
+        self._ids = ids
         self._deadline_s = deadline_s
         self._life_s = life_s
 
@@ -95,27 +148,45 @@ class Keys:
 
         Raises the 409 problem after it, the 422 one for another body, and the store's Unavailable.
         """
-        # neither part has a NUL: a name comes from the environment, and a key has its form
-        of_client = blake2b(f"{post.owner}\0{post.key}".encode(), digest_size=16).hexdigest()
-        record = f"sluice:key:{of_client}"
-        digest = blake2b(post.body, digest_size=16).hexdigest()
-        # by then the process that has it got its answers from Redis and from the broker, or it is dead
-        abandoned_s = TIMEOUT_S + post.open_s
-        arguments = (digest, new_id, abandoned_s, self._life_s, f"{post.wanted:x}")
-        kind, first_id, accepted, number = await self._store.call("EVAL", CLAIM, 1, record, *arguments)
+        records = _records(post)
+        command = self._command(post, records, new_id)
+        kind, id_, accepted, number = await self._store.call(*command)
         if kind == "open":
             end_s = time.monotonic() + self._deadline_s
-            with self._waiter.watch(first_id) as settled:
+            with self._waiter.watch(self._full_id(id_, post.owner)) as settled:
                 while kind == "open" and await set_within(settled, end_s - time.monotonic()):
-                    kind, first_id, accepted, number = await self._store.call("EVAL", CLAIM, 1, record, *arguments)
+                    kind, id_, accepted, number = await self._store.call(*command)
         if kind == "open":
             raise errors.request_open()
         if kind == "other":
             raise errors.key_reused()
-        return Claim(record, first_id, int(accepted, 16), post.wanted, kind == "done", number)
+        first_id = self._full_id(id_, post.owner) if id_ else new_id
+        return Claim(records, first_id, int(accepted, 16), post.wanted, kind == "done", number)
 
-    def settle(self, claim: Claim, accepted: int) -> None:
-        """Note what the broker has; not waited for. Where Redis is away the next request publishes the same id."""
+    def settle(self, claim: Claim, accepted: int, *, refused: bool = False) -> None:
+        """Note what the broker has; not waited for. Where Redis is away the next request publishes the same id.
+
+        `refused`: it has nothing of this claim, for certain. Where it was the first one, the key is as it was before.
+        """
         done = f"{claim.wanted:x}" if claim.wanted & ~accepted == 0 else ""
-        arguments = (claim.record, states.channel(claim.first_id), claim.number, f"{accepted:x}", done)
-        self._store.later("EVAL", SETTLE, 2, *arguments)
+        arguments = (claim.number, f"{accepted:x}", done, int(refused))
+        self._store.later("EVAL", SETTLE, 3, *claim.records, states.channel(claim.first_id), *arguments)
+
+    def _command(self, post: Post, records: tuple[bytes, str], new_id: str) -> tuple[Any, ...]:
+        digest = blake2b(post.body, digest_size=16).digest()
+        # by then the process that has it got its answers from Redis and from the broker, or it is dead
+        abandoned_ms = int((TIMEOUT_S + post.open_s) * 1000)
+        uuid = bytes.fromhex(new_id[:36].replace("-", ""))
+        arguments = (digest[:DIGEST_BYTES], uuid, abandoned_ms, self._life_s, f"{post.wanted:x}", digest.hex())
+        return ("EVAL", CLAIM, len(records), *records, *arguments)
+
+    def _full_id(self, id_: str, owner: str) -> str:
+        """Version 0.1 kept the whole id."""
+        return self._ids.of_uuid(id_, owner) if len(id_) == UUID_DIGITS else id_
+
+
+def _records(post: Post) -> tuple[bytes, str]:
+    """The Redis keys of a request's key: today's, and that of version 0.1."""
+    # neither part has a NUL: a name comes from the environment, and a key has its form
+    of_client = blake2b(f"{post.owner}\0{post.key}".encode(), digest_size=16)
+    return _RECORD + of_client.digest(), f"sluice:key:{of_client.hexdigest()}"

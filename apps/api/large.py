@@ -1,9 +1,9 @@
 """Large results from Redis, on connections of their own, so that nothing small waits for one.
 
-    record says "large" -> a slot of its lane -> HGET on a connection of the lane -> sent in parts -> slot free
+    record says "large" -> a slot of its lane -> GETRANGE on a connection of the lane -> sent in parts -> slot free
 
-The slots bound the memory: a result is held from its reading until the client has taken it. Redis gives a value of a
-hash only as a whole, but it passes through the event loop in pieces, on its way in and out. A client that takes nothing
+The slots bound the memory: a result is held from its reading until the client has taken it. It is
+read as a whole, but passes through the event loop in pieces, on its way in and out. A client that takes nothing
 loses its connection (`apps.api.http`), and its slot is free again.
 """
 
@@ -12,11 +12,13 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError  # noqa: A004 - Python's own is another one
 
 from apps.api.store import Unavailable, connection_to
+from apps.contract import states
 from apps.contract.states import SMALL_BYTES_MAX
 
 log = logging.getLogger(__name__)
@@ -51,8 +53,13 @@ class LargeResults:
         self._lanes = (_Lane(16 * SMALL_BYTES_MAX, asyncio.Semaphore(64)), _Lane(None, asyncio.Semaphore(8)))
 
     @asynccontextmanager
-    async def held(self, key: str, size_bytes: int) -> AsyncIterator[bytes]:
-        """The meta of a record, for as long as the block lasts. Raises Unavailable."""
+    async def held(self, task_id: str, size_bytes: int, start: int) -> AsyncIterator[bytes]:
+        """The meta of a task's record, for as long as the block lasts; `start` is where it begins in the record.
+
+        Raises Unavailable.
+        """
+        place = states.place(task_id)
+        command = ("GETRANGE", place.record, start, -1) if start else ("HGET", place.earlier, "meta")
         lane = next(one for one in self._lanes if one.max_bytes is None or size_bytes <= one.max_bytes)
         try:
             async with asyncio.timeout(SLOT_DEADLINE_S):
@@ -60,7 +67,7 @@ class LargeResults:
         except TimeoutError:
             raise Unavailable from None
         try:
-            yield await self._read(lane, key)
+            yield await self._read(lane, command)
         finally:
             lane.slots.release()
 
@@ -71,30 +78,30 @@ class LargeResults:
                 await connection.disconnect(nowait=True)
             lane.idle.clear()
 
-    async def _read(self, lane: _Lane, key: str) -> bytes:
+    async def _read(self, lane: _Lane, command: tuple[Any, ...]) -> bytes:
         async with lane.connections:
             connection = lane.idle.pop() if lane.idle else connection_to(self._url)
             try:
                 async with asyncio.timeout(READ_DEADLINE_S):
                     try:
-                        value = await _meta(connection, key)
+                        value = await _meta(connection, command)
                     except ConnectionError:  # it was closed meanwhile; a new one is opened
-                        value = await _meta(connection, key)
+                        value = await _meta(connection, command)
             except Exception as exc:
                 log.warning("large result not read", extra={"fields": {"error": repr(exc)}})
                 raise Unavailable from exc
             finally:
                 lane.idle.append(connection)
-        if value is None:  # its record's life ended between the two questions
+        if not value:  # its record's life ended between the two questions
             raise Unavailable
         return value
 
 
-async def _meta(connection: AbstractConnection, key: str) -> bytes | None:
+async def _meta(connection: AbstractConnection, command: tuple[Any, ...]) -> bytes | None:
     complete = False
     try:
         await connection.connect()  # type: ignore[no-untyped-call]  # does nothing where it is open
-        await connection.send_packed_command(connection.pack_command("HGET", key, "meta"), check_health=False)
+        await connection.send_packed_command(connection.pack_command(*command), check_health=False)
         value: bytes | None = await connection.read_response(disable_decoding=True)
         complete = True
     finally:

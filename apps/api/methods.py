@@ -1,7 +1,7 @@
 """Methods and paths as RFC 9110 and RFC 3986 define them, decided before FastAPI's routing.
 
 - HEAD is allowed where GET is. It is answered with the headers of GET, and its body is never made.
-- OPTIONS is answered with the methods of the path.
+- OPTIONS is answered with the methods of the path, `OPTIONS *` with those that any path has.
 - Any other method that the path does not have is answered with 405; `Allow` lists those it has.
 - A path is compared as it was sent. There is no redirect: a trailing slash makes another path, which is answered with
   404. So does `%2F`, which is not the separator `/`.
@@ -49,6 +49,8 @@ class Methods:
             return frozenset()
         literal, patterns = self._resources
         path = scope["path"]
+        if path == "*" and scope["method"] == "OPTIONS":  # the server as a whole; no other method has this target
+            return frozenset().union(*literal.values(), *patterns.values())
         if path in literal:  # not what a pattern allows for it: /tasks/batch is no task
             return literal[path]
         return next((allowed for pattern, allowed in patterns.items() if pattern.fullmatch(path)), frozenset())

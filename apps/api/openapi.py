@@ -6,6 +6,7 @@ version 3.1, which generators of clients support; 3.2 could also say what each e
 
 import datetime as dt
 import json
+import math
 from collections import Counter
 from typing import Any
 
@@ -28,6 +29,7 @@ _ID = "0199d5a0-7c3e-7b1c-9f0e-2f6d3a1b4c5d-8c1f0a9b7d6e5f43"
 _BODY_LIMIT_BYTES = 1024 * 1024
 # Of a text in the document: more than any description or pattern has.
 TEXT_MAX_CHARS = 1_000_000
+_BOUNDS = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"})
 
 
 # By a name of its own, generators make one enumeration of it, not one for each model.
@@ -136,6 +138,7 @@ _OF_A_POST = (
     errors.invalid(_WRONG),
     errors.key_reused(),
     errors.refused("queue-full"),
+    errors.results_full(),
     errors.outcome_unknown("deadline"),
 )
 _OF_A_WHOLE_BATCH = (errors.invalid(_WRONG), errors.refused("queue-full"), errors.outcome_unknown("deadline"))
@@ -190,7 +193,7 @@ RESPONSES: dict[str, Answers] = {
         errors.already_ended("SUCCESS"),
     ),
     "readyz": _answers({}, errors.not_ready(["draining"])),
-    "healthz": _answers({}, errors.unhealthy({"broker": "down", "redis": "up"})),
+    "healthz": _answers({}, errors.unhealthy({"broker": "down", "redis": "up", "redis_memory_share": 0.42})),
 }
 
 
@@ -225,8 +228,33 @@ def _describe(app: FastAPI) -> dict[str, Any]:
         "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
     }
     # what a team's examples and descriptions may have, and JSON has not
-    plain: dict[str, Any] = from_json(to_json(clean_all(document, TEXT_MAX_CHARS), inf_nan_mode="null"))
+    cleaned = _json_only(clean_all(document, TEXT_MAX_CHARS))
+    plain: dict[str, Any] = from_json(to_json(cleaned, inf_nan_mode="null"))
     return plain
+
+
+def _json_only(value: Any) -> Any:
+    """The value without entries and items that JSON has no word for; NaN and the infinities are no bounds."""
+    if isinstance(value, dict):
+        return {
+            name: _json_only(one)
+            for name, one in value.items()
+            if _is_json(one) and not (name in _BOUNDS and isinstance(one, float) and not math.isfinite(one))
+        }
+    if isinstance(value, list | tuple):
+        return [_json_only(one) for one in value if _is_json(one)]
+    return value
+
+
+def _is_json(value: Any) -> bool:
+    """Whether JSON has a word for it; what a collection has in it is looked at one by one."""
+    if isinstance(value, str | dict | list | tuple):
+        return True
+    try:
+        to_json(value)
+    except (PydanticSerializationError, UnicodeError):
+        return False
+    return True
 
 
 def _bodies(app: FastAPI) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -269,6 +297,13 @@ class _TeamSchema(GenerateJsonSchema):
 
     def emit_warning(self, kind: Any, detail: str) -> None:
         """Nothing is wrong with a model of which JSON Schema cannot say everything."""
+
+    def generate_inner(self, schema: Any) -> dict[str, Any]:
+        metadata = schema.get("metadata", {})
+        extra = metadata.get("pydantic_js_extra")
+        if isinstance(extra, dict):  # a team's json_schema_extra, of which pydantic makes JSON or raises
+            schema = schema | {"metadata": metadata | {"pydantic_js_extra": _json_only(extra)}}
+        return super().generate_inner(schema)
 
     def enum_schema(self, schema: Any) -> dict[str, Any]:
         try:

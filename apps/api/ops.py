@@ -48,10 +48,14 @@ async def readyz(request: Request) -> dict[str, str]:
 
 
 @router.get("/healthz", summary="The broker and Redis answer", responses=RESPONSES["healthz"])
-async def healthz(request: Request) -> dict[str, str]:
-    """503 where one of them does not; both are named, each as `up` or `down`."""
+async def healthz(request: Request) -> dict[str, str | float]:
+    """503 where one of them does not, or where Redis is so full that posts are refused.
+
+    Both are named, each as `up` or `down`, Redis also as `full`. `redis_memory_share` is the used share of Redis'
+    `maxmemory`, if it has one.
+    """
     servers = await _servers(request)
-    if "down" in servers.values():
+    if set(servers.values()) & {"down", "full"}:
         raise errors.unhealthy(servers)
     return {"status": "ok", **servers}
 
@@ -63,10 +67,15 @@ async def metrics(request: Request) -> Response:
     return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
 
 
-async def _servers(request: Request) -> dict[str, str]:
-    """Ask both servers, note in the gauges whether they answer, and tell."""
+async def _servers(request: Request) -> dict[str, str | float]:
+    """Ask both servers, note in the gauges whether they answer, and answer the same."""
     state = request.app.state
     broker, redis = await asyncio.gather(state.publisher.ping(), state.store.ping())
     BROKER_UP.set(broker)
     REDIS_UP.set(redis)
-    return {name: "up" if answers else "down" for name, answers in (("broker", broker), ("redis", redis))}
+    memory = state.redis_memory
+    full = "full" if memory.full else "up"
+    servers: dict[str, str | float] = {"broker": "up" if broker else "down", "redis": full if redis else "down"}
+    if memory.share is not None:
+        servers["redis_memory_share"] = round(memory.share, 3)
+    return servers

@@ -8,7 +8,6 @@ import re
 import sys
 import time
 from contextlib import suppress
-from datetime import UTC, datetime
 from functools import lru_cache
 
 from starlette.requests import ClientDisconnect
@@ -122,4 +121,4 @@ _quoted = json.JSONEncoder(ensure_ascii=False).encode
 @lru_cache(maxsize=2)
 def _second(second: int) -> tuple[str, int]:
     """What the lines of one second share: the time, and the process, which would be a system call for each."""
-    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S"), os.getpid()
+    return logs.second_text(second), os.getpid()

@@ -133,10 +133,12 @@ async def cancel_task(request: Request, task_id: OwnTask) -> Response:
     """200: it will not run. 202: it runs, and is asked to end; a pool of threads lets it run out."""
     state = request.app.state
     await current(request.app.state, task_id)
-    keys = [states.key(task_id), states.channel(task_id), states.CANCEL_CHANNEL]
+    place, settings = states.place(task_id), state.settings
+    keys = place.keys(task_id, states.CANCEL_CHANNEL)
+    arguments = place.arguments(time.time(), settings.result_ttl_s, settings.record_ttl_s)
     try:
         found = await state.store.call(
-            "EVAL", states.CANCEL, len(keys), *keys, task_id, time.time(), state.settings.record_ttl_s
+            "EVAL", states.CANCEL, len(keys), *keys, *arguments, task_id, settings.record_ttl_s
         )
     except Unavailable:
         raise errors.results_unavailable() from None
@@ -145,7 +147,7 @@ async def cancel_task(request: Request, task_id: OwnTask) -> Response:
         return JSONResponse(status(task_id, "STARTED"), 202, headers={"Retry-After": str(POLL_AFTER_S)})
     if found in {"PENDING", "REVOKED"}:
         return JSONResponse(status(task_id, "REVOKED"))
-    raise errors.already_ended(found)
+    raise errors.already_ended("FAILURE" if found == "unreadable" else found)
 
 
 def _accepted(submitted: Submitted) -> dict[str, Any]:

@@ -75,7 +75,8 @@ class Store:
 
     async def read(self, task_id: str) -> states.Record:
         """A task's record. Raises Unavailable."""
-        operands = (2, states.key(task_id), states.requeued_key(task_id))
+        place = states.place(task_id)
+        operands = (3, place.record, place.earlier, states.requeued_key(task_id))
         try:
             answer = await self.call("EVALSHA", _READ_SHA, *operands)
         except Unavailable as exc:
@@ -84,6 +85,11 @@ class Store:
             # the first read of a Redis that was started since
             answer = await self.call("EVAL", states.READ, *operands)
         return states.decode(answer)
+
+    async def has_ended(self, task_id: str) -> bool:
+        """Whether a task without a record has ended: its result is no longer kept. Raises Unavailable."""
+        place = states.place(task_id)
+        return bool(await self.call("SISMEMBER", place.ended, place.member))
 
     async def ping(self) -> bool:
         """Whether Redis answers."""

@@ -5,10 +5,13 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from redis.exceptions import OutOfMemoryError
+
 from apps import logs
 from apps.api import errors, ops
 from apps.api.idempotency import Keys, Post
 from apps.api.publisher import CONFIRMED, Outcome, Publisher
+from apps.api.redis_memory import RedisMemory
 from apps.api.store import Unavailable
 from apps.contract.ids import TaskIds
 from apps.contract.message import Payload, task_message
@@ -26,16 +29,29 @@ class Submitted(NamedTuple):
     outcome: Outcome
 
 
+def _results_full() -> errors.Problem:
+    ops.REFUSED.labels("results-full").inc()
+    return errors.results_full()
+
+
 class Submitter:
     """Gives inputs their ids and publishes them."""
 
-    def __init__(
-        self, registry: Registry, ids: TaskIds, publisher: Publisher, keys: Keys, *, deadline_s: float
+    def __init__(  # noqa: PLR0913 - what a post needs
+        self,
+        registry: Registry,
+        ids: TaskIds,
+        publisher: Publisher,
+        keys: Keys,
+        redis_memory: RedisMemory,
+        *,
+        deadline_s: float,
     ) -> None:
         self._registry = registry
         self._ids = ids
         self._publisher = publisher
         self._keys = keys
+        self._redis_memory = redis_memory
         self._deadline_s = deadline_s
 
     async def submit(
@@ -43,8 +59,11 @@ class Submitter:
     ) -> list[Submitted | None]:
         """Publish each input, None for those that are none; answers in their order.
 
-        With a key, what an earlier request with it had accepted is not published again. Raises the problems of a key.
+        With a key, what an earlier request with it had accepted is not published again. Raises the problems of a key,
+        and the 503 one of a full Redis, before the key is claimed.
         """
+        if self._redis_memory.full and any(inputs):
+            raise _results_full()
         first_id = self._ids.new(owner)
         if key is None and len(inputs) == 1 and inputs[0] is not None:  # as nearly all are: without what others need
             return [Submitted(first_id, await self._publish_one(owner, inputs[0], first_id))]
@@ -53,19 +72,22 @@ class Submitter:
         wanted = sum(1 << index for index, payload in enumerate(inputs) if payload)
         try:
             claim = await self._keys.claim(Post(owner, key, body, wanted, self._open_s(len(inputs))), first_id)
-        except Unavailable:
+        except Unavailable as exc:
+            if isinstance(exc.__cause__, OutOfMemoryError):  # since the share was read
+                raise _results_full() from None
             ops.REFUSED.labels("redis-away").inc()
             raise errors.refused("redis-away") from None
         if claim.done:
             ops.REPEATED.inc()
             return await self._publish(owner, inputs, claim.first_id, claim.accepted)
-        accepted = claim.accepted
+        accepted, refused = claim.accepted, False
         try:
             submitted = await self._publish(owner, inputs, claim.first_id, accepted)
             confirmed = (1 << i for i, one in enumerate(submitted) if one and one.outcome is CONFIRMED)
             accepted |= sum(confirmed)
+            refused = not accepted and all(one is None or one.outcome.kind == "refused" for one in submitted)
         finally:  # also for a client that went away in between
-            self._keys.settle(claim, accepted)
+            self._keys.settle(claim, accepted, refused=refused)
         return submitted
 
     def _open_s(self, inputs: int) -> float:

@@ -1,8 +1,9 @@
 """Failure types that no task's function raised: why the message of an accepted task became a dead letter.
 
     the broker     DeliveryLimitExceeded, MessageExpired, QueueOverflow    in the header x-death
-    the worker     HardTimeLimitExceeded, RetryRefused, UnknownTask,       in the header FAILURE_HEADER
-                   UnreadableMessage
+    the worker     HardTimeLimitExceeded, RetryRefused, NotUnderstood,     in the header FAILURE_HEADER
+                   ResultNotStored, malformed
+    the recorder   malformed
     not known      Rejected: a consumer rejected the message and gave no reason
 
 Where an error outside of the task's function is the reason, the type is that error's own.
@@ -12,6 +13,7 @@ import json
 from typing import Any
 
 from apps.contract import topology
+from apps.contract.results import ResultTooLarge
 from apps.contract.states import failure
 
 HARD_TIME_LIMIT = "HardTimeLimitExceeded"
@@ -20,10 +22,13 @@ EXPIRED = "MessageExpired"
 OVERFLOW = "QueueOverflow"
 REJECTED = "Rejected"
 RETRY_REFUSED = "RetryRefused"
-UNKNOWN_TASK = "UnknownTask"
-UNREADABLE = "UnreadableMessage"
+NOT_STORED = "ResultNotStored"
+# A worker of another version would have to run it, and none did in time (apps/worker/returns.py).
+NOT_UNDERSTOOD = "NotUnderstood"
+# The one that is no error of a task: nobody can read the message, so there may be no task.
+MALFORMED = "malformed"
 TYPES = frozenset({
-    HARD_TIME_LIMIT, DELIVERY_LIMIT, EXPIRED, OVERFLOW, REJECTED, RETRY_REFUSED, UNKNOWN_TASK, UNREADABLE,
+    HARD_TIME_LIMIT, DELIVERY_LIMIT, EXPIRED, OVERFLOW, REJECTED, RETRY_REFUSED, NOT_STORED, NOT_UNDERSTOOD, MALFORMED,
 })  # fmt: skip
 
 # A worker that gives a message up publishes it to the dead letters with this header: the failure as JSON.
@@ -64,14 +69,30 @@ def retry_refused(refusal: dict[str, str], error: dict[str, str]) -> dict[str, s
     )
 
 
+def not_stored(refusal: Exception) -> dict[str, str]:
+    """The failure of a task whose result Redis refuses, however often it is sent."""
+    return failure(NOT_STORED, f"Redis refuses to store the result of the task: {refusal}")
+
+
+def too_large_for_redis(size_bytes: int, limit_bytes: int, setting: str) -> dict[str, str]:
+    """The failure of a task whose result is longer than any that Redis takes."""
+    message = f"the result has {size_bytes} bytes, and Redis takes {limit_bytes} at most (its setting {setting})"
+    return failure(ResultTooLarge.__name__, message)
+
+
 def unknown_task(name: object) -> dict[str, str]:
-    """The failure of a message that names no task of the worker."""
-    return failure(UNKNOWN_TASK, f"the worker has no task {name!r}")
+    """Why a worker cannot run a message that names no task of its version."""
+    return not_understood(f"the worker has no task {name!r}")
 
 
-def unreadable(error: dict[str, str]) -> dict[str, str]:
+def not_understood(reason: str) -> dict[str, str]:
+    """Why a worker cannot run a message of another version of the contract."""
+    return failure(NOT_UNDERSTOOD, reason)
+
+
+def malformed(reason: str) -> dict[str, str]:
     """The failure of a message that is not a task's."""
-    return failure(UNREADABLE, f"the message cannot be read ({error['type']}: {error['message']})")
+    return failure(MALFORMED, f"the message cannot be read: {reason}")
 
 
 def revoked(reason: str) -> dict[str, str]:
@@ -88,7 +109,7 @@ def _given(header: object) -> dict[str, str] | None:
     try:
         found = json.loads(text)
         return failure(str(found["type"]), str(found["message"]))
-    except (ValueError, TypeError, KeyError, RecursionError):  # anybody may have published it
+    except (ValueError, LookupError, TypeError, RecursionError):  # anybody may have published it
         return None
 
 
@@ -98,5 +119,7 @@ def _death(headers: dict[str, Any]) -> str:
     `x-death[0]` is the latest death on every version; `x-first-death-reason` says "expired" after any retry,
     which waits in an expiring delay queue.
     """
-    deaths = headers.get("x-death") or [{}]
-    return str(headers.get("x-last-death-reason") or deaths[0].get("reason") or "unknown")
+    deaths = headers.get("x-death")
+    last = deaths[0] if isinstance(deaths, list) and deaths else {}  # anybody may have published it
+    reason = last.get("reason") if isinstance(last, dict) else None
+    return str(headers.get("x-last-death-reason") or reason or "unknown")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 
+ID_CHARS = 53
 _FORM = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}-[0-9a-f]{16}")
 
 
@@ -36,6 +37,11 @@ class TaskIds:
             return first
         random = blake2b(f"{first}/{index}".encode(), key=self.secret, digest_size=10).digest()
         plain = _uuid7(int(first[:8] + first[9:13], 16), random)
+        return f"{plain}-{self._tag(plain, owner)}"
+
+    def of_uuid(self, uuid: str, owner: str) -> str:
+        """The id whose UUID is this, 32 hexadecimal digits."""
+        plain = f"{uuid[:8]}-{uuid[8:12]}-{uuid[12:16]}-{uuid[16:20]}-{uuid[20:]}"
         return f"{plain}-{self._tag(plain, owner)}"
 
     def owns(self, owner: str, task_id: str) -> bool:

@@ -8,7 +8,10 @@ The one argument is a string: the client's JSON, as it was accepted. The API and
 the same model, so the task receives the value that was accepted, whatever the model's fields and configuration are.
 """
 
+import base64
 import json
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from pydantic_core import to_json
@@ -20,8 +23,20 @@ from apps.contract.tasks import Input, TaskSpec
 
 CONTENT_TYPE = "application/json"
 CONTENT_ENCODING = "utf-8"
+# What a worker that does not understand a message notes in it: when that was first (s), and how often since.
+FIRST_RETURN_HEADER = "first_return_s"
+RETURNS_HEADER = "returns"
 # Headers of a dead letter, which the same work under another id does not have.
-_OF_THE_DEAD = {FAILURE_HEADER, "reason"}  # the second was written by earlier versions
+_OF_THE_DEAD = {FAILURE_HEADER, FIRST_RETURN_HEADER, RETURNS_HEADER, "reason"}  # the last is of earlier versions
+# The form of a message: absent means 1, the form of this module. Whoever changes what workers read of a message gives
+# the new form the next number: then a worker of an earlier version hands such a message to one of a later version.
+FORM_HEADER = "form"
+FORM = 1
+# A message that nobody can read is kept so: its body as it came, and its properties as they were on the wire (base64).
+# A frame has 128 KiB: larger properties stand in front of the body, and a header says how many bytes of it they are.
+RAW_HEADER = "raw_properties"
+RAW_SIZE_HEADER = "raw_properties_bytes"
+_RAW_HEADER_MAX_BYTES = 64 * 1024
 _EMBED = b',{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]'
 
 
@@ -83,6 +98,118 @@ def task_message(  # noqa: PLR0913 - all by name: what varies from message to me
     return TaskMessage(spec.name, spec.queue, task_id, random_hex(), owner, request_id, traceparent, body)
 
 
+_TEXT, _MAYBE_TEXT = (str,), (str, type(None))
+# Types of the headers that are read. Other headers are nobody's business.
+_HEADERS: Mapping[str, tuple[type, ...]] = {
+    "id": _TEXT,
+    "task": _TEXT,
+    "publish_id": _TEXT,
+    "owner": _TEXT,
+    "request_id": _MAYBE_TEXT,
+    "traceparent": _MAYBE_TEXT,
+    "retries": (int,),
+    "eta": _MAYBE_TEXT,
+    "expires": _MAYBE_TEXT,
+    "shadow": (type(None),),  # another name in logs and metrics
+    "group": (type(None),),
+    "group_index": (type(None),),
+    "root_id": _MAYBE_TEXT,
+    "parent_id": _MAYBE_TEXT,
+    "timelimit": (list, type(None)),
+    "argsrepr": _MAYBE_TEXT,
+    "kwargsrepr": _MAYBE_TEXT,
+    "origin": _MAYBE_TEXT,
+    "ignore_result": (bool, type(None)),
+    "replaced_task_nesting": (int, type(None)),
+    "stamped_headers": (type(None), list),
+    "stamps": (dict, type(None)),
+    "x-death": (list, type(None)),
+    FIRST_RETURN_HEADER: (int, float, type(None)),
+    RETURNS_HEADER: (int, type(None)),
+    FORM_HEADER: (int, type(None)),
+    "CC": (type(None),),  # the broker would route each copy to these too
+}
+_OF_EACH_FORM = ("id", "task", "publish_id", "owner", "retries", FIRST_RETURN_HEADER, RETURNS_HEADER, FORM_HEADER)
+_REQUIRED = ("id", "task", "publish_id", "owner", "retries")
+_NAMES = tuple(_HEADERS)
+# Combinations of types that were found readable: one look-up for almost every message, a third of the time.
+_readable: set[tuple[type, ...]] = set()
+_READABLE_MAX = 100
+
+
+def unreadable_because(headers: Mapping[Any, Any]) -> str | None:
+    """Why these are not the headers of a task, as a sentence; None where they are.
+
+    A message of another form has readable headers as long as they say whose it is.
+    """
+    types = tuple(map(type, map(headers.get, _NAMES)))
+    if types in _readable:
+        return None
+    known = is_known_form(headers)
+    for name in _NAMES if known else _OF_EACH_FORM:
+        value = headers.get(name)
+        if type(value) not in _HEADERS[name] and (value is not None or name in _REQUIRED):
+            return f"its header {name} {'is missing' if value is None else f'is of the type {type(value).__name__}'}"
+    reason = _unreadable_death(headers.get("x-death"))
+    if known and reason is None and headers.get("x-death") is None and len(_readable) < _READABLE_MAX:
+        _readable.add(types)
+    return reason
+
+
+def is_known_form(headers: Mapping[Any, Any]) -> bool:
+    """Whether a message has the form that this version reads."""
+    form = headers.get(FORM_HEADER)
+    return form is None or bool(form == FORM)
+
+
+def _unreadable_death(deaths: object) -> str | None:
+    """RabbitMQ 3.10 ends the dead-lettering of all its queues when it adds to a list that is not its own."""
+    if deaths is not None and not isinstance(deaths, list):
+        return f"its header x-death is of the type {type(deaths).__name__}"
+    for death in deaths or ():
+        if not isinstance(death, dict) or not all(isinstance(death.get(name), str) for name in ("queue", "reason")):
+            return "its header x-death is not the broker's own"
+        if not isinstance(death.get("count", 1), int) or not isinstance(death.get("routing-keys", []), list):
+            return "its header x-death is not the broker's own"
+    return None
+
+
+def unreadable_body_because(body: bytes) -> str | None:
+    """Why this is not the body of a task, as a sentence; None where it is."""
+    try:
+        arguments, keywords, embedded = json.loads(body)
+    except (ValueError, TypeError, RecursionError):
+        return "its body is no JSON list of arguments, keywords and options"
+    one = isinstance(arguments, list) and len(arguments) == 1 and isinstance(arguments[0], str | dict)
+    if not one or keywords or not isinstance(embedded, dict) or any(embedded.values()):
+        return "its body is not one input"
+    return None
+
+
+class Raw(NamedTuple):
+    """A message that nobody can read, in a form that every client library can."""
+
+    body: bytes
+    headers: dict[str, Any]
+
+
+def raw(properties: bytes, body: bytes, failed: dict[str, str]) -> Raw:
+    """Keep a message's body and properties as they came, and why it cannot be read."""
+    headers: dict[str, Any] = {FAILURE_HEADER: json.dumps(failed)}
+    if len(properties) <= _RAW_HEADER_MAX_BYTES:
+        return Raw(body, headers | {RAW_HEADER: base64.b64encode(properties).decode()})
+    return Raw(properties + body, headers | {RAW_SIZE_HEADER: len(properties)})
+
+
+def raw_properties(headers: Mapping[Any, Any], body: bytes) -> bytes | None:
+    """The properties of a message that was kept by `raw`; None for any other."""
+    kept, size = headers.get(RAW_HEADER), headers.get(RAW_SIZE_HEADER)
+    if isinstance(kept, str):
+        with suppress(ValueError):  # anybody may have published it
+            return base64.b64decode(kept, validate=True)
+    return body[:size] if isinstance(size, int) and 0 <= size <= len(body) else None
+
+
 def read_input(model: type[Input], argument: object) -> Input:
     """The input of a task, from its message's one argument. Raises ValidationError.
 
@@ -97,19 +224,12 @@ def read_input(model: type[Input], argument: object) -> Input:
     return model.__pydantic_validator__.validate_json(dumped, by_alias=True, by_name=True)  # type: ignore[no-any-return]
 
 
-def obstacle_to_requeue(headers: dict[str, Any], body: bytes) -> str | None:
-    """Why a parked message cannot be sent again, as a sentence; None where it can."""
-    if not isinstance(headers.get("owner"), str):
-        return "it was not posted to the API: it has no owner who could read its result"
+def obstacle_to_requeue(headers: Mapping[Any, Any]) -> str | None:
+    """Why a parked message that can be read cannot be sent again, as a sentence; None where it can."""
     queue = str(headers.get("task")).partition(":")[0]
     if queue not in topology.WORK_QUEUES:
         return f"its task, {headers.get('task')!r}, is in none of the queues {', '.join(topology.WORK_QUEUES)}"
-    try:
-        arguments = json.loads(body)[0]
-        readable = isinstance(arguments, list) and len(arguments) == 1
-    except (ValueError, TypeError, LookupError, RecursionError):
-        readable = False
-    return None if readable else "its body is not a task's input: no worker could read it; post the task again"
+    return None
 
 
 class Republished(NamedTuple):
@@ -121,8 +241,13 @@ class Republished(NamedTuple):
     headers: dict[str, Any]
 
 
-def republished(headers: dict[str, Any], body: bytes, *, task_id: str, routing_key: str) -> Republished:
+def republished(headers: Mapping[Any, Any], body: bytes, *, task_id: str, routing_key: str) -> Republished:
     """Build it from a parked message."""
-    kept = {name: value for name, value in headers.items() if not name.startswith("x-") and name not in _OF_THE_DEAD}
+    kept = {
+        name: value
+        for name, value in headers.items()
+        # What the broker added stays behind, and what no publisher of ours writes.
+        if not str(name).startswith("x-") and name not in _OF_THE_DEAD and (name in _HEADERS or isinstance(value, str))
+    }
     fresh = {"id": task_id, "root_id": task_id, "retries": 0, "publish_id": random_hex(), "eta": None, "expires": None}
     return Republished(task_id, routing_key, body, kept | fresh)

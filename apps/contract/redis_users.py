@@ -14,9 +14,15 @@ from typing import NamedTuple
 
 from apps.contract import states
 
-TASKS = states.key("*")
+RECORDS = ("sl:t:*", "sluice:task:*")
+"""Today's, and those of version 0.1, whose parts write them in a rolling update."""
+ENDED = "sl:e:*"
+IDEMPOTENCY_KEYS = ("sl:k:*", "sluice:key:*")
+"""Today's, and those of version 0.1."""
 REQUEUED = states.requeued_key("*")
-IDEMPOTENCY_KEYS = "sluice:key:*"
+# What clients may have, and have (apps/api/quotas.py).
+QUOTAS = "sluice:quota:*"
+REPLICAS = ("sluice:replicas", "sluice:reports:*")
 ENDS = states.channel("*")
 BEGINNINGS = states.begun_channel("*")
 # Scripts name the channels that they publish on among their keys: Redis then asks for the right to a key of that name.
@@ -29,6 +35,9 @@ IDLE = "sluice:idle"
 # refused: Redis 7.0 would not start on a rule with a command that it does not know.
 ALIVE = ("ping",)
 SCRIPTS = ("eval", "evalsha")
+# inside the scripts that begin, end and cancel tasks, on records of today and of version 0.1 (apps/contract/states.py)
+WRITES = ("get", "set", "del", "exists", "sadd", "sismember", "expireat", "hmget", "hset", "hincrby", "expire")
+READS = ("getrange", "strlen", "hstrlen", "hget")
 CHANNELS = ("publish", "subscribe", "unsubscribe")
 
 
@@ -42,21 +51,28 @@ class RedisUser(NamedTuple):
 
 USERS: Mapping[str, RedisUser] = {
     "api": RedisUser(
-        (*ALIVE, *SCRIPTS, *CHANNELS, "hget", "hgetall", "hmget", "hstrlen", "hset", "hincrby", "expire", "time"),
-        (TASKS, REQUEUED, IDEMPOTENCY_KEYS, *TOLD_BY_API),
+        (
+            *ALIVE, *SCRIPTS, *CHANNELS, *WRITES, *READS, "setrange", "time", "info",
+            "hgetall", "hdel", "zadd", "zremrangebyscore", "zcard",
+        ),
+        (*RECORDS, ENDED, REQUEUED, *IDEMPOTENCY_KEYS, QUOTAS, *REPLICAS, *TOLD_BY_API),
         (*TOLD_BY_API, BEGINNINGS, IDLE),
     ),
+    # It asks for the most bytes of a value, and for maxmemory (apps/worker/storing.py). `config|get` also shows a
+    # password, `requirepass`: that of DEFAULT.
     "worker": RedisUser(
-        (*ALIVE, *SCRIPTS, *CHANNELS, "hmget", "hset", "hincrby", "expire", "hexists"),
-        (TASKS, *TOLD_BY_WORKER),
+        (*ALIVE, *SCRIPTS, *CHANNELS, *WRITES, "getrange", "setrange", "hexists", "info", "config|get"),
+        (*RECORDS, ENDED, QUOTAS, *TOLD_BY_WORKER),
         (*TOLD_BY_WORKER, states.CANCEL_CHANNEL),
     ),
     "recorder": RedisUser(
-        (*ALIVE, *SCRIPTS, "script|load", "hget", "hmget", "hset", "expire", "publish"), (TASKS, ENDS), (ENDS,)
+        (*ALIVE, *SCRIPTS, "script|load", *WRITES, *READS, "publish"),
+        (*RECORDS, ENDED, REQUEUED, QUOTAS, ENDS),
+        (ENDS,),
     ),
     # apps/worker/dead_letters.py
-    "tool": RedisUser((*ALIVE, "hsetnx", "expire", "hget"), (REQUEUED,)),
-}
+    "tool": RedisUser((*ALIVE, "hsetnx", "hincrby", "expire", "hget"), (REQUEUED, QUOTAS)),
+}  # fmt: skip
 
 # The user of a client that names none. It may only ask whether Redis is alive, with a password, as the probes of the
 # chart do.

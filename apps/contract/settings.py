@@ -114,6 +114,9 @@ class ApiSettings(Settings):
     wait_max_s: Annotated[float, Field(ge=0, le=55)] = 25.0
     body_max_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
     broker_heartbeat_s: Annotated[int, Field(ge=1)] = 10
+    # of Redis' maxmemory: above it posts are refused. The rest is for the results of what was accepted before: a tenth
+    # of 384 MiB holds those of 100,000 of the example tasks
+    results_full_share: Annotated[float, Field(gt=0, le=1)] = 0.9
 
     @field_validator("api_keys", mode="before")
     @classmethod
@@ -160,9 +163,9 @@ class WorkerSettings(ConsumerSettings):
     worker_pool: Literal["prefork", "threads"] = "prefork"
     # prefork 1 as the original: one pod, one task; threads for tasks that mostly wait
     worker_concurrency: Annotated[int, Field(ge=1)] = 1
-    # messages of each queue that are held for a process or thread, the running one included. What waits here waits
-    # behind a long task while other workers are idle, and is charged by the delivery limit when its neighbour ends the
-    # pod: more is for tasks of milliseconds
+    # messages of each queue that are held for a process or thread, the running one included. What waits here for
+    # longer than 0.2 s is handed back, and is charged by the delivery limit when its neighbour ends the pod: more is
+    # for tasks of milliseconds
     worker_prefetch: Annotated[int, Field(ge=1)] = 1
     # a child above it is replaced after its task; half of the pod's 1 GiB, so that one leak cannot end the pod
     worker_max_memory_mib: Annotated[int, Field(ge=64)] = 512
@@ -178,6 +181,10 @@ class WorkerSettings(ConsumerSettings):
     retry_max: Annotated[int, Field(ge=0)] = 5
     retry_backoff_s: Annotated[int, Field(ge=1)] = 1
     retry_backoff_max_s: Annotated[int, Field(ge=1)] = 600
+    # how long a task that this version does not understand is returned for workers of another one, from its first
+    # return on: a rollout takes minutes, and a person who finds a half of it stuck has the rest of an hour to go on or
+    # back. The last return may wait a day in its queue: the sum stays below the life of a record. 0: not at all
+    return_max_s: Annotated[float, Field(ge=0, le=3600)] = 3600.0
 
 
 class RecorderSettings(ConsumerSettings):

@@ -1,39 +1,114 @@
-r"""States of a task, its record in Redis, and the three atomic scripts that write it.
+r"""States of a task, its record in Redis, and the four atomic scripts that write it.
 
     (no record) --begin--> STARTED --end--> SUCCESS | FAILURE | REVOKED
+        ^ \__give_back____/                 (a worker of another version does not understand the input)
         |  \______________________end____________/        (dead letters that never ran)
         \__________________cancel_____________________________/
 
-A record is a Redis hash under `key(id)`; a task without one is PENDING. The scripts are the only writers, used
-by worker, recorder and API alike. Each change is published in the same round trip: a beginning on `begun_channel(id)`,
-an end on `channel(id)`; a SUCCESS with its result, if that is small, so that who waits need not ask for it.
+A record is one string under `key(id)`; a task without one is PENDING. The scripts are the only writers, used by worker,
+recorder and API alike. Each change is published in the same round trip: a start on `begun_channel(id)`, an end on
+`channel(id)`; a SUCCESS with its result, if that is small, so that the waiters need not read it.
 
-A record lives for the same time after each change, and that time is longer than a message can wait: what is
-older and has no record is forgotten; what is younger and has none is PENDING.
+    byte 1      S, F, V: SUCCESS, FAILURE, REVOKED. R: STARTED. C: STARTED, and asked to end by a client
+    byte 2      where the rest begins: a later version may put more in between, and this one skips it
+    byte 3      how often it was started, 255 at most
+    4 to 9      when it was started last, in ms since the epoch; 0 where it never was
+    10 to 15    when it ended, in ms
+    the rest    of a final state its result as JSON, else the publish id that has claimed the task
+
+One string takes half of the memory that a hash of the same fields takes, whatever the result's size: Redis turns a hash
+with a value above 64 bytes into a hash table. `python -m bench.redis_memory` measures it.
+
+A result is kept for `result_ttl_s` from the task's end. What is left then is one member of 8 bytes in a set of the ids
+that were made in the same 4 seconds and have ended (`ended`). The set is kept until its ids are older than
+`record_ttl_s`, which is longer than a message can wait: an older id without a record is forgotten (410), a younger one
+that is not in the set is PENDING. A key of its own for each id that has ended would take ten times as much.
 """
 
 import json
+from binascii import unhexlify
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
 
 from apps.contract import results, text
+from apps.contract.ids import ID_CHARS
 
 State = Literal["PENDING", "STARTED", "SUCCESS", "FAILURE", "REVOKED"]
 FINAL = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
 
 
-def key(task_id: str) -> str:
+# The only keys of this kind there are: 16 bytes of the id, so that the whole fits into 24 bytes of the allocator.
+_RECORD, _ENDED = b"sl:t:", b"sl:e:"
+# Stands for the set of an id that was not made by the API. Never written; no key of a script may be empty, as Redis
+# asks for the right to each.
+NO_SET = _ENDED
+# Ids that were made in the same 4 seconds share a set: the low 12 of the 48 bits of their time are left out. Redis
+# keeps 512 integers of a set packed: at more than 125 tasks a second a member takes 70 bytes and not 8, unless
+# `set-max-intset-entries` is raised.
+_SLICES = [bytes([byte & 0xF0]) for byte in range(256)]
+_ID_BYTES = 24
+# A set outlives its ids' age by this: the clocks that made the ids may differ from Redis' own.
+CLOCKS_S = 2 * 3600
+
+
+class Place(NamedTuple):
+    """Where a task's record is, and what shows, once that is gone, that the task has ended."""
+
+    record: bytes
+    earlier: str
+    """The key of a record that version 0.1 wrote."""
+    ended: bytes
+    """The key of the set of ended ids; NO_SET for an id that was not made by the API: nobody can ask for it."""
+    member: int
+    """The id in this set: its keyed tag."""
+    created_s: float
+
+    def keys(self, task_id: str, *other_channel: str) -> list[bytes | str]:
+        """The KEYS of the four scripts."""
+        return [self.record, self.earlier, self.ended, channel(task_id), *other_channel]
+
+    def arguments(self, now_s: float, result_ttl_s: int, record_ttl_s: int) -> list[Any]:
+        """The ARGV with which those of each script begin."""
+        return [
+            int(now_s * 1000).to_bytes(6),
+            result_ttl_s,
+            self.member,
+            int(self.created_s) + record_ttl_s + CLOCKS_S,
+        ]
+
+
+@lru_cache(maxsize=1024)  # a worker asks at the begin and at the end of a task
+def place(task_id: str) -> Place:
+    """Where the record of a task is. Any text may be an id in a message."""
+    try:
+        raw = unhexlify(task_id.replace("-", ""))
+    except ValueError:
+        raw = b""
+    if len(raw) != _ID_BYTES or len(task_id) != ID_CHARS:
+        other = _RECORD + task_id.encode(errors="surrogatepass")
+        return Place(other, f"sluice:task:{task_id}", NO_SET, 0, 0.0)
+    return Place(
+        _RECORD + raw[:16],
+        f"sluice:task:{task_id}",
+        _ENDED + raw[:4] + _SLICES[raw[4]],
+        int.from_bytes(raw[16:], signed=True),
+        int.from_bytes(raw[:6]) / 1000,
+    )
+
+
+def key(task_id: str) -> bytes:
     """The Redis key of a task's record."""
-    return f"sluice:task:{task_id}"
+    return place(task_id).record
 
 
 def channel(task_id: str) -> str:
-    """The Redis channel on which a task's end is told, and that its key is settled."""
+    """The Redis channel on which a task's end is published, and that its key is settled."""
     return f"sluice:state:{task_id}"
 
 
 def begun_channel(task_id: str) -> str:
-    """The Redis channel on which it is told that a task has begun: most who wait want its end alone."""
+    """The Redis channel on which a task's start is published: most waiters want its end alone."""
     return f"sluice:begun:{task_id}"
 
 
@@ -57,72 +132,167 @@ FAILURE_MESSAGE_MAX_CHARS = 4096
 # Shorter, a message has no room for what was left out; longer, it is a result rather than a message.
 FAILURE_MESSAGE_BOUNDS_CHARS = (100, 1_000_000)
 
-# KEYS: record, channel, begun channel. ARGV: publish id, worker, now (s), life of the record (s).
-# Answers "run", or why not: "final", "claimed" (by another publish of the same id) or "cancelled" (while it ran
-# before, or waited for its retry).
-BEGIN = """
-local record = redis.call('HMGET', KEYS[1], 'state', 'publish', 'cancel')
-local state, publish, cancel = record[1], record[2], record[3]
-if state and state ~= 'STARTED' then return 'final' end
-if publish and publish ~= ARGV[1] then return 'claimed' end
-if cancel then
-  redis.call('HSET', KEYS[1], 'state', 'REVOKED', 'ended_s', ARGV[3])
-  redis.call('EXPIRE', KEYS[1], ARGV[4])
-  redis.call('PUBLISH', KEYS[2], 'REVOKED')
-  return 'cancelled'
+UNREADABLE = "RecordUnreadable"
+"""The type of a FAILURE whose record something else has written over."""
+UNREADABLE_META = json.dumps({"type": UNREADABLE, "message": "what is stored as its record is no record"})
+
+# Scripts with this run also while Redis is above its maxmemory, where it refuses all that takes memory (Redis 7.0).
+ALSO_WHEN_FULL = "#!lua flags=allow-oom\n"
+
+
+def _finish(letter: str, meta: str) -> str:
+    """Lua that makes the record final, remembers that the id has ended, and forgets the record of version 0.1."""
+    return rf"""
+redis.call('SET', KEYS[1], {letter} .. '\015' .. started .. ARGV[1] .. {meta}, 'EX', ARGV[2])
+if KEYS[3] ~= '{NO_SET.decode()}' then
+  redis.pcall('SADD', KEYS[3], ARGV[3])
+  redis.pcall('EXPIREAT', KEYS[3], ARGV[4])
 end
-redis.call('HSET', KEYS[1], 'state', 'STARTED', 'publish', ARGV[1], 'worker', ARGV[2], 'started_s', ARGV[3])
-redis.call('HINCRBY', KEYS[1], 'tries', 1)
-redis.call('EXPIRE', KEYS[1], ARGV[4])
-redis.call('PUBLISH', KEYS[3], 'STARTED')
+if adopted then redis.call('DEL', KEYS[2]) end"""
+
+
+# How each script begins. KEYS: record, record of version 0.1, set of ended ids, channel; BEGIN and CANCEL have another
+# channel.
+# ARGV: now (6 bytes, ms), life of a result (s), member of the set, when the set is forgotten (s since the epoch).
+# `letter` is the first byte of the record, nil where there is none; what is no record is a FAILURE from then on.
+# `started` is how often and when the task was started.
+_FOUND = rf"""
+local record, adopted = redis.pcall('GET', KEYS[1]), false
+if not record and redis.call('EXISTS', KEYS[2]) == 1 then
+  adopted = true
+  local hash = redis.pcall('HMGET', KEYS[2], 'state', 'publish', 'cancel', 'tries', 'started_s')
+  local letters = {{SUCCESS = 'S', FAILURE = 'F', REVOKED = 'V', STARTED = hash[3] and 'C' or 'R'}}
+  local tries, started_ms = math.min(tonumber(hash[4] or 0), 255), math.floor(tonumber(hash[5] or 0) * 1000)
+  record = (letters[hash[1]] or '?') .. '\015' .. struct.pack('>BI6I6', tries, started_ms, 0) .. (hash[2] or '')
+end
+local letter, started = nil, '\000\000\000\000\000\000\000'
+if record then
+  letter = record.err and '?' or string.sub(record, 1, 1)
+  if #record < 15 or not string.find('SFVRC', letter, 1, true) then
+    {_finish("'F'", f"'{UNREADABLE_META}'")}
+    redis.call('PUBLISH', KEYS[4], 'FAILURE')
+    return 'unreadable'
+  end
+  started = string.sub(record, 3, 9)
+end
+"""
+_HAS_ENDED = f"(KEYS[3] ~= '{NO_SET.decode()}' and redis.pcall('SISMEMBER', KEYS[3], ARGV[3]) == 1)"
+_CLAIMED = "if string.sub(record, string.byte(record, 2) + 1) ~= ARGV[5] then return 'claimed' end"
+
+# KEYS[5]: begun channel. ARGV from 5: publish id, life of the record of a running task (s), 1 where the id is so old
+# that its result may be gone.
+# Answers "run", or why not: "final", "claimed" (by another publish of the same id), "cancelled" (while it ran before,
+# or waited for its retry) or "unreadable" (it is a FAILURE now).
+BEGIN = rf"""{_FOUND}
+local tries = 0
+if letter == 'R' or letter == 'C' then
+  {_CLAIMED}
+  if letter == 'C' then
+    {_finish("'V'", "'null'")}
+    redis.call('PUBLISH', KEYS[4], 'REVOKED')
+    return 'cancelled'
+  end
+  tries = string.byte(started)
+elseif letter or (ARGV[7] == '1' and {_HAS_ENDED}) then
+  return 'final'
+end
+tries = string.char(math.min(tries + 1, 255))
+redis.call('SET', KEYS[1], 'R\015' .. tries .. ARGV[1] .. '\000\000\000\000\000\000' .. ARGV[5], 'EX', ARGV[6])
+if adopted then redis.call('DEL', KEYS[2]) end
+redis.call('PUBLISH', KEYS[5], 'STARTED')
 return 'run'
 """
 
-# KEYS: record, channel. ARGV: publish id, state, meta (JSON), now (s), life of the record (s).
-# Answers "stored", or why not: "final" (the first end stands) or "claimed" (another publish of the id has begun).
-# Tells the state; of a SUCCESS, after a space, the meta too, up to TOLD_BYTES_MAX.
-END = f"""
-local record = redis.call('HMGET', KEYS[1], 'state', 'publish')
-local state, publish = record[1], record[2]
-if state and state ~= 'STARTED' then return 'final' end
-if publish and publish ~= ARGV[1] then return 'claimed' end
-redis.call('HSET', KEYS[1], 'state', ARGV[2], 'publish', ARGV[1], 'meta', ARGV[3], 'ended_s', ARGV[4])
-redis.call('EXPIRE', KEYS[1], ARGV[5])
-local told = ARGV[2]
-if told == 'SUCCESS' and #ARGV[3] <= {TOLD_BYTES_MAX} then told = told .. ' ' .. ARGV[3] end
-redis.call('PUBLISH', KEYS[2], told)
+# ARGV from 5: publish id, state, meta (JSON).
+# Answers "stored", or why not: "final" (the first end stands), "claimed" (another publish of the id has begun) or
+# "unreadable" (it is a FAILURE now).
+# Publishes the state; of a SUCCESS, after a space, the meta too, up to TOLD_BYTES_MAX.
+END = rf"""{_FOUND}
+if letter == 'R' or letter == 'C' then
+  {_CLAIMED}
+elseif letter or {_HAS_ENDED} then
+  return 'final'
+end
+local told = ARGV[6]
+{_finish("(told == 'REVOKED' and 'V' or string.sub(told, 1, 1))", "ARGV[7]")}
+if told == 'SUCCESS' and #ARGV[7] <= {TOLD_BYTES_MAX} then told = told .. ' ' .. ARGV[7] end
+redis.call('PUBLISH', KEYS[4], told)
 return 'stored'
 """
+# For a FAILURE or REVOKED, which are small: limits and cancellations also end tasks while Redis is full. What this
+# takes above maxmemory is bounded by the tasks that the broker has.
+END_WHEN_FULL = ALSO_WHEN_FULL + END
 
-# KEYS: record, channel, CANCEL_CHANNEL. ARGV: id, now (s), life of the record (s).
+# A worker that does not understand the input gives the task back: it is PENDING again, or STARTED if it ran before.
+# ARGV[5]: publish id.
+# Answers "returned", "cancelled" (meanwhile: it is REVOKED now), "claimed" (another publish of the id has begun) or
+# "unreadable" (it is a FAILURE now).
+GIVE_BACK = rf"""{ALSO_WHEN_FULL}{_FOUND}
+if adopted or not (letter == 'R' or letter == 'C') then return 'claimed' end
+{_CLAIMED}
+if letter == 'C' then
+  {_finish("'V'", "'null'")}
+  redis.call('PUBLISH', KEYS[4], 'REVOKED')
+  return 'cancelled'
+end
+local tries = string.byte(started)
+if tries > 1 then redis.call('SETRANGE', KEYS[1], 2, string.char(tries - 1)) else redis.call('DEL', KEYS[1]) end
+return 'returned'
+"""
+
+# KEYS[5]: CANCEL_CHANNEL. ARGV from 5: id, life of the record (s).
 # Answers the state that it found: PENDING is REVOKED now, STARTED is asked to end, a final one stands.
-CANCEL = """
-local state = redis.call('HGET', KEYS[1], 'state')
-if not state then
-  redis.call('HSET', KEYS[1], 'state', 'REVOKED', 'ended_s', ARGV[2])
-  redis.call('EXPIRE', KEYS[1], ARGV[3])
-  redis.call('PUBLISH', KEYS[2], 'REVOKED')
+# What has no record is REVOKED in the form of version 0.1, whose workers may yet be given the task in a rolling update.
+CANCEL = f"""{ALSO_WHEN_FULL}{_FOUND}
+if not letter then
+  redis.call('HSET', KEYS[2], 'state', 'REVOKED')
+  redis.call('EXPIRE', KEYS[2], ARGV[6])
+  redis.call('PUBLISH', KEYS[4], 'REVOKED')
   return 'PENDING'
 end
-if state == 'STARTED' then
-  redis.call('HSET', KEYS[1], 'cancel', 1)
-  redis.call('PUBLISH', KEYS[3], ARGV[1])
+if letter == 'R' or letter == 'C' then
+  if adopted then redis.call('HSET', KEYS[2], 'cancel', 1) else redis.call('SETRANGE', KEYS[1], 0, 'C') end
+  redis.call('PUBLISH', KEYS[5], ARGV[5])
+  return 'STARTED'
 end
-return state
+return ({{S = 'SUCCESS', F = 'FAILURE', V = 'REVOKED'}})[letter]
 """
 
-
-# KEYS: record, its requeued key.
-# Answers the state, the tries, when it started (s), the bytes of the meta, the meta if it is small, and the new id of a
-# FAILURE that was sent again; nothing where there is no record.
+# KEYS: record, record of version 0.1, requeued key.
+# Answers the letter or the state, the tries, when it was started (ms), the bytes of the meta, the meta if it is small,
+# where it begins in the record (0: it is a field of the earlier record), and the new id of a FAILURE that was sent
+# again. Nothing where there is no record.
 READ = f"""
-local record = redis.call('HMGET', KEYS[1], 'state', 'tries', 'started_s')
-if not record[1] then return {{}} end
-local bytes, meta, requeued = redis.call('HSTRLEN', KEYS[1], 'meta'), false, false
-if bytes > 0 and bytes <= {SMALL_BYTES_MAX} then meta = redis.call('HGET', KEYS[1], 'meta') end
-if record[1] == 'FAILURE' then requeued = redis.call('HGET', KEYS[2], 'requeued_as') end
-return {{record[1], record[2], record[3], bytes, meta, requeued}}
+local record = redis.pcall('GETRANGE', KEYS[1], 0, {SMALL_BYTES_MAX + 255})
+local letter = record.err and '?' or string.sub(record, 1, 1)
+local answer = {{letter, 0, 0, 0, false, 0, false}}
+if letter == '' or letter == 'R' or letter == 'C' then
+  local hash = redis.pcall('HMGET', KEYS[2], 'state', 'tries', 'started_s')
+  local state = hash.err and '?' or hash[1]
+  -- the recorder of version 0.1 may have ended what a worker of this version has begun
+  if state and (letter == '' or state ~= 'STARTED') then
+    local bytes = state == '?' and 0 or redis.call('HSTRLEN', KEYS[2], 'meta')
+    local meta = bytes > 0 and bytes <= {SMALL_BYTES_MAX} and redis.call('HGET', KEYS[2], 'meta')
+    answer = {{state, tonumber(hash[2] or 0), math.floor(tonumber(hash[3] or 0) * 1000), bytes, meta, 0, false}}
+  elseif letter == '' then
+    return {{}}
+  end
+end
+if answer[1] == letter and letter ~= '?' then
+  if not string.match(letter, '[SFVRC]') or #record < 15 then return {{'?', 0, 0, 0, false, 0, false}} end
+  local start, bytes = string.byte(record, 2), 0
+  answer[2], answer[3], answer[6] = string.byte(record, 3), struct.unpack('>I6', record, 4), start
+  if letter ~= 'R' and letter ~= 'C' then bytes = redis.call('STRLEN', KEYS[1]) - start end
+  answer[4] = bytes
+  if bytes > 0 and bytes <= {SMALL_BYTES_MAX} then answer[5] = string.sub(record, start + 1) end
+end
+if answer[1] == 'F' or answer[1] == 'FAILURE' then answer[7] = redis.call('HGET', KEYS[3], 'requeued_as') end
+return answer
 """
+
+_STATES: dict[str, State] = {
+    "S": "SUCCESS", "F": "FAILURE", "V": "REVOKED", "R": "STARTED", "C": "STARTED",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -135,6 +305,8 @@ class Record:
     tries: int = 0
     started_s: float | None = None
     requeued_as: str | None = None
+    large_from: int = 0
+    """Where a large result begins in its record; 0: it is the field `meta` of a record that version 0.1 wrote."""
 
     @property
     def final(self) -> bool:
@@ -150,14 +322,17 @@ def decode(answer: list[Any]) -> Record:
     """The record that READ has answered; an empty answer means PENDING."""
     if not answer:
         return Record()
-    state, tries, started_s, meta_bytes, meta, requeued_as = answer
+    letter, tries, started_ms, meta_bytes, meta, large_from, requeued_as = answer
+    if letter == "?":
+        return Record("FAILURE", UNREADABLE_META)
     return Record(
-        state,
+        _STATES.get(letter, letter),
         "null" if meta is None else results.readable(meta),
         0 if meta is not None else meta_bytes,
-        int(tries or 0),
-        None if started_s is None else float(started_s),
+        tries,
+        started_ms / 1000 if started_ms else None,
         requeued_as,
+        0 if meta is not None else large_from * bool(meta_bytes),
     )
 
 

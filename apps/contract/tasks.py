@@ -58,8 +58,8 @@ class TaskSpec:
     """One kind of task.
 
     `name` is `<queue>:<short name>`; the part before the colon is the queue it waits in. The hard limit ends
-    the task's process (prefork only; threads cannot be ended) and its record becomes FAILURE; the soft one
-    raises `SoftTimeLimitExceeded` inside the task before that.
+    the task's process and what it has started, and its record becomes FAILURE; the soft one raises
+    `SoftTimeLimitExceeded` inside the task before that. Both need prefork: threads cannot be ended (docs/tasks.md).
     """
 
     name: str

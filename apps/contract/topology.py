@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 # A topic exchange: Celery's native delayed delivery (retries) blocks the worker behind any other type.
 EXCHANGE = "sluice"
 DEFAULT_QUEUE = "celery"
-WORK_QUEUES = ("Test_Query", DEFAULT_QUEUE)
+WORK_QUEUES: tuple[str, ...] = ("Test_Query", DEFAULT_QUEUE)
 DEAD_QUEUE = "dead"
 PARKED_QUEUE = "dead.parked"
 QUEUES = (*WORK_QUEUES, DEAD_QUEUE, PARKED_QUEUE)
@@ -26,6 +26,17 @@ MESSAGE_TTL_S = 24 * 3600
 DELIVERY_LIMIT = 20
 # What 30 workers of 12.5 s a task do in a day, which is as long as a message lives. More could only expire.
 MAX_LENGTH_MESSAGES = 200_000
+# What the recorder works off in a minute, for an hour in which it is away or Redis is. Full, `dead` refuses: the broker
+# keeps a dead letter in its work queue until there is room (dead-letter-strategy).
+DEAD_MAX_MESSAGES = 50_000
+# As many as a person can look at, with the commands of apps/worker/dead_letters.py. Full, it refuses, and the recorder
+# says aloud what it does not keep (apps/worker/recorder.py).
+PARKED_MAX_MESSAGES = 10_000
+# Of each of the two: a fifth of the broker's volume in all, where most bodies have less than 1 KiB.
+DEAD_MAX_BYTES = 1024**3
+# RabbitMQ's own default since 4.0; 128 MiB before. The recorder holds several messages of this size.
+MESSAGE_MAX_BYTES = 16 * 1024**2
+
 # Only a consumer that holds a message far longer than any hard time limit is taken for dead.
 CONSUMER_TIMEOUT_S = 3600
 
@@ -41,12 +52,14 @@ _PARKED = re.escape(PARKED_QUEUE)
 NOTHING = "^$"
 
 
-def policies(
+def policies(  # noqa: PLR0913 - all by name: what tests make smaller
     version: tuple[int, int],
     *,
     delivery_limit: int = DELIVERY_LIMIT,
     max_length_messages: int = MAX_LENGTH_MESSAGES,
     message_ttl_s: float = MESSAGE_TTL_S,
+    dead_max_messages: int = DEAD_MAX_MESSAGES,
+    parked_max_messages: int = PARKED_MAX_MESSAGES,
 ) -> list[dict[str, Any]]:
     """The policies for a broker of that (major, minor) version; it refuses keys that it does not know."""
     work: dict[str, Any] = {
@@ -59,14 +72,18 @@ def policies(
         "max-length": max_length_messages,
         "message-ttl": int(message_ttl_s * 1000),
     }
-    dead: dict[str, Any] = {"overflow": "reject-publish"}
+    dead: dict[str, Any] = {"overflow": "reject-publish", "max-length-bytes": DEAD_MAX_BYTES}
     if version >= (4, 0):
         dead["delivery-limit"] = -1  # looking at a parked message must never drop it; older ones have no limit
     if version >= (4, 3):
         work["consumer-timeout"] = dead["consumer-timeout"] = CONSUMER_TIMEOUT_S * 1000
+    kept = [
+        _policy(f"sluice-{queue.replace('.', '-')}", f"^{re.escape(queue)}$", dead | {"max-length": most})
+        for queue, most in ((DEAD_QUEUE, dead_max_messages), (PARKED_QUEUE, parked_max_messages))
+    ]
     # None for Celery's delay queues: kombu declares them at-least-once since 5.7, so that a retry which comes due
     # while its queue is full waits (tests/integration/test_broker_away.py).
-    return [_policy("sluice-work", f"^({_WORK})$", work), _policy("sluice-dead", r"^dead(\.parked)?$", dead)]
+    return [_policy("sluice-work", f"^({_WORK})$", work), *kept]
 
 
 def _policy(name: str, pattern: str, definition: dict[str, Any]) -> dict[str, Any]:

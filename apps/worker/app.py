@@ -1,7 +1,9 @@
 """The Celery app: `celery -A apps.worker.app worker`. Settings come from the environment when it is built."""
 
 import logging
+import multiprocessing
 import os
+import signal
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -18,14 +20,15 @@ from pydantic import BaseModel
 from apps import logs
 from apps.contract import topology
 from apps.contract.purity import require_pure
+from apps.contract.queues import require_queues, require_selectable
 from apps.contract.settings import WorkerSettings, load
 from apps.contract.tasks import TASKS, Input, Registry
 from apps.health import HealthFiles
-from apps.worker import tasks
-from apps.worker.cancel import Cancellation
+from apps.worker import frames, prefork, tasks
 from apps.worker.celery_api import App
 from apps.worker.connection import check_redis, connection_to_broker
 from apps.worker.consumer import lifecycle
+from apps.worker.prefetch import Prefetch, TaskConsumer
 from apps.worker.task import ContractTask, run
 
 Function = Callable[[Input, WorkerSettings], BaseModel]
@@ -34,15 +37,16 @@ Function = Callable[[Input, WorkerSettings], BaseModel]
 def create_app(settings: WorkerSettings, registry: Registry = TASKS, functions: ModuleType = tasks) -> Celery:
     """Build the app for these tasks; `functions` has one function a task, under its short name.
 
-    Raises SystemExit when a task has no function, or an input that cannot be carried from the API.
+    Raises SystemExit when a task has no function, no queue, or an input that cannot be carried from the API.
     """
     logs.configure(settings.log_level)
     require_pure(registry)
+    require_queues(registry)
     app = App("sluice", task_cls=ContractTask, set_as_current=False)
     # Not the setting `result_backend`: Celery lets CELERY_RESULT_BACKEND in the environment override it.
-    app.backend_cls = "apps.worker.backend:Backend+" + settings.celery_result_backend.get_secret_value()
+    app.redis_url = settings.celery_result_backend.get_secret_value()
+    app.backend_cls = "apps.worker.backend:Backend+" + app.redis_url
     app.conf.update(_configuration(settings))
-    cancellation = Cancellation()
     for short_name, spec in registry.items():
         function: Function | None = getattr(functions, short_name, None)
         if function is None:
@@ -55,16 +59,18 @@ def create_app(settings: WorkerSettings, registry: Registry = TASKS, functions: 
             spec=spec,
             function=staticmethod(function),
             settings=settings,
-            cancellation=cancellation,
+            limits=app.limits,
         )
     health = HealthFiles(settings.liveness_file, settings.readiness_file)
     app.amqp.Connection = connection_to_broker(health)
+    app.amqp.Consumer = TaskConsumer
+    app.steps["consumer"].add(Prefetch)
     app.steps["consumer"].add(lifecycle(settings, health))
     signals.setup_logging.connect(lambda **_: logs.configure(settings.log_level), weak=False)
+    signals.celeryd_init.connect(_on_celeryd_init, weak=False)
     signals.worker_init.connect(lambda **_: _on_worker_init(settings, health), weak=False)
     # sent in the processes of the pool alone
-    redis_url = settings.celery_result_backend.get_secret_value()
-    signals.worker_process_init.connect(lambda **_: _on_process_init(cancellation, redis_url), weak=False)
+    signals.worker_process_init.connect(lambda **_: _on_process_init(app), weak=False)
     return app
 
 
@@ -82,7 +88,7 @@ def _configuration(settings: WorkerSettings) -> dict[str, Any]:
         "broker_connection_max_retries": None,
         "broker_heartbeat": settings.broker_heartbeat_s,
         # a retry is a publish: it must be confirmed too
-        "broker_transport_options": {"confirm_publish": True},
+        "broker_transport_options": {"confirm_publish": True, "frame_handler": frames.frame_handler},
         "result_backend_always_retry": True,
         # 0.1 s to 2 s: a result is stored soon after Redis is back
         "result_backend_base_sleep_between_retries_ms": 100,
@@ -94,6 +100,8 @@ def _configuration(settings: WorkerSettings) -> dict[str, Any]:
         # Celery refuses rediss:// without it; redis-py then verifies the host name too
         "redis_backend_use_ssl": {"ssl_cert_reqs": "required"} if redis_url.startswith("rediss:") else None,
         "sluice_record_ttl_s": settings.record_ttl_s,
+        "sluice_result_ttl_s": settings.result_ttl_s,
+        "sluice_return_max_s": settings.return_max_s,
         "task_queues": queues,
         "task_default_queue": topology.DEFAULT_QUEUE,
         "task_default_exchange": topology.EXCHANGE,
@@ -110,7 +118,7 @@ def _configuration(settings: WorkerSettings) -> dict[str, Any]:
         # it again, and Celery ends the process for it. Cancelling has a channel of its own (apps/worker/cancel.py).
         "worker_enable_remote_control": False,
         "worker_consumer": "apps.worker.consumer:Consumer",
-        "worker_pool": {"threads": "apps.worker.threads:TaskPool"}.get(settings.worker_pool, settings.worker_pool),
+        "worker_pool": f"apps.worker.{settings.worker_pool}:TaskPool",
         "worker_concurrency": settings.worker_concurrency,
         "worker_prefetch_multiplier": settings.worker_prefetch,
         "worker_max_memory_per_child": settings.worker_max_memory_mib * 1024,
@@ -130,9 +138,20 @@ _QUIETER = {
 }
 
 
+def _on_celeryd_init(options: dict[str, Any], **_: object) -> None:
+    """Called before Celery selects queues: of an unknown one it would make a traceback, or take no notice."""
+    require_selectable(options.get("queues") or (), "-Q")
+    require_selectable(options.get("exclude_queues") or (), "-X")
+
+
 def _on_worker_init(settings: WorkerSettings, health: HealthFiles) -> None:
     health.unready()  # a container that was killed left the file; its pod's /tmp outlives it
     _let_others_run()
+    os.register_at_fork(after_in_child=_default_signals)
+    if multiprocessing.get_start_method(allow_none=True) is None:
+        # A fork copies the locks that other threads hold just then, those of a kept executor too, and the new process
+        # may wait for them for ever. Python's own default from 3.14 on.
+        multiprocessing.set_start_method("forkserver")
     # their lines about a task lack the request id; ours say the same with it
     for name, level in _QUIETER.items():
         logging.getLogger(name).setLevel(level)
@@ -142,10 +161,21 @@ def _on_worker_init(settings: WorkerSettings, health: HealthFiles) -> None:
     check_redis(settings, health)
 
 
-def _on_process_init(cancellation: Cancellation, redis_url: str) -> None:
-    cancellation.listen(redis_url)
+def _on_process_init(app: App) -> None:
+    prefork.enter_pool()
+    app.limits.enter_pool()
     # as in apps/worker/threads.py
     _set_task_join_will_block(blocks=False)
+
+
+def _default_signals() -> None:
+    """Called in each process that is forked from the worker or its pool, by a task too.
+
+    The worker's handlers end no process: multiprocessing, which ends its own by SIGTERM, would wait for ever.
+    """
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _let_others_run() -> None:

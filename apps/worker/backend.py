@@ -1,7 +1,7 @@
-"""Celery's result backend on the contract's records: only `begin` and `end` write them.
+"""Celery's result backend on the contract's records: only `begin`, `end` and `give_back` write them.
 
 The base class brings the connection's settings, its time-outs and the endless retry while Redis is away
-(`result_backend_always_retry`). Both are called in the worker's pool alone (apps/worker/task.py): a wait for Redis in
+(`result_backend_always_retry`). All are called in the worker's pool alone (apps/worker/task.py): a wait for Redis in
 the main process would stop its heartbeats and its time limits. What ends there becomes a dead letter, and the recorder
 writes its FAILURE.
 """
@@ -10,9 +10,11 @@ import logging
 import time
 from collections import deque
 from functools import cached_property
+from json import dumps  # by name: a task may replace the functions of the module
 from typing import Any
 
 from celery.backends.redis import RedisBackend
+from celery.exceptions import Reject
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection
@@ -23,31 +25,73 @@ from apps import logs
 from apps.contract import states
 from apps.worker.celery_api import READ, refused
 from apps.worker.script import Script
+from apps.worker.storing import NotStored, raise_if_final
 
 log = logging.getLogger(__name__)
 
 BEGIN = Script(states.BEGIN)
 END = Script(states.END)
+END_WHEN_FULL = Script(states.END_WHEN_FULL)
+GIVE_BACK = Script(states.GIVE_BACK)
 
 
 class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
     """Records in Redis."""
 
-    def begin(self, task_id: str, publish_id: str, worker: str, now_s: float) -> str:
-        """Claim a task for this publish. Answers as the script does; waits while Redis is away."""
-        keys = [states.key(task_id), states.channel(task_id), states.begun_channel(task_id)]
-        arguments = [publish_id, worker, now_s, self._record_ttl_s]
+    def begin(self, task_id: str, publish_id: str, now_s: float) -> str:
+        """Claim a task for this publish. Answers as the script does; waits while Redis is away or full."""
+        place = states.place(task_id)
+        keys = place.keys(task_id, states.begun_channel(task_id))
+        old = now_s - place.created_s > self._result_ttl_s - states.CLOCKS_S
+        arguments = [*self._arguments(place, now_s), publish_id, self._record_ttl_s, int(old)]
         answer: str = self._ensure_retryable(self._run, BEGIN, keys, arguments)
         return answer
 
-    def end(self, request: Any, state: str, meta: str | bytes) -> None:
-        """Write the final state of the task that began with this request, and its result as JSON; waits as `begin`."""
-        keys = [states.key(request.id), states.channel(request.id)]
+    def end(self, request: Any, state: str, meta: str | bytes) -> str:
+        """Write the final state of the task that began with this request, and its result as JSON; waits as `begin`.
+
+        Answers the state: FAILURE where Redis will never take this result. Raises Reject where it takes none at all.
+        """
         now_s = time.time()
-        arguments = [request.publish_id, state, meta, now_s, self._record_ttl_s]
-        answer = self._ensure_retryable(self._run, END, keys, arguments)
+        try:
+            answer = self._end(request, state, meta, now_s)
+        except NotStored as exc:
+            state, failure = "FAILURE", exc.failure
+            logs.write(log, logging.ERROR, "not stored", task=request.task, reason=failure["message"])
+            try:
+                answer = self._end(request, state, dumps(failure), now_s)
+            except NotStored:
+                raise Reject(failure, requeue=False) from None
         about = {"task": request.task, "state": state, "stored": answer, "retries": request.retries}
         logs.write(log, logging.INFO, "ended", **about, ms=round((now_s - request.began_s) * 1000, 1))
+        return state
+
+    def _end(self, request: Any, state: str, meta: str | bytes, now_s: float) -> str:
+        place = states.place(request.id)
+        keys = place.keys(request.id)
+        arguments = [*self._arguments(place, now_s), request.publish_id, state, meta]
+        script = END if state == "SUCCESS" else END_WHEN_FULL
+        refused: list[Exception] = []
+
+        def store() -> str:
+            try:
+                return self._run(script, keys, arguments)
+            except Exception as exc:
+                raise_if_final(exc, len(meta), self.client, refused)
+                raise
+
+        answer: str = self._ensure_retryable(store)
+        return answer
+
+    def _arguments(self, place: states.Place, now_s: float) -> list[Any]:
+        return place.arguments(now_s, self._result_ttl_s, self._record_ttl_s)
+
+    def give_back(self, task_id: str, publish_id: str) -> str:
+        """Undo `begin` for a task whose input this version does not understand. Answers as the script; waits as it."""
+        place = states.place(task_id)
+        arguments = [*self._arguments(place, time.time()), publish_id]
+        answer: str = self._ensure_retryable(self._run, GIVE_BACK, place.keys(task_id), arguments)
+        return answer
 
     def _celerys_own(self, *_: object, **__: object) -> None:
         """Nothing: Celery calls these around each task, whose outcome is written, or will be by the recorder."""
@@ -60,7 +104,8 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
     forget = save_group = restore_group = refused("AsyncResult", READ)
 
     def exception_safe_to_retry(self, exc: Exception) -> bool:
-        # not only lost connections: also a Redis that is full, loading or read-only may be so no longer
+        # not only lost connections: also a Redis that is full, loading or read-only may be so no longer; what cannot
+        # change is found in apps/worker/storing.py
         return isinstance(exc, RedisError | OSError)
 
     def process_cleanup(self) -> None:
@@ -79,10 +124,15 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
         return ttl_s
 
     @cached_property
+    def _result_ttl_s(self) -> int:
+        ttl_s: int = self.app.conf.sluice_result_ttl_s
+        return ttl_s
+
+    @cached_property
     def _idle(self) -> deque[AbstractConnection]:
         return deque()
 
-    def _run(self, script: Script, keys: list[str], arguments: list[Any]) -> str:
+    def _run(self, script: Script, keys: list[bytes | str], arguments: list[Any]) -> str:
         """One round trip, on a connection of redis-py, without its client.
 
         That one would look before each command whether the connection has died, and measure it all: as long again as
@@ -98,7 +148,9 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
         except ConnectionError:  # it was closed meanwhile; both scripts may be run again
             return self._ask(connection, script, keys, arguments)
 
-    def _ask(self, connection: AbstractConnection, script: Script, keys: list[str], arguments: list[Any]) -> str:
+    def _ask(
+        self, connection: AbstractConnection, script: Script, keys: list[bytes | str], arguments: list[Any]
+    ) -> str:
         answered = False
         try:
             answer = script.run(connection, keys, arguments)

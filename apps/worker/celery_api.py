@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from celery import Celery, Task
 
+from apps.worker.limits import Limits
 from apps.worker.rejection import Rejections
 
 POST = "post the task to POST /tasks, for example with apps.client"
@@ -41,6 +42,12 @@ class App(Celery):  # type: ignore[misc]  # celery ships no types
     send_own_task = Celery.send_task
     """For our retries alone."""
     connection_or_acquire = refused("app.control", CANCEL)
+    redis_url: str
+
+    @cached_property
+    def limits(self) -> Limits:
+        """Of each process of the pool."""
+        return Limits()
 
     @cached_property
     def rejections(self) -> Rejections:

@@ -14,7 +14,7 @@ import threading
 from typing import Any
 
 import kombu
-from amqp.exceptions import AccessRefused, NotAllowed  # type: ignore[import-untyped]
+from amqp.exceptions import AccessRefused, NotAllowed, NotFound  # type: ignore[import-untyped]
 from billiard.process import current_process
 
 from apps import startup
@@ -25,8 +25,9 @@ from apps.health import HealthFiles
 # kombu's own waits grow to 30 s. An attempt itself may take 40 s where no DNS server answers (4 names of a pod's search
 # list, each tried twice for 5 s): the sum must stay below `health.OLD_S`.
 RETRY_MAX_S = 10
-# A wrong password or a missing permission; a virtual host that does not exist or that the user may not enter.
-REFUSALS = (AccessRefused, NotAllowed)
+# A wrong password or a missing permission; a virtual host that does not exist or that the user may not enter; a queue
+# that does not exist.
+REFUSALS = (AccessRefused, NotAllowed, NotFound)
 
 
 class Connection(kombu.Connection):  # type: ignore[misc]  # kombu ships no types

@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from celery import bootsteps
@@ -19,15 +20,22 @@ from celery.worker import consumer, state
 from celery.worker.consumer.delayed_delivery import DelayedDelivery
 
 from apps.contract import failures
+from apps.contract.message import CONTENT_ENCODING, CONTENT_TYPE, is_known_form, unreadable_because
 from apps.contract.settings import WorkerSettings
 from apps.health import HealthFiles
 from apps.startup import broker_refused
+from apps.worker import frames, returns
 from apps.worker.connection import REFUSALS
 from apps.worker.outcome import failure_of
-from apps.worker.rejection import Rejection
+from apps.worker.prefetch import Prefetch
+from apps.worker.rejection import Rejection, raw_copy
+from apps.worker.returns import Copy
 
 log = logging.getLogger(__name__)
 
+# The properties of our own messages have less than 1 KiB. A frame of 128 KiB has room for larger ones, but not for what
+# is added to them with each copy.
+PROPERTIES_MAX_BYTES = 32 * 1024
 # The liveness file is touched so often while the worker is connected: far more often than the 60 s of the probe.
 TICK_S = 0.5
 # Idle for so many in a row, a worker that drains has sent the acks of its last tasks.
@@ -36,6 +44,8 @@ IDLE_TICKS = 2
 
 class Consumer(consumer.Consumer):  # type: ignore[misc]  # celery ships no types
     """Celery's consumer; a message that it cannot run becomes a dead letter with the reason."""
+
+    prefetch: Prefetch
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # All of it is talk between workers, which nothing here needs: each start would wait a second for answers, and
@@ -46,14 +56,27 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]  # celery ships no type
         handle = super().create_task_handler(*args, **kwargs)
 
         def on_task_received(message: Any) -> None:
+            properties = message.properties
+            message.raw_properties = properties.pop(frames.RAW)  # else they would be sent to the pool
             try:
-                handle(message)
+                if reason := _unreadable_because(message):
+                    self._park(message, reason)
+                elif is_known_form(message.headers):
+                    handle(message)
+                else:
+                    self._return(message, "form", failures.not_understood("its form is of another version"))
             except (*self.connection_errors, *self.channel_errors):
                 raise
             except Exception as exc:  # noqa: BLE001 - Celery would end the worker, and the next one, and the next
                 self.on_decode_error(message, exc)
 
         return on_task_received
+
+    def call_soon_ack(self, method: Any, *args: Any) -> Any:
+        """Send an ack or a reject, in any thread. It may be the end of a task, so a place of the pool may be free."""
+        if self.prefetch.limited:
+            self.prefetch.place_is_free()
+        return self.call_soon(method, *args)  # which is what Celery's own does where there is an event loop
 
     def update_strategies(self) -> None:
         super().update_strategies()
@@ -64,7 +87,8 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]  # celery ships no type
     def start(self) -> None:
         """Connect, consume, and again, until the worker ends.
 
-        A user who may not consume ends a worker that starts; `Lifecycle` makes it an error that is retried later.
+        A user who may not consume, or a queue that does not exist, ends a worker that starts; `Lifecycle` makes it an
+        error that is retried later.
         """
         try:
             super().start()
@@ -72,27 +96,53 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]  # celery ships no type
             raise SystemExit(str(broker_refused(self.conninfo.hostname, exc))) from None
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        self._give_up(message, failures.unreadable(failure_of(exc)))
+        about = failure_of(exc)
+        self._park(message, f"{about['type']}: {about['message']}")
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ARG002 - Celery's signature
-        self.on_decode_error(message, exc)
+        self._park(message, str(exc))
 
     def on_unknown_message(self, body: Any, message: Any) -> None:  # noqa: ARG002
-        self.on_decode_error(message, ValueError("it is no message of Celery's protocol"))
+        self._park(message, "it is no message of Celery's protocol")
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ARG002
-        self._give_up(message, failures.unknown_task(message.headers.get("task")))
+        self._return(message, "task", failures.unknown_task(message.headers["task"]))
 
-    def _give_up(self, message: Any, failure: dict[str, str]) -> None:
-        about = {"task_id": message.headers.get("id"), "type": failure["type"], "reason": failure["message"]}
-        log.error("given up", extra={"fields": about})
-
-        def answer(method: Callable[..., None]) -> Callable[[], None]:
-            return lambda: self.call_soon(method, log, self.connection_errors)
-
+    def _return(self, message: Any, what: str, failure: dict[str, str]) -> None:
+        """Hand a message of another version to a later worker, or give it up when its time is up."""
+        outcome = returns.later(message, what, failure, self.app.conf.sluice_return_max_s)
+        copy, failure = (outcome, failure) if isinstance(outcome, Copy) else (None, outcome)
+        # Rejected, the task of a version that is coming would be a FAILURE.
+        reject = None if copy else self._answer(message.reject_log_error)
         self.app.rejections.add(
-            Rejection(message, failure, answer(message.ack_log_error), answer(message.reject_log_error))
+            Rejection(message, failure, self._answer(message.ack_log_error), reject, copy),
         )
+
+    def _park(self, message: Any, reason: str) -> None:
+        """Give up a message that nobody can read: the dead letters get it as it came."""
+        failure = failures.malformed(reason)
+        # What could be read of it: whose it is.
+        headers = message.headers or frames.decoded(message.raw_properties)
+        log.error("given up", extra={"fields": {"task_id": headers.get("id"), "reason": failure["message"]}})
+        copy = raw_copy(message, failure)
+        # Never rejected: the broker would add to its headers, and some end the dead-lettering of RabbitMQ 3.10.
+        self.app.rejections.add(Rejection(message, failure, self._answer(message.ack_log_error), None, copy))
+
+    def _answer(self, method: Callable[..., None]) -> Callable[[], None]:
+        return lambda: self.call_soon(method, log, self.connection_errors)
+
+
+def _unreadable_because(message: Any) -> str | None:
+    if len(message.raw_properties) > PROPERTIES_MAX_BYTES:
+        return f"its properties have more than {PROPERTIES_MAX_BYTES} bytes"
+    headers = message.headers
+    if not headers and message.raw_properties[0] & 0x20:
+        return unreadable_because(frames.decoded(message.raw_properties)) or "its properties cannot be decoded"
+    if is_known_form(headers) and (
+        message.content_type != CONTENT_TYPE or message.content_encoding != CONTENT_ENCODING
+    ):  # kombu would decompress the body for some encodings
+        return f"its content is {message.content_type!r} in {message.content_encoding!r}"
+    return unreadable_because(headers)
 
 
 class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
@@ -102,7 +152,7 @@ class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
     worker that hangs, or that no longer tries, lets it grow old. The second exists while the worker consumes.
     """
 
-    requires = (DelayedDelivery,)
+    requires = (DelayedDelivery, Prefetch)
     settings: WorkerSettings
     health: HealthFiles
 
@@ -120,6 +170,7 @@ class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
             state.should_stop = os.EX_OK
             return
         self._consuming = True
+        self._pool = c.pool
         signal.signal(signal.SIGTERM, self._on_sigterm)
         self._timer = c.timer.call_repeatedly(TICK_S, self._tick, (c,))
         c.call_soon(self._on_consuming, c)
@@ -147,7 +198,7 @@ class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
         if self._draining:
             return
         self._draining = True
-        hand_back = threading.Timer(self.settings.soft_shutdown_s, _hand_back)
+        hand_back = threading.Timer(self.settings.soft_shutdown_s, _hand_back, (self._pool,))
         hand_back.daemon = True
         hand_back.start()
         if not self._consuming:
@@ -161,7 +212,7 @@ class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def _drain(self, c: Any) -> None:
         if self._idle_ticks == 0:
-            c.task_consumer.cancel()
+            c.prefetch.drain()
             self.health.unready()
         self._idle_ticks = 1 if state.reserved_requests or c.app.rejections.pending else self._idle_ticks + 1
         if self._idle_ticks > IDLE_TICKS:
@@ -169,10 +220,12 @@ class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
             state.should_stop = os.EX_OK
 
 
-def _hand_back() -> None:
+def _hand_back(pool: Any) -> None:
     # Neither a pool of threads nor a child that waits for Redis can be asked to stop. The kernel ends the children
     # with their parent (Celery sets the death signal), and nothing is acked that was not stored.
     log.warning("tasks still run: handing them back", extra={"fields": {"tasks": list(state.requests)}})
+    with suppress(Exception):  # whatever that meets, the worker ends
+        pool.end_descendants()
     os._exit(os.EX_OK)
 
 

@@ -1,4 +1,4 @@
-"""The parked messages: `python -m apps.worker.dead_letters list`, or `requeue ID`.
+"""The parked messages: `python -m apps.worker.dead_letters list`, `requeue ID` or `discard ID`.
 
 A requeue gives the work a new id, which the old task's result then names as `requeued_as`. The new id is noted
 before it is published, and the parked message acked last: repeated after a crash, it sends the same id again,
@@ -10,7 +10,9 @@ import asyncio
 import json
 import logging
 import sys
-from typing import Any
+from collections.abc import AsyncIterator
+from hashlib import blake2b
+from typing import NamedTuple
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
 from aiormq.exceptions import AMQPError, DeliveryError
@@ -18,32 +20,89 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from apps import broker
-from apps.contract import failures, states, topology
+from apps.amqp.deliveries import raw_properties
+from apps.amqp.properties import decode
+from apps.contract import states, topology
 from apps.contract.ids import TaskIds
 from apps.contract.message import obstacle_to_requeue, republished
 from apps.contract.settings import RequeueSettings, load
 from apps.startup import tls_failure
+from apps.worker import dead_letter
+from apps.worker.dead_letter import DeadLetter
 
-# More are for a management page; this is for a person's terminal.
-LIST_MAX = 1000
+# For each message, not for the whole: thousands of messages take as long as they take.
 DEADLINE_S = 30.0
+# More than can be parked (topology.PARKED_MAX_MESSAGES), also before there was a bound: the most that AMQP can say.
+# Without a number, RabbitMQ holds a quorum queue's consumer to 2,000.
+PREFETCH_MAX = 65_535
 HEARTBEAT_S = 10
+
+
+class Parked(NamedTuple):
+    """One parked message; `letter` is only there where it was asked for, as bodies are large."""
+
+    tag: int
+    name: str
+    summary: dict[str, object]
+    letter: DeadLetter | None
+
+
+async def parked(channel: AbstractChannel, wanted: str | None = None) -> AsyncIterator[Parked]:
+    """Every message that is parked now, the oldest first, and the letters of those with this name.
+
+    One consumer takes them all: what it does not ack returns in its order when the connection ends, while messages that
+    were taken one by one (basic.get) return in any order. Until then another command finds nothing.
+    """
+    found: asyncio.Queue[Parked] = asyncio.Queue()
+
+    async def on_message(message: DeliveredMessage) -> None:
+        letter = dead_letter.read(message)
+        name = name_of(letter)
+        said = _summary(name, letter, _died(message, letter))
+        found.put_nowait(Parked(message.delivery_tag or 0, name, said, letter if name == wanted else None))
+
+    async with asyncio.timeout(DEADLINE_S):
+        count = (await channel.queue_declare(topology.PARKED_QUEUE, passive=True)).message_count or 0
+        await channel.basic_qos(prefetch_count=PREFETCH_MAX)
+        consuming = await channel.basic_consume(topology.PARKED_QUEUE, on_message)
+    for _ in range(count):
+        async with asyncio.timeout(DEADLINE_S):
+            yield await found.get()
+    async with asyncio.timeout(DEADLINE_S):
+        await channel.basic_cancel(consuming.consumer_tag or "")
+
+
+def name_of(letter: DeadLetter) -> str:
+    """By what the commands know a message: its id; for one without, a digest of what it is."""
+    if (task_id := letter.text("id")) is not None:
+        return task_id
+    # The broker counts its deliveries in it.
+    headers = {name: value for name, value in letter.headers.items() if name != "x-delivery-count"}
+    return f"raw-{blake2b(repr(headers).encode() + letter.body, digest_size=8).hexdigest()}"
+
+
+def _summary(name: str, letter: DeadLetter, died: object) -> dict[str, object]:
+    """What a person is told of a message."""
+    line: dict[str, object] = {"id": name} | {name: letter.text(name) for name in ("task", "owner")}
+    line |= {"reason": letter.failure["type"], "message": letter.failure["message"], "died": died}
+    obstacle = _obstacle(letter)
+    return line if obstacle is None else line | {"requeue": f"not possible: {obstacle}"}
 
 
 async def list_parked(channel: AbstractChannel) -> None:
     """Print one JSON line for each parked message, the oldest first; they stay parked."""
-    messages = await _parked(channel)
-    if not messages:
-        print("Nothing is parked.", file=sys.stderr)
-    for message in messages:
-        headers = _headers(message)
-        failure = failures.of_dead_letter(headers)
-        deaths = headers.get("x-death") or [{}]  # what an earlier version left of the time
-        died = message.header.properties.timestamp or deaths[0].get("time")
-        line = {name: headers.get(name) for name in ("id", "task", "owner")}
-        line |= {"reason": failure["type"], "message": failure["message"], "died": died}
-        obstacle = obstacle_to_requeue(headers, message.body)
-        print(json.dumps(line if obstacle is None else line | {"requeue": f"not possible: {obstacle}"}, default=str))
+    count = 0
+    async for one in parked(channel):
+        count += 1
+        print(json.dumps(one.summary, default=str), flush=True)
+    print(f"{count} parked." if count else "Nothing is parked.", file=sys.stderr)
+
+
+async def discard(channel: AbstractChannel, name: str) -> None:
+    """Take a parked message away for good, and print what it was. Raises SystemExit where none has this id."""
+    for tag, said, _ in await _found(channel, name):
+        print(json.dumps(said, default=str))
+        await channel.basic_ack(tag)
 
 
 async def requeue(channel: AbstractChannel, redis: Redis, ids: TaskIds, task_id: str, ttl_s: int) -> str:
@@ -51,42 +110,57 @@ async def requeue(channel: AbstractChannel, redis: Redis, ids: TaskIds, task_id:
 
     Raises SystemExit where none is parked under `task_id`, or it cannot be sent again, or the broker refuses it.
     """
-    found = [message for message in await _parked(channel) if _headers(message).get("id") == task_id]
-    if not found:
-        raise SystemExit(f"no parked message (of the first {LIST_MAX}) has the id {task_id}: see `make dead-letters`")
-    headers = _headers(found[0])
-    obstacle = obstacle_to_requeue(headers, found[0].body)
+    found = await _found(channel, task_id)
+    letter = found[0].letter
+    obstacle = _obstacle(letter)
     if obstacle is not None:
         raise SystemExit(f"{task_id} cannot be sent again: {obstacle}")
     key = states.requeued_key(task_id)
-    await redis.hsetnx(key, "requeued_as", ids.new(str(headers.get("owner"))))
+    await redis.hsetnx(key, "requeued_as", ids.new(str(letter.headers["owner"])))
     await redis.expire(key, ttl_s)
     new_id = str(await redis.hget(key, "requeued_as"))
-    queue = str(headers["task"]).partition(":")[0]
-    message = republished(headers, found[0].body, task_id=new_id, routing_key=queue)
+    queue = str(letter.headers["task"]).partition(":")[0]
+    message = republished(letter.headers, letter.body, task_id=new_id, routing_key=queue)
     try:
         await broker.publish(channel, message)
     except DeliveryError as exc:  # returned, or nacked
         reason = f"the broker has no room or no route for it in the queue {queue} ({exc!r}): do it again later"
         raise SystemExit(f"{task_id} was not sent again, and is still parked: {reason}") from None
-    for parked in found:
-        await channel.basic_ack(parked.delivery_tag or 0)
+    for tag, *_ in found:
+        await channel.basic_ack(tag)
     return new_id
 
 
-async def _parked(channel: AbstractChannel) -> list[DeliveredMessage]:
-    """Take what is parked; what is not acked returns when the connection ends."""
-    messages = []
-    for _ in range(LIST_MAX):
-        message = await channel.basic_get(topology.PARKED_QUEUE)
-        if message.delivery_tag is None:
-            break
-        messages.append(message)
-    return messages
+class _Found(NamedTuple):
+    tag: int
+    summary: dict[str, object]
+    letter: DeadLetter
 
 
-def _headers(message: DeliveredMessage) -> dict[str, Any]:
-    return dict(message.header.properties.headers or {})
+async def _found(channel: AbstractChannel, name: str) -> list[_Found]:
+    """The messages of this id: more than one where a crash made the recorder park it again."""
+    found = [
+        _Found(one.tag, one.summary, one.letter)
+        async for one in parked(channel, name)
+        if one.letter is not None  # it has the name
+    ]
+    if not found:
+        raise SystemExit(f"no parked message has the id {name}: see `make dead-letters`")
+    return found
+
+
+def _obstacle(letter: DeadLetter) -> str | None:
+    """Why it cannot be sent again."""
+    if letter.malformed:
+        return f"{letter.failure['message']}; post the task again"
+    return obstacle_to_requeue(letter.headers)
+
+
+def _died(message: DeliveredMessage, letter: DeadLetter) -> object:
+    found = decode(raw_properties(message)).get("timestamp")
+    deaths = letter.headers.get("x-death")  # what an earlier version left of the time
+    first = deaths[0] if isinstance(deaths, list) and deaths else {}
+    return found if found is not None or not isinstance(first, dict) else first.get("time")
 
 
 async def main() -> None:
@@ -95,13 +169,13 @@ async def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="show what is parked")
     commands.add_parser("requeue", help="send one again").add_argument("id")
+    commands.add_parser("discard", help="take one away for good").add_argument("id")
     arguments = parser.parse_args()
     settings = load(RequeueSettings)
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # the sentence below says it
     try:
-        async with asyncio.timeout(DEADLINE_S):
-            await _run(settings, arguments.command, getattr(arguments, "id", ""))
-    except (AMQPError, RedisError, OSError) as exc:
+        await _run(settings, arguments.command, getattr(arguments, "id", ""))
+    except (AMQPError, TimeoutError, RedisError, OSError) as exc:
         reason = tls_failure(exc) or repr(exc)
         raise SystemExit(f"the broker or Redis does not answer as it should ({reason}): is the system up?") from None
 
@@ -109,10 +183,13 @@ async def main() -> None:
 async def _run(settings: RequeueSettings, command: str, task_id: str) -> None:
     connection = broker.connection(settings.celery_broker_url.get_secret_value(), HEARTBEAT_S)
     try:
-        await connection.connect()
-        channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+        async with asyncio.timeout(DEADLINE_S):
+            await connection.connect()
+            channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
         if command == "list":
             await list_parked(channel)
+        elif command == "discard":
+            await discard(channel, task_id)
         else:
             url = settings.celery_result_backend.get_secret_value()
             async with Redis.from_url(url, decode_responses=True) as redis:

@@ -8,6 +8,17 @@ RESULTS = Counter("sluice_task_results", "Ends of a task's message by outcome", 
 WAIT_SECONDS = Histogram(
     "sluice_task_wait_seconds", "From the task's acceptance to its first start", ["task"], buckets=_SECONDS
 )
+RETURNED = Counter(
+    "sluice_returned",
+    "Messages of another version that this worker returned for others, by what it does not understand"
+    " (task, input, form)",
+    ["what"],
+)
+for each in ("task", "input", "form"):  # present from the start, so that the first one is a rise
+    RETURNED.labels(each)
 RUN_SECONDS = Histogram(
     "sluice_task_run_seconds", "From a start to its end, the storing of the result included", ["task"], buckets=_SECONDS
+)
+HANDED_BACK = Counter(
+    "sluice_messages_handed_back", "Messages returned to their queue because every process was busy", ["queue"]
 )

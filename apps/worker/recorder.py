@@ -3,7 +3,11 @@
     dead --> end(FAILURE, reason) --> dead.parked (confirmed) --> ack
 
 Each step waits for the one before, without limit and without blocking the connection's heartbeat; a crash in
-between repeats them, and `end` stores only once.
+between repeats them, and `end` stores only once. Whatever a message is, it is parked: raw where nobody can read it.
+
+Only a full dead.parked is not waited for: what nobody looks at must not stop the recording of FAILUREs, nor in the
+end, when `dead` and the work queues are full too, the API. The client has its answer; the copy for people is given up,
+with a line in the log and a count.
 """
 
 import asyncio
@@ -12,9 +16,9 @@ import logging
 import signal
 import time
 from datetime import UTC, datetime
-from typing import Any
 
-from aiormq.abc import DeliveredMessage
+from aiormq.abc import AbstractChannel, DeliveredMessage
+from aiormq.exceptions import DeliveryError
 from pamqp.commands import Basic
 from prometheus_client import Counter, start_http_server
 from redis.asyncio import Redis
@@ -26,15 +30,21 @@ from apps import broker, logs, startup
 from apps.amqp.address import addresses
 from apps.broker import Lost, Refused, losses
 from apps.contract import failures, states, topology
-from apps.contract.failures import FAILURE_HEADER
+from apps.contract.message import Raw
+from apps.contract.queues import require_queues
 from apps.contract.settings import RecorderSettings, load
+from apps.contract.tasks import TASKS
 from apps.health import HealthFiles
 from apps.metrics import BROKER_UP, REDIS_UP
+from apps.worker import dead_letter
+from apps.worker.dead_letter import DeadLetter
+from apps.worker.storing import ATTEMPTS, is_about_the_command
 
 log = logging.getLogger(__name__)
 
 DEAD_LETTERS = Counter("sluice_dead_letters", "Dead letters that were recorded, by reason", ["reason"])
 PARKED = Counter("sluice_parked", "Dead letters that were published to dead.parked")
+NOT_PARKED = Counter("sluice_not_parked", "Dead letters that were recorded and not kept, as dead.parked was full")
 FAILURES = Counter(
     "sluice_recorder_failures",
     "Failed attempts by cause: broker (a connection that was lost or not made), redis (a command), message (a defect)",
@@ -44,11 +54,14 @@ FAILURES = Counter(
 for each in ("broker", "redis", "message"):
     FAILURES.labels(each)
 
-# One at a time would be enough for dead letters; a few overlap their two round trips.
-PREFETCH = 16
+# One at a time would be enough for dead letters; a few overlap their two round trips. The largest message has 16 MiB
+# (topology.MESSAGE_MAX_BYTES), and each is held twice while it is parked.
+PREFETCH = 4
 RETRY_S = 0.5
 CONNECT_DEADLINE_S = 10.0
 PARK_DEADLINE_S = 10.0
+# How long a nack is not taken for a full dead.parked: it may be one that elects its leader.
+FULL_AFTER_S = 10.0
 TOUCH_INTERVAL_S = 1.0
 REDIS_PING_INTERVAL_S = 5.0
 CLOSE_DEADLINE_S = 2.0
@@ -68,7 +81,11 @@ class Recorder:
             retry=Retry(NoBackoff(), 0),
             decode_responses=True,
         )
-        self._end = self.redis.register_script(states.END)
+        # also while Redis is full: what it stores are failures, which are small
+        self._end = self.redis.register_script(states.END_WHEN_FULL)
+        self._read = self.redis.register_script(states.READ)
+        self._refused_since_s: float | None = None
+        """When dead.parked refused a message first, of all since it took the last one."""
 
     async def run(self) -> None:
         """Serve one connection after the other. Raises startup.Refused where a start is refused."""
@@ -134,73 +151,92 @@ class Recorder:
             await connection.close(timeout=CLOSE_DEADLINE_S)
 
     async def _on_message(self, message: DeliveredMessage) -> None:
-        headers = message.header.properties.headers or {}
-        logs.task_id.set(_header(headers, "id"))
-        logs.request_id.set(_header(headers, "request_id"))
-        failure = failures.of_dead_letter(headers)
-        stored = await self._record(headers, failure)
+        letter = dead_letter.read(message)
+        logs.task_id.set(letter.text("id"))
+        logs.request_id.set(letter.text("request_id"))
+        failure = letter.failure
+        stored = await self._record(letter)
         # Another publish of the same id goes on, or the task had ended well: its record is not this message's.
-        if stored in {"stored", "FAILURE"}:
-            await self._park(message, failure)
+        if letter.malformed or stored in {"stored", "FAILURE", "unreadable", "refused"}:
+            await self._park(message, letter)
         await message.channel.basic_ack(message.delivery_tag or 0)
         reason = failure["type"] if failure["type"] in failures.TYPES else "other"
         DEAD_LETTERS.labels(reason).inc()
         about = {"type": failure["type"], "reason": failure["message"], "stored": stored}
         log.info("dead letter", extra={"fields": about})
 
-    async def _record(self, headers: dict[str, Any], failure: dict[str, str]) -> str:
-        """Store the FAILURE, and wait while Redis is away; answers as `end`, or the final state that stands."""
-        task_id = _header(headers, "id")
+    async def _record(self, letter: DeadLetter) -> str:
+        """Store the FAILURE, and wait while Redis is away; answers as `end`, or the final state that stands.
+
+        "refused" where Redis never takes it.
+        """
+        task_id = letter.text("id")
         if task_id is None:  # nobody can ask for it: it is only parked
             return "stored"
-        keys = [states.key(task_id), states.channel(task_id)]
-        meta = json.dumps(failure)
-        arguments: list[str | float] = [
-            str(_header(headers, "publish_id")),
-            "FAILURE",
-            meta,
-            time.time(),
-            self.settings.record_ttl_s,
-        ]
+        place, settings = states.place(task_id), self.settings
+        arguments = place.arguments(time.time(), settings.result_ttl_s, settings.record_ttl_s)
+        arguments += [str(letter.text("publish_id")), "FAILURE", json.dumps(letter.failure)]
+        refused = 0
         while True:
             try:
-                answer: str = await self._end(keys=keys, args=arguments)
-                if answer != "final":
-                    return answer
-                return str(await self.redis.hget(keys[0], "state"))
+                answer: str = await self._end(keys=place.keys(task_id), args=arguments)
+                return answer if answer != "final" else await self._state(task_id)
             except (RedisError, OSError) as exc:
                 FAILURES.labels("redis").inc()
+                refused = refused + 1 if is_about_the_command(exc) else 0
+                if refused >= ATTEMPTS:  # there is no record, and the reason is parked with the message
+                    log.error("failure not stored", extra={"fields": {"error": repr(exc)}})  # noqa: TRY400 - no defect
+                    return "refused"
                 log.warning("Redis away", extra={"fields": {"error": repr(exc)}})
                 await asyncio.sleep(RETRY_S)
 
-    async def _park(self, message: DeliveredMessage, failure: dict[str, str]) -> None:
-        properties = message.header.properties
-        headers = {**(properties.headers or {}), FAILURE_HEADER: json.dumps(failure)}
-        await message.channel.basic_publish(
-            message.body,
-            exchange=topology.EXCHANGE,
-            routing_key=topology.PARKED_QUEUE,
-            mandatory=True,
-            timeout=PARK_DEADLINE_S,
-            properties=Basic.Properties(
-                headers=headers,
-                content_type=properties.content_type,
-                content_encoding=properties.content_encoding,
-                correlation_id=properties.correlation_id,
-                delivery_mode=2,
-                timestamp=datetime.now(UTC),  # when it died
-            ),
-        )
-        PARKED.inc()
+    async def _state(self, task_id: str) -> str:
+        """The state of a task that has ended; PENDING once its result is no longer kept."""
+        place = states.place(task_id)
+        keys: list[bytes | str] = [place.record, place.earlier, states.requeued_key(task_id)]
+        return states.decode(await self._read(keys=keys)).state
+
+    async def _park(self, message: DeliveredMessage, letter: DeadLetter) -> None:
+        """Publish a copy to dead.parked, and wait while it has no binding; while it is full, give the copy up."""
+        while True:
+            try:
+                await _publish_parked(message.channel, letter.copy())
+            except DeliveryError as exc:
+                now_s = time.monotonic()
+                self._refused_since_s = since_s = self._refused_since_s or now_s
+                if isinstance(exc.frame, Basic.Nack) and now_s - since_s >= FULL_AFTER_S:
+                    NOT_PARKED.inc()
+                    about = {name: letter.text(name) for name in ("task", "owner")}
+                    about |= {"type": letter.failure["type"], "reason": letter.failure["message"]}
+                    log.error("not parked: dead.parked is full", extra={"fields": about})  # noqa: TRY400 - no traceback
+                    return
+                log.warning("dead letter not parked yet", extra={"fields": {"error": repr(exc)}})
+                await asyncio.sleep(RETRY_S)
+            else:
+                self._refused_since_s = None
+                PARKED.inc()
+                return
 
 
-def _header(headers: dict[str, Any], name: str) -> str | None:
-    value = headers.get(name)
-    return value.decode(errors="replace") if isinstance(value, bytes) else value
+async def _publish_parked(channel: AbstractChannel, copy: Raw) -> None:
+    properties = Basic.Properties(
+        headers=copy.headers,
+        delivery_mode=2,
+        timestamp=datetime.now(UTC),  # when it died
+    )
+    await channel.basic_publish(
+        copy.body,
+        exchange=topology.EXCHANGE,
+        routing_key=topology.PARKED_QUEUE,
+        mandatory=True,
+        timeout=PARK_DEADLINE_S,
+        properties=properties,
+    )
 
 
 async def main() -> None:
     """Run until SIGTERM or SIGINT."""
+    require_queues(TASKS)  # with the API and the worker: a release with such a task starts nowhere
     settings = load(RecorderSettings)
     logs.configure(settings.log_level)
     if settings.metrics_port:

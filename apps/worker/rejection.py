@@ -1,24 +1,29 @@
-"""Messages that the worker's main process gives up: published to the dead letters with their failure, then acked.
+"""Messages that the worker's main process gives up or returns: a copy is published, then the original is acked.
 
     main process --(message, failure)--> a thread --publish, confirmed--> dead --> recorder: FAILURE, dead.parked
+                                            |  `-- or the delay exchange (apps/worker/returns.py)
                                             `-- only then: ack of the original
 
 A plain reject would make a dead letter too, but has no room for the reason. The thread has a connection of its own: a
 broker that takes no messages (an alarm) stops a connection that publishes, acks and heartbeats included. Whatever goes
-wrong, the original is not acked: it is rejected without a reason, or the broker delivers it again.
+wrong, the original is not acked: it is rejected without a reason, or the copy is published later, or the broker
+delivers the original again.
 """
 
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
-from apps.contract import topology
+from apps.contract import failures, topology
 from apps.contract.failures import FAILURE_HEADER
+from apps.contract.message import raw
 from apps.contract.states import failure
+from apps.worker.returns import Copy
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +31,8 @@ log = logging.getLogger(__name__)
 # messages gets them as rejects after this.
 PUBLISH_DEADLINE_S = 10.0
 CONNECT_DEADLINE_S = 3.0
+# How soon a copy is published again that the broker did not take.
+RETRY_S = 1.0
 # A connection costs more than a message: it is kept for the next one of a series.
 IDLE_S = 5.0
 # With its escapes, the header must fit in one frame of 128 KiB beside the others.
@@ -33,12 +40,17 @@ MESSAGE_MAX = 4_000
 
 
 class Rejection(NamedTuple):
-    """A message, why it is given up, and what is done with the original: both may be called in any thread."""
+    """A message, why it is given up, and what is done with the original: both may be called in any thread.
+
+    One without `reject` is never rejected: its copy is published again until the broker has taken it. `copy` is
+    published in place of one with the failure.
+    """
 
     message: Any
     failure: dict[str, str]
     ack: Callable[[], None]
-    reject: Callable[[], None]
+    reject: Callable[[], None] | None
+    copy: Copy | None = None
 
 
 class Rejections:
@@ -72,34 +84,67 @@ class Rejections:
                         self._thread = None
                         break
                 continue
+            settled = True
             try:
-                _settle(publisher, rejection)
+                settled = _settle(publisher, rejection)
             except Exception:
                 log.exception("rejection failed")  # the message stays unacked: the broker delivers it again
+            if not settled:
+                self._queue.put(rejection)
+                time.sleep(RETRY_S)
+                continue
             with self._lock:
                 self.pending -= 1
         publisher.close()
 
 
-def _settle(publisher: "_Publisher", rejection: Rejection) -> None:
+def _settle(publisher: "_Publisher", rejection: Rejection) -> bool:
+    """Publish the copy, and answer the broker. False where it must be tried again."""
     if not _is_held(rejection.message):  # its connection was lost: the broker delivers it again
-        return
+        return True
     try:
-        publisher.publish(rejection.message, rejection.failure)
-    except Exception as exc:  # noqa: BLE001 - of kombu, amqp and sockets, and where headers cannot be encoded again
+        try:
+            publisher.publish(rejection.copy or _dead_copy(rejection.message, rejection.failure))
+        except _UnwritableError as exc:  # no later attempt will write it
+            publisher.publish(raw_copy(rejection.message, failures.malformed(str(exc))))
+    except Exception as exc:  # noqa: BLE001 - of kombu, amqp and sockets
         publisher.drop()
         about = {"error": repr(exc), "type": rejection.failure["type"]}
+        if rejection.reject is None:
+            log.warning("the broker has not taken a copy: it is published again", extra={"fields": about})
+            return False
         log.warning("rejected without a reason", extra={"fields": about})
         if _is_held(rejection.message):
             rejection.reject()
-        return
+        return True
     rejection.ack()
+    return True
+
+
+def _dead_copy(message: Any, failed: dict[str, str]) -> Copy:
+    """The message as a dead letter with its failure."""
+    header = json.dumps(failure(failed["type"], failed["message"][:MESSAGE_MAX]))
+    headers = message.headers | {FAILURE_HEADER: header}
+    return Copy(
+        topology.EXCHANGE, topology.DEAD_QUEUE, message.body, headers, message.content_type, message.content_encoding
+    )
+
+
+def raw_copy(message: Any, failed: dict[str, str]) -> Copy:
+    """A message that nobody can read as a dead letter."""
+    body = message.body
+    kept = raw(message.raw_properties, body.encode() if isinstance(body, str) else bytes(body), failed)
+    return Copy(topology.EXCHANGE, topology.DEAD_QUEUE, kept.body, kept.headers, None, None)
 
 
 def _is_held(message: Any) -> bool:
     """Whether the connection on which the message came is still there."""
     connection = message.channel.connection
     return bool(connection and connection.connected)
+
+
+class _UnwritableError(Exception):
+    """py-amqp can read a message's headers and cannot write them."""
 
 
 class _Publisher:
@@ -110,27 +155,27 @@ class _Publisher:
         self._connection: Any = None
         self._returned: list[Exception] = []
 
-    def publish(self, message: Any, failed: dict[str, str]) -> None:
-        """Publish a copy to the dead letters. Returns when it is confirmed, and raises in any other case."""
+    def publish(self, copy: Copy) -> None:
+        """Publish a copy. Returns when it is confirmed, and raises in any other case."""
         channel = self._channel()
         self._returned.clear()
-        header = json.dumps(failure(failed["type"], failed["message"][:MESSAGE_MAX]))
-        headers = message.headers | {FAILURE_HEADER: header}
-        headers.pop("compression", None)  # kombu has decompressed the body
-        properties = {
-            name: message.properties[name] for name in ("correlation_id", "message_id") if name in message.properties
-        }
-        copy = channel.prepare_message(
-            message.body,
-            content_type=message.content_type,
-            content_encoding=message.content_encoding,
-            headers=headers,
-            properties=properties | {"delivery_mode": 2},
+        properties: dict[str, Any] = {"delivery_mode": 2}
+        if isinstance(task_id := copy.headers.get("id"), str):
+            properties |= {"correlation_id": task_id, "message_id": task_id}
+        prepared = channel.prepare_message(
+            copy.body,
+            content_type=copy.content_type,
+            content_encoding=copy.content_encoding,
+            headers=copy.headers,
+            properties=properties,
         )
+        try:
+            prepared._serialize_properties()  # noqa: SLF001 - later, its errors look like the broker's
+        except Exception as exc:
+            raise _UnwritableError(f"its headers cannot be written: {exc!r}") from exc
         channel.basic_publish(
-            copy, exchange=topology.EXCHANGE, routing_key=topology.DEAD_QUEUE, mandatory=True,
-            timeout=PUBLISH_DEADLINE_S,
-        )  # fmt: skip
+            prepared, exchange=copy.exchange, routing_key=copy.routing_key, mandatory=True, timeout=PUBLISH_DEADLINE_S
+        )
         if self._returned:
             raise self._returned[0]
 

@@ -2,13 +2,13 @@
 
     child ends its task   -> record written by the child, then ack
     child is lost         -> back to the queue; the broker counts it (delivery limit)
+    input of another version -> the delay exchange, for a worker of that version (apps/worker/returns.py)
     anything else         -> dead letters with the reason (apps/worker/rejection.py); the recorder writes the FAILURE
 
 Nothing here waits for Redis: while it is away, time limits and heartbeats must go on.
 """
 
 import logging
-import math
 import time
 from contextlib import suppress
 from functools import cache
@@ -21,11 +21,13 @@ from celery.exceptions import InvalidTaskError, Reject
 from celery.worker import request, state
 
 from apps.contract import failures, ids
-from apps.worker import metrics
-from apps.worker.limits import LIMIT_SIGNAL
+from apps.worker import metrics, returns
 from apps.worker.outcome import failure_of
+from apps.worker.prefork import HardLimitError
 from apps.worker.rejection import Rejection
+from apps.worker.returns import Copy
 from apps.worker.task import FAILURE, RETRY, REVOKED, SKIPPED, SUCCESS
+from apps.worker.threads import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +41,6 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
     """Celery's request, with its answers to the broker changed and the outcome counted."""
 
     _outcome = ""
-    _accepted_s: float = math.inf
 
     def __init_subclass__(cls) -> None:
         # Celery makes a subclass for each task, with an `on_success` that takes every answer for a success.
@@ -49,16 +50,17 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
         if not options.get("decoded"):  # Celery has decoded it to look at it, and would again to run it
             options |= {"body": message.payload, "decoded": True}
         super().__init__(message, **options)
-        self.time_limits = (None, None)  # a message has none: the task's are kept in apps/worker/limits.py
-        if not isinstance(self._request_dict.get("publish_id"), str):
-            raise InvalidTaskError("it has no publish_id: it was not posted to the API")
-        if len(self.args) != 1 or self.kwargs:
+        self.time_limits = (None, None)  # a message has none: the task's are kept by apps/worker/watchdog.py
+        arguments, keywords, embedded = self._payload
+        one = isinstance(arguments, list) and len(arguments) == 1 and isinstance(arguments[0], str | dict)
+        if not one or keywords:
             raise InvalidTaskError("its arguments are not one input")
+        if not isinstance(embedded, dict) or any(embedded.values()):
+            raise InvalidTaskError("it has callbacks, which no message of the API has")
         # What a retry hands on: else Celery makes the list of its own names, and takes each out, at each task.
         self._request_dict["headers"] = {name: value for name, value in message.headers.items() if name not in _CELERYS}
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
-        self._accepted_s = time_accepted
         super().on_accepted(pid, time_accepted)
         first = not self._request_dict.get("retries") and not self.delivery_info.get("redelivered")
         if first:
@@ -78,21 +80,18 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
         exc = exc_info.exception
         if isinstance(exc, ExceptionWithTraceback):
             exc = exc.exc
-        if isinstance(exc, WorkerLostError) and LIMIT_SIGNAL in str(exc) and self._ran_for_its_limit():
+        if isinstance(exc, HardLimitError):
             self._give_up(failures.hard_time_limit(self.task.spec.hard_limit_s))
         elif isinstance(exc, _LOST) and not return_ok:
             self._outcome = "lost"
             self._log("its process was lost", reason=str(exc))
             super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+        elif isinstance(exc, Reject) and exc.reason["type"] == failures.NOT_UNDERSTOOD:
+            self._return(exc.reason)
         elif isinstance(exc, Reject):
             self._give_up(exc.reason)
         else:  # raised around `run` (apps/worker/task.py), which lets nothing of the task's own through
             self._give_up(failure_of(exc))
-
-    def _ran_for_its_limit(self) -> bool:
-        """Else the alarm that ended the process was one of the task's own."""
-        limit_s: float = self.task.spec.hard_limit_s
-        return time.monotonic() - self._accepted_s >= limit_s
 
     def acknowledge(self) -> None:
         if not self.acknowledged:
@@ -107,11 +106,38 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
             self._count("requeued")
         super().reject(requeue=True)
 
+    @property
+    def delivery_count(self) -> int:
+        """How many deliveries the broker has counted against the delivery limit."""
+        count = self.message.headers.get("x-delivery-count")
+        return count if isinstance(count, int) else 0  # before the first one, 4.3 leaves what the publisher wrote
+
+    def withdraw(self) -> bool:
+        """Keep a task from starting, so that its message can be handed back. False: it has started, or is about to."""
+        if self._apply_result is not None:  # the pool has it
+            given = self._apply_result()
+            if not isinstance(given, Waiting) or not given.withdraw():
+                return False
+        self._already_revoked = True  # Celery skips it when a process becomes free
+        self.acknowledged = True
+        state.task_ready(self)
+        return True
+
     def _give_up(self, failure: dict[str, str]) -> None:
         self._log("given up", type=failure["type"], reason=failure["message"])
         self._outcome = "dead"
         state.task_ready(self)
         self._app.rejections.add(Rejection(self.message, failure, self.acknowledge, self._reject_without_reason))
+
+    def _return(self, failure: dict[str, str]) -> None:
+        """Hand the task to a later worker, as this version does not understand its input; give it up after a time."""
+        outcome = returns.later(self.message, "input", failure, self._app.conf.sluice_return_max_s)
+        if not isinstance(outcome, Copy):
+            self._give_up(outcome)
+            return
+        self._outcome = "returned"
+        state.task_ready(self)
+        self._app.rejections.add(Rejection(self.message, failure, self.acknowledge, None, outcome))
 
     def _reject_without_reason(self) -> None:
         self._count(self._outcome)

@@ -15,7 +15,7 @@ class Script:
         self._source = source
         self._sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
-    def run(self, connection: AbstractConnection, keys: list[str], arguments: list[object]) -> str:
+    def run(self, connection: AbstractConnection, keys: list[bytes | str], arguments: list[object]) -> str:
         """Its answer. Raises RedisError; the caller then closes the connection, and its next use opens it."""
         operands = (len(keys), *keys, *arguments)
         try:

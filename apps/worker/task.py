@@ -2,7 +2,8 @@
 
     begin --> function: SUCCESS, FAILURE --> end --> the main process acks
          |            | a transient error --> the retry is published --> ack; refused --> dead letter
-         |            | a cancel (apps/worker/cancel.py) --> end(REVOKED) --> ack
+         |            | a cancel (apps/worker/limits.py) --> end(REVOKED) --> ack
+         |            | an input of another version --> give_back --> returned (apps/worker/returns.py) --> ack
          |            `-- SIGTERM to this process --> nothing is written; the broker gives the task to another worker
          `-- final, claimed or cancelled --> ack
 
@@ -19,7 +20,7 @@ from json import dumps, loads  # by name: a task may replace the functions of th
 from typing import Any, NamedTuple
 
 from billiard.common import terminate_handler_fired
-from celery.exceptions import Reject
+from celery.exceptions import Reject, SoftTimeLimitExceeded
 from celery.utils.time import get_exponential_backoff_interval
 from pydantic import BaseModel
 
@@ -27,11 +28,10 @@ from apps import logs
 from apps.contract import failures, results
 from apps.contract.message import read_input
 from apps.contract.settings import WorkerSettings
-from apps.contract.tasks import TaskSpec
+from apps.contract.tasks import Input, TaskSpec
 from apps.worker import backend
-from apps.worker.cancel import Cancellation
 from apps.worker.celery_api import POST, RefusingTask, refused
-from apps.worker.limits import time_limits
+from apps.worker.limits import Limits
 from apps.worker.outcome import failure_of, is_a, traceback_of
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,11 @@ class End(NamedTuple):
 
 
 SUCCESS, FAILURE, REVOKED, RETRY, SKIPPED = "SUCCESS", "FAILURE", "REVOKED", "RETRY", "SKIPPED"
+RETURNED = "RETURNED"
+
+
+class _NotUnderstood(Exception):
+    """The API accepted this input, and this version's model refuses it; its one argument is the model's failure."""
 
 
 class ContractTask(RefusingTask):
@@ -56,7 +61,7 @@ class ContractTask(RefusingTask):
     Request = "apps.worker.request:Request"
     spec: TaskSpec
     settings: WorkerSettings
-    cancellation: Cancellation
+    limits: Limits
     function: Any
 
     @cached_property
@@ -106,17 +111,21 @@ def run(task: ContractTask, payload: Any) -> str:
     request.began_s = time.time()
     logs.request_id.set(request.get("request_id"))
     logs.task_id.set(request.id)
-    task.cancellation.note(request.id)
-    answer = task.backend.begin(request.id, request.publish_id, request.hostname, request.began_s)
+    task.limits.note(request.id)
+    answer = task.backend.begin(request.id, request.publish_id, request.began_s)
     if answer != "run":
         logs.write(log, logging.INFO, "skipped", task=task.name, reason=answer)
         return SKIPPED
     end = _call(task, request, payload)
+    if end.state != SUCCESS and (ended := task.limits.end_descendants()):
+        logs.write(log, logging.WARNING, "ended what the task had started", task=task.name, processes=ended)
     if end.state == RETRY:
         _retry(task, request, loads(end.meta))
-    else:
-        task.backend.end(request, end.state, end.meta)
-    return end.state
+        return RETRY
+    if end.state == RETURNED:
+        return _give_back(task, request, loads(end.meta))
+    state: str = task.backend.end(request, end.state, end.meta)
+    return state
 
 
 def _call(task: ContractTask, request: Any, payload: Any) -> End:
@@ -124,7 +133,7 @@ def _call(task: ContractTask, request: Any, payload: Any) -> End:
     spec = task.spec
     max_bytes = spec.result_max_bytes or task.settings.result_max_bytes
     try:
-        with time_limits(spec.soft_limit_s, spec.hard_limit_s), task.cancellation.running(request.id):
+        with task.limits.running(spec.soft_limit_s, spec.hard_limit_s):
             try:
                 return End(SUCCESS, results.encode(_output(task, request, payload), max_bytes))
             except BaseException as exc:  # noqa: BLE001 - whatever it is, it is this task's end
@@ -137,7 +146,7 @@ def _output(task: ContractTask, request: Any, payload: Any) -> BaseModel:
     """What the function returns. What it changed of the process that its own end depends on is put back."""
     process, recursion_limit, fields = os.getpid(), sys.getrecursionlimit(), vars(request).copy()
     try:
-        output = task.function(read_input(task.spec.input, payload), task.settings)
+        output = task.function(_input(task, payload), task.settings)
     finally:
         if os.getpid() != process:  # a child that the function forked and that came back: the task is its parent's
             os._exit(os.EX_SOFTWARE)
@@ -150,14 +159,26 @@ def _output(task: ContractTask, request: Any, payload: Any) -> BaseModel:
     return task.spec.output.model_validate(output)
 
 
+def _input(task: ContractTask, payload: Any) -> Input:
+    """The validated input. Raises _NotUnderstood for what the API accepted, and so a model of another version."""
+    try:
+        return read_input(task.spec.input, payload)
+    except SoftTimeLimitExceeded:
+        raise
+    except Exception as exc:
+        raise _NotUnderstood(failure_of(exc)) from exc
+
+
 def _end_of(task: ContractTask, request: Any, exc: BaseException, *, chain: bool = True) -> End:
     """The end of a run by this error."""
     if terminate_handler_fired():
         # The signal raised SystemExit in the function; `exc` may be what its clean-up raised then. Celery would take
         # an Exception for the task's own.
         raise SystemExit from exc
-    if task.cancellation.caused(exc):
+    if task.limits.cancelled_by(exc):
         return End(REVOKED, "null")
+    if is_a(exc, _NotUnderstood):
+        return End(RETURNED, dumps(exc.args[0]))
     failure = failure_of(exc, task.spec.failure_message_max_chars or task.settings.failure_message_max)
     again = is_a(exc, task.spec.transient) and not is_a(exc, results.ResultTooLarge)
     if again and request.retries < task.settings.retry_max:
@@ -165,6 +186,14 @@ def _end_of(task: ContractTask, request: Any, exc: BaseException, *, chain: bool
     exception = traceback_of(exc, chain=chain)
     logs.write(log, logging.ERROR, "failed", task=task.name, type=failure["type"], exception=exception)
     return End(FAILURE, dumps(failure))
+
+
+def _give_back(task: ContractTask, request: Any, failure: dict[str, str]) -> str:
+    """Undo `begin`; the main process returns the message."""
+    if task.backend.give_back(request.id, request.publish_id) == "cancelled":
+        return REVOKED
+    reason = f"the worker's model refuses the input ({failure['type']}: {failure['message']})"
+    raise Reject(failures.not_understood(reason), requeue=False)
 
 
 def _retry(task: ContractTask, request: Any, failure: dict[str, str]) -> None:

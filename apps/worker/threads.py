@@ -1,6 +1,7 @@
 """Celery's pool of threads, with a way out for a task that ends in no ordinary way."""
 
 import gc
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -9,9 +10,19 @@ from typing import Any
 from billiard.einfo import ExceptionInfo
 from celery.concurrency import thread
 
+log = logging.getLogger(__name__)
+
 # Looking for cycles after each 700 new objects, Python's own number, took 3% of the time. A third of the looks: what
 # tasks leave in cycles is a team's own, may be large, and waits that much longer.
 GC_THRESHOLD = 2_000
+
+
+class Waiting(thread.ApplyResult):  # type: ignore[misc]  # celery ships no types
+    """A task given to the pool."""
+
+    def withdraw(self) -> bool:
+        """Keep the task from starting. False: it has started."""
+        return bool(self.f.cancel())
 
 
 class TaskPool(thread.TaskPool):  # type: ignore[misc]  # celery ships no types
@@ -21,6 +32,11 @@ class TaskPool(thread.TaskPool):  # type: ignore[misc]  # celery ships no types
     task_join_will_block = False
 
     def on_start(self) -> None:
+        log.warning(
+            "a pool of threads ends no task that runs: time limits do nothing, a cancelled task runs out, a function"
+            " that never returns keeps its thread, and C code that holds the GIL stops every thread of this worker;"
+            " tasks that must end need WORKER_POOL=prefork"
+        )
         gc.set_threshold(GC_THRESHOLD)
         gc.freeze()  # what was imported stays
 
@@ -33,7 +49,7 @@ class TaskPool(thread.TaskPool):  # type: ignore[misc]  # celery ships no types
         accept_callback: Callable[[int, float], None] = lambda *_: None,
         error_callback: Callable[..., None] = lambda *_: None,
         **_: Any,
-    ) -> thread.ApplyResult:
+    ) -> Waiting:
         def run() -> None:
             accept_callback(os.getpid(), time.monotonic())
             try:
@@ -43,4 +59,9 @@ class TaskPool(thread.TaskPool):  # type: ignore[misc]  # celery ships no types
             else:
                 callback(answer)
 
-        return thread.ApplyResult(self.executor.submit(run))
+        # Celery keeps a weak reference to it: `run`, which the executor drops at the task's end, keeps it alive
+        run.waiting = waiting = Waiting(self.executor.submit(run))  # type: ignore[attr-defined]
+        return waiting
+
+    def end_descendants(self) -> None:
+        """Nothing: nobody knows which thread started what."""

@@ -4,6 +4,8 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
+from apps.contract.queues import require_queues
+from apps.contract.tasks import TASKS
 from deploy.credentials import Credentials
 from deploy.run import ROOT, command_line
 from deploy.secrets import contents
@@ -12,6 +14,7 @@ from deploy.validate import (
     blame,
     budgets,
     charts,
+    consumption,
     delivery,
     network,
     nginx,
@@ -21,6 +24,7 @@ from deploy.validate import (
     policy,
     quantities,
     references,
+    results,
     runtime,
     scaling,
     schemas,
@@ -52,6 +56,8 @@ def findings(root: Path, targets: Collection[str] = ()) -> list[Finding]:
         *network.check(rendered),
         *agreement.check(rendered),
         *runtime.check(rendered),
+        *results.check(rendered),
+        *consumption.check(rendered),
         *budgets.check(rendered),
         *placement.check(rendered),
         *scaling.check(rendered),
@@ -62,6 +68,7 @@ def findings(root: Path, targets: Collection[str] = ()) -> list[Finding]:
 
 def main() -> None:
     """Print the findings."""
+    require_queues(TASKS)
     found = findings(ROOT)
     for finding in found:
         print(finding)

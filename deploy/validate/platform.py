@@ -214,7 +214,13 @@ def _memory(each: Object, values: dict[str, Any]) -> Iterator[Finding]:
     """Redis' own limit is below the pod's; redis counts `mb` in powers of two."""
     most = quantity(at(values, "resources.limits.memory"))
     own = settings(values.get("extraConfig"), None).get("maxmemory", "none")
-    mine = quantity(own.lower().replace("gb", "Gi").replace("mb", "Mi"))
+    mine = memory_limit(each)
     if most is None or mine is None or not 0 < mine <= most * Decimal(REDIS_SHARE):
         field = "spec.values.extraConfig.maxmemory"
         yield each.finding(field, f"{own} must be at most {REDIS_SHARE:.0%} of the pod's limit: it rewrites its log")
+
+
+def memory_limit(release: Object) -> Decimal | None:
+    """Redis' own limit, in bytes; None if it is none."""
+    own = settings(release.spec.get("values", {}).get("extraConfig"), None).get("maxmemory", "none")
+    return quantity(own.lower().replace("gb", "Gi").replace("mb", "Mi"))

@@ -84,10 +84,13 @@ class Tree:
     root: Path
     rendered: dict[str, list[Object]]
     findings: list[Finding]
+    parts: dict[str, list[Object]] = dataclasses.field(default_factory=dict)
+    """What folders render to that only leave out objects of another folder: that one is judged as a whole."""
 
     def objects(self, kind: str | None = None, *, target: str | None = None) -> Iterator[Object]:
-        """The objects of a kind, in one target or in all."""
-        for name, objects in self.rendered.items():
+        """The objects of a kind, in one target or in all; those of a part only where it is named."""
+        chosen = self.rendered if target not in self.parts else self.parts
+        for name, objects in chosen.items():
             if target in {None, name}:
                 yield from (each for each in objects if kind in {None, each.kind})
 
@@ -144,7 +147,14 @@ def render(root: Path, targets: Collection[str] = ()) -> Tree:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(pool.map(lambda item: _target(root, *item), chosen.items()))
     rendered = {name: objects for name, objects, _ in results}
-    return Tree(root, rendered, [finding for *_, findings in results for finding in findings])
+    parts = {name: rendered.pop(name) for name in chosen if _is_part(root / name, chosen[name])}
+    return Tree(root, rendered, [finding for *_, findings in results for finding in findings], parts)
+
+
+def _is_part(folder: Path, kustomization: dict[str, Any]) -> bool:
+    """Whether all that a folder does is to leave out objects of another one."""
+    patches = [folder / patch["path"] for patch in kustomization.get("patches") or [] if "path" in patch]
+    return bool(patches) and all("$patch: delete" in path.read_text() for path in patches if path.exists())
 
 
 def _entries(kustomizations: dict[str, dict[str, Any]]) -> set[str]:

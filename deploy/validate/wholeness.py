@@ -25,7 +25,7 @@ PLATFORM = {
     "NetworkPolicy": ("data/deny-all",),
     "PriorityClass": ("sluice-data", "sluice-platform"),
 }
-CLUSTER = {"Kustomization": ("flux-system/infrastructure", "flux-system/apps")}
+CLUSTER = {"Kustomization": ("flux-system/infrastructure", "flux-system/apps", "flux-system/api")}
 # what a folder is, by a kind that it has
 TELLS = (("Deployment", APPLICATION), ("HelmRelease", PLATFORM), ("GitRepository", CLUSTER))
 

@@ -1,6 +1,6 @@
 """`python -m tests.chaos SCENARIO [--seed N] [--without PROTECTION]`: one run, to build/chaos/<name>/.
 
-Exit status 0 if the checker found nothing, 1 if it found something, 2 if the run could not be made.
+Exit status 0 if the checker found nothing and every bound was kept, 1 if not, 2 if the run could not be made.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from local import command, files, newer
 from local.child import Unusable
 from local.child import until as wait_until
 from local.programs import apt_install, ensure
-from tests.chaos import namespaces, report
+from tests.chaos import bounds, namespaces, report, versions
+from tests.chaos.bounds import Bound
 from tests.chaos.checker import Checker
 from tests.chaos.history import HISTORY_FILE, History, collect, save, saved
 from tests.chaos.nemesis import Nemesis
@@ -46,7 +47,7 @@ def main() -> int:
     name = f"{options.scenario}-{options.seed}" + (f"-without-{options.without}" if options.without else "")
     folder = (options.folder or Path("build/chaos") / name).absolute()
     if options.again:
-        return _report(folder, saved(folder), json.loads((folder / ABOUT_FILE).read_text()))
+        return _report(folder, saved(folder), json.loads((folder / ABOUT_FILE).read_text()), scenario.bounds)
     try:
         if not namespaces.inside():
             return _enter(folder, scenario)
@@ -64,7 +65,7 @@ def _enter(folder: Path, scenario: Scenario) -> int:
     try:
         with _locked(folder):
             _empty(folder)
-            _prepare(scenario)
+            _prepare(scenario, folder)
             namespaces.enter("tests.chaos", sys.argv[1:])  # which waits for the end
     except command.REFUSAL as exc:
         print(command.sentence(exc), file=sys.stderr)
@@ -92,8 +93,12 @@ def _empty(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def _prepare(scenario: Scenario) -> None:
-    """What needs the network comes before the namespaces, which have none."""
+def _prepare(scenario: Scenario, folder: Path) -> None:
+    """What needs the network or the clone's history comes before the namespaces."""
+    if any(each.kind == "old-api" for step in scenario.steps(1) for each in step.faults):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / FAULTS_FILE).touch()  # by which the next run knows that it may remove the folder
+        versions.check_out(folder / "older")
     ensure()
     try:
         faketime()
@@ -124,15 +129,21 @@ def _run(scenario: Scenario, folder: Path, seed: int, without: str) -> int:
     save(history, folder / HISTORY_FILE)
     about["seconds"] = round(time.monotonic() - started_s)
     (folder / ABOUT_FILE).write_text(json.dumps(about))
-    return _report(folder, history, about)
+    return _report(folder, history, about, scenario.bounds)
 
 
-def _report(folder: Path, history: History, about: dict[str, Any]) -> int:
+def _report(folder: Path, history: History, about: dict[str, Any], of: Mapping[str, Bound]) -> int:
     findings = Checker(history).findings()
     outcome = report.result(history, findings, **about)
     report.write(folder, outcome, findings)
     print("\n".join(report.lines(outcome, findings)))
-    return bool(findings)
+    if not of:
+        return bool(findings)
+    measured = bounds.rows(history, of)
+    table = "\n".join(bounds.lines(measured))
+    (folder / "abuse.md").write_text(table + "\n")
+    print(f"\n{table}")
+    return bool(findings) or any(row.broken for row in measured)
 
 
 def _ended(world: World, nemesis: Nemesis) -> bool:

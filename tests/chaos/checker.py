@@ -15,6 +15,7 @@ duplicate       done more than once, and no worker was lost or cut off in betwee
 left-over       a queue has messages, or tells not how many, once all is over
 parked          what is parked is not what ended by the dead letters
 nemesis         a fault could not be injected, or not be undone, or the system did not recover from it in time
+left-running    a process that a task had started runs on, though that was ended, by its limit or with its process
 crashed         a process ended, and no fault had ended it
 counters        /metrics say otherwise than the clients were told, or could not be read at the end
 """
@@ -25,13 +26,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from apps.contract import failures, topology
-from tests.chaos.endings import RAISED, RETURNED, TOO_LARGE, data_is_right, failure_is_right
-from tests.chaos.faults import FAULTS
+from tests.chaos.endings import ENDLESS, RAISED, RETURNED, TOO_LARGE, data_is_right, failure_is_right
+from tests.chaos.faults import named
 from tests.chaos.history import History
 from tests.chaos.journal import Effect, Post, Try
 from tests.chaos.world import Life
 
 MUST_FAIL = {*RAISED, TOO_LARGE}
+# What the dead letters write of a kind of task.
+GIVEN_UP = {"poison": failures.DELIVERY_LIMIT} | dict.fromkeys(ENDLESS, failures.HARD_TIME_LIMIT)
 # Of a result in a finding.
 SHOWN_CHARS = 200
 FINAL = ("SUCCESS", "FAILURE", "REVOKED")
@@ -43,6 +46,7 @@ AWAY_SLACK_S = 10.0
 REFUSED = {failures.RETRY_REFUSED, failures.REJECTED}
 # From a run's begin to the answer to its retry's publish.
 RETRY_SLACK_S = 5.0
+WORKER_KILLED = {"kill-worker", "kill-unstored"}
 # While nodes do not see each other, or a worker sees none, the broker gives what a worker has to another one, and the
 # first may note the loss of its connection, or end its run, long after that.
 AWAY = frozenset({
@@ -86,6 +90,7 @@ class Checker:
             *self._published_once(),
             *self.duplicates(explained=False),
             *self._queues(),
+            *self._left_running(),
             *(Finding("nemesis", each.kind, each.error) for each in self.history.failed),
             *(Finding("crashed", crash.name, crash.last_lines) for crash in self.history.crashes),
             *self._counters(),
@@ -111,15 +116,20 @@ class Checker:
                 yield Finding("two-states", task_id, ", ".join(found))
             if post:
                 yield from self._right_end(post, *ends[0])
+        for read in self.history.flood_reads:
+            if read.state not in FINAL:
+                yield Finding("stuck" if read.state == "STARTED" else "lost", read.task_id, f"attacker's: {read.state}")
 
     def _right_end(self, post: Post, state: str, result: object) -> Iterator[Finding]:
         assert post.task_id is not None
         type_, message = (result.get("type"), str(result.get("message"))) if isinstance(result, dict) else (None, "")
         if state == "SUCCESS":
             yield from self._right_success(post, post.task_id, result)
-        elif post.task == "poison":
-            if type_ != failures.DELIVERY_LIMIT:
-                yield Finding("wrong-end", post.task_id, f"poison: {type_}: {message}")
+        elif post.task in GIVEN_UP:
+            # A broker that takes no reason with a dead letter gets the letter without one.
+            without_reason = type_ == failures.REJECTED and self._broker_away(post.task_id)
+            if type_ != GIVEN_UP[post.task] and not (without_reason and post.task in ENDLESS):
+                yield Finding("wrong-end", post.task_id, f"{post.task}: {type_}: {message}")
         elif type_ == failures.DELIVERY_LIMIT:
             yield Finding("condemned", post.task_id, f"{post.task}: {message}")
         elif post.task == "fail":
@@ -135,7 +145,7 @@ class Checker:
         pids = {str(effect.pid) for effect in self._effects[task_id] if effect.step == "done"}
         fields = result if isinstance(result, dict) else {}
         name, state = fields.get("name_task"), str(fields.get("state"))
-        if post.task in {"fail", "poison"} | MUST_FAIL:
+        if post.task in {"fail", *GIVEN_UP} | MUST_FAIL:
             yield Finding("wrong-end", task_id, f"{post.task}: SUCCESS")
         elif not pids:
             yield Finding("no-effect", task_id, post.task)
@@ -149,7 +159,7 @@ class Checker:
         """A retry is a publish, which may be refused: by a broker that is just then away, full or without a route."""
         begun_s = max((effect.at_s for effect in self._effects[task_id] if effect.step == "begun"), default=0.0)
         return any(
-            FAULTS[fault.kind].parts & {"broker", "worker-network"}
+            named(fault.kind).parts & {"broker", "worker-network"}
             and fault.injected_s <= begun_s + RETRY_SLACK_S
             and begun_s <= fault.healed_s + AWAY_SLACK_S
             for fault in self.history.faults
@@ -246,6 +256,13 @@ class Checker:
         for task_id in sorted(parked & known - dead):
             yield Finding("parked", task_id, "is parked, and did not end by the dead letters")
 
+    def _left_running(self) -> Iterator[Finding]:
+        """A worker that is killed ends nothing: its own processes end with it, and what those started with its pod."""
+        killed = {pid for fault in self.history.faults if fault.kind in WORKER_KILLED for pid in fault.victims}
+        for effect in self.history.effects:
+            if effect.started in self.history.running and effect.pid not in killed:
+                yield Finding("left-running", effect.task_id, f"{effect.started} of {effect.worker}")
+
     def _counters(self) -> Iterator[Finding]:
         for life in self.history.lives:
             yield from self._counter(life)
@@ -261,12 +278,16 @@ class Checker:
         tries = [each for each in self.history.tries if each.api == life.port and each.sent_s <= life.read_s]
         most = [each for each in tries if each.answered_s >= life.started_s]
         least = [each for each in most if each.sent_s >= life.started_s]
+        floods = [each for each in self.history.floods if each.api == life.port and each.sent_s <= life.read_s]
         unanswered = sum(each.status == 0 and each.sent for each in most)
-        for name, counted, told in (
-            ("accepted", life.accepted + life.repeated, _accepted),
-            ("refused", life.refused, _refused),
+        unanswered += sum(each.tasks for each in floods if each.status == 0)
+        flood_accepted = sum(each.accepted for each in floods if each.answered_s >= life.started_s)
+        flood_refused = sum(each.tasks for each in floods if each.status not in {0, 202})
+        for name, counted, told, flood in (
+            ("accepted", life.accepted + life.repeated, _accepted, flood_accepted),
+            ("refused", life.refused, _refused, flood_refused),
         ):
-            highest, lowest = sum(map(told, most)) + unanswered, sum(map(told, least))
+            highest, lowest = sum(map(told, most)) + unanswered + flood, sum(map(told, least))
             if counted > highest or (life.whole and counted < lowest):
                 detail = f"/metrics {counted}, by what the clients were told {lowest} to {highest}"
                 yield Finding("counters", f"{name} at {life.port} from {life.started_s:.0f}", detail)
@@ -277,7 +298,7 @@ def _accepted(each: Try) -> bool:
 
 
 def _refused(each: Try) -> bool:
-    return each.status == 503 and each.kind in {"refused", "outcome-unknown"}
+    return each.status == 503 and each.kind in {"refused", "results-full", "outcome-unknown"}
 
 
 def _begun_s(effects: list[Effect], done: Effect) -> float:

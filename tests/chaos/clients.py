@@ -18,12 +18,14 @@ import httpx
 
 from apps.client import AsyncClient, OutcomeUnknown, Problem, TimedOut
 from apps.client.rules import FINAL
-from tests.chaos.endings import ODD_ENDS
+from tests.chaos.endings import ENDLESS, ODD_ENDS
 from tests.chaos.journal import Journal, Post, Seen, Try
 
 CLIENTS = 100
-# Of posts: with a key, and followed to their end.
-KEYED, FOLLOWED = 0.5, 0.05
+# Of posts: with a key.
+KEYED = 0.5
+# Of work: with the field that the release before does not have.
+NOTED = 0.2
 # How long a client tries: some give up before an outage ends, and are then told "refused" or "unknown".
 PATIENCE_S = (3.0, 30.0)
 # A post with a key is sent until it is known what became of it.
@@ -91,6 +93,7 @@ class Clients:
         self._period_s = CLIENTS / float(env["CHAOS_PER_S"])
         self._work_s = float(env["CHAOS_WORK_S"])
         self._poison = float(env["CHAOS_POISON"])
+        self._followed = float(env["CHAOS_FOLLOWED"])
         self._ending = asyncio.Event()
         self._following: set[asyncio.Task[None]] = set()
 
@@ -124,7 +127,7 @@ class Clients:
     async def _post(self, chance: random.Random, name: str) -> None:
         inputs = mix(chance, work_s=self._work_s, poison=self._poison) | {"name": name}
         key = uuid4().hex if chance.random() < KEYED else None
-        patience_s, followed = chance.choice(PATIENCE_S), chance.random() < FOLLOWED
+        patience_s, followed = chance.choice(PATIENCE_S), chance.random() < self._followed
         sent_s = time.time()
         outcome, task_id = await self._submit(inputs, key, patience_s)
         if outcome == "unknown" and key:
@@ -154,7 +157,7 @@ class Clients:
             self._ledger.append(Seen(task_id, task.status, task.result, time.time()))
 
 
-def mix(chance: random.Random, *, work_s: float, poison: float) -> dict[str, Any]:
+def mix(chance: random.Random, *, work_s: float, poison: float) -> dict[str, Any]:  # noqa: PLR0911 - a case for each task
     """What a client posts next: mostly work, of about `work_s`, or of a few milliseconds; `poison` is a share."""
     which = chance.random()
     if which < poison:
@@ -165,8 +168,13 @@ def mix(chance: random.Random, *, work_s: float, poison: float) -> dict[str, Any
         return {"task": "flaky", "failures": chance.choice([1, 2])}
     if which < 0.03:
         return {"task": chance.choice(ODD_ENDS)}
+    if which < 0.033:
+        return {"task": chance.choice(ENDLESS)}
+    if which < 0.04:
+        return {"task": "added"}
     seconds = work_s or chance.choices([0.01, 0.2, 1.0, 5.0], weights=[0.85, 0.117, 0.03, 0.003])[0]
-    return {"task": "work", "seconds": round(seconds * chance.uniform(0.5, 1.5), 4)}
+    note = {"note": "added"} if chance.random() < NOTED else {}
+    return {"task": "work", "seconds": round(seconds * chance.uniform(0.5, 1.5), 4), **note}
 
 
 async def main() -> None:

@@ -29,9 +29,12 @@ RETURNED: dict[str, Callable[[str], str]] = {
     "odd": lambda name: f"{name}\udce9.mp4",
     "large": lambda name: name * 20_000,  # about 100 KB, and 500 KB: the API reads the two on different connections
     "larger": lambda name: name * 100_000,
+    "filling": lambda name: name * 150_000,
 }
 TOO_LARGE = "too_large"
 ODD_ENDS = (*RAISED, *RETURNED, TOO_LARGE)
+# They never end: one swallows what is raised in it, the other starts processes as well.
+ENDLESS = ("swallow", "spawn")
 
 
 def too_large(name: str) -> str:

@@ -13,12 +13,17 @@ import psutil
 
 from local.child import Child
 from tests.chaos.cluster import Node
+from tests.chaos.weakened import KILL_UNSTORED, TAKEN
 from tests.chaos.world import World
 from tests.harness.system import Api, until
 
 READY_S = 90.0
 UPDATE_S = 10.0
-NO_MEMORY_BYTES = 1
+# An empty Redis has room for any result of a task: none is too large for it.
+LEAST_MEMORY_BYTES = 8 * 1024 * 1024
+FILLING_BYTES = 64 * 1024
+# Above the share at which posts are refused; the rest is filled by the results of tasks that were accepted before.
+NEARLY_FULL = 0.95
 
 
 @dataclass
@@ -45,13 +50,22 @@ class Fault:
 
 
 FAULTS: dict[str, Fault] = {}
+# What `make abuse` does beside; no schedule of `make chaos` has it.
+ATTACKS: dict[str, Fault] = {}
 
 
-def fault(name: str, *parts: str, seconds: tuple[float, float], nodes: int = 1) -> Callable[[Any], Any]:
+def named(name: str) -> Fault:
+    """A fault or an attack."""
+    return FAULTS.get(name) or ATTACKS[name]
+
+
+def fault(
+    name: str, *parts: str, seconds: tuple[float, float], nodes: int = 1, of: dict[str, Fault] = FAULTS
+) -> Callable[[Any], Any]:
     """Register a generator function as a fault."""
 
     def register(function: Callable[[World, float], Iterator[Harm]]) -> Any:
-        FAULTS[name] = Fault(name, frozenset(parts), *seconds, nodes, contextmanager(function))
+        of[name] = Fault(name, frozenset(parts), *seconds, nodes, contextmanager(function))
         return function
 
     return register
@@ -67,7 +81,8 @@ def _children(child: Child) -> list[psutil.Process]:
     return []
 
 
-def _pids(worker: Child) -> tuple[int, ...]:
+def pids(worker: Child) -> tuple[int, ...]:
+    """Of a worker and its children."""
     return (worker.pid, *(child.pid for child in _children(worker)))
 
 
@@ -87,8 +102,23 @@ def kill_child(world: World, choice: float) -> Iterator[Harm]:
 @fault("kill-worker", "workers", seconds=(0, 10))
 def kill_worker(world: World, choice: float) -> Iterator[Harm]:
     worker = _one(world.workers, choice)
-    victims = _pids(worker)
+    victims = pids(worker)
     worker.kill()
+    yield Harm(world.name(worker), victims)
+    world.restart(worker)
+
+
+@fault("kill-unstored", "workers", seconds=(0, 10))
+def kill_unstored(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001 - the first that gets there
+    """The worker that next has a result to store is killed just before it does."""
+    order = world.folder / KILL_UNSTORED
+    done = order.with_suffix(TAKEN)
+    order.touch()
+    until(done.exists, READY_S, "a worker with a result to store")
+    (worker, *_) = until(lambda: [one for one in world.workers if not one.alive], READY_S, "its end")
+    victims = tuple(map(int, done.read_text().split()))
+    done.unlink()
+    worker.kill()  # reaps it
     yield Harm(world.name(worker), victims)
     world.restart(worker)
 
@@ -128,7 +158,7 @@ def kill_recorder(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG00
 @fault("restart-ours", "apis", "workers", seconds=(0, 0))
 def restart_ours(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001 - all of them
     """As a rolling update does: SIGTERM, and the next one when the last is there again."""
-    yield Harm("all", tuple(pid for worker in world.workers for pid in _pids(worker)))
+    yield Harm("all", tuple(pid for worker in world.workers for pid in pids(worker)))
     deaf = []
     for api in world.apis:
         world.scrape(api)
@@ -186,10 +216,28 @@ def kill_redis(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
 
 @fault("fill-redis", "redis", seconds=(2, 15))
 def fill_redis(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
-    """At maxmemory it reads, and refuses to write."""
-    world.system.redis.config_set("maxmemory", NO_MEMORY_BYTES)
+    """At maxmemory it reads, and refuses what takes memory."""
+    world.system.redis.config_set("maxmemory", _used_bytes(world))
     yield Harm("Redis")
     world.system.redis.config_set("maxmemory", 0)
+
+
+@fault("crowd-redis", "redis", seconds=(2, 15))
+def crowd_redis(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
+    """Posts are refused, and what tasks return fills the rest."""
+    world.system.redis.config_set("maxmemory", int(_used_bytes(world) / NEARLY_FULL))
+    yield Harm("Redis")
+    world.system.redis.config_set("maxmemory", 0)
+
+
+def _used_bytes(world: World) -> int:
+    """Redis' memory, filled up to LEAST_MEMORY_BYTES."""
+    redis = world.system.redis
+    memory: Any = redis.info("memory")
+    for number in range(max(0, LEAST_MEMORY_BYTES - int(memory["used_memory"])) // FILLING_BYTES + 1):
+        redis.set(f"filling-{number}", "x" * FILLING_BYTES)
+    memory = redis.info("memory")
+    return int(memory["used_memory"])
 
 
 # The broker's nodes

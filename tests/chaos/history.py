@@ -7,14 +7,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
+
 from apps.contract import topology
-from tests.chaos.journal import Crashed, Effect, Failed, Injected, Post, Record, Seen, Try, read
+from tests.chaos.journal import STARTED, Crashed, Effect, Failed, Flood, Injected, Post, Record, Seen, Try, read
 from tests.chaos.world import EFFECTS_FILE, FAULTS_FILE, LEDGER_FILE, Life, World
 from tests.harness.system import ROOT
 
@@ -51,7 +54,8 @@ class Cut:
 
 
 GATHERED: dict[str, Any] = {
-    "reads": Read, "stored": Stored, "cuts": Cut, "lives": Life, "depths_messages": None, "parked": None,
+    "reads": Read, "flood_reads": Read, "stored": Stored, "cuts": Cut, "lives": Life,
+    "depths_messages": None, "parked": None, "running": None,
 }  # fmt: skip
 ACCEPTED = 202
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -63,6 +67,7 @@ class History:
     """One run."""
 
     tries: list[Try] = field(default_factory=list)
+    floods: list[Flood] = field(default_factory=list)
     posts: list[Post] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
@@ -70,11 +75,15 @@ class History:
     crashes: list[Crashed] = field(default_factory=list)
     failed: list[Failed] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
+    flood_reads: list[Read] = field(default_factory=list)
+    """Of tasks that an attacker had accepted, some of each batch."""
     stored: list[Stored] = field(default_factory=list)
     cuts: list[Cut] = field(default_factory=list)
     lives: list[Life] = field(default_factory=list)
     depths_messages: dict[str, int | None] = field(default_factory=dict)
     parked: list[str] = field(default_factory=list)
+    running: list[int] = field(default_factory=list)
+    """Processes that tasks had started."""
 
     def accepted_ids(self) -> set[str]:
         """Every id that was answered with 202, whatever its client noted later."""
@@ -89,14 +98,27 @@ def collect(world: World, drain_s: float) -> History:
     for name in (LEDGER_FILE, EFFECTS_FILE, FAULTS_FILE):
         for record in read(world.folder / name):
             _add(history, record)
-    history.reads = asyncio.run(_read_all(world, sorted(history.accepted_ids())))
-    history.parked = _parked(world) if topology.PARKED_QUEUE in history.depths_messages else []
+    history.reads = asyncio.run(_read_all(world, world.system.key, sorted(history.accepted_ids())))
+    sample = sorted({task_id for flood in history.floods for task_id in flood.sample})
+    history.flood_reads = asyncio.run(_read_all(world, world.greedy_key, sample))
+    if topology.PARKED_QUEUE in history.depths_messages:
+        try:
+            history.parked = _parked(world)
+        except subprocess.CalledProcessError as exc:  # the tool is ours: that it fails is found, too
+            history.failed.append(Failed("dead-letters", str(exc.stderr)[-500:], time.time()))
+    history.running = [pid for each in history.effects if (pid := each.started) and _is_running(pid)]
     for api in world.apis:
         world.scrape(api, whole=True)
     history.lives = world.lives
     for path in sorted(world.folder.glob("*.log")):
         _add_log(history, path)
     return history
+
+
+def _is_running(pid: int) -> bool:
+    with suppress(psutil.Error):
+        return psutil.Process(pid).cmdline() == STARTED
+    return False
 
 
 def save(history: History, path: Path) -> None:
@@ -119,8 +141,8 @@ def saved(folder: Path) -> History:
 
 def _add(history: History, record: Record) -> None:
     lists: dict[type, list[Any]] = {
-        Try: history.tries, Post: history.posts, Seen: history.seen, Effect: history.effects, Injected: history.faults,
-        Crashed: history.crashes, Failed: history.failed,
+        Try: history.tries, Flood: history.floods, Post: history.posts, Seen: history.seen, Effect: history.effects,
+        Injected: history.faults, Crashed: history.crashes, Failed: history.failed,
     }  # fmt: skip
     lists[type(record)].append(record)
 
@@ -143,18 +165,14 @@ def _drained(world: World, drain_s: float) -> dict[str, int | None]:
         time.sleep(1)
 
 
-async def _read_all(world: World, ids: list[str]) -> list[Read]:
+async def _read_all(world: World, key: str, ids: list[str]) -> list[Read]:
     """Ask for each id: by hand over a few connections, since an HTTP library would take minutes for so many."""
     chance = random.Random(1)  # noqa: S311
     wanted: dict[str, list[str]] = {api.url: [] for api in world.apis}
     for task_id in ids:
         for url in wanted if chance.random() < READ_TWICE else [chance.choice(list(wanted))]:
             wanted[url].append(task_id)
-    some = [
-        _read_some(url, world.system.key, mine[start::READERS])
-        for url, mine in wanted.items()
-        for start in range(READERS)
-    ]
+    some = [_read_some(url, key, mine[start::READERS]) for url, mine in wanted.items() for start in range(READERS)]
     return [read for reads in await asyncio.gather(*some) for read in reads]
 
 

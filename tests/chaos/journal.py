@@ -26,6 +26,19 @@ class Try:
 
 
 @dataclass(frozen=True)
+class Flood:
+    """One post of an attacker, which had so many tasks: status 0 if there was no answer. `sample`: accepted ids."""
+
+    api: int
+    sent_s: float
+    answered_s: float
+    status: int
+    tasks: int
+    accepted: int
+    sample: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Post:
     """What a client knows of a post at last: "accepted" under an id, "refused" or "unknown"."""
 
@@ -48,9 +61,14 @@ class Seen:
     at_s: float
 
 
+# A program that a task starts. The step of that has its pid: "started 123".
+STARTED = ["sleep", "3600"]
+STARTED_STEP = "started "
+
+
 @dataclass(frozen=True, order=True)
 class Effect:
-    """A step of a run of a task: "begun" or "done". Runs of one publish are redeliveries."""
+    """A step of a run of a task: "begun", "done" or what it started. Runs of one publish are redeliveries."""
 
     name: str
     task_id: str
@@ -60,6 +78,11 @@ class Effect:
     pid: int
     retries: int
     at_s: float
+
+    @property
+    def started(self) -> int | None:
+        """The process that was started in this step."""
+        return int(self.step.removeprefix(STARTED_STEP)) if self.step.startswith(STARTED_STEP) else None
 
 
 @dataclass(frozen=True)
@@ -92,9 +115,9 @@ class Failed:
     at_s: float
 
 
-Record = Try | Post | Seen | Effect | Injected | Crashed | Failed
+Record = Try | Flood | Post | Seen | Effect | Injected | Crashed | Failed
 _OF_WORKERS = b'{"record":"Effect"'
-KINDS = {kind.__name__: kind for kind in (Try, Post, Seen, Effect, Injected, Crashed, Failed)}
+KINDS = {kind.__name__: kind for kind in (Try, Flood, Post, Seen, Effect, Injected, Crashed, Failed)}
 
 
 class Journal:

@@ -35,11 +35,14 @@ def enter(module: str, arguments: list[str]) -> None:
     command = ["setpriv", "--pdeathsig", "KILL", "--", "unshare", *flags, sys.executable, "-m", module, *arguments]
     run = subprocess.Popen(command, env=os.environ | {_INSIDE: "1"})
 
+    ended_by: list[int] = []
+
     def end(number: int, _: Any) -> None:
+        # Not wait(): the interrupted call below has its lock, and goes on after this.
+        ended_by.append(number)
         run.kill()
-        run.wait()
-        sys.exit(128 + number)
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches the run itself, which cleans up
-    sys.exit(run.wait())
+    status = run.wait()
+    sys.exit(128 + ended_by[0] if ended_by else status)

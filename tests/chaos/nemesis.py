@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import count
 
 from local.child import Unusable
-from tests.chaos.faults import FAULTS
+from tests.chaos.faults import named
 from tests.chaos.journal import Crashed, Effect, Failed, Injected, Journal, Tail, Try
 from tests.chaos.schedule import Planned, Step
 from tests.chaos.world import EFFECTS_FILE, FAULTS_FILE, LEDGER_FILE, World
@@ -57,7 +57,7 @@ class Nemesis:
                 if undo is None or noted is None:
                     undo = ExitStack()
                     injected_s = time.time()
-                    did = undo.enter_context(FAULTS[planned.kind].make(self._world, planned.choice))
+                    did = undo.enter_context(named(planned.kind).make(self._world, planned.choice))
                     noted = Injected(next(self._numbers), planned.kind, did.target, injected_s, 0.0, did.victims)
                     heapq.heappush(due, (time.time() + planned.duration_s, next(order), planned, undo, noted))
                 else:

@@ -1,8 +1,12 @@
 """What is run: the whole of it, a quick part, and one for each protection, which shows what its absence does."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
+from apps.contract.settings import ApiSettings
+from tests.chaos import attacks, versions  # noqa: F401 - they register their faults
+from tests.chaos.bounds import Bound
 from tests.chaos.faults import FAULTS
 from tests.chaos.schedule import Planned, Step, schedule
 from tests.chaos.world import Setup
@@ -17,6 +21,8 @@ class Scenario:
     setup: Setup
     recovery_s: float = 20.0
     drain_s: float = 40.0
+    bounds: Mapping[str, Bound] = field(default_factory=dict)
+    """By the kinds of its faults: what clients may notice of each."""
 
 
 # Some tasks are always running, on nearly every process.
@@ -38,22 +44,62 @@ QUICK = (
     _step(("kill-child", 0)),
     _step(("silence-api", 3)),
     _step(("kill-leader", 2)),
-    _step(("kill-worker", 1)),
+    _step(("kill-unstored", 1)),
     _step(("restart-redis", 1)),
-    _step(("kill-api", 1)),
+    _step(("kill-api", 1), ("kill-worker", 1)),
     _step(("kill-recorder", 1)),
     _step(("cut-node", 3)),
     _step(("reset-workers", 1), ("pause-redis", 2)),
-    _step(("fill-queue", 2)),
+    _step(("fill-queue", 2), ("crowd-redis", 2)),
     _step(("clock-step", 3), ("reset-api", 0)),
     _step(("unbind", 1)),
-    _step(("memory-alarm", 1)),
+    _step(("memory-alarm", 2), ("fill-redis", 1)),
     _step(("part-node", 3)),
     _step(("restart-ours", 0)),
     _step(("lose-disk", 1)),
+    _step(("greedy-client", 2)),
+    _step(("malformed-messages", 0)),
+    _step(("silent-redis", 2)),
+    _step(("old-api", 2)),
+    _step(("old-worker", 3)),
 )
 
+# On two busy cores an ordinary answer takes up to a tenth of a second, a result up to half a second.
+ORDINARY = Bound(answer_p95_s=1.0, answer_max_s=5.0, result_p95_s=3.0, result_max_s=15.0)
+UNSURE = frozenset({"refused", "outcome-unknown"})
+DEADLINE_S = float(ApiSettings.model_fields["publish_deadline_s"].default)
+# Of a silent server: it is silent for so long, and a worker then connects again.
+SILENT_S, RECONNECTED_S = 12.0, 15.0
+
+
+def _abuse(seconds: float, silent_s: float) -> list[Step]:
+    """Each attack alone, and last the silent servers."""
+    return [
+        *(_step((kind, seconds)) for kind in ABUSE if kind not in SILENT),
+        *(_step((kind, silent_s)) for kind in SILENT),
+    ]
+
+
+SILENT = ("pause-broker", "pause-redis", "silent-redis")
+ABUSE: dict[str, Bound] = {
+    "slow-heads": ORDINARY,
+    "slow-bodies": ORDINARY,
+    "many-streams": ORDINARY,
+    "heavy-bodies": ORDINARY,
+    "greedy-client": ORDINARY,
+    "malformed-messages": ORDINARY,
+    # an answer comes by the deadline of a publish, and says that the broker is away or the outcome not known
+    "pause-broker": Bound(DEADLINE_S + 1, DEADLINE_S + 3, math.inf, SILENT_S + RECONNECTED_S, UNSURE),
+    # a post without a key needs no Redis, one with a key is refused in time
+    "pause-redis": Bound(DEADLINE_S + 1, DEADLINE_S + 3, math.inf, SILENT_S + RECONNECTED_S, frozenset({"refused"})),
+    "silent-redis": Bound(DEADLINE_S + 1, DEADLINE_S + 3, math.inf, SILENT_S + RECONNECTED_S, frozenset({"refused"})),
+}
+# Short tasks, many of them followed: what is measured is the way of a result and not the task.
+ATTACKED = Setup(per_s=24, work_s=0.02, processes=2, followed=0.5)
+
 _ALL = (
+    Scenario("abuse", lambda _: _abuse(9, SILENT_S), ATTACKED, bounds=ABUSE),
+    Scenario("abuse-quick", lambda _: _abuse(3, 4), ATTACKED, recovery_s=15, bounds=ABUSE),
     Scenario(
         "full",
         lambda seed: schedule(seed, FAULTS, each=4, pairs=24),
@@ -75,6 +121,7 @@ _ALL = (
         recovery_s=30,
         drain_s=60,
     ),
+    _shown("neighbours", _step(("old-api", 4)), _step(("old-worker", 4))),
     _shown("confirms", _step(("silence-api", 4))),
     _shown("mandatory", _step(("unbind", 3))),
     _shown("late-acks", _step(("kill-worker", 1)), _step(("kill-worker", 1), choice=0.9)),

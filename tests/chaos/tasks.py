@@ -2,9 +2,11 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,8 +16,8 @@ from pydantic import Field, create_model
 
 from apps.contract.settings import WorkerSettings
 from apps.contract.tasks import NamedInput, Output, TaskSpec, registry
-from tests.chaos.endings import ODD_ENDS, RAISED, RETURNED, TOO_LARGE, too_large
-from tests.chaos.journal import Effect, Journal
+from tests.chaos.endings import ENDLESS, ODD_ENDS, RAISED, RETURNED, TOO_LARGE, too_large
+from tests.chaos.journal import STARTED, STARTED_STEP, Effect, Journal
 from tests.harness.tasks import EFFECTS
 
 
@@ -24,6 +26,20 @@ class Work(NamedInput):
 
     task: Literal["work"]
     seconds: Annotated[float, Field(ge=0)]
+    note: str = ""
+
+
+class OlderWork(NamedInput):
+    """Work, before it had its last field."""
+
+    task: Literal["work"]
+    seconds: Annotated[float, Field(ge=0)]
+
+
+class Added(NamedInput):
+    """A task that the release before does not have."""
+
+    task: Literal["added"]
 
 
 class Flaky(NamedInput):
@@ -45,6 +61,13 @@ class Poison(NamedInput):
     task: Literal["poison"]
 
 
+class Idle(NamedInput):
+    """Of an attacker: leaves no step behind."""
+
+    task: Literal["idle"]
+    seconds: Annotated[float, Field(ge=0)]
+
+
 class Produced(Output):
     """With more in it than an Output."""
 
@@ -61,12 +84,27 @@ def _odd(task: str) -> TaskSpec:
     return TaskSpec(name=f"Test_Query:{task}", input=model, output=Produced, hard_limit_s=120)
 
 
+def _endless(task: str) -> TaskSpec:
+    fields: Any = {"task": (Literal[task], ...)}
+    model = create_model(task, __base__=NamedInput, **fields)
+    return TaskSpec(name=f"Test_Query:{task}", input=model, output=Output, hard_limit_s=2, soft_limit_s=1)
+
+
+# Set in the environment of a worker that has the contract of the release before.
+OLDER = "CHAOS_OLDER"
+_CHANGED = (
+    (_spec("Test_Query:work", OlderWork),)
+    if os.environ.get(OLDER)
+    else (_spec("Test_Query:work", Work), _spec("celery:added", Added))
+)
 TASKS = registry(
-    _spec("Test_Query:work", Work),
+    *_CHANGED,
     _spec("Test_Query:flaky", Flaky),
     _spec("Test_Query:fail", Fail),
     _spec("celery:poison", Poison),
+    _spec("Test_Query:idle", Idle),
     *map(_odd, ODD_ENDS),
+    *map(_endless, ENDLESS),
 )
 
 
@@ -95,6 +133,11 @@ def work(task: Work, settings: WorkerSettings) -> Output:  # noqa: ARG001 - the 
     return _done(task.name)
 
 
+def added(task: Added, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    _effect(task.name, "begun")
+    return _done(task.name)
+
+
 def flaky(task: Flaky, settings: WorkerSettings) -> Output:  # noqa: ARG001
     _effect(task.name, "begun")
     if current_task.request.retries < task.failures:
@@ -111,6 +154,28 @@ def poison(task: Poison, settings: WorkerSettings) -> Output:  # noqa: ARG001
     _effect(task.name, "begun")
     os.kill(os.getpid(), signal.SIGKILL)
     return _done(task.name)
+
+
+def swallow(task: NamedInput, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    _effect(task.name, "begun")
+    while True:
+        with suppress(BaseException):
+            time.sleep(60)
+
+
+def spawn(task: NamedInput, settings: WorkerSettings) -> Output:
+    """Starts a program in a session of its own, and one whose parent has ended."""
+    program = subprocess.Popen(STARTED, start_new_session=True)
+    shell = ["setsid", "sh", "-c", f"{' '.join(STARTED)} >/dev/null & echo $!"]
+    orphan = subprocess.run(shell, check=True, capture_output=True, text=True).stdout
+    for pid in (program.pid, int(orphan)):
+        _effect(task.name, f"{STARTED_STEP}{pid}")
+    return swallow(task, settings)
+
+
+def idle(task: Idle, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    time.sleep(task.seconds)
+    return Output(name_task=task.name, state="done")
 
 
 def _raising(error: Callable[[str], BaseException]) -> Callable[[NamedInput, WorkerSettings], Produced]:

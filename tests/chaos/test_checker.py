@@ -8,7 +8,7 @@ from apps.contract import failures, states
 from tests.chaos.checker import AWAY, Checker
 from tests.chaos.endings import RAISED, RETURNED
 from tests.chaos.history import Cut, History, Read, Stored
-from tests.chaos.journal import Crashed, Effect, Injected, Post, Seen, Try
+from tests.chaos.journal import Crashed, Effect, Flood, Injected, Post, Seen, Try
 from tests.chaos.world import Life
 
 ID, OTHER, NAME, RESULT = "id-1", "id-2", "1-1", {"name_task": "1-1", "state": "7-1"}
@@ -52,6 +52,22 @@ def _done_again(history: History, at_s: float = 6.0) -> None:
 
 
 def test_nothing_is_found_where_promises_are_kept(history: History) -> None:
+    assert _kinds(history) == []
+
+
+@pytest.mark.parametrize(
+    ("state", "found"),
+    [("SUCCESS", []), ("REVOKED", []), ("STARTED", ["stuck"]), ("PENDING", ["lost"]), ("404", ["lost"])],
+)
+def test_task_of_an_attacker_ends_as_any_other(history: History, state: str, found: list[str]) -> None:
+    history.flood_reads = [Read("id-9", state)]
+    assert _kinds(history) == found
+
+
+def test_posts_of_an_attacker_count_in_the_metrics(history: History) -> None:
+    history.lives = [replace(history.lives[0], accepted=11, refused=7)]
+    assert _kinds(history) == ["counters"]
+    history.floods = [Flood(80, 1.0, 1.5, 202, 10, 10), Flood(80, 1.0, 1.5, 503, 7, 0)]
     assert _kinds(history) == []
 
 
@@ -354,6 +370,26 @@ def test_message_left_over(history: History, queue: str, messages: int | None) -
 def test_parked_messages_stay(history: History) -> None:
     history.depths_messages["dead.parked"] = 1
     assert _kinds(history) == []
+
+
+@pytest.mark.parametrize(
+    ("type_", "found"),
+    [(failures.HARD_TIME_LIMIT, []), ("SoftTimeLimitExceeded", ["wrong-end"]), (failures.REJECTED, ["wrong-end"])],
+)
+def test_task_that_never_ends_is_ended_by_its_hard_limit(history: History, type_: str, found: list[str]) -> None:
+    _ended(history, "swallow", {"type": type_, "message": ""}, parked=type_ in failures.TYPES)
+    history.effects = [_effect("begun", 2.0)]
+    assert _kinds(history) == found
+
+
+@pytest.mark.parametrize(("fault", "found"), [("kill-child", ["left-running"]), ("kill-worker", [])])
+def test_process_that_outlives_the_task_that_started_it(history: History, fault: str, found: list[str]) -> None:
+    """Where the worker itself was killed, nobody was left to end it."""
+    history.effects.append(_effect("started 99", 2.1))
+    assert _kinds(history) == []
+    history.running = [99]
+    history.faults = [Injected(1, fault, "worker-1", 2.2, 2.3, (7,))]
+    assert _kinds(history) == found
 
 
 def test_process_that_ended_by_itself(history: History) -> None:

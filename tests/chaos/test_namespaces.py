@@ -68,5 +68,6 @@ def test_signal_ends_all_that_runs_inside(number: signal.Signals) -> None:
             both = us.children(recursive=True)
             run.send_signal(number)
             until(lambda: not any(map(_runs, both)), what="the end of what runs inside")
+            assert run.wait(10) == {signal.SIGTERM: 128 + signal.SIGTERM, signal.SIGKILL: -signal.SIGKILL}[number]
         finally:
             run.kill()

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from tests.chaos.faults import FAULTS
+from tests.chaos.faults import FAULTS, named
 from tests.chaos.scenarios import SCENARIOS
 from tests.chaos.schedule import TOGETHER_S, schedule
 from tests.chaos.weakened import PROTECTIONS
@@ -47,7 +47,7 @@ def test_scenarios_name_faults_that_there_are_and_have_the_nodes_for_them() -> N
     for scenario in SCENARIOS.values():
         for step in scenario.steps(1):
             for planned in step.faults:
-                assert FAULTS[planned.kind].nodes <= scenario.setup.nodes, scenario.name
+                assert named(planned.kind).nodes <= scenario.setup.nodes, scenario.name
 
 
 def test_each_protection_has_a_run_that_shows_it() -> None:

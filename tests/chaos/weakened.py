@@ -4,10 +4,14 @@ Done to the started process from outside, by tests/chaos/{api,worker}.py: the pr
 """
 
 import os
+import signal
 from collections.abc import Callable
-from hashlib import blake2b
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import psutil
 from celery import Celery
 
 from apps.amqp import connection, frames, template
@@ -16,8 +20,11 @@ from apps.api import idempotency
 from apps.contract import states, topology
 from apps.worker import backend
 from apps.worker.script import Script
+from tests.harness.tasks import EFFECTS
 
 WITHOUT = "CHAOS_WITHOUT"
+# A file beside the effects: it orders the first process that has a result to store to kill its worker instead.
+KILL_UNSTORED, TAKEN = "kill-unstored.order", ".taken"
 
 
 def _without_confirms() -> None:
@@ -48,23 +55,18 @@ class _LateKeys(idempotency.Keys):
     async def claim(self, post: idempotency.Post, new_id: str) -> idempotency.Claim:
         claim = await super().claim(post, new_id)
         if not claim.done:
-            await self._store.call("DEL", claim.record)
-            self._digests[claim.record] = blake2b(post.body, digest_size=16).hexdigest()
+            await self._store.call("DEL", *claim.records)
+            _COMMANDS[claim.records[0]] = self._command(post, claim.records, claim.first_id)
         return claim
 
-    def settle(self, claim: idempotency.Claim, accepted: int) -> None:
-        if not accepted:
-            return
-        fields = {"digest": self._digests.pop(claim.record), "id": claim.first_id, "claims": claim.number}
-        self._store.later("HSET", claim.record, *(part for pair in fields.items() for part in pair))
-        super().settle(claim, accepted)
-
-    @property
-    def _digests(self) -> dict[str, str]:
-        return _DIGESTS
+    def settle(self, claim: idempotency.Claim, accepted: int, *, refused: bool = False) -> None:
+        command = _COMMANDS.pop(claim.records[0])
+        if accepted:
+            self._store.later(*command)
+            super().settle(replace(claim, number=1), accepted, refused=refused)
 
 
-_DIGESTS: dict[str, str] = {}
+_COMMANDS: dict[bytes, tuple[Any, ...]] = {}
 
 
 def _without_key_before_publish() -> None:
@@ -73,8 +75,10 @@ def _without_key_before_publish() -> None:
     app.Keys = _LateKeys  # type: ignore[attr-defined]
 
 
-_CLAIMED = "if publish and publish ~= ARGV[1] then return 'claimed' end\n"
-_FINAL = "if state and state ~= 'STARTED' then return 'final' end\n"
+_CLAIMED = "if string.sub(record, string.byte(record, 2) + 1) ~= ARGV[5] then return 'claimed' end\n"
+_FINAL = (
+    "elseif letter or (KEYS[3] ~= 'sl:e:' and redis.pcall('SISMEMBER', KEYS[3], ARGV[3]) == 1) then\n  return 'final'\n"
+)
 
 
 def _without_claim() -> None:
@@ -118,6 +122,24 @@ def weaken_worker(app: Celery) -> None:
     without = os.environ[WITHOUT]
     IN_WORKER.get(without, _nothing)()
     app.conf.update(SETTINGS.get(without, {}))
+
+
+def obey_orders() -> None:
+    """In the worker: look before each result is stored whether the worker is to be killed just then."""
+    order = Path(os.environ[EFFECTS]).with_name(KILL_UNSTORED)
+    end = backend.Backend.end
+
+    def end_or_die(self: backend.Backend, *arguments: Any) -> None:
+        with suppress(FileNotFoundError):  # another one may take it just now
+            taken = order.rename(order.with_suffix(".taking"))
+            worker = psutil.Process(os.getppid())
+            taken.write_text(" ".join(str(each.pid) for each in (worker, *worker.children())))
+            taken.rename(order.with_suffix(TAKEN))
+            worker.kill()
+            signal.pause()  # the kernel kills this process with its worker
+        end(self, *arguments)
+
+    backend.Backend.end = end_or_die  # type: ignore[assignment]
 
 
 def weaken_definitions(without: str) -> None:

@@ -34,7 +34,8 @@ COUNTERS = ("accepted", "repeated", "refused")
 class Setup:
     """What a run stands on. `newer` is RabbitMQ 4.3 or later, else it is this machine's; `poison` a share of posts.
 
-    `work_s` is about how long tasks take; 0 is a mix, mostly of some milliseconds. `processes` are those of a worker.
+    `work_s` is about how long tasks take; 0 is a mix, mostly of some milliseconds. `processes` are those of a worker,
+    `followed` is the share of posts that a client follows to their end.
     """
 
     nodes: int = 1
@@ -45,6 +46,7 @@ class Setup:
     poison: float = 0.0
     delivery_limit: int = topology.DELIVERY_LIMIT
     heartbeat_s: int = 10
+    followed: float = 0.05
 
 
 EFFECTS_FILE, LEDGER_FILE, FAULTS_FILE = "effects.jsonl", "ledger.jsonl", "faults.jsonl"
@@ -75,6 +77,8 @@ class World:
         self.folder = folder = system.folder
         self.clock = folder / "clock"
         self.step_clock(0)
+        self.older = folder / "older"  # the files of an older commit (tests/chaos/versions.py)
+        self.greedy_key = secrets.token_urlsafe(24)
         self.lives: list[Life] = []
         self.api_proxy = Proxy(cluster.addresses)
         self.worker_proxy = Proxy(cluster.addresses)
@@ -95,9 +99,15 @@ class World:
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }
+        keys = {
+            "API_KEYS": f"tests:{self.system.key},greedy:{self.greedy_key}",
+            # far above what the clients post, and far below what an attacker sends
+            "QUOTA_TASKS_PER_S": str(round(4 * self.setup.per_s)),
+            "QUOTA_OPEN_TASKS": "5000",
+        }
         for number in range(APIS):
             own = faked if number else {}
-            options = {"CELERY_BROKER_URL": broker, "PUBLISH_DEADLINE_S": PUBLISH_DEADLINE_S, **own, **weakened}
+            options = {"CELERY_BROKER_URL": broker, "PUBLISH_DEADLINE_S": PUBLISH_DEADLINE_S, **keys, **own, **weakened}
             api = self.system.api("tests.chaos.api", **options)  # type: ignore[arg-type]  # none of them is `cwd`
             self.apis.append(api)
             self._started_s[api.child.pid] = 0.0
@@ -117,7 +127,8 @@ class World:
         urls = ",".join(api.url for api in self.apis)
         env = self.system.environment(
             "api", CHAOS_APIS=urls, CHAOS_KEY=self.system.key, CHAOS_SEED=str(seed), CHAOS_PER_S=str(setup.per_s),
-            CHAOS_WORK_S=str(setup.work_s), CHAOS_POISON=str(setup.poison), CHAOS_LEDGER=str(self.folder / LEDGER_FILE),
+            CHAOS_WORK_S=str(setup.work_s), CHAOS_POISON=str(setup.poison), CHAOS_FOLLOWED=str(setup.followed),
+            CHAOS_LEDGER=str(self.folder / LEDGER_FILE),
         )  # fmt: skip
         log = self.folder / "clients.log"
         self.clients = Forked(self.system.servers.nursery, "clients", ["tests.chaos.clients"], log=log, env=env)
@@ -141,6 +152,12 @@ class World:
         started_s = time.time()
         child.start()
         self._started_s[child.pid] = started_s
+
+    def replace_api(self, api: Api, child: Child) -> None:
+        """Let another child answer at an API's port, once the present one has ended."""
+        api.child.kill()
+        api.child = child
+        self.restart(child)
 
     def step_clock(self, offset_s: int) -> None:
         """Set the second API's clock so far off; its library reads the file at each look."""

@@ -17,7 +17,7 @@ from celery.result import AsyncResult, GroupResult
 from pydantic import BaseModel, TypeAdapter
 
 from apps.contract.tasks import Output
-from apps.worker.cancel import Cancelled
+from apps.worker.limits import Cancelled
 
 OTHER = "Test_Query:task_2"
 
@@ -237,7 +237,7 @@ def _lower_recursion_limit() -> NoReturn:
     depth, frame = 0, sys._getframe()  # noqa: SLF001 - the lowest limit that is allowed
     while frame := frame.f_back:  # type: ignore[assignment]
         depth += 1
-    sys.setrecursionlimit(depth + 10)
+    sys.setrecursionlimit(depth + 20)  # calls from C count too, and have no frame
     raise ValueError("mine")
 
 
@@ -268,7 +268,10 @@ CHANGES: dict[str, Callable[[], NoReturn]] = {
 """Each changes its process and raises ValueError("mine")."""
 
 
-DEATHS: dict[str, Callable[[], Any]] = {"alarm": lambda: signal.raise_signal(signal.SIGALRM)}
+DEATHS: dict[str, Callable[[], Any]] = {
+    "alarm": lambda: signal.raise_signal(signal.SIGALRM),
+    "status": lambda: os._exit(7),
+}
 """Each ends its process."""
 
 

@@ -109,6 +109,8 @@ class System:
             "TASK_2_S": "0.1",
             "SOFT_SHUTDOWN_S": "5",
             "BROKER_HEARTBEAT_S": "3",
+            # how long a worker returns what it does not understand, where a test waits for the end of that
+            "RETURN_MAX_S": "2",
             # above the default: on a busy machine a confirm may take longer; below two heartbeats
             "PUBLISH_DEADLINE_S": "5",
             EFFECTS: str(self.effects_file),

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,8 +15,9 @@ from pydantic import Field, model_validator
 from apps.contract.settings import WorkerSettings
 from apps.contract.tasks import TASKS, NamedInput, Output, Task1, Task2, TaskSpec, registry
 from apps.worker import tasks as project
-from apps.worker.cancel import Cancelled
+from apps.worker.limits import Cancelled
 from tests.harness.endings import CALLS, CHANGES, DEATHS, ENDINGS
+from tests.harness.processes import HELPERS, RUNAWAYS, STARTS, share_memory
 
 EFFECTS = "TEST_EFFECTS_FILE"
 
@@ -29,6 +31,15 @@ class Sleep(NamedInput):
 
 class Held(NamedInput):
     task: Literal["held"]
+
+
+class HeldElsewhere(NamedInput):
+    task: Literal["held_elsewhere"]
+
+
+class SleepElsewhere(NamedInput):
+    task: Literal["sleep_elsewhere"]
+    seconds: Annotated[float, Field(ge=0)] = 0.0
 
 
 class Fail(NamedInput):
@@ -145,6 +156,47 @@ class CancelledTask(NamedInput):
     how: Literal["caught", "group", "cleanup"]
 
 
+class Runaway(NamedInput):
+    """Never ends, in the way of this name in the table `RUNAWAYS`; has a soft limit of 1 s and a hard one of 2 s."""
+
+    task: Literal["runaway"]
+    how: str
+
+
+class Endless(NamedInput):
+    """The same with no limit that a test would meet."""
+
+    task: Literal["endless"]
+    how: str
+
+
+class Start(NamedInput):
+    """Starts a process, in the way of this name in the table `STARTS`, and then does this."""
+
+    task: Literal["start"]
+    how: str
+    then: Literal["return", "fail", "wait", "swallow", "die", "communicate"] = "wait"
+
+
+class StartHard(Start):
+    """The same with a hard limit of 6 s: a process that is spawned notes itself after a second or two."""
+
+    task: Literal["start_hard"]  # type: ignore[assignment]
+
+
+class StartSoft(Start):
+    """The same with a soft limit of 4 s."""
+
+    task: Literal["start_soft"]  # type: ignore[assignment]
+
+
+class Helped(NamedInput):
+    """Works with other processes, in the way of this name in the table `HELPERS`."""
+
+    task: Literal["helped"]
+    how: str
+
+
 class EndlessError(Exception):
     def __str__(self) -> str:  # noqa: PLE0307 - that is the point
         while True:
@@ -204,6 +256,8 @@ TEST_TASKS = registry(
     _spec("Test_Query:stubborn", Stubborn),
     TaskSpec(name="Test_Query:count", input=Count, output=Counted, hard_limit_s=120),
     _spec("celery:elsewhere", Elsewhere),
+    _spec("celery:held_elsewhere", HeldElsewhere),
+    _spec("celery:sleep_elsewhere", SleepElsewhere),
     _spec("Test_Query:end", End),
     _spec("Test_Query:call", Call),
     _spec("Test_Query:validated", Validated),
@@ -211,6 +265,12 @@ TEST_TASKS = registry(
     _spec("Test_Query:unclean", Unclean),
     _spec("Test_Query:cancelled", CancelledTask),
     _spec("Test_Query:unread", Unread, hard_limit_s=3),
+    _spec("Test_Query:runaway", Runaway, hard_limit_s=2, soft_limit_s=1),
+    _spec("Test_Query:endless", Endless),
+    _spec("Test_Query:start", Start),
+    _spec("Test_Query:start_hard", StartHard, hard_limit_s=6),
+    _spec("Test_Query:start_soft", StartSoft, soft_limit_s=4),
+    TaskSpec(name="Test_Query:helped", input=Helped, output=Counted, hard_limit_s=120),
     TaskSpec(name="Test_Query:unreadable", input=Unreadable, output=Produced, hard_limit_s=120),
     TaskSpec(
         name="Test_Query:produce", input=Produce, output=Produced, hard_limit_s=120, result_max_bytes=10 * 1024 * 1024
@@ -254,6 +314,14 @@ def held(task: Held, settings: WorkerSettings) -> Output:  # noqa: ARG001
         time.sleep(0.02)
     effect(task.name, "done")
     return Output(name_task=task.name, state="done")
+
+
+def held_elsewhere(task: HeldElsewhere, settings: WorkerSettings) -> Output:
+    return held(Held(task="held", name=task.name), settings)
+
+
+def sleep_elsewhere(task: SleepElsewhere, settings: WorkerSettings) -> Output:
+    return sleep(Sleep(task="sleep", name=task.name, seconds=task.seconds), settings)
 
 
 def fail(task: Fail, settings: WorkerSettings) -> Output:  # noqa: ARG001
@@ -342,6 +410,44 @@ def limited(task: Limited, settings: WorkerSettings) -> Output:  # noqa: ARG001
 def unread(task: Unread, settings: WorkerSettings) -> Output:  # noqa: ARG001
     effect(task.name, "begun")
     raise EndlessError
+
+
+def runaway(task: Runaway | Endless, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    effect(task.name, "begun")
+    RUNAWAYS[task.how]()
+    time.sleep(0)  # hands the GIL to a thread
+    return Output(name_task=task.name, state="done")
+
+
+endless = runaway
+
+
+def start(task: Start, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    if task.how == "shared memory":
+        share_memory(task.name)
+    else:
+        STARTS[task.how](str(Path(os.environ[EFFECTS]).with_name(f"started-{task.name}")))
+    effect(task.name, "begun")
+    match task.then:
+        case "fail":
+            raise ValueError(task.name)
+        case "wait":
+            time.sleep(60)
+        case "swallow":
+            RUNAWAYS["swallowed limits"]()
+        case "die":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        case "communicate":
+            with subprocess.Popen(["sleep", "600"]) as program:
+                program.communicate()
+    return Output(name_task=task.name, state="done")
+
+
+start_hard = start_soft = start
+
+
+def helped(task: Helped, settings: WorkerSettings) -> Counted:  # noqa: ARG001
+    return Counted(name_task=task.name, state="done", number=HELPERS[task.how]())
 
 
 async def _spin() -> None:

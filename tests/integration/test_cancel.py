@@ -1,5 +1,6 @@
 """Cancelling: before, during and after; whatever races, there is one final state, the same for every reader."""
 
+import os
 import random
 import secrets
 import time
@@ -11,7 +12,11 @@ import pytest
 from redis import Redis
 
 from apps.contract import states
-from apps.worker.cancel import Cancellation, Cancelled
+from apps.worker import cancel as cancellation
+from apps.worker.limits import Cancelled, Limits
+from apps.worker.slots import Slots
+from apps.worker.watchdog import Watchdog
+from tests.harness.records import Records
 from tests.harness.servers import Servers
 from tests.harness.system import Api, System, until
 
@@ -120,33 +125,35 @@ def test_cancelling_is_heard_after_the_listening_connection_was_lost(system: Sys
 @pytest.mark.parametrize("lost", [False, True])
 def test_cancel_that_is_told_before_its_task_has_begun_here_is_kept(servers: Servers, lost: bool) -> None:
     """Between `begin` and the task itself; with its message, or with a listener that was not connected when it came."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:  # it takes a signal, and has a thread
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:  # it takes a signal, and has threads
         assert process.submit(_cancelled_early, servers.redis.url(), lost).result(60)
 
 
 def _cancelled_early(url: str, lost: bool) -> bool:
     client, task_id = Redis.from_url(url), secrets.token_hex(8)
-    keys = [states.key(task_id), states.channel(task_id)]
-    cancellation = Cancellation()
+    records = Records(client)
+    slots, limits = Slots(1), Limits()
+    watchdog = Watchdog(slots)
+    limits.use(slots[0])
+    watchdog.watch(0, os.getpid())
+    watchdog.start()
     before = client.pubsub_numsub(states.CANCEL_CHANNEL)[0][1]
-    cancellation.listen(url)
+    cancellation.listen(watchdog, url)
     until(lambda: client.pubsub_numsub(states.CANCEL_CHANNEL)[0][1] > before)
-    cancellation.note(task_id)
-    client.eval(states.BEGIN, 3, *keys, states.begun_channel(task_id), "p1", "worker", str(time.time()), "60")
+    limits.note(task_id)
+    records.begin(task_id, "p1")
     if lost:
-        client.hset(keys[0], "cancel", "1")
+        client.setrange(states.key(task_id), 0, "C")
         client.client_kill_filter(_type="pubsub")
     else:
-        client.eval(states.CANCEL, 3, *keys, states.CANCEL_CHANNEL, task_id, str(time.time()), "60")
+        records.cancel(task_id)
 
-    def interrupted() -> bool:
-        try:
-            with cancellation.running(task_id):
-                return False
-        except Cancelled:
-            return True
-
-    return until(interrupted, 20, "an interrupted task")
+    try:
+        with limits.running(None, 60):
+            time.sleep(30)
+    except Cancelled:
+        return True
+    return False
 
 
 def test_unknown_task_cannot_be_cancelled(system: System) -> None:

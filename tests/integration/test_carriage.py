@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from apps.contract import states
 from apps.contract.tasks import Input, input_adapter
 from tests.harness.carried import MODELS, MOOD
 from tests.harness.models import exact, made_tasks, random_spec, random_text
+from tests.harness.records import Records
 from tests.harness.system import Api, System, until
 from tests.integration.test_dead_letters import command
 
@@ -71,8 +71,7 @@ def test_input_that_only_the_worker_refuses_is_one_failure_that_says_so(api: Api
     ended = api.ended(api.accepted("moody_0"))
     assert (ended["task_status"], ended["task_result"]["type"]) == ("FAILURE", "ValidationError")
     assert "it has changed its mind" in ended["task_result"]["message"]
-    key = states.key(ended["task_id"])
-    assert system.redis.hget(key, "tries") == "1"
+    assert Records(system.redis).read(ended["task_id"]).tries == 1
     assert api.ended(api.accepted("moody_0"))["task_status"] == "FAILURE"  # the worker goes on
 
 

@@ -10,9 +10,12 @@ from apps.api import errors
 from apps.api.idempotency import Claim, Keys, Post
 from apps.api.store import TIMEOUT_S, Store
 from apps.api.waiter import Waiter
+from apps.contract.ids import TaskIds
 from tests.harness.servers import Servers
 
 LIFE_S = 100
+IDS = TaskIds(b"a key of the tests")
+FIRST, SECOND, THIRD, FOURTH = (IDS.new("tests") for _ in range(4))
 # A request that says so is abandoned as soon as it has claimed.
 ABANDONED_AT_ONCE = -TIMEOUT_S
 
@@ -25,7 +28,7 @@ def run(servers: Servers, test: Test) -> None:
     async def within() -> None:
         store, waiter = Store(servers.redis.url()), Waiter(servers.redis.url())
         listening = asyncio.create_task(waiter.run())
-        await test(Keys(store, waiter, deadline_s=0.3, life_s=LIFE_S), store)
+        await test(Keys(store, waiter, IDS, deadline_s=0.3, life_s=LIFE_S), store)
         listening.cancel()
         await store.close()
 
@@ -43,40 +46,40 @@ def key() -> str:
 
 def test_claim_that_was_taken_over_settles_nothing(servers: Servers, key: str) -> None:
     async def test(keys: Keys, _: Store) -> None:
-        late = await keys.claim(post(key), "first")
-        taker = await keys.claim(post(key, open_s=ABANDONED_AT_ONCE), "second")
-        assert (taker.first_id, taker.done) == ("first", False)
+        late = await keys.claim(post(key), FIRST)
+        taker = await keys.claim(post(key, open_s=ABANDONED_AT_ONCE), SECOND)
+        assert (taker.first_id, taker.done) == (FIRST, False)
         keys.settle(late, 0)
         with pytest.raises(errors.Problem, match="still open"):  # the taker's claim is its own still
-            await keys.claim(post(key), "third")
+            await keys.claim(post(key), THIRD)
         keys.settle(taker, 1)
         keys.settle(late, 0)
-        again = await keys.claim(post(key), "fourth")
-        assert (again.first_id, again.accepted, again.done) == ("first", 1, True)
+        again = await keys.claim(post(key), FOURTH)
+        assert (again.first_id, again.accepted, again.done) == (FIRST, 1, True)
 
     run(servers, test)
 
 
 def test_key_that_is_done_for_less_is_claimed_by_who_wants_more(servers: Servers, key: str) -> None:
     async def test(keys: Keys, _: Store) -> None:
-        keys.settle(await keys.claim(post(key, wanted=0b101), "first"), 0b101)
-        more = await keys.claim(post(key, wanted=0b111), "second")
-        assert (more.first_id, more.accepted, more.done) == ("first", 0b101, False)
+        keys.settle(await keys.claim(post(key, wanted=0b101), FIRST), 0b101)
+        more = await keys.claim(post(key, wanted=0b111), SECOND)
+        assert (more.first_id, more.accepted, more.done) == (FIRST, 0b101, False)
         keys.settle(more, 0b111)
-        assert (await keys.claim(post(key, wanted=0b111), "third")).done
+        assert (await keys.claim(post(key, wanted=0b111), THIRD)).done
 
     run(servers, test)
 
 
 def test_key_lives_from_its_first_claim(servers: Servers, key: str) -> None:
     async def test(keys: Keys, store: Store) -> None:
-        claim = await keys.claim(post(key), "first")
-        assert LIFE_S - 30 < await store.call("TTL", claim.record) <= LIFE_S
-        await store.call("EXPIRE", claim.record, 10)
+        claim = await keys.claim(post(key), FIRST)
+        assert LIFE_S - 30 < await store.call("TTL", claim.records[0]) <= LIFE_S
+        await store.call("EXPIRE", claim.records[0], 10)
         keys.settle(claim, 0)
-        keys.settle(await keys.claim(post(key), "second"), 1)
-        assert (await keys.claim(post(key), "third")).done
-        assert await store.call("TTL", claim.record) <= 10
+        keys.settle(await keys.claim(post(key), SECOND), 1)
+        assert (await keys.claim(post(key), THIRD)).done
+        assert await store.call("TTL", claim.records[0]) <= 10
 
     run(servers, test)
 
@@ -88,8 +91,8 @@ def test_clients_have_keys_of_their_own(
     async def test(keys: Keys, _: Store) -> None:
         claims: list[Claim] = []
         for owner, name in (mine, theirs):
-            claims.append(await keys.claim(post(f"{name}-{key}", owner=f"{owner}"), f"id of {owner}"))
+            claims.append(await keys.claim(post(f"{name}-{key}", owner=owner), IDS.new(owner)))
             keys.settle(claims[-1], 1)
-        assert [claim.first_id for claim in claims] == [f"id of {mine[0]}", f"id of {theirs[0]}"]
+        assert len({claim.first_id for claim in claims}) == 2
 
     run(servers, test)

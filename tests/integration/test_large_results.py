@@ -20,12 +20,14 @@ from apps.contract import states
 from apps.contract.ids import TaskIds
 from local.child import Child
 from tests.harness.readers import connect, read
+from tests.harness.records import Records
 from tests.harness.system import ROOT, Api, System, until
 
 MIB = 1024 * 1024
 LARGE_BYTES = 10 * MIB
 READERS, ROUNDS, SECONDS = 64, 3, 2.0
 SMALL_READERS = 8
+FROM = 15  # where the result begins in a record
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +38,8 @@ def api(shared: System) -> Api:
 def stored(system: System, size_bytes: int, task_id: str | None = None) -> str:
     """The id of a task that has ended with a result of so many bytes."""
     task_id = task_id or TaskIds(system.task_id_key.encode()).new("tests")
-    keys = [states.key(task_id), states.channel(task_id)]
     meta = json.dumps({"data": "x" * (size_bytes - len('{"data": ""}'))})
-    assert system.redis.register_script(states.END)(keys=keys, args=["p", "SUCCESS", meta, 1.5, 600]) == "stored"
+    assert Records(system.redis).end(task_id, "p", "SUCCESS", meta, result_ttl_s=600) == "stored"
     return task_id
 
 
@@ -157,16 +158,16 @@ def store(shared: System, monkeypatch: pytest.MonkeyPatch) -> LargeResults:
 def test_only_so_many_are_held_at_once_and_those_of_another_size_do_not_wait(
     shared: System, store: LargeResults
 ) -> None:
-    key, other = states.key(stored(shared, MIB)), states.key(stored(shared, 100_000))
+    task_id, other = stored(shared, MIB), stored(shared, 100_000)
 
     async def run() -> None:
         async with AsyncExitStack() as held:
-            values = [await held.enter_async_context(store.held(key, MIB)) for _ in range(8)]
+            values = [await held.enter_async_context(store.held(task_id, MIB, FROM)) for _ in range(8)]
             assert {len(value) for value in values} == {MIB}
             with pytest.raises(Unavailable):
-                await held.enter_async_context(store.held(key, MIB))
-            await held.enter_async_context(store.held(other, 100_000))
-        async with store.held(key, MIB) as value:
+                await held.enter_async_context(store.held(task_id, MIB, FROM))
+            await held.enter_async_context(store.held(other, 100_000, FROM))
+        async with store.held(task_id, MIB, FROM) as value:
             assert len(value) == MIB
         await store.close()
 
@@ -174,10 +175,10 @@ def test_only_so_many_are_held_at_once_and_those_of_another_size_do_not_wait(
 
 
 def test_reader_that_leaves_while_it_waits_or_reads_keeps_no_slot(shared: System, store: LargeResults) -> None:
-    key, other = states.key(stored(shared, LARGE_BYTES)), states.key(stored(shared, MIB))
+    task_id, other = stored(shared, LARGE_BYTES), stored(shared, MIB)
 
     async def hold() -> None:
-        async with store.held(key, LARGE_BYTES):
+        async with store.held(task_id, LARGE_BYTES, FROM):
             await asyncio.Event().wait()
 
     async def run() -> None:
@@ -190,17 +191,18 @@ def test_reader_that_leaves_while_it_waits_or_reads_keeps_no_slot(shared: System
             await asyncio.gather(*leaving, return_exceptions=True)
             async with AsyncExitStack() as held:
                 for _ in range(8):  # and the answer to a question of theirs is not this one's
-                    assert len(await held.enter_async_context(store.held(other, MIB))) == MIB
+                    assert len(await held.enter_async_context(store.held(other, MIB, FROM))) == MIB
         await store.close()
 
     asyncio.run(run())
 
 
 def test_lost_connection_is_replaced_and_a_lost_record_is_unavailable(shared: System, store: LargeResults) -> None:
-    key = states.key(stored(shared, MIB))
+    task_id = stored(shared, MIB)
+    key = states.key(task_id)
 
     async def read() -> int:
-        async with store.held(key, MIB) as value:
+        async with store.held(task_id, MIB, FROM) as value:
             return len(value)
 
     async def run() -> None:
@@ -210,7 +212,7 @@ def test_lost_connection_is_replaced_and_a_lost_record_is_unavailable(shared: Sy
         shared.redis.delete(key)
         with pytest.raises(Unavailable):
             await read()
-        shared.redis.set(key, "no hash")
+        shared.redis.rpush(key, "no string")
         with pytest.raises(Unavailable):
             await read()
         await store.close()

@@ -8,10 +8,12 @@ from apps.contract import states
 from apps.contract.ids import TaskIds, created_at_s
 from apps.contract.settings import ApiSettings
 from apps.contract.topology import MESSAGE_TTL_S
+from tests.harness.records import Records
 from tests.harness.system import Api, System, until
 
 # As the API has it: no setting of the tests changes it.
 LIFE_S = MESSAGE_TTL_S + int(ApiSettings.model_fields["result_ttl_s"].default)
+RESULT_S = LIFE_S - MESSAGE_TTL_S
 CALLS = [("GET", ""), ("GET", "?wait=1"), ("GET", "/events"), ("DELETE", "")]
 
 
@@ -40,6 +42,21 @@ def test_task_older_than_any_record_is_gone(
     assert not shared.redis.exists(states.key(task_id))
 
 
+@pytest.mark.parametrize("age_s", [RESULT_S + 60.0, LIFE_S - 30.0])
+@pytest.mark.parametrize(("method", "path"), CALLS)
+def test_task_whose_result_is_no_longer_kept_is_gone_and_is_not_run_again(  # noqa: PLR0913, PLR0917
+    api: Api, shared: System, monkeypatch: pytest.MonkeyPatch, age_s: float, method: str, path: str
+) -> None:
+    task_id, records = id_of_age(shared, age_s, monkeypatch), Records(shared.redis)
+    assert records.begin(task_id, "p") == "run"
+    assert records.end(task_id, "p", "FAILURE") == "stored"
+    shared.redis.delete(states.key(task_id))  # as if its time were over
+    shared.redis.persist(states.place(task_id).ended)
+    response = api.client.request(method, f"/tasks/{task_id}{path}")
+    assert (response.status_code, response.json()["type"]) == (410, "urn:sluice:problem:expired")
+    assert records.begin(task_id, "another", old=True) == records.end(task_id, "another", "SUCCESS") == "final"
+
+
 @pytest.mark.parametrize("age_s", [0.0, MESSAGE_TTL_S - 60.0, MESSAGE_TTL_S + 60.0, LIFE_S - 30.0])
 def test_younger_task_without_a_record_is_pending(
     api: Api, shared: System, monkeypatch: pytest.MonkeyPatch, age_s: float
@@ -51,14 +68,13 @@ def test_old_task_is_told_for_as_long_as_its_record_lives(
     api: Api, shared: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task_id = id_of_age(shared, LIFE_S + 3600, monkeypatch)
-    end = shared.redis.register_script(states.END)
-    end(keys=[states.key(task_id), states.channel(task_id)], args=["p", "SUCCESS", "1", time.time(), 60])
+    assert Records(shared.redis).end(task_id, "p", "SUCCESS", "1") == "stored"
     assert api.status(task_id) == {"task_id": task_id, "task_status": "SUCCESS", "task_result": 1}
     shared.redis.pexpire(states.key(task_id), 1)
     until(lambda: api.get(f"/tasks/{task_id}") == 410)
 
 
-def test_record_outlives_the_age_at_which_its_task_would_be_pending_again(system: System) -> None:
+def test_what_shows_that_a_task_has_ended_outlives_the_age_at_which_it_would_be_pending_again(system: System) -> None:
     """Were it shorter, a task that ended early would be PENDING between the end of its record and its 410."""
     api = system.api()
     system.worker()
@@ -66,13 +82,14 @@ def test_record_outlives_the_age_at_which_its_task_would_be_pending_again(system
     for task in ("sleep", "fail"):
         task_id = api.accepted(task)
         api.ended(task_id)
-        assert system.redis.ttl(states.key(task_id)) > LIFE_S - 60
+        assert RESULT_S - 60 < system.redis.ttl(states.key(task_id)) <= RESULT_S
+        assert system.redis.ttl(states.place(task_id).ended) > LIFE_S + states.CLOCKS_S - 60
     waiting = api.accepted("sleep", seconds=60)
     until(lambda: api.status(waiting)["task_status"] == "STARTED")
     assert system.redis.ttl(states.key(waiting)) > LIFE_S - 60
     cancelled = api.accepted("sleep")
     assert api.client.delete(f"/tasks/{cancelled}").status_code == 200
-    assert system.redis.ttl(states.key(cancelled)) > LIFE_S - 60
+    assert system.redis.ttl(states.place(cancelled).earlier) > LIFE_S - 60
 
 
 def test_task_that_waited_too_long_in_its_queue_is_a_failure_that_says_so(system: System) -> None:

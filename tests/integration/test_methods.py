@@ -79,6 +79,12 @@ def test_options_lists_the_methods_of_a_path(api: Api, task_id: str, route: str)
     assert answer.headers["allow"] == ", ".join(sorted(ALLOWED.get(route, READ)))
 
 
+def test_options_of_the_whole_server_lists_every_method(api: Api) -> None:
+    answer = send(api, "OPTIONS", "*")
+    assert (answer.status, answer.body) == (204, b"")
+    assert answer.headers["allow"] == "DELETE, GET, HEAD, OPTIONS, POST"
+
+
 @pytest.mark.parametrize("route", [route for route in ROUTES if "GET" in ALLOWED.get(route, READ)])
 def test_head_has_the_headers_of_get_and_no_body(api: Api, task_id: str, route: str) -> None:
     """For a stream of events that goes on, too: it is answered at once."""
@@ -130,6 +136,8 @@ def test_head_leaves_the_connection_for_the_next_request(api: Api, task_id: str)
         ("GET", "//evil.example/.."),
         ("GET", "/livez/../metrics"),
         ("OPTIONS", "/nothing"),
+        ("OPTIONS", "/*"),
+        ("GET", "*"),
         ("PUT", "/nothing"),
         ("POST", "http://evil.example/tasks/"),
     ],

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from uuid import uuid4
 
@@ -13,35 +14,8 @@ from apps.contract import states
 from apps.contract.settings import WorkerSettings, load
 from apps.worker.app import create_app
 from apps.worker.backend import Backend
+from tests.harness.records import RECORD_TTL_S, RESULT_TTL_S, Records
 from tests.harness.servers import Servers
-
-LIFE_S = 100
-
-
-class Records:
-    """The four scripts, by the names of their arguments."""
-
-    def __init__(self, client: redis.Redis) -> None:
-        self.client = client
-        self._begin, self._end = client.register_script(states.BEGIN), client.register_script(states.END)
-        self._cancel, self._read = client.register_script(states.CANCEL), client.register_script(states.READ)
-
-    def begin(self, task_id: str, publish: str, worker: str = "w") -> str:
-        keys = [*_keys(task_id), states.begun_channel(task_id)]
-        return str(self._begin(keys=keys, args=[publish, worker, 1.5, LIFE_S]))
-
-    def end(self, task_id: str, publish: str, state: str, meta: str = "null") -> str:
-        return str(self._end(keys=_keys(task_id), args=[publish, state, meta, 2.5, LIFE_S]))
-
-    def cancel(self, task_id: str) -> str:
-        return str(self._cancel(keys=[*_keys(task_id), states.CANCEL_CHANNEL], args=[task_id, 3.5, LIFE_S]))
-
-    def read(self, task_id: str) -> states.Record:
-        return states.decode(self._read(keys=[states.key(task_id), states.requeued_key(task_id)]))
-
-
-def _keys(task_id: str) -> list[str]:
-    return [states.key(task_id), states.channel(task_id)]
 
 
 @pytest.fixture
@@ -108,10 +82,9 @@ def test_of_many_ends_at_once_one_is_stored(records: Records, task_id: str) -> N
 
 def test_every_record_has_an_end_of_life(records: Records, task_id: str) -> None:
     records.begin(task_id, "p1")
-    assert 0 < records.client.ttl(states.key(task_id)) <= LIFE_S
-    records.client.persist(states.key(task_id))
+    assert RESULT_TTL_S < records.client.ttl(states.key(task_id)) <= RECORD_TTL_S
     records.end(task_id, "p1", "SUCCESS")
-    assert 0 < records.client.ttl(states.key(task_id)) <= LIFE_S
+    assert 0 < records.client.ttl(states.key(task_id)) <= RESULT_TTL_S
 
 
 def test_changes_are_told_to_waiters(records: Records, task_id: str) -> None:
@@ -142,7 +115,9 @@ def test_large_result_is_not_read_with_the_rest(records: Records) -> None:
     for meta, found in ((least, {"meta": least}), (most, {"large_bytes": states.SMALL_BYTES_MAX + 1})):
         other = uuid4().hex
         records.end(other, "p1", "SUCCESS", meta)
-        assert records.read(other) == states.Record("SUCCESS", **found)
+        read = records.read(other)
+        assert replace(read, large_from=0) == states.Record("SUCCESS", **found)
+        assert bool(read.large_from) == bool(read.large_bytes)
 
 
 def test_failure_that_was_sent_again_is_read_with_its_new_id(records: Records, task_id: str) -> None:
@@ -169,7 +144,7 @@ def test_cancelled_before_it_began_it_never_runs(records: Records, task_id: str)
     assert records.read(task_id).state == "REVOKED"
     assert records.begin(task_id, "p1") == records.end(task_id, "p1", "SUCCESS") == "final"
     assert records.cancel(task_id) == "REVOKED"
-    assert 0 < records.client.ttl(states.key(task_id)) <= LIFE_S
+    assert 0 < records.client.ttl(states.place(task_id).earlier) <= RECORD_TTL_S
 
 
 def test_cancelled_while_it_runs_it_may_end_and_not_begin_again(records: Records, task_id: str) -> None:
@@ -206,7 +181,7 @@ def backend(servers: Servers) -> Backend:
     """The worker's own, with a connection."""
     environment = {"CELERY_BROKER_URL": "amqp://u:a-password@h/", "CELERY_RESULT_BACKEND": servers.redis.url()}
     backend: Backend = create_app(load(WorkerSettings, environment)).backend
-    assert backend.begin(uuid4().hex, "publish", "w", 0.0) == "run"
+    assert backend.begin(uuid4().hex, "publish", 1.0) == "run"
     return backend
 
 
@@ -220,17 +195,17 @@ def test_answer_that_was_not_read_is_not_the_next_tasks(
     (connection,) = backend._idle  # noqa: SLF001 - what is tested cannot be seen from outside before it goes wrong
     monkeypatch.setattr(connection, "read_response", interrupted)
     with pytest.raises(SystemExit):
-        backend.begin(uuid4().hex, "publish", "w", 0.0)
+        backend.begin(uuid4().hex, "publish", 1.0)
     done = uuid4().hex
     records.end(done, "publish", "SUCCESS")
-    assert [backend.begin(each, "publish", "w", 0.0) for each in (done, uuid4().hex)] == ["final", "run"]
+    assert [backend.begin(each, "publish", 1.0) for each in (done, uuid4().hex)] == ["final", "run"]
 
 
 def test_connection_that_died_meanwhile_is_replaced(records: Records, backend: Backend) -> None:
     records.client.client_kill_filter(_type="normal", skipme=True)
-    assert backend.begin(uuid4().hex, "publish", "w", 0.0) == "run"
+    assert backend.begin(uuid4().hex, "publish", 1.0) == "run"
 
 
 def test_script_that_redis_has_forgotten_is_sent_again(records: Records, backend: Backend) -> None:
     records.client.script_flush()
-    assert backend.begin(uuid4().hex, "publish", "w", 0.0) == "run"
+    assert backend.begin(uuid4().hex, "publish", 1.0) == "run"

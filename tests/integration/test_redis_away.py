@@ -323,7 +323,7 @@ async def _told_the_end(system: System) -> None:
     """There is no record here: whoever looked for one would wait on."""
     waiter, store = Waiter(system.servers.redis.url()), Store(system.servers.redis.url())
     running = asyncio.create_task(waiter.run())
-    settings = SimpleNamespace(wait_max_s=30, record_ttl_s=60)
+    settings = SimpleNamespace(wait_max_s=30, result_ttl_s=30, record_ttl_s=60)
     state, task_id = State({"store": store, "waiter": waiter, "settings": settings}), ids.uuid7()
     gone = asyncio.Event()
 

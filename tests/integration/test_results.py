@@ -11,6 +11,7 @@ from pydantic_core import from_json
 from apps import logs
 from apps.contract import states
 from apps.contract.ids import TaskIds
+from tests.harness.records import Records
 from tests.harness.system import Api, System
 
 MIB = 1024 * 1024
@@ -115,5 +116,4 @@ def test_record_of_an_older_version_can_be_read(api: Api, shared: System, what: 
 
 
 def _store(client: redis.Redis, task_id: str, state: str, meta: str | bytes) -> None:
-    keys = [states.key(task_id), states.channel(task_id)]
-    assert client.register_script(states.END)(keys=keys, args=["p", state, meta, 1.5, 100]) == "stored"
+    assert Records(client).end(task_id, "p", state, meta) == "stored"

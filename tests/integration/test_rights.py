@@ -14,8 +14,10 @@ import pytest
 import redis
 import yaml
 from amqp.exceptions import AccessRefused  # type: ignore[import-untyped]
+from kombu.transport.native_delayed_delivery import MAX_LEVEL, calculate_routing_key, level_name
 from redis.exceptions import NoPermissionError
 
+from apps.api.idempotency import CLAIM, SETTLE
 from apps.contract import redis_users, states, topology
 from deploy.credentials import Credentials
 from deploy.secrets import contents
@@ -37,17 +39,29 @@ def channel_as(system: System, user: str) -> amqp.Channel:
     return connection.channel()
 
 
-def publish(key: str, exchange: str = topology.EXCHANGE, **properties: Any) -> Callable[[amqp.Channel], None]:
+def publish(
+    key: str, exchange: str = topology.EXCHANGE, *, mandatory: bool = False, **properties: Any
+) -> Callable[[amqp.Channel], None]:
     """Publish without a route back: whether the broker lets it through is all that matters."""
 
     def call(channel: amqp.Channel) -> None:
-        channel.basic_publish_confirm(amqp.Message(b"x", **properties), exchange=exchange, routing_key=key)
+        channel.basic_publish_confirm(
+            amqp.Message(b"x", **properties), exchange=exchange, routing_key=key, mandatory=mandatory
+        )
 
     return call
 
 
 def get(queue: str) -> Callable[[amqp.Channel], None]:
     return lambda channel: channel.basic_get(queue, no_ack=True)
+
+
+def consume(queue: str) -> Callable[[amqp.Channel], None]:
+    return lambda channel: channel.basic_consume(queue)
+
+
+def count(queue: str) -> Callable[[amqp.Channel], None]:
+    return lambda channel: channel.queue_declare(queue, passive=True)
 
 
 def purge(queue: str) -> Callable[[amqp.Channel], None]:
@@ -89,11 +103,18 @@ AMQP_MUST: dict[str, dict[str, Callable[[amqp.Channel], None]]] = {
         "take a task": get(WORK),
         "publish a retry": publish(WORK),
         "publish a delayed retry": publish(f"0.{WORK}", exchange=DELAY),
+        "give a message back for a while": publish(
+            calculate_routing_key(2, WORK), exchange=level_name(MAX_LEVEL), mandatory=True
+        ),
         "publish a dead letter": publish(topology.DEAD_QUEUE),
         "bind a queue for delayed retries": bind(WORK, f"#.{WORK}"),
     },
     "recorder": {"take a dead letter": get(topology.DEAD_QUEUE), "park": publish(PARKED)},
-    "tool": {"take a parked message": get(PARKED), "publish a task": publish(WORK)},
+    "tool": {
+        "count parked messages": count(PARKED),
+        "take parked messages": consume(PARKED),
+        "publish a task": publish(WORK),
+    },
     "keda": {},
 }
 
@@ -242,58 +263,107 @@ def test_management_api_refuses_the_rest_to_keda(ours: System, method: str, path
 
 # ---- Redis
 
-TASK, REQUEUED, KEYED = states.key("id"), states.requeued_key("id"), "sluice:key:one"
-END, BEGUN = states.channel("id"), states.begun_channel("id")
-RECORD = "return redis.call('HSET', KEYS[1], 'state', 'STARTED')"
+ID = "01890a5d-ac96-774b-bcce-b302099a8057-000000000000001f"
+PLACE = states.place(ID)
+RECORD, EARLIER, ENDED = PLACE.record, PLACE.earlier, PLACE.ended
+REQUEUED, KEYED, EARLIER_KEYED = states.requeued_key(ID), b"sl:k:one", "sluice:key:one"
+QUOTA, REPLICAS, REPORTS = "sluice:quota:tests", "sluice:replicas", "sluice:reports:one"
+EVERY_KEY = (RECORD, EARLIER, ENDED, REQUEUED, KEYED, EARLIER_KEYED, QUOTA, REPLICAS, REPORTS)
+END, BEGUN = states.channel(ID), states.begun_channel(ID)
+NOW = PLACE.arguments(1.5, 60, 60)
+# what each part of version 0.1 does with a record, in a rolling update
+HASH = "return redis.call('HSET', KEYS[1], 'state', 'STARTED')"
+COUNTED = "return redis.call('HINCRBY', KEYS[1], 'tries', 1) + redis.call('EXPIRE', KEYS[1], 60)"
+
+
+def inside(command: str, key: object, *arguments: object) -> tuple[object, ...]:
+    """A command as a script runs it."""
+    said = "".join(f", {argument!r}" for argument in arguments)
+    return ("EVAL", f"return redis.call('{command}', KEYS[1]{said})", 1, key)
+
+
+def script(source: str, *more: object, other: tuple[str, ...] = ()) -> tuple[object, ...]:
+    """A script of `states` on the record of ID."""
+    keys = PLACE.keys(ID, *other)
+    return ("EVAL", source, len(keys), *keys, *NOW, *more)
+
+
+FOREIGN = states.place("of another program").keys("of another program")
+READ = ("EVAL", states.READ, 3, RECORD, EARLIER, REQUEUED)
+# a share of a client's quota, and the replicas that share it
+RENEWED: list[tuple[object, ...]] = [
+    inside("HGETALL", QUOTA), inside("HINCRBY", QUOTA, "period", 1), inside("HDEL", QUOTA, "period"),
+    inside("EXPIRE", QUOTA, 60), inside("ZADD", REPLICAS, 1, "one"), inside("ZREMRANGEBYSCORE", REPLICAS, "-inf", 0),
+    inside("ZCARD", REPLICAS), inside("HGET", REPORTS, "number"), inside("HSET", REPORTS, "number", 1),
+    inside("EXPIRE", REPORTS, 60), ("EVAL", "return redis.call('TIME')", 0),
+]  # fmt: skip
 
 # user -> commands that its part runs, beside those of the whole-system tests
 REDIS_MUST: dict[str, list[tuple[Any, ...]]] = {
     "default": [("PING",)],
     "api": [
-        ("PING",), ("EVAL", states.READ, 2, TASK, REQUEUED), ("HGET", TASK, "meta"),
-        ("EVAL", RECORD, 1, TASK), ("EVAL", "return redis.call('HINCRBY', KEYS[1], 'claims', 1)", 1, KEYED),
-        ("EVAL", "return redis.call('TIME')", 0),
-        ("PUBLISH", END, "settled"), ("PUBLISH", states.CANCEL_CHANNEL, "id"),
+        ("PING",), ("INFO", "memory"), READ, script(states.CANCEL, ID, 60, other=(states.CANCEL_CHANNEL,)),
+        ("GETRANGE", RECORD, 15, -1), ("HGET", EARLIER, "meta"), ("SISMEMBER", ENDED, 1),
+        ("EVAL", CLAIM, 2, KEYED, EARLIER_KEYED, b"d" * 10, b"u" * 16, 60_000, 60, "1", "d"),
+        ("EVAL", SETTLE, 3, KEYED, EARLIER_KEYED, END, 1, "1", "1", 0),
+        ("EVAL", SETTLE, 3, KEYED, EARLIER_KEYED, END, 1, "0", "", 1),
+        ("HGETALL", EARLIER), ("EVAL", HASH, 1, EARLIER), ("EVAL", COUNTED, 1, EARLIER_KEYED), *RENEWED,
+        ("PUBLISH", END, "settled"), ("PUBLISH", states.CANCEL_CHANNEL, ID),
         ("SUBSCRIBE", END, BEGUN, redis_users.IDLE),
     ],
     "worker": [
-        ("PING",), ("EVAL", states.BEGIN, 3, TASK, END, BEGUN, "publish", "worker", 1, 60),
-        ("EVAL", states.END, 2, TASK, END, "publish", "SUCCESS", "1", 2, 60),
-        ("HEXISTS", TASK, "cancel"), ("SUBSCRIBE", states.CANCEL_CHANNEL),
+        ("PING",), script(states.BEGIN, "publish", 60, 1, other=(BEGUN,)), script(states.GIVE_BACK, "publish"),
+        script(states.BEGIN, "publish", 60, 1, other=(BEGUN,)), script(states.BEGIN, "publish", 60, 1, other=(BEGUN,)),
+        script(states.GIVE_BACK, "publish"), script(states.END, "publish", "SUCCESS", "1"),
+        ("EVAL", states.END, len(FOREIGN), *FOREIGN, *NOW, "publish", "SUCCESS", "1"),
+        ("GETRANGE", RECORD, 0, 0), ("HEXISTS", EARLIER, "cancel"), ("SUBSCRIBE", states.CANCEL_CHANNEL),
+        ("EVAL", HASH, 1, EARLIER), ("EVAL", COUNTED, 1, EARLIER), ("EVAL", COUNTED, 1, QUOTA),
+        ("INFO", "memory"), ("CONFIG", "GET", "proto-max-bulk-len"), inside("SADD", ENDED, 1),
+        inside("EXPIREAT", ENDED, 2**40),
     ],
     "recorder": [
-        ("PING",), ("SCRIPT", "LOAD", states.END), ("HGET", TASK, "state"),
-        ("EVAL", states.END, 2, TASK, END, "publish", "FAILURE", "{}", 2, 60),
+        ("PING",), ("SCRIPT", "LOAD", states.END_WHEN_FULL), script(states.END_WHEN_FULL, "publish", "FAILURE", "{}"),
+        READ, ("HGET", EARLIER, "state"), ("EVAL", HASH, 1, EARLIER), ("EVAL", COUNTED, 1, QUOTA),
     ],
-    "tool": [("PING",), ("HSETNX", REQUEUED, "requeued_as", "new"), ("EXPIRE", REQUEUED, 60), ("HGET", REQUEUED, "x")],
+    "tool": [
+        ("PING",), ("HSETNX", REQUEUED, "requeued_as", "new"), ("EXPIRE", REQUEUED, 60), ("HGET", REQUEUED, "x"),
+        ("HINCRBY", QUOTA, "period", 1), ("EXPIRE", QUOTA, 60),
+    ],
 }  # fmt: skip
 
 # of a command, or of one inside a script
 NO_PERMISSION = r"(?i)no permissions|NOPERM|ACL failure|can't (run this command|access)"
 ADMINISTRATION: list[tuple[Any, ...]] = [
-    ("FLUSHALL",), ("FLUSHDB",), ("KEYS", "*"), ("SCAN", 0), ("RANDOMKEY",), ("CONFIG", "GET", "*"),
+    ("FLUSHALL",), ("FLUSHDB",), ("KEYS", "*"), ("SCAN", 0), ("RANDOMKEY",), ("CONFIG", "RESETSTAT"),
     ("CONFIG", "SET", "maxmemory-policy", "allkeys-lru"), ("ACL", "LIST"), ("ACL", "SETUSER", "own", "on", "+@all"),
     ("CLIENT", "LIST"), ("CLIENT", "KILL", "TYPE", "normal"), ("MONITOR",), ("SHUTDOWN",),
     ("REPLICAOF", "127.0.0.1", "1"), ("SAVE",), ("BGREWRITEAOF",), ("SCRIPT", "FLUSH"), ("FUNCTION", "LIST"),
     ("MODULE", "LIST"), ("SLOWLOG", "GET"), ("LATENCY", "RESET"), ("SWAPDB", 0, 1), ("MIGRATE", "h", 1, "k", 0, 1),
-    ("DEL", TASK), ("UNLINK", TASK), ("RENAME", TASK, "sluice:task:other"), ("PERSIST", TASK), ("DUMP", TASK),
-    ("PSUBSCRIBE", "*"), ("SUBSCRIBE", "other"), ("PUBLISH", "other", "x"), ("SET", TASK, "x"), ("GET", "other"),
-    ("HGET", "other", "state"), ("EVAL", "return redis.call('KEYS', '*')", 0),
-    ("EVAL", "return redis.call('HSET', 'other', 'a', 'b')", 0), ("EVAL", RECORD, 1, "other"),
+    ("UNLINK", RECORD), ("RENAME", RECORD, b"sl:t:other"), ("PERSIST", RECORD), ("DUMP", RECORD), ("SMEMBERS", ENDED),
+    ("PSUBSCRIBE", "*"), ("SUBSCRIBE", "other"), ("PUBLISH", "other", "x"), ("SET", "other", "x"), ("DEL", "other"),
+    ("GET", "other"), ("HGET", "other", "state"), ("SET", "sl:other", "x"), ("HGET", "sluice:other", "state"),
+    ("EVAL", "return redis.call('KEYS', '*')", 0), ("EVAL", "return redis.call('HSET', 'other', 'a', 'b')", 0),
+    ("EVAL", HASH, 1, "other"), ("EVAL", HASH, 1, ""),
 ]  # fmt: skip
+NO_CONFIG: tuple[str, ...] = ("CONFIG", "GET", "*")
 REDIS_MUST_NOT: dict[str, list[tuple[Any, ...]]] = {
-    "default": [("HGET", TASK, "state"), ("HSET", TASK, "a", "b"), ("SUBSCRIBE", END), ("EVAL", "return 1", 0)],
-    "api": [("SUBSCRIBE", "sluice:other"), ("SCRIPT", "LOAD", RECORD)],
+    "default": [
+        NO_CONFIG, ("GET", RECORD), ("SET", RECORD, "x"), ("HGET", EARLIER, "state"), ("SUBSCRIBE", END),
+        ("EVAL", "return 1", 0), ("INFO",),
+    ],
+    "api": [NO_CONFIG, ("SUBSCRIBE", "sluice:other"), ("SCRIPT", "LOAD", HASH)],
     "worker": [
-        ("EVAL", RECORD, 1, KEYED), ("EVAL", RECORD, 1, REQUEUED), ("HSET", KEYED, "done", "1"),
-        ("SUBSCRIBE", redis_users.IDLE),
+        *(inside("HSET", key, "a", "b") for key in (KEYED, EARLIER_KEYED, REQUEUED, REPLICAS, REPORTS)),
+        ("HSET", EARLIER_KEYED, "done", "1"), ("SET", KEYED, "x"), ("GET", KEYED), ("SUBSCRIBE", redis_users.IDLE),
     ],
     "recorder": [
-        ("EVAL", RECORD, 1, KEYED), ("HSET", REQUEUED, "a", "b"), ("SUBSCRIBE", END),
-        ("PUBLISH", states.CANCEL_CHANNEL, "id"), ("HINCRBY", TASK, "tries", 1),
+        NO_CONFIG, *(inside("HSET", key, "a", "b") for key in (KEYED, EARLIER_KEYED, REPLICAS, REPORTS)),
+        ("SET", KEYED, "x"), ("GET", KEYED), ("SUBSCRIBE", END), ("PUBLISH", states.CANCEL_CHANNEL, ID),
+        ("SETRANGE", RECORD, 0, "C"),
     ],
     "tool": [
-        ("HGET", TASK, "state"), ("HSETNX", TASK, "state", "SUCCESS"), ("HSETNX", KEYED, "a", "b"),
+        NO_CONFIG, *(("HSETNX", key, "a", "b") for key in EVERY_KEY if key not in {REQUEUED, QUOTA}),
+        ("HGET", EARLIER, "state"), ("GET", RECORD), ("SET", RECORD, "x"), ("DEL", RECORD), ("DEL", REQUEUED),
         ("EVAL", "return 1", 0), ("PUBLISH", END, "x"), ("SUBSCRIBE", END), ("HSET", REQUEUED, "a", "b"),
     ],
 }  # fmt: skip
@@ -319,7 +389,7 @@ def client_of(shared: System) -> Iterator[Callable[[str], redis.Redis]]:
     yield connect
     for client in clients:
         client.close()
-    shared.redis.delete(TASK, REQUEUED, KEYED)
+    shared.redis.delete(*EVERY_KEY, FOREIGN[0])
 
 
 @pytest.mark.parametrize(("user", "command"), redis_cases(REDIS_MUST, []))
@@ -350,9 +420,13 @@ def test_every_user_is_in_the_matrix() -> None:
 def test_every_command_and_pattern_of_the_table_is_used_by_the_matrix() -> None:
     """A right that no entry needs is one too many."""
     for user, rights in redis_users.USERS.items():
-        said = " ".join(str(part) for command in REDIS_MUST[user] for part in command).lower()
-        for key in (*rights.keys, *rights.channels):
-            assert key.removesuffix("*") in said, f"{user}: {key}"
+        said = " ".join(
+            part.decode(errors="replace") if isinstance(part, bytes) else str(part)
+            for command in REDIS_MUST[user]
+            for part in command
+        ).lower()
+        for each in (*rights.keys, *rights.channels, *rights.commands):
+            assert each.removesuffix("*").replace("|", " ") in said, f"{user}: {each}"
 
 
 def test_a_whole_day_of_each_part_meets_no_refusal(system: System) -> None:

@@ -94,6 +94,14 @@ def test_user_who_may_not_consume_ends_a_start(shared: System, refusals: dict[st
     assert_ends_with(start(shared, kind, **{refusal.setting: refusal.url}), refusal)
 
 
+@pytest.mark.parametrize("kind", ["worker", "worker on threads", "recorder"])
+def test_queue_that_the_broker_lacks_ends_a_start(system: System, kind: str) -> None:
+    missing = topology.DEAD_QUEUE if kind == "recorder" else topology.DEFAULT_QUEUE
+    system.servers.rabbitmq.management(f"/api/queues/{system.vhost}/{missing}", "DELETE")
+    reason = f"NOT_FOUND - no queue '{missing}'"
+    assert_ends_with(start(system, kind), Refusal("", "", "the broker at 127.0.0.1 lacks a queue", reason))
+
+
 def test_servers_that_cannot_be_reached_end_no_start(system: System) -> None:
     """As after a power cut, when everything starts at once: each waits for what it needs."""
     system.servers.rabbitmq.kill()

@@ -2,6 +2,7 @@
 
 import heapq
 import math
+import random
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -150,6 +151,51 @@ def test_first_in_first_started(work: list[tuple[float, float]], servers: int) -
         arrived = [came for came, _ in work if came <= at_s]
         expected = at_s - arrived[len(arrived) - waiting] if waiting else 0.0
         assert workers.oldest_s(float(at_s)) == pytest.approx(expected)
+
+
+def in_turn(work: list[tuple[float, float, int]], queues: int) -> list[float]:
+    """The starts on one slot that takes from the queues in turn, written to be read."""
+    starts, free_s, last = [], 0.0, 0
+    waiting = sorted(work, key=lambda task: task[0])
+    while waiting:
+        now_s = max(free_s, waiting[0][0])
+        came = [task for task in waiting if task[0] <= now_s]
+        task = min(came, key=lambda task: ((task[2] - last - 1) % queues, task[0]))
+        waiting.remove(task)
+        starts.append(now_s - task[0])
+        free_s, last = now_s + task[1], task[2]
+    return starts
+
+
+@PROPERTY
+@given(tasks, st.integers(1, 3), st.randoms(use_true_random=False), st.integers(1, 20))
+def test_slot_takes_from_the_queues_in_turn(
+    work: list[tuple[float, float]], queues: int, chance: random.Random, block: int
+) -> None:
+    """Neither queue waits for the other to be empty; in blocks as all at once."""
+    own = [(*task, chance.randrange(queues)) for task in uneven(sorted(work, key=lambda task: task[0]))]
+    workers = Workers(queues)
+    workers.add(1, 0.0)
+    for start in range(0, len(own), block):
+        came, service, queue = (np.array(column) for column in zip(*own[start : start + block], strict=True))
+        workers.load(came.astype(float), service.astype(float), queue.astype(np.int64))
+        # as the simulation does: nothing starts at a time for which tasks may yet be loaded
+        workers.advance(float(came[-1]))
+    workers.advance(math.inf)
+    waits = in_turn(own, queues)
+    assert workers.waits.tasks == len(own)
+    assert workers.waits.sum_s == pytest.approx(sum(waits))
+    assert workers.waits.max_s == pytest.approx(max(waits, default=0.0), abs=1e-9)
+
+
+def test_short_queue_does_not_wait_for_the_long_one() -> None:
+    """Ten tasks of one queue came first: the other queue's are started in between."""
+    workers = Workers(2)
+    workers.load(np.array([0.0] * 10 + [1.0] * 3), np.full(13, 2.0), np.array([0] * 10 + [1] * 3))
+    workers.add(1, 0.0)
+    workers.advance(12.5)
+    assert workers.tally(12.5).waiting.tolist() == [6, 0]
+    assert workers.oldest_s(12.5) == 12.5
 
 
 def test_room_is_made_while_tasks_wait() -> None:

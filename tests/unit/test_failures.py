@@ -10,7 +10,7 @@ from apps.contract import failures
 from apps.worker.outcome import failure_of, traceback_of
 
 API_PAGE = Path(__file__).parents[2] / "docs" / "api.md"
-GIVEN = json.dumps({"type": "UnknownTask", "message": "m"})
+GIVEN = json.dumps({"type": "NotUnderstood", "message": "m"})
 
 
 @pytest.mark.parametrize(
@@ -23,8 +23,8 @@ GIVEN = json.dumps({"type": "UnknownTask", "message": "m"})
         ({"x-death": [{"reason": "maxlen"}]}, failures.OVERFLOW),
         ({"x-death": [{"reason": "rejected"}]}, failures.REJECTED),
         ({}, failures.REJECTED),
-        ({"failure": GIVEN, "x-death": [{"reason": "expired"}]}, failures.UNKNOWN_TASK),
-        ({"failure": GIVEN.encode()}, failures.UNKNOWN_TASK),
+        ({"failure": GIVEN, "x-death": [{"reason": "expired"}]}, failures.NOT_UNDERSTOOD),
+        ({"failure": GIVEN.encode()}, failures.NOT_UNDERSTOOD),
     ],
 )
 def test_dead_letter_has_the_workers_reason_or_the_brokers(headers: dict[str, Any], type_: str) -> None:

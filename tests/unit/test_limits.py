@@ -1,41 +1,133 @@
-"""Time limits inside a worker's child."""
+"""Time limits and cancellation inside a process of the pool."""
 
+import os
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Iterator
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 
-from apps.worker.limits import LIMIT_SIGNAL, time_limits
+from apps.worker.limits import INTERRUPT, Cancelled, Limits
+from apps.worker.slots import Slot, Slots
 
-# A hard limit that passes ends the process of the tests.
+# A limit that no test meets.
 NEVER_S = 120
+TASK = "01a229e5-b305-7b36-ad87-4bf64c271f47-78c7b177b5459adb"
+GROUP = BaseExceptionGroup("of a TaskGroup", [ValueError(), BaseExceptionGroup("inner", [Cancelled()])])
 
 
-def test_soft_limit_is_raised_inside_the_block() -> None:
-    with pytest.raises(SoftTimeLimitExceeded), time_limits(0.05, NEVER_S):
-        time.sleep(NEVER_S)
+@pytest.fixture
+def slot() -> Slot:
+    return Slots(1)[0]
 
 
-def test_block_that_ends_in_time_is_left_alone() -> None:
-    with time_limits(None, NEVER_S):
+@pytest.fixture
+def limits(slot: Slot) -> Iterator[Limits]:
+    before = signal.getsignal(INTERRUPT)
+    limits = Limits()
+    limits.use(slot)
+    yield limits
+    signal.signal(INTERRUPT, before)
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), INTERRUPT)
+    time.sleep(0)  # the handler runs before the next line
+
+
+def cancel(slot: Slot) -> None:
+    """As the main process does."""
+    run = slot.read()
+    assert run
+    slot.cancel(run)
+    interrupt()
+
+
+def test_slot_has_what_runs_for_as_long_as_it_runs(slot: Slot, limits: Limits) -> None:
+    limits.note(TASK)
+    assert (slot.noted, slot.read()) == (TASK, None)
+    before_s = time.monotonic()
+    with limits.running(2, 5):
+        run = slot.read()
+    assert run
+    assert run.task_id == TASK
+    assert before_s <= run.started_s <= time.monotonic()
+    assert (run.soft_at_s, run.hard_at_s) == (run.started_s + 2, run.started_s + 5)
+    assert slot.read() is None
+
+
+def test_slot_that_is_cleared_has_nothing_of_the_process_before(slot: Slot, limits: Limits) -> None:
+    limits.note(TASK)
+    slot.start(1.0, 2.0, 3.0)
+    slot.retire()
+    slot.clear()
+    assert (slot.noted, slot.read(), slot.retires) == ("", None, False)
+
+
+def test_slots_are_shared_with_forked_processes_and_apart_from_each_other() -> None:
+    slots = Slots(2)
+    pid = os.fork()
+    if not pid:
+        slots[1].note(TASK)
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert (slots[0].noted, slots[1].noted) == ("", TASK)
+
+
+def test_soft_limit_is_raised_once_and_not_before_its_time(limits: Limits) -> None:
+    with limits.running(None, NEVER_S):
+        interrupt()
+    with limits.running(NEVER_S, 2 * NEVER_S):
+        interrupt()
+    with pytest.raises(SoftTimeLimitExceeded), limits.running(1e-9, NEVER_S):
+        interrupt()
+    with limits.running(1e-9, NEVER_S):
+        with pytest.raises(SoftTimeLimitExceeded):
+            interrupt()
+        interrupt()
+
+
+def test_signal_outside_of_a_run_does_nothing(slot: Slot, limits: Limits) -> None:
+    interrupt()
+    with pytest.raises(Cancelled), limits.running(1e-9, NEVER_S):
+        cancel(slot)
+    interrupt()
+
+
+def test_cancel_is_raised_once_and_the_next_run_is_not_cancelled(slot: Slot, limits: Limits) -> None:
+    with limits.running(1e-9, NEVER_S):
+        with pytest.raises(Cancelled):
+            cancel(slot)
+        interrupt()  # what cleans up is not interrupted, by the soft limit neither
+    with limits.running(None, NEVER_S):
+        interrupt()
+
+
+def test_signal_that_an_earlier_task_has_blocked_is_raised(slot: Slot, limits: Limits) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {INTERRUPT})
+    with pytest.raises(Cancelled), limits.running(None, NEVER_S):
+        cancel(slot)
+
+
+@pytest.mark.parametrize("error", [Cancelled(), GROUP])
+def test_error_is_a_cancel_only_where_one_came(slot: Slot, limits: Limits, error: BaseException) -> None:
+    with limits.running(None, NEVER_S):
         pass
-    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    assert not limits.cancelled_by(error)
+    with pytest.raises(Cancelled), limits.running(None, NEVER_S):
+        cancel(slot)
+    assert limits.cancelled_by(error)
+    assert not limits.cancelled_by(ValueError())
+    with limits.running(None, NEVER_S):
+        pass
+    assert not limits.cancelled_by(error)
 
 
-@pytest.mark.parametrize("soft_s", [None, 0.1])
-def test_hard_limit_ends_a_process_that_ignores_everything(soft_s: float | None) -> None:
-    block = f"""
-import time
-from apps.worker.limits import time_limits
-with time_limits({soft_s}, 0.3):
-    while True:
-        try:
-            time.sleep(5)
-        except BaseException:
-            pass
-"""
-    done = subprocess.run([sys.executable, "-c", block], check=False, timeout=NEVER_S)
-    assert done.returncode == -signal.Signals[LIMIT_SIGNAL]
+def test_without_a_slot_nothing_is_limited() -> None:
+    limits = Limits()
+    limits.note(TASK)
+    with limits.running(1e-9, 1e-9):
+        pass
+    assert limits.end_descendants() == []
+    assert not limits.retires

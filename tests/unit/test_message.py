@@ -5,7 +5,16 @@ import json
 import pytest
 from celery import Celery
 
-from apps.contract.message import TaskMessage, obstacle_to_requeue, republished, task_message
+from apps.contract.message import (
+    TaskMessage,
+    obstacle_to_requeue,
+    raw,
+    raw_properties,
+    republished,
+    task_message,
+    unreadable_because,
+    unreadable_body_because,
+)
 from apps.contract.tasks import TASKS
 
 OURS = {"publish_id", "owner", "request_id"}
@@ -54,24 +63,44 @@ def test_republished_work_starts_anew_under_its_new_id(message: TaskMessage) -> 
 
 
 def test_accepted_message_can_be_sent_again(message: TaskMessage) -> None:
-    assert obstacle_to_requeue(message.headers, message.body) is None
+    assert obstacle_to_requeue(message.headers) is None
+
+
+@pytest.mark.parametrize("task", ["theirs:task", "task", ""])
+def test_message_that_cannot_be_sent_again_says_why(message: TaskMessage, task: str) -> None:
+    assert "none of the queues" in str(obstacle_to_requeue(message.headers | {"task": task}))
+
+
+def test_accepted_message_can_be_read(message: TaskMessage) -> None:
+    for _ in range(2):  # the second time by its types alone
+        assert unreadable_because(message.headers) is None
+    assert unreadable_body_because(message.body) is None
 
 
 @pytest.mark.parametrize(
-    ("changed", "body", "said"),
-    [
-        ({"owner": None}, None, "no owner"),
-        ({"task": "theirs:task"}, None, "none of the queues"),
-        ({"task": None}, None, "none of the queues"),
-        ({}, b"", "no worker could read it"),
-        ({}, b"7", "no worker could read it"),
-        ({}, b"[]", "no worker could read it"),
-        ({}, b"[[], {}, {}]", "no worker could read it"),
-        ({}, b"[" * 100_000, "no worker could read it"),
-        ({}, b"\xff\xfe", "no worker could read it"),
-    ],
-)
-def test_message_that_cannot_be_sent_again_says_why(
-    message: TaskMessage, changed: dict[str, object], body: bytes | None, said: str
-) -> None:
-    assert said in str(obstacle_to_requeue(message.headers | changed, message.body if body is None else body))
+    ("name", "value"),
+    [("id", None), ("owner", b"o"), ("retries", "0"), ("retries", True), ("eta", 7), ("form", "2"), ("returns", 0.5),
+     ("x-death", "abc"), ("x-death", ["abc"]), ("x-death", [{}]), ("x-death", [{"queue": 1, "reason": "r"}]),
+     ("CC", ["dead"]), ("shadow", "another")],
+)  # fmt: skip
+def test_headers_of_a_wrong_type_cannot_be_read(message: TaskMessage, name: str, value: object) -> None:
+    assert unreadable_because(message.headers) is None
+    assert name in str(unreadable_because(message.headers | {name: value}))
+
+
+def test_headers_of_a_later_form_can_be_read_where_they_say_whose_they_are(message: TaskMessage) -> None:
+    assert unreadable_because(message.headers | {"form": 2, "eta": 7}) is None
+    assert unreadable_because(message.headers | {"form": 2, "owner": 7}) is not None
+
+
+@pytest.mark.parametrize("size", [0, 100, 127_000])
+def test_raw_message_is_kept_as_it_came(size: int) -> None:
+    properties = bytes(range(256)) * (size // 256)
+    kept = raw(properties, b"body", {"type": "malformed", "message": "m"})
+    assert raw_properties(kept.headers, kept.body) == properties
+    assert kept.body.endswith(b"body")
+
+
+@pytest.mark.parametrize("headers", [{}, {"raw_properties": "?"}, {"raw_properties_bytes": 9}, {"raw_properties": 7}])
+def test_message_that_says_falsely_that_it_was_kept_raw_is_any_other(headers: dict[str, object]) -> None:
+    assert raw_properties(headers, b"body") is None

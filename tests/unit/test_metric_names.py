@@ -12,7 +12,12 @@ from prometheus_client.parser import text_string_to_metric_families
 # What each process must tell; labels are checked by their names alone, as they have no values before the first event.
 WANTED = {
     "apps.api.app": {"sluice_broker_up", "sluice_redis_up", "sluice_accepted", "sluice_refused"},
-    "apps.worker.request": {"sluice_task_results", "sluice_task_wait_seconds", "sluice_task_run_seconds"},
+    "apps.worker.request": {
+        "sluice_task_results",
+        "sluice_task_wait_seconds",
+        "sluice_task_run_seconds",
+        "sluice_messages_handed_back",
+    },
     "apps.worker.recorder": {
         "sluice_broker_up",
         "sluice_redis_up",
@@ -21,7 +26,7 @@ WANTED = {
         "sluice_recorder_failures",
     },
 }
-LABELS = {"task", "reason", "state", "outcome", "cause"}
+LABELS = {"task", "queue", "reason", "state", "outcome", "cause"}
 UP = re.compile("sluice_(broker|redis)_up")
 
 

@@ -253,6 +253,35 @@ def test_document_is_sent_whatever_a_description_an_example_or_an_enumeration_ha
     assert made["components"]["schemas"]["Odd"]["properties"]["number"]["description"] == r"caf\udce9"
 
 
+NO_JSON: Any = object()
+
+
+class Extra(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"x-a": NO_JSON, "x-b": {"c": [NO_JSON, 1]}, "examples": [NO_JSON]})
+    number: int
+
+
+@pytest.mark.parametrize(
+    ("type_", "described"),
+    [
+        (Annotated[int, Field(json_schema_extra={"examples": [NO_JSON, 640], "x-a": NO_JSON})], {"examples": [640]}),
+        (Annotated[float, Field(ge=math.nan, le=5)], {"maximum": 5}),
+        (Annotated[float, Field(gt=-math.inf, lt=math.inf)], {}),
+        (list[Annotated[float, Field(lt=math.nan)]], {"items": {"type": "number"}}),
+        (dict[str, Annotated[float, Field(gt=math.nan)]], {"additionalProperties": {"type": "number"}}),
+        (Extra, {}),
+    ],
+)
+def test_example_or_bound_that_is_no_json_is_left_out(type_: Any, described: dict[str, Any]) -> None:
+    made = document(taking("resize", type_))
+    assert_valid(made)
+    schemas = made["components"]["schemas"]
+    found = schemas["InputResize"]["properties"]["field_0"]
+    assert {name: found[name] for name in found if name not in {"title", "type", "$ref"}} == described
+    if type_ is Extra:
+        assert (schemas["Extra"]["x-b"], schemas["Extra"]["examples"]) == ({"c": [1]}, [])
+
+
 def test_batch_is_described_as_it_is_validated() -> None:
     described = create_app(load(ApiSettings, GOOD), TASKS).openapi()["components"]["schemas"]["Batch"]
     validated = batch_model(TASKS).model_json_schema(ref_template="#/components/schemas/{model}")

@@ -23,9 +23,12 @@ class Server:
         return self._answers
 
 
-async def ask(path: str, *, draining: bool = False, broker: bool = True, redis: bool = True) -> httpx.Response:
+async def ask(
+    path: str, *, draining: bool = False, broker: bool = True, redis: bool = True, share: float | None = None
+) -> httpx.Response:
     app = create_app(load(ApiSettings, GOOD))
     app.state.waiter = SimpleNamespace(draining=draining)
+    app.state.redis_memory = SimpleNamespace(share=share, full=share is not None and share >= 0.9)
     app.state.publisher, app.state.store = Server(answers=broker), Server(answers=redis)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api") as client:
         return await client.get(path)
@@ -61,3 +64,10 @@ async def test_health_names_what_is_away(away: dict[str, bool], detail: str) -> 
 async def test_health_of_both() -> None:
     answer = await ask("/healthz")
     assert (answer.status_code, answer.json()) == (200, {"status": "ok", "broker": "up", "redis": "up"})
+
+
+@pytest.mark.parametrize(("share", "status", "redis"), [(0.1234, 200, "up"), (0.95, 503, "full")])
+async def test_health_tells_how_full_redis_is(share: float, status: int, redis: str) -> None:
+    answer = await ask("/healthz", share=share)
+    body = answer.json()
+    assert (answer.status_code, body["redis"], body["redis_memory_share"]) == (status, redis, round(share, 3))

@@ -8,6 +8,7 @@ import sys
 import zipfile
 from base64 import urlsafe_b64encode
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -270,6 +271,23 @@ def test_pyproject_that_cannot_be_compared_is_one_sentence(project: Path, old: s
     path.write_text(f"\n{text}".replace(f"\n{old}", f"\n{new}", 1))
     with pytest.raises(Unusable, match=sentence):
         check(project)
+
+
+@pytest.mark.parametrize("names", [["dev"], ["uv"], ["api", "worker"]])
+def test_missing_lock_file_is_one_sentence_that_says_how_to_restore_it(project: Path, names: list[str]) -> None:
+    for name in names:
+        (project / "requirements" / f"{name}.txt").unlink()
+    paths = " ".join(f"requirements/{name}.txt" for name in names)
+    remove = partial(change, verb="remove", text="beta", extra="worker")
+    for verb in (check, remove, lock_all):
+        with pytest.raises(Unusable, match=f"git checkout -- {re.escape(paths)}`"):
+            verb(project)
+
+
+def lock_all(project: Path) -> None:
+    """What `make lock` begins with."""
+    with changing(project):
+        pytest.fail("a lock file is missing")
 
 
 def test_lock_files_of_this_project_fit() -> None:

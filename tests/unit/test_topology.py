@@ -41,8 +41,11 @@ def test_newer_keys_are_for_newer_brokers() -> None:
     assert policies((4, 0))["sluice-dead"]["delivery-limit"] == -1
 
 
-def test_dead_letters_never_expire_nor_fill() -> None:
-    assert not {"message-ttl", "max-length"} & policies((4, 3))["sluice-dead"].keys()
+@pytest.mark.parametrize(("name", "most"), [("sluice-dead", 50_000), ("sluice-dead-parked", 10_000)])
+def test_dead_letters_never_expire_and_are_refused_when_full(name: str, most: int) -> None:
+    policy = policies((4, 3))[name]
+    assert "message-ttl" not in policy
+    assert (policy["overflow"], policy["max-length"], policy["max-length-bytes"]) == ("reject-publish", most, 1024**3)
 
 
 @pytest.mark.parametrize("queue", topology.QUEUES)

@@ -1,0 +1,56 @@
+"""How full Redis is: asked for about once a second, outside of requests, so that a post only reads a number.
+
+Above the configured share posts are refused, before anything is written for them. What is left is for the results of
+the tasks that were accepted before.
+"""
+
+import asyncio
+import logging
+
+from prometheus_client import Gauge
+
+from apps.api.store import Store
+
+log = logging.getLogger(__name__)
+
+REDIS_MEMORY_SHARE = Gauge("sluice_redis_memory_share", "Share of Redis' maxmemory that is used; 0 without a limit")
+
+POLL_S = 1.0
+
+
+class RedisMemory:
+    """The last share of maxmemory that was read; one that cannot be read changes nothing."""
+
+    def __init__(self, store: Store, full_share: float) -> None:
+        self._store = store
+        self._full_share = full_share
+        self.share: float | None = None
+        """None where Redis has no maxmemory, or has not answered yet."""
+        self.full = False
+
+    async def run(self) -> None:
+        """Read it until cancelled."""
+        while True:
+            await self.read()
+            await asyncio.sleep(POLL_S)
+
+    async def read(self) -> None:
+        """Read it once, within the deadline of a command."""
+        try:
+            self.share = share_of(await self._store.call("INFO", "memory"))
+        except Exception as exc:  # noqa: BLE001 - whatever it is: without this task the share is never read again
+            log.warning("share of Redis' memory not read", extra={"fields": {"error": repr(exc)}})
+            return
+        self.full = self.share is not None and self.share >= self._full_share
+        REDIS_MEMORY_SHARE.set(self.share or 0)
+
+
+def share_of(info: str) -> float | None:
+    """The share of maxmemory that is used, as Redis itself counts before it refuses a write. None without a limit."""
+    fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
+    limit_bytes = int(fields["maxmemory"])
+    if not limit_bytes:
+        return None
+    # buffers of the append-only file and of replicas
+    uncounted = int(fields.get("mem_not_counted_for_evict", 0))
+    return max(0, int(fields["used_memory"]) - uncounted) / limit_bytes

@@ -1,0 +1,78 @@
+"""A message of `dead` or `dead.parked`, read so that nothing in it is an error: for the recorder and the commands."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from aiormq.abc import DeliveredMessage
+from pamqp import encode
+
+from apps.amqp.deliveries import raw_properties
+from apps.amqp.properties import decode
+from apps.contract import failures, message
+from apps.contract.failures import FAILURE_HEADER
+from apps.contract.message import Raw
+
+# A frame has 128 KiB; the broker may add to the headers, and this leaves room for its part.
+_HEADERS_MAX_BYTES = 96 * 1024
+# A longer id is none of ours, and would be a key in Redis.
+_ID_MAX_CHARS = 255
+
+
+class DeadLetter(NamedTuple):
+    """What a message was before it died, and why it did."""
+
+    properties: bytes
+    """As they are on the wire."""
+    headers: dict[Any, Any]
+    """Of `properties`, those that can be read."""
+    body: bytes
+    failure: dict[str, str]
+    kept: bool
+    """It was kept by `message.raw` before."""
+
+    @property
+    def malformed(self) -> bool:
+        """Nobody can read it."""
+        return self.failure["type"] == failures.MALFORMED
+
+    def text(self, name: str) -> str | None:
+        """A header that is a text of ordinary length."""
+        value = self.headers.get(name)
+        return value if isinstance(value, str) and len(value) <= _ID_MAX_CHARS else None
+
+    def copy(self) -> Raw:
+        """What is parked: headers that this library can write and that fit into a frame, or else raw."""
+        headers = self.headers | {FAILURE_HEADER: json.dumps(self.failure)}
+        if self.malformed or not _can_be_written(headers):
+            return message.raw(self.properties, self.body, self.failure)
+        return Raw(self.body, headers)
+
+
+def read(delivered: DeliveredMessage) -> DeadLetter:
+    """Read a message that came by `apps.amqp.deliveries`."""
+    properties, body = raw_properties(delivered), bytes(delivered.body)
+    headers = _headers(properties)
+    kept = message.raw_properties(headers, body)
+    if kept is not None:
+        body = body[len(kept) :] if message.RAW_SIZE_HEADER in headers else body
+        return DeadLetter(kept, _headers(kept), body, failures.of_dead_letter(headers), kept=True)
+    reason = message.unreadable_because(headers) or _unreadable_body(headers, body)
+    failure = failures.malformed(reason) if reason else failures.of_dead_letter(headers)
+    return DeadLetter(properties, headers, body, failure, kept=False)
+
+
+def _headers(properties: bytes) -> dict[Any, Any]:
+    headers = decode(properties).get("headers")
+    return headers if isinstance(headers, dict) else {}
+
+
+def _unreadable_body(headers: Mapping[Any, Any], body: bytes) -> str | None:
+    return message.unreadable_body_because(body) if message.is_known_form(headers) else None
+
+
+def _can_be_written(headers: dict[Any, Any]) -> bool:
+    try:
+        return len(encode.field_table(headers)) <= _HEADERS_MAX_BYTES
+    except Exception:  # noqa: BLE001 - whatever the library raises for a type or a size that it cannot write
+        return False

@@ -1,0 +1,156 @@
+"""Celery's pool of processes: children are allowed, a watchdog ends what must end, each replacement is logged.
+
+    main process --fork--> process of the pool --(whatever a task starts)--> found by apps/worker/descendants.py
+         `-- watchdog: limits and cancellation (apps/worker/watchdog.py)
+
+Celery has no hook for the end of a process and its reason: here are subclasses of its pool and of billiard's.
+"""
+
+import logging
+import multiprocessing.process
+import sys
+from functools import partial
+from typing import Any
+
+from billiard.common import human_status
+from billiard.einfo import ExceptionInfo
+from billiard.exceptions import WorkerLostError
+from billiard.pool import EX_RECYCLE, RUN
+from celery.concurrency import asynpool, prefork
+
+from apps.worker import cancel, descendants
+from apps.worker.limits import Limits
+from apps.worker.slots import Slots
+from apps.worker.watchdog import Ended, Reason, Watchdog
+
+log = logging.getLogger(__name__)
+
+# What multiprocessing knows of the process that imports this, the main one: it may have children.
+_MAIN_PROCESS = multiprocessing.process.current_process()
+
+
+class HardLimitError(WorkerLostError):  # type: ignore[misc]  # billiard ships no types
+    """The process was ended at its task's hard time limit."""
+
+
+class Worker(asynpool.Worker):  # type: ignore[misc]
+    """What a process of the pool does: it waits for a task and runs it, again and again."""
+
+    def __init__(self, limits: Limits, *args: Any, **kwargs: Any) -> None:
+        self._limits = limits
+        super().__init__(*args, **kwargs)
+
+    def _make_child_methods(self, *args: Any) -> None:
+        super()._make_child_methods(*args)
+        wait_for_job: Any = self.wait_for_job  # type: ignore[has-type]  # set above
+        limits = self._limits
+
+        def wait_unless_retired() -> Any:
+            if limits.retires:
+                sys.exit(EX_RECYCLE)
+            return wait_for_job()
+
+        self.wait_for_job = wait_unless_retired
+
+
+class Pool(asynpool.AsynPool):  # type: ignore[misc]
+    """The processes, as the main process has them."""
+
+    def __init__(self, slots: Slots, watchdog: Watchdog, limits: Limits, *args: Any, **kwargs: Any) -> None:
+        self._slots = slots
+        self._watchdog = watchdog
+        self._ends: dict[int, Ended] = {}
+        self.Worker = partial(Worker, limits)
+        super().__init__(*args, **kwargs)
+
+    def _create_worker_process(self, i: int) -> Any:
+        self._slots[i].clear()
+        process = super()._create_worker_process(i)
+        process._controlled_termination = True  # noqa: SLF001 - else billiard logs its end too, with less in it
+        self._watchdog.watch(i, process.pid)
+        return process
+
+    def process_flush_queues(self, proc: Any) -> None:
+        """Called once the process has ended, before its job is given up; again for one whose pipes are replaced."""
+        super().process_flush_queues(proc)
+        if proc.exitcode is None:
+            return
+        ended = self._watchdog.forget(proc.pid)
+        if ended:
+            self._ends[proc.pid] = ended
+            if self._state == RUN:
+                self._log_replaced(proc, ended)
+
+    def on_job_process_lost(self, job: Any, pid: int, exitcode: int) -> None:
+        """Called for the job of a process that has ended without an answer."""
+        ended = self._ends.get(pid)
+        if ended is None or ended.reason is not Reason.HARD_LIMIT:
+            super().on_job_process_lost(job, pid, exitcode)
+            return
+        try:
+            raise HardLimitError  # noqa: TRY301 - billiard makes its answer of the error that is handled
+        except HardLimitError:
+            job._set(None, (False, ExceptionInfo()))  # noqa: SLF001 - as billiard does
+
+    def _join_exited_workers(self, shutdown: bool = False) -> Any:  # noqa: FBT001, FBT002 - billiard's signature
+        try:
+            return super()._join_exited_workers(shutdown)
+        finally:
+            alive = {process.pid for process in self._pool}
+            self._ends = {pid: ended for pid, ended in self._ends.items() if pid in alive}
+
+    def terminate_job(self, pid: int, sig: int | None = None) -> None:
+        """Called for each running task when the connection to the broker is lost."""
+        super().terminate_job(pid, sig)
+        self._watchdog.hand_back(pid)
+
+    def _log_replaced(self, process: Any, ended: Ended) -> None:
+        about: dict[str, object] = {"pool_process": process.pid, "exit": human_status(process.exitcode)}
+        if ended.run:
+            about["task_id"] = ended.run.task_id
+        level = logging.WARNING
+        if ended.reason:
+            reason = ended.reason.value
+        elif ended.retired:
+            reason = "its task was interrupted, and what that had started was ended"
+        elif process.exitcode == EX_RECYCLE:
+            level = logging.INFO
+            reason = "after its task it used more memory than WORKER_MAX_MEMORY_MIB"
+            if self._maxtasksperchild:
+                reason = f"it has run {self._maxtasksperchild} tasks, or {reason}"
+        else:
+            level = logging.ERROR
+            when = " before it was ready" if process in self._waiting_to_start else ""
+            reason = f"it was lost{' while it ran a task' if ended.run else when}"
+        log.log(level, "pool process replaced", extra={"fields": about | {"reason": reason}})
+
+
+class TaskPool(prefork.TaskPool):  # type: ignore[misc]
+    """The pool as Celery's worker starts it."""
+
+    def on_start(self) -> None:
+        slots = self.app.limits.slots = Slots(self.limit)
+        self._watchdog = Watchdog(slots)
+        self.Pool = partial(Pool, slots, self._watchdog, self.app.limits)
+        super().on_start()
+        self._watchdog.start()
+        cancel.listen(self._watchdog, self.app.redis_url)
+
+    def on_stop(self) -> None:
+        super().on_stop()
+        self._watchdog.stop()
+
+    def on_terminate(self) -> None:
+        super().on_terminate()
+        self._watchdog.stop()
+
+    def end_descendants(self) -> None:
+        """End what running tasks have started; called when the worker ends without waiting for them."""
+        self._watchdog.end_descendants()
+
+
+def enter_pool() -> None:
+    """Called once in each process of the pool, by its main thread."""
+    descendants.become_leader()
+    # billiard makes it a daemonic process, which may have no children.
+    multiprocessing.process._current_process = _MAIN_PROCESS  # type: ignore[attr-defined]  # noqa: SLF001

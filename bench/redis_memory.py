@@ -1,0 +1,134 @@
+"""`python -m bench.redis_memory`: what a million records, ended ids and Idempotency-Keys take in a Redis of its own.
+
+Each is written by the script that the product writes it with, and the memory of a Redis that holds nothing else is read
+before and after. Two figures of it are constants of the contract (`RECORD_BYTES` and others), by which `make validate`
+compares an overlay's rate with Redis' maxmemory; a test holds them against what is measured.
+"""
+
+import argparse
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from apps.api.idempotency import CLAIM, SETTLE
+from apps.contract import states
+from apps.contract.settings import Settings
+from apps.contract.topology import MESSAGE_TTL_S
+from local.programs import ensure
+from local.servers import Redis
+
+COUNT = 1_000_000
+CHUNK = 1000
+RESULT_TTL_S = int(Settings.model_fields["result_ttl_s"].default)
+RECORD_TTL_S = RESULT_TTL_S + MESSAGE_TTL_S
+EXAMPLE = '{"name_task":"abc","state":"done"}'
+# Results of these lengths, in bytes: the example's, and two of a team's.
+RESULTS = {len(EXAMPLE): EXAMPLE, 100: '"' + "x" * 98 + '"', 1000: '"' + "x" * 998 + '"'}
+# Tasks in a second, by which their ids share sets.
+RATES = (1, 3, 30)
+
+Write = Callable[[Any, int], None]
+
+
+def measure(client: redis.Redis, count: int) -> dict[str, float]:
+    """Bytes of each kind of entry."""
+    found: dict[str, float] = {}
+    for length, meta in RESULTS.items():
+        found[f"record, result of {length} bytes"] = _bytes_of_each(client, count, _record(client, meta))
+    for rate in RATES:
+        found[f"ended id, {rate}/s"] = _bytes_of_each(client, count, _ended(rate))
+    found["idempotency key"] = _bytes_of_each(client, count, _key(client))
+    return found
+
+
+def _bytes_of_each(client: redis.Redis, count: int, write: Write) -> float:
+    client.flushdb()
+    before = _used_bytes(client)
+    for start in range(0, count, CHUNK):
+        pipeline = client.pipeline(transaction=False)
+        for number in range(start, min(start + CHUNK, count)):
+            write(pipeline, number)
+        pipeline.execute()
+    return (_used_bytes(client) - before) / count
+
+
+def _used_bytes(client: redis.Redis) -> int:
+    """Without the buffer of the append-only file."""
+    memory: Any = client.info("memory")
+    return int(memory["used_memory"]) - int(memory["mem_not_counted_for_evict"])
+
+
+def _record(client: redis.Redis, meta: str) -> Write:
+    """A record without its ended id: the set is of an id that is none of the API's."""
+    end = client.script_load(states.END)
+
+    def write(pipeline: Any, number: int) -> None:
+        place = states.place(_id(number))._replace(ended=states.NO_SET)
+        arguments = place.arguments(time.time(), RESULT_TTL_S, RECORD_TTL_S)
+        keys = place.keys(str(number))
+        pipeline.evalsha(end, len(keys), *keys, *arguments, "0" * 32, "SUCCESS", meta)
+
+    return write
+
+
+def _ended(rate: int) -> Write:
+    """As `finish` in apps/contract/states.py does it."""
+    started_ms = int(time.time() * 1000)
+
+    def write(pipeline: Any, number: int) -> None:
+        place = states.place(_id(number, started_ms + number * 1000 // rate))
+        pipeline.sadd(place.ended, place.member)
+        pipeline.expireat(place.ended, int(place.created_s) + RECORD_TTL_S)
+
+    return write
+
+
+def _key(client: redis.Redis) -> Write:
+    claim, settle = client.script_load(CLAIM), client.script_load(SETTLE)
+
+    def write(pipeline: Any, number: int) -> None:
+        record, uuid = b"sl:k:" + number.to_bytes(16), secrets.token_bytes(16)
+        digest = number.to_bytes(10)
+        pipeline.evalsha(claim, 2, record, f"earlier-{number}", digest, uuid, 6000, 24 * 3600, "1", "")
+        pipeline.evalsha(settle, 3, record, f"earlier-{number}", "channel", 1, "1", "1", 0)
+
+    return write
+
+
+def _id(number: int, ms: int = 0) -> str:
+    """An id as the API makes it, which differs from the others in all that a key has."""
+    ms = ms or 1_760_000_000_000 + number
+    digits = f"{ms:012x}"
+    return f"{digits[:8]}-{digits[8:]}-7000-8000-{number:012x}-{secrets.token_hex(8)}"
+
+
+def lines(found: dict[str, float]) -> Iterator[str]:
+    """A table: bytes of each, and MiB of a million."""
+    yield "| what | bytes | MiB for a million |"
+    yield "|---|---|---|"
+    for name, size in found.items():
+        yield f"| {name} | {size:.0f} | {size * 1e6 / 2**20:.0f} |"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m bench.redis_memory", description="Memory of records and keys.")
+    parser.add_argument("--count", type=int, default=COUNT, help="entries of each kind")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="sluice-redis-") as folder:
+        server = Redis(Path(folder), ensure())
+        server.start()
+        try:
+            with redis.Redis.from_url(server.url()) as client:
+                print("\n".join(lines(measure(client, arguments.count))))
+        finally:
+            server.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What the API, the workers and the clients agree on, compared with what was last released."""

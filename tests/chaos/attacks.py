@@ -1,0 +1,103 @@
+"""What a client, a message or a server does to the others, as faults: they last, and then end.
+
+Those in FAULTS are also of the schedules of `make chaos`; the others only of `make abuse`.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import kombu
+
+from apps.contract import topology
+from tests.chaos.cluster import run
+from tests.chaos.faults import ATTACKS, Harm, fault
+from tests.chaos.world import LEDGER_FILE, World
+from tests.harness.nursery import Forked
+
+# Of each kind, to each queue, at the begin of the fault.
+MESSAGES = 5
+STOP_S = 10.0
+
+
+def _attack(kind: str, world: World) -> Iterator[Harm]:
+    urls = ",".join(api.url for api in world.apis)
+    env = world.system.environment(
+        "api", CHAOS_APIS=urls, CHAOS_KEY=world.greedy_key, CHAOS_LEDGER=str(world.folder / LEDGER_FILE)
+    )
+    log = world.folder / f"{kind}.log"
+    attacker = Forked(world.system.servers.nursery, kind, ["tests.chaos.attacker", kind], log=log, env=env)
+    attacker.start()
+    yield Harm("both APIs")
+    if not attacker.alive:
+        raise RuntimeError(f"the attacker ended: {attacker.last_lines(3)}")
+    attacker.stop(STOP_S)
+
+
+@fault("greedy-client", "queue", seconds=(2, 15))
+def greedy_client(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001 - a fault's signature
+    """Posts batches over 64 connections under one key, as many as are answered."""
+    yield from _attack("greedy-client", world)
+
+
+@fault("slow-heads", seconds=(5, 20), of=ATTACKS)
+def slow_heads(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
+    yield from _attack("slow-heads", world)
+
+
+@fault("slow-bodies", seconds=(5, 20), of=ATTACKS)
+def slow_bodies(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
+    yield from _attack("slow-bodies", world)
+
+
+@fault("many-streams", seconds=(5, 20), of=ATTACKS)
+def many_streams(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
+    yield from _attack("many-streams", world)
+
+
+@fault("heavy-bodies", seconds=(5, 20), of=ATTACKS)
+def heavy_bodies(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
+    yield from _attack("heavy-bodies", world)
+
+
+@fault("malformed-messages", "queue", seconds=(2, 10))
+def malformed_messages(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
+    """Some of each kind to every queue that is read."""
+    queues = (*topology.WORK_QUEUES, topology.DEAD_QUEUE, topology.PARKED_QUEUE)
+    url = next(node for node in world.cluster.nodes if node.node.alive).url(vhost=world.system.vhost)
+    with kombu.Connection(url, transport_options={"confirm_publish": True}) as connection:
+        channel = connection.channel()
+        for queue in queues:
+            for _ in range(MESSAGES):
+                for body, properties in _malformed():
+                    channel.basic_publish(channel.prepare_message(body, **properties), "", queue)
+    yield Harm(f"{len(queues)} queues")
+
+
+def _malformed() -> list[tuple[bytes, dict[str, Any]]]:
+    """Bodies, and what kombu is told of them."""
+    task = {"task": "Test_Query:work", "id": "no-id", "lang": "py", "argsrepr": "()", "kwargsrepr": "{}"}
+    json_body = json.dumps([[{"task": "work"}], {}, {}]).encode()
+    plain = {"content_type": "application/json", "content_encoding": "utf-8"}
+    return [
+        (b"", {}),
+        (b"\xff\x00\xfe", {}),
+        (json_body, {}),
+        (json_body, {"headers": {"x-death": "abc"}} | plain),
+        (json_body, {"headers": task | {"x-death": [1, "a"]}} | plain),
+        (json_body, {"headers": task | {"id": 17, "publish_id": 3}} | plain),
+        (json_body, {"headers": task | {"task": {"a": 1}}} | plain),
+        (json_body, {"headers": task | {"publish_id": "p"}, "content_encoding": "no-such"} | {"content_type": "a/b"}),
+        (b"[" * 10_000, {"headers": task | {"publish_id": "p"}} | plain),
+        (b"null", {"headers": task | {"publish_id": "p", "eta": "never", "expires": [1]}} | plain),
+        (json_body, {"headers": task | {"publish_id": "p", "compression": "application/x-gzip"}} | plain),
+    ]
+
+
+@fault("silent-redis", "redis", seconds=(1, 30))
+def silent_redis(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
+    """The network drops what is sent to Redis: connections stay open and say nothing, and no new one is made."""
+    rule = ("INPUT", "-p", "tcp", "--dport", str(world.redis.port), "-j", "DROP")
+    run("iptables", "-A", *rule)
+    yield Harm("Redis")
+    run("iptables", "-D", *rule)

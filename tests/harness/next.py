@@ -1,0 +1,69 @@
+"""The next version of the test tasks, as API and worker: `tests.harness.next_api`, `tests.harness.next_worker`.
+
+Beside the present one it has a new field, a new task and a new queue; a task is gone, and a field has another type.
+"""
+
+import sys
+from typing import Literal
+
+from apps.contract.settings import WorkerSettings
+from apps.contract.tasks import NamedInput, Output, TaskSpec, registry
+from tests.harness import tasks
+from tests.harness.tasks import TEST_TASKS, Sleep
+
+QUEUE = "images"
+"""Only this version has it: `declare_queue` makes it as the next version's definitions would."""
+
+
+class NextSleep(Sleep):
+    colour: str = "red"
+
+
+class NextCount(NamedInput):
+    task: Literal["count"]
+    digits: str
+
+
+class Later(NamedInput):
+    task: Literal["later"]
+
+
+class Resize(NamedInput):
+    task: Literal["resize"]
+
+
+def _spec(name: str, input_: type[NamedInput]) -> TaskSpec:
+    return TaskSpec(name=name, input=input_, output=Output, hard_limit_s=120)
+
+
+_KEPT = [spec for name, spec in TEST_TASKS.items() if name not in {"sleep", "count", "elsewhere"}]
+NEXT_TASKS = registry(
+    *_KEPT,
+    _spec("Test_Query:sleep", NextSleep),
+    _spec("Test_Query:count", NextCount),
+    _spec("Test_Query:later", Later),
+    _spec(f"{QUEUE}:resize", Resize),
+)
+
+
+def sleep(task: NextSleep, settings: WorkerSettings) -> Output:  # noqa: ARG001 - the signature of every task
+    return Output(name_task=task.name, state=task.colour)
+
+
+def count(task: NextCount, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    return Output(name_task=task.name, state=task.digits)
+
+
+def later(task: Later, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    return Output(name_task=task.name, state="done")
+
+
+def resize(task: Resize, settings: WorkerSettings) -> Output:  # noqa: ARG001
+    return Output(name_task=task.name, state="done")
+
+
+def __getattr__(name: str) -> object:
+    return getattr(tasks, name)
+
+
+this_module = sys.modules[__name__]

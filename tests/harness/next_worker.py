@@ -1,0 +1,11 @@
+"""The worker of the next version: `celery -A tests.harness.next_worker worker`."""
+
+from celery import Celery
+
+from apps.contract import topology
+from apps.contract.settings import WorkerSettings, load
+from apps.worker.app import create_app
+from tests.harness.next import NEXT_TASKS, QUEUE, this_module
+
+topology.WORK_QUEUES = (*topology.WORK_QUEUES, QUEUE)
+app: Celery = create_app(load(WorkerSettings), NEXT_TASKS, this_module)

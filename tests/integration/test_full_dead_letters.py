@@ -1,0 +1,93 @@
+"""`dead` and `dead.parked` at their bounds: every task has its FAILURE, and what is not kept is said aloud."""
+
+import json
+import re
+from typing import Any
+
+import httpx
+import pytest
+
+from local.servers import free_ports
+from tests.harness import raw
+from tests.harness.raw import TASK, headers
+from tests.harness.system import System, until
+from tests.integration.test_dead_letters import command
+
+PARKED = 2_500
+
+
+def waits_too_long(system: System, **bounds: float) -> None:
+    """Bounds under which each task dies in its queue, as no worker takes it."""
+    system.define(message_ttl_s=1, **bounds)
+
+
+def test_full_parking_lot_loses_no_failure_and_says_what_it_does_not_keep(system: System) -> None:
+    (port,) = free_ports(1)
+    waits_too_long(system, parked_max_messages=2)
+    api = system.api()
+    system.recorder(METRICS_PORT=str(port))
+    ids = [api.accepted("sleep", f"n-{number}") for number in range(5)]
+    assert {api.ended(task_id)["task_result"]["type"] for task_id in ids} == {"MessageExpired"}
+    until(lambda: _parked(system) | _said(system) == set(ids))
+    parked, said = _parked(system), _said(system)
+    assert not parked & said
+    text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+    assert re.findall(r"^sluice_not_parked_total (\S+)$", text, re.MULTILINE) == [f"{len(said)}.0"]
+    for task_id in parked:  # RabbitMQ takes messages again when a fifth of the room is free
+        command(system, "discard", task_id)
+    until(lambda: api.ended(api.accepted("sleep", "room")) and _parked(system))
+
+
+def _parked(system: System) -> set[str]:
+    return {json.loads(line)["id"] for line in command(system, "list").splitlines()}
+
+
+def _said(system: System) -> set[str]:
+    return {line["task_id"] for line in system.log_lines() if line["message"] == "not parked: dead.parked is full"}
+
+
+def test_full_queue_of_dead_letters_keeps_them_in_the_work_queue(system: System) -> None:
+    waits_too_long(system, dead_max_messages=2)
+    api = system.api()
+    ids = [api.accepted("sleep", f"n-{number}") for number in range(6)]
+    until(lambda: system.depth_messages("dead") >= 2)
+    system.recorder()
+    assert {api.ended(task_id)["task_status"] for task_id in ids} == {"FAILURE"}
+    until(lambda: system.depth_messages("dead.parked") == len(ids))
+
+
+def test_worker_gives_up_what_a_full_queue_of_dead_letters_refuses(system: System) -> None:
+    system.define(dead_max_messages=1)
+    api = system.api()
+    system.worker()
+    url = system.servers.rabbitmq.url(vhost=system.vhost)
+    raw.publish(url, [("Test_Query", headers(TASK), b"%d" % number) for number in range(4)])
+    # unreadable ones wait in the worker, whose process is free: a readable one is done as soon as it is delivered
+    until(lambda: system.depth_messages("dead") >= 1)
+    system.recorder()
+    assert api.ended(api.accepted("task_2"))["task_status"] == "SUCCESS"
+    until(lambda: system.depth_messages("dead.parked") == 4)
+
+
+@pytest.mark.thorough
+def test_thousands_are_listed_in_their_order_and_stay(system: System) -> None:
+    url = system.servers.rabbitmq.url(vhost=system.vhost)
+    messages = [("dead.parked", headers(TASK | {b"id": raw.text(b"n-%05d" % number)}), b"") for number in range(PARKED)]
+    assert all(raw.publish(url, messages))
+    expected = [f"n-{number:05d}" for number in range(PARKED)]
+    for _ in range(3):
+        assert [line["id"] for line in listed(system)] == expected
+    command(system, "discard", "n-01700")
+    until(lambda: system.depth_messages("dead.parked") == PARKED - 1)
+    expected.remove("n-01700")
+    assert [line["id"] for line in listed(system)] == expected
+
+
+def listed(system: System) -> list[dict[str, Any]]:
+    until(lambda: _nothing_is_taken(system))
+    return [json.loads(line) for line in command(system, "list").splitlines()]
+
+
+def _nothing_is_taken(system: System) -> bool:
+    place = f"/api/queues/{system.vhost}/dead.parked"
+    return bool(system.servers.rabbitmq.management(place).get("messages_unacknowledged") == 0)

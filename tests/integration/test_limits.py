@@ -1,0 +1,241 @@
+"""Limits and cancellation hold whatever a task does, and what it started ends with it; other processes may help it."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.harness.processes import HELPERS, RUNAWAYS, STARTS, started
+from tests.harness.servers import Servers
+from tests.harness.system import Api, System, until
+
+POOLS = ("prefork", "threads")
+
+
+@pytest.fixture(scope="module")
+def running(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[System, Api]]:
+    with System(servers, tmp_path_factory.mktemp("system")) as system:
+        api = system.api()
+        system.recorder()
+        system.worker(WORKER_CONCURRENCY="4")
+        yield system, api
+        for file in system.folder.glob("started-*"):
+            for pid in started(system.folder, file.name.removeprefix("started-")):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def is_running(pid: int) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def gone(system: System, name: str) -> bool:
+    pids = started(system.folder, name)
+    assert pids, f"{name} started nothing"
+    return not any(map(is_running, pids))
+
+
+def cancel_once_begun(system: System, api: Api, task_id: str, name: str) -> None:
+    until(lambda: system.effects(name, "begun") >= 1)
+    assert api.client.delete(f"/tasks/{task_id}").status_code == 202
+
+
+def test_hard_limit_ends_every_task_that_does_not_end_itself(running: tuple[System, Api]) -> None:
+    _, api = running
+    ids = {how: api.accepted("runaway", how, how=how) for how in RUNAWAYS}
+    ended = {how: api.ended(task_id, 60)["task_result"] for how, task_id in ids.items()}
+    expected = {"type": "HardTimeLimitExceeded", "message": "it ran for longer than its hard time limit of 2 s"}
+    assert ended == dict.fromkeys(RUNAWAYS, expected)
+    assert api.ended(api.accepted("brief", "next"))["task_status"] == "SUCCESS"
+
+
+@pytest.mark.parametrize("how", ["C code", "blocked signals"])
+def test_cancelled_task_ends_also_where_no_signal_reaches_it(running: tuple[System, Api], how: str) -> None:
+    system, api = running
+    name = f"cancelled {how}"
+    task_id = api.accepted("endless", name, how=how)
+    cancel_once_begun(system, api, task_id, name)
+    assert api.ended(task_id, 40)["task_status"] == "REVOKED"
+    assert system.effects(name, "begun") == 1
+
+
+@pytest.fixture(scope="module")
+def limited(running: tuple[System, Api]) -> dict[tuple[str, str], dict[str, Any]]:
+    """The end of a task for each way to start a process and each limit; all are posted at once."""
+    _, api = running
+    kinds = [(task, how) for task in ("start_hard", "start_soft") for how in STARTS]
+    ids = {(task, how): api.accepted(task, f"{task}-{how}", how=how) for task, how in kinds}
+    return {kind: api.ended(task_id, 120) for kind, task_id in ids.items()}
+
+
+@pytest.mark.parametrize("how", STARTS)
+@pytest.mark.parametrize(
+    ("task", "type_"), [("start_hard", "HardTimeLimitExceeded"), ("start_soft", "SoftTimeLimitExceeded")]
+)
+def test_process_that_a_task_started_ends_at_its_limit(
+    running: tuple[System, Api], limited: dict[tuple[str, str], dict[str, Any]], task: str, type_: str, how: str
+) -> None:
+    system, _ = running
+    assert limited[task, how]["task_result"]["type"] == type_
+    until(lambda: gone(system, f"{task}-{how}"))
+
+
+@pytest.mark.parametrize("how", STARTS)
+def test_process_that_a_cancelled_task_started_is_gone_when_that_is_revoked(
+    running: tuple[System, Api], how: str
+) -> None:
+    system, api = running
+    name = f"cancelled-{how}"
+    task_id = api.accepted("start", name, how=how)
+    until(lambda: started(system.folder, name))
+    cancel_once_begun(system, api, task_id, name)
+    assert api.ended(task_id)["task_status"] == "REVOKED"
+    assert gone(system, name)
+    assert system.effects(name, "begun") == 1
+
+
+@pytest.mark.parametrize("then", ["swallow", "communicate"])
+def test_cancelled_task_that_goes_on_is_ended_with_what_it_started(running: tuple[System, Api], then: str) -> None:
+    system, api = running
+    name = f"cancelled-{then}"
+    task_id = api.accepted("start", name, how="double fork", then=then)
+    until(lambda: started(system.folder, name))
+    cancel_once_begun(system, api, task_id, name)
+    assert api.ended(task_id, 40)["task_status"] == "REVOKED"
+    assert gone(system, name)
+    assert system.effects(name, "begun") == 1
+
+
+@pytest.mark.parametrize("how", STARTS)
+@pytest.mark.parametrize("then", ["return", "fail"])
+def test_process_goes_on_after_a_task_that_ends_by_itself(running: tuple[System, Api], how: str, then: str) -> None:
+    system, api = running
+    name = f"{then}-{how}"
+    ended = api.ended(api.accepted("start", name, how=how, then=then))
+    assert ended["task_status"] == ("SUCCESS" if then == "return" else "FAILURE")
+    (pid,) = until(lambda: started(system.folder, name))
+    assert is_running(pid)
+
+
+def test_limit_of_a_later_task_leaves_the_programs_of_an_earlier_one(system: System) -> None:
+    api, _ = system.api(), system.recorder()
+    system.worker()
+    for how in ("subprocess", "double fork"):
+        api.ended(api.accepted("start", how, how=how, then="return"))
+    ended = api.ended(api.accepted("start_hard", "limited", how="subprocess"))
+    assert ended["task_result"]["type"] == "HardTimeLimitExceeded"
+    until(lambda: gone(system, "limited"))
+    left = [pid for how in ("subprocess", "double fork") for pid in started(system.folder, how)]
+    assert [is_running(pid) for pid in left] == [True, True]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_shared_memory_of_a_task_that_is_ended_is_removed(system: System) -> None:
+    api, _ = system.api(), system.recorder()
+    system.worker()
+    name = f"test-{system.vhost}"
+    task_id = api.accepted("start_hard", name, how="shared memory")
+    file = Path("/dev/shm") / name  # noqa: S108 - where shared memory is
+    until(file.exists)
+    assert api.ended(task_id)["task_result"]["type"] == "HardTimeLimitExceeded"
+    until(lambda: not file.exists())
+
+
+def test_process_that_a_lost_task_started_is_ended_before_its_second_run_ends(system: System) -> None:
+    system.define(delivery_limit=1)
+    api, _ = system.api(), system.recorder()
+    system.worker()
+    assert api.ended(api.accepted("start", "lost", how="double fork", then="die"), 60)["task_status"] == "FAILURE"
+    until(lambda: gone(system, "lost"))
+
+
+def test_worker_that_hands_its_task_back_ends_what_that_started(system: System) -> None:
+    api = system.api()
+    worker = system.worker(SOFT_SHUTDOWN_S="1")
+    api.accepted("start", "handed back", how="double fork")
+    until(lambda: started(system.folder, "handed back"))
+    worker.signal(signal.SIGTERM)
+    until(lambda: not worker.alive)
+    assert gone(system, "handed back")
+
+
+def test_lost_connection_ends_a_task_that_goes_on_with_what_it_started(system: System) -> None:
+    """It runs again, maybe elsewhere: it must not run twice at once."""
+    api = system.api()
+    worker = system.worker()
+    api.accepted("start", "twice", how="double fork", then="swallow")
+    (first,) = until(lambda: started(system.folder, "twice"))
+    (process,) = psutil.Process(worker.pid).children()
+    until(lambda: system.broker_connections("worker"))
+    system.close_broker_connections("worker")
+    until(lambda: not process.is_running(), 40)
+    until(lambda: not is_running(first))
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_other_processes_may_work_for_a_task(system: System, pool: str) -> None:
+    api = system.api()
+    system.worker(WORKER_POOL=pool, WORKER_CONCURRENCY="2")
+    for _ in range(2):  # the second time with what the first has left
+        ids = {how: api.accepted("helped", how, how=how) for how in HELPERS}
+        ended = {how: api.ended(task_id, 120)["task_result"] for how, task_id in ids.items()}
+        wrong = {how: result for how, result in ended.items() if result.get("number") != 9}
+        assert not wrong
+
+
+def test_pool_of_threads_says_at_its_start_what_it_cannot_end(system: System) -> None:
+    system.worker(WORKER_POOL="threads")
+    assert any("ends no task that runs" in line["message"] for line in system.log_lines())
+
+
+def _reasons(system: System) -> list[tuple[str, str]]:
+    lines = [line for line in system.log_lines() if line["message"] == "pool process replaced"]
+    return [(line["reason"], line["exit"]) for line in lines]
+
+
+KILLED = "signal 9 (SIGKILL)"
+
+
+@pytest.mark.parametrize(
+    ("task", "fields", "reason", "exit_"),
+    [
+        ("runaway", {"how": "C code"}, "its task ran for longer than its hard time limit", KILLED),
+        ("start", {"how": "respawn", "then": "die"}, "it was lost while it ran a task", "signal 11 (SIGSEGV)"),
+        ("end", {"how": "status"}, "it was lost while it ran a task", "exitcode 7"),
+        ("grow", {"mib": 300}, "after its task it used more memory than WORKER_MAX_MEMORY_MIB", "exitcode 155"),
+    ],
+)
+def test_log_says_why_a_process_was_replaced(
+    system: System, task: str, fields: dict[str, Any], reason: str, exit_: str
+) -> None:
+    system.define(delivery_limit=1)
+    api, _ = system.api(), system.recorder()
+    system.worker(WORKER_MAX_MEMORY_MIB="200")
+    api.ended(api.accepted(task, "replaced", **fields), 60)
+    until(lambda: _reasons(system))
+    assert set(_reasons(system)) == {(reason, exit_)}
+    assert "exited with" not in system.logs()  # billiard's own line says less
+
+
+@pytest.mark.parametrize(
+    ("then", "reason", "exit_"),
+    [
+        ("wait", "its task was interrupted, and what that had started was ended", "exitcode 155"),
+        ("swallow", "its task was cancelled, and went on for 10 s", KILLED),
+    ],
+)
+def test_log_says_that_a_process_was_replaced_for_a_cancel(system: System, then: str, reason: str, exit_: str) -> None:
+    api = system.api()
+    system.worker()
+    task_id = api.accepted("start", "cancelled", how="subprocess", then=then)
+    cancel_once_begun(system, api, task_id, "cancelled")
+    assert api.ended(task_id, 40)["task_status"] == "REVOKED"
+    until(lambda: _reasons(system) == [(reason, exit_)], what="the reason")

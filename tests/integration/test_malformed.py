@@ -1,0 +1,212 @@
+"""A message that nobody can read is parked as it came, whatever it is, and holds nobody up."""
+
+import base64
+import gzip
+import json
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from kombu import Connection
+
+from apps.amqp import properties
+from apps.contract.message import RAW_HEADER, RAW_SIZE_HEADER
+from tests.harness import raw
+from tests.harness.raw import TASK, headers, text
+from tests.harness.servers import Servers
+from tests.harness.system import Api, System, until
+from tests.integration.test_dead_letters import command
+
+QUEUES = ("Test_Query", "celery", "dead", "dead.parked")
+TYPED = b"\xa0\x00\x10application/json"  # flags of content type and headers
+BODY = b'[["{}"], {}, {}]'
+HUNDRED_MIB = 100 * 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def system(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    with System(servers, tmp_path_factory.mktemp("malformed")) as system:
+        yield system
+
+
+@pytest.fixture(scope="module", params=["prefork", "threads"])
+def api(system: System, request: pytest.FixtureRequest) -> Iterator[Api]:
+    worker, recorder = system.worker(WORKER_POOL=request.param), system.recorder()
+    api = system.api()
+    yield api
+    for child in (worker, recorder):
+        child.kill()
+
+
+def publish(system: System, messages: list[tuple[str, bytes, bytes]]) -> int:
+    """Publish messages; how many the broker took."""
+    return sum(raw.publish(system.servers.rabbitmq.url(vhost=system.vhost), messages))
+
+
+def listed(system: System) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in command(system, "list").splitlines()]
+
+
+def parked_now(system: System) -> int:
+    """Exactly: the management API is a second late."""
+    with Connection(system.servers.rabbitmq.url(vhost=system.vhost)) as connection:
+        return int(connection.default_channel.queue_declare("dead.parked", passive=True).message_count)
+
+
+def settled(system: System) -> bool:
+    return all(system.depth_messages(queue) == 0 for queue in QUEUES[:3])
+
+
+def connections(system: System) -> int:
+    """How often a process began to consume, and how often it lost its connection."""
+    messages = [line.get("message") for line in system.log_lines()]
+    return sum(messages.count(message) for message in ("consuming", "broker away", "dead letter not recorded"))
+
+
+def assert_parked(system: System, api: Api, messages: list[tuple[str, bytes, bytes]]) -> None:
+    """Each is parked as malformed, no process connects again, and a task is done meanwhile."""
+    until(lambda: settled(system))
+    before, connected = parked_now(system), connections(system)
+    taken = publish(system, messages)
+    assert taken
+    assert api.ended(api.accepted("task_2"))["task_status"] == "SUCCESS"
+    until(lambda: parked_now(system) >= before + taken and settled(system))
+    assert connections(system) == connected
+
+
+def test_properties_of_any_kind_are_parked_and_end_no_connection(system: System, api: Api) -> None:
+    known = len(listed(system))
+    assert_parked(system, api, [(queue, one, b"{") for one in raw.PROPERTIES.values() for queue in QUEUES])
+    found = listed(system)[known:]
+    assert {line["reason"] for line in found} == {"malformed"}
+    assert all(line["requeue"].startswith("not possible") for line in found)
+
+
+BODIES = {
+    "empty": b"",
+    "zeros": b"\0" * 1000,
+    "not-utf-8": b"\xff\xfe",
+    "deep": b"[" * 100_000,
+    "digits": b"[[" + b"9" * 100_000 + b"], {}, {}]",
+    "number": b"7",
+    "text": b'["a", {}, {}]',
+    "two-inputs": b'[["{}", "{}"], {}, {}]',
+    "odd-input": b"[[7], {}, {}]",
+    "callbacks": b'[["{}"], {}, {"callbacks": [{"task": "a"}]}]',
+    "large": b"x" * 4_000_000,
+}
+
+
+def test_bodies_of_any_kind_are_parked(system: System, api: Api) -> None:
+    known = len(listed(system))
+    utf8 = b"\xe0\x00\x10application/json\x05utf-8" + headers(TASK)[2:]
+    assert_parked(system, api, [(queue, utf8, body) for body in BODIES.values() for queue in QUEUES])
+    assert {line["reason"] for line in listed(system)[known:]} == {"malformed"}
+
+
+@pytest.mark.parametrize(
+    ("properties", "body"),
+    [
+        (headers(TASK | {b"compression": text(b"application/x-gzip")}), gzip.compress(bytes(HUNDRED_MIB))),
+        (b"\xe0\x00\x10application/text\x04zlib" + headers(TASK)[2:], zlib.compress(bytes(HUNDRED_MIB))),
+        (b"\xe0\x00\x10application/json\x04zlib" + headers(TASK)[2:], b"garbage"),
+        (b"\xe0\x00\x1eapplication/x-python-serialize\x06binary" + headers(TASK)[2:], b"\x80\x04N."),
+    ],
+)
+def test_compressed_or_pickled_body_is_parked_as_it_came(
+    system: System, api: Api, properties: bytes, body: bytes
+) -> None:
+    assert_parked(system, api, [("Test_Query", properties, body)])
+
+
+VALUES = st.recursive(
+    st.one_of(
+        st.just(b"V"),
+        st.binary(max_size=20).map(text),
+        st.binary(max_size=20).map(lambda data: b"x" + raw.sized(data)),
+        st.integers(0, 2**64 - 1).map(lambda number: b"T" + struct.pack(">Q", number)),
+        st.integers(-(2**63), 2**63 - 1).map(lambda number: b"l" + struct.pack(">q", number)),
+        st.binary(min_size=5, max_size=5).map(lambda data: b"D" + data),
+        st.binary(min_size=1, max_size=1).map(lambda data: b"t" + data),
+    ),
+    lambda values: st.one_of(
+        st.lists(values, max_size=3).map(lambda found: raw.array(*found)),
+        st.dictionaries(st.binary(max_size=10), values, max_size=3).map(raw.table),
+    ),
+    max_leaves=8,
+)
+NAMES = st.sampled_from([*TASK, b"x-death", b"form", b"first_return_s", b"returns", b"eta", b"failure", b"stamps"])
+TABLES = st.dictionaries(st.one_of(NAMES, st.binary(max_size=20)), VALUES, max_size=6)
+
+
+@pytest.mark.usefixtures("api")
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(tables=st.lists(TABLES, min_size=5, max_size=20), body=st.binary(max_size=100))
+def test_any_message_leaves_every_queue_and_ends_no_connection(
+    system: System, tables: list[dict[bytes, bytes]], body: bytes
+) -> None:
+    until(lambda: settled(system))
+    connected = connections(system)
+    # The broker's own headers: it makes x-death of them, or routes by them.
+    messages = [(queue, headers(TASK | one), body) for one in tables for queue in QUEUES[:3]]
+    publish(system, [one for one in messages if b"CC" not in one[1]])
+    until(lambda: settled(system))
+    assert connections(system) == connected
+
+
+@pytest.mark.parametrize("kind", ["x-death-of-texts", "huge", "eta-of-time-after-9999"])
+@pytest.mark.parametrize("queue", ["Test_Query", "dead"])
+def test_parked_message_is_as_it_came(system: System, api: Api, kind: str, queue: str) -> None:
+    system.servers.rabbitmq.management(f"/api/queues/{system.vhost}/dead.parked/contents", "DELETE")
+    sent = raw.PROPERTIES[kind]
+    body = f"{kind} in {queue}".encode()
+    assert_parked(system, api, [(queue, sent, body)])
+    kept, found = _last_parked(system, body)
+    assert found == body
+    assert properties.decode(sent)["headers"].items() <= properties.decode(kept)["headers"].items()
+
+
+def _last_parked(system: System, body: bytes) -> tuple[bytes, bytes]:
+    """Properties and body that were kept of the parked message with this body."""
+    with Connection(system.servers.rabbitmq.url(vhost=system.vhost)) as connection:
+        channel = connection.default_channel
+        while (message := channel.basic_get("dead.parked")) is not None:
+            table = message.properties.get("application_headers", {})
+            size = table.get(RAW_SIZE_HEADER, 0)
+            found = message.body if isinstance(message.body, bytes) else message.body.encode()
+            if found[size:] == body:
+                return found[:size] or base64.b64decode(table[RAW_HEADER]), found[size:]
+    raise AssertionError("it is not parked")
+
+
+def test_real_dead_letter_among_unreadable_ones_is_a_failure(system: System, api: Api) -> None:
+    """Sixteen of them made the recorder connect again and again, and the real one stayed STARTED."""
+    connected = connections(system)
+    publish(system, [("dead", raw.PROPERTIES["x-death-of-text"], BODY)] * 16)
+    task_id = api.accepted("validated")  # it dies, as its worker refuses its input each time
+    assert api.ended(task_id)["task_result"]["type"] == "NotUnderstood"
+    assert connections(system) == connected
+
+
+def test_task_whose_id_can_be_read_is_a_failure(system: System, api: Api) -> None:
+    task_id = api.accepted("task_2")
+    api.ended(task_id)
+    unused = task_id[:-1] + "0"
+    publish(system, [("Test_Query", headers(TASK | {b"id": text(unused.encode()), b"retries": b"V"}), BODY)])
+    until(lambda: system.redis.hget(f"sluice:task:{unused}", "state") == "FAILURE")
+    assert '"malformed"' in str(system.redis.hget(f"sluice:task:{unused}", "meta"))
+
+
+def test_unreadable_message_is_discarded_by_its_id_and_not_sent_again(system: System, api: Api) -> None:
+    assert_parked(system, api, [("dead", b"\0\0", b"to be discarded"), ("dead", b"\0\0", b"another")])
+    one, other = listed(system)[-2:]
+    assert "cannot be sent again" in command(system, "requeue", one["id"], status=1)
+    assert json.loads(command(system, "discard", one["id"]))["id"] == one["id"]
+    left = [line["id"] for line in listed(system)]
+    assert one["id"] not in left
+    assert other["id"] in left
+    assert "has the id" in command(system, "discard", one["id"], status=1)

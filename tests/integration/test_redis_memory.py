@@ -1,0 +1,36 @@
+"""What records and keys take in a real Redis is what `make validate` reckons with."""
+
+import pytest
+from redis import Redis
+
+from bench.redis_memory import RATES, RESULTS, measure
+from deploy.validate import results
+from tests.harness.system import System
+
+# In a table of this many entries Redis' slots are neither as empty nor as full as they can be.
+COUNT = 20_000
+
+
+@pytest.fixture
+def measured(system: System) -> dict[str, float]:
+    """In a database of its own, with nothing else in the server."""
+    with Redis.from_url(system.servers.redis.url(database=1)) as client:
+        found = measure(client, COUNT)
+        client.flushdb()
+    return found
+
+
+def test_bytes_that_validate_reckons_with_are_those_of_a_real_redis(measured: dict[str, float]) -> None:
+    reckoned = {f"record, result of {length} bytes": results.RECORD_BYTES + float(results.RESULT_FACTOR) * length
+                for length in RESULTS}  # fmt: skip
+    reckoned |= {"idempotency key": results.KEY_BYTES, "ended id, 3/s": results.ENDED_BYTES}
+    for name, size in reckoned.items():
+        assert 0.75 * size < measured[name] <= 1.02 * size, name
+
+
+def test_record_and_key_take_half_of_what_they_took(measured: dict[str, float]) -> None:
+    """408 bytes for 49 h, and 328 for 24 h."""
+    of_a_day = measured["record, result of 34 bytes"] * 25 + measured["ended id, 3/s"] * 51
+    assert of_a_day < 0.5 * 408 * 49
+    assert measured["idempotency key"] <= 0.55 * 328
+    assert max(measured[f"ended id, {rate}/s"] for rate in RATES) < 50

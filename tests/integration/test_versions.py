@@ -1,0 +1,141 @@
+"""Two versions at once: what one does not understand waits for the other, in either order, and does not fail."""
+
+import json
+import re
+from typing import Any
+
+import httpx
+import pytest
+from kombu import Connection, Exchange, Producer
+
+from apps.contract import topology
+from local.servers import free_ports
+from tests.harness.next import QUEUE
+from tests.harness.system import Api, System, until
+from tests.integration.test_dead_letters import command
+
+POOLS = pytest.mark.parametrize("pool", ["prefork", "threads"])
+OLDER, NEXT = "tests.harness.worker", "tests.harness.next_worker"
+# Long enough for a worker of the other version to start.
+PATIENT: dict[str, Any] = {"RETURN_MAX_S": "300"}
+
+
+def declare_queue(system: System) -> None:
+    """Make the next version's queue, as its definitions do."""
+    manage, vhost = system.servers.rabbitmq.management, system.vhost
+    manage(f"/api/queues/{vhost}/{QUEUE}", "PUT", {"durable": True, "arguments": topology.QUEUE_ARGUMENTS})
+    manage(f"/api/bindings/{vhost}/e/{topology.EXCHANGE}/q/{QUEUE}", "POST", {"routing_key": QUEUE})
+    place = f"/api/permissions/{vhost}/worker"
+    allowed = manage(place)
+    grown = {right: allowed[right].replace("Test_Query", f"Test_Query|{QUEUE}") for right in ("write", "read")}
+    manage(place, "PUT", {"configure": allowed["configure"], **grown})
+
+
+def returned(system: System, task_id: str) -> list[dict[str, Any]]:
+    """What workers logged when they returned a task."""
+    return [line for line in system.log_lines() if line["message"] == "returned" and line["task_id"] == task_id]
+
+
+def assert_waits_for_both(system: System, api: Api, ids: dict[str, str]) -> None:
+    """Each is returned more than once, and has no end."""
+    until(lambda: all(len(returned(system, task_id)) > 1 for task_id in ids.values()), what=f"{ids} returned")
+    for task_id in ids.values():
+        assert {line["what"] for line in returned(system, task_id)} <= {"task", "input", "form"}
+        assert api.status(task_id)["task_status"] in {"PENDING", "STARTED"}
+
+
+@POOLS
+def test_newer_api_beside_an_older_worker_fails_no_task(system: System, pool: str) -> None:
+    system.define(delivery_limit=1)  # a return is no delivery
+    declare_queue(system)
+    api = system.api("tests.harness.next_api")
+    system.recorder()
+    system.worker(OLDER, WORKER_POOL=pool, **PATIENT)
+    ids = {"field": api.accepted("sleep", colour="blue"), "task": api.accepted("later")}
+    ids["type"] = api.accepted("count", digits="three")
+    elsewhere = api.accepted("resize")
+    same = api.accepted("task_2")
+    assert api.ended(same)["task_status"] == "SUCCESS"
+    assert_waits_for_both(system, api, ids)
+    system.worker(NEXT, WORKER_POOL=pool, **PATIENT)
+    states = {
+        what: api.ended(task_id)["task_result"]["state"] for what, task_id in (ids | {"queue": elsewhere}).items()
+    }
+    assert states == {"field": "blue", "task": "done", "type": "three", "queue": "done"}
+    assert system.depth_messages("dead.parked") == 0
+
+
+@POOLS
+def test_older_api_beside_a_newer_worker_fails_no_task(system: System, pool: str) -> None:
+    declare_queue(system)
+    api = system.api()
+    system.recorder()
+    system.worker(NEXT, WORKER_POOL=pool, **PATIENT)
+    ids = {"type": api.accepted("count", digits=3), "task": api.accepted("elsewhere")}
+    assert api.ended(api.accepted("sleep"))["task_status"] == "SUCCESS"
+    assert_waits_for_both(system, api, ids)
+    system.worker(OLDER, WORKER_POOL=pool, **PATIENT)
+    ended = {what: api.ended(task_id)["task_status"] for what, task_id in ids.items()}
+    assert ended == {"type": "SUCCESS", "task": "SUCCESS"}
+    assert system.depth_messages("dead.parked") == 0
+
+
+@POOLS
+def test_task_that_no_version_understands_in_time_says_so(system: System, pool: str) -> None:
+    (port,) = free_ports(1)
+    api = system.api("tests.harness.next_api")
+    system.recorder()
+    system.worker(OLDER, WORKER_POOL=pool, METRICS_PORT=str(port), RETURN_MAX_S="2")
+    ids = {"input": api.accepted("sleep", colour="blue"), "task": api.accepted("later")}
+    for what, said in (("input", "refuses the input"), ("task", "has no task 'Test_Query:later'")):
+        result = api.ended(ids[what])["task_result"]
+        assert result["type"] == "NotUnderstood"
+        assert re.search(rf"within 2 s of its first return \(\d returns\).*{said}", result["message"], re.DOTALL)
+        assert len(returned(system, ids[what])) >= 1
+        assert _metric(port, f'sluice_returned_total{{what="{what}"}}') >= 1
+    lines = until(lambda: command(system, "list").splitlines() if system.depth_messages("dead.parked") > 1 else [])
+    assert {json.loads(line)["reason"] for line in lines} == {"NotUnderstood"}
+    assert not any("requeue" in json.loads(line) for line in lines)
+
+
+def _metric(port: int, name: str) -> float:
+    text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+    return float(re.findall(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)[0])
+
+
+@pytest.mark.parametrize(("task", "more"), [("sleep", {"colour": "blue"}), ("later", {})])
+def test_task_that_waits_for_another_version_can_be_cancelled(system: System, task: str, more: dict[str, Any]) -> None:
+    api = system.api("tests.harness.next_api")
+    system.recorder()
+    system.worker(OLDER, **PATIENT)
+    task_id = api.accepted(task, **more)
+    until(lambda: returned(system, task_id))
+    assert api.client.delete(f"/tasks/{task_id}").status_code in {200, 202}
+    assert api.ended(task_id)["task_status"] == "REVOKED"
+
+
+def test_message_of_a_later_form_is_returned_and_one_that_says_nobodys_is_not(system: System) -> None:
+    api = system.api()
+    system.recorder()
+    system.worker(RETURN_MAX_S="2")
+    ids = {"form": api.accepted("task_2"), "none": "nobody"}
+    api.ended(ids["form"])
+    later = ids["form"][:-1] + ("1" if ids["form"][-1] == "0" else "0")
+    headers = {"id": later, "task": "Test_Query:task_2", "publish_id": "p", "owner": "tests", "retries": 0, "form": 2}
+    _publish(system, b"\x81\xa1a", headers)
+    _publish(system, b"\x81\xa1a", headers | {"id": 7})
+    until(lambda: system.redis.hget(f"sluice:task:{later}", "state") == "FAILURE")
+    assert "its form is of another version" in str(system.redis.hget(f"sluice:task:{later}", "meta"))
+    assert returned(system, later)
+    until(lambda: system.depth_messages("dead.parked") == 2)
+    assert {json.loads(line)["reason"] for line in command(system, "list").splitlines()} == {
+        "NotUnderstood",
+        "malformed",
+    }
+
+
+def _publish(system: System, body: bytes, headers: dict[str, Any]) -> None:
+    with Connection(system.servers.rabbitmq.url(vhost=system.vhost)) as connection:
+        exchange = Exchange(topology.EXCHANGE, type="topic", no_declare=True)
+        producer = Producer(connection, exchange, routing_key="Test_Query", auto_declare=False)
+        producer.publish(body, headers=headers, content_type="application/x-msgpack", content_encoding="binary")

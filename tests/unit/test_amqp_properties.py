@@ -1,0 +1,52 @@
+"""Properties on the wire: whatever they are, they are read, and nothing is an error."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pamqp.commands import Basic
+from pamqp.common import FieldTable
+
+from apps.amqp.properties import DEPTH_MAX, Unread, decode
+from tests.harness import raw
+
+NOW = datetime(2026, 11, 30, 1, 2, 3, tzinfo=UTC)
+TABLE: FieldTable = {
+    "text": "é",
+    "number": -7,
+    "large": 2**40,
+    "yes": True,
+    "none": None,
+    "when": NOW,
+    "many": [1, {"a": "b"}],
+    "part": Decimal("1.25"),
+}
+
+
+def test_properties_that_a_library_wrote_are_read() -> None:
+    written = Basic.Properties(headers=TABLE, content_type="a", message_id="m", timestamp=NOW)
+    found = decode(written.marshal())
+    assert found["headers"] == TABLE
+    assert (found["content_type"], found["message_id"], found["timestamp"]) == ("a", "m", NOW)
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_read(data: bytes) -> None:
+    decode(data)
+    decode(b"\xff\xfe" + data)
+    decode(b"\x20\x00" + raw.sized(data))
+
+
+@pytest.mark.parametrize("kind", raw.PROPERTIES)
+def test_any_properties_of_the_integration_tests_are_read(kind: str) -> None:
+    decode(raw.PROPERTIES[kind])
+
+
+def test_tables_too_deep_are_bytes() -> None:
+    value = decode(raw.PROPERTIES["deep"])["headers"]["any"]
+    for _ in range(DEPTH_MAX):
+        assert len(value) == 1
+        value = value[0]
+    assert isinstance(value, Unread)
