@@ -70,7 +70,7 @@ def _record(client: redis.Redis, meta: str) -> Write:
     def write(pipeline: Any, number: int) -> None:
         place = states.place(_id(number))._replace(ended=states.NO_SET)
         arguments = place.arguments(time.time(), RESULT_TTL_S, RECORD_TTL_S)
-        keys = place.keys(str(number))
+        keys = place.keys(str(number), "bench")
         pipeline.evalsha(end, len(keys), *keys, *arguments, "0" * 32, "SUCCESS", meta)
 
     return write

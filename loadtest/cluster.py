@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from apps.contract import keys
 from deploy import cluster
 from deploy.forward import api_server, forwarded
 from deploy.run import Unusable
@@ -38,7 +39,7 @@ class Cluster:
     def __init__(self, url: str, api_port: int, management: Management) -> None:
         self.url = url.rstrip("/")
         self.host = cluster.ingress_host()  # the URL may name NGINX's address
-        self.key = _secret("fastapi", "api")["API_KEYS"].split(",")[0].partition(":")[2]
+        self.key = keys.first_key(_secret("fastapi", "api")["API_KEYS"])
         self._api_port = api_port
         self._management = management
         self._nodes = [item["metadata"]["name"] for item in self._get("/api/v1/nodes")["items"]]

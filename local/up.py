@@ -73,6 +73,7 @@ def _start_processes(
     of_recorder = endpoints.environment("recorder", credentials, given)
     of_worker = endpoints.environment("worker", credentials, given)
     of_api = {**endpoints.environment("api", credentials, given), "API_KEYS": credentials.api_keys}
+    of_api.pop("API_KEYS_FILE", None)  # the keys are those that were generated
     running = [
         processes.recorder(folder, of_recorder),
         processes.worker(folder, of_worker),

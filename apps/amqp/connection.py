@@ -23,7 +23,7 @@ from pamqp.header import ProtocolHeader
 from apps.amqp import frames
 from apps.amqp.address import Address
 from apps.amqp.confirms import CONFIRMED, QUEUE_FULL, Confirms, Future
-from apps.amqp.frames import CHANNEL, Frame, FrameReader, Method, ProtocolError
+from apps.amqp.frames import CHANNEL, FRAMES_MAX, Frame, FrameReader, Method, ProtocolError
 from apps.amqp.template import template
 from apps.contract import topology
 from apps.contract.message import TaskMessage
@@ -75,6 +75,7 @@ class Connection(asyncio.Protocol):
         self._unsent: list[bytes] = []
         self._unsent_bytes = 0
         self._paused = False
+        self._read_held = False
         self._answers: dict[type[Method], asyncio.Future[Any]] = {}
         self._returning = False
         self._returning_bytes = 0
@@ -146,8 +147,17 @@ class Connection(asyncio.Protocol):
             return
         self.received_s = self.loop.time()
         self._silent_beats = 0
+        self._read(data)
+
+    # Frames
+
+    def _read(self, data: bytes) -> None:
+        """Read frames, FRAMES_MAX in one step of the event loop; nothing more is received before all are read."""
+        if self.ended.done():
+            return
         try:
-            for frame in self._reader.feed(data):
+            found = self._reader.feed(data)
+            for frame in found:
                 payload = frame.payload
                 if frame[:2] == _ON_CHANNEL and payload[:4] == _ACK and not self._returning:
                     self._on_ack(payload)
@@ -155,9 +165,19 @@ class Connection(asyncio.Protocol):
                     self._on_frame(frame)
         except ProtocolError as exc:
             self._end(f"protocol error: {exc}")
+        else:
+            if len(found) == FRAMES_MAX:
+                self._hold_reading()
+            elif self._read_held:
+                self._read_held = False
+                cast("asyncio.Transport", self._transport).resume_reading()
         self._changed()
 
-    # Frames
+    def _hold_reading(self) -> None:
+        if not self._read_held:
+            self._read_held = True
+            cast("asyncio.Transport", self._transport).pause_reading()
+        self.loop.call_soon(self._read, b"")
 
     def _on_frame(self, frame: Frame) -> None:
         if self.ended.done() or frame.kind == frames.HEARTBEAT:
@@ -194,8 +214,10 @@ class Connection(asyncio.Protocol):
             case Basic.Return():
                 self._returning = True
             case Peer.Blocked() | Peer.Unblocked():
-                self.blocked = isinstance(method, Peer.Blocked)
-                log.warning("the broker takes no messages" if self.blocked else "the broker takes messages again")
+                blocked = isinstance(method, Peer.Blocked)
+                if blocked != self.blocked:
+                    log.warning("the broker takes no messages" if blocked else "the broker takes messages again")
+                self.blocked = blocked
             case Peer.Close():
                 self._write(frames.encoded(Peer.CloseOk(), 0))
                 self._end_closed(method)

@@ -19,6 +19,11 @@ OVERHEAD_BYTES = HEAD.size + len(END)
 FRAME_MAX_BYTES = 131_072
 # The least that both must take: a message's headers fit into it.
 FRAME_MIN_BYTES = 4096
+# Of a method or a content header that the broker sends. RabbitMQ's longest, Connection.Start, has 500 bytes; a content
+# header is one that we have sent. pamqp takes 3 us for each byte of a table.
+CONTROL_MAX_BYTES = FRAME_MIN_BYTES
+# Frames that are read in one step of the event loop; pamqp takes up to 12 us for each.
+FRAMES_MAX = 1000
 # All that is published leaves through one channel.
 CHANNEL = 1
 HEARTBEAT_FRAME = HEAD.pack(HEARTBEAT, 0, 0) + END
@@ -44,14 +49,15 @@ class FrameReader:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[Frame]:
-        """The frames that are complete now. Raises ProtocolError."""
+        """The frames that are complete now, or the first FRAMES_MAX of them. Raises ProtocolError."""
         buffer = self._buffer
         buffer += data
-        frames = []
+        frames: list[Frame] = []
         start = 0
-        while len(buffer) - start >= OVERHEAD_BYTES:
+        while len(buffer) - start >= OVERHEAD_BYTES and len(frames) < FRAMES_MAX:
             kind, channel, size = HEAD.unpack_from(buffer, start)
-            if kind not in _KINDS or size + OVERHEAD_BYTES > self.frame_max_bytes:
+            most = self.frame_max_bytes if kind == BODY else min(self.frame_max_bytes, CONTROL_MAX_BYTES)
+            if kind not in _KINDS or size + OVERHEAD_BYTES > most:
                 raise ProtocolError(f"no frame of AMQP 0-9-1: type {kind}, {size} bytes")
             end = start + HEAD.size + size
             if len(buffer) <= end:

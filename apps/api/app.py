@@ -12,23 +12,27 @@ from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
 from apps import logs, startup
-from apps.api import docs, errors, openapi, ops, request_log, routes
-from apps.api.auth import Clients
+from apps.api import docs, errors, metrics, openapi, ops, request_log, routes
+from apps.api.auth import ANYONE, Clients, read_keys
 from apps.api.body import batch_model
 from apps.api.front import Front
 from apps.api.idempotency import Keys
 from apps.api.large import LargeResults
 from apps.api.methods import Methods
+from apps.api.parser import Parser
 from apps.api.publisher import Publisher
+from apps.api.quotas import Quotas
 from apps.api.redis_memory import RedisMemory
 from apps.api.request_log import RequestLog
 from apps.api.store import Store
+from apps.api.streams import Streams
 from apps.api.submission import Submitter
 from apps.api.waiter import Waiter
 from apps.contract import states
 from apps.contract.ids import TaskIds
 from apps.contract.purity import require_pure
 from apps.contract.queues import require_queues
+from apps.contract.quota import Quota
 from apps.contract.settings import ApiSettings, load
 from apps.contract.tasks import TASKS, Registry, input_adapter
 
@@ -59,7 +63,8 @@ def create_app(settings: ApiSettings | None = None, registry: Registry = TASKS) 
     app.state.inputs = input_adapter(registry)
     app.state.batch = batch_model(registry)
     app.state.ids = TaskIds(settings.task_id_key.get_secret_value().encode())
-    app.state.clients = Clients(settings.api_keys)
+    app.state.api_keys = read_keys(settings)
+    app.state.clients = Clients(app.state.api_keys)
     app.include_router(routes.router)
     app.include_router(ops.router)
     app.include_router(docs.router)
@@ -114,25 +119,45 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     store = app.state.store = Store(settings.celery_result_backend.get_secret_value())
     large = app.state.large = LargeResults(settings.celery_result_backend.get_secret_value())
     waiter = app.state.waiter = Waiter(settings.celery_result_backend.get_secret_value())
+    parser = app.state.parser = Parser(app.state.registry)
     deadline_s = settings.publish_deadline_s
     keys = Keys(store, waiter, app.state.ids, deadline_s=deadline_s, life_s=settings.key_ttl_s)
     memory = app.state.redis_memory = RedisMemory(store, settings.results_full_share)
-    app.state.submitter = Submitter(app.state.registry, app.state.ids, publisher, keys, memory, deadline_s=deadline_s)
+    quotas = app.state.quotas = Quotas(
+        store,
+        app.state.api_keys,
+        Quota(settings.quota_tasks_per_s, settings.quota_open_tasks),
+        life_s=settings.record_ttl_s,
+        anyone=ANYONE,
+    )
+    app.state.submitter = Submitter(
+        app.state.registry, app.state.ids, publisher, keys, memory, quotas, deadline_s=deadline_s
+    )
+    streams = app.state.streams = Streams(
+        per_client_max=settings.streams_per_client_max, total_max=settings.streams_max
+    )
+    ops.STREAMS.set_function(lambda: streams.open)
     ops.IN_FLIGHT.set_function(lambda: publisher.in_flight)
     ops.WAITING.set_function(lambda: waiter.waiting)
-    running = [asyncio.create_task(publisher.run()), asyncio.create_task(waiter.run())]
+    metrics.BODIES_WAITING.set_function(lambda: parser.waiting)
+    metrics.COMMANDS.set_function(lambda: store.unanswered)
+    metrics.LARGE_WAITING.set_function(lambda: large.waiting)
+    running = [asyncio.create_task(each.run()) for each in (publisher, waiter, quotas)]
     try:
         await _started(publisher, settings.celery_result_backend.get_secret_value())
         await memory.read()
         running.append(asyncio.create_task(memory.run()))
+        await quotas.renew()  # a replica that starts has no more than its share
         with _on_sigterm(waiter.drain):
             yield
     finally:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        await quotas.renew()  # the last report
         await store.close()
         await large.close()
+        parser.close()
         request_log.flush()
 
 

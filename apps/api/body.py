@@ -1,7 +1,8 @@
-"""A request's headers and body: the body's type and size, and the inputs in it."""
+"""A request's headers and body: the body's type and size, how complex it may be, and the inputs in it."""
 
 import json
 import logging
+from itertools import accumulate
 from typing import Annotated, Any
 
 from fastapi import Request
@@ -16,6 +17,20 @@ log = logging.getLogger(__name__)
 BATCH_MAX = 1000
 # Told to a client of an invalid input; more would repeat themselves.
 ERRORS_MAX = 10
+# Told of all inputs of a batch, before the others have one each: the answer has few MB, whatever the body is.
+BATCH_ERRORS_MAX = 1000
+# Of more errors, only their number is told. pydantic can only list all of them: these take 30 ms.
+LISTED_MAX = 20_000
+# Keys and elements of a body: a document of 1 MiB in which each has ten bytes. A team's model may cost 10 us for each
+# (a union of five types does, where none fits).
+VALUES_MAX = 100_000
+# The parser stops at 200. A batch adds two levels, its object and its array, to those of an input.
+BATCH_LEVELS = 2
+DEPTH_MAX = 200 - BATCH_LEVELS
+# A body that is parsed on the event loop has no more bytes and values: that takes a few milliseconds, also with a union
+# of five types. To send it to the parser's process would take 0.2 ms.
+LIGHT_BYTES = 64 * 1024
+LIGHT_VALUES = 500
 
 
 def one_header(request: Request, name: str) -> str | None:
@@ -41,6 +56,42 @@ async def read_json(request: Request, limit_bytes: int) -> bytes:
         if len(body) > limit_bytes:
             raise errors.too_large(limit_bytes)
     return bytes(body)
+
+
+def is_light(body: bytes) -> bool:
+    """Whether a body can be parsed on the event loop. The count has commas and brackets in strings too."""
+    if len(body) <= 2 * DEPTH_MAX:  # as most; each level has a bracket at both ends
+        return True
+    if len(body) > LIGHT_BYTES:
+        return False
+    opened = body.count(b"[") + body.count(b"{")
+    return opened <= DEPTH_MAX and body.count(b",") + opened <= LIGHT_VALUES
+
+
+def require_bounded(body: bytes, depth_max: int) -> None:
+    """Raises the 413 problem of a body that is too complex to be parsed, found by a scan of its bytes.
+
+    Each key and element is counted by the comma or bracket before it, outside of strings. Of a body that is no JSON
+    the counts mean nothing; the parser refuses it.
+    """
+    without_escapes = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    if without_escapes.count(b'"') > 4 * VALUES_MAX:  # as many strings as VALUES_MAX keys have, each with a string
+        raise errors.too_complex(f"it may have {VALUES_MAX} keys and elements at most")
+    outside = b"".join(without_escapes.split(b'"')[::2])
+    opened = outside.count(b"[") + outside.count(b"{")
+    if outside.count(b",") + opened > VALUES_MAX:
+        raise errors.too_complex(f"it may have {VALUES_MAX} keys and elements at most")
+    if opened > depth_max and _depth(outside) > depth_max:
+        raise errors.too_complex(f"it may have {depth_max} levels of arrays and objects at most")
+
+
+_STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_NO_BRACKETS = bytes(set(range(256)) - _STEPS.keys())
+
+
+def _depth(outside: bytes) -> int:
+    """The deepest level of what is outside of strings."""
+    return max(accumulate(map(_STEPS.__getitem__, outside.translate(None, _NO_BRACKETS))))
 
 
 def parse_input(adapter: TypeAdapter[Input], text: bytes | str) -> Payload:
@@ -77,7 +128,15 @@ def parse_batch(model: type[BaseModel], adapter: TypeAdapter[Input], body: bytes
         model.model_validate_json(body)
     except ValidationError as exc:
         raise _problem(exc) from None
-    return [_input_or_problem(adapter, text) for text in elements(body.decode())]
+    told = 0
+    parsed: list[Payload | errors.Problem] = []
+    for text in elements(body.decode()):
+        one = _input_or_problem(adapter, text)
+        if isinstance(one, errors.Problem) and (found := one.members.get("errors")):
+            del found[max(1, BATCH_ERRORS_MAX - told) :]
+            told += len(found)
+        parsed.append(one)
+    return parsed
 
 
 def _input_or_problem(adapter: TypeAdapter[Input], text: str) -> Payload | errors.Problem:
@@ -130,6 +189,9 @@ def _skip(text: str, at: int, separator: str = "") -> int:
 
 def _problem(exc: ValidationError) -> errors.Problem:
     """What is wrong with a body, for its sender."""
+    if exc.error_count() > LISTED_MAX:
+        message = f"it has {exc.error_count()} errors, too many to list"
+        return errors.invalid([{"loc": [], "msg": message, "type": "too_many_errors"}])
     found = exc.errors(include_url=False, include_input=False, include_context=False)[:ERRORS_MAX]
     if found[0]["type"] == "json_invalid" and not found[0]["loc"]:  # with a place, it is of a field Json[...]
         return errors.malformed(found[0]["msg"])

@@ -2,16 +2,18 @@
 
 Problem
 |-- 400 malformed          |-- 401 unauthenticated   |-- 404 not-found         |-- 409 request-open
-|-- 409 already-ended      |-- 410 expired           |-- 413 too-large         |-- 415 not-json
-|-- 422 invalid            |-- 422 key-reused        |-- 500 internal
+|-- 408 too-slow           |-- 409 already-ended     |-- 410 expired           |-- 413 too-large
+|-- 413 too-complex        |-- 415 not-json          |-- 422 invalid           |-- 422 key-reused
+|-- 429 quota-exceeded     |-- 429 too-many-streams  |-- 500 internal
 |-- 404 not-found, 405 method-not-allowed  of a path
 |-- 503 refused            definite: nothing was accepted, send it again after Retry-After
 |-- 503 outcome-unknown    the task may have been accepted
 |-- 503 results-full       definite as well: Redis has room for the results of accepted tasks alone
-|-- 503 results-unavailable
+|-- 503 results-unavailable, too-many-waiting, streams-full
 `-- 503 not-ready, unhealthy  of /readyz and /healthz
 """
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -22,6 +24,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from apps import logs
+from apps.api import metrics
+from apps.contract.quota import Quota
 from apps.contract.text import clean, clean_all
 
 MEDIA_TYPE = "application/problem+json"
@@ -34,6 +38,9 @@ RETRY_AFTER_S = 2
 class Problem(Exception):
     """An error that the client is told. `kind` is the stable name that programs look at."""
 
+    held_s = 0.0
+    """How long the answer is held back: apps/api/quotas.py says why."""
+
     def __init__(
         self, status: int, kind: str, detail: str, *, headers: Mapping[str, str] | None = None, **members: Any
     ) -> None:
@@ -43,6 +50,11 @@ class Problem(Exception):
         self.detail = detail
         self.headers = dict(headers or {})
         self.members = members
+
+    async def hold(self) -> None:
+        """Wait until it may be answered."""
+        if self.held_s:
+            await asyncio.sleep(self.held_s)
 
     def with_members(self, **members: Any) -> "Problem":
         """The same problem, told with more."""
@@ -102,6 +114,11 @@ def too_large(limit_bytes: int) -> Problem:
     return Problem(413, "too-large", f"the body may have {limit_bytes} bytes at most")
 
 
+def too_complex(bound: str) -> Problem:
+    """The body has more keys, elements or levels than are parsed, or takes too long."""
+    return Problem(413, "too-complex", f"the body is too complex: {bound}")
+
+
 def not_json() -> Problem:
     """The body is of another type."""
     return Problem(415, "not-json", "send the body as 'Content-Type: application/json'")
@@ -115,6 +132,39 @@ def invalid(errors: list[dict[str, Any]]) -> Problem:
 def key_reused() -> Problem:
     """Another body came with this Idempotency-Key before."""
     return Problem(422, "key-reused", "this Idempotency-Key was used with another body; a new task needs a new key")
+
+
+def too_slow(what: str, limit_s: float) -> Problem:
+    """The request did not arrive in time."""
+    return Problem(408, "too-slow", f"the {what} of a request must arrive within {limit_s:g} s of its first byte")
+
+
+def quota_exceeded(limits: Quota, exceeded: str, tasks: int, *, after_s: int, held_s: float = 0.0) -> Problem:
+    """The client has used up its quota: nothing was accepted."""
+    allowed = {
+        "open_tasks": f"{limits.open_tasks} tasks that wait or run at once",
+        "tasks_per_s": f"{limits.tasks_per_s} accepted tasks per second",
+    }[exceeded]
+    advice = f"send it again after {after_s} s"
+    if tasks > limits.open_tasks:
+        advice = f"a batch may have {limits.open_tasks} tasks at most"
+    detail = f"nothing was accepted: the quota of this client is {allowed}; {advice}"
+    quota = {**limits._asdict(), "exceeded": exceeded}
+    problem = Problem(429, "quota-exceeded", detail, headers={"Retry-After": str(after_s)}, quota=quota)
+    problem.held_s = held_s
+    return problem
+
+
+def too_many_streams(limit: int) -> Problem:
+    """The client has as many event streams open as it may have."""
+    detail = f"{limit} event streams of this client are open: close one, or ask with ?wait="
+    return Problem(429, "too-many-streams", detail, headers=_retry_after())
+
+
+def streams_full() -> Problem:
+    """The process has as many event streams open as it may have."""
+    detail = "no more event streams can be opened: ask with ?wait=, or open it after Retry-After"
+    return Problem(503, "streams-full", detail, headers=_retry_after())
 
 
 def refused(reason: str) -> Problem:
@@ -139,6 +189,12 @@ def results_unavailable() -> Problem:
     """Redis does not answer."""
     detail = "the store of results does not answer; accepted tasks are safe, ask again after Retry-After"
     return Problem(503, "results-unavailable", detail, headers=_retry_after())
+
+
+def too_many_waiting() -> Problem:
+    """As many clients wait as the process has room for."""
+    detail = "no more clients can wait for tasks: ask again after Retry-After, or without ?wait="
+    return Problem(503, "too-many-waiting", detail, headers=_retry_after())
 
 
 def not_ready(away: list[str]) -> Problem:
@@ -176,6 +232,7 @@ def document(problem: Problem) -> dict[str, Any]:
 
 def response(problem: Problem) -> JSONResponse:
     """The answer that an error is."""
+    metrics.PROBLEMS.labels(problem.kind).inc()
     return JSONResponse(document(problem), problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
 
 
@@ -184,6 +241,7 @@ def install(app: FastAPI) -> None:
 
     async def on_problem(_: Request, exc: Exception) -> JSONResponse:
         assert isinstance(exc, Problem)  # noqa: S101 - registered for it alone
+        await exc.hold()
         return response(exc)
 
     async def on_http(_: Request, exc: Exception) -> JSONResponse:

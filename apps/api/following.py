@@ -48,6 +48,8 @@ async def follow(state: AppState, receive: Receive, task_id: str, wait_s: float)
     """A task's state and result once it is final, or as it is after `wait_s`. Raises as `current`."""
     if wait_s <= 0:
         return await current(state, task_id)
+    if state["waiter"].full:
+        raise errors.too_many_waiting()
     gone = asyncio.ensure_future(_disconnected(receive))
     try:
         return await _wait_for_end(state, gone, task_id, min(wait_s, state["settings"].wait_max_s))
@@ -76,9 +78,11 @@ async def _wait_for_end(state: AppState, gone: asyncio.Future[None], task_id: st
 async def events(state: AppState, task_id: str, record: Record, seen: str | None) -> AsyncIterator[bytes]:
     """Each state of a task once, as server-sent events, to its end; those after `seen` for a client that comes back.
 
-    Format: WHATWG HTML, section 9.2. A Redis that goes away in between only delays what comes.
+    After STREAM_MAX_S the stream ends without a final state, and the client opens another one. Format: WHATWG HTML,
+    section 9.2. A Redis that goes away in between only delays what comes.
     """
     waiter: Waiter = state["waiter"]
+    end_s = time.monotonic() + state["settings"].stream_max_s
     started = seen == "STARTED"
     yield b": each state once, then the end of the stream\n\n"
     with waiter.watch(task_id, begin=True) as changed:
@@ -92,9 +96,10 @@ async def events(state: AppState, task_id: str, record: Record, seen: str | None
                         async for part in end:
                             yield part
                     return
-            if waiter.draining:  # the client comes back, to another replica
+            left_s = end_s - time.monotonic()
+            if waiter.draining or left_s <= 0:  # the client comes back, to another replica
                 return
-            if not await set_within(changed, COMMENT_S):
+            if not await set_within(changed, min(COMMENT_S, left_s)):
                 yield b": still here\n\n"
             with suppress(Unavailable):
                 record = await state["store"].read(task_id)

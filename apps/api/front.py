@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from apps import logs
 from apps.api import errors
 from apps.api.answer import tell
-from apps.api.body import parse_input
+from apps.api.body import is_light, parse_input
 from apps.api.following import follow
 from apps.api.idempotency import FORM, KEY_MAX
 from apps.api.publisher import CONFIRMED
@@ -104,6 +104,8 @@ class Front:
                 record = await follow(self._state, receive, asked.task_id, asked.wait_s)
                 await tell(send, self._state, asked.task_id, record)
                 return
+            if asked.key is None:
+                self._state["quotas"].require_one(asked.owner)
             body = await _read(receive)
             if body is None:  # the client has gone, and nothing was begun
                 return
@@ -111,11 +113,15 @@ class Front:
             answer = b'{"task_id":"%b","task_status":"PENDING"}' % task_id
             await _send(send, 202, answer, _RETRY_AFTER, (b"location", b"/tasks/" + task_id))
         except errors.Problem as problem:
+            await problem.hold()
             await errors.response(problem)(scope, receive, send)
 
     async def _accept(self, asked: _Post, body: bytes) -> bytes:
         """The id of the task that the broker has. Raises the problems of a post."""
-        payload = parse_input(self._state["inputs"], body)
+        if is_light(body):
+            payload = parse_input(self._state["inputs"], body)
+        else:
+            payload = await self._state["parser"].parse_input(asked.owner, body)
         (submitted,) = await self._state["submitter"].submit(asked.owner, [payload], key=asked.key, body=body)
         if submitted.outcome is not CONFIRMED:
             raise problem_of(submitted.outcome)

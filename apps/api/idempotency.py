@@ -143,15 +143,19 @@ class Keys:
         self._deadline_s = deadline_s
         self._life_s = life_s
 
+    async def is_known(self, owner: str, key: str) -> bool:
+        """Whether a post came with this key before. Writes nothing. Raises the store's Unavailable."""
+        return bool(await self._store.call("EXISTS", *_records(owner, key)))
+
     async def claim(self, post: Post, new_id: str) -> Claim:
         """Claim the key for the body, once the request that has it is settled or abandoned; until the deadline.
 
         Raises the 409 problem after it, the 422 one for another body, and the store's Unavailable.
         """
-        records = _records(post)
+        records = _records(post.owner, post.key)
         command = self._command(post, records, new_id)
         kind, id_, accepted, number = await self._store.call(*command)
-        if kind == "open":
+        if kind == "open" and not self._waiter.full:
             end_s = time.monotonic() + self._deadline_s
             with self._waiter.watch(self._full_id(id_, post.owner)) as settled:
                 while kind == "open" and await set_within(settled, end_s - time.monotonic()):
@@ -185,8 +189,8 @@ class Keys:
         return self._ids.of_uuid(id_, owner) if len(id_) == UUID_DIGITS else id_
 
 
-def _records(post: Post) -> tuple[bytes, str]:
+def _records(owner: str, key: str) -> tuple[bytes, str]:
     """The Redis keys of a request's key: today's, and that of version 0.1."""
-    # neither part has a NUL: a name comes from the environment, and a key has its form
-    of_client = blake2b(f"{post.owner}\0{post.key}".encode(), digest_size=16)
+    # neither part has a NUL: a name is printable, and a key has its form
+    of_client = blake2b(f"{owner}\0{key}".encode(), digest_size=16)
     return _RECORD + of_client.digest(), f"sluice:key:{of_client.hexdigest()}"

@@ -25,8 +25,11 @@ log = logging.getLogger(__name__)
 
 # Of an answer, sent at once: above what uvicorn lets a client be behind with, so that each part is waited for.
 PART_BYTES = 128 * 1024
-# Longer than a client that takes nothing keeps a slot (`apps.api.http`); after that a reader is told to ask again.
+# For a slot and a connection, from the request on: longer than a client that takes nothing keeps a slot
+# (`apps.api.http`). After that a reader is told to ask again.
 SLOT_DEADLINE_S = 15.0
+# Readers that wait in one lane; the next one is told at once.
+WAITING_MAX = 1000
 # 64 MiB, the most that a result may have, at 100 Mbit/s.
 READ_DEADLINE_S = 6.0
 # Two, so that one is read while the other's round trip ends. More would take turns from requests for small results.
@@ -41,6 +44,20 @@ class _Lane:
     slots: asyncio.Semaphore
     connections: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CONNECTIONS))
     idle: list[AbstractConnection] = field(default_factory=list)
+    waiting: int = 0
+
+    async def acquire(self, semaphore: asyncio.Semaphore, due_s: float) -> None:
+        """Wait for a slot or a connection until then. Raises Unavailable."""
+        if self.waiting >= WAITING_MAX:
+            raise Unavailable
+        self.waiting += 1
+        try:
+            async with asyncio.timeout_at(due_s):
+                await semaphore.acquire()
+        except TimeoutError:
+            raise Unavailable from None
+        finally:
+            self.waiting -= 1
 
 
 class LargeResults:
@@ -52,6 +69,11 @@ class LargeResults:
         # all where results have 1 MiB at most, the default.
         self._lanes = (_Lane(16 * SMALL_BYTES_MAX, asyncio.Semaphore(64)), _Lane(None, asyncio.Semaphore(8)))
 
+    @property
+    def waiting(self) -> int:
+        """Readers that wait for a slot or a connection."""
+        return sum(lane.waiting for lane in self._lanes)
+
     @asynccontextmanager
     async def held(self, task_id: str, size_bytes: int, start: int) -> AsyncIterator[bytes]:
         """The meta of a task's record, for as long as the block lasts; `start` is where it begins in the record.
@@ -61,13 +83,10 @@ class LargeResults:
         place = states.place(task_id)
         command = ("GETRANGE", place.record, start, -1) if start else ("HGET", place.earlier, "meta")
         lane = next(one for one in self._lanes if one.max_bytes is None or size_bytes <= one.max_bytes)
+        due_s = asyncio.get_running_loop().time() + SLOT_DEADLINE_S
+        await lane.acquire(lane.slots, due_s)
         try:
-            async with asyncio.timeout(SLOT_DEADLINE_S):
-                await lane.slots.acquire()
-        except TimeoutError:
-            raise Unavailable from None
-        try:
-            yield await self._read(lane, command)
+            yield await self._read(lane, command, due_s)
         finally:
             lane.slots.release()
 
@@ -78,8 +97,9 @@ class LargeResults:
                 await connection.disconnect(nowait=True)
             lane.idle.clear()
 
-    async def _read(self, lane: _Lane, command: tuple[Any, ...]) -> bytes:
-        async with lane.connections:
+    async def _read(self, lane: _Lane, command: tuple[Any, ...], due_s: float) -> bytes:
+        await lane.acquire(lane.connections, due_s)
+        try:
             connection = lane.idle.pop() if lane.idle else connection_to(self._url)
             try:
                 async with asyncio.timeout(READ_DEADLINE_S):
@@ -92,6 +112,8 @@ class LargeResults:
                 raise Unavailable from exc
             finally:
                 lane.idle.append(connection)
+        finally:
+            lane.connections.release()
         if not value:  # its record's life ended between the two questions
             raise Unavailable
         return value

@@ -19,8 +19,9 @@ from pydantic_core import PydanticSerializationError, SchemaValidator, from_json
 from typing_extensions import TypeAliasType
 
 from apps.api import errors
-from apps.api.body import BATCH_MAX
+from apps.api.body import BATCH_MAX, VALUES_MAX
 from apps.api.following import status
+from apps.contract.quota import Quota
 from apps.contract.states import FINAL, State, failure
 from apps.contract.text import clean_all
 
@@ -115,10 +116,7 @@ def _answers(good: Answers, *problems: errors.Problem) -> Answers:
     answers = good.copy()
     for status_ in sorted({problem.status for problem in problems}):
         kinds = [problem for problem in problems if problem.status == status_]
-        examples = {
-            problem.kind + ("-whole" if "outcomes" in problem.members else ""): errors.document(problem)
-            for problem in kinds
-        }
+        examples = {_example_name(problem): errors.document(problem) for problem in kinds}
         answers[status_] = {
             "description": "; ".join(dict.fromkeys(f"{problem.kind}: {problem.detail}" for problem in kinds)),
             "content": {errors.MEDIA_TYPE: _content(Problem, examples)},
@@ -127,16 +125,26 @@ def _answers(good: Answers, *problems: errors.Problem) -> Answers:
     return answers
 
 
+def _example_name(problem: errors.Problem) -> str:
+    quota = problem.members.get("quota")
+    return problem.kind + (f"-{quota['exceeded']}" if quota else "-whole" if "outcomes" in problem.members else "")
+
+
 _ANYWHERE = (errors.malformed("what is wrong with the request"), errors.unauthenticated())
 _OF_A_TASK = (*_ANYWHERE, errors.not_found(), errors.expired(), errors.results_unavailable())
 _WRONG = [{"loc": ["task_1", "name"], "msg": "String should have at least 1 character", "type": "string_too_short"}]
+_QUOTA = Quota(100, 20_000)
 _OF_A_POST = (
     *_ANYWHERE,
+    errors.too_slow("body", 30),
     errors.request_open(),
     errors.too_large(_BODY_LIMIT_BYTES),
+    errors.too_complex(f"it may have {VALUES_MAX} keys and elements at most"),
     errors.not_json(),
     errors.invalid(_WRONG),
     errors.key_reused(),
+    errors.quota_exceeded(_QUOTA, "open_tasks", 1, after_s=errors.RETRY_AFTER_S),
+    errors.quota_exceeded(_QUOTA, "tasks_per_s", 100, after_s=1),
     errors.refused("queue-full"),
     errors.results_full(),
     errors.outcome_unknown("deadline"),
@@ -172,7 +180,9 @@ RESPONSES: dict[str, Answers] = {
         *_OF_A_POST,
         *(problem.with_members(outcomes=[errors.document(problem)] * 2) for problem in _OF_A_WHOLE_BATCH),
     ),
-    "get": _answers({200: _answer("its state, and how it ended", Task, _SUCCESS, _FAILURE)}, *_OF_A_TASK),
+    "get": _answers(
+        {200: _answer("its state, and how it ended", Task, _SUCCESS, _FAILURE)}, *_OF_A_TASK, errors.too_many_waiting()
+    ),
     "events": _answers(
         {
             200: {
@@ -183,6 +193,8 @@ RESPONSES: dict[str, Answers] = {
             204: {"description": "the client has seen the last event"},
         },
         *_OF_A_TASK,
+        errors.too_many_streams(500),
+        errors.streams_full(),
     ),
     "delete": _answers(
         {

@@ -15,6 +15,12 @@ router = APIRouter(tags=["operations"])
 ACCEPTED = Counter("sluice_accepted", "Tasks answered with 202", ["task"])
 REFUSED = Counter("sluice_refused", "Tasks that were refused, or whose outcome is unknown, by reason", ["reason"])
 REPEATED = Counter("sluice_repeated", "Posts answered from an earlier one with the same Idempotency-Key")
+# Clients are those of API_KEYS, so that the labels are bounded.
+QUOTA_REFUSED = Counter("sluice_quota_refused", "Posts refused by the client's quota", ["client", "quota"])
+QUOTA_OPEN = Gauge("sluice_quota_open", "Tasks of the client that wait or run, as of the last renewal", ["client"])
+STREAMS = Gauge("sluice_event_streams", "Event streams that are open")
+STREAMS_REFUSED = Counter("sluice_event_streams_refused", "Event streams that were refused, by the limit", ["limit"])
+SLOW_REQUESTS = Counter("sluice_slow_requests", "Requests that did not arrive in time, by the part", ["part"])
 CANCELLED = Counter("sluice_cancelled", "Tasks cancelled by a client, by the state they were in", ["state"])
 PUBLISH_SECONDS = Histogram(
     "sluice_publish_seconds",

@@ -25,6 +25,8 @@ REQUEST_ID_FORM = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 TRACEPARENT_FORM = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 # A killed process loses the lines of so long.
 WRITE_INTERVAL_S = 0.02
+# So many are written at once: a write of 16 MiB at most.
+LINES_MAX = 1000
 # Of four bytes each: with the rest, a line is within `logs.LINE_MAX_BYTES`.
 PATH_MAX_CHARS = 2000
 # Probes would be most of the log.
@@ -101,6 +103,8 @@ class _Lines:
             f'"message": "request", "pid": {pid}, "request_id": "{logs.request_id.get()}"{about}, '
             f'"method": "{method}", "path": {_quoted(path)}, "status": {status}, "ms": {took_s * 1000:.1f}}}\n'
         )
+        if len(self._unwritten) >= LINES_MAX:
+            self.write()
 
     def write(self) -> None:
         """Write what there is."""

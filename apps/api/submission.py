@@ -11,6 +11,7 @@ from apps import logs
 from apps.api import errors, ops
 from apps.api.idempotency import Keys, Post
 from apps.api.publisher import CONFIRMED, Outcome, Publisher
+from apps.api.quotas import Charge, Quotas, Share
 from apps.api.redis_memory import RedisMemory
 from apps.api.store import Unavailable
 from apps.contract.ids import TaskIds
@@ -37,13 +38,14 @@ def _results_full() -> errors.Problem:
 class Submitter:
     """Gives inputs their ids and publishes them."""
 
-    def __init__(  # noqa: PLR0913 - what a post needs
+    def __init__(  # noqa: PLR0913, PLR0917 - the parts of one service, each by its type
         self,
         registry: Registry,
         ids: TaskIds,
         publisher: Publisher,
         keys: Keys,
         redis_memory: RedisMemory,
+        quotas: Quotas,
         *,
         deadline_s: float,
     ) -> None:
@@ -52,6 +54,7 @@ class Submitter:
         self._publisher = publisher
         self._keys = keys
         self._redis_memory = redis_memory
+        self._quotas = quotas
         self._deadline_s = deadline_s
 
     async def submit(
@@ -59,16 +62,43 @@ class Submitter:
     ) -> list[Submitted | None]:
         """Publish each input, None for those that are none; answers in their order.
 
-        With a key, what an earlier request with it had accepted is not published again. Raises the problems of a key,
-        and the 503 one of a full Redis, before the key is claimed.
+        With a key, what an earlier request with it had accepted is not published again, and costs no quota. Raises the
+        503 problem of a full Redis, the problems of a quota, and those of a key, in this order.
         """
         if self._redis_memory.full and any(inputs):
             raise _results_full()
+        share = self._quotas.of(owner)
         first_id = self._ids.new(owner)
         if key is None and len(inputs) == 1 and inputs[0] is not None:  # as nearly all are: without what others need
-            return [Submitted(first_id, await self._publish_one(owner, inputs[0], first_id))]
+            with share.charge(1) as charge:
+                return [Submitted(first_id, await self._publish_one(charge, owner, inputs[0], first_id))]
+        tasks = sum(payload is not None for payload in inputs)
         if key is None:
-            return await self._publish(owner, inputs, first_id, accepted=0)
+            with share.charge(tasks) as charge:
+                return await self._publish(charge, owner, inputs, first_id, accepted=0)
+        with await self._charge(share, tasks, owner, key) as charge:
+            return await self._submit_once(charge, owner, inputs, key, body, first_id)
+
+    async def require_batch_share(self, share: Share, owner: str, key: str | None) -> None:
+        """Raise the 429 problem of a batch before its inputs are looked at, unless it may repeat an accepted one."""
+        if share.refuses_batches and not (key is not None and await self._is_known(owner, key)):
+            raise share.refusal_unread()
+
+    async def _charge(self, share: Share, tasks: int, owner: str, key: str) -> Charge:
+        """Before the key is claimed, so that a refused post leaves no key; a known key is charged after its claim."""
+        known = not share.fits(tasks) and await self._is_known(owner, key)
+        return share.charge(0 if known else tasks)
+
+    async def _is_known(self, owner: str, key: str) -> bool:
+        try:
+            return await self._keys.is_known(owner, key)
+        except Unavailable:
+            ops.REFUSED.labels("redis-away").inc()
+            raise errors.refused("redis-away") from None
+
+    async def _submit_once(  # noqa: PLR0913, PLR0917 - `submit` with a key
+        self, charge: Charge, owner: str, inputs: Sequence[Payload | None], key: str, body: bytes, first_id: str
+    ) -> list[Submitted | None]:
         wanted = sum(1 << index for index, payload in enumerate(inputs) if payload)
         try:
             claim = await self._keys.claim(Post(owner, key, body, wanted, self._open_s(len(inputs))), first_id)
@@ -79,10 +109,11 @@ class Submitter:
             raise errors.refused("redis-away") from None
         if claim.done:
             ops.REPEATED.inc()
-            return await self._publish(owner, inputs, claim.first_id, claim.accepted)
+            return await self._publish(charge, owner, inputs, claim.first_id, claim.accepted)
         accepted, refused = claim.accepted, False
         try:
-            submitted = await self._publish(owner, inputs, claim.first_id, accepted)
+            charge.raise_to((wanted & ~accepted).bit_count())
+            submitted = await self._publish(charge, owner, inputs, claim.first_id, accepted)
             confirmed = (1 << i for i, one in enumerate(submitted) if one and one.outcome is CONFIRMED)
             accepted |= sum(confirmed)
             refused = not accepted and all(one is None or one.outcome.kind == "refused" for one in submitted)
@@ -95,7 +126,7 @@ class Submitter:
         return self._deadline_s * (1 if inputs == 1 else 2)
 
     async def _publish(
-        self, owner: str, inputs: Sequence[Payload | None], first_id: str, accepted: int
+        self, charge: Charge, owner: str, inputs: Sequence[Payload | None], first_id: str, accepted: int
     ) -> list[Submitted | None]:
         """Publish those that the broker does not have.
 
@@ -118,7 +149,7 @@ class Submitter:
                     outcome = NOT_SENT
                     ops.REFUSED.labels(outcome.reason).inc()
                 else:
-                    outcome = await self._publish_one(owner, payload, task_id)
+                    outcome = await self._publish_one(charge, owner, payload, task_id)
                     stopped = stopped or outcome.kind == "unknown"
                 submitted[index] = Submitted(task_id, outcome)
 
@@ -130,7 +161,7 @@ class Submitter:
                 group.create_task(publish_some())
         return submitted
 
-    async def _publish_one(self, owner: str, payload: Payload, task_id: str) -> Outcome:
+    async def _publish_one(self, charge: Charge, owner: str, payload: Payload, task_id: str) -> Outcome:
         logs.task_id.set(task_id)
         spec = self._registry[payload.task]
         request_id = logs.request_id.get() or ""
@@ -142,6 +173,7 @@ class Submitter:
         outcome = await self._publisher.publish(message)
         ops.publish_seconds(outcome.kind).observe(time.perf_counter() - started_s)
         if outcome is CONFIRMED:
+            charge.accept(task_id)
             ops.accepted(spec.name).inc()
         else:
             ops.REFUSED.labels(outcome.reason).inc()

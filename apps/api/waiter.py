@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import cast
 
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
@@ -25,9 +26,14 @@ SILENT_S = 2 * PING_INTERVAL_S
 # What comes so soon after the last that was noted is not: a timer that is set anew for each message would cost as much
 # as reading it. So Redis is given up that much early.
 NOTED_S = 1.0
-# Who leaves is unsubscribed so late, with all who left meanwhile: each alone would be a write, an answer, and a turn of
-# the event loop. Until then a message more may come, for nobody.
+# Batch UNSUBSCRIBE commands for LEAVE_S seconds, or for LEAVE_MAX channels: each alone would be a write, an answer and
+# a turn of the event loop. Until then a message may arrive that nobody waits for.
 LEAVE_S = 0.5
+LEAVE_MAX = 1000
+# Clients that wait, of all kinds: 16 KB of memory each, so 160 MB of the pod's 2 GiB. The next one is refused.
+WATCHES_MAX = 10_000
+# Commands that the connection has not taken. A Redis that reads nothing for so long is given up.
+OUTBOX_MAX = 10_000
 # Something is always subscribed, so that the connection exists before the first client waits.
 IDLE_CHANNEL = "sluice:idle"
 
@@ -65,6 +71,8 @@ class Waiter:
         # Commands for the present connection; None while there is none: the next one begins with every topic.
         self._outbox: asyncio.Queue[tuple[str, ...]] | None = None
         self._left: list[str] = []
+        self._watches = 0
+        self._silence: asyncio.Timeout | None = None
         self.draining = False
 
     @property
@@ -75,7 +83,12 @@ class Waiter:
     @property
     def waiting(self) -> int:
         """How many wait."""
-        return len({change for topic in self._topics.values() for change in topic.watchers})
+        return self._watches
+
+    @property
+    def full(self) -> bool:
+        """Whether nobody else may wait."""
+        return self._watches >= WATCHES_MAX
 
     @contextmanager
     def watch(self, task_id: str, *, begin: bool = False) -> Iterator[Change]:
@@ -89,9 +102,11 @@ class Waiter:
         channels = [states.channel(task_id), states.begun_channel(task_id)][: 1 + begin]
         for channel in channels:
             self._enter(channel, change)
+        self._watches += 1
         try:
             yield change
         finally:
+            self._watches -= 1
             for channel in channels:
                 self._leave(channel, change)
 
@@ -123,7 +138,8 @@ class Waiter:
         # From here on newcomers subscribe for themselves; no await lies between that and the list of the others.
         for topic in self._topics.values():
             topic.confirmed = False
-        self._outbox = asyncio.Queue()
+        self._outbox = asyncio.Queue(OUTBOX_MAX)
+        self._silence = silence
         self._send("SUBSCRIBE", IDLE_CHANNEL, *self._topics)
         writer = asyncio.create_task(_write(connection, self._outbox))
         pinger = asyncio.create_task(_ping(self._outbox))
@@ -154,6 +170,8 @@ class Waiter:
         if not self._left:
             asyncio.get_running_loop().call_later(LEAVE_S, self._unsubscribe)
         self._left.append(channel)
+        if len(self._left) >= LEAVE_MAX:
+            self._unsubscribe()
 
     def _unsubscribe(self) -> None:
         left, self._left = self._left, []
@@ -161,8 +179,14 @@ class Waiter:
             self._send("UNSUBSCRIBE", *unwatched)
 
     def _send(self, *command: str) -> None:
-        if self._outbox is not None:
+        if self._outbox is None:
+            return
+        try:
             self._outbox.put_nowait(command)
+        except asyncio.QueueFull:  # the next connection begins with every topic
+            self._outbox = None
+            with suppress(RuntimeError):  # it has just expired
+                cast("asyncio.Timeout", self._silence).reschedule(0)
 
     def _on_message(self, kind: str, channel: str, message: object = None) -> None:
         topic = self._topics.get(channel)
@@ -190,7 +214,7 @@ async def _write(connection: AbstractConnection, outbox: asyncio.Queue[tuple[str
 async def _ping(outbox: asyncio.Queue[tuple[str, ...]]) -> None:
     while True:
         await asyncio.sleep(PING_INTERVAL_S)
-        outbox.put_nowait(("PING",))
+        await outbox.put(("PING",))
 
 
 async def set_within(event: asyncio.Event, limit_s: float) -> bool:

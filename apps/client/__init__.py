@@ -1,6 +1,6 @@
 """A Python client that does with each answer what docs/api.md says: `Client` and `AsyncClient`."""
 
 from apps.client.client import AsyncClient, Client
-from apps.client.rules import Outcome, OutcomeUnknown, Problem, Task, TimedOut
+from apps.client.rules import Outcome, OutcomeUnknown, Problem, QuotaExceeded, Task, TimedOut
 
-__all__ = ["AsyncClient", "Client", "Outcome", "OutcomeUnknown", "Problem", "Task", "TimedOut"]
+__all__ = ["AsyncClient", "Client", "Outcome", "OutcomeUnknown", "Problem", "QuotaExceeded", "Task", "TimedOut"]

@@ -96,6 +96,21 @@ class Problem(Exception):
         super().__init__(str(document.get("detail") or f"answered by {status}" if status else "no answer"))
 
 
+class QuotaExceeded(Problem):
+    """The client's quota was used up until the deadline, and nothing was accepted; `quota` says what it is."""
+
+    @property
+    def quota(self) -> dict[str, Any]:
+        """`tasks_per_s`, `open_tasks`, and which of them is `exceeded`."""
+        quota = self.document.get("quota")
+        return quota if isinstance(quota, dict) else {}
+
+
+def _problem(reply: Reply) -> Problem:
+    kind = str(reply.document.get("type", "")).rpartition(":")[2]
+    return (QuotaExceeded if kind == "quota-exceeded" else Problem)(reply.status, reply.document)
+
+
 class OutcomeUnknown(Exception):
     """It may have been done: the same call tells, whenever it is made; a post with the same `key`, if it had one."""
 
@@ -248,7 +263,7 @@ def _post(
         if (_again(reply) or maybe) and (key or not maybe) and time.monotonic() + pause_s < end_s:
             yield Sleep(pause_s)
         else:
-            raise unknown or Problem(reply.status, reply.document)
+            raise unknown or _problem(reply)
 
 
 def _ask(call: Call, end_s: float) -> Generator[Step, Any, Reply]:

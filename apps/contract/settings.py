@@ -8,13 +8,12 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from apps.contract import keys
+from apps.contract.keys import ApiKey, OpenTasks, Secret, TasksPerS
 from apps.contract.results import CEILING_BYTES
 from apps.contract.states import FAILURE_MESSAGE_BOUNDS_CHARS, FAILURE_MESSAGE_MAX_CHARS
-from apps.contract.topology import MESSAGE_TTL_S
+from apps.contract.topology import MAX_LENGTH_MESSAGES, MESSAGE_TTL_S
 
-SECRET_MIN_BYTES = 16  # a shorter one can be guessed
-SECRET_MAX_BYTES = 64  # blake2b takes no longer key
-CLIENT_NAME_MAX = 64  # it is in each message's headers, which must fit into the smallest frame there is, 4 KiB
 # Passwords that ship with servers and examples; starting on one is starting without.
 _DEFAULT_PASSWORDS = frozenset({"guest", "rabbitmq", "redis", "password", "changeme", "admin"})
 # Parameters of aiormq's, kombu's, Celery's and redis-py's URLs that change how TLS is done, and those of Redis that all
@@ -60,15 +59,8 @@ def _redis_url(url: SecretStr) -> SecretStr:
     return url
 
 
-def _secret(value: SecretStr) -> SecretStr:
-    if not SECRET_MIN_BYTES <= len(value.get_secret_value().encode()) <= SECRET_MAX_BYTES:
-        raise ValueError(f"it must have {SECRET_MIN_BYTES} to {SECRET_MAX_BYTES} bytes")
-    return value
-
-
 BrokerUrl = Annotated[SecretStr, AfterValidator(_broker_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
-Secret = Annotated[SecretStr, AfterValidator(_secret)]
 
 
 class Settings(BaseSettings):
@@ -104,9 +96,20 @@ class ApiSettings(Settings):
     """What the API needs besides."""
 
     task_id_key: Secret
-    # "name:key,name:key": a client's tasks belong to its name, so that its key can be changed
-    api_keys: Annotated[dict[str, Secret], NoDecode] = {}
+    # a client's tasks belong to its name, so that its key can be changed; apps/contract/keys.py has the forms
+    api_keys: Annotated[tuple[ApiKey, ...], NoDecode] = ()
+    api_keys_file: Annotated[str, Field(min_length=1)] | None = None
     auth_disabled: bool = False
+    # of a client without a quota of its own. Accepted tasks per second: as many as NGINX lets one address request
+    quota_tasks_per_s: TasksPerS = 100
+    # and tasks that wait or run at once: a tenth of what a queue takes, so that no client can fill it
+    quota_open_tasks: OpenTasks = MAX_LENGTH_MESSAGES // 10
+    # of one process; a stream takes 16 KiB, so all of them 32 MiB
+    streams_max: Annotated[int, Field(ge=1)] = 2000
+    # a quarter: three others always find room
+    streams_per_client_max: Annotated[int, Field(ge=1)] = 500
+    # a client opens it again where it was; a stream of a task that never ends is not held for ever
+    stream_max_s: Annotated[float, Field(gt=0)] = 3600.0
     publish_deadline_s: Annotated[float, Field(gt=0, le=60)] = 2.0
     # more than the broker takes in at once only wait: a window of 1,000 already costs a third of the rate
     publish_in_flight_max: Annotated[int, Field(ge=1)] = 1000
@@ -121,25 +124,22 @@ class ApiSettings(Settings):
     @field_validator("api_keys", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        pairs = [pair.strip().partition(":") for pair in value.split(",") if pair.strip()]
-        if any(not name or not key for name, _, key in pairs):
-            raise ValueError("it must read name:key[,name:key...]")
-        if any(len(name) > CLIENT_NAME_MAX for name, *_ in pairs):
-            raise ValueError(f"a name may have {CLIENT_NAME_MAX} characters at most")
-        if len({name for name, *_ in pairs}) < len(pairs):
-            raise ValueError("it gives a name twice; each client has one key, and a changed key keeps the name")
-        if any(not (key.isascii() and key.isprintable()) or " " in key for _, _, key in pairs):
-            raise ValueError("a key has visible ASCII characters only: no header carries another one")
-        if len({key for *_, key in pairs}) < len(pairs):
-            raise ValueError("it gives two names one key: nobody could tell these clients apart")
-        return {name: key for name, _, key in pairs}
+        return keys.parse(value) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _authenticated(self) -> Self:
-        if not self.api_keys and not self.auth_disabled:
-            raise ValueError("API_KEYS is empty: set name:key[,name:key...], or say AUTH_DISABLED=true")
+        if self.api_keys and self.api_keys_file:
+            raise ValueError("API_KEYS and API_KEYS_FILE are both set: give all keys in one of them")
+        if not (self.api_keys or self.api_keys_file or self.auth_disabled):
+            raise ValueError(
+                "API_KEYS is empty: set name:key[,name:key...], or the path API_KEYS_FILE, or say AUTH_DISABLED=true"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _shared_streams(self) -> Self:
+        if self.streams_per_client_max > self.streams_max:
+            raise ValueError("STREAMS_PER_CLIENT_MAX is above STREAMS_MAX: it would limit no client")
         return self
 
 

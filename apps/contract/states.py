@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
-from apps.contract import results, text
+from apps.contract import quota, results, text
 from apps.contract.ids import ID_CHARS
 
 State = Literal["PENDING", "STARTED", "SUCCESS", "FAILURE", "REVOKED"]
@@ -63,10 +63,12 @@ class Place(NamedTuple):
     member: int
     """The id in this set: its keyed tag."""
     created_s: float
+    period: str
+    """The field that counts the task as open."""
 
-    def keys(self, task_id: str, *other_channel: str) -> list[bytes | str]:
+    def keys(self, task_id: str, owner: object, *other_channel: str) -> list[bytes | str]:
         """The KEYS of the four scripts."""
-        return [self.record, self.earlier, self.ended, channel(task_id), *other_channel]
+        return [self.record, self.earlier, self.ended, channel(task_id), quota.key(owner), *other_channel]
 
     def arguments(self, now_s: float, result_ttl_s: int, record_ttl_s: int) -> list[Any]:
         """The ARGV with which those of each script begin."""
@@ -75,6 +77,8 @@ class Place(NamedTuple):
             result_ttl_s,
             self.member,
             int(self.created_s) + record_ttl_s + CLOCKS_S,
+            self.period,
+            record_ttl_s,
         ]
 
 
@@ -87,13 +91,14 @@ def place(task_id: str) -> Place:
         raw = b""
     if len(raw) != _ID_BYTES or len(task_id) != ID_CHARS:
         other = _RECORD + task_id.encode(errors="surrogatepass")
-        return Place(other, f"sluice:task:{task_id}", NO_SET, 0, 0.0)
+        return Place(other, f"sluice:task:{task_id}", NO_SET, 0, 0.0, quota.field(task_id))
     return Place(
         _RECORD + raw[:16],
         f"sluice:task:{task_id}",
         _ENDED + raw[:4] + _SLICES[raw[4]],
         int.from_bytes(raw[16:], signed=True),
         int.from_bytes(raw[:6]) / 1000,
+        quota.field(task_id),
     )
 
 
@@ -140,20 +145,27 @@ UNREADABLE_META = json.dumps({"type": UNREADABLE, "message": "what is stored as 
 ALSO_WHEN_FULL = "#!lua flags=allow-oom\n"
 
 
+_LOWERED = quota.lowered("KEYS[5]", "ARGV[5]", "ARGV[6]")
+
+
 def _finish(letter: str, meta: str) -> str:
-    """Lua that makes the record final, remembers that the id has ended, and forgets the record of version 0.1."""
+    """Lua that makes the record final, remembers that the id has ended, and forgets the record of version 0.1.
+
+    The owner has one open task less.
+    """
     return rf"""
 redis.call('SET', KEYS[1], {letter} .. '\015' .. started .. ARGV[1] .. {meta}, 'EX', ARGV[2])
 if KEYS[3] ~= '{NO_SET.decode()}' then
   redis.pcall('SADD', KEYS[3], ARGV[3])
   redis.pcall('EXPIREAT', KEYS[3], ARGV[4])
 end
-if adopted then redis.call('DEL', KEYS[2]) end"""
+if adopted then redis.call('DEL', KEYS[2]) end
+{_LOWERED}"""
 
 
-# How each script begins. KEYS: record, record of version 0.1, set of ended ids, channel; BEGIN and CANCEL have another
-# channel.
-# ARGV: now (6 bytes, ms), life of a result (s), member of the set, when the set is forgotten (s since the epoch).
+# How each script begins. KEYS: record, record of version 0.1, set of ended ids, channel, the owner's counts
+# (apps/contract/quota.py); BEGIN and CANCEL have another channel. ARGV: now (6 bytes, ms), life of a result (s), member
+# of the set, when the set is forgotten (s since the epoch), the task's field in the counts, and their life (s).
 # `letter` is the first byte of the record, nil where there is none; what is no record is a FAILURE from then on.
 # `started` is how often and when the task was started.
 _FOUND = rf"""
@@ -177,9 +189,9 @@ if record then
 end
 """
 _HAS_ENDED = f"(KEYS[3] ~= '{NO_SET.decode()}' and redis.pcall('SISMEMBER', KEYS[3], ARGV[3]) == 1)"
-_CLAIMED = "if string.sub(record, string.byte(record, 2) + 1) ~= ARGV[5] then return 'claimed' end"
+_CLAIMED = "if string.sub(record, string.byte(record, 2) + 1) ~= ARGV[7] then return 'claimed' end"
 
-# KEYS[5]: begun channel. ARGV from 5: publish id, life of the record of a running task (s), 1 where the id is so old
+# KEYS[6]: begun channel. ARGV from 7: publish id, life of the record of a running task (s), 1 where the id is so old
 # that its result may be gone.
 # Answers "run", or why not: "final", "claimed" (by another publish of the same id), "cancelled" (while it ran before,
 # or waited for its retry) or "unreadable" (it is a FAILURE now).
@@ -193,17 +205,17 @@ if letter == 'R' or letter == 'C' then
     return 'cancelled'
   end
   tries = string.byte(started)
-elseif letter or (ARGV[7] == '1' and {_HAS_ENDED}) then
+elseif letter or (ARGV[9] == '1' and {_HAS_ENDED}) then
   return 'final'
 end
 tries = string.char(math.min(tries + 1, 255))
-redis.call('SET', KEYS[1], 'R\015' .. tries .. ARGV[1] .. '\000\000\000\000\000\000' .. ARGV[5], 'EX', ARGV[6])
+redis.call('SET', KEYS[1], 'R\015' .. tries .. ARGV[1] .. '\000\000\000\000\000\000' .. ARGV[7], 'EX', ARGV[8])
 if adopted then redis.call('DEL', KEYS[2]) end
-redis.call('PUBLISH', KEYS[5], 'STARTED')
+redis.call('PUBLISH', KEYS[6], 'STARTED')
 return 'run'
 """
 
-# ARGV from 5: publish id, state, meta (JSON).
+# ARGV from 7: publish id, state, meta (JSON).
 # Answers "stored", or why not: "final" (the first end stands), "claimed" (another publish of the id has begun) or
 # "unreadable" (it is a FAILURE now).
 # Publishes the state; of a SUCCESS, after a space, the meta too, up to TOLD_BYTES_MAX.
@@ -213,9 +225,9 @@ if letter == 'R' or letter == 'C' then
 elseif letter or {_HAS_ENDED} then
   return 'final'
 end
-local told = ARGV[6]
-{_finish("(told == 'REVOKED' and 'V' or string.sub(told, 1, 1))", "ARGV[7]")}
-if told == 'SUCCESS' and #ARGV[7] <= {TOLD_BYTES_MAX} then told = told .. ' ' .. ARGV[7] end
+local told = ARGV[8]
+{_finish("(told == 'REVOKED' and 'V' or string.sub(told, 1, 1))", "ARGV[9]")}
+if told == 'SUCCESS' and #ARGV[9] <= {TOLD_BYTES_MAX} then told = told .. ' ' .. ARGV[9] end
 redis.call('PUBLISH', KEYS[4], told)
 return 'stored'
 """
@@ -224,7 +236,7 @@ return 'stored'
 END_WHEN_FULL = ALSO_WHEN_FULL + END
 
 # A worker that does not understand the input gives the task back: it is PENDING again, or STARTED if it ran before.
-# ARGV[5]: publish id.
+# ARGV[7]: publish id.
 # Answers "returned", "cancelled" (meanwhile: it is REVOKED now), "claimed" (another publish of the id has begun) or
 # "unreadable" (it is a FAILURE now).
 GIVE_BACK = rf"""{ALSO_WHEN_FULL}{_FOUND}
@@ -240,19 +252,20 @@ if tries > 1 then redis.call('SETRANGE', KEYS[1], 2, string.char(tries - 1)) els
 return 'returned'
 """
 
-# KEYS[5]: CANCEL_CHANNEL. ARGV from 5: id, life of the record (s).
+# KEYS[6]: CANCEL_CHANNEL. ARGV from 7: id, life of the record (s).
 # Answers the state that it found: PENDING is REVOKED now, STARTED is asked to end, a final one stands.
 # What has no record is REVOKED in the form of version 0.1, whose workers may yet be given the task in a rolling update.
 CANCEL = f"""{ALSO_WHEN_FULL}{_FOUND}
 if not letter then
   redis.call('HSET', KEYS[2], 'state', 'REVOKED')
-  redis.call('EXPIRE', KEYS[2], ARGV[6])
+  redis.call('EXPIRE', KEYS[2], ARGV[8])
   redis.call('PUBLISH', KEYS[4], 'REVOKED')
+  {_LOWERED}
   return 'PENDING'
 end
 if letter == 'R' or letter == 'C' then
   if adopted then redis.call('HSET', KEYS[2], 'cancel', 1) else redis.call('SETRANGE', KEYS[1], 0, 'C') end
-  redis.call('PUBLISH', KEYS[5], ARGV[5])
+  redis.call('PUBLISH', KEYS[6], ARGV[7])
   return 'STARTED'
 end
 return ({{S = 'SUCCESS', F = 'FAILURE', V = 'REVOKED'}})[letter]

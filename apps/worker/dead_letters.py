@@ -22,7 +22,7 @@ from redis.exceptions import RedisError
 from apps import broker
 from apps.amqp.deliveries import raw_properties
 from apps.amqp.properties import decode
-from apps.contract import states, topology
+from apps.contract import quota, states, topology
 from apps.contract.ids import TaskIds
 from apps.contract.message import obstacle_to_requeue, republished
 from apps.contract.settings import RequeueSettings, load
@@ -116,7 +116,8 @@ async def requeue(channel: AbstractChannel, redis: Redis, ids: TaskIds, task_id:
     if obstacle is not None:
         raise SystemExit(f"{task_id} cannot be sent again: {obstacle}")
     key = states.requeued_key(task_id)
-    await redis.hsetnx(key, "requeued_as", ids.new(str(letter.headers["owner"])))
+    owner = str(letter.headers["owner"])
+    await redis.hsetnx(key, "requeued_as", ids.new(owner))
     await redis.expire(key, ttl_s)
     new_id = str(await redis.hget(key, "requeued_as"))
     queue = str(letter.headers["task"]).partition(":")[0]
@@ -126,6 +127,7 @@ async def requeue(channel: AbstractChannel, redis: Redis, ids: TaskIds, task_id:
     except DeliveryError as exc:  # returned, or nacked
         reason = f"the broker has no room or no route for it in the queue {queue} ({exc!r}): do it again later"
         raise SystemExit(f"{task_id} was not sent again, and is still parked: {reason}") from None
+    await redis.hincrby(quota.key(owner), quota.field(new_id), 1)
     for tag, *_ in found:
         await channel.basic_ack(tag)
     return new_id

@@ -112,7 +112,7 @@ def run(task: ContractTask, payload: Any) -> str:
     logs.request_id.set(request.get("request_id"))
     logs.task_id.set(request.id)
     task.limits.note(request.id)
-    answer = task.backend.begin(request.id, request.publish_id, request.began_s)
+    answer = task.backend.begin(request.id, request.publish_id, request.began_s, request.get("owner"))
     if answer != "run":
         logs.write(log, logging.INFO, "skipped", task=task.name, reason=answer)
         return SKIPPED
@@ -190,7 +190,7 @@ def _end_of(task: ContractTask, request: Any, exc: BaseException, *, chain: bool
 
 def _give_back(task: ContractTask, request: Any, failure: dict[str, str]) -> str:
     """Undo `begin`; the main process returns the message."""
-    if task.backend.give_back(request.id, request.publish_id) == "cancelled":
+    if task.backend.give_back(request) == "cancelled":
         return REVOKED
     reason = f"the worker's model refuses the input ({failure['type']}: {failure['message']})"
     raise Reject(failures.not_understood(reason), requeue=False)

@@ -19,6 +19,8 @@ BYTES_A_CONNECTION = 450
 # Sets of workers that run at once: the new ones, and those of the last two reloads, which end their requests
 GENERATIONS = 3
 CHART_GRACE_S = 30
+# NGINX's default for the time between two reads of a request is 60 s
+ARRIVAL_MAX_S = 30
 
 
 def check(tree: Tree) -> Iterator[Finding]:
@@ -31,6 +33,7 @@ def check(tree: Tree) -> Iterator[Finding]:
             yield from _grace(each, controller, entries)
             yield from _spread(each, controller)
             yield from _storage(each, controller)
+            yield from _clients(each, entries)
             yield from _address(each, controller, entries)
 
 
@@ -85,6 +88,22 @@ def _storage(each: Object, controller: dict[str, Any]) -> Iterator[Finding]:
         for kind in ("requests", "limits"):
             if STORAGE not in (at(controller, f"{container}.{kind}") or {}):
                 yield each.finding(f"{CONTROLLER}.{container}.{kind}.{STORAGE}", "is missing")
+
+
+def _clients(each: Object, entries: dict[str, str]) -> Iterator[Finding]:
+    """No client keeps half a request for long, or all connections: the controller has no keys for these limits."""
+    field = f"spec.{ENTRIES}.http-snippets"
+    directives = {
+        words[0]: words[1:] for line in entries.get("http-snippets", "").split(";") if (words := line.split())
+    }
+    for name in ("client_header_timeout", "client_body_timeout"):
+        if not 0 < seconds("".join(directives.get(name, []))) <= ARRIVAL_MAX_S:
+            yield each.finding(field, f"{name} must be 1 to {ARRIVAL_MAX_S} s: a client could keep half a request")
+    zone, number = (*directives.get("limit_conn", []), "", "")[:2]
+    if not number.isdigit() or f"zone={zone}:" not in " ".join(directives.get("limit_conn_zone", [])):
+        yield each.finding(field, "limit_conn is missing, or of no zone: one client could take all connections")
+    elif directives.get("limit_conn_status") != ["429"]:
+        yield each.finding(field, "limit_conn_status must be 429: 503 would say that the API is overloaded")
 
 
 def _address(each: Object, controller: dict[str, Any], entries: dict[str, str]) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from deploy.validate.wanted import Wanted, must
 CREDENTIAL_IN_URL = re.compile(r"://[^/\s:@]*:[^@\s/]+@")
 CREDENTIAL_NAME = re.compile(r"password|passwd|secret|token|api_?keys?|_key$|cookie", re.IGNORECASE)
 # values that name a Secret or a key in it
-REFERENCE_NAME = re.compile(r"existing|secretname|secretref|secretkeyref|provider|fromenv", re.IGNORECASE)
+REFERENCE_NAME = re.compile(r"existing|secretname|secretref|secretkeyref|provider|fromenv|_file$", re.IGNORECASE)
 # where what stands there is used as it is: a chart's values, a ConfigMap, a trigger of KEDA
 LITERALS = re.compile(r"(^|\.)(values|data|triggers\.\d+\.metadata)\.")
 # settings of KEDA, Flux, charts and Prometheus, and options of curl and wget, that do not verify a certificate

@@ -18,6 +18,7 @@ from apps.contract.settings import (
     load,
 )
 from apps.contract.tasks import TASKS
+from apps.contract.topology import MAX_LENGTH_MESSAGES
 from apps.health import OLD_S
 from apps.worker.recorder import CLOSE_DEADLINE_S
 from deploy import images
@@ -112,7 +113,7 @@ def _ours(root: Path, process: Process) -> Iterator[Finding]:
     elif isinstance(settings, RecorderSettings):
         yield from _recorder(process, settings)
     else:
-        yield from _api(root, process)
+        yield from _api(root, process, cast("ApiSettings", settings))
 
 
 def _misspelt(process: Process, kind: type[Settings]) -> Iterator[Finding]:
@@ -160,7 +161,27 @@ def _keep_alive(root: Path) -> Iterator[Finding]:
         yield Finding(API_DOCKERFILE, "CMD", "--timeout-keep-alive", message)
 
 
-def _api(root: Path, process: Process) -> Iterator[Finding]:
+def _quotas(process: Process, settings: ApiSettings) -> Iterator[Finding]:
+    """The keys are where they are looked for, and no client can fill a queue alone."""
+    file = settings.api_keys_file
+    if file is not None and file not in _secret_files(process):
+        yield process.finding("env.API_KEYS_FILE", f"no Secret is mounted as {file}")
+    if settings.quota_open_tasks > MAX_LENGTH_MESSAGES:
+        message = f"is above the {MAX_LENGTH_MESSAGES} that a queue takes: one client could fill it for all"
+        yield process.finding("env.QUOTA_OPEN_TASKS", message)
+
+
+def _secret_files(process: Process) -> set[str]:
+    """The files that Secrets are mounted as, where the manifests name each."""
+    paths = {
+        volume["name"]: [item["path"] for item in at(volume, "secret.items") or []]
+        for volume in process.pod.spec.get("volumes") or []
+    }
+    mounts = process.container.get("volumeMounts") or []
+    return {f"{mount['mountPath']}/{path}" for mount in mounts for path in paths.get(mount["name"], [])}
+
+
+def _api(root: Path, process: Process, settings: ApiSettings) -> Iterator[Finding]:
     command = dockerfile_command(root, API_DOCKERFILE)
     if option(command, "--port") != process.port:
         yield process.finding("ports", f"the image listens on {option(command, '--port')}")
@@ -168,6 +189,7 @@ def _api(root: Path, process: Process) -> Iterator[Finding]:
         yield process.finding("lifecycle.preStop.sleep.seconds", "must be above 0: NGINX hears of the end first")
     needed = _pre_stop_s(process.container) + int(option(command, "--timeout-graceful-shutdown"))
     yield from _grace(process, needed, "preStop and uvicorn's --timeout-graceful-shutdown")
+    yield from _quotas(process, settings)
     for probe, path in (("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
         if (process.container.get(probe) or {}).get("httpGet", {}).get("path") != path:
             yield process.finding(probe, f"does not ask {path}")

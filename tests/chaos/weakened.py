@@ -75,7 +75,7 @@ def _without_key_before_publish() -> None:
     app.Keys = _LateKeys  # type: ignore[attr-defined]
 
 
-_CLAIMED = "if string.sub(record, string.byte(record, 2) + 1) ~= ARGV[5] then return 'claimed' end\n"
+_CLAIMED = "if string.sub(record, string.byte(record, 2) + 1) ~= ARGV[7] then return 'claimed' end\n"
 _FINAL = (
     "elseif letter or (KEYS[3] ~= 'sl:e:' and redis.pcall('SISMEMBER', KEYS[3], ARGV[3]) == 1) then\n  return 'final'\n"
 )

@@ -10,6 +10,7 @@ from functools import cached_property
 import redis
 
 from apps.client import Client, Problem
+from apps.contract import keys
 from deploy import cluster
 from deploy.forward import forwarded
 from local.child import until
@@ -87,7 +88,7 @@ def broker() -> Iterator[Management]:
 @contextmanager
 def entered(entrance: str) -> Iterator[System]:
     """The system of the cluster that KUBECONFIG names."""
-    key = objects.secret("fastapi", "api")["API_KEYS"].split(",")[0].partition(":")[2]
+    key = keys.first_key(objects.secret("fastapi", "api")["API_KEYS"])
     password = objects.secret("data", "redis-auth")["password"]
     with forwarded("data", "service/redis", 6379) as port:
         # the forwarding is as lossy as the cluster is busy

@@ -107,6 +107,9 @@ class System:
             "API_KEYS": f"tests:{self.key}",
             "TASK_1_S": "0.2",
             "TASK_2_S": "0.1",
+            # only the tests of quotas reach them
+            "QUOTA_TASKS_PER_S": "1000000",
+            "QUOTA_OPEN_TASKS": "1000000000",
             "SOFT_SHUTDOWN_S": "5",
             "BROKER_HEARTBEAT_S": "3",
             # how long a worker returns what it does not understand, where a test waits for the end of that

@@ -1,6 +1,7 @@
 """A real nginx with what the stand-in of the controller writes: the landed texts, and the controller's behaviours."""
 
 import http.client
+import re
 import socket
 import ssl
 from collections import Counter
@@ -17,6 +18,7 @@ from deploy.tools import kubectl
 from local.child import Unusable
 from tests.e2e.platform.controller.configuration import configuration
 from tests.harness.nginx import Backend, Nginx
+from tests.harness.system import until
 from tests.unit.test_controller import changed, hosted
 
 TIMEOUT_S = 10.0
@@ -98,6 +100,23 @@ def test_host_without_tls_is_served_over_http(started: Started) -> None:
 
 def test_host_with_tls_is_redirected(started: Started) -> None:
     assert ask(started(changed(tls=TLS)), "/tasks/1?wait=2")[:2] == (301, "https://localhost:443/tasks/1?wait=2")
+
+
+FOREIGN = ["evil.example", "localhost.evil.example", "evil.example:80", "user@evil.example", "localhost@evil.example"]
+
+
+@pytest.mark.parametrize("host", FOREIGN)
+@pytest.mark.parametrize("form", ["GET /tasks/ HTTP/1.1", "GET http://{host}/tasks/ HTTP/1.1"])
+def test_redirect_of_a_host_with_tls_leads_to_no_other_host(started: Started, host: str, form: str) -> None:
+    """The redirect names the request's host, which nginx has found among the hosts that it serves."""
+    nginx = started(changed(tls=TLS))
+    address, port = nginx.http.split(":")
+    for line, named in ((form, host), ("GET /tasks/ HTTP/1.1", f"localhost\r\nX-Forwarded-Host: {host}")):
+        with socket.create_connection((address, int(port)), timeout=TIMEOUT_S) as connection:
+            connection.sendall(f"{line.format(host=host)}\r\nHost: {named}\r\nConnection: close\r\n\r\n".encode())
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        assert b"evil.example" not in answer
+        assert answer.split()[1] in {b"301", b"400", b"404"}
 
 
 @pytest.mark.parametrize("name", ["nginx.org/ssl-redirect", "ingress.kubernetes.io/ssl-redirect"])
@@ -187,3 +206,45 @@ def test_rate_limit_has_a_bucket_for_each_real_address(
         client for client in ("192.0.2.1",) * 4 + ("192.0.2.2",) * 4 if ask(nginx, X_Forwarded_For=client)[0] == 200
     )
     assert passed == allowed
+
+
+def limited(**changed: str) -> dict[str, str]:
+    """The landed settings, with other numbers in the snippet of http."""
+    entries = entries_of("helm-releases")
+    for old, new in changed.items():
+        name = old.replace("__", " ")
+        before = entries["http-snippets"]
+        entries["http-snippets"] = re.sub(rf"{name} \S+;", f"{name} {new};", before)
+        assert entries["http-snippets"] != before
+    return entries
+
+
+def test_requests_of_one_key_are_limited_and_those_of_others_are_not(started: Started) -> None:
+    nginx = started(changed(), limited(limit_conn__requests_of_a_key="1"))
+    host, port = nginx.http.split(":")
+    head = "GET /tasks HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer one\r\nContent-Length: 2\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=TIMEOUT_S) as connection:
+        connection.sendall(head.encode())  # and its body later
+        until(lambda: ask(nginx, Authorization="Bearer one")[0] == 429)
+        assert ask(nginx, Authorization="Bearer other")[0] == 200
+        assert ask(nginx)[0] == 200
+        connection.sendall(b"\r\n")
+        assert b" 200 OK" in connection.recv(4096)
+    until(lambda: ask(nginx, Authorization="Bearer one")[0] == 200)
+
+
+def test_slow_head_is_ended(started: Started) -> None:
+    nginx = started(changed(), limited(client_header_timeout="1s"))
+    host, port = nginx.http.split(":")
+    with socket.create_connection((host, int(port)), timeout=TIMEOUT_S) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: local")
+        assert connection.recv(4096) == b""
+
+
+def test_body_that_pauses_is_ended(started: Started) -> None:
+    nginx = started(changed(), limited(client_body_timeout="1s"))
+    host, port = nginx.http.split(":")
+    head = b"GET /tasks HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n12"
+    with socket.create_connection((host, int(port)), timeout=TIMEOUT_S) as connection:
+        connection.sendall(head)
+        assert b" 200 " not in b"".join(iter(lambda: connection.recv(4096), b""))

@@ -181,7 +181,7 @@ def backend(servers: Servers) -> Backend:
     """The worker's own, with a connection."""
     environment = {"CELERY_BROKER_URL": "amqp://u:a-password@h/", "CELERY_RESULT_BACKEND": servers.redis.url()}
     backend: Backend = create_app(load(WorkerSettings, environment)).backend
-    assert backend.begin(uuid4().hex, "publish", 1.0) == "run"
+    assert backend.begin(uuid4().hex, "publish", 1.0, "me") == "run"
     return backend
 
 
@@ -195,17 +195,17 @@ def test_answer_that_was_not_read_is_not_the_next_tasks(
     (connection,) = backend._idle  # noqa: SLF001 - what is tested cannot be seen from outside before it goes wrong
     monkeypatch.setattr(connection, "read_response", interrupted)
     with pytest.raises(SystemExit):
-        backend.begin(uuid4().hex, "publish", 1.0)
+        backend.begin(uuid4().hex, "publish", 1.0, "me")
     done = uuid4().hex
     records.end(done, "publish", "SUCCESS")
-    assert [backend.begin(each, "publish", 1.0) for each in (done, uuid4().hex)] == ["final", "run"]
+    assert [backend.begin(each, "publish", 1.0, "me") for each in (done, uuid4().hex)] == ["final", "run"]
 
 
 def test_connection_that_died_meanwhile_is_replaced(records: Records, backend: Backend) -> None:
     records.client.client_kill_filter(_type="normal", skipme=True)
-    assert backend.begin(uuid4().hex, "publish", 1.0) == "run"
+    assert backend.begin(uuid4().hex, "publish", 1.0, "me") == "run"
 
 
 def test_script_that_redis_has_forgotten_is_sent_again(records: Records, backend: Backend) -> None:
     records.client.script_flush()
-    assert backend.begin(uuid4().hex, "publish", 1.0) == "run"
+    assert backend.begin(uuid4().hex, "publish", 1.0, "me") == "run"

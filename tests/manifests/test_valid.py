@@ -54,7 +54,9 @@ def test_load_overlay_changes_only_what_it_means_to(tree: Tree) -> None:
         f"{scaler}: spec.maxReplicaCount": (30, 60),
         f"{scaler}: spec.triggers.0.metadata.value": ("1000", "10"),
         f"{scaler}: spec.triggers.1.metadata.value": ("1000", "10"),
-        "Deployment fastapi/api: spec.template.spec.containers.0.env.0.value": ("INFO", "WARNING"),
+        "Deployment fastapi/api: spec.template.spec.containers.0.env.0.value": ("100", "1000000"),
+        "Deployment fastapi/api: spec.template.spec.containers.0.env.1.value": ("20000", "200000"),
+        "Deployment fastapi/api: spec.template.spec.containers.0.env.2.value": ("INFO", "WARNING"),
         **{
             f"Ingress fastapi/api: metadata.annotations.nginx.org/limit-req-{name}": (annotation(tree, name), None)
             for name in limits

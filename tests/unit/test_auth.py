@@ -4,13 +4,13 @@ import hmac
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 
 from apps.api.auth import Clients
 from apps.api.errors import Problem
+from apps.contract.keys import parse
 
 ROOT = Path(__file__).parents[2]
-KEYS = {name: SecretStr(f"{name}-0123456789abcdef") for name in ("a", "b", "c")}
+KEYS = parse(",".join(f"{name}:{name}-0123456789abcdef" for name in ("a", "b", "c")))
 
 
 def test_first_wrong_and_last_key_cost_the_same_comparisons(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,15 +23,15 @@ def test_first_wrong_and_last_key_cost_the_same_comparisons(monkeypatch: pytest.
     hmac_compare = hmac.compare_digest
     monkeypatch.setattr("apps.api.auth.hmac.compare_digest", compare)
     clients = Clients(KEYS)
-    for name in ("a", "c"):
-        assert clients.identify(f"Bearer {KEYS[name].get_secret_value()}") == name
+    for each in (KEYS[0], KEYS[2]):
+        assert clients.identify(f"Bearer {each.key.get_secret_value()}") == each.name
     with pytest.raises(Problem):
         clients.identify("Bearer a-0123456789abcdeX")
-    assert compared == [key.get_secret_value().encode() for key in KEYS.values()] * 3
+    assert compared == [each.key.get_secret_value().encode() for each in KEYS] * 3
 
 
 def test_keys_are_compared_nowhere_else() -> None:
     using = [path.name for path in (ROOT / "apps/api").glob("*.py") if "compare_digest" in path.read_text()]
     reading = [path.name for path in (ROOT / "apps").rglob("*.py") if "api_keys" in path.read_text()]
     assert using == ["auth.py"]
-    assert sorted(reading) == ["app.py", "settings.py"]
+    assert sorted(reading) == ["app.py", "auth.py", "settings.py"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from apps.client import rules
-from apps.client.rules import Call, OutcomeUnknown, Problem, ReadLine, Reply, Rule, Sleep, Task, TimedOut
+from apps.client.rules import Call, OutcomeUnknown, Problem, QuotaExceeded, ReadLine, Reply, Rule, Sleep, Task, TimedOut
 
 ROOT = Path(__file__).parents[2]
 INPUT = {"task": "task_1", "name": "abc"}
@@ -284,3 +284,21 @@ def test_every_kind_of_problem_is_in_the_document() -> None:
     missing = {kind for kind in kinds - served if by_status.get(kind, f"`{kind}`") not in text}
     assert len(kinds) > 10
     assert missing == set()
+
+
+QUOTA = {"tasks_per_s": 100, "open_tasks": 20_000, "exceeded": "open_tasks"}
+
+
+def test_post_beyond_the_quota_waits_as_long_as_it_is_told() -> None:
+    task_id, steps = play(rules.submit(INPUT, "key", 30), problem(429, "quota-exceeded", 3, quota=QUOTA), ACCEPTED)
+    (pause,) = [step for step in steps if isinstance(step, Sleep)]
+    assert task_id == "t"
+    assert 3 <= pause.seconds <= 3 * 1.25
+
+
+@pytest.mark.parametrize("rule", [rules.submit(INPUT, "key", 1), rules.submit_batch([INPUT], "key", 1)])
+def test_post_beyond_the_quota_until_the_deadline_is_an_error_of_its_own(rule: Rule[Any]) -> None:
+    with pytest.raises(QuotaExceeded) as raised:
+        play(rule, problem(429, "quota-exceeded", 3, quota=QUOTA))
+    assert raised.value.quota == QUOTA
+    assert isinstance(raised.value, Problem)

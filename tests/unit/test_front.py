@@ -1,5 +1,6 @@
 """Which requests are answered in front of FastAPI, and that the others reach it untouched."""
 
+from typing import Any, cast
 from urllib.parse import unquote
 
 import pytest
@@ -7,11 +8,15 @@ from starlette.datastructures import State
 from starlette.types import Message, Receive, Scope, Send
 
 from apps.api.auth import Clients
+from apps.api.body import DEPTH_MAX, parse_input, require_bounded
 from apps.api.front import Front
 from apps.api.publisher import CONFIRMED
+from apps.api.quotas import Quotas
 from apps.api.submission import Submitted
 from apps.api.waiter import Waiter
 from apps.contract.ids import TaskIds
+from apps.contract.message import Payload
+from apps.contract.quota import Quota
 from apps.contract.settings import ApiSettings, load
 from apps.contract.states import Record
 from apps.contract.tasks import TASKS, input_adapter
@@ -43,6 +48,12 @@ class Store:
         return Record("SUCCESS", '{"name_task":"ä","state":"done"}')
 
 
+class Heavy:
+    async def parse_input(self, _: str, body: bytes) -> Payload:
+        require_bounded(body, DEPTH_MAX)
+        return parse_input(input_adapter(TASKS), body)
+
+
 class Exchange:
     """One request to a Front, and what came of it."""
 
@@ -66,6 +77,8 @@ class Exchange:
             "settings": settings,
             "clients": Clients(settings.api_keys),
             "inputs": input_adapter(TASKS),
+            "quotas": Quotas(cast("Any", None), settings.api_keys, Quota(10, 10), life_s=60, anyone="anyone"),
+            "parser": Heavy(),
             "submitter": self.submitter,
             "ids": IDS,
             "store": Store(),
@@ -127,7 +140,7 @@ async def test_client_that_left_before_the_end_of_its_body_has_posted_nothing() 
 
 
 @pytest.mark.parametrize(
-    ("body", "status"), [(b"{", 400), (b"null", 422), (b'{"task": "none"}', 422), (b"[" * 1000, 400)]
+    ("body", "status"), [(b"{", 400), (b"null", 422), (b'{"task": "none"}', 422), (b"[" * 100, 400), (b"[" * 1000, 413)]
 )
 async def test_body_that_is_no_input_is_a_problem_with_its_request_id(body: bytes, status: int) -> None:
     exchange = Exchange(body)

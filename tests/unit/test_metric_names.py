@@ -11,7 +11,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 # What each process must tell; labels are checked by their names alone, as they have no values before the first event.
 WANTED = {
-    "apps.api.app": {"sluice_broker_up", "sluice_redis_up", "sluice_accepted", "sluice_refused"},
+    "apps.api.app": {
+        "sluice_broker_up",
+        "sluice_redis_up",
+        "sluice_accepted",
+        "sluice_refused",
+        "sluice_quota_refused",
+    },
     "apps.worker.request": {
         "sluice_task_results",
         "sluice_task_wait_seconds",
@@ -26,7 +32,7 @@ WANTED = {
         "sluice_recorder_failures",
     },
 }
-LABELS = {"task", "queue", "reason", "state", "outcome", "cause"}
+LABELS = {"task", "queue", "reason", "state", "outcome", "cause", "kind", "client", "quota", "limit", "part"}
 UP = re.compile("sluice_(broker|redis)_up")
 
 

@@ -44,7 +44,7 @@ def test_no_setting_is_made_up() -> None:
 
 
 def _shown(default: object) -> str:
-    if default in (None, {}):
+    if default in (None, {}, ()):
         return "none"
     if isinstance(default, float) and default.is_integer():
         return str(int(default))

@@ -64,14 +64,14 @@ def test_several_hosts_of_a_broker_are_as_many_urls() -> None:
 
 def test_several_clients_have_a_key_each() -> None:
     settings = load(ApiSettings, GOOD | {"API_KEYS": "a:sixteen-bytes-or-more, b:sixteen:bytes:or:more"})
-    assert {name: key.get_secret_value() for name, key in settings.api_keys.items()} == {
+    assert {each.name: each.key.get_secret_value() for each in settings.api_keys} == {
         "a": "sixteen-bytes-or-more",
         "b": "sixteen:bytes:or:more",
     }
 
 
 def test_authentication_is_only_switched_off_aloud() -> None:
-    assert load(ApiSettings, GOOD | {"API_KEYS": "", "AUTH_DISABLED": "true"}).api_keys == {}
+    assert load(ApiSettings, GOOD | {"API_KEYS": "", "AUTH_DISABLED": "true"}).api_keys == ()
 
 
 def test_settings_do_not_show_their_secrets() -> None:

@@ -1,0 +1,129 @@
+"""Heavy bodies are parsed by a process of their own: pydantic holds the GIL for as long as it validates.
+
+light body (`apps.api.body.is_light`) --> parsed on the event loop, in a few milliseconds at most
+heavy body --> its client's turn --> the process: scan, validate --> inputs, or 4xx
+                                        `--too much CPU--> 413, and a new process
+    in all longer than DEADLINE_S, or WAITING_MAX of the client wait --> 503 refused
+"""
+
+import asyncio
+import signal
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from apps.api import errors, metrics, ops
+from apps.api.parser_process import BATCH, CPU_MAX_S, INPUT, Parsed, ParserProcess, inputs
+from apps.contract.message import Payload
+from apps.contract.tasks import Registry
+
+# From the request to the inputs: the longest turn of another client, and an own one of half of that.
+DEADLINE_S = 1.5 * CPU_MAX_S
+# Bodies of one client that wait: 8 MiB of memory for each client.
+WAITING_MAX = 8
+
+_Turn = asyncio.Future[None]
+
+
+class Parser:
+    """The process, which starts with the first heavy body, and the bodies that wait for it."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        # Client -> its bodies that wait; the client that has waited longest since its last turn is the first.
+        self._waiting: dict[str, deque[_Turn]] = {}
+        self._busy = False
+        self._process: ParserProcess | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Bodies that wait for their turn."""
+        return sum(not turn.done() for own in self._waiting.values() for turn in own)
+
+    async def parse_input(self, owner: str, body: bytes) -> Payload:
+        """As `apps.api.body.parse_input`. Raises also the 413 problem of a body over a bound, and 503 `refused`."""
+        (parsed,) = await self._parse(owner, INPUT, body)
+        assert isinstance(parsed, Payload)  # noqa: S101 - the problem of the only input is that of the body
+        return parsed
+
+    async def parse_batch(self, owner: str, body: bytes) -> list[Parsed]:
+        """As `apps.api.body.parse_batch`. Raises as `parse_input`."""
+        return await self._parse(owner, BATCH, body)
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.end()
+            self._process = None
+
+    async def _parse(self, owner: str, kind: int, body: bytes) -> list[Parsed]:
+        try:
+            async with asyncio.timeout(DEADLINE_S), self._turn(owner):
+                for _ in range(2):  # it may have been killed from outside: the body is given to another one
+                    with suppress(EOFError, ConnectionError):
+                        return await self._ask(kind, body)
+                    metrics.PARSER_LOST.inc()
+        except TimeoutError:
+            raise _refused() from None
+        message = "the model's validator ended its process"
+        raise errors.invalid([{"loc": [], "msg": message, "type": "validator_failed"}])
+
+    async def _ask(self, kind: int, body: bytes) -> list[Parsed]:
+        """The inputs in a body. Raises its problem, and EOFError or ConnectionError where the process has ended."""
+        if self._process is None:
+            self._process = await ParserProcess.start(self._registry)
+        process, complete = self._process, False
+        try:
+            answer = await process.ask(kind, body)
+            complete = True
+        except (EOFError, ConnectionError):
+            if process.end() != signal.SIGPROF:
+                raise
+            raise errors.too_complex(f"validating it may take {CPU_MAX_S:g} s of a CPU at most") from None
+        finally:
+            if not complete:  # a late answer would be read as the answer to the next body
+                self.close()
+        return inputs(answer)
+
+    @asynccontextmanager
+    async def _turn(self, owner: str) -> AsyncIterator[None]:
+        """Wait until the process is free, in turns with the other clients. Raises 503 `refused`."""
+        if self._busy:
+            await self._wait(owner)
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._free()
+
+    async def _wait(self, owner: str) -> None:
+        own = self._waiting[owner] = deque(turn for turn in self._waiting.get(owner, ()) if not turn.done())
+        turn: _Turn = asyncio.get_running_loop().create_future()
+        if len(own) >= WAITING_MAX:
+            raise _refused()
+        own.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():  # it was given in the same moment
+                self._free()
+            raise
+
+    def _free(self) -> None:
+        """Give the turn to the client that has waited longest since its last one."""
+        self._busy = False
+        while self._waiting and not self._busy:
+            owner = next(iter(self._waiting))
+            own = self._waiting.pop(owner)
+            while own and not self._busy:
+                turn = own.popleft()
+                if not turn.done():
+                    self._busy = True
+                    turn.set_result(None)
+            if own:
+                self._waiting[owner] = own
+
+
+def _refused() -> errors.Problem:
+    ops.REFUSED.labels("parser-busy").inc()
+    return errors.refused("parser-busy")

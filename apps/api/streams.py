@@ -1,0 +1,54 @@
+"""How many event streams are open: each costs memory for as long as its client keeps it."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+
+from starlette.types import Receive, Scope, Send
+
+from apps.api import errors, ops
+from apps.api.openapi import STREAM
+
+
+class Streams:
+    """Counts the open event streams of this process, of each client and in total."""
+
+    def __init__(self, *, per_client_max: int, total_max: int) -> None:
+        self._per_client_max = per_client_max
+        self._total_max = total_max
+        self._open: Counter[str] = Counter()
+
+    @property
+    def open(self) -> int:
+        return self._open.total()
+
+    @contextmanager
+    def opened(self, owner: str) -> Iterator[None]:
+        """Count a stream for as long as the block lasts. Raises the 429 and 503 problems."""
+        if self._open[owner] >= self._per_client_max:
+            ops.STREAMS_REFUSED.labels("client").inc()
+            raise errors.too_many_streams(self._per_client_max)
+        if self.open >= self._total_max:
+            ops.STREAMS_REFUSED.labels("total").inc()
+            raise errors.streams_full()
+        self._open[owner] += 1
+        try:
+            yield
+        finally:
+            self._open[owner] -= 1
+
+
+class CountedStream(STREAM):
+    """Events, if the client may open a stream. Raises the 429 and 503 problems before it has begun.
+
+    Counted around the whole answer: a generator that was never started runs no `finally`.
+    """
+
+    def __init__(self, content: AsyncIterator[bytes], streams: Streams, owner: str, headers: dict[str, str]) -> None:
+        super().__init__(content, headers=headers)
+        self._about = (streams, owner)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        streams, owner = self._about
+        with streams.opened(owner):
+            await super().__call__(scope, receive, send)

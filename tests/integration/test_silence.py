@@ -1,0 +1,245 @@
+"""A silent Redis or broker, as after SIGSTOP: each wait ends at its own deadline, and no command runs late."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from functools import partial
+
+import httpx
+import pytest
+from prometheus_client import REGISTRY
+
+from apps.api import large, store, waiter
+from apps.api.errors import Problem
+from apps.api.following import follow
+from apps.api.large import LargeResults
+from apps.api.store import TIMEOUT_S, Store, Unavailable
+from apps.api.waiter import Waiter
+from tests.harness.servers import Servers
+from tests.harness.system import Api, System, until
+
+# Of a busy machine, and of the sweep.
+SLACK_S = 1.0
+
+
+@pytest.fixture
+def silent(servers: Servers) -> Iterator[Servers]:
+    """The servers; Redis goes on at the end of the test, whatever it did."""
+    yield servers
+    servers.redis.resume()
+
+
+def silenced(servers: Servers, ask: Callable[[Store], Awaitable[None]]) -> None:
+    """Run with a store that has its connection to a Redis that is silent then."""
+
+    async def run() -> None:
+        asking = Store(servers.redis.url())
+        assert await asking.ping()
+        servers.redis.suspend()
+        await ask(asking)
+        servers.redis.resume()
+        await asking.close()
+
+    asyncio.run(run())
+
+
+async def took_s(call: Awaitable[object]) -> float:
+    started_s = time.monotonic()
+    with pytest.raises(Unavailable):
+        await call
+    return time.monotonic() - started_s
+
+
+def test_no_command_waits_longer_than_its_deadline_however_many_there_are(silent: Servers) -> None:
+    async def ask(asking: Store) -> None:
+        waits = []
+        for number in range(1000):  # five batches, over three deadlines
+            waits.append(asyncio.create_task(took_s(asking.call("GET", str(number)))))
+            await asyncio.sleep(3 * TIMEOUT_S / 1000)
+        assert max(await asyncio.gather(*waits)) < TIMEOUT_S + SLACK_S
+        assert asking.unanswered <= store.BATCH_COMMANDS
+
+    silenced(silent, ask)
+
+
+def test_command_that_was_not_sent_in_time_never_runs(silent: Servers) -> None:
+    async def ask(asking: Store) -> None:
+        first = asyncio.create_task(took_s(asking.call("SET", "silent:first", "sent")))
+        await asyncio.sleep(0.1)  # the batch is on its way
+        late = [asyncio.create_task(took_s(asking.call("SET", "silent:late", "sent"))) for _ in range(3)]
+        gone = asyncio.create_task(asking.call("SET", "silent:gone", "sent"))
+        asking.later("SET", "silent:later", "sent")
+        await asyncio.sleep(0.1)
+        gone.cancel()
+        await asyncio.gather(first, *late)
+        silent.redis.resume()
+        assert await asking.call("MGET", "silent:late", "silent:gone", "silent:later") == [None, None, None]
+
+    silenced(silent, ask)
+
+
+def test_caller_that_has_gone_takes_no_answer_of_others_along(silent: Servers) -> None:
+    async def ask(asking: Store) -> None:
+        tasks = [asyncio.create_task(asking.call("ECHO", str(number))) for number in range(3)]
+        await asyncio.sleep(0.1)
+        tasks[1].cancel()
+        silent.redis.resume()
+        with suppress(asyncio.CancelledError):
+            await tasks[1]
+        assert [await tasks[0], await tasks[2]] == ["0", "2"]
+
+    silenced(silent, ask)
+
+
+def test_list_of_commands_is_bounded(silent: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "WAITING_MAX", 50)
+
+    async def ask(asking: Store) -> None:
+        first = asyncio.create_task(took_s(asking.call("PING")))
+        await asyncio.sleep(0.1)
+        before = dropped("full")
+        waits = await asyncio.gather(first, *(took_s(asking.call("PING")) for _ in range(60)))
+        assert sum(wait < TIMEOUT_S / 2 for wait in waits) == 10  # at once
+        for _ in range(60):
+            asking.later("PING")
+        assert asking.unanswered <= 50 + store.BATCH_COMMANDS
+        assert dropped("full") - before == 20
+
+    silenced(silent, ask)
+
+
+def dropped(reason: str) -> float:
+    return REGISTRY.get_sample_value("sluice_redis_commands_dropped_total", {"reason": reason}) or 0
+
+
+def test_posts_with_a_key_are_answered_within_the_deadline_of_a_silent_redis(
+    system: System, record_property: Callable[[str, object], None]
+) -> None:
+    """As reported: 220 posts a second, and waits that grew to 24.6 s."""
+    api = system.api()
+    api.accepted("sleep", key="before")
+    system.servers.redis.suspend()
+    try:
+        asyncio.run(_post_for(api, seconds=8, rate=220, keyed=True))
+    finally:
+        system.servers.redis.resume()
+    longest_s = _longest_s(system, 8 * 220)
+    record_property("longest post, Redis silent", f"{longest_s:.2f} s")
+    assert longest_s < 3 * TIMEOUT_S  # before, 1,760 posts took up to 18 s
+    until(lambda: api.get("/healthz") == 200)
+    assert api.post("sleep", key="after").status_code == 202
+
+
+def test_posts_are_answered_within_the_deadline_of_a_silent_broker(
+    system: System, record_property: Callable[[str, object], None]
+) -> None:
+    deadline_s = 2.0
+    api = system.api(PUBLISH_DEADLINE_S=str(deadline_s), BROKER_HEARTBEAT_S="60")
+    api.accepted("sleep")
+    system.servers.rabbitmq.suspend()
+    try:
+        asyncio.run(_post_for(api, seconds=8, rate=220, keyed=False))
+    finally:
+        system.servers.rabbitmq.resume()
+    longest_s = _longest_s(system, 8 * 220)
+    record_property("longest post, broker silent", f"{longest_s:.2f} s")
+    assert longest_s < 3 * deadline_s
+    until(lambda: api.get("/healthz") == 200)
+    assert api.post("sleep").status_code == 202
+
+
+def _longest_s(system: System, posts: int) -> float:
+    """The longest refused post as the API counts: a client of 440 connections has delays of its own."""
+    refused = [line for line in system.log_lines() if line.get("path") == "/tasks" and line["status"] != 202]
+    assert {line["status"] for line in refused} == {503}
+    assert len(refused) == posts
+    return float(max(line["ms"] for line in refused)) / 1000
+
+
+async def _post_for(api: Api, *, seconds: int, rate: int, keyed: bool) -> None:
+    async def post(number: int) -> None:
+        body = {"task": "sleep", "name": "a"}
+        await client.post("/tasks", json=body, headers={"Idempotency-Key": f"silent-{number}"} if keyed else {})
+
+    url, headers = api.url, dict(api.client.headers)
+
+    limits = httpx.Limits(max_connections=None)
+    async with (
+        httpx.AsyncClient(base_url=url, headers=headers, timeout=60, limits=limits, trust_env=False) as client,
+        asyncio.TaskGroup() as group,
+    ):
+        for number in range(seconds * rate):
+            group.create_task(post(number))
+            await asyncio.sleep(1 / rate)
+
+
+def test_large_results_are_waited_for_until_the_deadline_and_by_a_bounded_number(
+    silent: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(large, "SLOT_DEADLINE_S", 1.0)
+    monkeypatch.setattr(large, "READ_DEADLINE_S", 1.0)
+    monkeypatch.setattr(large, "WAITING_MAX", 10)
+
+    async def read(results: LargeResults) -> None:
+        async with results.held("large", 20_000, 1):
+            pass
+
+    async def ask(_: Store) -> None:
+        results = LargeResults(silent.redis.url())
+        reads = [asyncio.create_task(took_s(read(results))) for _ in range(40)]
+        await asyncio.sleep(0.1)
+        assert results.waiting == 10
+        waits = await asyncio.gather(*reads)
+        assert sum(wait < 0.5 for wait in waits) == 40 - 10 - large.CONNECTIONS
+        assert max(waits) < 2 + SLACK_S  # a turn, and the reading
+        await results.close()
+
+    silenced(silent, ask)
+
+
+def test_subscriptions_to_a_silent_redis_are_bounded(silent: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that takes no more commands is replaced, and the next one has every topic."""
+    monkeypatch.setattr(waiter, "OUTBOX_MAX", 100)
+    monkeypatch.setattr(waiter, "RECONNECT_S", 0.01)
+
+    async def watch(waiting: Waiter, task_id: str) -> None:
+        with waiting.watch(task_id) as changed:
+            while True:
+                await changed.wait()
+                changed.clear()
+
+    async def run() -> None:
+        waiting = Waiter(silent.redis.url())
+        running = asyncio.create_task(waiting.run())
+        is_connected = partial(getattr, waiting, "connected")
+        await asyncio.to_thread(until, is_connected, 10)
+        silent.redis.suspend()
+        watching = [asyncio.create_task(watch(waiting, f"silent-{number}")) for number in range(150)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not waiting.connected
+        silent.redis.resume()
+        await asyncio.to_thread(until, is_connected, 10)
+        with waiting.watch("silent-149") as changed:
+            await asyncio.wait_for(changed.wait(), 10)
+        for each in (*watching, running):
+            each.cancel()
+        await asyncio.gather(*watching, running, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+def test_next_client_is_refused_when_as_many_wait_as_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiter, "WATCHES_MAX", 2)
+
+    async def run() -> None:
+        waiting = Waiter("redis://127.0.0.1:1/0")
+        with waiting.watch("a"), waiting.watch("b"):
+            with pytest.raises(Problem) as refused:
+                await follow({"waiter": waiting}, asyncio.Event().wait, "c", 1)  # type: ignore[arg-type]
+            assert (refused.value.status, refused.value.kind) == (503, "too-many-waiting")
+            assert refused.value.headers["Retry-After"]
+        assert waiting.waiting == 0
+
+    asyncio.run(run())

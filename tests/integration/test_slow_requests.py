@@ -1,0 +1,156 @@
+"""Connections that a client keeps half-used: slow heads, slow bodies, none at all, and too many event streams."""
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import httpx
+import pytest
+
+from apps.api import http
+from tests.harness.impatient import BODY_S, HEAD_S, IDLE_S
+from tests.harness.system import Api, System, until
+
+LATE_S = 5
+BODY = b'{"task": "task_1", "name": "abc"}'
+
+
+@pytest.fixture(scope="module")
+def api(shared: System) -> Api:
+    return shared.api("tests.harness.impatient")
+
+
+def head(api: Api, length: int = len(BODY)) -> bytes:
+    key = api.client.headers["Authorization"]
+    lines = ["POST /tasks HTTP/1.1", "Host: a", f"Authorization: {key}", "Content-Type: application/json"]
+    return "\r\n".join([*lines, f"Content-Length: {length}", "", ""]).encode()
+
+
+@contextmanager
+def connection(api: Api) -> Iterator[socket.socket]:
+    host, _, port = api.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=60) as client:
+        yield client
+
+
+def trickle(client: socket.socket, data: bytes, limit_s: float) -> tuple[bytes, float]:
+    """Send a byte ten times a second until the server answers; its answer to the end, and how long that took."""
+    started_s = time.monotonic()
+    client.settimeout(0.1)
+    for byte in data:
+        client.sendall(bytes([byte]))
+        try:
+            answer = client.recv(4096)
+        except TimeoutError:
+            assert time.monotonic() - started_s < limit_s + LATE_S
+            continue
+        client.settimeout(60)
+        while more := client.recv(4096):
+            answer += more
+        return answer, time.monotonic() - started_s
+    raise AssertionError("all was sent before an answer")
+
+
+def test_slow_head_is_ended_in_time_from_its_first_byte(api: Api) -> None:
+    with connection(api) as client:
+        answer, took_s = trickle(client, head(api) + b"x" * 1000, HEAD_S)
+    assert took_s >= HEAD_S - 0.2
+    assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["type"] == "urn:sluice:problem:too-slow"
+
+
+def test_slow_body_is_ended_in_time_from_the_first_byte_of_its_request(api: Api) -> None:
+    with connection(api) as client:
+        client.sendall(head(api, 1000))
+        answer, took_s = trickle(client, b"x" * 1000, BODY_S)
+    assert took_s >= BODY_S - 0.2
+    assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+
+
+def test_connection_without_a_request_is_closed_as_an_idle_one(api: Api) -> None:
+    with connection(api) as client:
+        started_s = time.monotonic()
+        assert client.recv(1) == b""
+    assert IDLE_S - 0.2 <= time.monotonic() - started_s < IDLE_S + LATE_S
+
+
+def test_body_that_was_refused_unread_is_not_waited_for_either(api: Api) -> None:
+    with connection(api) as client:
+        client.sendall(head(api, 2**30))
+        assert client.recv(4096).startswith(b"HTTP/1.1 413 ")
+        client.settimeout(BODY_S + LATE_S)
+        while client.recv(4096):
+            pass
+
+
+def test_requests_in_pieces_and_pauses_between_them_are_answered(api: Api) -> None:
+    """Longer together than one may take: each is measured from its own first byte."""
+    ended_s = time.monotonic() + 2 * BODY_S
+    with connection(api) as client:
+        while time.monotonic() < ended_s:
+            for piece in (head(api)[:20], head(api)[20:] + BODY[:5], BODY[5:]):
+                client.sendall(piece)
+                client.settimeout(0.3)  # the pause between two pieces
+                try:
+                    answer = client.recv(4096)
+                except TimeoutError:
+                    continue
+            assert answer.startswith(b"HTTP/1.1 202 ")
+
+
+def test_long_poll_is_not_taken_for_a_slow_request(api: Api) -> None:
+    task_id = api.accepted("task_1")
+    started_s = time.monotonic()
+    assert api.status(task_id, wait_s=BODY_S + 1)["task_status"] == "PENDING"
+    assert time.monotonic() - started_s > BODY_S
+
+
+def test_defaults_are_those_that_the_documents_name() -> None:
+    assert (http.HEAD_S, http.BODY_S) == (10, 30)
+
+
+def test_streams_are_limited_per_client_and_in_total_and_given_back(system: System) -> None:
+    theirs = "another-client-of-this-api"
+    keys = f"tests:{system.key},other:{theirs}"
+    api = system.api(STREAMS_PER_CLIENT_MAX="2", STREAMS_MAX="3", API_KEYS=keys)
+    own = {"Authorization": f"Bearer {theirs}"}
+    task_id = api.accepted("sleep")
+    made = api.client.post("/tasks", json={"task": "sleep", "name": "a"}, headers=own)
+    other_id = made.json()["task_id"]
+    with ExitStack() as streams:
+        for _ in range(2):
+            assert opened(streams, api, task_id).status_code == 200
+        refused = api.client.get(f"/tasks/{task_id}/events")
+        assert (refused.status_code, refused.json()["type"]) == (429, "urn:sluice:problem:too-many-streams")
+        assert int(refused.headers["Retry-After"]) > 0
+        assert opened(streams, api, other_id, own).status_code == 200
+        full = api.client.get(f"/tasks/{other_id}/events", headers=own)
+        assert (full.status_code, full.json()["type"]) == (503, "urn:sluice:problem:streams-full")
+        assert api.metric("sluice_event_streams") == 3
+        assert api.client.head(f"/tasks/{task_id}").status_code == 200
+    until(lambda: api.metric("sluice_event_streams") == 0)
+    for _ in range(5):  # a HEAD opens a stream and ends it at once
+        assert api.client.head(f"/tasks/{task_id}/events").status_code == 200
+    with ExitStack() as streams:
+        assert opened(streams, api, task_id).status_code == 200
+
+
+def opened(streams: ExitStack, api: Api, task_id: str, headers: dict[str, str] | None = None) -> httpx.Response:
+    return streams.enter_context(api.client.stream("GET", f"/tasks/{task_id}/events", headers=headers))
+
+
+def test_stream_ends_after_its_longest_time_and_is_taken_up_again(system: System) -> None:
+    api = system.api(STREAM_MAX_S="1")
+    task_id = api.accepted("held", "long")
+    started_s = time.monotonic()
+    assert not [line for line in api.client.get(f"/tasks/{task_id}/events").iter_lines() if line.startswith("data")]
+    assert 1 <= time.monotonic() - started_s < 1 + LATE_S
+    system.worker()
+    until(lambda: api.status(task_id)["task_status"] == "STARTED")
+    assert "STARTED" in api.client.get(f"/tasks/{task_id}/events").text
+    system.release("long")
+    api.ended(task_id)
+    last = api.client.get(f"/tasks/{task_id}/events", headers={"Last-Event-ID": "STARTED"}).text
+    assert "SUCCESS" in last

@@ -1,0 +1,176 @@
+"""The process that parses heavy bodies: its answers, its end, and whose turn it is."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Literal, Self
+
+import psutil
+import pytest
+from pydantic import model_validator
+
+from apps.api.body import BATCH_ERRORS_MAX, BATCH_MAX, ERRORS_MAX, LISTED_MAX
+from apps.api.errors import Problem
+from apps.api.parser import WAITING_MAX, Parser
+from apps.contract.message import Payload
+from apps.contract.tasks import TASKS, Input, Output, TaskSpec, registry
+
+pytestmark = pytest.mark.anyio
+
+GOOD = b'{"task":"task_1","name":"a"}'
+
+
+class Act(Input):
+    """Does what `how` says while it is validated."""
+
+    task: Literal["act"]
+    how: str
+    path: str = ""
+
+    @model_validator(mode="after")
+    def _act(self) -> Self:
+        if self.how == "sleep":
+            time.sleep(0.2)
+        if self.how == "spin":
+            while True:
+                pass
+        if self.how == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.how == "die once" and not Path(self.path).exists():
+            Path(self.path).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self
+
+
+SPEC = TaskSpec(name="celery:act", input=Act, output=Output, hard_limit_s=9)
+
+
+@pytest.fixture
+async def parser() -> AsyncIterator[Parser]:
+    parser = Parser(registry(*TASKS.values(), SPEC))
+    yield parser
+    parser.close()
+    assert not psutil.Process().children()
+
+
+def act(how: str, path: str = "") -> bytes:
+    return f'{{"task":"act","how":"{how}","path":"{path}"}}'.encode()
+
+
+async def problem(parser: Parser, body: bytes, owner: str = "a") -> str:
+    """The kind of the problem that a body has, or its task."""
+    try:
+        return (await parser.parse_input(owner, body)).task
+    except Problem as found:
+        return f"{found.status} {found.kind}"
+
+
+async def test_input_and_batch_are_parsed_as_on_the_event_loop(parser: Parser) -> None:
+    text = '{ "task":"task_1", "name": "\\u0041é" }'
+    assert await parser.parse_input("a", text.encode()) == Payload("task_1", text)
+    first, second = await parser.parse_batch("a", f'{{"tasks":[{text}, 1]}}'.encode())
+    assert first == Payload("task_1", text)
+    assert isinstance(second, Problem)
+    assert second.kind == "invalid"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [(b"{", "400 malformed"), (b"[]", "422 invalid"), (b"[" * 300, "413 too-complex"), (b"\xff", "400 malformed")],
+)
+async def test_problem_of_a_body_is_told(parser: Parser, body: bytes, kind: str) -> None:
+    assert await problem(parser, body) == kind
+    assert await problem(parser, GOOD) == "task_1"
+
+
+async def test_validator_that_never_ends_is_ended(parser: Parser, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("apps.api.parser_process.CPU_MAX_S", 0.2)
+    assert await problem(parser, act("spin")) == "413 too-complex"
+    assert await problem(parser, GOOD) == "task_1"
+
+
+async def test_body_is_not_blamed_for_a_process_that_was_killed(parser: Parser, tmp_path: Path) -> None:
+    assert await problem(parser, act("die once", str(tmp_path / "died"))) == "act"
+    assert await problem(parser, act("die")) == "422 invalid"
+    assert await problem(parser, GOOD) == "task_1"
+
+
+async def test_deadline_begins_with_the_request(parser: Parser, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("apps.api.parser.DEADLINE_S", 0.3)
+    started_s = time.monotonic()
+    asked = [problem(parser, act("sleep"), str(number)) for number in range(6)]
+    assert (await asyncio.gather(*asked)).count("503 refused") >= 4
+    assert time.monotonic() - started_s < 1
+    assert parser.waiting == 0
+    assert await problem(parser, GOOD) == "task_1"
+
+
+async def test_bodies_of_one_client_wait_in_a_bounded_number(parser: Parser) -> None:
+    asked = [problem(parser, act("sleep")) for _ in range(WAITING_MAX + 3)]
+    found = await asyncio.gather(*asked)
+    assert found.count("503 refused") == 2
+    assert found[-2:] == ["503 refused"] * 2  # the last to come
+
+
+async def test_clients_take_turns(parser: Parser) -> None:
+    order: list[str] = []
+
+    async def ask(owner: str) -> None:
+        await problem(parser, act("sleep"), owner)
+        order.append(owner)
+
+    await asyncio.gather(*map(ask, ["greedy"] * 6 + ["other"]))
+    assert "other" in order[:3]
+
+
+async def test_request_that_ends_gives_its_turn_away(parser: Parser) -> None:
+    asked = [asyncio.create_task(problem(parser, act("sleep"))) for _ in range(3)]
+    await asyncio.sleep(0)
+    for one in asked[:2]:
+        one.cancel()
+    assert await asked[2] == "act"
+    assert await problem(parser, GOOD) == "task_1"
+
+
+async def test_errors_of_a_batch_are_told_in_a_bounded_number(parser: Parser) -> None:
+    one = b'{"task":"task_1",' + b",".join(b'"k%d":1' % index for index in range(20)) + b"}"
+    problems = await parser.parse_batch("a", b'{"tasks":[' + b",".join([one] * BATCH_MAX) + b"]}")
+    counts = [len(each.members["errors"]) for each in problems if isinstance(each, Problem)]
+    assert counts == [ERRORS_MAX] * (BATCH_ERRORS_MAX // ERRORS_MAX) + [1] * (
+        BATCH_MAX - BATCH_ERRORS_MAX // ERRORS_MAX
+    )
+
+
+async def test_more_errors_than_can_be_listed_are_counted(parser: Parser) -> None:
+    body = GOOD[:-1] + b"".join(b',"k%d":1' % index for index in range(LISTED_MAX + 1)) + b"}"
+    with pytest.raises(Problem) as found:
+        await parser.parse_input("a", body)
+    assert found.value.members["errors"][0]["msg"] == f"it has {LISTED_MAX + 1} errors, too many to list"
+
+
+PARENT = f"""
+import asyncio
+from apps.api.parser import Parser
+from apps.contract.tasks import TASKS
+
+async def main():
+    await Parser(TASKS).parse_input("a", {GOOD!r})
+    print("ready", flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+def test_process_ends_with_its_parent() -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        (child,) = psutil.Process(parent.pid).children()
+        parent.kill()
+    assert psutil.wait_procs([child], timeout=10)[0]
