@@ -129,7 +129,7 @@ def obey_orders() -> None:
     order = Path(os.environ[EFFECTS]).with_name(KILL_UNSTORED)
     end = backend.Backend.end
 
-    def end_or_die(self: backend.Backend, *arguments: Any) -> None:
+    def end_or_die(self: backend.Backend, *arguments: Any) -> str:
         with suppress(FileNotFoundError):  # another one may take it just now
             taken = order.rename(order.with_suffix(".taking"))
             worker = psutil.Process(os.getppid())
@@ -137,9 +137,9 @@ def obey_orders() -> None:
             taken.rename(order.with_suffix(TAKEN))
             worker.kill()
             signal.pause()  # the kernel kills this process with its worker
-        end(self, *arguments)
+        return end(self, *arguments)
 
-    backend.Backend.end = end_or_die  # type: ignore[assignment]
+    backend.Backend.end = end_or_die  # type: ignore[method-assign]
 
 
 def weaken_definitions(without: str) -> None:

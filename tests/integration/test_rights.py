@@ -59,7 +59,7 @@ def get(queue: str) -> Callable[[amqp.Channel], None]:
 
 
 def consume(queue: str) -> Callable[[amqp.Channel], None]:
-    return lambda channel: channel.basic_consume(queue)
+    return lambda channel: channel.basic_consume(queue, callback=lambda _: None)
 
 
 def count(queue: str) -> Callable[[amqp.Channel], None]:
