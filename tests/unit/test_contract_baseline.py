@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from apps.contract import topology
 from deploy.contract.__main__ import FILE, check, contract, text
 from deploy.contract.comparison import compare
 from deploy.run import Unusable
-from tests.harness.next import NEXT_TASKS
+from tests.harness.next import NEXT_TASKS, QUEUE
 from tests.harness.tasks import TEST_TASKS
 
 CONTRACT = contract()
@@ -111,8 +112,9 @@ def test_words_are_no_change() -> None:
     assert compare(CONTRACT, changed(lambda new: _input(new).update(description="another", title="word"))) == []
 
 
-def test_next_version_of_the_tests_is_judged() -> None:
+def test_next_version_of_the_tests_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     """Real models, with references and choices."""
+    monkeypatch.setattr(topology, "WORK_QUEUES", (*topology.WORK_QUEUES, QUEUE))
     found = compare(contract(TEST_TASKS), contract(NEXT_TASKS))
     breaking = {finding.where for finding in found if finding.breaking}
     assert {"celery:elsewhere", "Test_Query:count input.digits"} <= breaking

@@ -32,7 +32,7 @@ WANTED = {
         "sluice_recorder_failures",
     },
 }
-LABELS = {"task", "queue", "reason", "state", "outcome", "cause", "kind", "client", "quota", "limit", "part"}
+LABELS = {"task", "queue", "reason", "state", "outcome", "cause", "kind", "what", "client", "quota", "limit", "part"}
 UP = re.compile("sluice_(broker|redis)_up")
 
 

@@ -19,7 +19,7 @@ from apps.contract.tasks import TASKS
 from apps.worker.app import create_app
 from apps.worker.request import Request
 
-OURS = {"sluice_record_ttl_s", "sluice_result_ttl_s"}
+OURS = {"sluice_record_ttl_s", "sluice_result_ttl_s", "sluice_return_max_s"}
 
 
 @pytest.fixture
