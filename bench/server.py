@@ -68,10 +68,12 @@ def others(system: System) -> list[Server]:
         "dramatiq": ("bench.apps.dramatiq_post:app",),
         "aiopika": ("bench.apps.aiopika_post:app",),
     }
-    return [
-        Server(system, name, *app, "--no-access-log", CELERY_BROKER_URL=broker_url(system))
-        for name, app in apps.items()
-    ]
+    return [Server(system, name, *app, "--no-access-log", **administrator(system)) for name, app in apps.items()]
+
+
+def administrator(system: System) -> dict[str, str]:
+    """Both servers for whoever has queues and keys of his own: no part of ours may write them."""
+    return {"CELERY_BROKER_URL": broker_url(system), "CELERY_RESULT_BACKEND": system.servers.redis.url()}
 
 
 def broker_url(system: System) -> str:
