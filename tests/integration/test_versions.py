@@ -11,6 +11,7 @@ from kombu import Connection, Exchange, Producer
 from apps.contract import topology
 from local.servers import free_ports
 from tests.harness.next import QUEUE
+from tests.harness.records import Records
 from tests.harness.system import Api, System, until
 from tests.integration.test_dead_letters import command
 
@@ -132,8 +133,9 @@ def test_message_of_a_later_form_is_returned_and_one_that_says_nobodys_is_not(sy
     headers = {"id": later, "task": "Test_Query:task_2", "publish_id": "p", "owner": "tests", "retries": 0, "form": 2}
     _publish(system, b"\x81\xa1a", headers)
     _publish(system, b"\x81\xa1a", headers | {"id": 7})
-    until(lambda: system.redis.hget(f"sluice:task:{later}", "state") == "FAILURE")
-    assert "its form is of another version" in str(system.redis.hget(f"sluice:task:{later}", "meta"))
+    records = Records(system.redis)
+    until(lambda: records.read(later).state == "FAILURE")
+    assert "its form is of another version" in records.read(later).meta
     assert returned(system, later)
     until(lambda: system.depth_messages("dead.parked") == 2)
     assert {json.loads(line)["reason"] for line in command(system, "list").splitlines()} == {
