@@ -68,7 +68,10 @@ def others(system: System) -> list[Server]:
         "dramatiq": ("bench.apps.dramatiq_post:app",),
         "aiopika": ("bench.apps.aiopika_post:app",),
     }
-    return [Server(system, name, *app, "--no-access-log", **administrator(system)) for name, app in apps.items()]
+    return [
+        Server(system, name, *app, "--no-access-log", **administrator(system))  # type: ignore[arg-type]  # none is `cwd`
+        for name, app in apps.items()
+    ]
 
 
 def administrator(system: System) -> dict[str, str]:

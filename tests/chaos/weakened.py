@@ -139,7 +139,7 @@ def obey_orders() -> None:
             signal.pause()  # the kernel kills this process with its worker
         return end(self, *arguments)
 
-    backend.Backend.end = end_or_die  # type: ignore[method-assign]
+    backend.Backend.end = end_or_die  # type: ignore[assignment]
 
 
 def weaken_definitions(without: str) -> None:
