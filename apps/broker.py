@@ -21,6 +21,7 @@ from yarl import URL
 from apps.amqp.deliveries import Transport
 from apps.contract import topology
 from apps.contract.message import CONTENT_ENCODING, CONTENT_TYPE, Republished
+from apps.startup import tls_failure
 
 
 class Lost(Exception):
@@ -28,7 +29,7 @@ class Lost(Exception):
 
 
 class Refused(Lost):
-    """The broker refuses the login, or the user lacks a permission, or a queue does not exist."""
+    """The broker refuses the login, the user lacks a permission, a queue is missing, or TLS finds another server."""
 
 
 @contextmanager
@@ -53,7 +54,9 @@ def losses() -> Iterator[None]:
 
 
 def _refusal(exc: Exception) -> str | None:
-    """Why the broker refuses this user, or what it lacks; None for any other reason."""
+    """Why the broker refuses this user, what it lacks, or why we refuse it; None for any other reason."""
+    if failure := tls_failure(exc):
+        return failure
     if isinstance(exc, ChannelNotFoundEntity):
         return f"404 {exc.args[0]}"
     if isinstance(exc, ProbableAuthenticationError | ChannelAccessRefused):

@@ -6,6 +6,7 @@ Once a process has started, a refusal is retried and logged like any other outag
 """
 
 import asyncio
+import ssl
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -26,13 +27,36 @@ class Refused(Exception):
     """A server refuses the credentials: a sentence that names the setting, and never a password."""
 
 
-def broker_refused(host: str, reason: object) -> Refused:
-    """The broker refuses the login, or the user lacks a permission, or a queue does not exist."""
+def broker_refused(host: str, reason: BaseException) -> Refused:
+    """The broker refuses the login, the user lacks a permission, a queue is missing, or TLS finds another server."""
+    if failure := tls_failure(reason):
+        return _untrusted("CELERY_BROKER_URL", "the broker", host, failure)
     if "NOT_FOUND" in str(reason):
         return Refused(
             f"CELERY_BROKER_URL: the broker at {host} lacks a queue ({reason}): load this project's definitions into it"
         )
     return Refused(f"CELERY_BROKER_URL: the broker at {host} refuses this user or password ({reason})")
+
+
+def tls_failure(exc: BaseException | None) -> str | None:
+    """Why a TLS handshake was given up; None for any other error. Looks into what libraries have wrapped it in.
+
+    Neither a certificate nor a server without TLS becomes right by waiting. A mere end of the connection is no failure.
+    """
+    while exc is not None:
+        if isinstance(exc, ssl.SSLCertVerificationError):
+            return f"its certificate is refused: {exc.verify_message.rstrip('.')}"
+        if isinstance(exc, ssl.SSLError) and not isinstance(exc, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+            return f"it does not speak TLS on this port ({exc.reason})"
+        exc = exc.__cause__ or exc.__context__
+    return None
+
+
+def _untrusted(setting: str, server: str, host: str | None, failure: str) -> Refused:
+    return Refused(
+        f"{setting}: no password was sent to {server} at {host}, as {failure}; use a host name of its certificate, and "
+        "SSL_CERT_FILE for a CA of your own"
+    )
 
 
 async def check_redis(url: str, *commands: Sequence[object]) -> None:
@@ -63,7 +87,9 @@ async def _answers(url: str, commands: Sequence[Sequence[object]]) -> bool:
         raise Refused(
             f"CELERY_RESULT_BACKEND: Redis at {urlsplit(url).hostname} refuses this user or password ({exc})"
         ) from None
-    except (RedisError, OSError):
+    except (RedisError, OSError) as exc:
+        if failure := tls_failure(exc):
+            raise _untrusted("CELERY_RESULT_BACKEND", "Redis", urlsplit(url).hostname, failure) from None
         return False
     finally:
         await client.aclose()

@@ -68,9 +68,9 @@ def _record(client: redis.Redis, meta: str) -> Write:
     end = client.script_load(states.END)
 
     def write(pipeline: Any, number: int) -> None:
-        place = states.place(_id(number))._replace(ended=b"")
+        place = states.place(_id(number))._replace(ended=states.NO_SET)
         arguments = place.arguments(time.time(), RESULT_TTL_S, RECORD_TTL_S)
-        keys = place.keys(str(number), "", "bench")
+        keys = place.keys(str(number), "bench")
         pipeline.evalsha(end, len(keys), *keys, *arguments, "0" * 32, "SUCCESS", meta)
 
     return write

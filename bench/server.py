@@ -69,9 +69,14 @@ def others(system: System) -> list[Server]:
         "aiopika": ("bench.apps.aiopika_post:app",),
     }
     return [
-        Server(system, name, *app, "--no-access-log", CELERY_BROKER_URL=broker_url(system))
+        Server(system, name, *app, "--no-access-log", **administrator(system))  # type: ignore[arg-type]  # none is `cwd`
         for name, app in apps.items()
     ]
+
+
+def administrator(system: System) -> dict[str, str]:
+    """Both servers for whoever has queues and keys of his own: no part of ours may write them."""
+    return {"CELERY_BROKER_URL": broker_url(system), "CELERY_RESULT_BACKEND": system.servers.redis.url()}
 
 
 def broker_url(system: System) -> str:

@@ -22,7 +22,7 @@ from apps.contract.message import TaskMessage
 from bench import figures
 from bench.apps import ours, stock
 from bench.filling import publish_all
-from bench.server import ROOT, broker_url, purge
+from bench.server import ROOT, administrator, broker_url, purge
 from local.child import Child
 from tests.harness.system import System, until
 
@@ -85,7 +85,7 @@ def running(system: System, name: str, worker: Worker | None = None) -> Iterator
     command = [sys.executable, "-m", "celery", "--quiet", "-A", worker.module, "worker", "-n", f"{name}@%h"]
     extra = {"WORKER_CONCURRENCY": "2", "PYTHONWARNINGS": "ignore", **worker.environment}
     if name == "stock":
-        extra["CELERY_BROKER_URL"] = broker_url(system)
+        extra |= administrator(system)
     environment = system.environment("worker", **extra)
     child = Child(f"worker {name}", command, log=system.folder / f"worker-{name}.log", env=environment, cwd=worker.cwd)
     child.start()
@@ -98,7 +98,7 @@ def running(system: System, name: str, worker: Worker | None = None) -> Iterator
 def _per_s_and_us(system: System, name: str) -> tuple[float, float]:
     worker = WORKERS[name]
     messages = _messages(system, worker.task, worker.queue)
-    asyncio.run(publish_all(system.environment("api")["CELERY_BROKER_URL"], messages))
+    asyncio.run(publish_all(broker_url(system), messages))
     return per_s_and_us(system, name, worker)
 
 

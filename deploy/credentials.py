@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from apps.contract import redis_users
+
 
 def _token() -> str:
     return secrets.token_urlsafe(24)
@@ -18,10 +20,17 @@ PLACES = {
     "api_keys": ("fastapi", "api", "API_KEYS"),
     "broker_password_api": ("fastapi", "api", "CELERY_BROKER_URL"),
     "broker_password_worker": ("celery-workers", "worker", "CELERY_BROKER_URL"),
+    "broker_password_recorder": ("celery-workers", "recorder", "CELERY_BROKER_URL"),
+    "broker_password_tool": ("celery-workers", "tool", "CELERY_BROKER_URL"),
     "broker_password_keda": ("celery-workers", "rabbitmq-keda", "password"),
     "broker_password_admin": ("data", "rabbitmq-auth", "password"),
     "erlang_cookie": ("data", "rabbitmq-auth", "erlang-cookie"),
-    "redis_password": ("data", "redis-auth", "password"),
+    "redis_password_api": ("fastapi", "api", "CELERY_RESULT_BACKEND"),
+    "redis_password_worker": ("celery-workers", "worker", "CELERY_RESULT_BACKEND"),
+    "redis_password_recorder": ("celery-workers", "recorder", "CELERY_RESULT_BACKEND"),
+    "redis_password_tool": ("celery-workers", "tool", "CELERY_RESULT_BACKEND"),
+    "redis_password_default": ("data", "redis-auth", "probe-password"),
+    "redis_password_admin": ("data", "redis-auth", "password"),
 }
 
 
@@ -33,10 +42,22 @@ class Credentials:
     api_keys: str = field(default_factory=lambda: f"local:{_token()}")
     broker_password_api: str = field(default_factory=_token)
     broker_password_worker: str = field(default_factory=_token)
+    broker_password_recorder: str = field(default_factory=_token)
+    broker_password_tool: str = field(default_factory=_token)
     broker_password_keda: str = field(default_factory=_token)
     broker_password_admin: str = field(default_factory=_token)
     erlang_cookie: str = field(default_factory=_token)
-    redis_password: str = field(default_factory=_token)
+    redis_password_api: str = field(default_factory=_token)
+    redis_password_worker: str = field(default_factory=_token)
+    redis_password_recorder: str = field(default_factory=_token)
+    redis_password_tool: str = field(default_factory=_token)
+    redis_password_default: str = field(default_factory=_token)
+    redis_password_admin: str = field(default_factory=_token)
+
+    @property
+    def redis_passwords(self) -> dict[str, str]:
+        """By Redis user, for its ACL."""
+        return {user: getattr(self, f"redis_password_{user}") for user in redis_users.NAMES}
 
     @classmethod
     def from_secrets(cls, objects: Iterable[dict[str, Any]]) -> Self:
@@ -45,7 +66,7 @@ class Credentials:
         found = {
             name: _password(value)
             for name, (namespace, secret, key) in PLACES.items()
-            if (value := kept.get((namespace, secret), {}).get(key))
+            if (value := kept.get((namespace, secret), {}).get(key)) and _password(value)
         }
         return cls(**found)
 
@@ -59,4 +80,8 @@ def _data(secret: dict[str, Any]) -> dict[str, str]:
 
 
 def _password(value: str) -> str:
-    return urlsplit(value).password or "" if "://" in value else value
+    """The password alone. Of a URL without a user, the password of all parts in earlier versions, nothing."""
+    if "://" not in value:
+        return value
+    url = urlsplit(value)
+    return url.password or "" if url.username else ""

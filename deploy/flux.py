@@ -46,9 +46,14 @@ def git_url(origin: str) -> str:
     """An address as Flux wants it. git also writes SSH as user@host:path. Unusable if Flux cannot reach it."""
     short = re.fullmatch(r"([\w.-]+@[\w.-]+):(?!/)(.+)", origin)
     url = f"ssh://{short[1]}/{short[2]}" if short else origin
-    if not url.startswith(("https://", "http://", "ssh://")):
+    if url.startswith("http://"):
+        raise Unusable(
+            f"What comes from {urlsplit(url).hostname} by HTTP can be changed on its way: set `git remote set-url "
+            "origin` to an HTTPS or SSH address."
+        )
+    if not url.startswith(("https://", "ssh://")):
         raise Unusable(f"Flux cannot reach {origin}: set `git remote set-url origin` to an HTTPS or SSH address.")
-    if url.startswith("http") and urlsplit(url).username:  # it would be printed, and be readable in the cluster
+    if url.startswith("https://") and urlsplit(url).username:  # it would be printed, and be readable in the cluster
         raise Unusable("The address of origin holds a credential: take it out, and give it to Flux by a secretRef.")
     return url
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from apps.contract import redis_users
 from deploy import cluster, definitions
 from deploy.credentials import Credentials
 from deploy.run import ROOT, command_line, output
@@ -24,7 +25,9 @@ REDIS = "redis.data.svc:6379"
 # what reads a Secret only when it starts
 READERS = {
     ("fastapi", "api"): ["deployment/api"],
-    ("celery-workers", "worker"): ["deployment/celery-worker", "deployment/dead-letter-recorder"],
+    ("celery-workers", "worker"): ["deployment/celery-worker"],
+    ("celery-workers", "recorder"): ["deployment/dead-letter-recorder"],
+    ("celery-workers", "tool"): ["deployment/dead-letter-recorder"],
     ("data", "rabbitmq-auth"): ["statefulset/rabbitmq"],
     ("data", "rabbitmq-definitions"): ["statefulset/rabbitmq"],
     ("data", "redis-auth"): ["statefulset/redis"],
@@ -33,27 +36,33 @@ READERS = {
 
 def contents(credentials: Credentials) -> dict[tuple[str, str], dict[str, str]]:
     """(namespace, name) -> what the Secret holds."""
-    redis = f"redis://:{credentials.redis_password}@{REDIS}/0"
-    broker = f"amqp://{{user}}:{{password}}@{BROKER}/%2F"
+    task_id_key = {"TASK_ID_KEY": credentials.task_id_key}
     return {
-        ("fastapi", "api"): {
-            "CELERY_BROKER_URL": broker.format(user="api", password=credentials.broker_password_api),
-            "CELERY_RESULT_BACKEND": redis,
-            "TASK_ID_KEY": credentials.task_id_key,
-            "API_KEYS": credentials.api_keys,
-        },
-        ("celery-workers", "worker"): {
-            "CELERY_BROKER_URL": broker.format(user="worker", password=credentials.broker_password_worker),
-            "CELERY_RESULT_BACKEND": redis,
-            "TASK_ID_KEY": credentials.task_id_key,
-        },
+        ("fastapi", "api"): _urls(credentials, "api") | task_id_key | {"API_KEYS": credentials.api_keys},
+        ("celery-workers", "worker"): _urls(credentials, "worker"),
+        ("celery-workers", "recorder"): _urls(credentials, "recorder"),
+        ("celery-workers", "tool"): _urls(credentials, "tool") | task_id_key,
         ("celery-workers", "rabbitmq-keda"): {"username": "keda", "password": credentials.broker_password_keda},
         ("data", "rabbitmq-auth"): {
             "password": credentials.broker_password_admin,
             "erlang-cookie": credentials.erlang_cookie,
         },
         ("data", "rabbitmq-definitions"): {"defs.json": json.dumps(definitions.document(credentials))},
-        ("data", "redis-auth"): {"password": credentials.redis_password},
+        ("data", "redis-auth"): {
+            "users.acl": "".join(f"{line}\n" for line in redis_users.acl(credentials.redis_passwords)),
+            "probe-password": credentials.redis_password_default,
+            "password": credentials.redis_password_admin,
+        },
+    }
+
+
+def _urls(credentials: Credentials, user: str) -> dict[str, str]:
+    """The two servers as one of their users."""
+    broker_password = getattr(credentials, f"broker_password_{user}")
+    redis_password = credentials.redis_passwords[user]
+    return {
+        "CELERY_BROKER_URL": f"amqp://{user}:{broker_password}@{BROKER}/%2F",
+        "CELERY_RESULT_BACKEND": f"redis://{user}:{redis_password}@{REDIS}/0",
     }
 
 

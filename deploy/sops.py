@@ -12,6 +12,7 @@ from deploy.credentials import Credentials
 from deploy.run import ROOT, Unusable, output
 from deploy.secrets import READERS, key_of, manifests
 from deploy.tools import built
+from local.files import private_folder
 
 TIMEOUT_S = 30
 CLUSTER = "clusters/local"
@@ -56,7 +57,7 @@ def _recipient() -> str:
     """The public half of the key, which is made if there is none."""
     path = key_file()
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(path.parent)
         output(built("age-keygen"), "-o", path, timeout_s=TIMEOUT_S)
         print(f"made the age key {path}")
     return output(built("age-keygen"), "-y", path, timeout_s=TIMEOUT_S).strip()

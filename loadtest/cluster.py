@@ -10,7 +10,6 @@ from typing import Any
 
 from apps.contract import keys
 from deploy import cluster
-from deploy.definitions import ADMIN
 from deploy.forward import api_server, forwarded
 from deploy.run import Unusable
 from loadtest.gates import Seen
@@ -105,9 +104,9 @@ class Cluster:
 def entered(url: str) -> Iterator[Cluster]:
     """The cluster that kubectl points to, as long as it is needed. Unusable if a part of it cannot be seen."""
     cluster.check()
-    password = _secret("data", "rabbitmq-auth")["password"]
+    broker = _secret("celery-workers", "rabbitmq-keda")  # who may read lengths of queues, and nothing else
     with api_server() as port, forwarded("data", "service/rabbitmq", 15672) as rabbitmq:
-        yield Cluster(url, port, Management(f"http://127.0.0.1:{rabbitmq}", ADMIN, password))
+        yield Cluster(url, port, Management(f"http://127.0.0.1:{rabbitmq}", broker["username"], broker["password"]))
 
 
 def _part(namespace: str, pod: str) -> str | None:

@@ -103,7 +103,7 @@ def started(shape: Shape, folder: Folder, open_files: int, code: Path) -> Iterat
 def _servers(folder: Folder, credentials: Credentials, ends: ExitStack) -> tuple[RabbitMQ, Redis]:
     found = programs.ensure()
     broker = RabbitMQ(folder.path / "rabbitmq", found, password=credentials.broker_password_admin, logs=folder.logs)
-    redis = Redis(folder.path / "redis", found, password=credentials.redis_password, logs=folder.logs)
+    redis = Redis(folder.path / "redis", found, passwords=credentials.redis_passwords, logs=folder.logs)
     for server in (broker, redis):
         ends.callback(server.stop)
         server.start()
@@ -117,6 +117,7 @@ def _processes(
     """By part, in the order of their start: the reverse first refuses new tasks."""
     size = shape.local
     given = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    of_recorder = endpoints.environment("recorder", credentials, given)
     of_worker = endpoints.environment("worker", credentials, given) | {
         "WORKER_POOL": size.pool, "WORKER_CONCURRENCY": str(size.threads),
         "TASK_1_S": str(shape.task_1_s), "TASK_2_S": str(shape.task_2_s),
@@ -127,7 +128,7 @@ def _processes(
     }  # fmt: skip
     names = [f"worker-{number}" for number in range(size.workers)]
     return {
-        "recorder": [processes.recorder(folder, of_worker, code)],
+        "recorder": [processes.recorder(folder, of_recorder, code)],
         "workers": [processes.worker(folder, of_worker, name=name, code=code) for name in names],
         "API": [_api(folder, of_api, port, code) for port in free_ports(size.apis)],
     }

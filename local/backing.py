@@ -99,7 +99,7 @@ def _start_programs(
         backing.broker, backing.management = f"127.0.0.1:{broker.port}", broker.management
         backing.children += [broker.epmd, broker.node]
     if "redis" in wanted:
-        redis = Redis(folder.path / "redis", found, password=credentials.redis_password, logs=folder.logs)
+        redis = Redis(folder.path / "redis", found, passwords=credentials.redis_passwords, logs=folder.logs)
         stack.callback(redis.stop)
         redis.start()
         print(f"Redis {_dotted(redis.version)} listens on 127.0.0.1:{redis.port}", flush=True)

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from local.files import append_private
+
 POLL_S = 0.05
 
 
@@ -52,7 +54,7 @@ class Child:
     def start(self) -> None:
         """Start the process with its output appended to the log. Unusable if the program cannot be run."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as output:
+        with os.fdopen(append_private(self.log), "ab") as output:
             try:
                 self._process = self._spawn(output)
             except OSError as exc:

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from apps.contract import redis_users
 from local.child import Child
 from local.credentials import Credentials
 from local.endpoints import PROJECT
@@ -38,11 +39,11 @@ class Compose:
         self.management = Management(
             f"http://127.0.0.1:{self.management_port}", ADMIN, credentials.broker_password_admin
         )
-        self._redis_password = credentials.redis_password
+        self._redis_password = credentials.redis_password_default
         environment = {
             **os.environ,
             "BROKER_PASSWORD_ADMIN": credentials.broker_password_admin,
-            "REDIS_PASSWORD": credentials.redis_password,
+            "REDIS_USERS": "\n".join(redis_users.acl(credentials.redis_passwords)),
             "BROKER_PORT": str(self.broker_port),
             "MANAGEMENT_PORT": str(self.management_port),
             "REDIS_PORT": str(self.redis_port),

@@ -4,9 +4,10 @@ import secrets
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from apps.contract import redis_users, topology
 from local.child import Unusable
 from local.command import REFUSALS
-from local.servers import write_private
+from local.files import private_folder, write_private
 
 
 @dataclass(frozen=True, repr=False)
@@ -18,13 +19,25 @@ class Credentials:
     broker_password_admin: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     broker_password_api: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     broker_password_worker: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    broker_password_recorder: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    broker_password_tool: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     broker_password_keda: str = field(default_factory=lambda: secrets.token_urlsafe(24))
-    redis_password: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    redis_password_default: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    redis_password_api: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    redis_password_worker: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    redis_password_recorder: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    redis_password_tool: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    redis_password_admin: str = field(default_factory=lambda: secrets.token_urlsafe(24))
 
     @property
     def broker_passwords(self) -> dict[str, str]:
         """By broker user, for the definitions."""
-        return {user: getattr(self, f"broker_password_{user}") for user in ("api", "worker", "keda")}
+        return {user: getattr(self, f"broker_password_{user}") for user in topology.USERS}
+
+    @property
+    def redis_passwords(self) -> dict[str, str]:
+        """By Redis user, for its ACL."""
+        return {user: getattr(self, f"redis_password_{user}") for user in redis_users.NAMES}
 
     @property
     def api_key(self) -> str:
@@ -41,8 +54,10 @@ def load_or_make(path: Path) -> Credentials:
         found = {name.lower(): value for name, _, value in pairs}
         credentials = Credentials(**{name: value for name, value in found.items() if name in names and value})
         if not names <= found.keys():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(path.parent)
             write_private(path, _text(credentials))
+        elif path.stat().st_mode & 0o077:  # an earlier copy, or a restored one
+            path.chmod(0o600)
     except OSError as exc:
         if exc.errno in REFUSALS:
             raise

@@ -15,6 +15,8 @@ from deploy.tools import cache, locked
 from local.child import Unusable
 from local.programs import apt_install, find
 
+# of Debian's package debian-archive-keyring
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 TIMEOUT_S = 1800.0  # some hundred megabytes over a slow line
 SCRIPT = "sid"  # older debootstraps do not know the suite's name; sid's script fits every suite that is newer
 
@@ -37,8 +39,10 @@ def name(suite: str, packages: Sequence[str]) -> str:
 
 
 def _build(root: Path, suite: str, packages: Sequence[str]) -> None:
-    if find("debootstrap") is None:
-        apt_install(["debootstrap"])
+    missing = [] if find("debootstrap") else ["debootstrap"]
+    missing += [] if KEYRING.exists() else ["debian-archive-keyring"]
+    if missing:
+        apt_install(missing)
     for left_over in root.parent.glob(f"{root.name}.build-*"):
         shutil.rmtree(left_over)
     folder = Path(tempfile.mkdtemp(prefix=f"{root.name}.build-", dir=root.parent))
@@ -50,7 +54,9 @@ def _build(root: Path, suite: str, packages: Sequence[str]) -> None:
 
 
 def _debootstrap(folder: Path, suite: str, packages: Sequence[str]) -> None:
-    options = ["--variant=minbase", f"--include={','.join(packages)}"]
+    # without the keyring debootstrap would only warn, and install what nobody has signed
+    signed = [f"--keyring={KEYRING}", "--force-check-gpg"]
+    options = ["--variant=minbase", f"--include={','.join(packages)}", *signed]
     # In mounts of its own: what debootstrap mounts in there cannot stay behind, whatever ends it.
     command = ["unshare", "--mount", "debootstrap", *options, suite, str(folder), _mirror(), SCRIPT]
     done = subprocess.run(  # noqa: S603

@@ -11,6 +11,7 @@ from pathlib import Path
 from local.child import Unusable
 from local.command import REFUSALS
 from local.credentials import Credentials
+from local.files import lock_file, private_folder, write_private
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -40,8 +41,7 @@ class Folder:
     def locked(self) -> Iterator[None]:
         """Hold the folder for one running system. Unusable if another one has it, or something is in its place."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            lock = lock_file(private_folder(self.path) / "lock")
         except OSError as exc:
             if exc.errno in REFUSALS:
                 raise
@@ -67,19 +67,20 @@ class Endpoints:
     management_url: str | None
 
     def environment(self, user: str, credentials: Credentials, given: Mapping[str, str]) -> dict[str, str]:
-        """What a process needs to reach the servers as a broker user, on top of the given environment."""
+        """What a process needs to reach the servers as this user of both, on top of the given environment."""
         found = {"TASK_ID_KEY": credentials.task_id_key}
         if self.broker:
             password = credentials.broker_passwords[user]
             found["CELERY_BROKER_URL"] = f"amqp://{user}:{password}@{self.broker}/%2F"
         if self.redis:
-            found["CELERY_RESULT_BACKEND"] = f"redis://:{credentials.redis_password}@{self.redis}/0"
+            password = credentials.redis_passwords[user]
+            found["CELERY_RESULT_BACKEND"] = f"redis://{user}:{password}@{self.redis}/0"
         return {**given, **found}
 
 
 def save(endpoints: Endpoints, path: Path) -> None:
     """Write run.json."""
-    path.write_text(json.dumps(asdict(endpoints), indent=2) + "\n")
+    write_private(path, json.dumps(asdict(endpoints), indent=2) + "\n")
 
 
 def load_running(folder: Folder) -> Endpoints:

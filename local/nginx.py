@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from local.child import Child
+from local.files import private_folder, write_private
 from local.programs import apt_install, find
 from local.servers import free_ports, is_open
 
@@ -25,9 +26,8 @@ class Nginx:
         self.url = f"http://127.0.0.1:{(port := free_ports(1)[0])}"
         self._port = port
         ensure()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        configuration = self.folder / "nginx.conf"
-        configuration.write_text(_configuration(self.folder, port, upstream_ports, open_files))
+        configuration = private_folder(self.folder) / "nginx.conf"
+        write_private(configuration, _configuration(self.folder, port, upstream_ports, open_files))
         command = [str(find(PROGRAM)), "-e", "stderr", "-p", str(self.folder), "-c", str(configuration)]
         self.node = Child("NGINX", command, log=(logs or self.folder) / "nginx.log", env=dict(os.environ))
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local.child import Unusable
+from local.files import lock_file
 
 # Not on the PATH of everybody, and where Debian keeps the scripts that do not change the user.
 FOLDERS = (
@@ -159,9 +160,12 @@ def _output(*command: str) -> str:
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    with LOCK.open("w") as lock:
+    lock = lock_file(LOCK)
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(lock)
 
 
 @contextlib.contextmanager

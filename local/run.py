@@ -9,13 +9,13 @@ from local.endpoints import Folder, load_running
 
 
 def main() -> None:
-    """Become the command: as the broker's user `worker`, who may read dead letters and publish, and as a client."""
+    """Become the command: as the user `tool`, who may take parked messages and send them again, and as a client."""
     folder = Folder()
     command = sys.argv[2:] if sys.argv[1:2] == ["--"] else sys.argv[1:]
     if not command:
         sys.exit("Usage: python -m local.run -- COMMAND...")
     endpoints, credentials = load_running(folder), load_or_make(folder.credentials)
-    environment = endpoints.environment("worker", credentials, os.environ)
+    environment = endpoints.environment("tool", credentials, os.environ)
     environment |= {"SLUICE_URL": endpoints.api_url, "SLUICE_KEY": credentials.api_key}
     try:
         os.execvpe(command[0], command, environment)  # noqa: S606

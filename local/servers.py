@@ -9,7 +9,7 @@ import random
 import secrets
 import socket
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
@@ -18,8 +18,10 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from apps.contract import topology
+from apps.contract import redis_users, topology
+from local import files
 from local.child import Child
+from local.files import write_private
 from local.management import Management
 from local.programs import Programs
 
@@ -157,7 +159,7 @@ class RabbitMQ:
         return ["chroot", self._root, Path("/") / epmd.relative_to(self._root)]
 
     def _write_configuration(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        files.private_folder(self.folder)
         write_private(self.folder / "enabled_plugins", "[rabbitmq_management].\n")
         # Erlang asks neither DNS nor a resolver process of its own, which would be reaped late by somebody else.
         write_private(self.folder / "inetrc", '{lookup, [file]}.\n{host, {127,0,0,1}, ["localhost"]}.\n')
@@ -179,10 +181,10 @@ class Redis:
     """One Redis with an append-only file, as the chart runs it."""
 
     def __init__(
-        self, folder: Path, programs: Programs, *, password: str | None = None, logs: Path | None = None
+        self, folder: Path, programs: Programs, *, passwords: Mapping[str, str] | None = None, logs: Path | None = None
     ) -> None:
         self.folder = folder.resolve()
-        self.password = password or secrets.token_urlsafe(24)
+        self.passwords = passwords or {name: secrets.token_urlsafe(24) for name in redis_users.NAMES}
         (self.port,) = free_ports(1)
         configuration = self.folder / "redis.conf"
         log = (logs or self.folder) / "redis.log"
@@ -194,9 +196,9 @@ class Redis:
         with _client(self.url()) as client:
             return tuple(int(part) for part in client.info("server")["redis_version"].split("."))
 
-    def url(self, database: int = 0) -> str:
-        """Address with the password."""
-        return f"redis://:{quote(self.password, safe='')}@127.0.0.1:{self.port}/{database}"
+    def url(self, user: str = redis_users.ADMIN, database: int = 0) -> str:
+        """Address with a user and its password."""
+        return f"redis://{user}:{quote(self.passwords[user], safe='')}@127.0.0.1:{self.port}/{database}"
 
     def start(self, deadline_s: float = START_DEADLINE_S) -> None:
         """Start, or start again on the same data and port, and wait for a PONG. Unusable if none comes."""
@@ -225,12 +227,12 @@ class Redis:
         self.node.resume()
 
     def _write_configuration(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        files.private_folder(self.folder)
         lines = (
             "bind 127.0.0.1",
             f"port {self.port}",
             f'dir "{self.folder}"',
-            f"requirepass {self.password}",
+            *redis_users.acl(self.passwords),
             "daemonize no",
             "appendonly yes",
             "appendfsync everysec",
@@ -245,12 +247,11 @@ def free_ports(count: int) -> list[int]:
 
     They are this process's to its end, also while a server that it restarts does not listen: others look at the locks.
     """
-    folder = Path(tempfile.gettempdir()) / f"sluice-ports-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder = files.private_folder(Path(tempfile.gettempdir()) / f"sluice-ports-{os.getuid()}")
     ports: list[int] = []
     while len(ports) < count:
         port = random.randrange(10_000, 32_000)  # noqa: S311
-        lock = os.open(folder / str(port), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = files.lock_file(folder / str(port))
         with suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not is_open(port):
@@ -278,10 +279,3 @@ def is_redis(url: str) -> bool:
 
 def _client(url: str) -> redis.Redis:
     return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=5, socket_connect_timeout=5)
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, from its first byte on."""
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)

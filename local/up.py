@@ -70,11 +70,12 @@ def _start_processes(
     stack: ExitStack, folder: Folder, endpoints: Endpoints, credentials: Credentials, given: Mapping[str, str]
 ) -> list[Process]:
     """Recorder, worker, then API, so that the reverse first refuses new tasks; wait until all are ready."""
+    of_recorder = endpoints.environment("recorder", credentials, given)
     of_worker = endpoints.environment("worker", credentials, given)
     of_api = {**endpoints.environment("api", credentials, given), "API_KEYS": credentials.api_keys}
     of_api.pop("API_KEYS_FILE", None)  # the keys are those that were generated
     running = [
-        processes.recorder(folder, of_worker),
+        processes.recorder(folder, of_recorder),
         processes.worker(folder, of_worker),
         processes.api(folder, of_api, endpoints.api_url),
     ]

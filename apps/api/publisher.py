@@ -25,7 +25,7 @@ from apps.amqp.address import addresses
 from apps.amqp.confirms import CONFIRMED, Future, Outcome
 from apps.amqp.connection import Connection, Ended, Refused
 from apps.contract.message import TaskMessage
-from apps.startup import broker_refused
+from apps.startup import broker_refused, tls_failure
 
 __all__ = ["CONFIRMED", "Outcome", "Publisher"]
 
@@ -142,7 +142,8 @@ class Publisher:
                 except Exception as exc:  # noqa: BLE001 - whatever it is: without this task nothing is published again
                     fields = {"broker": address.host, "error": str(exc) or repr(exc)}
                     log.warning("broker away", extra={"fields": fields})
-                    if isinstance(exc, Refused) and not self._answered.is_set():
+                    refused = isinstance(exc, Refused) or tls_failure(exc) is not None
+                    if refused and not self._answered.is_set():
                         self._refused = broker_refused(address.host, exc)
                         self._answered.set()
                 rounds, others = divmod(tries, len(self._addresses))

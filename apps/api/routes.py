@@ -149,7 +149,7 @@ async def cancel_task(request: Request, owner: Client, task_id: OwnTask) -> Resp
     state = request.app.state
     await current(request.app.state, task_id)
     place, settings = states.place(task_id), state.settings
-    keys = place.keys(task_id, states.CANCEL_CHANNEL, owner)
+    keys = place.keys(task_id, owner, states.CANCEL_CHANNEL)
     arguments = place.arguments(time.time(), settings.result_ttl_s, settings.record_ttl_s)
     try:
         found = await state.store.call(

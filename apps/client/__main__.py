@@ -43,6 +43,9 @@ def main(arguments: Sequence[str] | None = None, registry: Registry = TASKS) -> 
     except TimedOut as exc:
         print(exc, file=sys.stderr)
         return FAILED
+    except httpx.ConnectError as exc:
+        print(f"SLUICE_URL: no key was sent to {url} ({exc}); SSL_CERT_FILE names a CA of your own.", file=sys.stderr)
+        return FAILED
     except (httpx.InvalidURL, httpx.UnsupportedProtocol):
         print(f"SLUICE_URL must read http://host:port, and not {url}.", file=sys.stderr)
         return USAGE

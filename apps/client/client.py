@@ -1,6 +1,7 @@
 """The rules of `apps.client.rules` over httpx, blocking (`Client`) and with asyncio (`AsyncClient`)."""
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from ipaddress import ip_address
@@ -251,9 +252,16 @@ def _reply(response: httpx.Response) -> Reply:
     return Reply(response.status_code, dict(response.headers), response.content)
 
 
+def _is_untrusted(exc: BaseException | None) -> bool:
+    """Whether TLS has found another server than the URL's, or none that speaks it: no key was sent."""
+    while exc is not None and not isinstance(exc, ssl.SSLError):
+        exc = exc.__cause__ or exc.__context__
+    return exc is not None and not isinstance(exc, ssl.SSLEOFError | ssl.SSLZeroReturnError)
+
+
 def _lost(step: Call | ReadLine, exc: httpx.TransportError) -> Reply | None:
-    if isinstance(exc, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
-        raise exc  # the caller's mistake: no repetition mends it
+    if isinstance(exc, httpx.UnsupportedProtocol | httpx.LocalProtocolError) or _is_untrusted(exc):
+        raise exc  # the caller's mistake, or not the caller's API: no repetition mends it
     if isinstance(step, ReadLine):
         return None
     # without a connection nothing was sent

@@ -1,8 +1,9 @@
 """Every setting, read from the environment once, when a process starts. None has a built-in credential."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -15,6 +16,10 @@ from apps.contract.topology import MAX_LENGTH_MESSAGES, MESSAGE_TTL_S
 
 # Passwords that ship with servers and examples; starting on one is starting without.
 _DEFAULT_PASSWORDS = frozenset({"guest", "rabbitmq", "redis", "password", "changeme", "admin"})
+# Parameters of aiormq's, kombu's, Celery's and redis-py's URLs that change how TLS is done, and those of Redis that all
+# parts read alike, by the value that they may have (None: any).
+_OF_TLS = re.compile(r"ssl|verify|^c(a|ert)|^key")
+_REDIS_TLS = {"ssl_cert_reqs": "required", "ssl_ca_certs": None, "ssl_certfile": None, "ssl_keyfile": None}
 
 
 def _checked(url: SecretStr, *schemes: str, needs_password: bool) -> SecretStr:
@@ -33,14 +38,25 @@ def _checked(url: SecretStr, *schemes: str, needs_password: bool) -> SecretStr:
     return url
 
 
+def _verified(url: SecretStr, allowed: Mapping[str, str | None]) -> None:
+    """Refuse parameters by which a library would not verify the server's certificate and name, or others would not."""
+    for name, value in parse_qsl(urlsplit(url.get_secret_value()).query, keep_blank_values=True):
+        if _OF_TLS.search(name) and allowed.get(name, "") not in {None, value}:
+            raise ValueError(
+                f"its parameter {name}={value} is refused: every part verifies the server's certificate and host name; "
+                "leave it out, and name a CA of your own by SSL_CERT_FILE"
+            )
+
+
 def _broker_url(urls: SecretStr) -> SecretStr:
     for url in urls.get_secret_value().split(";"):  # one for each host, as Celery reads it
-        _checked(SecretStr(url), "amqp", "amqps", needs_password=True)
+        _verified(_checked(SecretStr(url), "amqp", "amqps", needs_password=True), {})
     return urls
 
 
 def _redis_url(url: SecretStr) -> SecretStr:
-    return _checked(url, "redis", "rediss", needs_password=False)
+    _verified(_checked(url, "redis", "rediss", needs_password=False), _REDIS_TLS)
+    return url
 
 
 BrokerUrl = Annotated[SecretStr, AfterValidator(_broker_url)]

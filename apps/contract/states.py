@@ -40,6 +40,9 @@ FINAL = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
 
 # The only keys of this kind there are: 16 bytes of the id, so that the whole fits into 24 bytes of the allocator.
 _RECORD, _ENDED = b"sl:t:", b"sl:e:"
+# Stands for the set of an id that was not made by the API. Never written; no key of a script may be empty, as Redis
+# asks for the right to each.
+NO_SET = _ENDED
 # Ids that were made in the same 4 seconds share a set: the low 12 of the 48 bits of their time are left out. Redis
 # keeps 512 integers of a set packed: at more than 125 tasks a second a member takes 70 bytes and not 8, unless
 # `set-max-intset-entries` is raised.
@@ -56,16 +59,16 @@ class Place(NamedTuple):
     earlier: str
     """The key of a record that version 0.1 wrote."""
     ended: bytes
-    """The key of the set of ended ids; empty for an id that was not made by the API: nobody can ask for it."""
+    """The key of the set of ended ids; NO_SET for an id that was not made by the API: nobody can ask for it."""
     member: int
     """The id in this set: its keyed tag."""
     created_s: float
     period: str
     """The field that counts the task as open."""
 
-    def keys(self, task_id: str, other_channel: str, owner: object) -> list[bytes | str]:
+    def keys(self, task_id: str, owner: object, *other_channel: str) -> list[bytes | str]:
         """The KEYS of the four scripts."""
-        return [self.record, self.earlier, self.ended, channel(task_id), other_channel, quota.key(owner)]
+        return [self.record, self.earlier, self.ended, channel(task_id), quota.key(owner), *other_channel]
 
     def arguments(self, now_s: float, result_ttl_s: int, record_ttl_s: int) -> list[Any]:
         """The ARGV with which those of each script begin."""
@@ -88,7 +91,7 @@ def place(task_id: str) -> Place:
         raw = b""
     if len(raw) != _ID_BYTES or len(task_id) != ID_CHARS:
         other = _RECORD + task_id.encode(errors="surrogatepass")
-        return Place(other, f"sluice:task:{task_id}", b"", 0, 0.0, quota.field(task_id))
+        return Place(other, f"sluice:task:{task_id}", NO_SET, 0, 0.0, quota.field(task_id))
     return Place(
         _RECORD + raw[:16],
         f"sluice:task:{task_id}",
@@ -142,7 +145,7 @@ UNREADABLE_META = json.dumps({"type": UNREADABLE, "message": "what is stored as 
 ALSO_WHEN_FULL = "#!lua flags=allow-oom\n"
 
 
-_LOWERED = quota.lowered("KEYS[6]", "ARGV[5]", "ARGV[6]")
+_LOWERED = quota.lowered("KEYS[5]", "ARGV[5]", "ARGV[6]")
 
 
 def _finish(letter: str, meta: str) -> str:
@@ -152,7 +155,7 @@ def _finish(letter: str, meta: str) -> str:
     """
     return rf"""
 redis.call('SET', KEYS[1], {letter} .. '\015' .. started .. ARGV[1] .. {meta}, 'EX', ARGV[2])
-if KEYS[3] ~= '' then
+if KEYS[3] ~= '{NO_SET.decode()}' then
   redis.pcall('SADD', KEYS[3], ARGV[3])
   redis.pcall('EXPIREAT', KEYS[3], ARGV[4])
 end
@@ -160,9 +163,9 @@ if adopted then redis.call('DEL', KEYS[2]) end
 {_LOWERED}"""
 
 
-# How each script begins. KEYS: record, record of version 0.1, set of ended ids, channel, another channel, and the
-# owner's counts (apps/contract/quota.py). ARGV: now (6 bytes, ms), life of a result (s), member of the set, when the
-# set is forgotten (s since the epoch), the task's field in the counts, and their life (s).
+# How each script begins. KEYS: record, record of version 0.1, set of ended ids, channel, the owner's counts
+# (apps/contract/quota.py); BEGIN and CANCEL have another channel. ARGV: now (6 bytes, ms), life of a result (s), member
+# of the set, when the set is forgotten (s since the epoch), the task's field in the counts, and their life (s).
 # `letter` is the first byte of the record, nil where there is none; what is no record is a FAILURE from then on.
 # `started` is how often and when the task was started.
 _FOUND = rf"""
@@ -185,10 +188,10 @@ if record then
   started = string.sub(record, 3, 9)
 end
 """
-_HAS_ENDED = "(KEYS[3] ~= '' and redis.pcall('SISMEMBER', KEYS[3], ARGV[3]) == 1)"
+_HAS_ENDED = f"(KEYS[3] ~= '{NO_SET.decode()}' and redis.pcall('SISMEMBER', KEYS[3], ARGV[3]) == 1)"
 _CLAIMED = "if string.sub(record, string.byte(record, 2) + 1) ~= ARGV[7] then return 'claimed' end"
 
-# KEYS[5]: begun channel. ARGV from 7: publish id, life of the record of a running task (s), 1 where the id is so old
+# KEYS[6]: begun channel. ARGV from 7: publish id, life of the record of a running task (s), 1 where the id is so old
 # that its result may be gone.
 # Answers "run", or why not: "final", "claimed" (by another publish of the same id), "cancelled" (while it ran before,
 # or waited for its retry) or "unreadable" (it is a FAILURE now).
@@ -208,7 +211,7 @@ end
 tries = string.char(math.min(tries + 1, 255))
 redis.call('SET', KEYS[1], 'R\015' .. tries .. ARGV[1] .. '\000\000\000\000\000\000' .. ARGV[7], 'EX', ARGV[8])
 if adopted then redis.call('DEL', KEYS[2]) end
-redis.call('PUBLISH', KEYS[5], 'STARTED')
+redis.call('PUBLISH', KEYS[6], 'STARTED')
 return 'run'
 """
 
@@ -249,7 +252,7 @@ if tries > 1 then redis.call('SETRANGE', KEYS[1], 2, string.char(tries - 1)) els
 return 'returned'
 """
 
-# KEYS[5]: CANCEL_CHANNEL. ARGV from 7: id, life of the record (s).
+# KEYS[6]: CANCEL_CHANNEL. ARGV from 7: id, life of the record (s).
 # Answers the state that it found: PENDING is REVOKED now, STARTED is asked to end, a final one stands.
 # What has no record is REVOKED in the form of version 0.1, whose workers may yet be given the task in a rolling update.
 CANCEL = f"""{ALSO_WHEN_FULL}{_FOUND}
@@ -262,7 +265,7 @@ if not letter then
 end
 if letter == 'R' or letter == 'C' then
   if adopted then redis.call('HSET', KEYS[2], 'cancel', 1) else redis.call('SETRANGE', KEYS[1], 0, 'C') end
-  redis.call('PUBLISH', KEYS[5], ARGV[7])
+  redis.call('PUBLISH', KEYS[6], ARGV[7])
   return 'STARTED'
 end
 return ({{S = 'SUCCESS', F = 'FAILURE', V = 'REVOKED'}})[letter]

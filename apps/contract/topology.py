@@ -10,7 +10,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 # A topic exchange: Celery's native delayed delivery (retries) blocks the worker behind any other type.
 EXCHANGE = "sluice"
@@ -47,7 +47,9 @@ CONSUMER_TIMEOUT_S = 3600
 ADVANCED_CONFIG = "[{rabbit, [{quorum_tick_interval, 1000}, {dead_letter_worker_publisher_confirm_timeout, 10000}]}]."
 
 _DELAYED = r"celery_delayed_.*"  # exchanges and queues that Celery declares for its delayed retries
-_WORK = "|".join(WORK_QUEUES)
+_WORK = "|".join(map(re.escape, WORK_QUEUES))
+_PARKED = re.escape(PARKED_QUEUE)
+NOTHING = "^$"
 
 
 def policies(  # noqa: PLR0913 - all by name: what tests make smaller
@@ -88,17 +90,40 @@ def _policy(name: str, pattern: str, definition: dict[str, Any]) -> dict[str, An
     return {"name": name, "pattern": pattern, "apply-to": "queues", "priority": 1, "definition": definition}
 
 
-# user -> (tags, configure, write, read). The worker's patterns let Celery declare its delay queues, and bind them, and
-# nothing else: its events and its remote control are off.
-USERS: Mapping[str, tuple[list[str], str, str, str]] = {
-    "api": ([], "^$", f"^{EXCHANGE}$", "^$"),
-    "worker": (
-        [],
-        f"^{_DELAYED}$",
-        f"^({EXCHANGE}|{_WORK}|{_DELAYED})$",
-        rf"^({EXCHANGE}|{_WORK}|{DEAD_QUEUE}|dead\.parked|{_DELAYED})$",
+class BrokerUser(NamedTuple):
+    """What a user may do in the virtual host: patterns of the names of exchanges and queues, and of routing keys."""
+
+    tags: tuple[str, ...] = ()
+    configure: str = NOTHING
+    write: str = NOTHING
+    read: str = NOTHING
+    publish_to: str = NOTHING
+    """Routing keys that the user may publish with to EXCHANGE; RabbitMQ calls them topic permissions."""
+    bind_by: str = NOTHING
+    """Routing keys by which the user may bind a queue to EXCHANGE, or unbind it."""
+
+
+# What RabbitMQ cannot separate: whoever may consume from a queue may also get and purge it, as all three need `read`;
+# and whoever may declare a queue or an exchange may also delete it, as both need `configure`.
+USERS: Mapping[str, BrokerUser] = {
+    # posts tasks, and asks passively for the exchange
+    "api": BrokerUser(write=f"^{EXCHANGE}$", publish_to=f"^({_WORK})$"),
+    # Consumes from the work queues. Declares and binds Celery's delay queues at each start, for which RabbitMQ wants
+    # `write` on each queue that is bound. Publishes retries, and dead letters with their reason.
+    "worker": BrokerUser(
+        configure=f"^{_DELAYED}$",
+        write=f"^({EXCHANGE}|{_WORK}|{_DELAYED})$",
+        read=f"^({EXCHANGE}|{_WORK}|{_DELAYED})$",
+        publish_to=f"^({_WORK}|{DEAD_QUEUE})$",
+        bind_by=rf"^#\.({_WORK})$",
     ),
-    "keda": (["monitoring"], "^$", "^$", f"^({_WORK})$"),
+    # consumes dead letters, and parks them
+    "recorder": BrokerUser(write=f"^{EXCHANGE}$", read=f"^{DEAD_QUEUE}$", publish_to=rf"^{_PARKED}$"),
+    # apps/worker/dead_letters.py: takes parked messages, and sends them again
+    "tool": BrokerUser(write=f"^{EXCHANGE}$", read=rf"^{_PARKED}$", publish_to=f"^({_WORK})$"),
+    # Reads lengths of queues in the management API, for which the tag and the right to enter the virtual host are
+    # enough. `read` would let it purge the queues, and read inputs.
+    "keda": BrokerUser(tags=("management",)),
 }
 
 
@@ -111,10 +136,14 @@ def definitions(
     """
     return {
         "vhosts": [{"name": vhost}],
-        "users": [user(name, tags, passwords[name]) for name, (tags, *_) in USERS.items()],
+        "users": [user(name, list(rights.tags), passwords[name]) for name, rights in USERS.items()],
         "permissions": [
-            {"user": name, "vhost": vhost, "configure": configure, "write": write, "read": read}
-            for name, (_, configure, write, read) in USERS.items()
+            {"user": name, "vhost": vhost, "configure": rights.configure, "write": rights.write, "read": rights.read}
+            for name, rights in USERS.items()
+        ],
+        "topic_permissions": [
+            {"user": name, "vhost": vhost, "exchange": EXCHANGE, "write": rights.publish_to, "read": rights.bind_by}
+            for name, rights in USERS.items()
         ],
         "exchanges": [
             {"name": EXCHANGE, "vhost": vhost, "type": "topic", "durable": True, "auto_delete": False}

@@ -81,6 +81,7 @@ def _configuration(settings: WorkerSettings) -> dict[str, Any]:
         Queue(name, exchange, routing_key=name, queue_arguments=topology.QUEUE_ARGUMENTS, no_declare=True)
         for name in topology.WORK_QUEUES
     ]
+    redis_url = settings.celery_result_backend.get_secret_value()
     return {
         "broker_url": settings.celery_broker_url.get_secret_value(),
         "broker_connection_retry_on_startup": True,
@@ -96,6 +97,8 @@ def _configuration(settings: WorkerSettings) -> dict[str, Any]:
         "redis_socket_timeout": 5,
         "redis_socket_connect_timeout": 3,
         "redis_backend_health_check_interval": 30,
+        # Celery refuses rediss:// without it; redis-py then verifies the host name too
+        "redis_backend_use_ssl": {"ssl_cert_reqs": "required"} if redis_url.startswith("rediss:") else None,
         "sluice_record_ttl_s": settings.record_ttl_s,
         "sluice_result_ttl_s": settings.result_ttl_s,
         "sluice_return_max_s": settings.return_max_s,

@@ -41,7 +41,7 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
     def begin(self, task_id: str, publish_id: str, now_s: float, owner: object) -> str:
         """Claim a task for this publish. Answers as the script does; waits while Redis is away or full."""
         place = states.place(task_id)
-        keys = place.keys(task_id, states.begun_channel(task_id), owner)
+        keys = place.keys(task_id, owner, states.begun_channel(task_id))
         old = now_s - place.created_s > self._result_ttl_s - states.CLOCKS_S
         arguments = [*self._arguments(place, now_s), publish_id, self._record_ttl_s, int(old)]
         answer: str = self._ensure_retryable(self._run, BEGIN, keys, arguments)
@@ -68,7 +68,7 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
 
     def _end(self, request: Any, state: str, meta: str | bytes, now_s: float) -> str:
         place = states.place(request.id)
-        keys = place.keys(request.id, "", request.get("owner"))
+        keys = place.keys(request.id, request.get("owner"))
         arguments = [*self._arguments(place, now_s), request.publish_id, state, meta]
         script = END if state == "SUCCESS" else END_WHEN_FULL
         refused: list[Exception] = []
@@ -89,7 +89,7 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
     def give_back(self, request: Any) -> str:
         """Undo `begin` for a task whose input this version does not understand. Answers as the script; waits as it."""
         place = states.place(request.id)
-        keys = place.keys(request.id, "", request.get("owner"))
+        keys = place.keys(request.id, request.get("owner"))
         arguments = [*self._arguments(place, time.time()), request.publish_id]
         answer: str = self._ensure_retryable(self._run, GIVE_BACK, keys, arguments)
         return answer

@@ -9,6 +9,7 @@ in each outage, and a worker that waits for its broker would look like one that 
 """
 
 import asyncio
+import ssl
 import threading
 from typing import Any
 
@@ -33,6 +34,12 @@ class Connection(kombu.Connection):  # type: ignore[misc]  # kombu ships no type
     """A connection of one worker, whose health files these are."""
 
     health: HealthFiles
+    _name: str
+    """The present host as its URL names it; kombu makes 127.0.0.1 of localhost, which no certificate need have."""
+
+    def _init_params(self, hostname: str, **others: Any) -> None:
+        super()._init_params(hostname, **others)
+        self._name = hostname
 
     def ensure_connection(self, *args: Any, **kwargs: Any) -> Any:
         return super().ensure_connection(*args, interval_max=RETRY_MAX_S, **kwargs)
@@ -40,9 +47,15 @@ class Connection(kombu.Connection):  # type: ignore[misc]  # kombu ships no type
     def _establish_connection(self) -> Any:
         if _in_main_loop():  # other threads and the pool's processes publish, and say nothing of the main loop
             self.health.alive()
+        if self.transport_cls == "amqps":
+            # Of this attempt's host: Celery would verify the certificate, but not whose it is, and drop TLS altogether
+            # for the second of several hosts.
+            self.ssl = {"server_hostname": self._name, "cert_reqs": ssl.CERT_REQUIRED}
         try:
             return super()._establish_connection()
-        except REFUSALS as exc:
+        except (*REFUSALS, ssl.SSLError) as exc:
+            if isinstance(exc, ssl.SSLError) and startup.tls_failure(exc) is None:
+                raise
             refused = startup.broker_refused(self.hostname, exc)
             if _in_main_loop() and not self.health.has_been_ready:
                 raise SystemExit(str(refused)) from None

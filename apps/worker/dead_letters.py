@@ -8,6 +8,7 @@ and `begin` runs it once.
 import argparse
 import asyncio
 import json
+import logging
 import sys
 from collections.abc import AsyncIterator
 from hashlib import blake2b
@@ -25,6 +26,7 @@ from apps.contract import quota, states, topology
 from apps.contract.ids import TaskIds
 from apps.contract.message import obstacle_to_requeue, republished
 from apps.contract.settings import RequeueSettings, load
+from apps.startup import tls_failure
 from apps.worker import dead_letter
 from apps.worker.dead_letter import DeadLetter
 
@@ -172,10 +174,12 @@ async def main() -> None:
     commands.add_parser("discard", help="take one away for good").add_argument("id")
     arguments = parser.parse_args()
     settings = load(RequeueSettings)
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # the sentence below says it
     try:
         await _run(settings, arguments.command, getattr(arguments, "id", ""))
     except (AMQPError, TimeoutError, RedisError, OSError) as exc:
-        raise SystemExit(f"the broker or Redis does not answer as it should ({exc!r}): is the system up?") from None
+        reason = tls_failure(exc) or repr(exc)
+        raise SystemExit(f"the broker or Redis does not answer as it should ({reason}): is the system up?") from None
 
 
 async def _run(settings: RequeueSettings, command: str, task_id: str) -> None:

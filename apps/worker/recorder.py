@@ -179,7 +179,7 @@ class Recorder:
         refused = 0
         while True:
             try:
-                answer: str = await self._end(keys=place.keys(task_id, "", letter.text("owner")), args=arguments)
+                answer: str = await self._end(keys=place.keys(task_id, letter.text("owner")), args=arguments)
                 return answer if answer != "final" else await self._state(task_id)
             except (RedisError, OSError) as exc:
                 FAILURES.labels("redis").inc()

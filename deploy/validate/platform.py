@@ -17,6 +17,7 @@ VALUES: dict[str, Wanted] = {
         "definitions.enabled": ([True], "queues, users and limits come from there"),
         "managementPlugin.enabled": ([True], "KEDA reads the queues' lengths there"),
         "config.memoryHighWatermark.type": ([None, "relative"], "its value is a share of the limit"),
+        "serviceAccount.automountServiceAccountToken": ([None, False], "it asks the Kubernetes API nothing"),
         "persistentVolumeClaimRetentionPolicy.whenDeleted": KEPT,
         "persistentVolumeClaimRetentionPolicy.whenScaled": KEPT,
         "priorityClassName": (["sluice-data"], "data above API above workers"),
@@ -25,6 +26,9 @@ VALUES: dict[str, Wanted] = {
         "persistence.enabled": ([True], "a restart would lose every result"),
         "architecture": (["standalone"], "a replica that is promised to hold a result may lag behind"),
         "auth.enabled": ([True], "any pod that reaches it could read and change results"),
+        "auth.acl.enabled": ([True], "one password would let each part do everything"),
+        "auth.acl.existingSecret": (["redis-auth"], "`make secrets` writes each part's rights there"),
+        "serviceAccount.automountServiceAccountToken": ([None, False], "it asks the Kubernetes API nothing"),
         "persistentVolumeClaimRetentionPolicy.whenDeleted": KEPT,
         "persistentVolumeClaimRetentionPolicy.whenScaled": KEPT,
         "priorityClassName": (["sluice-data"], "data above API above workers"),
@@ -78,7 +82,7 @@ NAME, INSTANCE = "app.kubernetes.io/name", "app.kubernetes.io/instance"
 # the values that a chart gives to a container as its resources
 RESOURCES = {
     "rabbitmq": ("resources", "initContainer.resources"),
-    "redis": ("resources", "initContainer.resources"),
+    "redis": ("resources",),
     "nginx-ingress": ("controller.resources", "controller.initContainerResources"),
     "keda": ("resources.operator", "resources.metricServer", "resources.webhooks"),
 }

@@ -16,6 +16,9 @@ CREDENTIAL_NAME = re.compile(r"password|passwd|secret|token|api_?keys?|_key$|coo
 REFERENCE_NAME = re.compile(r"existing|secretname|secretref|secretkeyref|provider|fromenv|_file$", re.IGNORECASE)
 # where what stands there is used as it is: a chart's values, a ConfigMap, a trigger of KEDA
 LITERALS = re.compile(r"(^|\.)(values|data|triggers\.\d+\.metadata)\.")
+# settings of KEDA, Flux, charts and Prometheus, and options of curl and wget, that do not verify a certificate
+UNVERIFIED = re.compile(r"unsafeSsl|insecure(Skip(TLS)?Verify)?|skipVerify|plainHTTP", re.IGNORECASE)
+UNVERIFIED_OPTION = re.compile(r"(curl|wget)\b.*\s(-\w*k\w*|--insecure|--no-check-certificate)\b")
 # maps that become annotations, labels or a ConfigMap: the API server refuses a number in them
 TEXTS = re.compile(r"(annotations|labels|selector|entries)$", re.IGNORECASE)
 POD: Wanted = {
@@ -55,6 +58,7 @@ def check(tree: Tree) -> Iterator[Finding]:
             yield from _encrypted(each)
         else:
             yield from _credentials(each)
+        yield from _unverified(each)
         if each.spec.get("replicas") == 0:
             yield each.finding("spec.replicas", "nothing would run")
         for pod in pods(each):
@@ -86,6 +90,14 @@ def _credentials(each: Object) -> Iterator[Finding]:
             yield each.finding(path, "a credential must not be in plain text; name a Secret")
         if isinstance(value, dict) and isinstance(value.get("value"), str) and _is_credential(str(value.get("name"))):
             yield each.finding(f"{path}.{value['name']}", "a credential must come from a Secret (secretKeyRef)")
+
+
+def _unverified(each: Object) -> Iterator[Finding]:
+    for path, value in walk(each.body):
+        if UNVERIFIED.fullmatch(path.rpartition(".")[2]) and str(value).lower() == "true":
+            yield each.finding(path, "a server would be sent credentials, or believed, without its certificate")
+        if isinstance(value, list) and UNVERIFIED_OPTION.search(" ".join(map(str, value))):
+            yield each.finding(path, "the certificate of the server would not be verified")
 
 
 def _is_credential(name: str) -> bool:

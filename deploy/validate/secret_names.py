@@ -22,6 +22,7 @@ CHART_KEYS = {
     "existingSecretPasswordKey": "password",
     "existingErlangCookieKey": "erlang-cookie",
     "existingSecretKey": "defs.json",
+    "existingSecretACLKey": "users.acl",
 }
 # in every namespace, by Kubernetes itself
 EVERYWHERE = {("ConfigMap", "kube-root-ca.crt"): {"ca.crt"}}

@@ -4,7 +4,6 @@ Exit status 0 if the checker found nothing and every bound was kept, 1 if not, 2
 """
 
 import argparse
-import fcntl
 import json
 import shutil
 import signal
@@ -12,11 +11,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from local import command, newer
+from local import command, files, newer
 from local.child import Unusable
 from local.child import until as wait_until
 from local.programs import apt_install, ensure
@@ -77,9 +76,9 @@ def _enter(folder: Path, scenario: Scenario) -> int:
 def _locked(folder: Path) -> Iterator[None]:
     """Have a run's folder alone. Unusable if another run has it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+    with ExitStack() as ends:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ends.enter_context(files.locked(folder.with_name(f".{folder.name}.lock")))
         except BlockingIOError:
             raise Unusable(f"Another run writes to {folder}: wait for its end, or name another by --folder.") from None
         yield

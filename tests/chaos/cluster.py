@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from local.child import POLL_S, Child, until
+from local.files import write_private
 from local.management import Management
 from local.programs import Programs
-from local.servers import RabbitMQ, write_private
+from local.servers import RabbitMQ
 
 BRIDGE = "brokers"
 HERE = "10.77.0.254"

@@ -212,7 +212,7 @@ async def _read(connection: Connection, host: str, key: str, task_id: str) -> Re
 
 def _parked(world: World) -> list[str]:
     """The ids of the parked messages, as `make dead-letters` lists them."""
-    env = world.system.environment("worker", CELERY_BROKER_URL=world.cluster.nodes[0].url(vhost=world.system.vhost))
+    env = world.system.environment("tool", CELERY_BROKER_URL=world.cluster.nodes[0].url(vhost=world.system.vhost))
     command = [sys.executable, "-m", "apps.worker.dead_letters", "list"]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True, timeout=60)
     return [str(json.loads(line)["id"]) for line in done.stdout.splitlines()]

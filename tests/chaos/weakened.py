@@ -75,8 +75,10 @@ def _without_key_before_publish() -> None:
     app.Keys = _LateKeys  # type: ignore[attr-defined]
 
 
-_CLAIMED = "if string.sub(record, string.byte(record, 2) + 1) ~= ARGV[5] then return 'claimed' end\n"
-_FINAL = "elseif letter or (KEYS[3] ~= '' and redis.pcall('SISMEMBER', KEYS[3], ARGV[3]) == 1) then\n  return 'final'\n"
+_CLAIMED = "if string.sub(record, string.byte(record, 2) + 1) ~= ARGV[7] then return 'claimed' end\n"
+_FINAL = (
+    "elseif letter or (KEYS[3] ~= 'sl:e:' and redis.pcall('SISMEMBER', KEYS[3], ARGV[3]) == 1) then\n  return 'final'\n"
+)
 
 
 def _without_claim() -> None:
@@ -127,7 +129,7 @@ def obey_orders() -> None:
     order = Path(os.environ[EFFECTS]).with_name(KILL_UNSTORED)
     end = backend.Backend.end
 
-    def end_or_die(self: backend.Backend, *arguments: Any) -> None:
+    def end_or_die(self: backend.Backend, *arguments: Any) -> str:
         with suppress(FileNotFoundError):  # another one may take it just now
             taken = order.rename(order.with_suffix(".taking"))
             worker = psutil.Process(os.getppid())
@@ -135,7 +137,7 @@ def obey_orders() -> None:
             taken.rename(order.with_suffix(TAKEN))
             worker.kill()
             signal.pause()  # the kernel kills this process with its worker
-        end(self, *arguments)
+        return end(self, *arguments)
 
     backend.Backend.end = end_or_die  # type: ignore[assignment]
 

@@ -116,7 +116,7 @@ class World:
             options = {"CELERY_BROKER_URL": broker, "WORKER_CONCURRENCY": str(self.setup.processes), **weakened}
             worker = self.system.worker("tests.chaos.worker", **options)  # type: ignore[arg-type]  # nor `ready`
             self.workers.append(worker)
-        options = {"CELERY_BROKER_URL": broker, **heartbeat}
+        options = {"CELERY_BROKER_URL": self._broker("recorder", self.worker_proxy), **heartbeat}
         self.recorder = self.system.recorder(**options)  # type: ignore[arg-type]  # nor `ready`
         if self.without == "recorder":
             self.recorder.kill()

@@ -92,6 +92,6 @@ def entered(entrance: str) -> Iterator[System]:
     password = objects.secret("data", "redis-auth")["password"]
     with forwarded("data", "service/redis", 6379) as port:
         # the forwarding is as lossy as the cluster is busy
-        store = redis.Redis(port=port, password=password, socket_timeout=30, decode_responses=True)
+        store = redis.Redis(port=port, username="admin", password=password, socket_timeout=30, decode_responses=True)
         with store:
             yield System(entrance, key, store)

@@ -119,7 +119,7 @@ def _fork_again(wanted: dict[str, Any], tell: int) -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     os.setsid()
     for number, path in enumerate((os.devnull, wanted["log"], wanted["log"])):
-        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), number)
+        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), number)
     os.environ.clear()
     os.environ.update(wanted["env"])
     sys.argv = [wanted["module"], *wanted["arguments"]]

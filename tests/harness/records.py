@@ -20,7 +20,7 @@ class Records:
 
     def begin(self, task_id: str, publish: str, *, now_s: float = 1.5, old: bool = False, owner: str = OWNER) -> str:
         place = states.place(task_id)
-        keys = place.keys(task_id, states.begun_channel(task_id), owner)
+        keys = place.keys(task_id, owner, states.begun_channel(task_id))
         arguments = [*place.arguments(now_s, RESULT_TTL_S, RECORD_TTL_S), publish, RECORD_TTL_S, int(old)]
         return str(self._begin(keys=keys, args=arguments))
 
@@ -30,12 +30,12 @@ class Records:
         place = states.place(task_id)
         arguments = [*place.arguments(2.5, result_ttl_s, RECORD_TTL_S), publish, state, meta]
         end = self._end if state == "SUCCESS" else self._end_when_full
-        return str(end(keys=place.keys(task_id, "", OWNER), args=arguments))
+        return str(end(keys=place.keys(task_id, OWNER), args=arguments))
 
     def cancel(self, task_id: str) -> str:
         place = states.place(task_id)
         arguments = [*place.arguments(3.5, RESULT_TTL_S, RECORD_TTL_S), task_id, RECORD_TTL_S]
-        return str(self._cancel(keys=place.keys(task_id, states.CANCEL_CHANNEL, OWNER), args=arguments))
+        return str(self._cancel(keys=place.keys(task_id, OWNER, states.CANCEL_CHANNEL), args=arguments))
 
     def read(self, task_id: str) -> states.Record:
         place = states.place(task_id)

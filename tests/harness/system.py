@@ -102,7 +102,7 @@ class System:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONWARNINGS") if name in os.environ}
         return kept | {
             "CELERY_BROKER_URL": self.servers.rabbitmq.url(user, self.passwords[user], self.vhost),
-            "CELERY_RESULT_BACKEND": self.servers.redis.url(),
+            "CELERY_RESULT_BACKEND": self.servers.redis.url(user),
             "TASK_ID_KEY": self.task_id_key,
             "API_KEYS": f"tests:{self.key}",
             "TASK_1_S": "0.2",
@@ -138,14 +138,14 @@ class System:
         """Start a worker; wait until it consumes."""
         # a name of its own, as a pod has: Celery takes a second worker of the same name for a mistake
         command = ["celery", "--quiet", "-A", module, "worker", "-n", f"worker-{self._count}@%h"]
-        child = self._with_files("worker", command, extra, cwd)
+        child = self._with_files("worker", command, self.environment("worker", **extra), cwd)
         if ready:
             self.wait_ready(child)
         return child
 
     def recorder(self, module: str = "apps.worker.recorder", *, ready: bool = True, **extra: str) -> Child:
         """Start a recorder; wait until it consumes."""
-        child = self._with_files("recorder", [module], extra)
+        child = self._with_files("recorder", [module], self.environment("recorder", **extra))
         if ready:
             self.wait_ready(child)
         return child
@@ -199,10 +199,10 @@ class System:
         """Everything that the system's processes printed."""
         return "\n".join(path.read_text() for path in sorted(self.folder.glob("*.log")))
 
-    def _with_files(self, name: str, command: list[str], extra: dict[str, str], cwd: Path = ROOT) -> Child:
+    def _with_files(self, name: str, command: list[str], environment: dict[str, str], cwd: Path = ROOT) -> Child:
         stem = self.folder / f"{name}-{self._count}"
         files = {"LIVENESS_FILE": f"{stem}.live", "READINESS_FILE": f"{stem}.ready"}
-        return self._start(name, command, self.environment("worker", **files, **extra), cwd)
+        return self._start(name, command, files | environment, cwd)
 
     def _start(self, name: str, command: list[str], environment: dict[str, str], cwd: Path = ROOT) -> Child:
         log = self.folder / f"{name}-{self._count}.log"

@@ -1,11 +1,14 @@
-"""TLS on the loopback: a certificate that nobody else signed, and a proxy that ends TLS."""
+"""TLS on the loopback: certificates of our own, a proxy that ends TLS, and a server that notes what it is sent."""
 
 import asyncio
+import socketserver
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from threading import Thread
+from typing import Self
 
 
 def self_signed(folder: Path) -> Path:
@@ -18,6 +21,74 @@ def self_signed(folder: Path) -> Path:
     )  # fmt: skip
     both.write_text(key.read_text() + certificate.read_text())
     return both
+
+
+class Authority:
+    """A CA in a folder; `file` is what a client trusts."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self._folder = folder
+        self.file, self._key = folder / "ca.pem", folder / "ca.key"
+        _openssl(
+            "req", "-x509", *NEW_KEY, "-days", "1", "-subj", "/CN=test CA", "-keyout", self._key, "-out", self.file
+        )
+
+    def certificate(self, *names: str, days: int = 1) -> Path:
+        """A key and a certificate of these names, each as in subjectAltName, in one file; of the past with days < 0."""
+        stem = self._folder / str(len(list(self._folder.iterdir())))
+        key, request, signed, both, extensions = (
+            stem.with_suffix(f".{end}") for end in ("key", "csr", "crt", "pem", "ext")
+        )
+        extensions.write_text(f"subjectAltName={','.join(names)}\n")
+        _openssl("req", *NEW_KEY, "-subj", "/CN=server", "-keyout", key, "-out", request)
+        signing = ("-CA", self.file, "-CAkey", self._key, "-CAcreateserial", "-days", str(days), "-extfile", extensions)
+        _openssl("x509", "-req", "-in", request, *signing, "-out", signed)
+        both.write_text(key.read_text() + signed.read_text())
+        return both
+
+
+NEW_KEY = ("-newkey", "rsa:2048", "-nodes")
+
+
+def _openssl(*arguments: str | Path) -> None:
+    subprocess.run(["openssl", *arguments], check=True, capture_output=True, timeout=60)
+
+
+class Impostor:
+    """A server in threads of its own that ends TLS, says what it is told to, and keeps what it was sent after that."""
+
+    def __init__(self, certificate: Path | None, greeting: bytes = b"") -> None:
+        self.received = b""
+        """What came after the handshake; without a certificate, all that came."""
+        self.connections = 0
+        context = server_context(certificate) if certificate else None
+        impostor = self
+
+        class Handler(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                impostor.connections += 1
+                self.request.settimeout(5)
+                with suppress(OSError):
+                    socket = context.wrap_socket(self.request, server_side=True) if context else self.request
+                    if greeting:
+                        socket.sendall(greeting)
+                    while data := socket.recv(65536):
+                        impostor.received += data
+                        if greeting:  # as RabbitMQ answers what is no AMQP
+                            break
+
+        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.port = int(self._server.server_address[1])
+
+    def __enter__(self) -> Self:
+        Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
 
 
 def server_context(certificate: Path) -> ssl.SSLContext:

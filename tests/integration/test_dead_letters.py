@@ -21,7 +21,7 @@ def command(system: System, *arguments: str, status: int = 0) -> str:
     """Run the command that `make dead-letters` and `make requeue` run."""
     done = subprocess.run(
         [sys.executable, "-m", "apps.worker.dead_letters", *arguments],
-        env=system.environment("worker"),
+        env=system.environment("tool"),
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -84,7 +84,7 @@ def test_dead_letter_that_cannot_be_parked_yet_is_parked_later(system: System) -
     api = system.api()
     recorder = system.recorder()
     ids = [api.accepted("sleep") for _ in range(20)]  # more than it takes at once
-    until(lambda: "dead letter not recorded" in system.logs())
+    until(lambda: "dead letter not parked yet" in system.logs())
     system.define()
     assert {api.ended(task_id)["task_status"] for task_id in ids} == {"FAILURE"}
     until(lambda: system.depth_messages("dead.parked") >= len(ids))

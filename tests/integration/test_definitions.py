@@ -8,6 +8,7 @@ from pathlib import Path
 import kombu
 import pytest
 
+from apps.contract import topology
 from deploy.credentials import Credentials
 from deploy.definitions import VERSION, document
 from local import definitions
@@ -56,15 +57,15 @@ def test_it_is_what_the_contract_says(broker: RabbitMQ) -> None:
 
 
 def test_it_has_no_other_user(broker: RabbitMQ) -> None:
-    assert {user["name"] for user in broker.management("/api/users")} == {"admin", "api", "worker", "keda"}
+    assert {user["name"] for user in broker.management("/api/users")} == {"admin", *topology.USERS}
 
 
-@pytest.mark.parametrize("user", ["api", "worker", "keda"])
+@pytest.mark.parametrize("user", topology.USERS)
 def test_each_user_gets_in_with_its_own_password(broker: RabbitMQ, credentials: Credentials, user: str) -> None:
     with kombu.Connection(broker.url(user, getattr(credentials, f"broker_password_{user}"))) as connection:
         connection.connect()
     with (
-        kombu.Connection(broker.url(user, credentials.redis_password)) as stranger,
+        kombu.Connection(broker.url(user, credentials.redis_password_api)) as stranger,
         pytest.raises(stranger.channel_errors, match="ACCESS_REFUSED"),
     ):
         stranger.connect()

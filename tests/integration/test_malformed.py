@@ -194,7 +194,8 @@ def test_real_dead_letter_among_unreadable_ones_is_a_failure(system: System, api
     assert connections(system) == connected
 
 
-def test_task_whose_id_can_be_read_is_a_failure(system: System, api: Api) -> None:
+@pytest.mark.usefixtures("api")
+def test_task_whose_id_can_be_read_is_a_failure(system: System) -> None:
     unused = TaskIds(system.task_id_key.encode()).new("tests")
     publish(system, [("Test_Query", headers(TASK | {b"id": text(unused.encode()), b"retries": b"V"}), BODY)])
     until(lambda: Records(system.redis).read(unused).state == "FAILURE")

@@ -17,13 +17,14 @@ from deploy.run import ROOT, output
 from deploy.tools import cache, kubectl
 from local import debian, newer
 from local.child import Unusable, until
+from local.files import write_private
 from local.programs import ensure
-from local.servers import RabbitMQ, Redis, write_private
+from local.servers import RabbitMQ, Redis
 from tests.harness.servers import ImportingRabbitMQ, given_root
 
 FOLDERS = ("helm-releases", "clusters/local/infrastructure", "clusters/load")
 # what a Redis on this machine needs besides the text
-ADDRESS = {"bind", "port", "requirepass", "daemonize"}
+ADDRESS = {"bind", "port", "user", "daemonize"}
 # keys that older servers do not know: RabbitMQ 3.10 is Debian 12's
 SINCE = {"default_queue_type": (3, 12)}
 

@@ -12,6 +12,7 @@ from tests.harness.system import ROOT, System, until
 EXAMPLES = {
     "amqp://user:password@host:5672/vhost",
     "redis://:password@host:6379/0",
+    "redis://user:password@host:6379/0",
 }
 
 GOOD = {
@@ -35,7 +36,7 @@ def test_nothing_that_is_told_or_logged_holds_a_secret(system: System) -> None:
         server.start()
     until(lambda: api.get("/healthz") == 200)
     everything = "\n".join([*told, system.logs()])
-    secrets = [*system.passwords.values(), system.key, system.task_id_key, system.servers.redis.password]
+    secrets = [*system.passwords.values(), system.key, system.task_id_key, *system.servers.redis.passwords.values()]
     assert [secret for secret in secrets if secret in everything] == []
 
 

@@ -131,9 +131,9 @@ def test_start_without_servers_is_bounded(system: System, away: str) -> None:
 def test_password_that_the_broker_refuses_later_is_retried(system: System) -> None:
     """A password may be rotated at the broker first: what runs waits for it to be right again."""
     ask, user, password = system.servers.rabbitmq.management, f"own-{system.vhost}", secrets.token_urlsafe(24)
-    tags, *permissions = topology.USERS["worker"]
-    ask(f"/api/users/{user}", "PUT", {"password": password, "tags": ",".join(tags)})
-    granted = dict(zip(("configure", "write", "read"), permissions, strict=True))
+    ask(f"/api/users/{user}", "PUT", {"password": password, "tags": ""})
+    worker = topology.USERS["worker"]
+    granted = {"configure": worker.configure, "write": worker.write, "read": ".*"}  # of all three parts
     ask(f"/api/permissions/{system.vhost}/{user}", "PUT", granted)
     url = system.servers.rabbitmq.url(user, password, system.vhost)
     api = system.api(CELERY_BROKER_URL=url)

@@ -28,9 +28,17 @@ def declare_queue(system: System) -> None:
     manage(f"/api/queues/{vhost}/{QUEUE}", "PUT", {"durable": True, "arguments": topology.QUEUE_ARGUMENTS})
     manage(f"/api/bindings/{vhost}/e/{topology.EXCHANGE}/q/{QUEUE}", "POST", {"routing_key": QUEUE})
     place = f"/api/permissions/{vhost}/worker"
-    allowed = manage(place)
-    grown = {right: allowed[right].replace("Test_Query", f"Test_Query|{QUEUE}") for right in ("write", "read")}
-    manage(place, "PUT", {"configure": allowed["configure"], **grown})
+    manage(place, "PUT", _grown(manage(place)))
+    for user in ("api", "worker", "tool"):
+        place = f"/api/topic-permissions/{vhost}/{user}"
+        (allowed,) = manage(place)
+        manage(place, "PUT", {"exchange": allowed["exchange"], **_grown(allowed)})
+
+
+def _grown(allowed: dict[str, str]) -> dict[str, str]:
+    """The rights of a user, which also has the new queue."""
+    rights = {name: allowed[name] for name in ("configure", "write", "read") if name in allowed}
+    return {name: right.replace("Test_Query", f"Test_Query|{QUEUE}") for name, right in rights.items()}
 
 
 def returned(system: System, task_id: str) -> list[dict[str, Any]]:
@@ -123,8 +131,9 @@ def test_message_of_a_later_form_is_returned_and_one_that_says_nobodys_is_not(sy
     headers = {"id": later, "task": "Test_Query:task_2", "publish_id": "p", "owner": "tests", "retries": 0, "form": 2}
     _publish(system, b"\x81\xa1a", headers)
     _publish(system, b"\x81\xa1a", headers | {"id": 7})
-    until(lambda: Records(system.redis).read(later).state == "FAILURE")
-    assert "its form is of another version" in Records(system.redis).read(later).meta
+    records = Records(system.redis)
+    until(lambda: records.read(later).state == "FAILURE")
+    assert "its form is of another version" in records.read(later).meta
     assert returned(system, later)
     until(lambda: system.depth_messages("dead.parked") == 2)
     assert {json.loads(line)["reason"] for line in command(system, "list").splitlines()} == {

@@ -143,6 +143,14 @@ def test_flux_gets_the_clones_own_address(origin: str, url: str) -> None:
     assert (source["spec"]["url"], source["spec"]["ref"]) == (url, {"branch": "trunk"})
 
 
+@pytest.mark.parametrize(
+    "origin", ["http://git.example.com/team/sluice.git", "http://bob:a-token@git.example.com/a.git"]
+)
+def test_flux_follows_nothing_that_can_be_changed_on_the_way(origin: str) -> None:
+    with pytest.raises(Unusable, match="HTTPS or SSH"):
+        flux.git_url(origin)
+
+
 def test_flux_cannot_follow_a_folder(tmp_path: Path) -> None:
     with pytest.raises(Unusable, match="Flux cannot reach"):
         flux.git_url(str(tmp_path))

@@ -1,16 +1,19 @@
 """The Secrets: what the manifests name, what a second run keeps, and what git may hold of them."""
 
 import base64
+import hashlib
 import json
 import re
 import shutil
 from dataclasses import asdict
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 
-from apps.contract.settings import ApiSettings, RecorderSettings, WorkerSettings, load
+from apps.contract import redis_users, topology
+from apps.contract.settings import ApiSettings, RecorderSettings, RequeueSettings, WorkerSettings, load
 from deploy import sops
 from deploy.credentials import PLACES, Credentials
 from deploy.run import ROOT, Unusable, output
@@ -20,6 +23,7 @@ from deploy.validate import network
 from deploy.validate.__main__ import findings
 from deploy.validate.tree import render
 
+OF_WORKERS = ("worker", "recorder", "tool")
 SUM = "sluice/credentials-sha256"
 
 
@@ -49,7 +53,8 @@ def test_a_lost_secret_is_made_anew_and_the_others_stay() -> None:
     [
         (("fastapi", "api"), ApiSettings),
         (("celery-workers", "worker"), WorkerSettings),
-        (("celery-workers", "worker"), RecorderSettings),
+        (("celery-workers", "recorder"), RecorderSettings),
+        (("celery-workers", "tool"), RequeueSettings),
     ],
 )
 def test_processes_start_on_their_secret(
@@ -65,7 +70,7 @@ def test_definitions_have_the_users_of_the_urls() -> None:
     credentials = Credentials()
     held = contents(credentials)
     document = json.loads(held["data", "rabbitmq-definitions"]["defs.json"])
-    assert {user["name"] for user in document["users"]} == {"api", "worker", "keda", "admin"}
+    assert {user["name"] for user in document["users"]} == {*topology.USERS, "admin"}
     assert credentials.broker_password_admin == held["data", "rabbitmq-auth"]["password"]
     assert all(len(base64.b64decode(user["password_hash"])) == 4 + 32 for user in document["users"])
 
@@ -81,6 +86,28 @@ def test_network_policies_let_the_urls_through() -> None:
         port = int(address.rpartition(":")[2])
         for source in (network.API, network.WORKER, network.RECORDER):
             assert (source, pod, network.TCP, port) in network.FLOWS
+
+
+def test_redis_has_the_users_of_the_urls() -> None:
+    held = contents(Credentials())
+    users = {line.split()[1]: line for line in held["data", "redis-auth"]["users.acl"].splitlines()}
+    assert set(users) == set(redis_users.NAMES)
+    for place, user in ((("fastapi", "api"), "api"), *((("celery-workers", each), each) for each in OF_WORKERS)):
+        url = urlsplit(held[place]["CELERY_RESULT_BACKEND"])
+        assert url.username == user
+        assert hashlib.sha256(str(url.password).encode()).hexdigest() in users[user]
+
+
+def test_one_password_of_all_parts_is_replaced() -> None:
+    """The URLs of earlier versions name no user of Redis."""
+    made = manifests(Credentials())
+    url = base64.b64encode(b"redis://:of-everyone@redis.data.svc:6379/0").decode()
+    for each in made:
+        if "CELERY_RESULT_BACKEND" in each["data"]:
+            each["data"]["CELERY_RESULT_BACKEND"] = url
+    credentials = Credentials.from_secrets(made)
+    assert "of-everyone" not in credentials.redis_passwords.values()
+    assert "" not in credentials.redis_passwords.values()
 
 
 def test_credentials_do_not_print() -> None:
@@ -116,7 +143,7 @@ def test_git_holds_secrets_only_encrypted(clone: Path) -> None:
 
 def test_flux_renders_the_encrypted_files(clone: Path) -> None:
     sops.into_git(clone)
-    for part, count in (("infrastructure", 3), ("apps", 3)):
+    for part, count in (("infrastructure", 3), ("apps", 5)):
         text = output(kubectl(), "kustomize", clone / "clusters" / "local" / part, timeout_s=60)
         secrets = [each for each in yaml.safe_load_all(text) if each["kind"] == "Secret"]
         assert len(secrets) == count
@@ -144,9 +171,12 @@ def test_flux_restarts_what_reads_a_changed_secret(clone: Path) -> None:
     before = sums(clone)
     assert set(before) == {"api", "celery-worker", "dead-letter-recorder", "rabbitmq", "redis"}
     (clone / "clusters/local/infrastructure/secrets/data-redis-auth.sops.yaml").unlink()
-    sops.into_git(clone)  # a new password of Redis, which is in the URLs of all but the broker
+    sops.into_git(clone)  # the parts keep their passwords
     after = sums(clone)
-    assert {name for name in before if after[name] != before[name]} == set(before) - {"rabbitmq"}
+    assert {name for name in before if after[name] != before[name]} == {"redis"}
+    (clone / "clusters/local/apps/secrets/celery-workers-worker.sops.yaml").unlink()
+    sops.into_git(clone)  # a new password of the worker, at the broker and at Redis
+    assert {name for name in before if sums(clone)[name] != after[name]} == {"celery-worker", "rabbitmq", "redis"}
 
 
 def test_flux_leaves_the_topologys_own_sum(clone: Path) -> None:

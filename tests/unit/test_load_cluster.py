@@ -40,7 +40,7 @@ KUBECTL = """#!/bin/sh
 case "$1 $2" in
     "proxy "*) echo "Starting to serve on 127.0.0.1:{port}"; exec sleep 60 ;;
     "port-forward "*) echo "Forwarding from 127.0.0.1:{port} -> 15672"; exec sleep 60 ;;
-    "get secret") echo '{{"data": {{"API_KEYS": "bG9hZDprZXk=", "password": "d29yZA=="}}}}' ;;
+    "get secret") echo '{{"data": {{"API_KEYS": "bG9hZDprZXk=", "username": "a2VkYQ==", "password": "d29yZA=="}}}}' ;;
     "get ingress") echo '{{"spec": {{"rules": [{{"host": "tasks.example.com"}}]}}}}' ;;
     "config "*) echo scripted ;;
 esac

@@ -19,7 +19,7 @@ def test_generated_once_and_private(tmp_path: Path) -> None:
 def test_no_two_are_alike(tmp_path: Path) -> None:
     one, other = (load_or_make(tmp_path / name) for name in ("one", "other"))
     assert set(one.broker_passwords.values()).isdisjoint(other.broker_passwords.values())
-    assert len(set(one.broker_passwords.values())) == 3
+    assert len({*one.broker_passwords.values(), *one.redis_passwords.values()}) == 5 + 6
 
 
 def test_missing_ones_are_added_and_the_others_kept(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_missing_ones_are_added_and_the_others_kept(tmp_path: Path) -> None:
 
 def test_not_shown(tmp_path: Path) -> None:
     credentials = load_or_make(tmp_path / "credentials.env")
-    assert credentials.redis_password not in repr(credentials)
+    assert credentials.redis_password_api not in repr(credentials)
 
 
 def test_folder_in_its_place_is_one_sentence(tmp_path: Path) -> None:

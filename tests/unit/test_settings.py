@@ -84,3 +84,25 @@ def test_results_outlive_a_day_and_records_outlive_their_message() -> None:
     settings = load(WorkerSettings, GOOD)
     assert settings.result_ttl_s >= 24 * 3600
     assert settings.record_ttl_s >= 24 * 3600 + settings.result_ttl_s
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("CELERY_BROKER_URL", "amqps://u:long-and-secret@h/?no_verify_ssl=1"),
+        ("CELERY_BROKER_URL", "amqps://u:long-and-secret@h/?ssl_cert_reqs=CERT_NONE"),
+        ("CELERY_BROKER_URL", "amqps://u:long-and-secret@a/;amqps://u:long-and-secret@b/?cafile=/tmp/other.pem"),
+        ("CELERY_RESULT_BACKEND", "rediss://u:long-and-secret@h/0?ssl_cert_reqs=none"),
+        ("CELERY_RESULT_BACKEND", "rediss://u:long-and-secret@h/0?ssl_cert_reqs=optional"),
+        ("CELERY_RESULT_BACKEND", "rediss://u:long-and-secret@h/0?ssl_check_hostname=False"),
+    ],
+)
+def test_verification_of_certificates_cannot_be_switched_off(name: str, url: str) -> None:
+    with pytest.raises(SystemExit, match=rf"{name}: its parameter .* is refused.*SSL_CERT_FILE") as refused:
+        load(ApiSettings, GOOD | {name: url})
+    assert "long-and-secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("query", ["ssl_cert_reqs=required", "ssl_ca_certs=/etc/ca.pem", "socket_timeout=1", ""])
+def test_other_parameters_of_redis_are_let_through(query: str) -> None:
+    load(ApiSettings, GOOD | {"CELERY_RESULT_BACKEND": f"rediss://u:long-and-secret@h/0?{query}"})

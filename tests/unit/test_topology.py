@@ -8,7 +8,7 @@ import pytest
 
 from apps.contract import topology
 
-PASSWORDS = {"api": "a", "worker": "b", "keda": "c"}
+PASSWORDS = dict.fromkeys(topology.USERS, "a")
 
 
 def policies(version: tuple[int, int]) -> dict[str, dict[str, object]]:
@@ -68,13 +68,17 @@ def test_passwords_are_only_there_as_hashes() -> None:
         ("api", "configure", "anything", False),
         ("api", "read", "Test_Query", False),
         ("worker", "read", "Test_Query", True),
-        ("worker", "read", "dead", True),
+        ("worker", "read", "dead", False),
+        ("recorder", "read", "dead", True),
+        ("recorder", "read", "Test_Query", False),
+        ("tool", "read", "dead.parked", True),
+        ("tool", "read", "dead-parked", False),
         ("worker", "configure", "Test_Query", False),
         ("worker", "configure", "dead", False),
         ("worker", "configure", "celery_delayed_3", True),
         ("worker", "configure", "celery@host.celery.pidbox", False),
         ("worker", "configure", "celeryev", False),
-        ("keda", "read", "Test_Query", True),
+        ("keda", "read", "Test_Query", False),
         ("keda", "write", "sluice", False),
     ],
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from deploy.run import ROOT, Unusable, command_line, output, show
 from deploy.tools import kubectl
+from local.files import write_private
 
 FOLDER = ROOT / ".local" / "e2e"
 # of this process: two sessions of a clone would send each other to their own cluster
@@ -37,8 +38,7 @@ class Existing:
         view = ("config", "view", "--raw", "--minify", "--flatten", f"--context={self.context}")
         text = output(kubectl(), *view, timeout_s=TIMEOUT_S)
         KUBECONFIG.parent.mkdir(parents=True, exist_ok=True)
-        KUBECONFIG.touch(mode=0o600)
-        KUBECONFIG.write_text(text)
+        write_private(KUBECONFIG, text)
         self._allowed()
         return KUBECONFIG
 

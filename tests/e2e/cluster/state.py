@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 
 from deploy.run import ROOT
+from local.files import write_private
 from tests.e2e.cluster import certificates
 from tests.e2e.cluster.layout import API_PORT, API_SERVICE_ADDRESS, NODE_ADDRESS, VOLUME_COUNT, VOLUMES
 
@@ -68,8 +69,8 @@ def write(state: Path, address: str) -> None:
     certificates.make(folder, ["127.0.0.1", API_SERVICE_ADDRESS, NODE_ADDRESS, address])
     for who in ("admin", "node"):
         config = certificates.kubeconfig(folder, who, f"https://127.0.0.1:{API_PORT}")
-        (folder / f"{who}.kubeconfig").write_text(config)
+        write_private(folder / f"{who}.kubeconfig", config)
     outside = state / KUBECONFIG
-    outside.write_text(certificates.kubeconfig(folder, "admin", f"https://{address}:{API_PORT}"))
+    write_private(outside, certificates.kubeconfig(folder, "admin", f"https://{address}:{API_PORT}"))
     for path in (*folder.iterdir(), outside):
         path.chmod(0o600)

@@ -3,6 +3,7 @@
 A cluster that somebody already has gets the real charts; one of our own, which reaches no registry, the stand-ins.
 """
 
+import os
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from deploy.run import ROOT, Unusable, output, show
 from deploy.secrets import listed
 from deploy.tools import built, kubectl
 from local.child import until
+from local.files import append_private
 from tests.e2e.cluster.bare import Bare
 from tests.e2e.cluster.layout import INSIDE, NODE, VOLUME_COUNT, VOLUMES
 from tests.e2e.cluster.provider import Provider
@@ -66,7 +68,7 @@ def serving(cluster: Bare) -> None:
     command = cluster.inside("env", f"--chdir={ROOT}", sys.executable, "-m", "tests.e2e.platform.serve")
     served = cluster.state / SERVED
     served.mkdir(exist_ok=True)
-    with (cluster.logs / "serve.log").open("ab") as log:
+    with os.fdopen(append_private(cluster.logs / "serve.log"), "ab") as log:
         detached = ["setsid", "--fork", *command, str(served)]
         subprocess.run(detached, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True, timeout=STEP_TIMEOUT_S)
     until(lambda: _serves(cluster), START_TIMEOUT_S, "the start of the registry")

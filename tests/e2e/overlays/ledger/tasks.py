@@ -9,7 +9,8 @@ import redis
 from apps.contract.settings import WorkerSettings
 from apps.contract.tasks import Output, Task1, Task2
 
-LEDGER, BEGUN = "e2e:ledger", "e2e:begun"
+# keys that Redis lets the worker's user write
+LEDGER, BEGUN = "sluice:task:e2e-ledger", "sluice:task:e2e-begun"
 
 
 def task_1(task: Task1, settings: WorkerSettings) -> Output:
