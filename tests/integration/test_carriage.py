@@ -40,6 +40,7 @@ def test_there_are_inputs_of_both_kinds() -> None:
 @pytest.fixture(params=["prefork", "threads"])
 def api(request: pytest.FixtureRequest, system: System) -> Api:
     changed = {MOOD: "it has changed its mind", "WORKER_POOL": request.param, "WORKER_CONCURRENCY": "2"}
+    changed |= {"RETURN_MAX_S": "1"}
     system.worker(MODULE, **changed, **ENVIRONMENT)
     return system.api(MODULE, **ENVIRONMENT)
 
@@ -68,10 +69,11 @@ def test_task_receives_its_part_of_a_batch(api: Api) -> None:
 
 
 def test_input_that_only_the_worker_refuses_is_one_failure_that_says_so(api: Api, system: System) -> None:
+    system.recorder()
     ended = api.ended(api.accepted("moody_0"))
-    assert (ended["task_status"], ended["task_result"]["type"]) == ("FAILURE", "ValidationError")
+    assert (ended["task_status"], ended["task_result"]["type"]) == ("FAILURE", "NotUnderstood")
     assert "it has changed its mind" in ended["task_result"]["message"]
-    assert Records(system.redis).read(ended["task_id"]).tries == 1
+    assert Records(system.redis).read(ended["task_id"]).tries == 0
     assert api.ended(api.accepted("moody_0"))["task_status"] == "FAILURE"  # the worker goes on
 
 

@@ -147,7 +147,7 @@ def test_stream_outlives_a_redis_that_goes_away(system: System) -> None:
 
 
 def test_1000_streams_cost_one_redis_connection(system: System) -> None:
-    api = system.api()
+    api = system.api(STREAMS_PER_CLIENT_MAX=str(STREAMS))
     task_id = api.accepted("sleep", "crowd")
     api.status(task_id)
     texts = asyncio.run(wait_together(system, api, f"/tasks/{task_id}/events", STREAMS))

@@ -17,6 +17,7 @@ from apps.amqp import properties
 from apps.contract.message import RAW_HEADER, RAW_SIZE_HEADER
 from tests.harness import raw
 from tests.harness.raw import TASK, headers, text
+from tests.harness.records import Records
 from tests.harness.servers import Servers
 from tests.harness.system import Api, System, until
 from tests.integration.test_dead_letters import command
@@ -197,8 +198,8 @@ def test_task_whose_id_can_be_read_is_a_failure(system: System, api: Api) -> Non
     api.ended(task_id)
     unused = task_id[:-1] + "0"
     publish(system, [("Test_Query", headers(TASK | {b"id": text(unused.encode()), b"retries": b"V"}), BODY)])
-    until(lambda: system.redis.hget(f"sluice:task:{unused}", "state") == "FAILURE")
-    assert '"malformed"' in str(system.redis.hget(f"sluice:task:{unused}", "meta"))
+    until(lambda: Records(system.redis).read(unused).state == "FAILURE")
+    assert '"malformed"' in Records(system.redis).read(unused).meta
 
 
 def test_unreadable_message_is_discarded_by_its_id_and_not_sent_again(system: System, api: Api) -> None:

@@ -51,9 +51,9 @@ def test_load_overlay_changes_only_what_it_means_to(tree: Tree) -> None:
     limits = ("key", "rate", "burst", "no-delay", "zone-size", "reject-code", "scale")
     scaler = "ScaledObject celery-workers/celery-worker-scaler"
     assert dict(differences(tree.rendered[BASE], tree.rendered[LOAD])) == {
-        f"{scaler}: spec.maxReplicaCount": (30, 60),
-        f"{scaler}: metadata.annotations.sluice/results-per-s": ("2.4", "4.8"),
         f"{scaler}: metadata.annotations.sluice/result-bytes": ("1000", "100"),
+        f"{scaler}: metadata.annotations.sluice/results-per-s": ("2.4", "4.8"),
+        f"{scaler}: spec.maxReplicaCount": (30, 60),
         f"{scaler}: spec.triggers.0.metadata.value": ("1000", "10"),
         f"{scaler}: spec.triggers.1.metadata.value": ("1000", "10"),
         "Deployment fastapi/api: spec.template.spec.containers.0.env.0.value": ("100", "1000000"),
