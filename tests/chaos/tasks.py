@@ -166,7 +166,7 @@ def swallow(task: NamedInput, settings: WorkerSettings) -> Output:  # noqa: ARG0
 def spawn(task: NamedInput, settings: WorkerSettings) -> Output:
     """Starts a program in a session of its own, and one whose parent has ended."""
     program = subprocess.Popen(STARTED, start_new_session=True)
-    shell = ["setsid", "sh", "-c", f"{' '.join(STARTED)} >/dev/null & echo $!"]
+    shell = ["setsid", "sh", "-c", f"{' '.join(STARTED)} >/dev/null 2>&1 & echo $!"]
     orphan = subprocess.run(shell, check=True, capture_output=True, text=True).stdout
     for pid in (program.pid, int(orphan)):
         _effect(task.name, f"{STARTED_STEP}{pid}")
