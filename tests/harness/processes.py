@@ -184,14 +184,6 @@ def _executor(method: str | None) -> int:
         return list(executor.map(_square, [1, 2, 3]))[-1]
 
 
-def _terminated(method: str | None) -> int:
-    process = _context(method).Process(target=time.sleep, args=(600,))
-    process.start()
-    process.terminate()
-    process.join(30)
-    return 9 if process.exitcode == -signal.SIGTERM else 0
-
-
 def _manager(method: str | None) -> int:
     with _context(method).Manager() as manager:
         numbers = manager.list([9])
@@ -221,7 +213,6 @@ async def _concurrent() -> int:
 def _helpers(method: str | None) -> Iterator[tuple[str, Callable[[], int]]]:
     for name, do in {
         "process": _process, "pool": _pool, "executor": _executor, "manager": _manager, "reused executor": _reused,
-        "terminated process": _terminated,
     }.items():  # fmt: skip
         yield f"{name} by {method or 'default'}", partial(do, method)
 
