@@ -181,6 +181,7 @@ local letter, started = nil, '\000\000\000\000\000\000\000'
 if record then
   letter = record.err and '?' or string.sub(record, 1, 1)
   if #record < 15 or not string.find('SFVRC', letter, 1, true) then
+    redis.call('PERSIST', KEYS[1]) -- as for a cancelled task in BEGIN: written also while Redis is full
     {_finish("'F'", f"'{UNREADABLE_META}'")}
     redis.call('PUBLISH', KEYS[4], 'FAILURE')
     return 'unreadable'
@@ -200,6 +201,7 @@ local tries = 0
 if letter == 'R' or letter == 'C' then
   {_CLAIMED}
   if letter == 'C' then
+    redis.call('PERSIST', KEYS[1]) -- takes no memory: Redis then lets the script write also while it is full
     {_finish("'V'", "'null'")}
     redis.call('PUBLISH', KEYS[4], 'REVOKED')
     return 'cancelled'
