@@ -101,7 +101,7 @@ test-brokers: install ## all integration tests, on RabbitMQ 3.10 or what the mac
 chaos: install ## every fault, for more than half an hour, and a checker of what was accepted: make chaos SEED=1 (Linux, root)
 	@$(BIN)/python -m tests.chaos full --seed $(or $(SEED),1)
 
-chaos-quick: install ## the same in 3 minutes, with 24 faults
+chaos-quick: install ## the same in 3 minutes, with 26 faults
 	@$(BIN)/python -m tests.chaos quick
 
 abuse: install ## attacks by a client, by messages and by silent servers, and what other clients notice of each (3 min)
