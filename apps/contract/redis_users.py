@@ -36,7 +36,7 @@ IDLE = "sluice:idle"
 ALIVE = ("ping",)
 SCRIPTS = ("eval", "evalsha")
 # inside the scripts that begin, end and cancel tasks, on records of today and of version 0.1 (apps/contract/states.py)
-WRITES = ("get", "set", "del", "exists", "sadd", "sismember", "expireat", "hmget", "hset", "hincrby", "expire")
+WRITES = ("get", "set", "del", "exists", "sadd", "sismember", "expireat", "hmget", "hset", "hincrby", "expire", "persist")
 READS = ("getrange", "strlen", "hstrlen", "hget")
 CHANNELS = ("publish", "subscribe", "unsubscribe")
 

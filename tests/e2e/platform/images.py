@@ -15,6 +15,8 @@ from local import debian, newer
 TIMEOUT_S = 300
 # nobody reads these in a container
 LEFT_OUT = ("usr/share/doc", "usr/share/man", "usr/share/locale", "var/lib/apt/lists", "var/cache")
+# Debian lets only its own user into it; in the real image it is not there, and the chart mounts a file into it.
+ABSENT = ("etc/redis",)
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 REPOSITORY = "localhost/sluice-platform"
 NOBODY = "65532:65532"  # numbers, so that Kubernetes can see that it is not root
@@ -24,7 +26,7 @@ SERVERS = ("rabbitmq", "redis", "nginx")
 def servers() -> Path:
     """The archive of RabbitMQ, Redis and nginx: three names of one root file system, which is loaded once."""
     root = newer.ensure()
-    path = cache() / f"servers-{root.name}.tar"
+    path = cache() / f"servers-2-{root.name}.tar"  # 2: without ABSENT
     with locked(path):
         if not path.exists():
             write(path, root, names())
@@ -64,7 +66,7 @@ def write(path: Path, root: Path, names: Sequence[str], **config: object) -> Non
         layer, description, manifest, archive = (
             Path(folder) / name for name in ("layer.tar", "config.json", "manifest.json", "archive.tar")
         )
-        excluded = [f"--exclude=./{each}/*" for each in LEFT_OUT]
+        excluded = [*(f"--exclude=./{each}/*" for each in LEFT_OUT), *(f"--exclude=./{each}" for each in ABSENT)]
         tar = ("tar", "--create", "--file", layer, "--numeric-owner", "--directory", root)
         subprocess.run([*tar, *excluded, "."], check=True, timeout=TIMEOUT_S)
         description.write_text(json.dumps(_described(layer, {"User": NOBODY, "Env": [f"PATH={PATH}"]} | config)))
