@@ -36,7 +36,9 @@ IDLE = "sluice:idle"
 ALIVE = ("ping",)
 SCRIPTS = ("eval", "evalsha")
 # inside the scripts that begin, end and cancel tasks, on records of today and of version 0.1 (apps/contract/states.py)
-WRITES = ("get", "set", "del", "exists", "sadd", "sismember", "expireat", "hmget", "hset", "hincrby", "expire", "persist")
+WRITES = (
+    "get", "set", "del", "exists", "sadd", "sismember", "expireat", "hmget", "hset", "hincrby", "expire", "persist",
+)  # fmt: skip
 READS = ("getrange", "strlen", "hstrlen", "hget")
 CHANNELS = ("publish", "subscribe", "unsubscribe")
 

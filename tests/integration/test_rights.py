@@ -351,7 +351,7 @@ ADMINISTRATION: list[tuple[Any, ...]] = [
     ("CLIENT", "LIST"), ("CLIENT", "KILL", "TYPE", "normal"), ("MONITOR",), ("SHUTDOWN",),
     ("REPLICAOF", "127.0.0.1", "1"), ("SAVE",), ("BGREWRITEAOF",), ("SCRIPT", "FLUSH"), ("FUNCTION", "LIST"),
     ("MODULE", "LIST"), ("SLOWLOG", "GET"), ("LATENCY", "RESET"), ("SWAPDB", 0, 1), ("MIGRATE", "h", 1, "k", 0, 1),
-    ("UNLINK", RECORD), ("RENAME", RECORD, b"sl:t:other"), ("PERSIST", RECORD), ("DUMP", RECORD), ("SMEMBERS", ENDED),
+    ("UNLINK", RECORD), ("RENAME", RECORD, b"sl:t:other"), ("DUMP", RECORD), ("SMEMBERS", ENDED),
     ("PSUBSCRIBE", "*"), ("SUBSCRIBE", "other"), ("PUBLISH", "other", "x"), ("SET", "other", "x"), ("DEL", "other"),
     ("GET", "other"), ("HGET", "other", "state"), ("SET", "sl:other", "x"), ("HGET", "sluice:other", "state"),
     ("EVAL", "return redis.call('KEYS', '*')", 0), ("EVAL", "return redis.call('HSET', 'other', 'a', 'b')", 0),
