@@ -175,7 +175,7 @@ class Checker:
     def _written_once(self) -> Iterator[Finding]:
         written = Counter(stored.task_id for stored in self.history.stored)
         for task_id, times in written.items():
-            if times > 1 and task_id is not None:  # a message that nobody can read is of no task
+            if times > 1:
                 states = [stored.state for stored in self.history.stored if stored.task_id == task_id]
                 yield Finding("ended-twice", task_id, ", ".join(states))
 

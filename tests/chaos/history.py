@@ -222,9 +222,9 @@ def _add_log(history: History, path: Path) -> None:
     """From the lines of a process: final states that it wrote, and losses of its connection."""
     worker = path.stem if path.stem.startswith("worker") else None
     for line in _lines(path):
-        if line.get("stored") == "stored":
+        if line.get("stored") == "stored" and (task_id := line.get("task_id")):  # a message may be of no task
             state = line.get("state", "FAILURE")  # the recorder writes no other
-            history.stored.append(Stored(str(line.get("task_id")), str(state), _at_s(line)))
+            history.stored.append(Stored(str(task_id), str(state), _at_s(line)))
         elif worker and "onnection to broker lost" in line.get("message", ""):
             history.cuts.append(Cut(worker, _at_s(line)))
 
