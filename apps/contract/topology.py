@@ -106,8 +106,9 @@ class BrokerUser(NamedTuple):
 # What RabbitMQ cannot separate: whoever may consume from a queue may also get and purge it, as all three need `read`;
 # and whoever may declare a queue or an exchange may also delete it, as both need `configure`.
 USERS: Mapping[str, BrokerUser] = {
-    # posts tasks, and asks passively for the exchange
-    "api": BrokerUser(write=f"^{EXCHANGE}$", publish_to=f"^({_WORK})$"),
+    # Posts tasks, and asks passively for the exchange. A key that is not allowed closes the channel, and with it the
+    # posts of all clients: that of a queue which a release has taken away is allowed, and returned as unroutable.
+    "api": BrokerUser(write=f"^{EXCHANGE}$", publish_to=rf"^(?!({DEAD_QUEUE}|{_PARKED})$)"),
     # Consumes from the work queues. Declares and binds Celery's delay queues at each start, for which RabbitMQ wants
     # `write` on each queue that is bound. Publishes retries, and dead letters with their reason.
     "worker": BrokerUser(

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
+import pytest
+
 from tests.harness.greedy import TASKS, post, request
 from tests.harness.system import ROOT, System
 
@@ -67,6 +69,7 @@ def p95_s(answers: list[tuple[int, float]]) -> float:
     return statistics.quantiles((took_s for _, took_s in answers), n=20)[-1]
 
 
+@pytest.mark.thorough
 def test_others_notice_nothing_of_a_client_that_posts_beyond_its_quota(system: System) -> None:
     """Nine clients post 10 a second each while a tenth floods; compared with runs in which it stays inside."""
     names = ["greedy", *(f"client-{number}" for number in range(CLIENTS))]

@@ -146,7 +146,8 @@ def publishing(*allowed: str) -> dict[str, Callable[[amqp.Channel], None]]:
 
 # user -> what the broker must refuse. A worker may purge what it may consume: RabbitMQ cannot separate the two.
 AMQP_MUST_NOT: dict[str, dict[str, Callable[[amqp.Channel], None]]] = {
-    "api": NOBODY | others() | publishing(*topology.WORK_QUEUES),
+    # it may publish with a key that nothing is bound by: the broker returns the message
+    "api": NOBODY | others() | publishing(*topology.WORK_QUEUES, "other.key"),
     "worker": NOBODY | others(*topology.WORK_QUEUES, DELAY) | publishing(*topology.WORK_QUEUES, topology.DEAD_QUEUE),
     "recorder": NOBODY | others(topology.DEAD_QUEUE) | publishing(PARKED),
     "tool": NOBODY | others(PARKED) | publishing(*topology.WORK_QUEUES),
