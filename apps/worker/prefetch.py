@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 TICK_S = 0.1
 # Half of the delivery limit is left for workers that are lost.
 HAND_BACK_MAX = topology.DELIVERY_LIMIT // 2
+# So many messages may wait to be given up or returned before no more are taken one by one: they hold no place, and the
+# broker, which bounds them while the worker is subscribed, may refuse their copies for hours. Each has up to 16 MiB.
+GIVEN_UP_MAX = 8
 # How long tasks must be short before the worker subscribes again while its queues are not empty.
 SHORT_TICKS = 10
 
@@ -151,7 +154,7 @@ class Prefetch(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
         """Ask for a message if a place is free for it. Gets are answered one after the other."""
         self._scheduled = False
         free = self._free()
-        if self._draining or self._asked or free <= 0:
+        if self._draining or self._asked or free <= 0 or self._c.app.rejections.pending >= GIVEN_UP_MAX:
             return
         if not self._consumer_is_unsubscribed():
             if free * self._c.prefetch_multiplier <= self._credit:

@@ -99,6 +99,18 @@ class Pool(asynpool.AsynPool):  # type: ignore[misc]
             alive = {process.pid for process in self._pool}
             self._ends = {pid: ended for pid, ended in self._ends.items() if pid in alive}
 
+    def flush(self) -> None:
+        """Called when the connection to the broker was lost, after the tasks known to run were told to end.
+
+        Ends the processes that were given a task and whose word that it runs has not arrived: Celery would forget it,
+        and the broker gives it to another worker.
+        """
+        for job in tuple(self._cache.values()):
+            process = job._write_to  # noqa: SLF001
+            if process and not job._accepted and process._is_alive():  # noqa: SLF001
+                self.terminate_job(process.pid)
+        super().flush()
+
     def terminate_job(self, pid: int, sig: int | None = None) -> None:
         """Called for each running task when the connection to the broker is lost."""
         super().terminate_job(pid, sig)

@@ -85,6 +85,11 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
         elif isinstance(exc, _LOST) and not return_ok:
             self._outcome = "lost"
             self._log("its process was lost", reason=str(exc))
+            if isinstance(exc, Terminated) and not self._already_cancelled:
+                # The process was told to end for an earlier task, which took no notice: Celery would revoke this one.
+                state.task_ready(self)
+                self.reject(requeue=True)
+                return
             super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
         elif isinstance(exc, Reject) and exc.reason["type"] == failures.NOT_UNDERSTOOD:
             self._return(exc.reason)

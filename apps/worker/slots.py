@@ -60,10 +60,10 @@ class Slot:
         return self._values[_CANCELLED] == started_s
 
     def retire(self) -> None:
-        """The process ends after its task, for what the task left in it."""
+        """The process ends after its task, for what the task left in it or as it was told to end."""
         self._values[_RETIRES] = 1.0
 
-    # Called by the main process; `retires` by both.
+    # Called by the main process; `retire` and `retires` by both.
 
     def clear(self) -> None:
         """Before the next process gets the slot."""

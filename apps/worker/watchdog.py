@@ -119,6 +119,8 @@ class Watchdog:
         with self._lock:
             watched = self._watched.get(pid)
             if watched and not watched.killed:
+                # a task that goes on may end before it is killed: the next one must not be killed in its place
+                self._slots[watched.index].retire()
                 self._end_later(watched, self._slots[watched.index].read(), Reason.HANDED_BACK)
 
     def end_descendants(self) -> None:

@@ -2,7 +2,7 @@
 
 import redis
 
-from apps.contract import states
+from apps.contract import quota, states
 
 # The second is longer than an id of a test is old: the set of ended ids outlives it.
 RESULT_TTL_S, RECORD_TTL_S = 100, 7 * 24 * 3600
@@ -17,6 +17,7 @@ class Records:
         self._begin, self._end = client.register_script(states.BEGIN), client.register_script(states.END)
         self._cancel, self._read = client.register_script(states.CANCEL), client.register_script(states.READ)
         self._end_when_full = client.register_script(states.END_WHEN_FULL)
+        self._give_back = client.register_script(states.GIVE_BACK)
 
     def begin(self, task_id: str, publish: str, *, now_s: float = 1.5, old: bool = False, owner: str = OWNER) -> str:
         place = states.place(task_id)
@@ -31,6 +32,15 @@ class Records:
         arguments = [*place.arguments(2.5, result_ttl_s, RECORD_TTL_S), publish, state, meta]
         end = self._end if state == "SUCCESS" else self._end_when_full
         return str(end(keys=place.keys(task_id, OWNER), args=arguments))
+
+    def give_back(self, task_id: str, publish: str) -> str:
+        place = states.place(task_id)
+        arguments = [*place.arguments(2.5, RESULT_TTL_S, RECORD_TTL_S), publish]
+        return str(self._give_back(keys=place.keys(task_id, OWNER), args=arguments))
+
+    def open_tasks(self, task_id: str) -> int:
+        """How many tasks of the owner are counted as open in the period of this one; below 0 where none was posted."""
+        return int(self.client.hget(quota.key(OWNER), quota.field(task_id)) or 0)
 
     def cancel(self, task_id: str) -> str:
         place = states.place(task_id)

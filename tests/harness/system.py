@@ -188,6 +188,11 @@ class System:
         listed = self.servers.rabbitmq.management(f"/api/queues/{place}")
         return int(listed.get("messages", 0))
 
+    def unacked_messages(self, queue: str) -> int:
+        """Messages of a queue that a consumer has, as the management API has them, some seconds late."""
+        listed = self.servers.rabbitmq.management(f"/api/queues/{self.vhost}/{queue}")
+        return int(listed.get("messages_unacknowledged", 0))
+
     def log_lines(self) -> Iterator[dict[str, Any]]:
         """Every JSON line that the system's processes logged."""
         for path in sorted(self.folder.glob("*.log")):

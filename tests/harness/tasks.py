@@ -33,6 +33,12 @@ class Held(NamedInput):
     task: Literal["held"]
 
 
+class Deaf(NamedInput):
+    """The same, in a process that ignores SIGTERM from then on."""
+
+    task: Literal["deaf"]
+
+
 class HeldElsewhere(NamedInput):
     task: Literal["held_elsewhere"]
 
@@ -244,6 +250,7 @@ TEST_TASKS = registry(
     *TASKS.values(),
     _spec("Test_Query:sleep", Sleep),
     _spec("Test_Query:held", Held),
+    _spec("Test_Query:deaf", Deaf),
     _spec("Test_Query:fail", Fail),
     _spec("Test_Query:kill_child", KillChild),
     _spec("Test_Query:flaky", Flaky),
@@ -314,6 +321,11 @@ def held(task: Held, settings: WorkerSettings) -> Output:  # noqa: ARG001
         time.sleep(0.02)
     effect(task.name, "done")
     return Output(name_task=task.name, state="done")
+
+
+def deaf(task: Deaf, settings: WorkerSettings) -> Output:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return held(Held(task="held", name=task.name), settings)
 
 
 def held_elsewhere(task: HeldElsewhere, settings: WorkerSettings) -> Output:

@@ -106,6 +106,43 @@ def test_task_whose_clean_up_fails_while_its_process_is_ended_runs_again(system:
     assert system.depth_messages("dead.parked") == 0
 
 
+def test_process_that_has_not_said_that_it_runs_its_task_is_ended_with_a_lost_connection(system: System) -> None:
+    """Celery ends only those that have: such a task ran on, beside its next run, and held its place unseen."""
+    api, worker = system.api(), system.worker()
+    process = psutil.Process(worker.pid).children()[0]
+    process.suspend()
+    task_id = api.accepted("held", "silent")
+    # the worker has given it to the process
+    until(lambda: system.unacked_messages("Test_Query") == 1)
+    _lose_connection(system)
+    process.resume()
+    until(lambda: not process.is_running())
+    system.release("silent")
+    assert api.ended(task_id)["task_status"] == "SUCCESS"
+
+
+def test_process_that_was_told_to_end_takes_no_other_task(system: System) -> None:
+    """Ended 10 s later, it took a task with it, which then was a FAILURE."""
+    api, worker = system.api(), system.worker()
+    process = psutil.Process(worker.pid).children()[0]
+    deaf = api.accepted("deaf", "deaf")
+    until(lambda: system.effects("deaf", "begun") == 1)
+    _lose_connection(system)
+    next_ = api.accepted("held", "next")
+    system.release("deaf")
+    until(lambda: system.effects("next", "begun") == 1)
+    assert not process.is_running()
+    system.release("next")
+    assert [api.ended(each)["task_status"] for each in (deaf, next_)] == ["SUCCESS", "SUCCESS"]
+
+
+def _lose_connection(system: System) -> None:
+    """Have the worker lose its connection, and wait until it has another one."""
+    until(lambda: system.broker_connections("worker"))
+    system.close_broker_connections("worker")
+    until(lambda: [line["message"] for line in system.log_lines()].count("consuming") == 2)
+
+
 @POOLS
 def test_sigterm_lets_a_running_task_finish(system: System, pool: str) -> None:
     """Defect 6: the original's shell swallowed the signal."""

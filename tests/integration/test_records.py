@@ -67,6 +67,30 @@ def test_dead_second_publish_does_not_end_a_running_first(records: Records, task
     assert records.read(task_id).state == "STARTED"
 
 
+def test_task_that_is_given_back_is_open_as_it_was_before_it_began(records: Records, task_id: str) -> None:
+    before = records.open_tasks(task_id)
+    records.begin(task_id, "p1")
+    records.begin(task_id, "p1")
+    assert records.give_back(task_id, "p2") == "claimed"
+    assert records.give_back(task_id, "p1") == "returned"
+    assert records.read(task_id).tries == 1
+    assert records.give_back(task_id, "p1") == "returned"
+    assert records.read(task_id) == states.Record(state="PENDING")
+    assert records.give_back(task_id, "p1") == "claimed"
+    assert records.open_tasks(task_id) == before
+
+
+def test_task_that_is_cancelled_before_it_is_given_back_ends_once(records: Records, task_id: str) -> None:
+    before = records.open_tasks(task_id)
+    records.begin(task_id, "p1")
+    assert records.cancel(task_id) == "STARTED"
+    assert records.give_back(task_id, "p1") == "cancelled"
+    assert records.give_back(task_id, "p1") == "claimed"
+    assert (records.end(task_id, "p1", "FAILURE"), records.cancel(task_id)) == ("final", "REVOKED")
+    assert records.read(task_id).state == "REVOKED"
+    assert records.open_tasks(task_id) == before - 1
+
+
 def test_end_without_begin_is_stored(records: Records, task_id: str) -> None:
     assert records.end(task_id, "p1", "FAILURE") == "stored"
     assert records.begin(task_id, "p1") == "final"
