@@ -108,7 +108,7 @@ def _require_owner(path: Path, folder: int, owners: tuple[int, ...]) -> None:
 
 
 def _foreign(there: os.stat_result) -> str | None:
-    """Why an open file is not ours alone."""
+    """Why other users may be able to change an open file; None where they cannot."""
     # with a second name it may be in a place that others can reach
     if not stat.S_ISREG(there.st_mode) or there.st_nlink != 1:
         return "it is no file of its own"

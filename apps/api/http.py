@@ -34,7 +34,8 @@ log = logging.getLogger(__name__)
 # For a quarter of what uvicorn lets a client be behind with, and longer than a mobile network is silent.
 STALLED_S = 10.0
 # From the first byte of a request to the end of its head, and to the end of its body. A head is one or two packets; a
-# body of 1 MiB takes 30 s at 280 kbit/s. Behind NGINX, which reads a request before it hands it on, both are no time.
+# body of 1 MiB takes 30 s at 280 kbit/s. Behind NGINX, which reads a request before it forwards it, both take
+# milliseconds.
 HEAD_S = 10.0
 BODY_S = 30.0
 # Parsed in one step of the event loop: 900 of the smallest requests there are, which take 8 ms.

@@ -114,7 +114,7 @@ class LargeResults:
                 lane.idle.append(connection)
         finally:
             lane.connections.release()
-        if not value:  # its record's life ended between the two questions
+        if not value:  # the record has expired since it was read
             raise Unavailable
         return value
 

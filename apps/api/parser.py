@@ -21,8 +21,35 @@ from apps.contract.tasks import Registry
 DEADLINE_S = 1.5 * CPU_MAX_S
 # Bodies of one client that wait: 8 MiB of memory for each client.
 WAITING_MAX = 8
+# Batches of one client that are parsed or wait for that: 64 MiB of memory for each client.
+BATCHES_MAX = 64
 
 _Turn = asyncio.Future[None]
+
+
+class Batches:
+    """The batches of one client: they are parsed one after the other."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._count = 0
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for the batches before this one, and parse it in the block.
+
+        Raises 503 `refused` where the wait and the block take longer than DEADLINE_S, or too many batches wait.
+        """
+        if self._count >= BATCHES_MAX:
+            raise _refused()
+        self._count += 1
+        try:
+            async with asyncio.timeout(DEADLINE_S), self._lock:
+                yield
+        except TimeoutError:
+            raise _refused() from None
+        finally:
+            self._count -= 1
 
 
 class Parser:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, Self
 
 from apps.api import errors, ops
 from apps.api.body import BATCH_MAX
+from apps.api.parser import Batches
 from apps.api.store import Store, Unavailable
 from apps.contract import quota
 from apps.contract.ids import random_hex
@@ -99,8 +100,8 @@ class Share:
         self.settled = False
         """Whether the client had no open task and all its tokens at the last renewal: the share need not be renewed."""
         self.report: Report | None = None
-        self.parsing = asyncio.Lock()
-        """Held while a batch is parsed: when it is refused, those that came with it are refused unparsed."""
+        self.batches = Batches()
+        """One is parsed at a time: when it is refused, those that came with it are refused unparsed."""
         self._numbers = itertools.count(1)
         self._in_flight = 0  # tasks that are admitted and have no outcome yet
         self._admitted = 0  # since the last report

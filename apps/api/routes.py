@@ -88,7 +88,7 @@ async def post_batch(request: Request, owner: Client, key: Key) -> Response:
     share = state.quotas.of(owner)
     await state.submitter.require_batch_share(share, owner, key)
     body = await read_json(request, state.settings.body_max_bytes)
-    async with share.parsing:
+    async with share.batches.turn():
         await state.submitter.require_batch_share(share, owner, key)
         if is_light(body):
             parsed = parse_batch(state.batch, state.inputs, body)

@@ -34,7 +34,7 @@ SWEEP_S = 0.05
 # What no answer waits for goes with the next command, or alone after this: at once it would be a round trip of its own.
 LATER_S = 0.02
 # No retries and no time-outs of redis-py's own: it would set a timer for each answer, and start a task for each write.
-# Whoever uses a connection says how long, once for all that it does. RESP2: a subscriber's messages are plain answers.
+# The user of a connection sets one time-out around all that it does. RESP2: a subscriber's messages are plain answers.
 _OPTIONS: dict[str, Any] = {
     "protocol": 2,
     "decode_responses": True,

@@ -110,9 +110,10 @@ class Submitter:
         if claim.done:
             ops.REPEATED.inc()
             return await self._publish(charge, owner, inputs, claim.first_id, claim.accepted)
-        accepted, refused = claim.accepted, False
+        accepted, refused = claim.accepted, True  # until something is sent
         try:
             charge.raise_to((wanted & ~accepted).bit_count())
+            refused = False
             submitted = await self._publish(charge, owner, inputs, claim.first_id, accepted)
             confirmed = (1 << i for i, one in enumerate(submitted) if one and one.outcome is CONFIRMED)
             accepted |= sum(confirmed)

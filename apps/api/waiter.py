@@ -1,7 +1,7 @@
 """Waiting for changes of records: one Redis connection a process, however many wait.
 
-Who waits subscribes, and reads once the subscription is confirmed: what changes before is in the record, what
-changes after is told. When the connection is lost, everyone who waits reads again.
+A waiter subscribes, and reads the record once the subscription is confirmed: the record has all earlier changes, and
+each later one is published. When the connection is lost, all waiters read again.
 """
 
 import asyncio
@@ -23,8 +23,8 @@ RECONNECT_S = 0.5
 # Redis is asked so often whether it is there, and given up when it says nothing for twice as long.
 PING_INTERVAL_S = 5.0
 SILENT_S = 2 * PING_INTERVAL_S
-# What comes so soon after the last that was noted is not: a timer that is set anew for each message would cost as much
-# as reading it. So Redis is given up that much early.
+# Reset the silence timer at most once per NOTED_S: resetting it costs as much as reading a message. So Redis may be
+# given up NOTED_S too early.
 NOTED_S = 1.0
 # Batch UNSUBSCRIBE commands for LEAVE_S seconds, or for LEAVE_MAX channels: each alone would be a write, an answer and
 # a turn of the event loop. Until then a message may arrive that nobody waits for.
@@ -61,8 +61,8 @@ class _Topic:
 class Waiter:
     """Tells those who wait for a task that its record has changed.
 
-    One task reads the connection, and alone replaces it when it is lost; a second one writes to it, and a third asks
-    whether Redis is there. Who comes or goes only leaves its command: nobody who waits is held up by the connection.
+    One task reads the connection, and is the only one to replace it when it is lost; a second one writes to it, and a
+    third pings Redis. A waiter only queues its command, and never waits for the connection.
     """
 
     def __init__(self, url: str) -> None:

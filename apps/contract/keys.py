@@ -38,7 +38,7 @@ def _name(value: str) -> str:
 
 
 Secret = Annotated[SecretStr, AfterValidator(_secret)]
-# Tasks accepted per second over time, and tasks that wait or run at once. None of a client: the default applies.
+# Tasks accepted per second over time, and tasks that wait or run at once. Without one, a client has the default.
 TasksPerS = Annotated[int, Field(ge=1, le=1_000_000)]
 OpenTasks = Annotated[int, Field(ge=1, le=1_000_000_000)]
 

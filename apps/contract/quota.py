@@ -30,9 +30,9 @@ def field(task_id: str) -> str:
 
 
 def lowered(key: str, field: str, life_s: str) -> str:
-    """Lua that counts one open task less, where a key is given: a task that nobody posted has none.
+    """Lua that counts one open task less.
 
-    A hash that only ends have made would else live for ever.
+    -1 means that this script may have created the hash, so it sets the hash's life: the API sets it only at a renewal.
     """
     lower = f"redis.call('HINCRBY', {key}, {field}, -1)"
-    return f"if {key} and {lower} == -1 then redis.call('EXPIRE', {key}, {life_s}) end"
+    return f"if {lower} == -1 then redis.call('EXPIRE', {key}, {life_s}) end"

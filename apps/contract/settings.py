@@ -16,8 +16,8 @@ from apps.contract.topology import MAX_LENGTH_MESSAGES, MESSAGE_TTL_S
 
 # Passwords that ship with servers and examples; starting on one is starting without.
 _DEFAULT_PASSWORDS = frozenset({"guest", "rabbitmq", "redis", "password", "changeme", "admin"})
-# Parameters of aiormq's, kombu's, Celery's and redis-py's URLs that change how TLS is done, and those of Redis that all
-# parts read alike, by the value that they may have (None: any).
+# Names of URL parameters that change TLS in aiormq, kombu, Celery or redis-py; and those of Redis that all parts read
+# in the same way, each with its only allowed value (None: any).
 _OF_TLS = re.compile(r"ssl|verify|^c(a|ert)|^key")
 _REDIS_TLS = {"ssl_cert_reqs": "required", "ssl_ca_certs": None, "ssl_certfile": None, "ssl_keyfile": None}
 

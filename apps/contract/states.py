@@ -166,7 +166,8 @@ if adopted then redis.call('DEL', KEYS[2]) end
 # How each script begins. KEYS: record, record of version 0.1, set of ended ids, channel, the owner's counts
 # (apps/contract/quota.py); BEGIN and CANCEL have another channel. ARGV: now (6 bytes, ms), life of a result (s), member
 # of the set, when the set is forgotten (s since the epoch), the task's field in the counts, and their life (s).
-# `letter` is the first byte of the record, nil where there is none; what is no record is a FAILURE from then on.
+# `letter` is the first byte of the record, nil where there is none. Where the value is not a record, the task becomes a
+# FAILURE.
 # `started` is how often and when the task was started.
 _FOUND = rf"""
 local record, adopted = redis.pcall('GET', KEYS[1]), false

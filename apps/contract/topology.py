@@ -24,10 +24,10 @@ QUEUE_ARGUMENTS = {"x-queue-type": "quorum"}
 MESSAGE_TTL_S = 24 * 3600
 # Redeliveries of a task whose worker dies. RabbitMQ's own default since 4.0; enough for twenty evictions in a row.
 DELIVERY_LIMIT = 20
-# What 30 workers of 12.5 s a task do in a day, which is as long as a message lives. More could only expire.
+# As many tasks as 30 worker processes end in a day, at 12.5 s each. A message lives for a day: more could only expire.
 MAX_LENGTH_MESSAGES = 200_000
-# What the recorder works off in a minute, for an hour in which it is away or Redis is. Full, `dead` refuses: the broker
-# keeps a dead letter in its work queue until there is room (dead-letter-strategy).
+# The recorder records so many in a minute; they are the dead letters of about an hour in which it or Redis is away. A
+# full `dead` refuses: the broker keeps a dead letter in its work queue until there is room (dead-letter-strategy).
 DEAD_MAX_MESSAGES = 50_000
 # As many as a person can look at, with the commands of apps/worker/dead_letters.py. Full, it refuses, and the recorder
 # says aloud what it does not keep (apps/worker/recorder.py).

@@ -32,6 +32,8 @@ from apps.worker.dead_letter import DeadLetter
 
 # For each message, not for the whole: thousands of messages take as long as they take.
 DEADLINE_S = 30.0
+REDIS_DEADLINE_S = 5.0
+CLOSE_DEADLINE_S = 2.0
 # More than can be parked (topology.PARKED_MAX_MESSAGES), also before there was a bound: the most that AMQP can say.
 # Without a number, RabbitMQ holds a quorum queue's consumer to 2,000.
 PREFETCH_MAX = 65_535
@@ -108,7 +110,8 @@ async def discard(channel: AbstractChannel, name: str) -> None:
 async def requeue(channel: AbstractChannel, redis: Redis, ids: TaskIds, task_id: str, ttl_s: int) -> str:
     """Send a parked task again; answers its new id.
 
-    Raises SystemExit where none is parked under `task_id`, or it cannot be sent again, or the broker refuses it.
+    Raises SystemExit where none is parked under `task_id`, or it cannot be sent again, or the broker refuses it, and
+    TimeoutError where the broker does not answer.
     """
     found = await _found(channel, task_id)
     letter = found[0].letter
@@ -123,7 +126,8 @@ async def requeue(channel: AbstractChannel, redis: Redis, ids: TaskIds, task_id:
     queue = str(letter.headers["task"]).partition(":")[0]
     message = republished(letter.headers, letter.body, task_id=new_id, routing_key=queue)
     try:
-        await broker.publish(channel, message)
+        async with asyncio.timeout(DEADLINE_S):
+            await broker.publish(channel, message)
     except DeliveryError as exc:  # returned, or nacked
         reason = f"the broker has no room or no route for it in the queue {queue} ({exc!r}): do it again later"
         raise SystemExit(f"{task_id} was not sent again, and is still parked: {reason}") from None
@@ -194,11 +198,16 @@ async def _run(settings: RequeueSettings, command: str, task_id: str) -> None:
             await discard(channel, task_id)
         else:
             url = settings.celery_result_backend.get_secret_value()
-            async with Redis.from_url(url, decode_responses=True) as redis:
+            async with Redis.from_url(
+                url,
+                decode_responses=True,
+                socket_timeout=REDIS_DEADLINE_S,
+                socket_connect_timeout=REDIS_DEADLINE_S,
+            ) as redis:
                 ids = TaskIds(settings.task_id_key.get_secret_value().encode())
                 print(await requeue(channel, redis, ids, task_id, settings.record_ttl_s))
     finally:
-        await connection.close()
+        await connection.close(timeout=CLOSE_DEADLINE_S)
 
 
 if __name__ == "__main__":

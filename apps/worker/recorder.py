@@ -18,7 +18,7 @@ import time
 from datetime import UTC, datetime
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
-from aiormq.exceptions import DeliveryError
+from aiormq.exceptions import AMQPError, ChannelInvalidStateError, DeliveryError
 from pamqp.commands import Basic
 from prometheus_client import Counter, start_http_server
 from redis.asyncio import Redis
@@ -60,7 +60,8 @@ PREFETCH = 4
 RETRY_S = 0.5
 CONNECT_DEADLINE_S = 10.0
 PARK_DEADLINE_S = 10.0
-# How long a nack is not taken for a full dead.parked: it may be one that elects its leader.
+# dead.parked is considered full once it has refused messages for so long: a queue also refuses while it elects its
+# leader.
 FULL_AFTER_S = 10.0
 TOUCH_INTERVAL_S = 1.0
 REDIS_PING_INTERVAL_S = 5.0
@@ -132,6 +133,10 @@ class Recorder:
             async def on_message(message: DeliveredMessage) -> None:
                 try:
                     await self._on_message(message)
+                except (AMQPError, ChannelInvalidStateError, TimeoutError) as exc:
+                    FAILURES.labels("broker").inc()
+                    log.warning("broker away", extra={"fields": {"error": repr(exc)}})
+                    ended.set()
                 except Exception:  # the next connection is given the message again
                     FAILURES.labels("message").inc()
                     log.exception("dead letter not recorded")

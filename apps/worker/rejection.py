@@ -16,7 +16,8 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from queue import Empty, SimpleQueue
+from itertools import count
+from queue import Empty, PriorityQueue
 from typing import Any, NamedTuple
 
 from apps.contract import failures, topology
@@ -27,8 +28,8 @@ from apps.worker.returns import Copy
 
 log = logging.getLogger(__name__)
 
-# A confirm takes milliseconds. The worker's place for this message is taken as long, so that a broker which takes no
-# messages gets them as rejects after this.
+# From the request on. A confirm takes milliseconds, and until then the message occupies a place of the worker: when the
+# broker takes no messages, it gets them as rejects after this. A copy that is under way then may take as long again.
 PUBLISH_DEADLINE_S = 10.0
 CONNECT_DEADLINE_S = 3.0
 # How soon a copy is published again that the broker did not take.
@@ -53,12 +54,22 @@ class Rejection(NamedTuple):
     copy: Copy | None = None
 
 
+class _Waiting(NamedTuple):
+    """In the order of the queue: those with a deadline first. `number` is unique, so that nothing else is compared."""
+
+    without_deadline: bool
+    number: int
+    rejection: Rejection
+    due_s: float
+
+
 class Rejections:
     """Of one worker's main process; the thread starts with the first."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
-        self._queue: SimpleQueue[Rejection] = SimpleQueue()
+        self._queue: PriorityQueue[_Waiting] = PriorityQueue()
+        self._numbers = count()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self.pending = 0
@@ -66,9 +77,10 @@ class Rejections:
 
     def add(self, rejection: Rejection) -> None:
         """Give a message up. Returns at once."""
+        due_s = time.monotonic() + PUBLISH_DEADLINE_S
         with self._lock:
             self.pending += 1
-            self._queue.put(rejection)
+            self._queue.put(_Waiting(rejection.reject is None, next(self._numbers), rejection, due_s))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="rejections", daemon=True)
                 self._thread.start()
@@ -77,7 +89,7 @@ class Rejections:
         publisher = _Publisher(self._app)
         while True:
             try:
-                rejection = self._queue.get(timeout=IDLE_S)
+                waiting = self._queue.get(timeout=IDLE_S)
             except Empty:
                 with self._lock:
                     if self._queue.empty():
@@ -86,11 +98,11 @@ class Rejections:
                 continue
             settled = True
             try:
-                settled = _settle(publisher, rejection)
+                settled = _settle(publisher, waiting.rejection, waiting.due_s)
             except Exception:
                 log.exception("rejection failed")  # the message stays unacked: the broker delivers it again
             if not settled:
-                self._queue.put(rejection)
+                self._queue.put(waiting._replace(number=next(self._numbers)))
                 time.sleep(RETRY_S)
                 continue
             with self._lock:
@@ -98,15 +110,16 @@ class Rejections:
         publisher.close()
 
 
-def _settle(publisher: "_Publisher", rejection: Rejection) -> bool:
-    """Publish the copy, and answer the broker. False where it must be tried again."""
+def _settle(publisher: "_Publisher", rejection: Rejection, due_s: float) -> bool:
+    """Publish the copy, and answer the broker. False where it must be tried again.
+
+    `due_s` is when to reject, by the monotonic clock.
+    """
     if not _is_held(rejection.message):  # its connection was lost: the broker delivers it again
         return True
+    within_s = PUBLISH_DEADLINE_S if rejection.reject is None else due_s - time.monotonic()
     try:
-        try:
-            publisher.publish(rejection.copy or _dead_copy(rejection.message, rejection.failure))
-        except _UnwritableError as exc:  # no later attempt will write it
-            publisher.publish(raw_copy(rejection.message, failures.malformed(str(exc))))
+        _publish(publisher, rejection, within_s)
     except Exception as exc:  # noqa: BLE001 - of kombu, amqp and sockets
         publisher.drop()
         about = {"error": repr(exc), "type": rejection.failure["type"]}
@@ -119,6 +132,15 @@ def _settle(publisher: "_Publisher", rejection: Rejection) -> bool:
         return True
     rejection.ack()
     return True
+
+
+def _publish(publisher: "_Publisher", rejection: Rejection, within_s: float) -> None:
+    if within_s <= 0:
+        raise TimeoutError("the deadline passed while others were published")
+    try:
+        publisher.publish(rejection.copy or _dead_copy(rejection.message, rejection.failure), within_s)
+    except _UnwritableError as exc:  # no later attempt will write it
+        publisher.publish(raw_copy(rejection.message, failures.malformed(str(exc))), within_s)
 
 
 def _dead_copy(message: Any, failed: dict[str, str]) -> Copy:
@@ -155,8 +177,8 @@ class _Publisher:
         self._connection: Any = None
         self._returned: list[Exception] = []
 
-    def publish(self, copy: Copy) -> None:
-        """Publish a copy. Returns when it is confirmed, and raises in any other case."""
+    def publish(self, copy: Copy, within_s: float) -> None:
+        """Publish a copy. Returns when it is confirmed within that time, and raises in any other case."""
         channel = self._channel()
         self._returned.clear()
         properties: dict[str, Any] = {"delivery_mode": 2}
@@ -174,7 +196,7 @@ class _Publisher:
         except Exception as exc:
             raise _UnwritableError(f"its headers cannot be written: {exc!r}") from exc
         channel.basic_publish(
-            prepared, exchange=copy.exchange, routing_key=copy.routing_key, mandatory=True, timeout=PUBLISH_DEADLINE_S
+            prepared, exchange=copy.exchange, routing_key=copy.routing_key, mandatory=True, timeout=within_s
         )
         if self._returned:
             raise self._returned[0]

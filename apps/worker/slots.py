@@ -66,7 +66,7 @@ class Slot:
     # Called by the main process; `retire` and `retires` by both.
 
     def clear(self) -> None:
-        """Before the next process gets the slot."""
+        """Reset the slot for the next process."""
         self._memory[:] = bytes(_SLOT_BYTES)
 
     def cancel(self, run: Run) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from redis import Redis
 
 from apps.api import quotas
 from apps.contract import quota
@@ -110,10 +111,16 @@ def test_repeated_post_is_answered_though_the_quota_is_used_up(system: System) -
 def test_refused_post_leaves_no_key(system: System) -> None:
     api = system.api(QUOTA_OPEN_TASKS="1")
     api.accepted("sleep")
-    before = set(system.redis.scan_iter("sluice:key:*"))
+    before = _keys(system)
     assert api.post("sleep", "refused", key="refused").status_code == 429
     assert api.batch(inputs(2), "refused-batch").status_code == 429
-    assert set(system.redis.scan_iter("sluice:key:*")) == before
+    assert _keys(system) == before
+
+
+def _keys(system: System) -> set[bytes]:
+    """The records of Idempotency-Keys."""
+    with Redis.from_url(system.servers.redis.url()) as client:  # their names are no text
+        return set(client.scan_iter(b"sl:k:*"))
 
 
 def test_cancel_of_a_waiting_task_frees_its_place(system: System) -> None:

@@ -42,6 +42,15 @@ def test_what_was_recorded_is_counted_by_its_reason(system: System, port: int) -
     assert failed == [0, 0]
 
 
+def test_dead_letter_that_is_not_confirmed_in_time_is_a_failure_of_the_broker(system: System) -> None:
+    (port,) = free_ports(1)
+    system.recorder("tests.harness.slow_recorder", METRICS_PORT=str(port))
+    system.define(message_ttl_s=1)
+    system.api().accepted("sleep")
+    until(lambda: value(port, "sluice_recorder_failures_total", {"cause": "broker"}) > 0)
+    assert value(port, "sluice_recorder_failures_total", {"cause": "message"}) == 0
+
+
 def test_servers_that_are_away_are_seen_and_their_failures_counted(system: System, port: int) -> None:
     api = system.api()
     until(lambda: (value(port, "sluice_broker_up"), value(port, "sluice_redis_up")) == (1, 1))

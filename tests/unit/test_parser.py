@@ -16,7 +16,7 @@ from pydantic import model_validator
 
 from apps.api.body import BATCH_ERRORS_MAX, BATCH_MAX, ERRORS_MAX, LISTED_MAX
 from apps.api.errors import Problem
-from apps.api.parser import WAITING_MAX, Parser
+from apps.api.parser import BATCHES_MAX, WAITING_MAX, Batches, Parser
 from apps.contract.message import Payload
 from apps.contract.tasks import TASKS, Input, Output, TaskSpec, registry
 
@@ -135,6 +135,43 @@ async def test_request_that_ends_gives_its_turn_away(parser: Parser) -> None:
         one.cancel()
     assert await asked[2] == "act"
     assert await problem(parser, GOOD) == "task_1"
+
+
+async def test_batches_of_one_client_wait_until_a_deadline_in_a_bounded_number(
+    parser: Parser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("apps.api.parser.DEADLINE_S", 0.5)
+    batches = Batches()
+
+    async def ask() -> str:
+        try:
+            async with batches.turn():
+                return await problem(parser, act("sleep"))
+        except Problem as found:
+            return f"{found.status} {found.kind}"
+
+    started_s = time.monotonic()
+    found = await asyncio.gather(*(ask() for _ in range(BATCHES_MAX + 2)))
+    assert found[0] == "act"
+    assert found[3:] == ["503 refused"] * (BATCHES_MAX - 1)
+    assert time.monotonic() - started_s < 1.5
+    assert await ask() == "act"
+
+
+async def test_batch_beyond_the_bound_is_refused_at_once() -> None:
+    batches = Batches()
+
+    async def hold() -> None:
+        async with batches.turn():
+            await asyncio.Event().wait()
+
+    held = [asyncio.create_task(hold()) for _ in range(BATCHES_MAX)]
+    await asyncio.sleep(0)
+    with pytest.raises(Problem) as found:
+        await asyncio.wait_for(hold(), 1)
+    assert (found.value.status, found.value.kind) == (503, "refused")
+    for one in held:
+        one.cancel()
 
 
 async def test_errors_of_a_batch_are_told_in_a_bounded_number(parser: Parser) -> None:
