@@ -43,7 +43,9 @@ def tls_failure(exc: BaseException | None) -> str | None:
 
     Neither a certificate nor a server without TLS becomes right by waiting. A mere end of the connection is no failure.
     """
-    while exc is not None:
+    seen: list[BaseException] = []
+    while exc is not None and exc not in seen:  # aiormq raises errors that are, further on, their own cause
+        seen.append(exc)
         if isinstance(exc, ssl.SSLCertVerificationError):
             return f"its certificate is refused: {exc.verify_message.rstrip('.')}"
         if isinstance(exc, ssl.SSLError) and not isinstance(exc, ssl.SSLEOFError | ssl.SSLZeroReturnError):

@@ -254,8 +254,12 @@ def _reply(response: httpx.Response) -> Reply:
 
 def _is_untrusted(exc: BaseException | None) -> bool:
     """Whether TLS has found another server than the URL's, or none that speaks it: no key was sent."""
+    seen: list[BaseException] = []
     while exc is not None and not isinstance(exc, ssl.SSLError):
+        seen.append(exc)
         exc = exc.__cause__ or exc.__context__
+        if exc in seen:  # a library may have made a circle of them
+            return False
     return exc is not None and not isinstance(exc, ssl.SSLEOFError | ssl.SSLZeroReturnError)
 
 
