@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -66,7 +68,9 @@ def test_program_that_keeps_a_lock_is_named(
 def test_program_that_ends_is_waited_for(
     holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("local.programs.time.sleep", lambda _: holder.communicate())
+    # of that module alone: subprocess sleeps, too, while it waits for a slow process
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: holder.communicate())
+    monkeypatch.setattr(programs, "time", clock)
     with pytest.raises(Unusable, match="Unable to locate package no-such-package"):  # the next that apt says
         programs.apt_install(["no-such-package"])
     waits = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Waiting for ")]
