@@ -54,10 +54,16 @@ def small(task_id: str, record: Record) -> bytes:
 async def parts(large: LargeResults, task_id: str, record: Record) -> AsyncIterator[list[bytes]]:
     """The document of a large result, for as long as the block lasts. Raises Unavailable."""
     async with large.held(task_id, record.large_bytes, record.large_from) as stored:
-        # A message of an older version may be long and not clean. Results are not looked through: that takes too long.
-        meta = results.readable(stored.decode(errors="replace")).encode() if record.state == "FAILURE" else stored
+        # Version 0.1 stored lone surrogates and NaN as they came. What this version has stored is valid, and is not
+        # looked through: that takes too long.
+        earlier = record.state == "FAILURE" or not record.large_from
+        meta = await asyncio.to_thread(_readable, stored) if earlier else stored
         end = len(meta) - bool(record.requeued_as)
         yield [_head(task_id, record.state), *_cut(meta, end), _tail(record)]
+
+
+def _readable(stored: bytes) -> bytes:
+    return results.readable(stored.decode(errors="replace")).encode()
 
 
 def _head(task_id: str, state: State) -> bytes:

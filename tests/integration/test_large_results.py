@@ -218,3 +218,18 @@ def test_lost_connection_is_replaced_and_a_lost_record_is_unavailable(shared: Sy
         await store.close()
 
     asyncio.run(run())
+
+
+def test_large_result_of_version_0_1_is_valid_json(shared: System, api: Api) -> None:
+    """It stored lone surrogates and NaN as they came."""
+    task_id = TaskIds(shared.task_id_key.encode()).new("tests")
+    meta = '{"data": "' + "x" * 20_000 + '\\udce9", "share": NaN}'
+    shared.redis.hset(states.place(task_id).earlier, mapping={"state": "SUCCESS", "publish": "p", "meta": meta})
+    answer = api.client.get(f"/tasks/{task_id}")
+
+    def refused(constant: str) -> None:
+        raise AssertionError(constant)
+
+    result = json.loads(answer.content, parse_constant=refused)["task_result"]
+    assert result["share"] is None
+    assert not any(0xD800 <= ord(one) < 0xE000 for one in result["data"])
