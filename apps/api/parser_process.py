@@ -80,7 +80,7 @@ class ParserProcess:
 
 def _end(pid: int) -> int:
     """End a child; answers the signal that ended it."""
-    os.kill(pid, signal.SIGKILL)  # without effect where it has ended already: nobody has waited for it yet
+    os.kill(pid, signal.SIGKILL)  # no effect if it has ended: it is not reaped yet, so its pid is not reused
     return os.WTERMSIG(os.waitpid(pid, 0)[1])
 
 

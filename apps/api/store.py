@@ -60,7 +60,7 @@ class Unavailable(Exception):
 
 
 class _Command(NamedTuple):
-    """One that is not answered. Without a future nobody waits for its answer."""
+    """A command without an answer yet. Without a future its answer is dropped."""
 
     parts: tuple[Any, ...]
     future: asyncio.Future[Any] | None

@@ -99,7 +99,7 @@ def task_message(  # noqa: PLR0913 - all by name: what varies from message to me
 
 
 _TEXT, _MAYBE_TEXT = (str,), (str, type(None))
-# Types of the headers that are read. Other headers are nobody's business.
+# Types of the headers that are read. Other headers are ignored.
 _HEADERS: Mapping[str, tuple[type, ...]] = {
     "id": _TEXT,
     "task": _TEXT,

@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from apps.contract.message import read_input
 from tests.harness.steps import STEP_MAX_S, Tree
-from tests.harness.system import Api, System
+from tests.harness.system import DEADLINE_S, Api, System
 
 BODY_MAX_BYTES = 1024 * 1024
 JSON = {"Content-Type": "application/json"}
@@ -105,13 +106,21 @@ BATCHES = {
 
 
 def post(api: Api, path: str, body: bytes, *, chunked: bool, key: str | None = None) -> httpx.Response:
+    """Post, and again while other work of the machine keeps the parser's process busy."""
+    end_s = time.monotonic() + DEADLINE_S
+    while True:
+        response = post_once(api, path, body, chunked=chunked, key=key)
+        if "(parser-busy)" not in response.text or time.monotonic() > end_s:
+            return response
+
+
+def post_once(api: Api, path: str, body: bytes, *, chunked: bool, key: str | None = None) -> httpx.Response:
     headers = JSON | ({"Idempotency-Key": key} if key else {})
     return api.client.post(path, content=iter([body]) if chunked else body, headers=headers)
 
 
 def assert_short_step(api: Api, response: httpx.Response) -> None:
-    busy = response.status_code == 503 and "(parser-busy)" in response.text  # on a machine with other work
-    assert busy or response.status_code in {202, 400, 413, 422}, response.text[:500]
+    assert response.status_code in {202, 400, 413, 422}, response.text[:500]
     assert api.metric("test_longest_step_seconds") < STEP_MAX_S
 
 
@@ -157,7 +166,7 @@ def test_generated_body_takes_no_long_step(api: Api, task: str, value: object, t
 
 def test_other_clients_are_answered_while_heavy_bodies_are_parsed(api: Api) -> None:
     """Each heavy body takes about a second of the parser's process."""
-    heavy = partial(post, api, "/tasks", BODIES["union"], chunked=False)
+    heavy = partial(post_once, api, "/tasks", BODIES["union"], chunked=False)
     with ThreadPoolExecutor(24) as clients:
         parsing = [clients.submit(heavy) for _ in range(24)]
         took = []
