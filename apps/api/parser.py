@@ -21,35 +21,46 @@ from apps.contract.tasks import Registry
 DEADLINE_S = 1.5 * CPU_MAX_S
 # Bodies of one client that wait: 8 MiB of memory for each client.
 WAITING_MAX = 8
-# Batches of one client that are parsed or wait for that: 64 MiB of memory for each client.
+# Batches of one client that are read and parsed at once: 4 MiB of memory for each client. When one of them is refused,
+# those that wait are refused unread.
+BATCHES_READ = 4
+# Batches of one client that are read and parsed, or wait for that.
 BATCHES_MAX = 64
 
 _Turn = asyncio.Future[None]
 
 
 class Batches:
-    """The batches of one client: they are parsed one after the other."""
+    """The batches of one client: a few are read and parsed at once."""
 
     def __init__(self) -> None:
-        self._lock = asyncio.Lock()
+        self._turns = asyncio.Semaphore(BATCHES_READ)
         self._count = 0
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Wait for the batches before this one, and parse it in the block.
+        """Wait for batches before this one; read and parse it in the block.
 
-        Raises 503 `refused` where the wait and the block take longer than DEADLINE_S, or too many batches wait.
+        Raises 503 `refused` where the wait takes longer than DEADLINE_S, or too many batches wait.
         """
         if self._count >= BATCHES_MAX:
             raise _refused()
         self._count += 1
         try:
-            async with asyncio.timeout(DEADLINE_S), self._lock:
+            await self._wait()
+            try:
                 yield
-        except TimeoutError:
-            raise _refused() from None
+            finally:
+                self._turns.release()
         finally:
             self._count -= 1
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise _refused() from None
 
 
 class Parser:

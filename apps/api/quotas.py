@@ -16,6 +16,7 @@ import asyncio
 import itertools
 import logging
 import math
+import random
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Self
@@ -38,12 +39,13 @@ BURST_S = 10
 REPLICA_S = 5
 REPORTS_S = 3600
 REPLICAS = "sluice:replicas"
-# Of a client's refused posts between two renewals the first are answered at once, and the others after HELD_S: each
-# connection of a client that ignores Retry-After then costs one refusal per second, and not all of the CPU. Beyond
+# Of a client's refused posts between two renewals the first are answered at once, and the others after HELD_S, half of
+# it more or less: each connection of a client that ignores Retry-After then costs one refusal in two seconds, and not
+# all of the CPU. With the same time for all, 64 connections would send their next 64 batches in the same moment. Beyond
 # HELD_MAX they are answered at once, so that the number of held requests is bounded.
 PROMPT_MAX = 8
 HELD_MAX = 1000
-HELD_S = 1.0
+HELD_S = 2.0
 
 # KEYS: the client's counts, REPLICAS, this replica's reports. ARGV: this replica, the client, number of the report,
 # life of the counts (s), rate, burst, tasks that were admitted, then pairs: field, tasks that were accepted.
@@ -156,7 +158,9 @@ class Share:
         ops.QUOTA_REFUSED.labels(self.owner, limit).inc()
         missing = tasks - max(0, self.rate_left)
         after_s = math.ceil(missing / self.quota.tasks_per_s) if limit == "tasks_per_s" else errors.RETRY_AFTER_S
-        held_s = HELD_S if PROMPT_MAX < self._refused <= HELD_MAX else 0.0
+        held_s = 0.0
+        if PROMPT_MAX < self._refused <= HELD_MAX:
+            held_s = HELD_S * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
         return errors.quota_exceeded(self.quota, limit, tasks, after_s=max(1, after_s), held_s=held_s)
 
     def accepted(self, task_id: str) -> None:

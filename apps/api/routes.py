@@ -87,8 +87,9 @@ async def post_batch(request: Request, owner: Client, key: Key) -> Response:
     state = request.app.state
     share = state.quotas.of(owner)
     await state.submitter.require_batch_share(share, owner, key)
-    body = await read_json(request, state.settings.body_max_bytes)
     async with share.batches.turn():
+        await state.submitter.require_batch_share(share, owner, key)
+        body = await read_json(request, state.settings.body_max_bytes)
         await state.submitter.require_batch_share(share, owner, key)
         if is_light(body):
             parsed = parse_batch(state.batch, state.inputs, body)
