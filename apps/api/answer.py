@@ -1,42 +1,53 @@
 """What a client is told of a task, as JSON: its result is stored as JSON, and is sent as it is stored."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 
-from starlette.datastructures import State as AppState
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from apps.api import errors
 from apps.api.large import PART_BYTES, LargeResults
+from apps.api.services import Services
 from apps.api.store import Unavailable
 from apps.contract import results
 from apps.contract.states import Record, State
 
+# Hint for a client that polls; one that can should wait with `?wait=`.
+POLL_AFTER_S = 1
+_RETRY_AFTER = (b"retry-after", str(POLL_AFTER_S).encode())
 _JSON = (b"content-type", b"application/json")
 
 
-class TaskAnswer(Response):
-    """The answer 200 that tells of a task. Raises the 503 problem before it has begun."""
+class Answer(Response):
+    """The answer of a route that is given by one of these functions, as on the fast path."""
 
-    def __init__(self, state: AppState, task_id: str, record: Record) -> None:
+    def __init__(self, give: Callable[[Send], Awaitable[None]]) -> None:
         super().__init__()
-        self._about = (state, task_id, record)
+        self._give = give
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
-        await tell(send, *self._about)
+        await self._give(send)
 
 
-async def tell(send: Send, state: AppState, task_id: str, record: Record) -> None:
+async def accepted(send: Send, task_id: str) -> None:
+    """Answer 202 to the post of a task."""
+    document = b'{"task_id":"%b","task_status":"PENDING"}' % task_id.encode()
+    await _start(send, 202, len(document), _RETRY_AFTER, (b"location", f"/tasks/{task_id}".encode()))
+    await send({"type": "http.response.body", "body": document})
+
+
+async def tell(send: Send, services: Services, task_id: str, record: Record) -> None:
     """Answer 200 with what is known of a task. Raises the 503 problem before the answer has begun."""
     if not record.large_bytes:
-        await _start(send, document := small(task_id, record))
+        document = small(task_id, record)
+        await _start(send, 200, len(document))
         await send({"type": "http.response.body", "body": document})
         return
     try:
-        async with parts(state["large"], task_id, record) as found:
-            await _start(send, *found)
+        async with parts(services.large, task_id, record) as found:
+            await _start(send, 200, sum(map(len, found)))
             for part in found:
                 await send({"type": "http.response.body", "body": part, "more_body": True})
                 await asyncio.sleep(0)  # between two parts it is the others' turn, even if the client takes all at once
@@ -80,6 +91,6 @@ def _cut(meta: bytes, end: int) -> Iterator[bytes]:
         yield meta[start : min(start + PART_BYTES, end)]
 
 
-async def _start(send: Send, *document: bytes) -> None:
-    length = (b"content-length", b"%d" % sum(map(len, document)))
-    await send({"type": "http.response.start", "status": 200, "headers": [_JSON, length]})
+async def _start(send: Send, code: int, size_bytes: int, *headers: tuple[bytes, bytes]) -> None:
+    length = (b"content-length", b"%d" % size_bytes)
+    await send({"type": "http.response.start", "status": code, "headers": [_JSON, length, *headers]})

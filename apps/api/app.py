@@ -12,29 +12,17 @@ from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
 from apps import logs, startup
-from apps.api import docs, errors, metrics, openapi, ops, request_log, routes
-from apps.api.auth import ANYONE, Clients, read_keys
-from apps.api.body import batch_model
-from apps.api.front import Front
-from apps.api.idempotency import Keys
-from apps.api.large import LargeResults
+from apps.api import docs, errors, metrics, openapi, probes, request_log, routes
+from apps.api.fast_path import FastPath
 from apps.api.methods import Methods
-from apps.api.parser import Parser
 from apps.api.publisher import Publisher
-from apps.api.quotas import Quotas
-from apps.api.redis_memory import RedisMemory
 from apps.api.request_log import RequestLog
-from apps.api.store import Store
-from apps.api.streams import Streams
-from apps.api.submission import Submitter
-from apps.api.waiter import Waiter
+from apps.api.services import Services, make_services
 from apps.contract import states
-from apps.contract.ids import TaskIds
 from apps.contract.purity import require_pure
 from apps.contract.queues import require_queues
-from apps.contract.quota import Quota
 from apps.contract.settings import ApiSettings, load
-from apps.contract.tasks import TASKS, Registry, input_adapter
+from apps.contract.tasks import TASKS, Registry
 
 GC_THRESHOLDS = (10_000, 10, 100)
 
@@ -48,7 +36,9 @@ def create_app(settings: ApiSettings | None = None, registry: Registry = TASKS) 
     logs.configure(settings.log_level)
     require_pure(registry)
     require_queues(registry)
+    services = make_services(settings, registry)
     app = Service(
+        services,
         title="Sluice",
         summary="Post tasks, and ask what became of them.",
         lifespan=_lifespan,
@@ -58,18 +48,11 @@ def create_app(settings: ApiSettings | None = None, registry: Registry = TASKS) 
         docs_url=None,
         redoc_url=None,
     )
-    app.state.settings = settings
-    app.state.registry = registry
-    app.state.inputs = input_adapter(registry)
-    app.state.batch = batch_model(registry)
-    app.state.ids = TaskIds(settings.task_id_key.get_secret_value().encode())
-    app.state.api_keys = read_keys(settings)
-    app.state.clients = Clients(app.state.api_keys)
     app.include_router(routes.router)
-    app.include_router(ops.router)
+    app.include_router(probes.router)
     app.include_router(docs.router)
     errors.install(app)
-    openapi.install(app)
+    openapi.install(app, services.inputs)
     app.add_middleware(Methods, routes=app.routes)
     app.add_middleware(RequestLog)
     return app
@@ -78,12 +61,13 @@ def create_app(settings: ApiSettings | None = None, registry: Registry = TASKS) 
 class Service(FastAPI):
     """FastAPI, and in front of it the two calls that are too frequent for its routing."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, services: Services, **options: Any) -> None:
         super().__init__(**options)
-        self._front = Front(self._behind, self.state)
+        self.state.services = services
+        self._fast_path = FastPath(self._behind, services)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._front(scope, receive, send)
+        await self._fast_path(scope, receive, send)
 
     async def _behind(self, scope: Scope, receive: Receive, send: Send) -> None:
         await super().__call__(scope, receive, _sentence_only(send) if scope["type"] == "lifespan" else send)
@@ -109,42 +93,18 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     # then, up to ten times less often still: with thousands of them each look is tens of milliseconds, for everybody.
     gc.set_threshold(*GC_THRESHOLDS)
     gc.freeze()
-    settings: ApiSettings = app.state.settings
-    publisher = app.state.publisher = Publisher(
-        settings.celery_broker_url.get_secret_value(),
-        deadline_s=settings.publish_deadline_s,
-        in_flight_max=settings.publish_in_flight_max,
-        heartbeat_s=settings.broker_heartbeat_s,
-    )
-    store = app.state.store = Store(settings.celery_result_backend.get_secret_value())
-    large = app.state.large = LargeResults(settings.celery_result_backend.get_secret_value())
-    waiter = app.state.waiter = Waiter(settings.celery_result_backend.get_secret_value())
-    parser = app.state.parser = Parser(app.state.registry)
-    deadline_s = settings.publish_deadline_s
-    keys = Keys(store, waiter, app.state.ids, deadline_s=deadline_s, life_s=settings.key_ttl_s)
-    memory = app.state.redis_memory = RedisMemory(store, settings.results_full_share)
-    quotas = app.state.quotas = Quotas(
-        store,
-        app.state.api_keys,
-        Quota(settings.quota_tasks_per_s, settings.quota_open_tasks),
-        life_s=settings.record_ttl_s,
-        anyone=ANYONE,
-    )
-    app.state.submitter = Submitter(
-        app.state.registry, app.state.ids, publisher, keys, memory, quotas, deadline_s=deadline_s
-    )
-    streams = app.state.streams = Streams(
-        per_client_max=settings.streams_per_client_max, total_max=settings.streams_max
-    )
-    ops.STREAMS.set_function(lambda: streams.open)
-    ops.IN_FLIGHT.set_function(lambda: publisher.in_flight)
-    ops.WAITING.set_function(lambda: waiter.waiting)
+    services: Services = app.state.services
+    publisher, store, waiter, quotas = services.publisher, services.store, services.waiter, services.quotas
+    memory, large, parser, streams = services.redis_memory, services.large, services.parser, services.streams
+    metrics.STREAMS.set_function(lambda: streams.open)
+    metrics.IN_FLIGHT.set_function(lambda: publisher.in_flight)
+    metrics.WAITING.set_function(lambda: waiter.waiting)
     metrics.BODIES_WAITING.set_function(lambda: parser.waiting)
     metrics.COMMANDS.set_function(lambda: store.unanswered)
     metrics.LARGE_WAITING.set_function(lambda: large.waiting)
     running = [asyncio.create_task(each.run()) for each in (publisher, waiter, quotas)]
     try:
-        await _started(publisher, settings.celery_result_backend.get_secret_value())
+        await _started(publisher, services.settings.celery_result_backend.get_secret_value())
         await memory.read()
         running.append(asyncio.create_task(memory.run()))
         await quotas.renew()  # a replica that starts has no more than its share

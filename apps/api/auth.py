@@ -6,6 +6,7 @@ from pathlib import Path
 
 from apps.api import errors
 from apps.contract import keys
+from apps.contract.ids import TaskIds
 from apps.contract.keys import ApiKey
 from apps.contract.settings import ApiSettings
 
@@ -32,6 +33,12 @@ class Clients:
         if scheme.lower() != "bearer" or not found:
             raise errors.unauthenticated()
         return found[0]
+
+
+def require_own(ids: TaskIds, owner: str, task_id: str) -> None:
+    """Raises the 404 problem of an id that is not one of the client's tasks."""
+    if not ids.owns(owner, task_id):
+        raise errors.not_found()
 
 
 def read_keys(settings: ApiSettings) -> tuple[ApiKey, ...]:

@@ -9,6 +9,7 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, TypeAdapter, ValidationError, create_model
 
 from apps.api import errors
+from apps.api.headers import one_header, require_json, require_length
 from apps.contract.message import Payload
 from apps.contract.tasks import Input, Registry, input_union
 
@@ -33,23 +34,10 @@ LIGHT_BYTES = 64 * 1024
 LIGHT_VALUES = 500
 
 
-def one_header(request: Request, name: str) -> str | None:
-    """A header that may be sent once. Raises the 400 problem where it was sent twice."""
-    values = request.headers.getlist(name)
-    if len(values) > 1:
-        raise errors.malformed(f"the header {name} was sent {len(values)} times")
-    return values[0] if values else None
-
-
 async def read_json(request: Request, limit_bytes: int) -> bytes:
     """The body, never more of it in memory than the limit. Raises the 400, 413 and 415 problems."""
-    media_type, *parameters = (one_header(request, "content-type") or "").lower().split(";")
-    charset = {"charset=utf-8", 'charset="utf-8"'}
-    if media_type.strip() != "application/json" or {parameter.strip() for parameter in parameters} - charset:
-        raise errors.not_json()
-    declared = one_header(request, "content-length") or "0"
-    if declared.isdecimal() and int(declared) > limit_bytes:
-        raise errors.too_large(limit_bytes)
+    require_json(one_header(request, "content-type"))
+    require_length(one_header(request, "content-length"), limit_bytes)
     body = bytearray()
     async for chunk in request.stream():
         body += chunk

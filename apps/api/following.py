@@ -4,85 +4,79 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
-from typing import Any
 
-from starlette.datastructures import State as AppState
 from starlette.types import Receive
 
 from apps.api import errors
 from apps.api.answer import parts, small
+from apps.api.services import Services
 from apps.api.store import TIMEOUT_S, Unavailable
 from apps.api.waiter import Waiter, set_within
 from apps.contract import ids
-from apps.contract.states import CLOCKS_S, Record, State
+from apps.contract.states import CLOCKS_S, Record
 
 # Proxies take a stream for dead that is silent for a minute (NGINX's default).
 COMMENT_S = 15.0
 
 
-def status(task_id: str, state: State, result: Any = None) -> dict[str, Any]:
-    """What a client is told of a task."""
-    return {"task_id": task_id, "task_status": state, "task_result": result}
-
-
-async def current(state: AppState, task_id: str) -> Record:
+async def current(services: Services, task_id: str) -> Record:
     """A task's record. Raises the 410 and 503 problems."""
     try:
-        record: Record = await state["store"].read(task_id)
-        if record.state == "PENDING" and await _is_forgotten(state, task_id):
+        record: Record = await services.store.read(task_id)
+        if record.state == "PENDING" and await _is_forgotten(services, task_id):
             raise errors.expired()
     except Unavailable:
         raise errors.results_unavailable() from None
     return record
 
 
-async def _is_forgotten(state: AppState, task_id: str) -> bool:
+async def _is_forgotten(services: Services, task_id: str) -> bool:
     """Whether an id without a record is one of a task that has ended. Only an old one is looked for."""
-    age_s, settings = time.time() - ids.created_at_s(task_id), state["settings"]
+    age_s, settings = time.time() - ids.created_at_s(task_id), services.settings
     if age_s > settings.record_ttl_s:
         return True
-    return age_s > settings.result_ttl_s - CLOCKS_S and bool(await state["store"].has_ended(task_id))
+    return age_s > settings.result_ttl_s - CLOCKS_S and bool(await services.store.has_ended(task_id))
 
 
-async def follow(state: AppState, receive: Receive, task_id: str, wait_s: float) -> Record:
+async def follow(services: Services, receive: Receive, task_id: str, wait_s: float) -> Record:
     """A task's state and result once it is final, or as it is after `wait_s`. Raises as `current`."""
     if wait_s <= 0:
-        return await current(state, task_id)
-    if state["waiter"].full:
+        return await current(services, task_id)
+    if services.waiter.full:
         raise errors.too_many_waiting()
     gone = asyncio.ensure_future(_disconnected(receive))
     try:
-        return await _wait_for_end(state, gone, task_id, min(wait_s, state["settings"].wait_max_s))
+        return await _wait_for_end(services, gone, task_id, min(wait_s, services.settings.wait_max_s))
     finally:
         gone.cancel()
 
 
-async def _wait_for_end(state: AppState, gone: asyncio.Future[None], task_id: str, limit_s: float) -> Record:
+async def _wait_for_end(services: Services, gone: asyncio.Future[None], task_id: str, limit_s: float) -> Record:
     """Not for a client that has gone: its slot is given back, and its subscription."""
-    waiter: Waiter = state["waiter"]
+    waiter: Waiter = services.waiter
     end_s = time.monotonic() + limit_s
     with waiter.watch(task_id) as changed:
         gone.add_done_callback(lambda _: changed.set())
         # Who asks so has usually just posted: to look before the subscription is confirmed would be a round trip more.
         # A Redis that does not confirm it is asked all the same, and a client told that it is away.
         await set_within(changed, min(limit_s, TIMEOUT_S) if waiter.connected else 0)
-        record = changed.told or await current(state, task_id)
+        record = changed.told or await current(services, task_id)
         in_time = True
         while in_time and not (record.final or waiter.draining or gone.done()):
             in_time = await set_within(changed, end_s - time.monotonic())
             if not gone.done():
-                record = changed.told or await current(state, task_id)
+                record = changed.told or await current(services, task_id)
     return record
 
 
-async def events(state: AppState, task_id: str, record: Record, seen: str | None) -> AsyncIterator[bytes]:
+async def events(services: Services, task_id: str, record: Record, seen: str | None) -> AsyncIterator[bytes]:
     """Each state of a task once, as server-sent events, to its end; those after `seen` for a client that comes back.
 
     After STREAM_MAX_S the stream ends without a final state, and the client opens another one. Format: WHATWG HTML,
     section 9.2. A Redis that goes away in between only delays what comes.
     """
-    waiter: Waiter = state["waiter"]
-    end_s = time.monotonic() + state["settings"].stream_max_s
+    waiter: Waiter = services.waiter
+    end_s = time.monotonic() + services.settings.stream_max_s
     started = seen == "STARTED"
     yield b": each state once, then the end of the stream\n\n"
     with waiter.watch(task_id, begin=True) as changed:
@@ -92,7 +86,7 @@ async def events(state: AppState, task_id: str, record: Record, seen: str | None
                 yield b"id: STARTED\nevent: STARTED\ndata: %b\n\n" % small(task_id, Record("STARTED"))
             if record.final:
                 with suppress(Unavailable):
-                    async with aclosing(_end(state, task_id, record)) as end:  # also where the client leaves
+                    async with aclosing(_end(services, task_id, record)) as end:  # also where the client leaves
                         async for part in end:
                             yield part
                     return
@@ -102,7 +96,7 @@ async def events(state: AppState, task_id: str, record: Record, seen: str | None
             if not await set_within(changed, min(COMMENT_S, left_s)):
                 yield b": still here\n\n"
             with suppress(Unavailable):
-                record = await state["store"].read(task_id)
+                record = await services.store.read(task_id)
 
 
 async def _disconnected(receive: Receive) -> None:
@@ -110,13 +104,13 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-async def _end(state: AppState, task_id: str, record: Record) -> AsyncGenerator[bytes, None]:
+async def _end(services: Services, task_id: str, record: Record) -> AsyncGenerator[bytes, None]:
     """The last event, in parts. Raises Unavailable before the first of them."""
     head = f"id: {record.state}\nevent: {record.state}\ndata: ".encode()
     if not record.large_bytes:
         yield head + small(task_id, record) + b"\n\n"
         return
-    async with parts(state["large"], task_id, record) as found:
+    async with parts(services.large, task_id, record) as found:
         for part in (head, *found, b"\n\n"):
             yield part
             await asyncio.sleep(0)  # the others' turn

@@ -27,7 +27,7 @@ from typing import Any, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from apps.api import errors, metrics, ops
+from apps.api import errors, metrics
 
 log = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ class Protocol(HttpToolsProtocol):
         if left_s > 0:
             self._overdue = self.loop.call_later(left_s, self._check_arrival)
             return
-        ops.SLOW_REQUESTS.labels(part).inc()
+        metrics.SLOW_REQUESTS.labels(part).inc()
         answering = self.cycle is not None and not self.cycle.response_complete
         begun = answering and (part == "head" or self.cycle.response_started or bool(self.pipeline))
         if begun or (part == "body" and not answering):  # the answer is on its way, or was sent

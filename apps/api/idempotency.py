@@ -35,8 +35,6 @@ from apps.contract.ids import TaskIds
 # With 16 bytes of the client's and its key's digest it fits into 24 bytes of the allocator.
 _RECORD = b"sl:k:"
 UUID_DIGITS = 32
-FORM = r"^[\x21-\x7e]+$"
-KEY_MAX = 255
 
 # Bytes of the body's digest that are kept: the client alone would profit from two bodies with the same.
 DIGEST_BYTES = 10

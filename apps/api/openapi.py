@@ -12,7 +12,6 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import PydanticSerializationError, SchemaValidator, from_json, to_json
@@ -20,9 +19,10 @@ from typing_extensions import TypeAliasType
 
 from apps.api import errors
 from apps.api.body import BATCH_MAX, VALUES_MAX
-from apps.api.following import status
+from apps.api.streams import EventStream
 from apps.contract.quota import Quota
-from apps.contract.states import FINAL, State, failure
+from apps.contract.states import FINAL, State, failure, status
+from apps.contract.tasks import Input
 from apps.contract.text import clean_all
 
 _REF = "#/components/schemas/{model}"
@@ -35,12 +35,6 @@ _BOUNDS = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum
 
 # By a name of its own, generators make one enumeration of it, not one for each model.
 TaskStatus = TypeAliasType("TaskStatus", State)
-
-
-class STREAM(StreamingResponse):
-    """Server-sent events."""
-
-    media_type = "text/event-stream"
 
 
 class Task(BaseModel):
@@ -188,7 +182,7 @@ RESPONSES: dict[str, Answers] = {
             200: {
                 "description": "events as the component Event says: each state once, then the end of the stream; "
                 "a comment each 15 s",
-                "content": {STREAM.media_type: {"schema": {"type": "string"}, "example": _EVENTS}},
+                "content": {EventStream.media_type: {"schema": {"type": "string"}, "example": _EVENTS}},
             },
             204: {"description": "the client has seen the last event"},
         },
@@ -209,20 +203,20 @@ RESPONSES: dict[str, Answers] = {
 }
 
 
-def install(app: FastAPI) -> None:
+def install(app: FastAPI, inputs: TypeAdapter[Input]) -> None:
     """Let the app describe itself so."""
 
     def describe() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _describe(app)
+            app.openapi_schema = _describe(app, inputs)
         return app.openapi_schema
 
     app.openapi = describe  # type: ignore[method-assign]  # FastAPI's own way of changing it
 
 
-def _describe(app: FastAPI) -> dict[str, Any]:
+def _describe(app: FastAPI, inputs: TypeAdapter[Input]) -> dict[str, Any]:
     document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
-    bodies, schemas = _bodies(app)
+    bodies, schemas = _bodies(inputs)
     for path, schema in bodies.items():
         document["paths"][path]["post"]["requestBody"] = {
             "required": True,
@@ -269,10 +263,10 @@ def _is_json(value: Any) -> bool:
     return True
 
 
-def _bodies(app: FastAPI) -> tuple[dict[str, Any], dict[str, Any]]:
+def _bodies(inputs: TypeAdapter[Input]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Path -> schema of its body, and the components that these need: the models of the team's tasks, and Batch."""
     schemas, definitions = TypeAdapter.json_schemas(
-        [("input", "validation", app.state.inputs)], ref_template=_REF, schema_generator=_TeamSchema
+        [("input", "validation", inputs)], ref_template=_REF, schema_generator=_TeamSchema
     )
     input_ = schemas["input", "validation"]
     batch = {

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from apps.api import errors, metrics, ops
+from apps.api import errors, metrics
 from apps.api.parser_process import BATCH, CPU_MAX_S, INPUT, Parsed, ParserProcess, inputs
 from apps.contract.message import Payload
 from apps.contract.tasks import Registry
@@ -163,5 +163,5 @@ class Parser:
 
 
 def _refused() -> errors.Problem:
-    ops.REFUSED.labels("parser-busy").inc()
+    metrics.REFUSED.labels("parser-busy").inc()
     return errors.refused("parser-busy")

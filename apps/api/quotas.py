@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Self
 
-from apps.api import errors, ops
+from apps.api import errors, metrics
 from apps.api.body import BATCH_MAX
 from apps.api.parser import Batches
 from apps.api.store import Store, Unavailable
@@ -155,7 +155,7 @@ class Share:
         if tasks > 1:
             self._refused_batch = max(self._refused_batch, tasks)
         limit = "open_tasks" if tasks > self.open_left else "tasks_per_s"
-        ops.QUOTA_REFUSED.labels(self.owner, limit).inc()
+        metrics.QUOTA_REFUSED.labels(self.owner, limit).inc()
         missing = tasks - max(0, self.rate_left)
         after_s = math.ceil(missing / self.quota.tasks_per_s) if limit == "tasks_per_s" else errors.RETRY_AFTER_S
         held_s = 0.0
@@ -286,4 +286,4 @@ class Quotas:
             share.refill()
             return
         share.renew(open_tasks, tokens, replicas)
-        ops.QUOTA_OPEN.labels(share.owner).set(open_tasks)
+        metrics.QUOTA_OPEN.labels(share.owner).set(open_tasks)

@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
+from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from apps.api import errors, ops
-from apps.api.openapi import STREAM
+from apps.api import errors, metrics
 
 
 class Streams:
@@ -26,10 +26,10 @@ class Streams:
     def opened(self, owner: str) -> Iterator[None]:
         """Count a stream for as long as the block lasts. Raises the 429 and 503 problems."""
         if self._open[owner] >= self._per_client_max:
-            ops.STREAMS_REFUSED.labels("client").inc()
+            metrics.STREAMS_REFUSED.labels("client").inc()
             raise errors.too_many_streams(self._per_client_max)
         if self.open >= self._total_max:
-            ops.STREAMS_REFUSED.labels("total").inc()
+            metrics.STREAMS_REFUSED.labels("total").inc()
             raise errors.streams_full()
         self._open[owner] += 1
         try:
@@ -38,7 +38,13 @@ class Streams:
             self._open[owner] -= 1
 
 
-class CountedStream(STREAM):
+class EventStream(StreamingResponse):
+    """Server-sent events."""
+
+    media_type = "text/event-stream"
+
+
+class CountedStream(EventStream):
     """Events, if the client may open a stream. Raises the 429 and 503 problems before it has begun.
 
     Counted around the whole answer: a generator that was never started runs no `finally`.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from redis.exceptions import OutOfMemoryError
 
 from apps import logs
-from apps.api import errors, ops
+from apps.api import errors, metrics
 from apps.api.idempotency import Keys, Post
 from apps.api.publisher import CONFIRMED, Outcome, Publisher
 from apps.api.quotas import Charge, Quotas, Share
@@ -31,7 +31,7 @@ class Submitted(NamedTuple):
 
 
 def _results_full() -> errors.Problem:
-    ops.REFUSED.labels("results-full").inc()
+    metrics.REFUSED.labels("results-full").inc()
     return errors.results_full()
 
 
@@ -93,7 +93,7 @@ class Submitter:
         try:
             return await self._keys.is_known(owner, key)
         except Unavailable:
-            ops.REFUSED.labels("redis-away").inc()
+            metrics.REFUSED.labels("redis-away").inc()
             raise errors.refused("redis-away") from None
 
     async def _submit_once(  # noqa: PLR0913, PLR0917 - `submit` with a key
@@ -105,10 +105,10 @@ class Submitter:
         except Unavailable as exc:
             if isinstance(exc.__cause__, OutOfMemoryError):  # since the share was read
                 raise _results_full() from None
-            ops.REFUSED.labels("redis-away").inc()
+            metrics.REFUSED.labels("redis-away").inc()
             raise errors.refused("redis-away") from None
         if claim.done:
-            ops.REPEATED.inc()
+            metrics.REPEATED.inc()
             return await self._publish(charge, owner, inputs, claim.first_id, claim.accepted)
         accepted, refused = claim.accepted, True  # until something is sent
         try:
@@ -148,7 +148,7 @@ class Submitter:
                     continue
                 elif stopped or time.monotonic() > end_s:
                     outcome = NOT_SENT
-                    ops.REFUSED.labels(outcome.reason).inc()
+                    metrics.REFUSED.labels(outcome.reason).inc()
                 else:
                     outcome = await self._publish_one(charge, owner, payload, task_id)
                     stopped = stopped or outcome.kind == "unknown"
@@ -172,10 +172,10 @@ class Submitter:
             spec, payload.text, task_id=task_id, owner=owner, request_id=request_id, traceparent=trace
         )
         outcome = await self._publisher.publish(message)
-        ops.publish_seconds(outcome.kind).observe(time.perf_counter() - started_s)
+        metrics.publish_seconds(outcome.kind).observe(time.perf_counter() - started_s)
         if outcome is CONFIRMED:
             charge.accept(task_id)
-            ops.accepted(spec.name).inc()
+            metrics.accepted(spec.name).inc()
         else:
-            ops.REFUSED.labels(outcome.reason).inc()
+            metrics.REFUSED.labels(outcome.reason).inc()
         return outcome

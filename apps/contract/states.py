@@ -360,6 +360,11 @@ def told(message: str) -> Record | None:
     return Record("SUCCESS", results.readable(meta))
 
 
+def status(task_id: str, state: State, result: Any = None) -> dict[str, Any]:
+    """What a client is told of a task."""
+    return {"task_id": task_id, "task_status": state, "task_result": result}
+
+
 def failure(type_: str, message: str, max_chars: int = FAILURE_MESSAGE_MAX_CHARS) -> dict[str, str]:
     """The result of a task that ended FAILURE, as text that can be stored and sent."""
     return {"type": text.clean(type_, TYPE_MAX_CHARS), "message": text.clean(message, max_chars)}

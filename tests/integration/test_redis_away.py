@@ -5,11 +5,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
 from redis import Redis
-from starlette.datastructures import State
 
 from apps.api.following import follow
 from apps.api.store import BATCH_COMMANDS, TIMEOUT_S, Store, Unavailable
@@ -324,7 +324,8 @@ async def _told_the_end(system: System) -> None:
     waiter, store = Waiter(system.servers.redis.url()), Store(system.servers.redis.url())
     running = asyncio.create_task(waiter.run())
     settings = SimpleNamespace(wait_max_s=30, result_ttl_s=30, record_ttl_s=60)
-    state, task_id = State({"store": store, "waiter": waiter, "settings": settings}), ids.uuid7()
+    services: Any = SimpleNamespace(store=store, waiter=waiter, settings=settings)
+    task_id = ids.uuid7()
     gone = asyncio.Event()
 
     async def receive() -> dict[str, str]:
@@ -332,7 +333,7 @@ async def _told_the_end(system: System) -> None:
         return {"type": "http.disconnect"}
 
     await asyncio.to_thread(until, lambda: waiter.connected, 10)
-    following = asyncio.create_task(follow(state, receive, task_id, 20))
+    following = asyncio.create_task(follow(services, receive, task_id, 20))
     subscribed = partial(system.redis.pubsub_numsub, states.channel(task_id))
     await asyncio.to_thread(until, lambda: subscribed()[0][1], 10)
     await asyncio.to_thread(system.redis.publish, states.channel(task_id), 'SUCCESS {"n": 1}')

@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from functools import partial
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -237,7 +238,7 @@ def test_next_client_is_refused_when_as_many_wait_as_may(monkeypatch: pytest.Mon
         waiting = Waiter("redis://127.0.0.1:1/0")
         with waiting.watch("a"), waiting.watch("b"):
             with pytest.raises(Problem) as refused:
-                await follow({"waiter": waiting}, asyncio.Event().wait, "c", 1)  # type: ignore[arg-type]
+                await follow(SimpleNamespace(waiter=waiting), asyncio.Event().wait, "c", 1)  # type: ignore[arg-type]
             assert (refused.value.status, refused.value.kind) == (503, "too-many-waiting")
             assert refused.value.headers["Retry-After"]
         assert waiting.waiting == 0

@@ -38,7 +38,7 @@ def test_table_has_a_row_for_each_figure_in_their_order() -> None:
 
 def test_sample_is_booked_on_its_innermost_part() -> None:
     stacks = [
-        "main (/x/uvicorn/main.py:1);call (/x/apps/api/front.py:2);dumps (/usr/lib/json.py:3) 6",
+        "main (/x/uvicorn/main.py:1);call (/x/apps/api/fast_path.py:2);dumps (/usr/lib/json.py:3) 6",
         "send (/x/uvicorn/protocols/http/httptools_impl.py:1);write (/x/apps/api/http.py:2) 10",
         "main (/x/uvicorn/main.py:1);frames (/x/apps/amqp/template.py:2);pack (/usr/lib/struct.py:3) 2",
         "run (/x/uvicorn/server.py:1) 2",

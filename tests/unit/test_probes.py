@@ -1,5 +1,6 @@
 """What operators ask: readiness covers the end of a process, and none of its servers."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,9 +28,13 @@ async def ask(
     path: str, *, draining: bool = False, broker: bool = True, redis: bool = True, share: float | None = None
 ) -> httpx.Response:
     app = create_app(load(ApiSettings, GOOD))
-    app.state.waiter = SimpleNamespace(draining=draining)
-    app.state.redis_memory = SimpleNamespace(share=share, full=share is not None and share >= 0.9)
-    app.state.publisher, app.state.store = Server(answers=broker), Server(answers=redis)
+    parts: dict[str, Any] = {
+        "waiter": SimpleNamespace(draining=draining),
+        "redis_memory": SimpleNamespace(share=share, full=share is not None and share >= 0.9),
+        "publisher": Server(answers=broker),
+        "store": Server(answers=redis),
+    }
+    app.state.services = replace(app.state.services, **parts)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api") as client:
         return await client.get(path)
 

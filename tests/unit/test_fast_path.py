@@ -1,22 +1,20 @@
-"""Which requests are answered in front of FastAPI, and that the others reach it untouched."""
+"""Which requests are answered on the fast path, and that the others reach FastAPI untouched."""
 
-from typing import Any, cast
+from dataclasses import replace
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from starlette.datastructures import State
 from starlette.types import Message, Receive, Scope, Send
 
-from apps.api.auth import Clients
+from apps.api.app import create_app
 from apps.api.body import DEPTH_MAX, parse_input, require_bounded
-from apps.api.front import Front
+from apps.api.fast_path import PASSED, SKIPPED, FastPath
 from apps.api.publisher import CONFIRMED
-from apps.api.quotas import Quotas
+from apps.api.services import make_services
 from apps.api.submission import Submitted
-from apps.api.waiter import Waiter
 from apps.contract.ids import TaskIds
 from apps.contract.message import Payload
-from apps.contract.quota import Quota
 from apps.contract.settings import ApiSettings, load
 from apps.contract.states import Record
 from apps.contract.tasks import TASKS, input_adapter
@@ -29,6 +27,13 @@ ORDINARY = {
     b"content-length": b"31",
     b"content-type": b"application/json",
     b"host": b"localhost",
+}
+ENVIRONMENT = {
+    "CELERY_BROKER_URL": "amqp://u:a-password@h/",
+    "CELERY_RESULT_BACKEND": "redis://h",
+    "TASK_ID_KEY": "k" * 16,
+    "API_KEYS": f"me:{KEY}",
+    "BODY_MAX_BYTES": "1024",
 }
 IDS = TaskIds(b"k" * 16)
 BODY = b'{"task":"task_1","name":"abcd"}'
@@ -55,7 +60,7 @@ class Heavy:
 
 
 class Exchange:
-    """One request to a Front, and what came of it."""
+    """One request to a FastPath, and what came of it."""
 
     def __init__(self, *parts: bytes, more: bool = False) -> None:
         self.submitter = Submitter()
@@ -65,31 +70,15 @@ class Exchange:
             {"type": "http.request", "body": part, "more_body": more or number < len(parts)}
             for number, part in enumerate(parts, start=1)
         ]
-        environment = {
-            "CELERY_BROKER_URL": "amqp://u:a-password@h/",
-            "CELERY_RESULT_BACKEND": "redis://h",
-            "TASK_ID_KEY": "k" * 16,
-            "API_KEYS": f"me:{KEY}",
-            "BODY_MAX_BYTES": "1024",
-        }
-        settings = load(ApiSettings, environment)
-        self._state = State({
-            "settings": settings,
-            "clients": Clients(settings.api_keys),
-            "inputs": input_adapter(TASKS),
-            "quotas": Quotas(cast("Any", None), settings.api_keys, Quota(10, 10), life_s=60, anyone="anyone"),
-            "parser": Heavy(),
-            "submitter": self.submitter,
-            "ids": IDS,
-            "store": Store(),
-            "waiter": Waiter("redis://localhost"),  # not connected: whoever waits reads at once
-        })  # fmt: skip
+        stand_ins: dict[str, Any] = {"parser": Heavy(), "submitter": self.submitter, "ids": IDS, "store": Store()}
+        # its waiter is not connected: whoever waits reads at once
+        self._services = replace(make_services(load(ApiSettings, ENVIRONMENT), TASKS), **stand_ins)
 
     async def __call__(self, headers: list[tuple[bytes, bytes]], method: str = "POST", path: str = "/tasks") -> None:
         path, _, query = path.partition("?")
         asked = {"method": method, "path": unquote(path), "raw_path": path.encode(), "query_string": query.encode()}
         scope = {"type": "http", **asked, "headers": headers}
-        await Front(self._behind, self._state)(scope, self._receive, self._send)
+        await FastPath(self._behind, self._services)(scope, self._receive, self._send)
 
     @property
     def unread(self) -> int:
@@ -127,6 +116,19 @@ async def test_ordinary_post_is_answered_here() -> None:
     assert not exchange.handed_on
 
 
+async def test_charset_that_json_has_in_any_case_may_be_named() -> None:
+    exchange = Exchange(BODY)
+    await exchange(headers(content_type=b"Application/JSON;charset=UTF-8"))
+    assert exchange.submitter.asked == [("me", None, BODY)]
+
+
+def test_middleware_of_the_app_is_passed_or_listed_as_skipped() -> None:
+    """Whoever adds middleware decides whether the two frequent calls pass it."""
+    app = create_app(load(ApiSettings, ENVIRONMENT))
+    added: set[Any] = {each.cls for each in app.user_middleware}
+    assert added == {*PASSED, *SKIPPED}
+
+
 async def test_body_may_come_in_parts() -> None:
     exchange = Exchange(BODY[:10], b"", BODY[10:])
     await exchange(headers())
@@ -157,7 +159,7 @@ async def test_body_that_is_no_input_is_a_problem_with_its_request_id(body: byte
         headers(authorization=b"Bearer wrong"),
         headers(authorization=b"Bearer \xff"),
         headers(content_type=None),
-        headers(content_type=b"application/json; charset=utf-8"),
+        headers(content_type=b"application/json; charset=latin-1"),
         headers(content_type=b"text/plain"),
         headers(content_length=None),
         headers(transfer_encoding=b"chunked"),
