@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.server import Server
-from deploy import tools
-from local.programs import apt_install, find
+from ops import tools
+from ops.servers.programs import apt_install, find
 
 POST = Path(__file__).parent / "post.lua"
 BODY = '{"task":"task_1","name":"abc"}'

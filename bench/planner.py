@@ -22,7 +22,7 @@ from unittest import mock
 import numpy as np
 import simpy
 
-from local.command import command_line
+from ops.command import command_line
 from planner import arrivals, manifests, overlay, service
 from planner.cluster import Cluster
 from planner.simulate import Outcome, simulate

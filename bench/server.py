@@ -6,10 +6,10 @@ from typing import Self
 
 import psutil
 
-from deploy.validate.runtime import API_DOCKERFILE, dockerfile_command
-from local.child import Child
-from local.processes import is_healthy
-from local.servers import free_ports, is_open
+from ops.servers.child import Child
+from ops.servers.processes import is_healthy
+from ops.servers.rabbitmq import free_ports, is_open
+from ops.validate.runtime import API_DOCKERFILE, dockerfile_command
 from tests.harness.system import System
 
 ROOT = Path(__file__).parents[1]

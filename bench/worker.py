@@ -23,7 +23,7 @@ from bench import figures
 from bench.apps import ours, stock
 from bench.filling import publish_all
 from bench.server import ROOT, administrator, broker_url, purge
-from local.child import Child
+from ops.servers.child import Child
 from tests.harness.system import System, until
 
 TASKS = 6000

@@ -28,10 +28,10 @@ from loadtest.report import Run
 from loadtest.sampler import Sampler
 from loadtest.shapes import Shape
 from loadtest.system import System
-from local import command
-from local.child import Child, Unusable, until
-from local.endpoints import PROJECT, Folder
-from local.servers import free_ports, is_open
+from ops import command
+from ops.servers.child import Child, Unusable, until
+from ops.servers.endpoints import PROJECT, Folder
+from ops.servers.rabbitmq import free_ports, is_open
 
 READERS = 50
 STUB_DEADLINE_S = 20.0

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from local.command import command_line
-from local.endpoints import PROJECT
-from local.worktree import checked_out
+from ops.command import command_line
+from ops.servers.endpoints import PROJECT
+from ops.worktree import checked_out
 
 FOLDER = PROJECT / "build" / "load-ab"
 CODE = FOLDER / "code"

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from apps.contract import keys
-from deploy import cluster
-from deploy.forward import api_server, forwarded
-from deploy.run import Unusable
 from loadtest.gates import Seen
 from loadtest.sample import Depths, Sample, Usage, accepted_by_task, depths, left, working
-from local.management import Management
+from ops import cluster
+from ops.forward import api_server, forwarded
+from ops.program import Unusable
+from ops.servers.management import Management
 
 TIMEOUT_S = 20.0
 WORKER = "/apis/apps/v1/namespaces/celery-workers/deployments/celery-worker"

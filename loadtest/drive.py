@@ -11,8 +11,8 @@ from loadtest import shapes
 from loadtest.ledger import Follower, Ledger
 from loadtest.sample import Usage, used
 from loadtest.shapes import Shape
-from local.child import Child, Unusable
-from local.endpoints import PROJECT
+from ops.servers.child import Child, Unusable
+from ops.servers.endpoints import PROJECT
 
 PERIOD_S = 1.0
 PROGRESS_S = 5.0

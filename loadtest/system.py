@@ -7,17 +7,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from deploy.validate.runtime import API_DOCKERFILE, dockerfile_command
 from loadtest.gates import Seen
 from loadtest.sample import Sample, accepted_by_task, depths, left, metrics, total, used, working
 from loadtest.shapes import Local, Shape
-from local import definitions, nginx, processes, programs
-from local.child import Child, Unusable
-from local.credentials import Credentials
-from local.endpoints import Endpoints, Folder
-from local.management import Management
-from local.nginx import Nginx
-from local.servers import RabbitMQ, Redis, free_ports
+from ops.credentials_file import Credentials
+from ops.servers import inspection, nginx, processes, programs
+from ops.servers.child import Child, Unusable
+from ops.servers.endpoints import Endpoints, Folder
+from ops.servers.management import Management
+from ops.servers.nginx import Nginx
+from ops.servers.rabbitmq import RabbitMQ, Redis, free_ports
+from ops.validate.runtime import API_DOCKERFILE, dockerfile_command
 
 
 class Ended(Unusable):
@@ -107,7 +107,7 @@ def _servers(folder: Folder, credentials: Credentials, ends: ExitStack) -> tuple
     for server in (broker, redis):
         ends.callback(server.stop)
         server.start()
-    definitions.apply(broker.management, vhost="/", passwords=credentials.broker_passwords)
+    inspection.apply(broker.management, vhost="/", passwords=credentials.broker_passwords)
     return broker, redis
 
 

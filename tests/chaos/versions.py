@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from apps.contract import topology
-from local.child import Child, Unusable
+from ops.servers.child import Child, Unusable
 from tests.chaos.faults import Harm, fault, pids
 from tests.chaos.tasks import OLDER
 from tests.chaos.world import World

@@ -5,11 +5,11 @@ import os
 import shutil
 from pathlib import Path
 
-from deploy import images
-from deploy.run import ROOT, output
-from deploy.tools import cache, locked
-from local import debian
-from local.programs import apt_install, find
+from ops import images
+from ops.program import ROOT, output
+from ops.servers import debian
+from ops.servers.programs import apt_install, find
+from ops.tools import cache, locked
 from tests.e2e.platform import images as archives
 
 BASE_SUITE = "trixie"

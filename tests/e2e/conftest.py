@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from deploy import cluster as api
-from deploy import overlay
-from deploy.images import deployed
-from deploy.run import Unusable
+from ops import cluster as api
+from ops import deploy
+from ops.images import deployed
+from ops.program import Unusable
 from tests.e2e import apps, burst, evidence, lanes, objects
 from tests.e2e.burst import Aside, Burst
 from tests.e2e.cluster.bare import Bare
@@ -98,7 +98,7 @@ def system(platform: Provider) -> Iterator[System]:
 @pytest.fixture(scope="module")
 def local(system: System) -> System:
     """The local overlay as `make deploy` applies it: when that is back, everything is ready."""
-    overlay.up(objects.LOCAL)
+    deploy.up(objects.LOCAL)
     return system
 
 
@@ -120,7 +120,7 @@ def load(system: System) -> Iterator[System]:
 def running(system: System) -> System:
     """Whatever overlay runs, and the load overlay if none does: for tests that only need one."""
     if not api.has("scaledobjects.keda.sh", objects.SCALER[2], f"--namespace={objects.SCALER[0]}"):
-        overlay.up(objects.OVERLAYS / "load")
+        deploy.up(objects.OVERLAYS / "load")
     return system
 
 

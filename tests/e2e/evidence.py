@@ -4,8 +4,8 @@ import re
 import shutil
 from pathlib import Path
 
-from deploy.run import ROOT, Unusable, answers, output
-from deploy.tools import kubectl
+from ops.program import ROOT, Unusable, answers, output
+from ops.tools import kubectl
 from tests.e2e import objects
 from tests.e2e.cluster.state import LOGS
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from deploy.validate.tree import Object, walk, without_nulls
+from ops.validate.tree import Object, walk, without_nulls
 
 # a chart's value -> (where it ends in a pod, its type; another one means something else to the chart)
 PLACES: dict[str, tuple[str, type]] = {

@@ -11,10 +11,10 @@ import redis
 
 from apps.client import Client, Problem
 from apps.contract import keys
-from deploy import cluster
-from deploy.forward import forwarded
-from local.child import until
-from local.management import Management
+from ops import cluster
+from ops.forward import forwarded
+from ops.servers.child import until
+from ops.servers.management import Management
 from tests.e2e import objects
 
 # of tests/e2e/overlays/ledger

@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deploy import cluster as api
-from local.child import until
+from ops import cluster as api
+from ops.servers.child import until
 from tests.e2e.cluster.bare import Bare
 from tests.e2e.cluster.provider import Provider
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy import cluster
-from deploy.run import ROOT, output
-from deploy.tools import kubectl
+from ops import cluster
+from ops.program import ROOT, output
+from ops.tools import kubectl
 from tests.e2e import apps, objects
 from tests.e2e.cluster import existing
 from tests.e2e.cluster.bare import Bare

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from deploy import cluster, images
-from deploy.run import ROOT
+from ops import cluster, images
+from ops.program import ROOT
 from tests.e2e import apps, objects
 from tests.e2e.cluster.bare import Bare
 from tests.e2e.cluster.provider import chosen, started
@@ -90,7 +90,7 @@ def test_pushed_number_reaches_the_scaler(following: Following) -> None:
 
 
 def test_release_rolls_out(following: Following, node: Bare, tmp_path: Path) -> None:
-    following.repository.python("deploy.release", RELEASE, timeout_s=BUILD_TIMEOUT_S, **apps.settings(local_base=True))
+    following.repository.python("ops.release", RELEASE, timeout_s=BUILD_TIMEOUT_S, **apps.settings(local_base=True))
     for image, name in images.full_names(RELEASE, None).items():
         archive = tmp_path / f"{image}.tar"
         apps.save(name, archive)

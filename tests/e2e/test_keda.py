@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from apps.contract.topology import PARKED_QUEUE
-from deploy import cluster
-from deploy.run import Unusable
-from local.management import Management
+from ops import cluster
+from ops.program import Unusable
+from ops.servers.management import Management
 from planner import keda
 from planner.fields import Field
 from tests.e2e import objects

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from deploy import cluster
-from deploy.run import ROOT, show
 from loadtest.job.image import NAME
+from ops import cluster
+from ops.program import ROOT, show
 from tests.e2e import apps, objects
 from tests.e2e.cluster.bare import Bare
 from tests.e2e.cluster.provider import Provider

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from deploy import cluster
-from deploy.forward import forwarded
-from deploy.run import Unusable
-from deploy.tools import kubectl
+from ops import cluster
+from ops.forward import forwarded
+from ops.program import Unusable
+from ops.tools import kubectl
 from tests.e2e import objects
 from tests.e2e.cluster import existing
 from tests.e2e.system import System

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from apps.client import Problem
-from deploy import cluster
-from deploy.run import Unusable
+from ops import cluster
+from ops.program import Unusable
 from tests.e2e import objects
 from tests.e2e.clients import Patient
 from tests.e2e.cluster.bare import Bare

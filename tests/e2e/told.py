@@ -2,8 +2,8 @@
 
 import json
 
-from deploy.run import ROOT
-from local.child import until
+from ops.program import ROOT
+from ops.servers.child import until
 
 FOLDER = ROOT / "build" / "e2e"
 # a cluster's start, what comes before the burst, and the burst, on a busy machine

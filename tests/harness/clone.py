@@ -12,11 +12,11 @@ from tests.harness.system import ROOT, until
 
 
 class Clone:
-    """`python -m local.up`, which is what `make up` runs once everything is installed, and its output."""
+    """`python -m ops.up`, which is what `make up` runs once everything is installed, and its output."""
 
     def __init__(self, folder: Path, port: str, **environment: str) -> None:
         self.folder = folder
-        for package in ("apps", "local"):
+        for package in ("apps", "ops"):
             shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("CELERY", "RABBITMQ"))}
         # No Docker engine: the programs of this machine are what is tested, and they need no download.
@@ -41,7 +41,7 @@ class Clone:
         """Start it; the answer is the supervisor."""
         with self.output.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "local.up"],
+                [sys.executable, "-m", "ops.up"],
                 cwd=self.folder, env=self.environment, stdout=output, stderr=subprocess.STDOUT,
             )  # fmt: skip
         return psutil.Process(self._process.pid)

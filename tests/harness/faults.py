@@ -8,8 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from deploy.run import ROOT
-from deploy.validate.tree import Finding
+from ops.program import ROOT
+from ops.validate.tree import Finding
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from typing import Any, Self
 
 import pytest
 
-from deploy.tools import cache
-from local import debian, newer
-from local.child import Child, until
-from local.programs import find
-from local.servers import free_ports, is_open
+from ops.servers import debian, newer
+from ops.servers.child import Child, until
+from ops.servers.programs import find
+from ops.servers.rabbitmq import free_ports, is_open
+from ops.tools import cache
 from tests.e2e.platform.controller import configuration
 from tests.harness.servers import given_root
 
@@ -38,7 +38,9 @@ def command() -> list[str]:
         return [str(found)]
     kept = cache() / debian.name(newer.SUITE, newer.PACKAGES)
     if not kept.exists():
-        pytest.skip(f"needs nginx {'.'.join(map(str, OLDEST))} or newer: `python -m local.newer` makes one, as root")
+        pytest.skip(
+            f"needs nginx {'.'.join(map(str, OLDEST))} or newer: `python -m ops.servers.newer` makes one, as root"
+        )
     return _in(kept)
 
 

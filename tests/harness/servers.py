@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from apps.contract import topology
-from local.child import Unusable
-from local.programs import ensure
-from local.servers import RabbitMQ, Redis
+from ops.servers.child import Unusable
+from ops.servers.programs import ensure
+from ops.servers.rabbitmq import RabbitMQ, Redis
 from tests.harness.nursery import Nursery
 
 

@@ -18,11 +18,11 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from local import definitions
-from local.child import Child
-from local.management import Refused
-from local.processes import UVICORN_OPTIONS
-from local.servers import free_ports
+from ops.servers import inspection
+from ops.servers.child import Child
+from ops.servers.management import Refused
+from ops.servers.processes import UVICORN_OPTIONS
+from ops.servers.rabbitmq import free_ports
 from tests.harness.nursery import Forked
 from tests.harness.servers import Servers
 from tests.harness.tasks import EFFECTS, release_file
@@ -92,7 +92,7 @@ class System:
         """Apply the broker's definitions to this system's virtual host."""
         broker = self.servers.rabbitmq
         try:
-            definitions.apply(broker.management, vhost=self.vhost, passwords=self.passwords, **limits)
+            inspection.apply(broker.management, vhost=self.vhost, passwords=self.passwords, **limits)
         except Refused as exc:  # the broker's own page says only that it failed
             exc.add_note(f"its log ends:\n{broker.node.last_lines(60)}")
             raise

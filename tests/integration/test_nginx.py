@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.run import ROOT, output
-from deploy.tools import kubectl
-from local.child import Unusable
+from ops.program import ROOT, output
+from ops.servers.child import Unusable
+from ops.tools import kubectl
 from tests.e2e.platform.controller.configuration import configuration
 from tests.harness.nginx import Backend, Nginx
 from tests.harness.system import until

@@ -11,15 +11,15 @@ import pytest
 import yaml
 from redis import Redis as Client
 
-from deploy.credentials import Credentials
-from deploy.definitions import VERSION, document
-from deploy.run import ROOT, output
-from deploy.tools import cache, kubectl
-from local import debian, newer
-from local.child import Unusable, until
-from local.files import write_private
-from local.programs import ensure
-from local.servers import RabbitMQ, Redis
+from ops.credentials import Credentials
+from ops.definitions import VERSION, document
+from ops.files import write_private
+from ops.program import ROOT, output
+from ops.servers import debian, newer
+from ops.servers.child import Unusable, until
+from ops.servers.programs import ensure
+from ops.servers.rabbitmq import RabbitMQ, Redis
+from ops.tools import cache, kubectl
 from tests.harness.servers import ImportingRabbitMQ, given_root
 
 FOLDERS = ("helm-releases", "clusters/local/infrastructure", "clusters/load")

@@ -21,13 +21,13 @@ from redis.exceptions import NoPermissionError, NoScriptError
 from apps.api.idempotency import CLAIM, SETTLE
 from apps.api.quotas import RENEW
 from apps.contract import redis_users, states, topology
-from deploy.credentials import Credentials
-from deploy.secrets import contents
-from local import credentials as local_credentials
-from local.child import Child
-from local.management import Management, Refused
-from local.programs import ensure
-from local.servers import free_ports
+from ops import credentials_file as local_credentials
+from ops.credentials import Credentials
+from ops.secrets import contents
+from ops.servers.child import Child
+from ops.servers.management import Management, Refused
+from ops.servers.programs import ensure
+from ops.servers.rabbitmq import free_ports
 from tests.harness.system import ROOT, System, until
 
 WORK, PARKED = topology.WORK_QUEUES[0], topology.PARKED_QUEUE

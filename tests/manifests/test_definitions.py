@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 from apps.contract import topology
-from deploy import definitions
-from deploy.credentials import Credentials
-from deploy.run import ROOT
+from ops import definitions
+from ops.credentials import Credentials
+from ops.program import ROOT
 
 
 def test_git_has_what_the_contract_says() -> None:

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from deploy.documents import documents
-from deploy.overlay import in_order
-from deploy.run import ROOT, output
-from deploy.tools import kubectl
+from ops.deploy import in_order
+from ops.documents import documents
+from ops.program import ROOT, output
+from ops.tools import kubectl
 
 WORKERS, API = {"celery-worker", "dead-letter-recorder"}, {"api"}
 

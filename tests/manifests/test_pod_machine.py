@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy.run import ROOT
-from local import debian
-from local.child import Unusable
+from ops.program import ROOT
+from ops.servers import debian
+from ops.servers.child import Unusable
 from tests.e2e.apps import BASE_PACKAGES, BASE_SUITE
 from tests.harness.pod import Pod
 

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy import pins
-from deploy.charts.effects import leaves
-from deploy.platform import Release, releases
-from deploy.run import ROOT, Unusable, output
-from deploy.tools import built, kubectl
-from deploy.validate import pod_security, pods, schemas
-from deploy.validate.charts import known_keys
-from deploy.validate.tree import Object, Tree, walk
+from ops import pins
+from ops.charts.effects import leaves
+from ops.platform import Release, releases
+from ops.program import ROOT, Unusable, output
+from ops.tools import built, kubectl
+from ops.validate import pod_security, pods, schemas
+from ops.validate.charts import known_keys
+from ops.validate.tree import Object, Tree, walk
 from tests.e2e.cluster.layout import NODE_ADDRESS
 from tests.e2e.platform import charts, comparison, keda
 from tests.e2e.platform.comparison import changed

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from deploy.run import ROOT
-from deploy.tools import cache, locked
+from ops.program import ROOT
+from ops.tools import cache, locked
 
 FOLDER = ROOT / "tests" / "oracle"
 # cold it compiles a third of Kubernetes: three minutes on two idle cores

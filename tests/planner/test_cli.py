@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from deploy.run import ROOT
+from ops.program import ROOT
 from planner.cli import main
 from tests.planner.overlays import OVERLAY, written
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deploy.run import ROOT
+from ops.program import ROOT
 from planner import manifests, overlay
 from planner.fields import Wrong
 from planner.hpa import Policy

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deploy.run import ROOT
+from ops.program import ROOT
 from planner import manifests, objectives, overlay, patch
 from planner.cli import main
 from planner.fields import Wrong

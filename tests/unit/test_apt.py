@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from local import programs
-from local.child import Unusable
+from ops.servers import programs
+from ops.servers.child import Unusable
 
 HOLD = """
 import fcntl, sys
@@ -37,7 +37,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
     monkeypatch.setattr(programs, "LOCK", tmp_path / "ours")
     monkeypatch.setattr(programs, "POLICY", tmp_path / "policy-rc.d")
-    monkeypatch.setattr("local.programs.os.geteuid", lambda: 0)  # nothing of it is the machine's
+    monkeypatch.setattr("ops.servers.programs.os.geteuid", lambda: 0)  # nothing of it is the machine's
     return tmp_path
 
 

@@ -14,8 +14,8 @@ from apps.contract.settings import ApiSettings, WorkerSettings
 from apps.contract.tasks import NamedInput, Output, TaskSpec, registry
 from apps.worker import app as worker
 from apps.worker import recorder
-from deploy.validate import __main__ as validate
-from local import up
+from ops import up
+from ops.validate import __main__ as validate
 from tests.harness.tasks import this_module
 
 

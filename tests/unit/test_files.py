@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from deploy import tools
-from local import endpoints, files, programs, servers
-from local.child import Child, Unusable
-from local.credentials import load_or_make
+from ops import files, tools
+from ops.credentials_file import load_or_make
+from ops.servers import endpoints, programs, rabbitmq
+from ops.servers.child import Child, Unusable
 
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534
@@ -38,7 +38,7 @@ def ports(shared: Path) -> Path:
 
 
 def use_ports(_: Path) -> None:
-    servers.free_ports(1)
+    rabbitmq.free_ports(1)
 
 
 def use_local(path: Path) -> None:
@@ -155,7 +155,7 @@ def test_what_is_said_of_a_link_is_one_sentence(shared: Path) -> None:
     ports(shared).symlink_to(shared.parent / "victim")
     script = (
         "import tempfile; tempfile.tempdir = " + repr(str(shared)) + "\n"
-        "from local.command import command_line; from local.servers import free_ports\n"
+        "from ops.command import command_line; from ops.servers.rabbitmq import free_ports\n"
         "command_line(lambda: free_ports(1))\n"
     )
     done = subprocess.run(
@@ -166,15 +166,15 @@ def test_what_is_said_of_a_link_is_one_sentence(shared: Path) -> None:
     assert "may not be used by this user (it is a link" in done.stderr
 
 
-# Where a known name in a shared folder, or a file with a secret, would be opened without local.files.
+# Where a known name in a shared folder, or a file with a secret, would be opened without ops.files.
 SHARED = re.compile(r"gettempdir\(|[\"'](/tmp|/var/tmp|/run|/dev/shm)/")
 CREATING = re.compile(r"os\.open\([^)]*O_CREAT|\.open\(\"[wax]")
 # why each is right as it is
 ALLOWED = {
-    "local/files.py": "the one place",
-    "local/servers.py": "the folder of ports, by local.files",
-    "local/programs.py": "the lock of apt, by local.files",
-    "deploy/validate": "paths in manifests",
+    "ops/files.py": "the one place",
+    "ops/servers/rabbitmq.py": "the folder of ports, by ops.files",
+    "ops/servers/programs.py": "the lock of apt, by ops.files",
+    "ops/validate": "paths in manifests",
     "tests/e2e/platform/controller": "inside a container, which has its own /tmp",
     "tests/e2e/burst.py": "in build/, which is the project's",
     "tests/e2e/cluster": "inside a mount namespace of its own",
@@ -185,7 +185,7 @@ ALLOWED = {
 
 def test_no_other_place_makes_files_in_shared_folders() -> None:
     listed = subprocess.run(
-        ["git", "ls-files", "local/*.py", "deploy/*.py", "bench/*.py", "loadtest/*.py", "apps/*.py", "tests/e2e/*.py",
+        ["git", "ls-files", "ops/*.py", "bench/*.py", "loadtest/*.py", "apps/*.py", "tests/e2e/*.py",
          "tests/chaos/__main__.py"],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip

@@ -14,7 +14,7 @@ from tests.e2e.told import Told
 DRAIN_S = 66.1
 # passes only where both lanes run at once, and each knows that it has another beside it
 MEETING = """
-from local.child import until
+from ops.servers.child import until
 from pathlib import Path
 from tests.e2e import lanes
 

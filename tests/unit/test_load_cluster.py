@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from apps.contract import topology
-from deploy import cluster as kubernetes
-from deploy import forward
 from loadtest import cluster
 from loadtest.ledger import Ledger
 from loadtest.sample import Usage
 from loadtest.sampler import Sampler
+from ops import cluster as kubernetes
+from ops import forward
 
 POD = {
     "podRef": {"namespace": "celery-workers", "name": "celery-worker-1"},

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from local.child import Child, Unusable, until
+from ops.servers.child import Child, Unusable, until
 
 Start = Callable[[str], Child]
 IGNORES_SIGTERM = (

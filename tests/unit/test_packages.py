@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from local.child import Unusable
-from local.endpoints import PROJECT
-from local.lock import LOCKS, changing, resolve
-from local.packages import change, check
+from ops.requirements.lock import LOCKS, changing, resolve
+from ops.requirements.packages import change, check
+from ops.servers.child import Unusable
+from ops.servers.endpoints import PROJECT
 
 PYPROJECT = """\
 [project]
@@ -298,9 +298,9 @@ def test_lock_files_of_this_project_fit() -> None:
 def clone(tmp_path: Path) -> Path:
     """The project's Makefile and what it reads, as if everything were installed."""
     folder = tmp_path / "clone"
-    for name in ("local", "requirements"):
+    for name in ("ops", "requirements"):
         shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("Makefile", "pyproject.toml", "deploy/targets.mk"):
+    for name in ("Makefile", "pyproject.toml", "ops/targets.mk"):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(PROJECT / name, folder / name)
     (folder / ".venv").mkdir()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from local import worktree
+from ops import worktree
 
 
 def test_code_that_a_killed_run_left_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

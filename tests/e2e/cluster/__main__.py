@@ -3,8 +3,8 @@
 import os
 import sys
 
-from deploy.run import ROOT, command_line
-from deploy.tools import kubectl
+from ops.program import ROOT, command_line
+from ops.tools import kubectl
 from tests.e2e.cluster.bare import Bare
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import psutil
 
-from deploy.run import ROOT, Unusable, answers, output
-from deploy.tools import cache, kubectl, locked
-from local.child import until
+from ops.program import ROOT, Unusable, answers, output
+from ops.servers.child import until
+from ops.tools import cache, kubectl, locked
 from tests.e2e.cluster import binaries, cgroups, link, packages, state
 from tests.e2e.cluster.layout import HPA_SYNC_S, NODE
 from tests.e2e.cluster.state import STATE, Running

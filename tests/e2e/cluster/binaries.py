@@ -6,8 +6,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.run import command_line
-from deploy.tools import built, cache, go, locked
+from ops.program import command_line
+from ops.tools import built, cache, go, locked
 from tests.e2e.cluster import packages
 
 MODULES = Path(__file__).parent / "go"
@@ -36,7 +36,7 @@ KEDA = Module("keda", "-X github.com/kedacore/keda/v2/version.Version=2.21.0")
 FLUX = Module("flux")
 PAUSE = Module("pause")
 ALL = (PAUSE, ETCD, KUBERNETES, COREDNS, KEDA, FLUX)
-# Of `deploy.pins`: what installs charts, and what encrypts the Secrets that Flux reads from git.
+# Of `ops.pins`: what installs charts, and what encrypts the Secrets that Flux reads from git.
 HELM = "helm"
 OF_FLUX = ("age-keygen", "sops")
 

@@ -6,9 +6,9 @@
 import os
 from pathlib import Path
 
-from deploy.run import ROOT, Unusable, command_line, output, show
-from deploy.tools import kubectl
-from local.files import write_private
+from ops.files import write_private
+from ops.program import ROOT, Unusable, command_line, output, show
+from ops.tools import kubectl
 
 FOLDER = ROOT / ".local" / "e2e"
 # of this process: two sessions of a clone would send each other to their own cluster

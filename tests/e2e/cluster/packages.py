@@ -4,8 +4,8 @@ import os
 import sys
 from pathlib import Path
 
-from deploy.run import Unusable
-from local.programs import apt_install, find
+from ops.program import Unusable
+from ops.servers.programs import apt_install, find
 
 # what shows that a package is there -> its name
 PROGRAMS = {

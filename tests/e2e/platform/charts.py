@@ -4,9 +4,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from deploy.run import ROOT, output
-from deploy.tools import built
-from deploy.validate import controller as keys
+from ops.program import ROOT, output
+from ops.tools import built
+from ops.validate import controller as keys
 from tests.e2e.platform import controller, images, keda
 from tests.e2e.platform.controller import settings
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from deploy.charts import source
-from deploy.charts.effects import Key, ValueSet, leaves, value_sets
-from deploy.documents import documents
-from deploy.run import Unusable, command_line
+from ops.charts import source
+from ops.charts.effects import Key, ValueSet, leaves, value_sets
+from ops.documents import documents
+from ops.program import Unusable, command_line
 from tests.e2e.platform import charts
 
 NOT_TESTED = re.compile(r"^\| (?P<chart>[\w-]+) \| `(?P<value>[\w.-]+)` \|", re.MULTILINE)

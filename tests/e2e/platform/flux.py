@@ -5,8 +5,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from deploy.run import output, show
-from deploy.tools import cache, kubectl, locked, module_folders
+from ops.program import output, show
+from ops.tools import cache, kubectl, locked, module_folders
 from tests.e2e.cluster import binaries
 from tests.e2e.cluster.bare import Bare
 from tests.e2e.platform import images, install

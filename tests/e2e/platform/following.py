@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from deploy import cluster as api
+from ops import cluster as api
 from tests.e2e import objects
 from tests.e2e.cluster.bare import Bare
 from tests.e2e.platform import flux, install
@@ -30,9 +30,9 @@ class Following:
         flux.into(cluster, kubeconfig)
         environment = os.environ | {"SOPS_AGE_KEY_FILE": str(folder / "age.key")}
         self.repository = Repository(folder / "sluice", cluster.state / install.SERVED, cluster.address, environment)
-        self.repository.python("deploy.secrets", "--flux", timeout_s=SECRETS_TIMEOUT_S)
+        self.repository.python("ops.secrets", "--flux", timeout_s=SECRETS_TIMEOUT_S)
         self.repository.commit("Secrets of this cluster")
-        self.repository.python("deploy.flux", timeout_s=READY_TIMEOUT_S)
+        self.repository.python("ops.flux", timeout_s=READY_TIMEOUT_S)
 
     def reconcile(self, part: str, namespace: str = FLUX) -> None:
         """Have the newest commit looked at, and then a part, as happens by itself once an interval; to its end."""

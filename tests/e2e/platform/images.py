@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from deploy.tools import cache, locked
-from local import debian, newer
+from ops.servers import debian, newer
+from ops.tools import cache, locked
 
 TIMEOUT_S = 300
 # nobody reads these in a container

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import httpx
 
-from deploy.run import ROOT, Unusable, output, show
-from deploy.secrets import listed
-from deploy.tools import built, kubectl
-from local.child import until
-from local.files import append_private
+from ops.files import append_private
+from ops.program import ROOT, Unusable, output, show
+from ops.secrets import listed
+from ops.servers.child import until
+from ops.tools import built, kubectl
 from tests.e2e.cluster.bare import Bare
 from tests.e2e.cluster.layout import INSIDE, NODE, VOLUME_COUNT, VOLUMES
 from tests.e2e.cluster.provider import Provider
@@ -39,7 +39,7 @@ def install(cluster: Provider, kubeconfig: Path) -> None:
     prepare(cluster, kubeconfig)
     _make("secrets", kubeconfig)
     command = cluster.inside("env", f"--chdir={ROOT}", f"KUBECONFIG={kubeconfig}", sys.executable)
-    show(*command, "-m", "deploy.platform", FOLDER, timeout_s=INSTALL_TIMEOUT_S)
+    show(*command, "-m", "ops.platform", FOLDER, timeout_s=INSTALL_TIMEOUT_S)
 
 
 def prepare(cluster: Bare, kubeconfig: Path) -> None:

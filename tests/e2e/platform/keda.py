@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from deploy.run import output
-from deploy.tools import cache, kubectl, locked, module_folders
+from ops.program import output
+from ops.tools import cache, kubectl, locked, module_folders
 from tests.e2e.cluster import binaries
 from tests.e2e.platform import images
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import yaml
 
-from deploy.run import command_line
-from local.child import Child
-from local.programs import apt_install, find
+from ops.program import command_line
+from ops.servers.child import Child
+from ops.servers.programs import apt_install, find
 from tests.e2e.platform import web
 
 REGISTRY_PORT = 5000

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from deploy.validate.controller import FORMS, is_of
+from ops.validate.controller import FORMS, is_of
 from tests.e2e.platform.controller import settings
 
 Ingress = Mapping[str, Any]

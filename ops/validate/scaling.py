@@ -1,0 +1,134 @@
+"""Rules for ScaledObjects: what KEDA's scaler takes, and what the contract, the broker and the workers need."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+from urllib.parse import urlsplit
+
+from apps.contract import topology
+from ops import definitions, secrets
+from ops.validate import network, schemas
+from ops.validate.tree import Finding, Object, Tree
+from ops.validate.wanted import Wanted, must
+
+# what a trigger on RabbitMQ must say, and why
+TRIGGER: Wanted = {
+    "metadata.protocol": (["http"], "by AMQP KEDA counts no unacked task, and the fallback never comes"),
+    "metadata.mode": (["QueueLength"], "value is a number of tasks for each worker"),
+    "metadata.vhostName": ([definitions.VHOST], "the queues are there"),
+    "metadata.queueLength": ([None], "is deprecated, mode and value take its place"),
+    "metricType": ([None, "AverageValue"], "value is a number of tasks for each worker"),
+    "useCachedMetrics": ([True], "without it pollingInterval does nothing: each sync of the HPA asks the broker"),
+}
+# KEDA's own, where the ScaledObject says nothing
+MIN, MAX = 0, 100
+
+
+def check(tree: Tree) -> Iterator[Finding]:
+    """Every ScaledObject of every target."""
+    for each in tree.objects("ScaledObject"):
+        authentications = {other.name: other for other in tree.objects("TriggerAuthentication", target=each.target)}
+        yield from _replicas(each)
+        yield from _twice(tree, each)
+        for name in each.body["metadata"].get("annotations") or {}:
+            if name.startswith("autoscaling.keda.sh/"):
+                field = f"metadata.annotations.{name}"
+                yield each.finding(
+                    field, "is for a person's hand, not for git: with it KEDA does not scale by the queue"
+                )
+        for number, trigger in enumerate(each.spec["triggers"]):
+            used = authentications.get((trigger.get("authenticationRef") or {}).get("name", ""))
+            given = {entry["parameter"] for entry in used.spec.get("secretTargetRef") or []} if used else set()
+            yield from _parameters(each, number, trigger, given)
+            if trigger["type"] == "rabbitmq":
+                yield from _rabbitmq(each, f"spec.triggers.{number}", trigger)
+        ours = [trigger for trigger in each.spec["triggers"] if trigger["type"] == "rabbitmq"]
+        queues = [trigger["metadata"].get("queueName") for trigger in ours]
+        if queues != list(topology.WORK_QUEUES):
+            wanted = ", ".join(topology.WORK_QUEUES)
+            yield each.finding("spec.triggers.metadata.queueName", f"{queues} are not the contract's: {wanted}")
+
+
+def _replicas(each: Object) -> Iterator[Finding]:
+    low, high = each.spec.get("minReplicaCount", MIN), each.spec.get("maxReplicaCount", MAX)
+    idle = each.spec.get("idleReplicaCount")
+    if low > high:
+        yield each.finding("spec.minReplicaCount", f"{low} is above maxReplicaCount, {high}")
+    if idle is not None and idle >= low:
+        yield each.finding("spec.idleReplicaCount", f"{idle} is not below minReplicaCount, {low}")
+    fallback = each.spec.get("fallback")
+    if fallback is None:
+        yield each.finding("spec.fallback", "is missing: nothing would scale while the broker cannot be asked")
+    elif fallback["failureThreshold"] < 1:
+        yield each.finding("spec.fallback.failureThreshold", "must be 1 or more: one failed poll at least")
+    elif not low <= fallback["replicas"] <= high:
+        field = "spec.fallback.replicas"
+        yield each.finding(
+            field, f"{fallback['replicas']} is not from minReplicaCount to maxReplicaCount, {low} to {high}"
+        )
+
+
+def _twice(tree: Tree, each: Object) -> Iterator[Finding]:
+    """What KEDA's webhook refuses: a workload that something else scales too, triggers of one name."""
+    target = each.spec["scaleTargetRef"]["name"]
+    for kind in ("ScaledObject", "HorizontalPodAutoscaler"):
+        for other in tree.objects(kind, target=each.target):
+            same = (other.namespace, other.spec["scaleTargetRef"]["name"]) == (each.namespace, target)
+            if same and (other.kind, other.name) != (each.kind, each.name):
+                yield each.finding("spec.scaleTargetRef.name", f"{target} is scaled by {other.title} too")
+    names = Counter(trigger["name"] for trigger in each.spec["triggers"] if "name" in trigger)
+    for name in (name for name, count in names.items() if count > 1):
+        yield each.finding("spec.triggers.name", f"two triggers have the name {name}: KEDA refuses both")
+
+
+def _parameters(each: Object, number: int, trigger: dict[str, Any], given: set[str]) -> Iterator[Finding]:
+    """What KEDA would not read, silently, and what it would miss."""
+    where, metadata = f"spec.triggers.{number}", trigger["metadata"]
+    scaler = scalers().get(trigger["type"])
+    if scaler is None:
+        yield each.finding(f"{where}.type", f"KEDA has no scaler {trigger['type']}")
+        return
+    names = {entry["name"] for entry in scaler if entry.get("metadataVariableReadable")}
+    names |= {f"{entry['name']}FromEnv" for entry in scaler if entry.get("envVariableReadable")}
+    for name in sorted(metadata.keys() - names):
+        yield each.finding(f"{where}.metadata.{name}", f"KEDA's {trigger['type']} scaler has no such parameter")
+    there = given | {name.removesuffix("FromEnv") for name in metadata}
+    for entry in scaler:
+        if not entry.get("optional") and "default" not in entry and entry["name"] not in there:
+            yield each.finding(f"{where}.metadata.{entry['name']}", "is missing")
+    may = {entry["name"] for entry in scaler if entry.get("triggerAuthenticationVariableReadable")}
+    for name in sorted(given - may):
+        field = f"{where}.authenticationRef"
+        yield each.finding(field, f"KEDA's {trigger['type']} scaler takes no {name} from a TriggerAuthentication")
+
+
+@cache
+def scalers() -> dict[str, list[dict[str, Any]]]:
+    """The parameters of each of KEDA's scalers, as the pinned KEDA itself lists them."""
+    document = json.loads((schemas.folder() / schemas.SCALERS).read_text())
+    return {each["type"]: each["parameters"] for each in document["scalers"]}
+
+
+def _rabbitmq(each: Object, where: str, trigger: dict[str, Any]) -> Iterator[Finding]:
+    metadata = trigger["metadata"]
+    yield from must(each, where, trigger, TRIGGER)
+    if not _is_number(metadata.get("activationValue", "0")):
+        yield each.finding(f"{where}.metadata.activationValue", f"{metadata['activationValue']} is no number")
+    if not _is_number(metadata.get("value")) or float(metadata["value"]) <= 0:
+        yield each.finding(f"{where}.metadata.value", f"must be a number above 0, not {metadata.get('value')}")
+    ports = {port for source, _, _, port in network.FLOWS if source == network.KEDA}
+    url = urlsplit(str(metadata.get("host")))
+    if url.hostname != secrets.BROKER.partition(":")[0] or url.port not in ports:
+        yield each.finding(
+            f"{where}.metadata.host", f"{url.netloc} is not the broker's management API that KEDA may reach"
+        )
+
+
+def _is_number(text: object) -> bool:
+    try:
+        float(str(text))
+    except ValueError:
+        return False
+    return True
