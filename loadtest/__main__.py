@@ -29,8 +29,9 @@ from loadtest.sampler import Sampler
 from loadtest.shapes import Shape
 from loadtest.system import System
 from ops import command
-from ops.servers.child import Child, Unusable, until
-from ops.servers.endpoints import PROJECT, Folder
+from ops.command import ROOT, Unusable
+from ops.servers.child import Child, until
+from ops.servers.endpoints import Folder
 from ops.servers.rabbitmq import free_ports, is_open
 
 READERS = 50
@@ -64,7 +65,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--host", help="what to load, http://host:port; without it the local system is started")
     parser.add_argument("--cluster", action="store_true", help="HOST leads to the cluster that kubectl points to")
     parser.add_argument("--apis", type=int, help="API processes of the local system, in place of the shape's number")
-    parser.add_argument("--code", type=Path, default=PROJECT, help="where the local system's apps/ are; this project")
+    parser.add_argument("--code", type=Path, default=ROOT, help="where the local system's apps/ are; this project")
     parser.add_argument("--print-report", action="store_true", help="print the JSON too: what a pod's log can keep")
     parser.add_argument(
         "--folder", type=Path, help="of the report; build/load/<shape> if not given; an earlier report in it is removed"
@@ -81,7 +82,7 @@ def _arguments() -> argparse.Namespace:
 
 def judge(shape: Shape, arguments: argparse.Namespace) -> Verdict:
     """The whole of it."""
-    folder = arguments.folder or PROJECT / "build" / "load" / shape.name
+    folder = arguments.folder or ROOT / "build" / "load" / shape.name
     # each user's connection, and in the proxy that of the API behind it
     open_files = 2 * shape.users_max + 1000
     system.raise_open_files(open_files)
@@ -132,7 +133,7 @@ def _stub(shape: Shape, folder: Path) -> Iterator[str]:
     (port,) = free_ports(1)
     times = {"TASK_1_S": str(shape.task_1_s), "TASK_2_S": str(shape.task_2_s)}
     command = [sys.executable, "-m", "loadtest.stub", str(port)]
-    child = Child("the stub", command, log=folder / "stub-server.log", env=os.environ | times, cwd=PROJECT)
+    child = Child("the stub", command, log=folder / "stub-server.log", env=os.environ | times, cwd=ROOT)
     child.start()
     try:
         child.ready(lambda: is_open(port), STUB_DEADLINE_S)

@@ -12,8 +12,8 @@ from apps.contract import keys
 from loadtest.gates import Seen
 from loadtest.sample import Depths, Sample, Usage, accepted_by_task, depths, left, working
 from ops import cluster
+from ops.command import Unusable
 from ops.forward import api_server, forwarded
-from ops.program import Unusable
 from ops.servers.management import Management
 
 TIMEOUT_S = 20.0

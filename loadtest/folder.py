@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ops.servers.child import Unusable
+from ops.command import Unusable
 from ops.servers.endpoints import Folder
 
 LOCK = "lock"

@@ -10,7 +10,7 @@ import httpx
 from apps.client import Client, Problem, TimedOut
 from loadtest.gates import Seen
 from loadtest.sample import ACCEPTED, Counts, Depths, Sample, accepted_by_task, depths, left, metrics, working
-from ops.servers.child import Unusable
+from ops.command import Unusable
 from ops.servers.inspection import management_of, vhost_of
 
 # a busy machine's first answer may take more than a second

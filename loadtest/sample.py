@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 import psutil
 
 from apps.contract import topology
-from ops.servers.child import Unusable
+from ops.command import Unusable
 from ops.servers.management import Management
 
 TIMEOUT_S = 10.0

@@ -6,7 +6,7 @@ from typing import Protocol
 from loadtest import system
 from loadtest.ledger import Ledger
 from loadtest.sample import Sample, Usage
-from ops.servers.child import Unusable
+from ops.command import Unusable
 
 
 class Target(Protocol):

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ops.servers.child import Unusable
+from ops.command import Unusable
 
 FILE = Path(__file__).parent / "shapes.toml"
 # How Locust's process is told which shape, and of which file.

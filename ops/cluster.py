@@ -2,7 +2,7 @@
 
 import json
 
-from ops.program import Unusable, output
+from ops.command import Unusable, output
 from ops.tools import kubectl
 
 TIMEOUT_S = 60

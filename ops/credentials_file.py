@@ -5,9 +5,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from apps.contract import redis_users, topology
-from ops.command import REFUSALS
+from ops.command import REFUSALS, Unusable
 from ops.files import private_folder, write_private
-from ops.servers.child import Unusable
 
 
 @dataclass(frozen=True, repr=False)

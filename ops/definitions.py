@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from apps.contract import topology
+from ops.command import ROOT, Unusable, command_line
 from ops.credentials import Credentials
 from ops.documents import documents
-from ops.program import ROOT, Unusable, command_line
 
 VHOST = "/"
 # the chart's RabbitMQ is 4.3.5; an older one would refuse some of the policies

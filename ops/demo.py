@@ -10,9 +10,8 @@ from urllib.parse import urlsplit
 from apps.contract.example import example_input
 from apps.contract.states import FINAL
 from apps.contract.tasks import TASKS
-from ops.command import command_line
+from ops.command import Unusable, command_line
 from ops.credentials_file import load_or_make
-from ops.servers.child import Unusable
 from ops.servers.endpoints import Folder, load_running
 
 DEADLINE_S = 300.0

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from ops import cluster
-from ops.program import ROOT, Unusable, command_line, output, show
+from ops.command import ROOT, Unusable, command_line, output, show
 from ops.secrets import listed
 from ops.tools import kubectl
 

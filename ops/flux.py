@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from ops import cluster, pins, sops
-from ops.program import ROOT, Unusable, command_line, output, show
+from ops.command import ROOT, Unusable, command_line, output, show
 from ops.secrets import listed
 from ops.tools import kubectl
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Thread
 
-from ops.program import Unusable
+from ops.command import Unusable
 from ops.tools import kubectl
 
 SAID = re.compile(r"(?:Forwarding from|Starting to serve on) 127\.0\.0\.1:(\d+)")

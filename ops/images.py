@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from ops.program import ROOT, Unusable, answers, command_line, show
+from ops.command import ROOT, Unusable, answers, command_line, show
 
 IMAGES = {"sluice-api": "apps/api/Dockerfile", "sluice-worker": "apps/worker/Dockerfile"}
 # the first that works; `docker info` fails where there is a client but no engine

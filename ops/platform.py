@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from ops import cluster
+from ops.command import ROOT, Unusable, command_line, output, show
 from ops.credentials import Credentials
-from ops.program import ROOT, Unusable, command_line, output, show
 from ops.secrets import contents, listed
 from ops.tools import built, kubectl
 

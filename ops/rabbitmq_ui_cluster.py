@@ -5,8 +5,8 @@ import contextlib
 import json
 
 from ops import cluster
+from ops.command import Unusable, command_line, show
 from ops.definitions import ADMIN
-from ops.program import Unusable, command_line, show
 from ops.tools import kubectl
 
 # a forward that is forgotten ends by itself

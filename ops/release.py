@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from ops import images
-from ops.program import ROOT, Unusable, command_line, output
+from ops.command import ROOT, Unusable, command_line, output
 
 # what a registry takes as a tag, and what sorts
 VERSION = re.compile(r"\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?")

@@ -15,8 +15,8 @@ import yaml
 
 from apps.contract import redis_users
 from ops import cluster, definitions
+from ops.command import ROOT, command_line, output
 from ops.credentials import Credentials
-from ops.program import ROOT, command_line, output
 from ops.tools import kubectl
 
 TIMEOUT_S = 60

@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
+from ops.command import ROOT, Unusable, output
 from ops.credentials import Credentials
 from ops.files import private_folder
-from ops.program import ROOT, Unusable, output
 from ops.secrets import READERS, key_of, manifests
 from ops.tools import built
 
@@ -72,7 +72,7 @@ def _encrypt(secret: dict[str, Any], recipient: str) -> str:
 def _decrypt(path: Path) -> dict[str, Any]:
     program = built("sops")
     try:
-        text = output(program, "decrypt", path, timeout_s=TIMEOUT_S, SOPS_AGE_KEY_FILE=str(key_file()))
+        text = output(program, "decrypt", path, timeout_s=TIMEOUT_S, env={"SOPS_AGE_KEY_FILE": str(key_file())})
     except Unusable:
         raise Unusable(
             f"{path.name} cannot be decrypted by the key in {key_file()}: put your team's key there, or name it in "

@@ -10,16 +10,14 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ops import pins
-from ops.command import REFUSALS
+from ops.command import REFUSALS, ROOT, Unusable, command_line, output, run
 from ops.files import lock_file, trusted_folder
-from ops.program import ROOT, Unusable, command_line, output
 
 # sops brings every cloud's client along: two minutes on two idle cores, over twenty on cores that many others use
 BUILD_TIMEOUT_S = 3600
@@ -94,14 +92,8 @@ def module_folders() -> list[Path]:
 
 def go(*arguments: str, folder: Path | None = None, timeout_s: float = BUILD_TIMEOUT_S, **environment: str) -> str:
     """What the Go command says; it looks for a go.mod in `folder`, and for none if there is no folder."""
-    command = [str(_go_program()), *arguments]
-    try:
-        done = subprocess.run(  # noqa: S603
-            command, capture_output=True, text=True, timeout=timeout_s, check=False, cwd=folder or cache(),
-            env=os.environ | GO_ENVIRONMENT | environment,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise Unusable(f"`go {' '.join(arguments)}` took longer than {timeout_s:g} s and was stopped.") from None
+    program = _go_program()
+    done = run(program, *arguments, timeout_s=timeout_s, cwd=folder or cache(), env=GO_ENVIRONMENT | environment)
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         refused = any(os.strerror(number).lower() in reason.lower() for number in REFUSALS)
@@ -139,7 +131,7 @@ def _go_program() -> Path:
 
 
 def _is_new_enough(program: str) -> bool:
-    answer = output(program, "env", "GOVERSION", timeout_s=30, **GO_ENVIRONMENT)
+    answer = output(program, "env", "GOVERSION", timeout_s=30, env=GO_ENVIRONMENT)
     version = re.match(r"go(\d+)\.(\d+)", answer)
     return version is not None and (int(version[1]), int(version[2])) >= pins.GO
 

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from ops import images
-from ops.program import ROOT, command_line, show
+from ops.command import ROOT, command_line, show
 
 NAME = f"{images.DEFAULT_REGISTRY}/sluice-load:0.1.0"
 DOCKERFILE = "loadtest/job/Dockerfile"

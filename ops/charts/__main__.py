@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ops import platform
 from ops.charts import effects, source, value_keys
-from ops.program import ROOT, Unusable, command_line, show
+from ops.command import ROOT, Unusable, command_line, show
 from ops.tools import built
 from ops.validate.tree import render
 

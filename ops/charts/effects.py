@@ -12,8 +12,8 @@ import yaml
 
 from ops import platform
 from ops.charts.source import Chart
+from ops.command import ROOT, Unusable, output
 from ops.documents import document_of, documents
-from ops.program import ROOT, Unusable, output
 from ops.tools import built
 from ops.validate import blame, placement, policy, schemas
 from ops.validate.pods import pods

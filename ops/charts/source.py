@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ops import pins
+from ops.command import Unusable
 from ops.documents import document_of
-from ops.program import Unusable
 
 FILE = "Chart.yaml"
 

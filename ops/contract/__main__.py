@@ -14,8 +14,8 @@ from apps.api.app import create_app
 from apps.contract import message, topology
 from apps.contract.settings import ApiSettings
 from apps.contract.tasks import TASKS, Registry
+from ops.command import ROOT, Unusable, command_line
 from ops.contract.comparison import compare
-from ops.program import ROOT, Unusable, command_line
 
 FILE = ROOT / "ops" / "contract" / "baseline.json"
 

@@ -5,7 +5,6 @@ Needs only uv and the standard library, so that it also mends lock files from wh
 
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import tomllib
@@ -15,9 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ops.command import command_line
-from ops.servers.child import Unusable
-from ops.servers.endpoints import PROJECT
+from ops.command import ROOT, Unusable, command_line, run
 
 PYTHON = "3.11"  # the oldest that pyproject.toml allows
 TIMEOUT_S = 600
@@ -66,7 +63,7 @@ def main() -> None:
     """Resolve all of them. Pins that fit stay; with `--upgrade` none of them has to."""
     upgrade = sys.argv[1:] == ["--upgrade"]
     try:
-        with changing(PROJECT) as copy:
+        with changing(ROOT) as copy:
             for lock in LOCKS:
                 resolve(copy, lock, upgrade=upgrade)
     except Unusable as exc:
@@ -125,10 +122,7 @@ def _compile(project: Path, lock: Lock, *options: str) -> None:
 
 def uv(project: Path, *arguments: str, given: str = "") -> None:
     """Run uv in the project. Unusable, with its first error and the cause of that, where it fails."""
-    command: list[Path | str] = [Path(sys.executable).with_name("uv"), *arguments]
-    done = subprocess.run(  # noqa: S603
-        command, cwd=project, input=given, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
-    )
+    done = run(Path(sys.executable).with_name("uv"), *arguments, cwd=project, text=given, timeout_s=TIMEOUT_S)
     if done.returncode != 0:
         found = [" ".join(text.split()) for text in ERROR.findall(done.stderr)[:2]]
         raise Unusable(": ".join(found).rstrip(".") or f"uv ended with status {done.returncode}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from ops.command import command_line
+from ops.command import ROOT, Unusable, command_line
 from ops.requirements.lock import (
     LOCKS,
     PIN,
@@ -21,8 +21,6 @@ from ops.requirements.lock import (
     resolve,
     uv,
 )
-from ops.servers.child import Unusable
-from ops.servers.endpoints import PROJECT
 
 
 def main() -> None:
@@ -30,9 +28,9 @@ def main() -> None:
     package, extra = os.environ.get("PACKAGE", "").strip(), os.environ.get("EXTRA") or "worker"
     match sys.argv[1:]:
         case ["check"]:
-            check(PROJECT)
+            check(ROOT)
         case ["add" | "remove" as verb]:
-            change(PROJECT, verb, package, extra)
+            change(ROOT, verb, package, extra)
         case _:
             raise Unusable("Usage: python -m ops.requirements.packages add|remove|check")
 

@@ -11,10 +11,11 @@ if sys.version_info < (3, 11):  # noqa: UP036 - before any import that an older 
     )
 
 import importlib.util
-import subprocess
 
-from ops.command import command_line
+from ops.command import command_line, show
 from ops.servers.programs import apt_install
+
+TIMEOUT_S = 300
 
 
 def main() -> None:
@@ -22,7 +23,7 @@ def main() -> None:
     if importlib.util.find_spec("ensurepip") is None:
         apt_install(["python3-venv"])
     # --clear: over one that another Python made, the two would mix.
-    sys.exit(subprocess.run([sys.executable, "-m", "venv", "--clear", sys.argv[1]], check=False).returncode)  # noqa: S603
+    show(sys.executable, "-m", "venv", "--clear", sys.argv[1], timeout_s=TIMEOUT_S)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from apps.contract.settings import BrokerUrl, RedisUrl
+from ops.command import Unusable
 from ops.credentials_file import Credentials
 from ops.servers import compose, inspection, programs
-from ops.servers.child import Child, Unusable
+from ops.servers.child import Child
 from ops.servers.endpoints import Folder
 from ops.servers.management import Management
 from ops.servers.rabbitmq import RabbitMQ, Redis, is_redis

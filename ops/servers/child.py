@@ -1,7 +1,4 @@
-"""A child process that never outlives us, and waiting for it on a condition.
-
-Unusable            the machine or the user must change something: one sentence that says what
-"""
+"""A child process that never outlives us, and waiting for it on a condition."""
 
 import contextlib
 import os
@@ -13,13 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from ops.command import Unusable
 from ops.files import append_private
 
 POLL_S = 0.05
-
-
-class Unusable(Exception):
-    """What keeps the system from running, as one sentence that says what to do."""
 
 
 class Child:

@@ -2,15 +2,13 @@
 
 import hashlib
 import os
-import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from apps.contract import redis_users
+from ops.command import ROOT, answers
 from ops.credentials_file import Credentials
 from ops.servers.child import Child
-from ops.servers.endpoints import PROJECT
 from ops.servers.management import Management
 from ops.servers.rabbitmq import ADMIN, free_ports, is_redis
 
@@ -19,15 +17,7 @@ PULL_DEADLINE_S = 600.0  # the first start downloads two images
 
 def engine_answers() -> bool:
     """Tell whether there is a `docker compose`, and an engine behind it that we may use."""
-    if shutil.which("docker") is None:
-        return False
-    try:
-        return all(
-            subprocess.run(["docker", *words], capture_output=True, check=False, timeout=10).returncode == 0  # noqa: S603, S607
-            for words in (("compose", "version"), ("info",))
-        )
-    except subprocess.TimeoutExpired:
-        return False
+    return answers("docker", "compose", "version") and answers("docker", "info")
 
 
 class Compose:
@@ -49,8 +39,8 @@ class Compose:
             "REDIS_PORT": str(self.redis_port),
         }
         # Compose names a project after its folder's last part: two clones would share their containers.
-        name = "sluice-" + hashlib.sha256(str(PROJECT).encode()).hexdigest()[:8]
-        command = ["docker", "compose", "--project-name", name, "--file", str(PROJECT / "compose.yaml")]
+        name = "sluice-" + hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
+        command = ["docker", "compose", "--project-name", name, "--file", str(ROOT / "compose.yaml")]
         up = [*command, "up", "--abort-on-container-exit", *services]
         self.node = Child("docker compose", up, log=logs / "compose.log", env=environment)
 

@@ -11,13 +11,14 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ops.servers.child import Unusable
+from ops.command import Unusable, run
 from ops.servers.programs import apt_install, find
 from ops.tools import cache, locked
 
 # of Debian's package debian-archive-keyring
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 TIMEOUT_S = 1800.0  # some hundred megabytes over a slow line
+LIST_TIMEOUT_S = 60.0  # it only reads local files
 SCRIPT = "sid"  # older debootstraps do not know the suite's name; sid's script fits every suite that is newer
 
 
@@ -59,9 +60,7 @@ def _debootstrap(folder: Path, suite: str, packages: Sequence[str]) -> None:
     options = ["--variant=minbase", f"--include={','.join(packages)}", *signed]
     # In mounts of its own: what debootstrap mounts in there cannot stay behind, whatever ends it.
     command = ["unshare", "--mount", "debootstrap", *options, suite, str(folder), _mirror(), SCRIPT]
-    done = subprocess.run(  # noqa: S603
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=TIMEOUT_S
-    )
+    done = run(*command, timeout_s=TIMEOUT_S, stderr=subprocess.STDOUT)
     if done.returncode != 0:
         raise Unusable(f"debootstrap of {suite} failed; it said last:\n" + "\n".join(done.stdout.splitlines()[-5:]))
 
@@ -69,7 +68,7 @@ def _debootstrap(folder: Path, suite: str, packages: Sequence[str]) -> None:
 def _mirror() -> str:
     """The Debian mirror that this machine's apt is configured with."""
     formats = ["--format", "$(ORIGIN) $(LABEL) $(REPO_URI)", "Created-By: Packages"]
-    listed = subprocess.run(["apt-get", "indextargets", *formats], capture_output=True, text=True, check=False)  # noqa: S603, S607
+    listed = run("apt-get", "indextargets", *formats, timeout_s=LIST_TIMEOUT_S)
     for line in listed.stdout.splitlines():
         if line.startswith("Debian Debian "):
             return line.split()[2]

@@ -8,19 +8,16 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ops.command import REFUSALS
+from ops.command import REFUSALS, ROOT, Unusable
 from ops.credentials_file import Credentials
 from ops.files import lock_file, private_folder, write_private
-from ops.servers.child import Unusable
-
-PROJECT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
 class Folder:
     """The git-ignored folder of a system on this machine."""
 
-    path: Path = PROJECT / ".local"
+    path: Path = ROOT / ".local"
 
     @property
     def credentials(self) -> Path:

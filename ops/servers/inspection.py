@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote, urlsplit
 import kombu
 
 from apps.contract import topology
-from ops.servers.child import Unusable
+from ops.command import Unusable
 from ops.servers.management import Management
 
 NOT_FOUND = 404

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from ops.servers.child import Unusable
+from ops.command import Unusable
 
 
 class Refused(OSError):

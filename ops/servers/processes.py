@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ops.command import ROOT
 from ops.servers.child import Child
-from ops.servers.endpoints import PROJECT, Folder
+from ops.servers.endpoints import Folder
 from ops.servers.rabbitmq import free_ports
 
 # As in apps/api/Dockerfile and apps/worker/Dockerfile; for another commit's processes too.
@@ -62,12 +63,12 @@ class Process:
             self.start()
 
 
-def recorder(folder: Folder, environment: Mapping[str, str], code: Path = PROJECT) -> Process:
+def recorder(folder: Folder, environment: Mapping[str, str], code: Path = ROOT) -> Process:
     """What turns dead letters into FAILURE records; `code` is where apps/ is."""
     return _with_file("recorder", [sys.executable, "-m", "apps.worker.recorder"], folder, environment, code)
 
 
-def worker(folder: Folder, environment: Mapping[str, str], *, name: str = "worker", code: Path = PROJECT) -> Process:
+def worker(folder: Folder, environment: Mapping[str, str], *, name: str = "worker", code: Path = ROOT) -> Process:
     """One Celery worker; of several, each needs a name."""
     command = [sys.executable, "-m", "celery", "--quiet", "-A", "apps.worker.app", "worker", "--hostname", f"{name}@%h"]
     short = {
@@ -84,7 +85,7 @@ def api(  # noqa: PLR0913 - the last three by name: for several, and for another
     url: str,
     *,
     name: str = "api",
-    code: Path = PROJECT,
+    code: Path = ROOT,
     options: Sequence[str] = UVICORN_OPTIONS,
 ) -> Process:
     """The HTTP service on a loopback port; ready when it has the broker and Redis. Of several, each needs a name."""

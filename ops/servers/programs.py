@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ops.command import Unusable, run
 from ops.files import lock_file
-from ops.servers.child import Unusable
 
 # Not on the PATH of everybody, and where Debian keeps the scripts that do not change the user.
 FOLDERS = (
@@ -39,6 +39,8 @@ BUSY_DEADLINE_S = 300.0
 BUSY_POLL_S = 2.0
 # Time to download some hundred megabytes over a slow line.
 APT_TIMEOUT_S = 1800.0
+# Stopping a server that was just installed takes longest.
+QUERY_TIMEOUT_S = 120.0
 # Older versions of apt do not name the process.
 BUSY = re.compile(
     r"Could not get lock (?P<path>\S+?)(\. It is held by process (?P<pid>\d+) \((?P<name>[^)]*)\)| - open|$)",
@@ -111,7 +113,7 @@ def _apt(apt_get: str, verb: str, *packages: str) -> None:
     end_s = time.monotonic() + BUSY_DEADLINE_S
     said = ""
     while True:
-        done = _apt_once(apt_get, verb, packages, words)
+        done = _apt_once(apt_get, verb, packages)
         if done.returncode == 0:
             return
         busy = BUSY.search(done.stdout)
@@ -130,19 +132,13 @@ def _apt(apt_get: str, verb: str, *packages: str) -> None:
         time.sleep(BUSY_POLL_S)
 
 
-def _apt_once(apt_get: str, verb: str, packages: Sequence[str], words: str) -> subprocess.CompletedProcess[str]:
+def _apt_once(apt_get: str, verb: str, packages: Sequence[str]) -> subprocess.CompletedProcess[str]:
     command = [apt_get, verb, "--yes", "--quiet=2"]
     if packages:
         command += ["--no-install-recommends", *packages]
     # LC_ALL: what it says of a lock is read
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
-    try:
-        return subprocess.run(  # noqa: S603
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-            timeout=APT_TIMEOUT_S,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise Unusable(f"`{words}` took longer than {APT_TIMEOUT_S:.0f} s and was stopped: run it by hand.") from None
+    environment = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+    return run(*command, timeout_s=APT_TIMEOUT_S, stderr=subprocess.STDOUT, env=environment)
 
 
 def _installed(package: str) -> bool:
@@ -155,7 +151,7 @@ def _has_candidate(package: str) -> bool:
 
 
 def _output(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout  # noqa: S603
+    return run(*command, timeout_s=QUERY_TIMEOUT_S).stdout
 
 
 @contextlib.contextmanager

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from apps.contract.queues import require_queues
 from apps.contract.tasks import TASKS
+from ops.command import ROOT, command_line
 from ops.credentials import Credentials
-from ops.program import ROOT, command_line
 from ops.secrets import contents
 from ops.validate import (
     agreement,

@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from ops import pins
-from ops.program import Unusable, command_line
+from ops.command import Unusable, command_line
 
 SOURCES = {
     "settings": "internal/configs/configmaps.go",

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ops import pins
+from ops.command import Unusable, output
 from ops.documents import document_of
-from ops.program import Unusable, output
 from ops.tools import built, cache, locked, module_folders
 from ops.validate.tree import Finding, Object, Tree, once
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
+from ops.command import Unusable, output
 from ops.documents import document, document_of, documents
-from ops.program import Unusable, output
 from ops.tools import kubectl
 
 ORIGIN = "config.kubernetes.io/origin"

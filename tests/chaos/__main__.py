@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ops import command, files
+from ops.command import Unusable
 from ops.servers import newer
-from ops.servers.child import Unusable
 from ops.servers.child import until as wait_until
 from ops.servers.programs import apt_install, ensure
 from tests.chaos import bounds, namespaces, report, versions

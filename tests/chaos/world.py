@@ -13,8 +13,9 @@ import httpx
 
 from apps.contract import topology
 from apps.contract.settings import ApiSettings
+from ops.command import Unusable
 from ops.servers import newer
-from ops.servers.child import Child, Unusable
+from ops.servers.child import Child
 from ops.servers.programs import ensure
 from ops.servers.rabbitmq import Redis
 from tests.chaos.cluster import Cluster

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from threading import Thread
 
-from ops.program import ROOT, command_line
+from ops.command import ROOT, command_line
 from tests.e2e import lanes
 from tests.e2e.cluster.state import STATE
 from tests.e2e.told import Told

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from ops import images
-from ops.program import ROOT, output
+from ops.command import ROOT, output
 from ops.servers import debian
 from ops.servers.programs import apt_install, find
 from ops.tools import cache, locked

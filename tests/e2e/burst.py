@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from apps.contract.topology import WORK_QUEUES
-from ops.program import ROOT
+from ops.command import ROOT
 from tests.e2e import objects
 from tests.e2e.curve import SERVICE_S, Recorder
 from tests.e2e.system import System, broker, entered

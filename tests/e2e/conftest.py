@@ -7,8 +7,8 @@ import pytest
 
 from ops import cluster as api
 from ops import deploy
+from ops.command import Unusable
 from ops.images import deployed
-from ops.program import Unusable
 from tests.e2e import apps, burst, evidence, lanes, objects
 from tests.e2e.burst import Aside, Burst
 from tests.e2e.cluster.bare import Bare

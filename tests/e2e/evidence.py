@@ -4,7 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
-from ops.program import ROOT, Unusable, answers, output
+from ops.command import ROOT, Unusable, answers, output
 from ops.tools import kubectl
 from tests.e2e import objects
 from tests.e2e.cluster.state import LOGS

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ops import cluster
-from ops.program import ROOT
+from ops.command import ROOT
 from ops.servers import child
 
 WORKER = ("celery-workers", "deployment", "celery-worker")

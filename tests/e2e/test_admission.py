@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from ops import cluster
-from ops.program import ROOT, output
+from ops.command import ROOT, output
 from ops.secrets import listed
 from ops.tools import kubectl, module_folders
 from ops.validate import blame, tree

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ops import cluster
-from ops.program import ROOT, output
+from ops.command import ROOT, output
 from ops.tools import kubectl
 from tests.e2e import apps, objects
 from tests.e2e.cluster import existing

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ops import cluster, images
-from ops.program import ROOT
+from ops.command import ROOT
 from tests.e2e import apps, objects
 from tests.e2e.cluster.bare import Bare
 from tests.e2e.cluster.provider import chosen, started

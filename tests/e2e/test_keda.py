@@ -14,7 +14,7 @@ import pytest
 
 from apps.contract.topology import PARKED_QUEUE
 from ops import cluster
-from ops.program import Unusable
+from ops.command import Unusable
 from ops.servers.management import Management
 from planner import keda
 from planner.fields import Field

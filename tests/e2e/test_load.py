@@ -11,7 +11,7 @@ import pytest
 
 from loadtest.job.image import NAME
 from ops import cluster
-from ops.program import ROOT, show
+from ops.command import ROOT, show
 from tests.e2e import apps, objects
 from tests.e2e.cluster.bare import Bare
 from tests.e2e.cluster.provider import Provider
@@ -40,7 +40,7 @@ def threads(load: System) -> Iterator[System]:
 def image(provider: Provider, tmp_path: Path) -> None:
     """The Job's image, in the nodes."""
     archive = tmp_path / "load.tar"
-    show("make", "load-image", timeout_s=RUN_TIMEOUT_S, **apps.settings(local_base=isinstance(provider, Bare)))
+    show("make", "load-image", timeout_s=RUN_TIMEOUT_S, env=apps.settings(local_base=isinstance(provider, Bare)))
     apps.save(NAME, archive)
     provider.load_image(archive)
 

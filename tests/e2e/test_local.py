@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from ops import cluster
+from ops.command import Unusable
 from ops.forward import forwarded
-from ops.program import Unusable
 from ops.tools import kubectl
 from tests.e2e import objects
 from tests.e2e.cluster import existing

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from ops import cluster
-from ops.program import ROOT, output
+from ops.command import ROOT, output
 from ops.tools import kubectl
 from ops.validate import network, tree
 from ops.validate.references import matches

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ops.program import ROOT
+from ops.command import ROOT
 from tests.e2e import objects
 from tests.e2e.burst import CURVE, MAXIMUM, MINIMUM, TASKS, Burst
 from tests.e2e.told import FOLDER

@@ -8,7 +8,7 @@ import pytest
 
 from apps.client import Problem
 from ops import cluster
-from ops.program import Unusable
+from ops.command import Unusable
 from tests.e2e import objects
 from tests.e2e.clients import Patient
 from tests.e2e.cluster.bare import Bare

@@ -2,7 +2,7 @@
 
 import json
 
-from ops.program import ROOT
+from ops.command import ROOT
 from ops.servers.child import until
 
 FOLDER = ROOT / "build" / "e2e"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from ops.program import ROOT
+from ops.command import ROOT
 from ops.validate.tree import Finding
 
 

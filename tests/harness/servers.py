@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from apps.contract import topology
-from ops.servers.child import Unusable
+from ops.command import Unusable
 from ops.servers.programs import ensure
 from ops.servers.rabbitmq import RabbitMQ, Redis
 from tests.harness.nursery import Nursery

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ops.program import ROOT, output
-from ops.servers.child import Unusable
+from ops.command import ROOT, Unusable, output
 from ops.tools import kubectl
 from tests.e2e.platform.controller.configuration import configuration
 from tests.harness.nginx import Backend, Nginx

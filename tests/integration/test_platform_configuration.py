@@ -11,12 +11,12 @@ import pytest
 import yaml
 from redis import Redis as Client
 
+from ops.command import ROOT, Unusable, output
 from ops.credentials import Credentials
 from ops.definitions import VERSION, document
 from ops.files import write_private
-from ops.program import ROOT, output
 from ops.servers import debian, newer
-from ops.servers.child import Unusable, until
+from ops.servers.child import until
 from ops.servers.programs import ensure
 from ops.servers.rabbitmq import RabbitMQ, Redis
 from ops.tools import cache, kubectl

@@ -8,8 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ops.command import Unusable
 from ops.servers import inspection
-from ops.servers.child import Unusable, until
+from ops.servers.child import until
 from ops.servers.management import Management
 from ops.servers.rabbitmq import is_open, is_redis
 from tests.harness.clone import left

@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from ops.program import ROOT
+from ops.command import ROOT
 from ops.validate import policy, quantities
 from ops.validate.blame import sources
 from ops.validate.tree import Finding, render

@@ -11,7 +11,7 @@ from ops import pins
 from ops.charts import __main__ as command
 from ops.charts import effects, source, value_keys
 from ops.charts.source import Chart
-from ops.program import ROOT, Unusable
+from ops.command import ROOT, Unusable
 from tests.e2e.platform import charts, comparison, keda
 
 

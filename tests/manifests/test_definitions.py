@@ -7,8 +7,8 @@ from pathlib import Path
 
 from apps.contract import topology
 from ops import definitions
+from ops.command import ROOT
 from ops.credentials import Credentials
-from ops.program import ROOT
 
 
 def test_git_has_what_the_contract_says() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ops.program import ROOT
+from ops.command import ROOT
 from ops.validate.delivery import compile_, environment
 from ops.validate.tree import render
 

@@ -14,8 +14,8 @@ import yaml
 
 from apps.contract.tasks import TASKS, input_adapter
 from ops import pins, sops
+from ops.command import ROOT
 from ops.credentials import Credentials
-from ops.program import ROOT
 from ops.secrets import contents, manifests
 from ops.validate.agreement import api_routes
 from ops.validate.charts import version_of

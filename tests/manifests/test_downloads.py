@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from ops import pins, tools
-from ops.program import ROOT, Unusable
+from ops.command import ROOT, Unusable
 from ops.requirements.lock import LOCKS
 from ops.servers import debian
 from ops.validate.tree import render

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.program import ROOT
+from ops.command import ROOT
 from ops.validate.__main__ import findings
 from tests.harness.faults import Fault, copied, faults
 

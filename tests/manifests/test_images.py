@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ops import images
-from ops.program import ROOT, Unusable
+from ops.command import ROOT, Unusable
 from ops.release import set_version
 from ops.servers.processes import IMAGE_ENVIRONMENT, UVICORN_OPTIONS
 from ops.tools import packaged

@@ -9,7 +9,7 @@ import yaml
 
 from apps.contract.settings import WorkerSettings
 from loadtest.job.image import CONTENT, DOCKERFILE, NAME
-from ops.program import ROOT, output
+from ops.command import ROOT, output
 from ops.tools import kubectl, packaged
 from ops.validate import policy
 from ops.validate.tree import Object, Tree

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from ops.command import ROOT, output
 from ops.deploy import in_order
 from ops.documents import documents
-from ops.program import ROOT, output
 from ops.tools import kubectl
 
 WORKERS, API = {"celery-worker", "dead-letter-recorder"}, {"api"}

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from ops import flux
+from ops.command import ROOT, Unusable, output
 from ops.platform import Release, around, releases
-from ops.program import ROOT, Unusable, output
 from ops.tools import built, kubectl
 
 

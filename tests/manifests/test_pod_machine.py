@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ops.program import ROOT
+from ops.command import ROOT, Unusable
 from ops.servers import debian
-from ops.servers.child import Unusable
 from tests.e2e.apps import BASE_PACKAGES, BASE_SUITE
 from tests.harness.pod import Pod
 

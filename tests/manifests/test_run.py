@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ops import pins
-from ops.program import ROOT, Unusable, output, show
+from ops.command import ROOT, Unusable, output, show
 from ops.tools import cache, module_folders, packaged
 from ops.validate import schemas
 

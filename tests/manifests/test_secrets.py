@@ -15,8 +15,8 @@ import yaml
 from apps.contract import redis_users, topology
 from apps.contract.settings import ApiSettings, RecorderSettings, RequeueSettings, WorkerSettings, load
 from ops import sops
+from ops.command import ROOT, Unusable, output
 from ops.credentials import PLACES, Credentials
-from ops.program import ROOT, Unusable, output
 from ops.secrets import BROKER, REDIS, contents, key_of, manifests, namespaces
 from ops.tools import kubectl
 from ops.validate import network

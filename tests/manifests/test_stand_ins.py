@@ -11,8 +11,8 @@ import yaml
 
 from ops import pins
 from ops.charts.effects import leaves
+from ops.command import ROOT, Unusable, output
 from ops.platform import Release, releases
-from ops.program import ROOT, Unusable, output
 from ops.tools import built, kubectl
 from ops.validate import pod_security, pods, schemas
 from ops.validate.charts import known_keys

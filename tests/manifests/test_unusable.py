@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from ops import pins, tools
-from ops.program import ROOT
+from ops.command import ROOT
 
 VERBS = {
     "make secrets": ("ops.secrets",),
@@ -66,7 +66,7 @@ def test_without_git(tmp_path: Path) -> None:
 @pytest.mark.parametrize("program", pins.PROGRAMS)
 def test_program_that_cannot_be_built(program: str, tmp_path: Path) -> None:
     """No registry of Go modules, and nothing built before."""
-    script = f"import ops.program as r, ops.tools as t; r.command_line(lambda: print(t.built({program!r})))"
+    script = f"import ops.command as r, ops.tools as t; r.command_line(lambda: print(t.built({program!r})))"
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,

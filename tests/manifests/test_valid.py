@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ops import pins
-from ops.program import ROOT
+from ops.command import ROOT
 from ops.validate import chart_values
 from ops.validate.__main__ import findings
 from ops.validate.tree import Object, Tree, render

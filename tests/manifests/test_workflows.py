@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ops.program import ROOT
+from ops.command import ROOT
 from ops.tools import built
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yaml"))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ops.program import ROOT
+from ops.command import ROOT
 from ops.tools import cache, locked
 
 FOLDER = ROOT / "tests" / "oracle"

@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from ops.program import ROOT
+from ops.command import ROOT
 from planner.cli import main
 from tests.planner.overlays import OVERLAY, written
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.program import ROOT
+from ops.command import ROOT
 from planner import arrivals, cli, service
 
 TEXT = "".join((ROOT / name).read_text() for name in ("README.md", "docs/planner.md"))

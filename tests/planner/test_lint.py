@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ops.program import ROOT
+from ops.command import ROOT
 from planner.cli import main
 from planner.fields import Wrong
 from planner.lint import deployments, replicas, triggers  # noqa: F401 - importing them makes their rules

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ops.program import ROOT
+from ops.command import ROOT
 from planner import manifests, overlay
 from planner.fields import Wrong
 from planner.hpa import Policy

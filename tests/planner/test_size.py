@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ops.program import ROOT
+from ops.command import ROOT
 from planner import manifests, objectives, overlay, patch
 from planner.cli import main
 from planner.fields import Wrong

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from ops.command import Unusable
 from ops.servers import programs
-from ops.servers.child import Unusable
 
 HOLD = """
 import fcntl, sys

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.command import REFUSALS, command_line, sentence
-from ops.servers.child import Unusable
+from ops.command import REFUSALS, Unusable, command_line, sentence
 from tests.harness.system import ROOT
 
 TARGETS = "".join((ROOT / name).read_text() for name in ("Makefile", "ops/targets.mk"))

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from apps.contract import topology
+from ops.command import Unusable
 from ops.contract.__main__ import FILE, check, contract, text
 from ops.contract.comparison import compare
-from ops.program import Unusable
 from tests.harness.next import NEXT_TASKS, QUEUE
 from tests.harness.tasks import TEST_TASKS
 

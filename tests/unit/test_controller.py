@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ops.program import ROOT
+from ops.command import ROOT
 from tests.e2e.platform.controller.admission import admitted, rejections
 from tests.e2e.platform.controller.configuration import configuration, scaled
 from tests.e2e.platform.controller.settings import NotImplementedHereError, from_config_map

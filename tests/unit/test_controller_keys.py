@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ops import pins
-from ops.program import ROOT
+from ops.command import ROOT
 from ops.validate import controller_keys
 from ops.validate.controller_keys import CHART, SOURCES, record
 from ops.validate.ingress import known

@@ -10,7 +10,7 @@ from threading import Thread
 
 import pytest
 
-from ops.program import Unusable
+from ops.command import Unusable
 from tests.e2e import apps
 from tests.e2e.cluster import existing
 from tests.e2e.cluster.existing import Existing

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from ops import files, tools
+from ops.command import Unusable
 from ops.credentials_file import load_or_make
 from ops.servers import endpoints, programs, rabbitmq
-from ops.servers.child import Child, Unusable
+from ops.servers.child import Child
 
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534

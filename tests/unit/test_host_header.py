@@ -17,8 +17,7 @@ import pytest
 from apps.client import AsyncClient, Client, Problem
 from loadtest import host as addresses
 from ops import cluster
-from ops.program import ROOT
-from ops.servers.child import Unusable
+from ops.command import ROOT, Unusable
 
 HOST = "tasks.example.com"
 TIMEOUT_S = 5.0

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from loadtest import host
-from ops.servers.child import Unusable
+from ops.command import Unusable
 from ops.servers.rabbitmq import free_ports
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from apps.contract import topology
 from loadtest.sample import left, metrics
-from ops.servers.child import Unusable
+from ops.command import Unusable
 from ops.servers.rabbitmq import free_ports
 
 

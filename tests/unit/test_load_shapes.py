@@ -7,7 +7,7 @@ import pytest
 from apps.contract.tasks import TASKS, input_adapter
 from loadtest import shapes
 from loadtest.system import raise_open_files
-from ops.servers.child import Unusable
+from ops.command import Unusable
 from planner import locust_shape
 from tests.harness.system import ROOT
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ops import demo
+from ops.command import Unusable
 from ops.servers import programs, rabbitmq
-from ops.servers.child import Unusable
 from ops.servers.endpoints import Endpoints, Folder, load_running, save
 from ops.servers.inspection import management_of, vhost_of
 

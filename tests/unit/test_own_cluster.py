@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.program import Unusable
+from ops.command import Unusable
 from tests.e2e.cluster import provider, state
 from tests.e2e.cluster.bare import Bare
 

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from ops.command import ROOT, Unusable
 from ops.requirements.lock import LOCKS, changing, resolve
 from ops.requirements.packages import change, check
-from ops.servers.child import Unusable
-from ops.servers.endpoints import PROJECT
 
 PYPROJECT = """\
 [project]
@@ -142,7 +141,7 @@ def test_package_itself_may_move(project: Path, index: Path) -> None:
 
 @pytest.mark.parametrize("lock", [lock.name for lock in LOCKS])
 def test_no_address_gets_into_a_lock_file(project: Path, lock: str) -> None:
-    for folder in (project, PROJECT):
+    for folder in (project, ROOT):
         text = (folder / "requirements" / f"{lock}.txt").read_text()
         assert "://" not in text
         assert "--index-url" not in text
@@ -291,7 +290,7 @@ def lock_all(project: Path) -> None:
 
 
 def test_lock_files_of_this_project_fit() -> None:
-    check(PROJECT)
+    check(ROOT)
 
 
 @pytest.fixture
@@ -299,10 +298,10 @@ def clone(tmp_path: Path) -> Path:
     """The project's Makefile and what it reads, as if everything were installed."""
     folder = tmp_path / "clone"
     for name in ("ops", "requirements"):
-        shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("Makefile", "pyproject.toml", "ops/targets.mk"):
         (folder / name).parent.mkdir(exist_ok=True)
-        shutil.copy(PROJECT / name, folder / name)
+        shutil.copy(ROOT / name, folder / name)
     (folder / ".venv").mkdir()
     return folder
 

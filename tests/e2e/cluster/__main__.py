@@ -3,7 +3,7 @@
 import os
 import sys
 
-from ops.program import ROOT, command_line
+from ops.command import ROOT, command_line
 from ops.tools import kubectl
 from tests.e2e.cluster.bare import Bare
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from ops.program import ROOT, Unusable, answers, output
+from ops.command import ROOT, Unusable, answers, output
 from ops.servers.child import until
 from ops.tools import cache, kubectl, locked
 from tests.e2e.cluster import binaries, cgroups, link, packages, state

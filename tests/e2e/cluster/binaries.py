@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from ops.program import command_line
+from ops.command import command_line
 from ops.tools import built, cache, go, locked
 from tests.e2e.cluster import packages
 

@@ -6,8 +6,8 @@
 import os
 from pathlib import Path
 
+from ops.command import ROOT, Unusable, command_line, output, show
 from ops.files import write_private
-from ops.program import ROOT, Unusable, command_line, output, show
 from ops.tools import kubectl
 
 FOLDER = ROOT / ".local" / "e2e"

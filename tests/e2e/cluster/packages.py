@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from ops.program import Unusable
+from ops.command import Unusable
 from ops.servers.programs import apt_install, find
 
 # what shows that a package is there -> its name

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psutil
 
+from ops.command import ROOT
 from ops.files import write_private
-from ops.program import ROOT
 from tests.e2e.cluster import certificates
 from tests.e2e.cluster.layout import API_PORT, API_SERVICE_ADDRESS, NODE_ADDRESS, VOLUME_COUNT, VOLUMES
 

@@ -4,7 +4,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from ops.program import ROOT, output
+from ops.command import ROOT, output
 from ops.tools import built
 from ops.validate import controller as keys
 from tests.e2e.platform import controller, images, keda

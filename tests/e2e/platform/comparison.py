@@ -18,8 +18,8 @@ from typing import Any
 
 from ops.charts import source
 from ops.charts.effects import Key, ValueSet, leaves, value_sets
+from ops.command import Unusable, command_line
 from ops.documents import documents
-from ops.program import Unusable, command_line
 from tests.e2e.platform import charts
 
 NOT_TESTED = re.compile(r"^\| (?P<chart>[\w-]+) \| `(?P<value>[\w.-]+)` \|", re.MULTILINE)

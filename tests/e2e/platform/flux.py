@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from ops.program import output, show
+from ops.command import output, show
 from ops.tools import cache, kubectl, locked, module_folders
 from tests.e2e.cluster import binaries
 from tests.e2e.cluster.bare import Bare

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import httpx
 
+from ops.command import ROOT, Unusable, output, show
 from ops.files import append_private
-from ops.program import ROOT, Unusable, output, show
 from ops.secrets import listed
 from ops.servers.child import until
 from ops.tools import built, kubectl
@@ -112,4 +112,4 @@ def _answers(url: str) -> bool:
 
 
 def _make(verb: str, kubeconfig: Path) -> None:
-    show("make", verb, timeout_s=INSTALL_TIMEOUT_S, KUBECONFIG=str(kubeconfig))
+    show("make", verb, timeout_s=INSTALL_TIMEOUT_S, env={"KUBECONFIG": str(kubeconfig)})

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ops.program import output
+from ops.command import output
 from ops.tools import cache, kubectl, locked, module_folders
 from tests.e2e.cluster import binaries
 from tests.e2e.platform import images

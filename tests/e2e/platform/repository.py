@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ops.program import ROOT
+from ops.command import ROOT
 from tests.e2e.cluster.layout import NODE_ADDRESS
 from tests.e2e.platform.serve import WEB_PORT
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from ops.program import command_line
+from ops.command import command_line
 from ops.servers.child import Child
 from ops.servers.programs import apt_install, find
 from tests.e2e.platform import web
