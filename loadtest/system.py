@@ -11,7 +11,7 @@ from loadtest.gates import Seen
 from loadtest.sample import Sample, accepted_by_task, depths, left, metrics, total, used, working
 from loadtest.shapes import Local, Shape
 from ops.command import Unusable
-from ops.credentials_file import Credentials
+from ops.credentials import Credentials
 from ops.servers import inspection, nginx, processes, programs
 from ops.servers.child import Child
 from ops.servers.endpoints import Endpoints, Folder

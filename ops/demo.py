@@ -11,7 +11,7 @@ from apps.contract.example import example_input
 from apps.contract.states import FINAL
 from apps.contract.tasks import TASKS
 from ops.command import Unusable, command_line
-from ops.credentials_file import load_or_make
+from ops.credentials import load_or_make
 from ops.servers.endpoints import Folder, load_running
 
 DEADLINE_S = 300.0

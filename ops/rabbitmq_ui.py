@@ -3,7 +3,7 @@
 import sys
 
 from ops.command import command_line
-from ops.credentials_file import load_or_make
+from ops.credentials import load_or_make
 from ops.servers.endpoints import Folder, load_running
 from ops.servers.rabbitmq import ADMIN
 

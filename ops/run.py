@@ -4,7 +4,7 @@ import os
 import sys
 
 from ops.command import command_line
-from ops.credentials_file import load_or_make
+from ops.credentials import load_or_make
 from ops.servers.endpoints import Folder, load_running
 
 

@@ -58,11 +58,9 @@ def contents(credentials: Credentials) -> dict[tuple[str, str], dict[str, str]]:
 
 def _urls(credentials: Credentials, user: str) -> dict[str, str]:
     """The two servers as one of their users."""
-    broker_password = getattr(credentials, f"broker_password_{user}")
-    redis_password = credentials.redis_passwords[user]
     return {
-        "CELERY_BROKER_URL": f"amqp://{user}:{broker_password}@{BROKER}/%2F",
-        "CELERY_RESULT_BACKEND": f"redis://{user}:{redis_password}@{REDIS}/0",
+        "CELERY_BROKER_URL": credentials.broker_url(user, BROKER),
+        "CELERY_RESULT_BACKEND": credentials.redis_url(user, REDIS),
     }
 
 

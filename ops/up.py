@@ -18,7 +18,7 @@ from apps.contract.queues import require_queues
 from apps.contract.tasks import TASKS
 from ops import command, demo
 from ops.command import Unusable
-from ops.credentials_file import Credentials, load_or_make
+from ops.credentials import Credentials, load_or_make
 from ops.servers import backing, processes
 from ops.servers.backing import Backing
 from ops.servers.child import POLL_S, survives_us

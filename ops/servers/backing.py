@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from apps.contract.settings import BrokerUrl, RedisUrl
 from ops.command import Unusable
-from ops.credentials_file import Credentials
+from ops.credentials import Credentials
 from ops.servers import compose, inspection, programs
 from ops.servers.child import Child
 from ops.servers.endpoints import Folder

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from apps.contract import redis_users
 from ops.command import ROOT, answers
-from ops.credentials_file import Credentials
+from ops.credentials import Credentials
 from ops.servers.child import Child
 from ops.servers.management import Management
 from ops.servers.rabbitmq import ADMIN, free_ports, is_redis

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ops.command import REFUSALS, ROOT, Unusable
-from ops.credentials_file import Credentials
+from ops.credentials import Credentials
 from ops.files import lock_file, private_folder, write_private
 
 
@@ -67,11 +67,9 @@ class Endpoints:
         """What a process needs to reach the servers as this user of both, on top of the given environment."""
         found = {"TASK_ID_KEY": credentials.task_id_key}
         if self.broker:
-            password = credentials.broker_passwords[user]
-            found["CELERY_BROKER_URL"] = f"amqp://{user}:{password}@{self.broker}/%2F"
+            found["CELERY_BROKER_URL"] = credentials.broker_url(user, self.broker)
         if self.redis:
-            password = credentials.redis_passwords[user]
-            found["CELERY_RESULT_BACKEND"] = f"redis://{user}:{password}@{self.redis}/0"
+            found["CELERY_RESULT_BACKEND"] = credentials.redis_url(user, self.redis)
         return {**given, **found}
 
 

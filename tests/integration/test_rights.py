@@ -21,7 +21,6 @@ from redis.exceptions import NoPermissionError, NoScriptError
 from apps.api.idempotency import CLAIM, SETTLE
 from apps.api.quotas import RENEW
 from apps.contract import redis_users, states, topology
-from ops import credentials_file as local_credentials
 from ops.credentials import Credentials
 from ops.secrets import contents
 from ops.servers.child import Child
@@ -530,7 +529,7 @@ def test_secret_of_the_chart_lets_each_part_in(tmp_path: Path) -> None:
 
 def test_docker_compose_gives_redis_its_users(tmp_path: Path) -> None:
     """The command of compose.yaml, with Redis at a port of ours."""
-    credentials, (port,) = local_credentials.Credentials(), free_ports(1)
+    credentials, (port,) = Credentials(), free_ports(1)
     given = {"REDIS_USERS": "\n".join(redis_users.acl(credentials.redis_passwords))}
     shell, option, script = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["redis"]["command"]
     script = script.replace("$$", "$").replace("dir /data", f'dir "{tmp_path}"\nbind 127.0.0.1\nport {port}')

@@ -14,7 +14,7 @@ import pytest
 
 from ops import files, tools
 from ops.command import Unusable
-from ops.credentials_file import load_or_make
+from ops.credentials import load_or_make
 from ops.servers import endpoints, programs, rabbitmq
 from ops.servers.child import Child
 

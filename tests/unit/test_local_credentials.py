@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ops.command import Unusable
-from ops.credentials_file import load_or_make
+from ops.credentials import load_or_make
 
 
 def test_generated_once_and_private(tmp_path: Path) -> None:
