@@ -60,7 +60,7 @@ post: install ## post a task and follow it: make post TASK='NAME --FIELD VALUE',
 	@$(BIN)/python -m ops.run -- $(BIN)/python -m apps.client post --wait --line "$$SLUICE_POST"
 
 rabbitmq-ui: install ## say where RabbitMQ's management page is, and its credentials; CLUSTER=1 forwards the cluster's
-	@$(BIN)/python -m ops.rabbitmq_ui$(if $(CLUSTER),_cluster)
+	@$(BIN)/python -m ops.rabbitmq_ui $(if $(CLUSTER),--cluster)
 
 dead-letters: install ## list all parked messages of the running system
 	@$(BIN)/python -m ops.run -- $(BIN)/python -m apps.worker.dead_letters list

@@ -10,9 +10,10 @@ from pathlib import Path
 from loadtest.gates import Seen
 from loadtest.sample import Sample, accepted_by_task, depths, left, metrics, total, used, working
 from loadtest.shapes import Local, Shape
+from ops import definitions
 from ops.command import Unusable
 from ops.credentials import Credentials
-from ops.servers import inspection, nginx, processes, programs
+from ops.servers import nginx, processes, programs
 from ops.servers.child import Child
 from ops.servers.endpoints import Endpoints, Folder
 from ops.servers.management import Management
@@ -108,7 +109,7 @@ def _servers(folder: Folder, credentials: Credentials, ends: ExitStack) -> tuple
     for server in (broker, redis):
         ends.callback(server.stop)
         server.start()
-    inspection.apply(broker.management, vhost="/", passwords=credentials.broker_passwords)
+    definitions.apply(broker.management, credentials.broker_passwords)
     return broker, redis
 
 

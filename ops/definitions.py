@@ -1,17 +1,17 @@
-"""RabbitMQ's definitions for the chart: helm-releases/definitions.json, rendered from apps/contract.
+"""RabbitMQ's definitions, rendered from apps/contract: applied to a broker on this machine, and a file for the chart.
 
-    python -m ops.definitions           writes the file, and the sums that restart the broker's pods
+    python -m ops.definitions           writes helm-releases/definitions.json, and the sums that restart the pods
     python -m ops.definitions --check   fails if that would change something
 
-The file in git has no password hashes: `make secrets` adds them, and puts the whole into a Secret. The chart
-restarts its pods for no changed Secret and for no changed configuration: so the pods have annotations with their sums.
+The file in git has no password hashes: `make secrets` adds them, and puts the document into a Secret. The chart
+restarts no pod when the Secret or the configuration changes, so the pods have annotations with the sums of both.
 """
 
 import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ from apps.contract import topology
 from ops.command import ROOT, Unusable, command_line
 from ops.credentials import Credentials
 from ops.documents import documents
+from ops.servers.management import Management
 
 VHOST = "/"
 # the chart's RabbitMQ is 4.3.5; an older one would refuse some of the policies
 VERSION = (4, 3)
 ADMIN = "admin"
+"""Makes the definitions and looks into every queue; no part of ours connects as this user."""
 FILE = "helm-releases/definitions.json"
 RELEASE = "helm-releases/rabbitmq.yaml"
 DEFINITIONS_SUM = re.compile(r"(sluice/definitions-sha256: )\S+")
@@ -43,20 +45,38 @@ CONFIGURATION = (
 CONFIG_SUM = re.compile(r"(sluice/(?:[a-z-]+-)?config-sha256: )\S+")
 
 
-def document(credentials: Credentials, version: tuple[int, int] = VERSION) -> dict[str, Any]:
-    """The whole document: what the contract says, and the administrator, as the server makes no user of its own."""
-    passwords = {name: getattr(credentials, f"broker_password_{name}") for name in topology.USERS}
-    definitions = topology.definitions(vhost=VHOST, passwords=passwords, version=version)
-    definitions["users"].append(topology.user(ADMIN, ["administrator"], credentials.broker_password_admin))
-    definitions["permissions"].append(
-        {"user": ADMIN, "vhost": VHOST, "configure": ".*", "write": ".*", "read": ".*"},
-    )
+def document(
+    passwords: Mapping[str, str], version: tuple[int, int] = VERSION, vhost: str = VHOST, **limits: float
+) -> dict[str, Any]:
+    """What the contract says, and every permission for the administrator; `limits` as in `topology.policies`.
+
+    The administrator is one of the users if `passwords` has it: a broker that loads definitions at its start makes no
+    user of its own.
+    """
+    definitions = topology.definitions(vhost=vhost, passwords=passwords, version=version, **limits)
+    if ADMIN in passwords:
+        definitions["users"].append(topology.user(ADMIN, ["administrator"], passwords[ADMIN]))
+    definitions["permissions"].append({"user": ADMIN, "vhost": vhost, "configure": ".*", "write": ".*", "read": ".*"})
     return definitions
+
+
+def of_cluster(credentials: Credentials, version: tuple[int, int] = VERSION) -> dict[str, Any]:
+    """The document that the chart's broker loads at its start."""
+    return document({**credentials.broker_passwords, ADMIN: credentials.broker_password_admin}, version)
+
+
+def apply(management: Management, passwords: Mapping[str, str], vhost: str = VHOST, **limits: float) -> None:
+    """Make it so in a running broker, as its administrator. OSError if the broker refuses.
+
+    Applying twice changes nothing.
+    """
+    version = management.version[0], management.version[1]
+    management("/api/definitions", "POST", document(passwords, version, vhost, **limits))
 
 
 def without_hashes() -> str:
     """The text of the file in git: everything but the hashes."""
-    definitions = document(Credentials())
+    definitions = of_cluster(Credentials())
     for user in definitions["users"]:
         del user["password_hash"]
     return json.dumps(definitions, indent=2) + "\n"

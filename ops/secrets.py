@@ -1,14 +1,10 @@
-"""Makes every Secret that the manifests name.
-
-    python -m ops.secrets          in the cluster that kubectl points to
-    python -m ops.secrets --flux   as files for git, encrypted by SOPS for an age key that stays outside of it
+"""Makes every Secret that the manifests name, in the cluster that kubectl points to; for git, ops/sops.py does.
 
 What is there already is kept: a second run changes nothing.
 """
 
 import base64
 import json
-import sys
 from typing import Any
 
 import yaml
@@ -47,7 +43,7 @@ def contents(credentials: Credentials) -> dict[tuple[str, str], dict[str, str]]:
             "password": credentials.broker_password_admin,
             "erlang-cookie": credentials.erlang_cookie,
         },
-        ("data", "rabbitmq-definitions"): {"defs.json": json.dumps(definitions.document(credentials))},
+        ("data", "rabbitmq-definitions"): {"defs.json": json.dumps(definitions.of_cluster(credentials))},
         ("data", "redis-auth"): {
             "users.acl": "".join(f"{line}\n" for line in redis_users.acl(credentials.redis_passwords)),
             "probe-password": credentials.redis_password_default,
@@ -78,7 +74,7 @@ def manifests(credentials: Credentials) -> list[dict[str, Any]]:
     ]
 
 
-def into_cluster() -> None:
+def main() -> None:
     """Make the namespaces and the Secrets, and restart what runs on an older one."""
     print(f"Secrets of the cluster in the context {cluster.check()}")
     before = _existing()
@@ -129,16 +125,6 @@ def _restart(namespace: str, name: str) -> None:
         if cluster.has(workload, f"--namespace={namespace}"):
             print(f"           restarting {workload}, which read the older one")
             cluster.ask("rollout", "restart", workload, f"--namespace={namespace}")
-
-
-def main() -> None:
-    """In the cluster, or for git."""
-    if sys.argv[1:] == ["--flux"]:
-        from ops import sops  # noqa: PLC0415 - it imports this module
-
-        sops.into_git()
-    else:
-        into_cluster()
 
 
 if __name__ == "__main__":

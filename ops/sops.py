@@ -1,4 +1,7 @@
-"""Writes the Secrets into clusters/local, encrypted by SOPS for an age key that stays outside of git."""
+"""Writes every Secret into clusters/local, encrypted by SOPS for an age key that stays outside of git.
+
+Secrets that are there already are kept: a second run changes nothing.
+"""
 
 import hashlib
 import os
@@ -8,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from ops.command import ROOT, Unusable, output
+from ops.command import ROOT, Unusable, command_line, output
 from ops.credentials import Credentials
 from ops.files import private_folder
 from ops.secrets import READERS, key_of, manifests
@@ -113,3 +116,12 @@ def _restart(namespace: str, workload: str, sum_: str) -> str:
     pods = {"template": {"metadata": {"annotations": annotations}}}
     spec = {"values": {"podAnnotations": annotations}} if kind == "statefulset" else pods
     return yaml.safe_dump(head | {"metadata": {"name": name, "namespace": namespace}, "spec": spec}, sort_keys=False)
+
+
+def main() -> None:
+    """Write those of this clone."""
+    into_git()
+
+
+if __name__ == "__main__":
+    command_line(main)

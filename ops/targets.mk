@@ -5,9 +5,9 @@ PLATFORM ?= clusters/local/infrastructure
 .PHONY: tools tools-of-tests validate definitions test-manifests pull-charts chart-keys test-charts images release secrets platform deploy undeploy flux
 
 tools: install ## build what `make validate` needs (once), so that it works offline; other verbs build their own
-	@nice $(BIN)/python -m ops.tools
+	@nice $(BIN)/python -m ops.validate.schemas
 
-tools-of-tests: install
+tools-of-tests: tools
 	@nice $(BIN)/python -m ops.tools helm sops age-keygen actionlint
 
 validate: tools ## say what is wrong with the manifests: Kustomize, kubeconform, our own rules
@@ -36,7 +36,7 @@ release: install ## build, push to REGISTRY= if given, set the tag in the overla
 	@$(BIN)/python -m ops.release "$(VERSION)"
 
 secrets: install ## make every Secret in the cluster, or with FLUX=1 as encrypted files for git
-	@$(BIN)/python -m ops.secrets $(if $(FLUX),--flux)
+	@$(BIN)/python -m $(if $(FLUX),ops.sops,ops.secrets)
 
 platform: install ## install RabbitMQ, Redis, NGINX and KEDA without Flux; PLATFORM=helm-releases for three nodes
 	@$(BIN)/python -m ops.platform $(PLATFORM)

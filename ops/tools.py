@@ -145,15 +145,9 @@ def _pip_install(lock: Path, folder: Path) -> None:
 
 
 def main() -> None:
-    """Build what validating needs, so that it works offline: `python -m ops.tools [PROGRAM...]`.
-
-    Programs of `pins.PROGRAMS` that are named are built too; otherwise the first verb that needs one builds it.
-    """
-    from ops.validate import schemas  # noqa: PLC0415 - it imports this module
-
-    for name in (schemas.PROGRAM, *sys.argv[1:]):
+    """Build programs before a verb needs them: `python -m ops.tools NAME...`, names of `pins.PROGRAMS`."""
+    for name in sys.argv[1:]:
         built(name)
-    schemas.folder()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from apps.contract.settings import BrokerUrl, RedisUrl
+from ops import definitions
 from ops.command import Unusable
 from ops.credentials import Credentials
 from ops.servers import compose, inspection, programs
@@ -110,7 +111,7 @@ def _start_programs(
 
 def _define(management: Management, credentials: Credentials) -> None:
     try:
-        inspection.apply(management, vhost="/", passwords=credentials.broker_passwords)
+        definitions.apply(management, credentials.broker_passwords)
     except OSError as exc:
         raise Unusable(f"RabbitMQ refused the definitions: {exc}.") from exc
 

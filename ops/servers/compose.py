@@ -8,9 +8,10 @@ from pathlib import Path
 from apps.contract import redis_users
 from ops.command import ROOT, answers
 from ops.credentials import Credentials
+from ops.definitions import ADMIN
 from ops.servers.child import Child
 from ops.servers.management import Management
-from ops.servers.rabbitmq import ADMIN, free_ports, is_redis
+from ops.servers.rabbitmq import free_ports, is_redis
 
 PULL_DEADLINE_S = 600.0  # the first start downloads two images
 

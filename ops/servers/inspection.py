@@ -1,7 +1,7 @@
-"""The broker's definitions: applied to a broker of ours, checked on a broker that is given only by its URL."""
+"""Compares a broker that is given by its URL alone with the definitions that the contract asks for."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -12,18 +12,6 @@ from ops.command import Unusable
 from ops.servers.management import Management
 
 NOT_FOUND = 404
-
-
-def apply(management: Management, *, vhost: str, passwords: Mapping[str, str], **limits: float) -> None:
-    """Make vhost, users, exchange, queues and policies as the contract has them. OSError if the broker refuses.
-
-    The management user gets every permission in the vhost, to look into it. Applying twice changes nothing.
-    """
-    version = management.version[0], management.version[1]
-    document = topology.definitions(vhost=vhost, passwords=passwords, version=version, **limits)
-    management("/api/definitions", "POST", document)
-    everything = {"configure": ".*", "write": ".*", "read": ".*"}
-    management(f"/api/permissions/{quote(vhost, safe='')}/{quote(management.user, safe='')}", "PUT", everything)
 
 
 def check(url: str, management_url: str | None) -> None:

@@ -20,14 +20,13 @@ from redis.retry import Retry
 
 from apps.contract import redis_users, topology
 from ops import files
+from ops.definitions import ADMIN
 from ops.files import write_private
 from ops.servers.child import Child
 from ops.servers.management import Management
 from ops.servers.programs import Programs
 
 START_DEADLINE_S = 90.0  # RabbitMQ takes 6 s here when it has the cores, many times that when tests share them
-ADMIN = "admin"
-
 ERLANG_NETWORK = "-noinput -start_epmd false -kernel inet_dist_use_interface"
 ERLANG_THREADS = "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none"  # it shares the machine: few, and no busy waiting
 

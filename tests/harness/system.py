@@ -18,7 +18,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from ops.servers import inspection
+from ops import definitions
 from ops.servers.child import Child
 from ops.servers.management import Refused
 from ops.servers.processes import UVICORN_OPTIONS
@@ -92,7 +92,7 @@ class System:
         """Apply the broker's definitions to this system's virtual host."""
         broker = self.servers.rabbitmq
         try:
-            inspection.apply(broker.management, vhost=self.vhost, passwords=self.passwords, **limits)
+            definitions.apply(broker.management, self.passwords, self.vhost, **limits)
         except Refused as exc:  # the broker's own page says only that it failed
             exc.add_note(f"its log ends:\n{broker.node.last_lines(60)}")
             raise

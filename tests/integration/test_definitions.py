@@ -10,7 +10,7 @@ import pytest
 
 from apps.contract import topology
 from ops.credentials import Credentials
-from ops.definitions import VERSION, document
+from ops.definitions import VERSION, of_cluster
 from ops.servers import inspection
 from ops.servers.programs import ensure
 from ops.servers.rabbitmq import RabbitMQ
@@ -43,7 +43,7 @@ def credentials() -> Credentials:
 def broker(credentials: Credentials, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
     folder, root = tmp_path_factory.mktemp("defined"), Path(ROOT) if ROOT else None
     node = Defined(folder, ensure(), password=credentials.broker_password_admin, root=root)
-    node.definitions = json.dumps(document(credentials, VERSION if ROOT else (3, 10)))
+    node.definitions = json.dumps(of_cluster(credentials, VERSION if ROOT else (3, 10)))
     try:
         node.start()  # it is ready when its management API knows the administrator
         yield node

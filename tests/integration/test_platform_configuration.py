@@ -13,7 +13,7 @@ from redis import Redis as Client
 
 from ops.command import ROOT, Unusable, output
 from ops.credentials import Credentials
-from ops.definitions import VERSION, document
+from ops.definitions import VERSION, of_cluster
 from ops.files import write_private
 from ops.servers import debian, newer
 from ops.servers.child import until
@@ -89,7 +89,7 @@ def rabbitmq(folder: Path, text: str, advanced: str) -> Iterator[RabbitMQ]:
     root, credentials = newer_root(), Credentials()
     version = VERSION if root else (3, 10)
     server = LandedRabbitMQ(folder, ensure(), password=credentials.broker_password_admin, root=root)
-    server.definitions = json.dumps(document(credentials, version))
+    server.definitions = json.dumps(of_cluster(credentials, version))
     server.more_configuration, server.advanced = known(text, version), advanced
     try:
         server.start()

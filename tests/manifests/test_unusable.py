@@ -18,7 +18,7 @@ VERBS = {
     "make deploy": ("ops.deploy", "up"),
     "make undeploy": ("ops.deploy", "down"),
     "make flux": ("ops.flux",),
-    "make rabbitmq-ui CLUSTER=1": ("ops.rabbitmq_ui_cluster",),
+    "make rabbitmq-ui CLUSTER=1": ("ops.rabbitmq_ui", "--cluster"),
 }
 each_verb = pytest.mark.parametrize("command", VERBS.values(), ids=VERBS)
 
@@ -99,7 +99,7 @@ def stub_go(folder: Path, end: str) -> dict[str, str]:
 def test_validating_builds_kubeconform_and_nothing_else(tmp_path: Path) -> None:
     environment = stub_go(tmp_path, 'touch "$5"')
     done = subprocess.run(
-        [sys.executable, "-m", "ops.tools"],
+        [sys.executable, "-m", "ops.validate.schemas"],
         cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=170, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -111,7 +111,7 @@ def test_validating_builds_kubeconform_and_nothing_else(tmp_path: Path) -> None:
 
 def test_full_disk_is_not_taken_for_a_missing_proxy(tmp_path: Path) -> None:
     environment = stub_go(tmp_path, "echo 'link: write /tmp/a.out: no space left on device' >&2; exit 1")
-    line = said("ops.tools", **environment, lines=2)
+    line = said("ops.validate.schemas", **environment, lines=2)
     assert line.endswith("no space left on device): free space or fix the permissions there, and run this again.")
 
 

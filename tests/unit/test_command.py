@@ -21,7 +21,8 @@ OTHERWISE = {"ops.up", "loadtest", "tests.chaos", "pytest", "pip", "apps.client"
 
 def modules() -> set[str]:
     """What make's targets run, each `$(if ...)` as all that it may be."""
-    found = set(re.findall(r"python -m ([\w.]+)", TARGETS.replace("$(if $(CLUSTER),_cluster)", "")))
+    text = re.sub(r"-m \$\(if \$\(\w+\),([\w.]+),([\w.]+)\)", r"python -m \1 python -m \2", TARGETS)
+    found = set(re.findall(r"python -m ([\w.]+)", text))
     return found - OTHERWISE - {"tests.e2e.cluster."} | {"tests.e2e.cluster.binaries", "tests.e2e.cluster.existing"}
 
 
@@ -84,7 +85,7 @@ STARTS = {
     "make up": ("ops.up",),
     "make chaos-quick": ("tests.chaos", "quick", "--folder", "{folder}/run"),
     "make load": ("loadtest", "smoke", "--folder", "{folder}/run"),
-    "make tools": ("ops.tools",),
+    "make tools": ("ops.validate.schemas",),
     "make e2e": ("tests.e2e.cluster.binaries", "admission"),
 }
 # the file takes the last inode

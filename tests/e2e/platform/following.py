@@ -30,7 +30,7 @@ class Following:
         flux.into(cluster, kubeconfig)
         environment = os.environ | {"SOPS_AGE_KEY_FILE": str(folder / "age.key")}
         self.repository = Repository(folder / "sluice", cluster.state / install.SERVED, cluster.address, environment)
-        self.repository.python("ops.secrets", "--flux", timeout_s=SECRETS_TIMEOUT_S)
+        self.repository.python("ops.sops", timeout_s=SECRETS_TIMEOUT_S)
         self.repository.commit("Secrets of this cluster")
         self.repository.python("ops.flux", timeout_s=READY_TIMEOUT_S)
 
