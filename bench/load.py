@@ -10,7 +10,8 @@ from pathlib import Path
 
 from bench.server import Server
 from ops import tools
-from ops.servers.programs import apt_install, find
+from ops.apt import apt_install
+from ops.servers.programs import find
 
 POST = Path(__file__).parent / "post.lua"
 BODY = '{"task":"task_1","name":"abc"}'

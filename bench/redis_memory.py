@@ -20,7 +20,7 @@ from apps.contract import states
 from apps.contract.settings import Settings
 from apps.contract.topology import MESSAGE_TTL_S
 from ops.servers.programs import ensure
-from ops.servers.rabbitmq import Redis
+from ops.servers.redis import Redis
 
 COUNT = 1_000_000
 CHUNK = 1000

@@ -7,8 +7,8 @@ from typing import Self
 import psutil
 
 from ops.servers.child import Child
+from ops.servers.ports import free_ports, is_open
 from ops.servers.processes import is_healthy
-from ops.servers.rabbitmq import free_ports, is_open
 from ops.validate.runtime import API_DOCKERFILE, dockerfile_command
 from tests.harness.system import System
 

@@ -32,7 +32,7 @@ from ops import command
 from ops.command import ROOT, Unusable
 from ops.servers.child import Child, until
 from ops.servers.endpoints import Folder
-from ops.servers.rabbitmq import free_ports, is_open
+from ops.servers.ports import free_ports, is_open
 
 READERS = 50
 STUB_DEADLINE_S = 20.0

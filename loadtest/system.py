@@ -18,7 +18,9 @@ from ops.servers.child import Child
 from ops.servers.endpoints import Endpoints, Folder
 from ops.servers.management import Management
 from ops.servers.nginx import Nginx
-from ops.servers.rabbitmq import RabbitMQ, Redis, free_ports
+from ops.servers.ports import free_ports
+from ops.servers.rabbitmq import RabbitMQ
+from ops.servers.redis import Redis
 from ops.validate.runtime import API_DOCKERFILE, dockerfile_command
 
 

@@ -12,8 +12,8 @@ if sys.version_info < (3, 11):  # noqa: UP036 - before any import that an older 
 
 import importlib.util
 
+from ops.apt import apt_install
 from ops.command import command_line, show
-from ops.servers.programs import apt_install
 
 TIMEOUT_S = 300
 

@@ -18,7 +18,8 @@ from ops.servers import compose, inspection, programs
 from ops.servers.child import Child
 from ops.servers.endpoints import Folder
 from ops.servers.management import Management
-from ops.servers.rabbitmq import RabbitMQ, Redis, is_redis
+from ops.servers.rabbitmq import RabbitMQ
+from ops.servers.redis import Redis, is_redis
 
 URLS = {"rabbitmq": "CELERY_BROKER_URL", "redis": "CELERY_RESULT_BACKEND"}
 FORMS: dict[str, TypeAdapter[Any]] = {

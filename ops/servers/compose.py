@@ -11,7 +11,8 @@ from ops.credentials import Credentials
 from ops.definitions import ADMIN
 from ops.servers.child import Child
 from ops.servers.management import Management
-from ops.servers.rabbitmq import free_ports, is_redis
+from ops.servers.ports import free_ports
+from ops.servers.redis import is_redis
 
 PULL_DEADLINE_S = 600.0  # the first start downloads two images
 

@@ -11,8 +11,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from ops.apt import apt_install
 from ops.command import Unusable, run
-from ops.servers.programs import apt_install, find
+from ops.servers.programs import find
 from ops.tools import cache, locked
 
 # of Debian's package debian-archive-keyring

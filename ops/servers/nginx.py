@@ -4,10 +4,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from ops.apt import apt_install
 from ops.files import private_folder, write_private
 from ops.servers.child import Child
-from ops.servers.programs import apt_install, find
-from ops.servers.rabbitmq import free_ports, is_open
+from ops.servers.ports import free_ports, is_open
+from ops.servers.programs import find
 
 PROGRAM = "nginx"
 PACKAGE = "nginx-light"

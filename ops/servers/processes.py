@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from ops.command import ROOT
 from ops.servers.child import Child
 from ops.servers.endpoints import Folder
-from ops.servers.rabbitmq import free_ports
+from ops.servers.ports import free_ports
 
 # As in apps/api/Dockerfile and apps/worker/Dockerfile; for another commit's processes too.
 IMAGE_ENVIRONMENT = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1"}

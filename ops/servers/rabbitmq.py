@@ -1,29 +1,20 @@
-"""RabbitMQ (with its own epmd) and Redis as our children: free loopback ports, generated passwords, one folder.
+"""RabbitMQ with its own epmd as a child of ours: free loopback ports, a generated password, one folder.
 
-`make up` and the tests start the same classes. Nothing here listens outside 127.0.0.1.
+`make up` and the tests start the same class. Nothing here listens outside 127.0.0.1.
 """
 
-import fcntl
 import os
-import random
 import secrets
-import socket
-import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
-from apps.contract import redis_users, topology
-from ops import files
+from apps.contract import topology
 from ops.definitions import ADMIN
-from ops.files import write_private
+from ops.files import private_folder, write_private
 from ops.servers.child import Child
 from ops.servers.management import Management
+from ops.servers.ports import free_ports, is_open
 from ops.servers.programs import Programs
 
 START_DEADLINE_S = 90.0  # RabbitMQ takes 6 s here when it has the cores, many times that when tests share them
@@ -158,7 +149,7 @@ class RabbitMQ:
         return ["chroot", self._root, Path("/") / epmd.relative_to(self._root)]
 
     def _write_configuration(self) -> None:
-        files.private_folder(self.folder)
+        private_folder(self.folder)
         write_private(self.folder / "enabled_plugins", "[rabbitmq_management].\n")
         # Erlang asks neither DNS nor a resolver process of its own, which would be reaped late by somebody else.
         write_private(self.folder / "inetrc", '{lookup, [file]}.\n{host, {127,0,0,1}, ["localhost"]}.\n')
@@ -174,107 +165,3 @@ class RabbitMQ:
         )
         write_private(self.folder / "advanced.config", topology.ADVANCED_CONFIG + "\n")
         write_private(self.folder / "rabbitmq.conf", "\n".join(lines) + "\n")
-
-
-class Redis:
-    """One Redis with an append-only file, as the chart runs it."""
-
-    def __init__(
-        self, folder: Path, programs: Programs, *, passwords: Mapping[str, str] | None = None, logs: Path | None = None
-    ) -> None:
-        self.folder = folder.resolve()
-        self.passwords = passwords or {name: secrets.token_urlsafe(24) for name in redis_users.NAMES}
-        (self.port,) = free_ports(1)
-        configuration = self.folder / "redis.conf"
-        log = (logs or self.folder) / "redis.log"
-        self.node = Child("Redis", [programs.redis_server, configuration], log=log, env=dict(os.environ))
-
-    @property
-    def version(self) -> tuple[int, ...]:
-        """Of the running server, as (7, 0, 15)."""
-        with _client(self.url()) as client:
-            return tuple(int(part) for part in client.info("server")["redis_version"].split("."))
-
-    def url(self, user: str = redis_users.ADMIN, database: int = 0) -> str:
-        """Address with a user and its password."""
-        return f"redis://{user}:{quote(self.passwords[user], safe='')}@127.0.0.1:{self.port}/{database}"
-
-    def start(self, deadline_s: float = START_DEADLINE_S) -> None:
-        """Start, or start again on the same data and port, and wait for a PONG. Unusable if none comes."""
-        self._write_configuration()
-        self.node.start()
-        try:
-            self.node.ready(lambda: is_redis(self.url()), deadline_s)
-        except BaseException:
-            self.stop()
-            raise
-
-    def stop(self, deadline_s: float = 10.0) -> None:
-        """An orderly end: the append-only file is flushed."""
-        self.node.stop(deadline_s)
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        self.node.kill()
-
-    def suspend(self) -> None:
-        """SIGSTOP: connections stay open, nobody answers."""
-        self.node.suspend()
-
-    def resume(self) -> None:
-        """Let a suspended server go on."""
-        self.node.resume()
-
-    def _write_configuration(self) -> None:
-        files.private_folder(self.folder)
-        lines = (
-            "bind 127.0.0.1",
-            f"port {self.port}",
-            f'dir "{self.folder}"',
-            *redis_users.acl(self.passwords),
-            "daemonize no",
-            "appendonly yes",
-            "appendfsync everysec",
-            'save ""',  # the append-only file has it all
-            "maxmemory-policy noeviction",  # a record that was evicted would be a lost task
-        )
-        write_private(self.folder / "redis.conf", "\n".join(lines) + "\n")
-
-
-def free_ports(count: int) -> list[int]:
-    """Free loopback ports, below those that the kernel gives to outgoing connections, which could take one first.
-
-    They are this process's to its end, also while a server that it restarts does not listen: others look at the locks.
-    """
-    folder = files.private_folder(Path(tempfile.gettempdir()) / f"sluice-ports-{os.getuid()}")
-    ports: list[int] = []
-    while len(ports) < count:
-        port = random.randrange(10_000, 32_000)  # noqa: S311
-        lock = files.lock_file(folder / str(port))
-        with suppress(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not is_open(port):
-                ports.append(port)
-                continue
-        os.close(lock)
-    return ports
-
-
-def is_open(port: int, host: str = "127.0.0.1") -> bool:
-    """Tell whether anything listens on this port, of the loopback if no host is named."""
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex((host, port)) == 0
-
-
-def is_redis(url: str) -> bool:
-    """Tell whether a Redis at this URL answers a PING."""
-    try:
-        with _client(url) as client:
-            return bool(client.ping())
-    except (redis.RedisError, ValueError):  # ValueError: not a Redis URL
-        return False
-
-
-def _client(url: str) -> redis.Redis:
-    return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=5, socket_connect_timeout=5)

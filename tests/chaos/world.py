@@ -17,7 +17,7 @@ from ops.command import Unusable
 from ops.servers import newer
 from ops.servers.child import Child
 from ops.servers.programs import ensure
-from ops.servers.rabbitmq import Redis
+from ops.servers.redis import Redis
 from tests.chaos.cluster import Cluster
 from tests.chaos.proxy import Proxy
 from tests.chaos.weakened import WITHOUT, weaken_definitions

@@ -6,9 +6,10 @@ import shutil
 from pathlib import Path
 
 from ops import images
+from ops.apt import apt_install
 from ops.command import ROOT, output
 from ops.servers import debian
-from ops.servers.programs import apt_install, find
+from ops.servers.programs import find
 from ops.tools import cache, locked
 from tests.e2e.platform import images as archives
 

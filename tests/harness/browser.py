@@ -15,8 +15,8 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
+from ops.apt import apt_install
 from ops.servers.child import Child, until
-from ops.servers.programs import apt_install
 
 PROGRAMS = ("chromium", "google-chrome", "chrome")
 PACKAGE = "chromium"

@@ -15,8 +15,8 @@ import pytest
 
 from ops.servers import debian, newer
 from ops.servers.child import Child, until
+from ops.servers.ports import free_ports, is_open
 from ops.servers.programs import find
-from ops.servers.rabbitmq import free_ports, is_open
 from ops.tools import cache
 from tests.e2e.platform.controller import configuration
 from tests.harness.servers import given_root

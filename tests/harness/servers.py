@@ -10,7 +10,8 @@ from pathlib import Path
 from apps.contract import topology
 from ops.command import Unusable
 from ops.servers.programs import ensure
-from ops.servers.rabbitmq import RabbitMQ, Redis
+from ops.servers.rabbitmq import RabbitMQ
+from ops.servers.redis import Redis
 from tests.harness.nursery import Nursery
 
 

@@ -21,8 +21,8 @@ from redis.retry import Retry
 from ops import definitions
 from ops.servers.child import Child
 from ops.servers.management import Refused
+from ops.servers.ports import free_ports
 from ops.servers.processes import UVICORN_OPTIONS
-from ops.servers.rabbitmq import free_ports
 from tests.harness.nursery import Forked
 from tests.harness.servers import Servers
 from tests.harness.tasks import EFFECTS, release_file

@@ -18,7 +18,8 @@ from ops.files import write_private
 from ops.servers import debian, newer
 from ops.servers.child import until
 from ops.servers.programs import ensure
-from ops.servers.rabbitmq import RabbitMQ, Redis
+from ops.servers.rabbitmq import RabbitMQ
+from ops.servers.redis import Redis
 from ops.tools import cache, kubectl
 from tests.harness.servers import ImportingRabbitMQ, given_root
 

@@ -25,8 +25,8 @@ from ops.credentials import Credentials
 from ops.secrets import contents
 from ops.servers.child import Child
 from ops.servers.management import Management, Refused
+from ops.servers.ports import free_ports
 from ops.servers.programs import ensure
-from ops.servers.rabbitmq import free_ports
 from tests.harness.system import ROOT, System, until
 
 WORK, PARKED = topology.WORK_QUEUES[0], topology.PARKED_QUEUE

@@ -12,7 +12,8 @@ from ops.command import Unusable
 from ops.servers import inspection
 from ops.servers.child import until
 from ops.servers.management import Management
-from ops.servers.rabbitmq import is_open, is_redis
+from ops.servers.ports import is_open
+from ops.servers.redis import is_redis
 from tests.harness.clone import left
 from tests.harness.servers import Servers, running
 from tests.harness.system import System

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from apps.contract import states, topology
-from ops.servers.rabbitmq import free_ports
+from ops.servers.ports import free_ports
 from tests.harness.records import Records
 from tests.harness.system import ROOT, Api, System, until
 

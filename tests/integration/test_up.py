@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ops.servers.rabbitmq import free_ports
+from ops.servers.ports import free_ports
 from tests.harness.clone import Clone, left
 from tests.harness.servers import Servers
 from tests.harness.system import System, until

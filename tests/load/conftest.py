@@ -10,7 +10,7 @@ import pytest
 
 from loadtest.ledger import Follower, Ledger
 from ops.servers.child import Child
-from ops.servers.rabbitmq import free_ports, is_open
+from ops.servers.ports import free_ports, is_open
 from tests.harness.system import ROOT, System
 from tests.load.faulty import FAULTS
 

@@ -9,7 +9,7 @@ import pytest
 from loadtest import stub
 from loadtest.ledger import Ledger
 from ops.servers.child import until
-from ops.servers.rabbitmq import free_ports, is_open
+from ops.servers.ports import free_ports, is_open
 
 USERS = 12  # of the shape `short`
 READY_S = 30

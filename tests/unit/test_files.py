@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from ops import files, tools
+from ops import apt, files, tools
 from ops.command import Unusable
 from ops.credentials import load_or_make
-from ops.servers import endpoints, programs, rabbitmq
+from ops.servers import endpoints
 from ops.servers.child import Child
+from ops.servers.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534
@@ -39,7 +40,7 @@ def ports(shared: Path) -> Path:
 
 
 def use_ports(_: Path) -> None:
-    rabbitmq.free_ports(1)
+    free_ports(1)
 
 
 def use_local(path: Path) -> None:
@@ -146,8 +147,8 @@ def test_readable_credentials_are_closed(tmp_path: Path) -> None:
 def test_lock_of_apt_is_no_link(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     victim = shared.parent / "victim" / "file"
     (shared / "lock").symlink_to(victim)
-    monkeypatch.setattr(programs, "LOCK", shared / "lock")
-    with pytest.raises(PermissionError), programs._alone():  # noqa: SLF001 - what an installation holds
+    monkeypatch.setattr(apt, "LOCK", shared / "lock")
+    with pytest.raises(PermissionError), apt._alone():  # noqa: SLF001 - what an installation holds
         pass
     assert victim.read_text() == "as it was"
 
@@ -156,7 +157,7 @@ def test_what_is_said_of_a_link_is_one_sentence(shared: Path) -> None:
     ports(shared).symlink_to(shared.parent / "victim")
     script = (
         "import tempfile; tempfile.tempdir = " + repr(str(shared)) + "\n"
-        "from ops.command import command_line; from ops.servers.rabbitmq import free_ports\n"
+        "from ops.command import command_line; from ops.servers.ports import free_ports\n"
         "command_line(lambda: free_ports(1))\n"
     )
     done = subprocess.run(
@@ -173,8 +174,8 @@ CREATING = re.compile(r"os\.open\([^)]*O_CREAT|\.open\(\"[wax]")
 # why each is right as it is
 ALLOWED = {
     "ops/files.py": "the one place",
-    "ops/servers/rabbitmq.py": "the folder of ports, by ops.files",
-    "ops/servers/programs.py": "the lock of apt, by ops.files",
+    "ops/servers/ports.py": "the folder of ports, by ops.files",
+    "ops/apt.py": "the lock of apt, by ops.files",
     "ops/validate": "paths in manifests",
     "tests/e2e/platform/controller": "inside a container, which has its own /tmp",
     "tests/e2e/burst.py": "in build/, which is the project's",

@@ -11,7 +11,7 @@ import pytest
 
 from loadtest import host
 from ops.command import Unusable
-from ops.servers.rabbitmq import free_ports
+from ops.servers.ports import free_ports
 
 
 @contextmanager

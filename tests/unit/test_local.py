@@ -8,7 +8,7 @@ import pytest
 
 from ops import demo
 from ops.command import Unusable
-from ops.servers import programs, rabbitmq
+from ops.servers import ports, programs
 from ops.servers.endpoints import Endpoints, Folder, load_running, save
 from ops.servers.inspection import management_of, vhost_of
 
@@ -63,16 +63,16 @@ def test_unknown_program_is_not_found() -> None:
 
 TAKE = """
 from itertools import chain
-from ops.servers import rabbitmq
+from ops.servers import ports
 offered = chain([{taken}], range(10_000, 32_000))
-rabbitmq.random.randrange = lambda *_: next(offered)
-print(*rabbitmq.free_ports(1))
+ports.random.randrange = lambda *_: next(offered)
+print(*ports.free_ports(1))
 """
 
 
 def test_port_belongs_to_its_process_also_while_nothing_listens() -> None:
     """Another one took the port of a broker that a test had stopped, and the broker could not come back."""
-    (ours,) = rabbitmq.free_ports(1)
+    (ours,) = ports.free_ports(1)
     code = TAKE.format(taken=ours)
     theirs = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert int(theirs) != ours

@@ -4,8 +4,9 @@ import os
 import sys
 from pathlib import Path
 
+from ops.apt import apt_install
 from ops.command import Unusable
-from ops.servers.programs import apt_install, find
+from ops.servers.programs import find
 
 # what shows that a package is there -> its name
 PROGRAMS = {

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import yaml
 
+from ops.apt import apt_install
 from ops.command import command_line
 from ops.servers.child import Child
-from ops.servers.programs import apt_install, find
+from ops.servers.programs import find
 from tests.e2e.platform import web
 
 REGISTRY_PORT = 5000
