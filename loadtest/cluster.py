@@ -1,6 +1,5 @@
 """The cluster that kubectl points to, behind its ingress: what is loaded with CLUSTER=1."""
 
-import base64
 import http.client
 import json
 from collections import Counter
@@ -39,7 +38,7 @@ class Cluster:
     def __init__(self, url: str, api_port: int, management: Management) -> None:
         self.url = url.rstrip("/")
         self.host = cluster.ingress_host()  # the URL may name NGINX's address
-        self.key = keys.first_key(_secret("fastapi", "api")["API_KEYS"])
+        self.key = keys.first_key(cluster.secret("fastapi", "api")["API_KEYS"])
         self._api_port = api_port
         self._management = management
         self._nodes = [item["metadata"]["name"] for item in self._get("/api/v1/nodes")["items"]]
@@ -104,15 +103,10 @@ class Cluster:
 def entered(url: str) -> Iterator[Cluster]:
     """The cluster that kubectl points to, as long as it is needed. Unusable if a part of it cannot be seen."""
     cluster.check()
-    broker = _secret("celery-workers", "rabbitmq-keda")  # who may read lengths of queues, and nothing else
+    broker = cluster.secret("celery-workers", "rabbitmq-keda")  # who may read lengths of queues, and nothing else
     with api_server() as port, forwarded("data", "service/rabbitmq", 15672) as rabbitmq:
         yield Cluster(url, port, Management(f"http://127.0.0.1:{rabbitmq}", broker["username"], broker["password"]))
 
 
 def _part(namespace: str, pod: str) -> str | None:
     return next((part for (place, name), part in PARTS.items() if place == namespace and pod.startswith(name)), None)
-
-
-def _secret(namespace: str, name: str) -> dict[str, str]:
-    data = json.loads(cluster.ask("get", "secret", name, f"--namespace={namespace}", "--output=json"))["data"]
-    return {key: base64.b64decode(value).decode() for key, value in data.items()}

@@ -1,5 +1,6 @@
 """The cluster that kubectl points to: whether it answers, and what it is asked."""
 
+import base64
 import json
 
 from ops.command import Unusable, output
@@ -38,6 +39,12 @@ def ask(*arguments: str, text: str | None = None, timeout_s: float = TIMEOUT_S) 
 def has(*arguments: str) -> bool:
     """Whether the cluster, which answers, has an object: `has("secret", "api", "--namespace=fastapi")`."""
     return bool(ask("get", *arguments, "--ignore-not-found", "--output=name").strip())
+
+
+def secret(namespace: str, name: str) -> dict[str, str]:
+    """What a Secret holds, decoded. Unusable if the cluster has no such Secret."""
+    data = json.loads(ask("get", "secret", name, f"--namespace={namespace}", "--output=json"))["data"]
+    return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
 
 def ingress_host() -> str:

@@ -9,10 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ops import cluster
-from ops.command import ROOT, Unusable, command_line, output, show
+from ops.command import ROOT, Unusable, command_line, show
+from ops.kustomize import rendered
 from ops.secrets import listed
 from ops.tools import kubectl
 
@@ -72,8 +71,7 @@ def down(folder: Path) -> None:
 
 
 def _objects(folder: Path, kind: str | None = None) -> list[dict[str, Any]]:
-    objects = yaml.safe_load_all(output(kubectl(), "kustomize", folder, timeout_s=TIMEOUT_S))
-    return [each for each in objects if kind in {None, each["kind"]}]
+    return [each for each in rendered(folder) if kind in {None, each["kind"]}]
 
 
 def _name(each: dict[str, Any]) -> str:

@@ -5,10 +5,9 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
-
 from ops import cluster, pins, sops
 from ops.command import ROOT, Unusable, command_line, output, show
+from ops.kustomize import rendered
 from ops.secrets import listed
 from ops.tools import kubectl
 
@@ -34,12 +33,11 @@ def main() -> None:
 
 def objects(url: str, branch: str) -> list[dict[str, Any]]:
     """What clusters/local renders to, with the GitRepository of this clone."""
-    text = output(kubectl(), "kustomize", ROOT / sops.CLUSTER, timeout_s=TIMEOUT_S)
-    rendered = list(yaml.safe_load_all(text))
-    for each in rendered:
+    found = rendered(ROOT / sops.CLUSTER)
+    for each in found:
         if each["kind"] == "GitRepository":
             each["spec"] |= {"url": url, "ref": {"branch": branch}}
-    return rendered
+    return found
 
 
 def git_url(origin: str) -> str:
@@ -64,9 +62,9 @@ def _key_secret() -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": {"age.agekey": key}}
 
 
-def _apply(rendered: list[dict[str, Any]]) -> None:
+def _apply(all_: list[dict[str, Any]]) -> None:
     arguments = ("apply", "--server-side", "--force-conflicts", "--field-manager=sluice-flux", "--filename=-")
-    show(kubectl(), *arguments, text=listed(rendered), timeout_s=TIMEOUT_S)
+    show(kubectl(), *arguments, text=listed(all_), timeout_s=TIMEOUT_S)
 
 
 def _git(*arguments: str) -> str:

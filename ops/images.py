@@ -7,9 +7,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-import yaml
-
 from ops.command import ROOT, Unusable, answers, command_line, show
+from ops.documents import document_of
 
 IMAGES = {"sluice-api": "apps/api/Dockerfile", "sluice-worker": "apps/worker/Dockerfile"}
 # the first that works; `docker info` fails where there is a client but no engine
@@ -57,7 +56,7 @@ def deployed(root: Path = ROOT) -> dict[str, str]:
     """Image -> the whole name that the overlays deploy it by. Unusable if they do not agree."""
     names: dict[str, set[str]] = {image: set() for image in IMAGES}
     for path in root.glob(OVERLAYS):
-        for entry in yaml.safe_load(path.read_text()).get("images") or []:
+        for entry in document_of(path).get("images") or []:
             name = entry.get("newName") or f"{DEFAULT_REGISTRY}/{entry['name']}"
             names.setdefault(entry["name"], set()).add(f"{name}:{entry['newTag']}")
     for image in IMAGES:

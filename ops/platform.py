@@ -11,8 +11,9 @@ from typing import Any
 import yaml
 
 from ops import cluster
-from ops.command import ROOT, Unusable, command_line, output, show
+from ops.command import ROOT, Unusable, command_line, show
 from ops.credentials import Credentials
+from ops.kustomize import rendered
 from ops.secrets import contents, listed
 from ops.tools import built, kubectl
 
@@ -102,7 +103,7 @@ def main() -> None:
     if not (folder / "kustomization.yaml").exists():
         raise Unusable(f"{folder.relative_to(ROOT)} has no kustomization.yaml: name one of clusters/ or helm-releases.")
     _secrets_exist()
-    objects = list(yaml.safe_load_all(output(kubectl(), "kustomize", folder, timeout_s=TIMEOUT_S)))
+    objects = rendered(folder)
     show(kubectl(), "apply", "--filename=-", text=listed(around(objects)), timeout_s=TIMEOUT_S)
     for release in releases(objects):
         _install(release)

@@ -3,9 +3,7 @@
 With --cluster it is the cluster's, forwarded to this machine until Ctrl-C.
 """
 
-import base64
 import contextlib
-import json
 import sys
 
 from ops import cluster
@@ -31,11 +29,9 @@ def of_this_machine() -> None:
 def of_the_cluster() -> None:
     """The cluster's page, forwarded."""
     cluster.check()
-    secret = ("secret", "rabbitmq-auth", "--namespace=data")
-    if not cluster.has(*secret):
+    if not cluster.has("secret", "rabbitmq-auth", "--namespace=data"):
         raise Unusable("The cluster has no Secret data/rabbitmq-auth: run `make secrets platform` first.")
-    text = cluster.ask("get", *secret, "--output=json")
-    _print("http://localhost:15672", base64.b64decode(json.loads(text)["data"]["password"]).decode())
+    _print("http://localhost:15672", cluster.secret("data", "rabbitmq-auth")["password"])
     forward = ("port-forward", "service/rabbitmq", "15672:15672", "--namespace=data")
     with contextlib.suppress(KeyboardInterrupt):
         show(kubectl(), *forward, timeout_s=FORWARD_TIMEOUT_S)

@@ -7,15 +7,12 @@ import base64
 import json
 from typing import Any
 
-import yaml
-
 from apps.contract import redis_users
 from ops import cluster, definitions
-from ops.command import ROOT, command_line, output
+from ops.command import ROOT, command_line
 from ops.credentials import Credentials
-from ops.tools import kubectl
+from ops.kustomize import rendered
 
-TIMEOUT_S = 60
 BROKER = "rabbitmq.data.svc:5672"
 REDIS = "redis.data.svc:6379"
 # what reads a Secret only when it starts
@@ -96,10 +93,7 @@ def main() -> None:
 def namespaces() -> list[dict[str, Any]]:
     """The namespaces that the Secrets live in, as the manifests have them."""
     wanted = {namespace for namespace, _ in contents(Credentials())}
-    texts = [
-        output(kubectl(), "kustomize", ROOT / path, timeout_s=TIMEOUT_S) for path in ("kustomize/base", "helm-releases")
-    ]
-    objects = [each for text in texts for each in yaml.safe_load_all(text)]
+    objects = [each for path in ("kustomize/base", "helm-releases") for each in rendered(ROOT / path)]
     return [each for each in objects if each["kind"] == "Namespace" and each["metadata"]["name"] in wanted]
 
 

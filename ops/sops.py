@@ -13,6 +13,7 @@ import yaml
 
 from ops.command import ROOT, Unusable, command_line, output
 from ops.credentials import Credentials
+from ops.documents import document, document_of
 from ops.files import private_folder
 from ops.secrets import READERS, key_of, manifests
 from ops.tools import built
@@ -81,7 +82,7 @@ def _decrypt(path: Path) -> dict[str, Any]:
             f"{path.name} cannot be decrypted by the key in {key_file()}: put your team's key there, or name it in "
             "SOPS_AGE_KEY_FILE."
         ) from None
-    return dict(yaml.safe_load(text))
+    return dict(document(text))
 
 
 def differences(root: Path) -> list[Path]:
@@ -99,7 +100,7 @@ def component(folder: Path) -> str:
     files = sorted(folder.glob("*.sops.yaml"))
     sums: dict[tuple[str, str], Any] = {}
     for path in files:
-        namespace, name = key_of(yaml.safe_load(path.read_text()))
+        namespace, name = key_of(document_of(path))
         for workload in READERS.get((namespace, name), []):
             sums.setdefault((namespace, workload), hashlib.sha256()).update(path.read_bytes())
     patches = [_restart(namespace, workload, each.hexdigest()) for (namespace, workload), each in sums.items()]

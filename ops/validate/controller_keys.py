@@ -8,10 +8,9 @@ import re
 import sys
 from pathlib import Path
 
-import yaml
-
 from ops import pins
 from ops.command import Unusable, command_line
+from ops.documents import document_of
 
 SOURCES = {
     "settings": "internal/configs/configmaps.go",
@@ -64,7 +63,7 @@ def main() -> None:
         raise Unusable("Usage: python -m ops.validate.controller_keys FOLDER")
     checkout = Path(sys.argv[1])
     try:
-        version = yaml.safe_load((checkout / CHART).read_text())["appVersion"]
+        version = document_of(checkout / CHART)["appVersion"]
         texts = {name: (checkout / path).read_text() for name, path in SOURCES.items()}
     except OSError as exc:
         raise Unusable(f"{checkout} is no checkout of the controller: {exc}.") from exc

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from ops import pins
-from ops.command import Unusable, command_line, output
+from ops.command import Unusable, command_line, run
 from ops.documents import document_of
 from ops.tools import built, cache, locked, module_folders
 from ops.validate.tree import Finding, Object, Tree, once
 
 PROGRAM = "kubeconform"
+# its exit status where an object is invalid; its answer says why
+INVALID = 1
 TIMEOUT_S = 120
 # what each of KEDA's scalers reads, by KEDA itself
 SCALERS = "scalers.json"
@@ -49,11 +51,11 @@ def _kubeconform(version: str, folder_: Path, files: dict[str, list[Object]]) ->
     places = [f"{folder()}/v{version}.0/" + "{{.ResourceKind}}{{.KindSuffix}}.json"]
     places += [f"{folder()}/crds/" + "{{.ResourceKind}}{{.KindSuffix}}.json"]
     locations = [argument for place in places for argument in ("-schema-location", place)]
-    # it exits with 1 where something is invalid: the answer says what
-    script = '"$@" || test $? -eq 1'
-    command = [str(built(PROGRAM)), "-strict", "-output", "json", "-kubernetes-version", f"{version}.0"]
-    answer = output("sh", "-c", script, "sh", *command, *locations, folder_, timeout_s=TIMEOUT_S)
-    results = json.loads(answer).get("resources", [])
+    options = ("-strict", "-output", "json", "-kubernetes-version", f"{version}.0", *locations)
+    done = run(built(PROGRAM), *options, folder_, timeout_s=TIMEOUT_S)
+    if done.returncode not in {0, INVALID}:
+        raise Unusable(f"{PROGRAM} failed: {done.stderr.strip()}")
+    results = json.loads(done.stdout).get("resources", [])
     for result in results:
         for each in files[result["filename"]]:
             yield from _findings(each, result, version)

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from ops.command import Unusable, output
+from ops.command import Unusable, run
 from ops.documents import document, document_of, documents
 from ops.tools import kubectl
 
@@ -196,13 +196,11 @@ def _build(root: Path, target: str, parts: dict[str, list[Path]]) -> list[Object
 
 
 def _kustomize(folder: Path) -> str:
-    # warnings (deprecated fields) go to standard error, and must fail too
-    script = '"$0" kustomize "$1" 2>"$1/warnings" || { cat "$1/warnings" >&2; exit 1; }'
-    text = output("sh", "-c", script, kubectl(), folder, timeout_s=RENDER_TIMEOUT_S)
-    warnings = (folder / "warnings").read_text().strip()
-    if warnings:
-        raise Unusable(warnings)
-    return text
+    done = run(kubectl(), "kustomize", folder, timeout_s=RENDER_TIMEOUT_S)
+    # warnings, as of deprecated fields, fail too
+    if done.returncode != 0 or done.stderr.strip():
+        raise Unusable(done.stderr.strip())
+    return done.stdout
 
 
 def _object(root: Path, target: str, folder: Path, body: dict[str, Any]) -> Object:
