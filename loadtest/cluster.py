@@ -13,7 +13,7 @@ from loadtest.sample import Depths, Sample, Usage, accepted_by_task, depths, lef
 from ops import cluster
 from ops.command import Unusable
 from ops.forward import api_server, forwarded
-from ops.servers.management import Management
+from ops.management import Management
 
 TIMEOUT_S = 20.0
 WORKER = "/apis/apps/v1/namespaces/celery-workers/deployments/celery-worker"

@@ -13,7 +13,7 @@ import psutil
 
 from apps.contract import topology
 from ops.command import Unusable
-from ops.servers.management import Management
+from ops.management import Management
 
 TIMEOUT_S = 10.0
 CONNECTIONS: Mapping[str, type[http.client.HTTPConnection]] = {

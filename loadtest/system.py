@@ -13,10 +13,10 @@ from loadtest.shapes import Local, Shape
 from ops import definitions
 from ops.command import Unusable
 from ops.credentials import Credentials
+from ops.management import Management
 from ops.servers import nginx, processes, programs
 from ops.servers.child import Child
 from ops.servers.endpoints import Endpoints, Folder
-from ops.servers.management import Management
 from ops.servers.nginx import Nginx
 from ops.servers.ports import free_ports
 from ops.servers.rabbitmq import RabbitMQ

@@ -19,7 +19,7 @@ from apps.contract import topology
 from ops.command import ROOT, Unusable, command_line
 from ops.credentials import Credentials
 from ops.documents import documents
-from ops.servers.management import Management
+from ops.management import Management
 
 VHOST = "/"
 # the chart's RabbitMQ is 4.3.5; an older one would refuse some of the policies

@@ -14,10 +14,10 @@ from apps.contract.settings import BrokerUrl, RedisUrl
 from ops import definitions
 from ops.command import Unusable
 from ops.credentials import Credentials
+from ops.management import Management
 from ops.servers import compose, inspection, programs
 from ops.servers.child import Child
 from ops.servers.endpoints import Folder
-from ops.servers.management import Management
 from ops.servers.rabbitmq import RabbitMQ
 from ops.servers.redis import Redis, is_redis
 

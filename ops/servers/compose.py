@@ -9,8 +9,8 @@ from apps.contract import redis_users
 from ops.command import ROOT, answers
 from ops.credentials import Credentials
 from ops.definitions import ADMIN
+from ops.management import Management
 from ops.servers.child import Child
-from ops.servers.management import Management
 from ops.servers.ports import free_ports
 from ops.servers.redis import is_redis
 

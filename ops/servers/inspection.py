@@ -9,7 +9,7 @@ import kombu
 
 from apps.contract import topology
 from ops.command import Unusable
-from ops.servers.management import Management
+from ops.management import Management
 
 NOT_FOUND = 404
 

@@ -12,8 +12,8 @@ from urllib.parse import quote
 from apps.contract import topology
 from ops.definitions import ADMIN
 from ops.files import private_folder, write_private
+from ops.management import Management
 from ops.servers.child import Child
-from ops.servers.management import Management
 from ops.servers.ports import free_ports, is_open
 from ops.servers.programs import Programs
 

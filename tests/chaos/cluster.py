@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ops.files import write_private
+from ops.management import Management
 from ops.servers.child import POLL_S, Child, until
-from ops.servers.management import Management
 from ops.servers.programs import Programs
 from ops.servers.rabbitmq import RabbitMQ
 

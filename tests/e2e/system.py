@@ -13,8 +13,8 @@ from apps.client import Client, Problem
 from apps.contract import keys
 from ops import cluster
 from ops.forward import forwarded
+from ops.management import Management
 from ops.servers.child import until
-from ops.servers.management import Management
 from tests.e2e import objects
 
 # of tests/e2e/overlays/ledger

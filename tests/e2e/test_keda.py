@@ -15,7 +15,7 @@ import pytest
 from apps.contract.topology import PARKED_QUEUE
 from ops import cluster
 from ops.command import Unusable
-from ops.servers.management import Management
+from ops.management import Management
 from planner import keda
 from planner.fields import Field
 from tests.e2e import objects

@@ -19,8 +19,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from ops import definitions
+from ops.management import Refused
 from ops.servers.child import Child
-from ops.servers.management import Refused
 from ops.servers.ports import free_ports
 from ops.servers.processes import UVICORN_OPTIONS
 from tests.harness.nursery import Forked

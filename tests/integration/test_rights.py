@@ -22,9 +22,9 @@ from apps.api.idempotency import CLAIM, SETTLE
 from apps.api.quotas import RENEW
 from apps.contract import redis_users, states, topology
 from ops.credentials import Credentials
+from ops.management import Management, Refused
 from ops.secrets import contents
 from ops.servers.child import Child
-from ops.servers.management import Management, Refused
 from ops.servers.ports import free_ports
 from ops.servers.programs import ensure
 from tests.harness.system import ROOT, System, until

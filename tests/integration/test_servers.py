@@ -9,9 +9,9 @@ import psutil
 import pytest
 
 from ops.command import Unusable
+from ops.management import Management
 from ops.servers import inspection
 from ops.servers.child import until
-from ops.servers.management import Management
 from ops.servers.ports import is_open
 from ops.servers.redis import is_redis
 from tests.harness.clone import left

@@ -16,8 +16,8 @@ import pytest
 
 from apps.health import HealthFiles
 from apps.worker.connection import connection_to_broker
+from ops.management import Management
 from ops.servers.child import Child
-from ops.servers.management import Management
 from tests.harness.system import ROOT, System, until
 from tests.harness.tls import Authority, Impostor, tls_in_front_of
 
