@@ -17,8 +17,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from apps.client import AsyncClient, OutcomeUnknown, Problem, TimedOut
-from loadtest import cluster, drive, gates, host, report, shapes, system
-from loadtest.cluster import Cluster
+from loadtest import cluster_target, drive, gates, host, report, shapes, system
+from loadtest.cluster_target import Cluster
 from loadtest.drive import Address
 from loadtest.folder import emptied
 from loadtest.gates import Seen, Verdict
@@ -123,7 +123,7 @@ def _there(arguments: argparse.Namespace, ends: ExitStack) -> Host | Cluster | N
         return None
     if not arguments.cluster:
         return Host(arguments.host)
-    there = ends.enter_context(cluster.entered(arguments.host))
+    there = ends.enter_context(cluster_target.entered(arguments.host))
     host.check(there.url, there.key, there.host)
     return there
 

@@ -41,7 +41,7 @@ HARMLESS = {
     "ops/tools.py": "go with go.sum, or the sums in pins.py; pip with hashes: the tests below",
     "ops/validate/controller_keys.py": "reads a checkout",
     "ops/apt.py": "apt",
-    "loadtest/cluster.py": "asks the API inside of its own pod",
+    "loadtest/cluster_target.py": "asks the API inside of its own pod",
     "ops/up.py": "prints a command",
     "planner/service.py": "asks a Prometheus that its user names",
 }
