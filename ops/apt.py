@@ -22,7 +22,7 @@ SERVICES = {
 }
 POLICY = Path("/usr/sbin/policy-rc.d")
 POLICY_TEXT = "#!/bin/sh\n# Written by Sluice's `make up` while it installs, and removed by it.\nexit 101\n"
-# Two of us would take that file from each other.
+# Of two installations at once, one would remove the other's POLICY.
 LOCK = Path("/run/sluice-apt.lock")
 # Unattended upgrades, for example after a boot, take some minutes.
 BUSY_DEADLINE_S = 300.0
@@ -136,7 +136,7 @@ def _no_service_starts() -> Iterator[None]:
 
 
 def _disable_services(packages: Sequence[str]) -> None:
-    """Where systemd runs, what we installed would start at the next boot."""
+    """With systemd, the services that we installed would start at the next boot."""
     units = " ".join(SERVICES.get(package, "") for package in packages).split()
     if units and Path("/run/systemd/system").exists():
         _output("systemctl", "disable", "--now", *units)

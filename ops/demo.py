@@ -1,4 +1,4 @@
-"""The main job on real input: posts one of each task and shows each state as it changes (`make demo`)."""
+"""`make demo`: posts one of each task and prints each state as it changes."""
 
 import http.client
 import json
@@ -15,11 +15,11 @@ from ops.credentials import load_or_make
 from ops.servers.endpoints import Folder, load_running
 
 DEADLINE_S = 300.0
-POLL_S = 0.25  # to show each state, where a client that only wants the result would use ?wait=
+POLL_S = 0.25  # short enough to see each state; ?wait= would only return the last one
 
 
 class Failed(Unusable):
-    """The main job did not succeed."""
+    """A task was refused, did not succeed, or was not over in time."""
 
 
 class Posted:

@@ -1,4 +1,4 @@
-"""Hands the cluster over to Flux: the age key, this clone's `origin`, and clusters/local. `python -m ops.flux`."""
+"""Lets Flux follow this clone's `origin`: applies the age key and clusters/local. `python -m ops.flux`."""
 
 import base64
 import re

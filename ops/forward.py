@@ -38,7 +38,7 @@ def _serving(*arguments: str) -> Iterator[int]:
             found = SAID.match(said)
             if not found:
                 raise Unusable(f"`kubectl {' '.join(arguments)}` does not serve; it said {said.strip()!r}.")
-            # it says a line for each connection: a pipe that nobody reads is full at some time, and kubectl then hangs
+            # kubectl prints a line for each connection, and hangs when the pipe is full: keep reading it
             rest = Thread(target=deque, args=(process.stdout, 0), daemon=True)
             rest.start()
             yield int(found[1])

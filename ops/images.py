@@ -18,7 +18,7 @@ KEEP_LAYERS = {"buildah": ("--layers",)}
 BUILD_TIMEOUT_S = 1800
 PUSH_TIMEOUT_S = 900
 OVERLAYS = "kustomize/overlays/*/kustomization.yaml"
-# What a cluster takes a name without a registry for. podman and buildah would take it for localhost/...: so it is said.
+# A cluster reads a name without a registry so; podman and buildah read it as localhost/... So our names are complete.
 DEFAULT_REGISTRY = "docker.io/library"
 
 

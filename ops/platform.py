@@ -80,7 +80,7 @@ def _chart(
 
 
 def around(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What the charts need around them: namespaces, priority classes, network policies.
+    """The objects that the charts need: namespaces, priority classes, network policies.
 
     Not what only Flux reads, and not Secrets, which are encrypted in git: `make secrets` makes them.
     """

@@ -20,7 +20,7 @@ from ops.tools import built
 
 TIMEOUT_S = 30
 CLUSTER = "clusters/local"
-# what no-one may read is in these fields; the rest stays legible, for reviews and for Kustomize
+# only these fields hold secrets; the rest stays readable for reviews and Kustomize
 ENCRYPTED = "^(data|stringData)$"
 HEAD = """# `make secrets FLUX=1` writes this file: the encrypted Secrets beside it, and their sums onto the pods that
 # read them, so that these start anew with a changed one.
@@ -120,7 +120,7 @@ def _restart(namespace: str, workload: str, sum_: str) -> str:
 
 
 def main() -> None:
-    """Write those of this clone."""
+    """Write the files of this clone."""
     into_git()
 
 

@@ -23,13 +23,13 @@ from ops.files import lock_file, trusted_folder
 BUILD_TIMEOUT_S = 3600
 MODULES = ROOT / "ops" / "go"
 GO_LOCK = ROOT / "requirements" / "go.txt"
-# No other toolchain than the one found, no go.sum that changes by itself, and none of the machine's exceptions.
+# Only the toolchain that was found; go.sum may not change; no exceptions of this machine from the checksum database.
 GO_ENVIRONMENT = {
     "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly -buildvcs=false", "GOWORK": "off", "GOINSECURE": "",
     "GONOSUMDB": "", "GOPRIVATE": "",
 }  # fmt: skip
 NEEDS_PROXY = "it needs the Go module proxy the first time"
-# small programs that say no path of this machine
+# small programs that contain no path of this machine
 RELEASE = ("-trimpath", "-ldflags=-s -w")
 
 
@@ -91,7 +91,7 @@ def module_folders() -> list[Path]:
 
 
 def go(*arguments: str, folder: Path | None = None, timeout_s: float = BUILD_TIMEOUT_S, **environment: str) -> str:
-    """What the Go command says; it looks for a go.mod in `folder`, and for none if there is no folder."""
+    """The output of the Go command, run in `folder`, which has a go.mod, or outside of any module."""
     program = _go_program()
     done = run(program, *arguments, timeout_s=timeout_s, cwd=folder or cache(), env=GO_ENVIRONMENT | environment)
     if done.returncode != 0:

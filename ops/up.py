@@ -1,6 +1,6 @@
-"""`make up`: servers, definitions and processes under one supervisor, the main job once, then on until Ctrl-C.
+"""`make up`: starts servers and processes under one supervisor, runs each task once, and stays up until Ctrl-C.
 
-Ends in reverse order, leaving no process. Exit status 0 after Ctrl-C or SIGTERM, 1 after one sentence about a failure.
+Stops in reverse order and leaves no process. Exit status 0 after Ctrl-C or SIGTERM, 1 after a sentence about a failure.
 """
 
 import json
@@ -50,7 +50,7 @@ def main() -> None:
 
 def _run(stack: ExitStack, folder: Folder, environment: Mapping[str, str]) -> None:
     stack.enter_context(folder.locked())
-    folder.run.unlink(missing_ok=True)  # of one that was killed: until this one is ready, no verb finds a system
+    folder.run.unlink(missing_ok=True)  # left by a killed run; until this one is ready, no verb finds a system
     url = _api_url(environment)
     credentials = load_or_make(folder.credentials)
     print(f"Logs: {folder.logs}/<name>.log. Credentials: {folder.credentials}", flush=True)
@@ -71,7 +71,7 @@ def _run(stack: ExitStack, folder: Folder, environment: Mapping[str, str]) -> No
 def _start_processes(
     stack: ExitStack, folder: Folder, endpoints: Endpoints, credentials: Credentials, given: Mapping[str, str]
 ) -> list[Process]:
-    """Recorder, worker, then API, so that the reverse first refuses new tasks; wait until all are ready."""
+    """Start recorder, worker, then API (so that the API stops first), and wait until all are ready."""
     of_recorder = endpoints.environment("recorder", credentials, given)
     of_worker = endpoints.environment("worker", credentials, given)
     of_api = {**endpoints.environment("api", credentials, given), "API_KEYS": credentials.api_keys}
@@ -91,7 +91,7 @@ def _start_processes(
 
 
 def _run_demo(url: str, credentials: Credentials, watch: Callable[[], None]) -> None:
-    """The main job, once. Its failure ends nothing: it may wait for a backlog that this run is to work off."""
+    """Run each task once. A failure stops nothing: the tasks may wait behind a backlog that this run is to work off."""
     try:
         demo.run(url, credentials.api_key, watch)
     except demo.Failed as exc:
@@ -99,7 +99,7 @@ def _run_demo(url: str, credentials: Credentials, watch: Callable[[], None]) -> 
 
 
 def _watch(backed: Backing, running: list[Process]) -> None:
-    """Start again what died of apps/. Unusable when a server died."""
+    """Restart the processes of apps/ that died. Unusable if a server died."""
     for server in backed.children:
         if not server.alive:
             raise Unusable(
@@ -110,7 +110,7 @@ def _watch(backed: Backing, running: list[Process]) -> None:
 
 
 def _api_url(environment: Mapping[str, str]) -> str:
-    """The API's address. Unusable if its port is taken, is none, or may not be listened on by us."""
+    """The API's address. Unusable if its port is in use, is not a number, or only root may listen on it."""
     text = environment.get("API_PORT", "8000")
     try:
         with socket.socket() as probe:

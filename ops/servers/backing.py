@@ -1,6 +1,7 @@
-"""RabbitMQ and Redis from the first source there is.
+"""Starts RabbitMQ and Redis from the first source that is available.
 
-URLs in the environment, `docker compose` where an engine answers, programs of this machine, apt-get when root.
+In this order: URLs in the environment, `docker compose` if an engine answers, programs of this machine, and, for root,
+packages by apt-get.
 """
 
 from collections.abc import Mapping
@@ -30,7 +31,7 @@ FORMS: dict[str, TypeAdapter[Any]] = {
 
 @dataclass
 class Backing:
-    """The servers: where they are (None when the environment says it) and the processes to watch."""
+    """Addresses of the servers, None for those whose URL the environment has, and the processes to watch."""
 
     broker: str | None = None
     redis: str | None = None
@@ -39,9 +40,9 @@ class Backing:
 
 
 def start(stack: ExitStack, folder: Folder, credentials: Credentials, environment: Mapping[str, str]) -> Backing:
-    """Start what the environment does not name, its end registered in the stack, and make or check the definitions.
+    """Start the servers that the environment does not name, and apply or check the definitions. The stack stops them.
 
-    Unusable, with one sentence, when a server is not there or not as the contract wants it.
+    Unusable if a server does not answer, or differs from the contract.
     """
     wanted = [service for service, name in URLS.items() if not environment.get(name)]
     _check_given(environment)

@@ -41,7 +41,7 @@ class Child:
 
     @property
     def alive(self) -> bool:
-        """True from start() until the process has ended. Not reaped here: its group's number stays ours."""
+        """True from start() until the process has ended. Does not reap it: its group id is not reused."""
         process = self._process
         return process is not None and process.returncode is None and not _changed(process.pid, os.WEXITED)
 
@@ -78,7 +78,7 @@ class Child:
         """SIGKILL the process and its group, and reap it. Nothing happens if it was ended before."""
         if self._process is None or self._process.returncode is not None:
             return
-        # Before the reaping: until then the kernel gives this group number to nobody else.
+        # Before wait(): until then the kernel gives the number of this group to no other process.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -123,7 +123,7 @@ class Child:
 
 
 def until(condition: Callable[[], bool], deadline_s: float, what: str, poll_s: float = POLL_S) -> None:
-    """Poll until condition() holds; TimeoutError naming `what` after deadline_s."""
+    """Poll until condition() holds. TimeoutError, with `what`, after deadline_s seconds."""
     end = time.monotonic() + deadline_s
     while not condition():
         if time.monotonic() > end:
@@ -147,5 +147,5 @@ def _death_signal() -> list[str]:
 
 
 def _changed(pid: int, event: int) -> bool:
-    """Has the child ended (WEXITED) or stopped (WSTOPPED)? It stays as it is for whoever reaps it."""
+    """Whether the child has ended (WEXITED) or stopped (WSTOPPED). Does not reap it."""
     return os.waitid(os.P_PID, pid, event | os.WNOHANG | os.WNOWAIT) is not None

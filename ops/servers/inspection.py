@@ -51,7 +51,7 @@ def vhost_of(url: str) -> str:
 
 
 def _missing(url: str) -> Iterator[str]:
-    """Which of the exchange and the queues do not exist, by passive declares."""
+    """The exchange and queues that do not exist, found by passive declares."""
     connection = kombu.Connection(url, connect_timeout=5)
     try:
         with connection:
@@ -79,7 +79,7 @@ def _exists(connection: kombu.Connection, declare: str, name: str, **arguments: 
 
 
 def _different(management: Management, vhost: str) -> Iterator[str]:
-    """What the management API shows to be other than the contract, each as a clause that names it."""
+    """The differences between the management API and the contract, each as a clause."""
     place = quote(vhost, safe="")
     exchange = management(f"/api/exchanges/{place}/{topology.EXCHANGE}")
     if exchange["type"] != "topic":
@@ -115,7 +115,7 @@ def _policy(policies: list[dict[str, Any]], queue: str) -> dict[str, Any]:
 
 
 def _different_policy(queue: str, there: dict[str, Any], expected: dict[str, Any]) -> Iterator[str]:
-    """Words must be equal; numbers must be set, to what its operator likes, but messages may not outlive their ids."""
+    """Words must be equal. Numbers must be set; an operator may choose them, but messages may not outlive their ids."""
     for key, value in expected.items():
         if key not in there:
             yield f"the policy of {queue} does not set {key}"

@@ -1,4 +1,4 @@
-"""The processes of apps/ as children of ours: how each starts, when it is ready, and starting it again."""
+"""Starts the processes of apps/ as children, knows when each is ready, and restarts them."""
 
 import http.client
 import sys
@@ -26,7 +26,7 @@ STEADY_S = 60.0  # a process that lived this long starts again without a wait
 
 
 class Process:
-    """One of them, started again with growing waits when it dies."""
+    """A process that is restarted, after growing waits, when it dies."""
 
     def __init__(self, child: Child, is_ready: Callable[[], bool]) -> None:
         self.child = child
@@ -49,7 +49,7 @@ class Process:
         self.child.stop(STOP_DEADLINE_S)
 
     def keep_alive(self) -> None:
-        """Call it often: says that the process died, and starts it again when its wait is over."""
+        """Report a process that died, and restart it when its wait is over. To be called often."""
         now = time.monotonic()
         if self.child.alive:
             return
@@ -64,7 +64,7 @@ class Process:
 
 
 def recorder(folder: Folder, environment: Mapping[str, str], code: Path = ROOT) -> Process:
-    """What turns dead letters into FAILURE records; `code` is where apps/ is."""
+    """The recorder, which turns dead letters into FAILURE records; `code` is the folder that has apps/."""
     return _with_file("recorder", [sys.executable, "-m", "apps.worker.recorder"], folder, environment, code)
 
 
@@ -73,7 +73,7 @@ def worker(folder: Folder, environment: Mapping[str, str], *, name: str = "worke
     command = [sys.executable, "-m", "celery", "--quiet", "-A", "apps.worker.app", "worker", "--hostname", f"{name}@%h"]
     short = {
         "METRICS_PORT": str(free_ports(1)[0]),
-        # A SIGTERM gives running tasks 3 s and hands them back: nobody wants Ctrl-C to take a task's length.
+        # After SIGTERM, running tasks have 3 s before they are handed back: Ctrl-C should not take as long as a task.
         "SOFT_SHUTDOWN_S": "3",
     }
     return _with_file(name, command, folder, {**short, **environment}, code)
@@ -97,7 +97,7 @@ def api(  # noqa: PLR0913 - the last three by name: for several, and for another
 
 
 def _with_file(name: str, command: list[str], folder: Folder, environment: Mapping[str, str], code: Path) -> Process:
-    """A process that says by a file that it is ready."""
+    """A process that makes a file when it is ready."""
     ready, live = (folder.path / f"{name}.{kind}" for kind in ("ready", "live"))
     files = {"READINESS_FILE": str(ready), "LIVENESS_FILE": str(live)}
     environment = {**IMAGE_ENVIRONMENT, **environment, **files}
