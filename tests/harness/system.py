@@ -196,9 +196,22 @@ class System:
     def log_lines(self) -> Iterator[dict[str, Any]]:
         """Every JSON line that the system's processes logged."""
         for path in sorted(self.folder.glob("*.log")):
-            for line in path.read_text().splitlines():
-                if line.startswith("{") and line.endswith("}"):  # the last one may yet be being written
+            for line in path.read_text().splitlines(keepends=True):
+                if line.startswith("{") and line.endswith("}\n"):  # the last line may be incomplete
                     yield json.loads(line)
+
+    def requests(self, path: str, count: int = 1, **members: object) -> list[dict[str, Any]]:
+        """The log's lines of requests to a path that have these members, once there are `count`.
+
+        The API writes a request's line up to 20 ms after the client has its answer.
+        """
+
+        def logged() -> list[dict[str, Any]]:
+            wanted = {"message": "request", "path": path, **members}
+            return [line for line in self.log_lines() if line | wanted == line]
+
+        until(lambda: len(logged()) >= count, what=f"{count} requests to {path} in the log")
+        return logged()
 
     def logs(self) -> str:
         """Everything that the system's processes printed."""
