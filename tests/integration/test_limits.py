@@ -193,7 +193,7 @@ def test_other_processes_may_work_for_a_task(system: System, pool: str) -> None:
 
 def test_pool_of_threads_says_at_its_start_what_it_cannot_end(system: System) -> None:
     system.worker(WORKER_POOL="threads")
-    assert any("ends no task that runs" in line["message"] for line in system.log_lines())
+    until(lambda: any("ends no task that runs" in line["message"] for line in system.log_lines()))
 
 
 def _reasons(system: System) -> list[tuple[str, str]]:

@@ -37,8 +37,10 @@ def system(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="module", params=["prefork", "threads"])
 def api(system: System, request: pytest.FixtureRequest) -> Iterator[Api]:
+    earlier = connections(system)
     worker, recorder = system.worker(WORKER_POOL=request.param), system.recorder()
     api = system.api()
+    until(lambda: connections(system) == earlier + 2)  # logged after they are ready
     yield api
     for child in (worker, recorder):
         child.kill()

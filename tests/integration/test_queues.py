@@ -42,9 +42,9 @@ def test_short_task_starts_at_once_in_the_idle_worker(system: System, pool: str,
         system.worker(WORKER_POOL=pool)
     second = "held_elsewhere" if first == "held" else "held"
     long = [api.accepted(first, "first"), api.accepted(second, "second")]
-    until(lambda: system.effects("first", "begun") and system.effects("second", "begun"), 5)
-    for name in map(str, range(6)):
-        assert api.ended(api.accepted(TASKS[int(name) % 2], name), 3)["task_status"] == "SUCCESS"
+    until(lambda: system.effects("first", "begun") and system.effects("second", "begun"))
+    for name in map(str, range(6)):  # a busy worker's message would wait for a release, and so for ever
+        assert api.ended(api.accepted(TASKS[int(name) % 2], name))["task_status"] == "SUCCESS"
     system.release("first")
     system.release("second")
     ended_well(system, api, long)
@@ -60,7 +60,7 @@ def test_messages_are_handed_back_once_places_are_busy(system: System, pool: str
     short = [api.accepted(task, "short") for task in TASKS * 4]
     system.worker(WORKER_POOL=pool)
     for task_id in short:
-        assert api.ended(task_id, 5)["task_status"] == "SUCCESS"
+        assert api.ended(task_id)["task_status"] == "SUCCESS"
     for task in ("held", "held_elsewhere"):
         system.release(f"held-{task}")
     ended_well(system, api, held)
@@ -108,7 +108,7 @@ def test_sigterm_hands_back_what_waits(system: System, pool: str) -> None:
     waits = api.accepted("sleep_elsewhere", "waits")
     worker.signal(signal.SIGTERM)
     system.worker(WORKER_POOL=pool)
-    assert api.ended(waits, 5)["task_status"] == "SUCCESS"
+    assert api.ended(waits, 20)["task_status"] == "SUCCESS"  # before the 30 s are over
     assert worker.alive
     system.release("runs")
     ended_well(system, api, [task_id])

@@ -165,8 +165,9 @@ def test_generated_body_takes_no_long_step(api: Api, task: str, value: object, t
 
 
 def test_other_clients_are_answered_while_heavy_bodies_are_parsed(api: Api) -> None:
-    """Each heavy body takes about a second of the parser's process."""
+    """Each heavy body takes about a second of the parser's process: another client would wait for one or more."""
     heavy = partial(post_once, api, "/tasks", BODIES["union"], chunked=False)
+    heavy_s = post(api, "/tasks", BODIES["union"], chunked=False).elapsed.total_seconds()
     with ThreadPoolExecutor(24) as clients:
         parsing = [clients.submit(heavy) for _ in range(24)]
         took = []
@@ -175,7 +176,7 @@ def test_other_clients_are_answered_while_heavy_bodies_are_parsed(api: Api) -> N
             assert response.status_code == 202
             took.append(response.elapsed.total_seconds())
     assert 503 in {one.result().status_code for one in parsing} <= {422, 503}
-    assert sorted(took)[len(took) // 2] < 0.25
+    assert sorted(took)[len(took) // 2] < max(0.25, heavy_s / 4)
     assert api.metric("test_longest_step_seconds") < STEP_MAX_S
 
 
