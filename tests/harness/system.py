@@ -23,6 +23,7 @@ from local.child import Child
 from local.management import Refused
 from local.processes import UVICORN_OPTIONS
 from local.servers import free_ports
+from tests.harness.marks import end_marked, marked_command
 from tests.harness.nursery import Forked
 from tests.harness.servers import Servers
 from tests.harness.tasks import EFFECTS, release_file
@@ -61,7 +62,9 @@ class System:
     def __init__(self, servers: Servers, folder: Path, **limits: float) -> None:
         self.servers = servers
         self.folder = folder
-        self.vhost = f"test-{secrets.token_hex(4)}"
+        token = secrets.token_hex(4)
+        self.vhost = f"test-{token}"
+        self._mark = 2**40 + int(token, 16)
         # users are the broker's, not the virtual host's: every system of this run gives them the same passwords
         self.passwords = servers.passwords
         self.limits = limits
@@ -81,6 +84,7 @@ class System:
 
     def __exit__(self, *_: object) -> None:
         self._ends.close()
+        end_marked(self._mark)  # also what tasks have started in sessions of their own
         self.servers.restore()
         self.redis.close()
         # RabbitMQ 3.10 loses its dead-letter workers for good when a queue is deleted while it still elects its leader:
@@ -227,9 +231,10 @@ class System:
         self._count += 1
         # what the nursery cannot give: other code than it has imported, or a library that is loaded at the exec
         if cwd == ROOT and "LD_PRELOAD" not in environment:
-            child: Child = Forked(self.servers.nursery, name, command, log=log, env=environment)
+            child: Child = Forked(self.servers.nursery, name, command, log=log, env=environment, mark=self._mark)
         else:
-            child = Child(name, [sys.executable, "-m", *command], log=log, env=environment, cwd=cwd)
+            command = marked_command(self._mark, [sys.executable, "-m", *command])
+            child = Child(name, command, log=log, env=environment, cwd=cwd)
         self._ends.callback(child.kill)  # how it ends in an orderly way is tested where it matters
         child.start()
         return child

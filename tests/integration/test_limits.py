@@ -1,6 +1,5 @@
 """Limits and cancellation hold whatever a task does, and what it started ends with it; other processes may help it."""
 
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
@@ -24,10 +23,6 @@ def running(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Itera
         system.recorder()
         system.worker(WORKER_CONCURRENCY="4")
         yield system, api
-        for file in system.folder.glob("started-*"):
-            for pid in started(system.folder, file.name.removeprefix("started-")):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
 
 
 def is_running(pid: int) -> bool:
@@ -134,8 +129,6 @@ def test_limit_of_a_later_task_leaves_the_programs_of_an_earlier_one(system: Sys
     until(lambda: gone(system, "limited"))
     left = [pid for how in ("subprocess", "double fork") for pid in started(system.folder, how)]
     assert [is_running(pid) for pid in left] == [True, True]
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
 
 
 def test_shared_memory_of_a_task_that_is_ended_is_removed(system: System) -> None:
