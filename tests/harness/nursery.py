@@ -38,6 +38,11 @@ IMPORTED = (
     "apps.worker.consumer",
     "apps.worker.request",
     "apps.worker.threads",
+    # of the recorder and of apps.worker.dead_letters, which cannot be imported themselves: they are run as programs
+    "aiormq",
+    "apps.broker",
+    "apps.worker.dead_letter",
+    "redis.asyncio",
     "tests.harness.api",
     "tests.harness.tasks",
 )
@@ -58,12 +63,13 @@ class Nursery:
     def __exit__(self, *_: object) -> None:
         self._process.communicate()  # the end of its input is its own
 
-    def fork(self, command: Sequence[str], *, log: Path, env: Mapping[str, str], mark: int | None) -> int:
-        """Start `python -m` with a module and its arguments; answers the process id."""
+    def fork(self, command: Sequence[str], *, output: Path, log: Path, env: Mapping[str, str], mark: int | None) -> int:
+        """Start `python -m` with a module and its arguments, its errors to the log; answers the process id."""
         assert self._process.stdin
         assert self._process.stdout
         module, *arguments = command
-        wanted = {"module": module, "arguments": arguments, "log": str(log), "env": dict(env), "mark": mark}
+        wanted = {"module": module, "arguments": arguments, "env": dict(env), "mark": mark}
+        wanted |= {"output": str(output), "log": str(log)}
         self._process.stdin.write(json.dumps(wanted) + "\n")
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
@@ -81,13 +87,16 @@ class Forked(Child):
         log: Path,
         env: Mapping[str, str],
         mark: int | None = None,
+        output: Path | None = None,
     ) -> None:
         super().__init__(name, command, log=log, env=env, cwd=ROOT)
         self._nursery = nursery
         self._mark = mark
+        self._output = output or log
 
     def _spawn(self, _: IO[bytes]) -> Any:
-        return _Process(self._nursery.fork(self.command, log=self.log, env=self.env, mark=self._mark))
+        pid = self._nursery.fork(self.command, output=self._output, log=self.log, env=self.env, mark=self._mark)
+        return _Process(pid)
 
 
 class _Process:
@@ -131,7 +140,7 @@ def _fork_again(wanted: dict[str, Any], tell: int) -> None:
     if wanted["mark"] is not None:
         set_mark(wanted["mark"])
     os.setsid()
-    for number, path in enumerate((os.devnull, wanted["log"], wanted["log"])):
+    for number, path in enumerate((os.devnull, wanted["output"], wanted["log"])):
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), number)
     os.environ.clear()
     os.environ.update(wanted["env"])

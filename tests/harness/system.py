@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any, Self, TypedDict, TypeVar
 from urllib.parse import quote
 
@@ -133,7 +134,11 @@ class System:
         api = Api(child, port, self.key)
         self._ends.callback(api.client.close)
         if ready:
-            until(lambda: api.get("/livez") == 200 and api.get("/healthz") == 200, what=f"the API ready, {child.log}")
+            until(
+                lambda: (api.get("/livez") == 200 and api.get("/healthz") == 200) or not child.alive,
+                what=f"the API ready, {child.log}",
+            )
+            assert child.alive, child.last_lines()
         return api
 
     def worker(
@@ -153,6 +158,17 @@ class System:
         if ready:
             self.wait_ready(child)
         return child
+
+    def run(self, module: str, *arguments: str, user: str) -> CompletedProcess[str]:
+        """Run a command of the project to its end."""
+        output, errors = (self.folder / f"{module}-{self._count}.{kind}" for kind in ("output", "errors"))
+        self._count += 1
+        command, env = [module, *arguments], self.environment(user)
+        child = Forked(self.servers.nursery, module, command, log=errors, env=env, mark=self._mark, output=output)
+        self._ends.callback(child.kill)
+        child.start()
+        until(lambda: not child.alive, what=f"the end of {module}")
+        return CompletedProcess(command, child.wait(), output.read_text(), errors.read_text())
 
     def wait_ready(self, child: Child, deadline_s: float = DEADLINE_S) -> None:
         """Wait for the readiness file of a worker or recorder."""

@@ -8,11 +8,10 @@ import pytest
 from tests.harness.endings import CALLS, CHANGES, ENDINGS
 from tests.harness.servers import Servers
 from tests.harness.system import Api, System, until
+from tests.harness.thorough import POOLS
 
-POOLS = ("prefork", "threads")
 
-
-@pytest.fixture(scope="module", params=POOLS)
+@pytest.fixture(scope="module", params=["prefork", "threads"])
 def running(
     request: pytest.FixtureRequest, servers: Servers, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[System, Api]]:
@@ -78,7 +77,7 @@ def test_input_that_only_the_worker_refuses_is_not_understood(running: tuple[Sys
     assert "not in a worker" in end["task_result"]["message"]
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@POOLS
 @pytest.mark.parametrize("defect", ["begin", "end"])
 def test_error_around_the_function_is_a_failure_that_says_so_and_is_parked(
     system: System, pool: str, defect: str
@@ -93,7 +92,7 @@ def test_error_around_the_function_is_a_failure_that_says_so_and_is_parked(
     until(lambda: system.depth_messages("Test_Query") == 0)
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@POOLS
 def test_change_of_the_process_harms_neither_its_task_nor_the_next(system: System, pool: str) -> None:
     api = system.api()
     system.worker(WORKER_POOL=pool, WORKER_CONCURRENCY="1")

@@ -17,8 +17,8 @@ from apps.contract import ids, states
 from apps.worker.prefetch import HAND_BACK_MAX
 from planner.workers import Workers
 from tests.harness.system import Api, System, until
+from tests.harness.thorough import POOLS, thorough
 
-POOLS = pytest.mark.parametrize("pool", ["prefork", "threads"])
 TASKS = ("sleep", "sleep_elsewhere")
 QUEUES = ("Test_Query", "celery")
 # A message is handed back after 0.2 s at most. The rest is for a machine that runs other tests too.
@@ -34,7 +34,7 @@ def ended_well(system: System, api: Api, task_ids: list[str]) -> None:
 
 
 @POOLS
-@pytest.mark.parametrize("first", ["held", "held_elsewhere"])
+@pytest.mark.parametrize("first", ["held", *thorough("held_elsewhere")])
 def test_short_task_starts_at_once_in_the_idle_worker(system: System, pool: str, first: str) -> None:
     """A worker with one process was sent a message of each queue, and the second waited for the end of the first."""
     api = system.api()
@@ -157,7 +157,8 @@ def test_message_near_its_delivery_limit_is_kept(system: System, pool: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("pool", "workers", "places", "prefetch"), [("prefork", 3, 1, 1), ("prefork", 2, 2, 4), ("threads", 2, 4, 1)]
+    ("pool", "workers", "places", "prefetch"),
+    [("prefork", 3, 1, 1), *thorough(("prefork", 2, 2, 4), ("threads", 2, 4, 1))],
 )
 def test_no_message_waits_while_a_place_is_free(
     system: System, pool: str, workers: int, places: int, prefetch: int

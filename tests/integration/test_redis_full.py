@@ -10,8 +10,8 @@ from redis import Redis
 from apps.contract import states
 from apps.contract.ids import TaskIds
 from tests.harness.system import Api, System, until
+from tests.harness.thorough import POOLS
 
-POOLS = pytest.mark.parametrize("pool", ["prefork", "threads"])
 MIB = 1024 * 1024
 FULL = "urn:sluice:problem:results-full"
 

@@ -13,12 +13,13 @@ from apps.contract import states
 from apps.contract.ids import TaskIds
 from tests.harness.records import Records
 from tests.harness.system import Api, System, until
+from tests.harness.thorough import POOL_PARAMETERS
 
 MIB = 1024 * 1024
 TEXT = r"caf\udce9\x00.mp4"
 
 
-@pytest.fixture(scope="module", params=["prefork", "threads"])
+@pytest.fixture(scope="module", params=POOL_PARAMETERS)
 def worker(request: pytest.FixtureRequest, shared: System) -> Iterator[None]:
     child = shared.worker(WORKER_POOL=request.param, RESULT_MAX_BYTES="4096", FAILURE_MESSAGE_MAX="500")
     yield
