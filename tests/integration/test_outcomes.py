@@ -113,29 +113,31 @@ def test_alarm_of_the_tasks_own_is_not_its_hard_limit(system: System) -> None:
     assert system.effects("alarm", "begun") == 2
 
 
-def test_error_whose_text_is_never_ready_meets_the_hard_limit(system: System) -> None:
-    api = system.api()
-    system.recorder()
-    system.worker()
-    assert api.ended(api.accepted("unread"))["task_result"]["type"] == "HardTimeLimitExceeded"
+@pytest.fixture(scope="module")
+def prefork(shared: System) -> Api:
+    """An API with a recorder and one process for tasks, whose limits and cancellations hold."""
+    shared.recorder()
+    shared.worker()
+    return shared.api()
 
 
-def test_real_soft_limit_is_a_failure_of_its_own_type(system: System) -> None:
-    api = system.api()
-    system.worker()
-    end = api.ended(api.accepted("limited", "limited"))
+def test_error_whose_text_is_never_ready_meets_the_hard_limit(prefork: Api) -> None:
+    assert prefork.ended(prefork.accepted("unread"))["task_result"]["type"] == "HardTimeLimitExceeded"
+
+
+def test_real_soft_limit_is_a_failure_of_its_own_type(prefork: Api) -> None:
+    end = prefork.ended(prefork.accepted("limited", "limited"))
     assert (end["task_status"], end["task_result"]["type"]) == ("FAILURE", "SoftTimeLimitExceeded")
 
 
 @pytest.mark.parametrize("how", ["caught", "group", "cleanup"])
-def test_real_cancel_is_told_from_one_by_hand(system: System, how: str) -> None:
-    api = system.api()
-    system.worker()
-    task_id = api.accepted("cancelled", "cancelled", how=how)
-    until(lambda: system.effects("cancelled", "begun") == 1)
-    assert api.client.delete(f"/tasks/{task_id}").status_code == 202
-    assert api.ended(task_id)["task_status"] == "REVOKED"
-    by_hand = api.ended(api.accepted("end", "by-hand", how="cancelled"))
+def test_real_cancel_is_told_from_one_by_hand(shared: System, prefork: Api, how: str) -> None:
+    name = f"cancelled-{how}"
+    task_id = prefork.accepted("cancelled", name, how=how)
+    until(lambda: shared.effects(name, "begun") == 1)
+    assert prefork.client.delete(f"/tasks/{task_id}").status_code == 202
+    assert prefork.ended(task_id)["task_status"] == "REVOKED"
+    by_hand = prefork.ended(prefork.accepted("end", "by-hand", how="cancelled"))
     assert by_hand["task_result"]["type"] == "Cancelled"
 
 

@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import kombu
-import numpy as np
 import pytest
 from redis import Redis
 
 from apps.contract import ids, states
 from apps.worker.prefetch import HAND_BACK_MAX
-from planner.workers import Workers
 from tests.harness.system import Api, System, until
 from tests.harness.thorough import POOLS, thorough
 
@@ -69,6 +67,10 @@ def test_messages_are_handed_back_once_places_are_busy(system: System, pool: str
 @POOLS
 def test_neither_queue_starves_and_the_planner_knows_the_turns(system: System, pool: str) -> None:
     """Both queues are full of tasks that are longer than a tick, one of them fuller than the other."""
+    import numpy as np  # noqa: PLC0415 - with Numba, which the planner imports, 0.8 s of every process that collects
+
+    from planner.workers import Workers  # noqa: PLC0415
+
     api = system.api()
     counts, seconds = (12, 6), 0.3
     task_ids = [

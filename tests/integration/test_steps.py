@@ -35,6 +35,8 @@ def api(shared: System) -> Iterator[Api]:
 def filled(before: str, part: str, after: str, most: int = BODY_MAX_BYTES - 2000) -> bytes:
     """So many parts that the body is nearly as large as it may be; `#` in a part is its number."""
     size = len(before) + len(after)
+    if "#" not in part:
+        return f"{before}{','.join([part] * ((most - size - 1) // (len(part) + 1)))}{after}".encode()
     parts = []
     number = 0
     while size < most:
