@@ -88,7 +88,7 @@ test-planner: install ## tests of `sluice`, its HPA against Kubernetes' own cont
 	@$(PYTEST) tests/planner
 
 test-integration: install ## integration tests on real RabbitMQ and Redis processes, without the most thorough ones
-	@$(PYTEST) --numprocesses 5 tests/integration -m "not thorough"  # three of the five wait out an outage first
+	@$(PYTEST) --numprocesses 5 tests/integration -m "not thorough"  # two of the five wait out an outage first
 
 test-thorough: install ## the most thorough integration tests; then what RabbitMQ or NGINX decides, on 4.3 and 1.30 or newer
 	@$(PYTEST) tests/integration -m thorough
