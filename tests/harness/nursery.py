@@ -78,7 +78,7 @@ class Nursery:
 class Forked(Child):
     """A child that runs a module of the project, from the nursery. `command` is the module and its arguments."""
 
-    def __init__(  # noqa: PLR0913 - those of a child, and two
+    def __init__(  # noqa: PLR0913 - the parameters of a child, and three
         self,
         nursery: Nursery,
         name: str,
