@@ -87,11 +87,11 @@ test-unit: install ## unit tests
 test-planner: install ## tests of `sluice`, its HPA against Kubernetes' own controller (built by Go the first time, 3 min)
 	@$(PYTEST) tests/planner
 
-test-integration: install ## integration tests on real RabbitMQ and Redis processes, without the most thorough ones
-	@$(PYTEST) --numprocesses 5 tests/integration -m "not thorough"  # three of the five wait out an outage first
+test-integration: install ## integration tests on real RabbitMQ and Redis processes: some of each kind
+	@$(PYTEST) --numprocesses 5 tests/integration -m "not thorough"  # two of the five wait out an outage first
 
-test-thorough: install ## the most thorough integration tests; then what RabbitMQ or NGINX decides, on 4.3 and 1.30 or newer
-	@$(PYTEST) tests/integration -m thorough
+test-thorough: install ## the integration tests that `make test` leaves out; then what RabbitMQ or NGINX decides, on 4.3 and 1.30 or newer
+	@$(PYTEST) --numprocesses 5 tests/integration -m thorough  # most of them wait for a limit or an outage
 	@root="$$($(BIN)/python -m local.newer)" && SLUICE_TEST_RABBITMQ_ROOT="$$root" $(PYTEST) -m "not thorough" $(BROKER_TESTS)
 
 test-brokers: install ## all integration tests, on RabbitMQ 3.10 or what the machine has, then on 4.3 or newer (and nginx 1.30)

@@ -4,7 +4,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from apps.contract import topology
@@ -12,6 +12,9 @@ from local.child import Unusable
 from local.programs import ensure
 from local.servers import RabbitMQ, Redis
 from tests.harness.nursery import Nursery
+
+# On a busy machine RabbitMQ may take longer than a person's ten seconds for a virtual host's definitions.
+MANAGEMENT_DEADLINE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ def running(folder: Path, root: Path | None = None) -> Iterator[Servers]:
     passwords = {user: secrets.token_urlsafe(24) for user in topology.USERS}
     rabbitmq = RabbitMQ(folder / "rabbitmq", programs, root=root)
     redis = Redis(folder / "redis", programs)
+    rabbitmq.management = replace(rabbitmq.management, deadline_s=MANAGEMENT_DEADLINE_S)
     try:
         with Nursery() as nursery:
             rabbitmq.start()

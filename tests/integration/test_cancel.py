@@ -19,6 +19,7 @@ from apps.worker.watchdog import Watchdog
 from tests.harness.records import Records
 from tests.harness.servers import Servers
 from tests.harness.system import Api, System, until
+from tests.harness.thorough import POOLS
 
 RACES = 200
 
@@ -85,7 +86,7 @@ def test_pool_of_threads_lets_a_running_task_run_out(system: System) -> None:
     assert api.ended(task_id)["task_status"] == "SUCCESS"
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@POOLS
 def test_task_that_waits_for_its_retry_does_not_begin_again(system: System, pool: str) -> None:
     api = system.api()
     system.worker(WORKER_POOL=pool, RETRY_BACKOFF_S="4")

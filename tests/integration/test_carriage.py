@@ -13,6 +13,7 @@ from tests.harness.carried import MODELS, MOOD
 from tests.harness.models import exact, made_tasks, random_spec, random_text
 from tests.harness.records import Records
 from tests.harness.system import Api, System, until
+from tests.harness.thorough import POOL_PARAMETERS
 from tests.integration.test_dead_letters import command
 
 MODULE = "tests.harness.carried"
@@ -37,7 +38,7 @@ def test_there_are_inputs_of_both_kinds() -> None:
     assert min(len(accepted), len(TEXTS) - len(accepted)) > len(TEXTS) // 5
 
 
-@pytest.fixture(params=["prefork", "threads"])
+@pytest.fixture(params=POOL_PARAMETERS)
 def api(request: pytest.FixtureRequest, system: System) -> Api:
     changed = {MOOD: "it has changed its mind", "WORKER_POOL": request.param, "WORKER_CONCURRENCY": "2"}
     changed |= {"RETURN_MAX_S": "1"}

@@ -35,7 +35,7 @@ def test_worker_outlives_a_lost_connection_just_after_a_lost_child(system: Syste
     until(lambda: "a child ended" in said())
     until(lambda: system.broker_connections("worker"))
     system.close_broker_connections("worker")
-    until(lambda: said().count("consuming") == 2 or not worker.alive)
+    until(lambda: said().count("consuming") >= 2 or not worker.alive)
     assert api.ended(api.accepted("sleep", "next"))["task_status"] == "SUCCESS"
     assert worker.alive
 
@@ -140,7 +140,7 @@ def _lose_connection(system: System) -> None:
     """Have the worker lose its connection, and wait until it has another one."""
     until(lambda: system.broker_connections("worker"))
     system.close_broker_connections("worker")
-    until(lambda: [line["message"] for line in system.log_lines()].count("consuming") == 2)
+    until(lambda: [line["message"] for line in system.log_lines()].count("consuming") >= 2)
 
 
 @POOLS

@@ -21,6 +21,7 @@ from tests.harness.raw import TASK, headers, text
 from tests.harness.records import Records
 from tests.harness.servers import Servers
 from tests.harness.system import Api, System, until
+from tests.harness.thorough import POOL_PARAMETERS
 from tests.integration.test_dead_letters import command
 
 QUEUES = ("Test_Query", "celery", "dead", "dead.parked")
@@ -35,10 +36,12 @@ def system(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield system
 
 
-@pytest.fixture(scope="module", params=["prefork", "threads"])
+@pytest.fixture(scope="module", params=POOL_PARAMETERS)
 def api(system: System, request: pytest.FixtureRequest) -> Iterator[Api]:
+    earlier = connections(system)
     worker, recorder = system.worker(WORKER_POOL=request.param), system.recorder()
     api = system.api()
+    until(lambda: connections(system) == earlier + 2)  # logged after they are ready
     yield api
     for child in (worker, recorder):
         child.kill()

@@ -13,6 +13,7 @@ import pytest
 
 from apps.client import AsyncClient, Client, Task
 from tests.harness.system import ROOT, Api, System
+from tests.harness.thorough import thorough
 
 NOBODY = "http://127.0.0.1:9"
 PROXIES = [
@@ -30,7 +31,14 @@ def api(shared: System) -> Api:
     return shared.api()
 
 
-@pytest.fixture(params=PROXIES, ids=lambda proxy: next(iter(proxy.items())))
+# Quick: one of HTTP, and one of SOCKS with an exception.
+QUICK = (PROXIES[0], PROXIES[3])
+
+
+@pytest.fixture(
+    params=[*QUICK, *thorough(*(proxy for proxy in PROXIES if proxy not in QUICK))],
+    ids=lambda proxy: next(iter(proxy.items())),
+)
 def proxy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     found: dict[str, str] = request.param
     for name in ("NO_PROXY", "no_proxy"):  # of the tests themselves

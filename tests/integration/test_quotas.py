@@ -68,12 +68,19 @@ def test_rate_counts_tasks_and_not_requests(system: System) -> None:
     """At 10 a second a client may have 1,000 at once; after that, a batch of 20 fits after 2 s."""
     api = system.api(QUOTA_TASKS_PER_S="10")
     assert api.batch(inputs(1000)).status_code == 202
-    refused = api.batch(inputs(20))
-    assert (refused.status_code, refused.json()["quota"]["exceeded"]) == (429, "tasks_per_s")
-    assert 1 <= int(refused.headers["Retry-After"]) <= 2
+
+    def refused() -> httpx.Response | None:  # on a busy machine 1,000 publishes take longer than 20 tokens
+        answer = api.batch(inputs(20))
+        return answer if answer.status_code == 429 else None
+
+    refusal = until(refused)
     started_s = time.monotonic()
+    assert refusal
+    assert refusal.json()["quota"]["exceeded"] == "tasks_per_s"
+    retry_after_s = int(refusal.headers["Retry-After"])  # rounded up
+    assert 1 <= retry_after_s <= 2
     until(lambda: api.batch(inputs(20)).status_code == 202, RENEWED_S)
-    assert time.monotonic() - started_s > 0.9
+    assert time.monotonic() - started_s > retry_after_s - 1.1
 
 
 def test_batch_is_admitted_or_refused_whole(system: System) -> None:
@@ -114,7 +121,7 @@ def test_refused_post_leaves_no_key(system: System) -> None:
     before = _keys(system)
     assert api.post("sleep", "refused", key="refused").status_code == 429
     assert api.batch(inputs(2), "refused-batch").status_code == 429
-    assert _keys(system) == before
+    assert _keys(system) <= before  # those of earlier tests may expire
 
 
 def _keys(system: System) -> set[bytes]:
@@ -146,15 +153,16 @@ def test_task_that_is_cancelled_before_its_next_try_frees_its_place(system: Syst
 
 
 def test_dead_letter_lowers_the_count_and_requeue_raises_it(system: System) -> None:
-    system.define(message_ttl_s=1)
     api = system.api()
     system.recorder()
     task_id = api.accepted("sleep")
     until(lambda: open_tasks(system) == 1)
+    place = f"/api/queues/{system.vhost}/Test_Query/get"
+    rejected = {"count": 1, "ackmode": "reject_requeue_false", "encoding": "auto"}
+    until(lambda: system.servers.rabbitmq.management(place, "POST", rejected))
     assert api.ended(task_id)["task_status"] == "FAILURE"
     assert open_tasks(system) == 0
     until(lambda: system.depth_messages("dead.parked") == 1)
-    system.define()
     new_id = command(system, "requeue", task_id).strip()
     assert open_tasks(system) == 1
     system.worker()

@@ -17,8 +17,7 @@ from apps.api.waiter import Waiter, set_within
 from apps.contract import ids, states
 from tests.harness.servers import Servers
 from tests.harness.system import Api, System, until
-
-POOLS = pytest.mark.parametrize("pool", ["prefork", "threads"])
+from tests.harness.thorough import POOLS
 
 
 @POOLS

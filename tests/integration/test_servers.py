@@ -13,6 +13,7 @@ from local.child import Unusable, until
 from local.management import Management
 from local.servers import is_open, is_redis
 from tests.harness.clone import left
+from tests.harness.processes import STARTS, started
 from tests.harness.servers import Servers, running
 from tests.harness.system import System
 
@@ -75,7 +76,21 @@ def test_stop_leaves_no_process(tmp_path: Path) -> None:
         parents = [psutil.Process(node.pid) for node in nodes]
         processes = parents + [child for parent in parents for child in parent.children(recursive=True)]
         assert "erl_child_setup" in {process.name() for process in processes}
-    assert left(processes) == []
+    until(lambda: not left(processes), 10, "the end of every process")
+
+
+def test_system_ends_what_its_tasks_have_started(servers: Servers, tmp_path: Path) -> None:
+    with System(servers, tmp_path) as system:
+        api = system.api()
+        worker = system.worker(WORKER_CONCURRENCY="2")
+        for how in STARTS:
+            assert api.ended(api.accepted("start", how, how=how, then="return"))["task_status"] == "SUCCESS"
+        until(lambda: all(started(tmp_path, how) for how in STARTS), 20, "a process for each way to start one")
+        pids = [pid for how in STARTS for pid in started(tmp_path, how)]
+        assert len(pids) == len(STARTS)
+        worker.kill()
+        assert sum(map(psutil.pid_exists, pids)) > 3  # those in sessions of their own
+    assert [pid for pid in pids if psutil.pid_exists(pid)] == []
 
 
 QUEUE = "/api/queues/{vhost}/dead"

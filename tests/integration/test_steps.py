@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from apps.contract.message import read_input
 from tests.harness.steps import STEP_MAX_S, Tree
 from tests.harness.system import DEADLINE_S, Api, System
+from tests.harness.thorough import thorough
 
 BODY_MAX_BYTES = 1024 * 1024
 JSON = {"Content-Type": "application/json"}
@@ -34,6 +35,8 @@ def api(shared: System) -> Iterator[Api]:
 def filled(before: str, part: str, after: str, most: int = BODY_MAX_BYTES - 2000) -> bytes:
     """So many parts that the body is nearly as large as it may be; `#` in a part is its number."""
     size = len(before) + len(after)
+    if "#" not in part:
+        return f"{before}{','.join([part] * ((most - size - 1) // (len(part) + 1)))}{after}".encode()
     parts = []
     number = 0
     while size < most:
@@ -124,13 +127,11 @@ def assert_short_step(api: Api, response: httpx.Response) -> None:
     assert api.metric("test_longest_step_seconds") < STEP_MAX_S
 
 
-@pytest.mark.parametrize("chunked", [False, True], ids=["sized", "chunked"])
+@pytest.mark.parametrize("sent", ["sized", *thorough("chunked")])
 @pytest.mark.parametrize("name", BODIES)
-def test_body_takes_no_long_step(api: Api, name: str, chunked: bool) -> None:
-    assert_short_step(api, post(api, "/tasks", BODIES[name], chunked=chunked))
-    assert_short_step(
-        api, post(api, "/tasks", BODIES[name], chunked=chunked, key=f"{name} {chunked}".replace(" ", "-"))
-    )
+def test_body_takes_no_long_step(api: Api, name: str, sent: str) -> None:
+    for key in (None, f"{name}-{sent}".replace(" ", "-")):
+        assert_short_step(api, post(api, "/tasks", BODIES[name], chunked=sent == "chunked", key=key))
 
 
 @pytest.mark.parametrize("name", BODIES)
@@ -165,8 +166,9 @@ def test_generated_body_takes_no_long_step(api: Api, task: str, value: object, t
 
 
 def test_other_clients_are_answered_while_heavy_bodies_are_parsed(api: Api) -> None:
-    """Each heavy body takes about a second of the parser's process."""
+    """Each heavy body takes about a second of the parser's process: another client would wait for one or more."""
     heavy = partial(post_once, api, "/tasks", BODIES["union"], chunked=False)
+    heavy_s = post(api, "/tasks", BODIES["union"], chunked=False).elapsed.total_seconds()
     with ThreadPoolExecutor(24) as clients:
         parsing = [clients.submit(heavy) for _ in range(24)]
         took = []
@@ -175,7 +177,7 @@ def test_other_clients_are_answered_while_heavy_bodies_are_parsed(api: Api) -> N
             assert response.status_code == 202
             took.append(response.elapsed.total_seconds())
     assert 503 in {one.result().status_code for one in parsing} <= {422, 503}
-    assert sorted(took)[len(took) // 2] < 0.25
+    assert sorted(took)[len(took) // 2] < max(0.25, heavy_s / 4)
     assert api.metric("test_longest_step_seconds") < STEP_MAX_S
 
 

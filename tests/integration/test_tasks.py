@@ -13,6 +13,7 @@ from apps.contract import states, topology
 from local.servers import free_ports
 from tests.harness.records import Records
 from tests.harness.system import ROOT, Api, System, until
+from tests.harness.thorough import POOLS
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def test_task_costs_two_calls_of_redis_and_prefetch_is_what_is_set(system: Syste
 
 
 @pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="of Linux")
-@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@POOLS
 def test_worker_that_wakes_lets_others_run_on(system: System, pool: str) -> None:
     api, worker = system.api(), system.worker(WORKER_POOL=pool, METRICS_PORT=str(free_ports(1)[0]))
     api.ended(api.accepted("task_2"))

@@ -14,9 +14,9 @@ from local.servers import free_ports
 from tests.harness.next import QUEUE
 from tests.harness.records import Records
 from tests.harness.system import Api, System, until
+from tests.harness.thorough import POOLS
 from tests.integration.test_dead_letters import command
 
-POOLS = pytest.mark.parametrize("pool", ["prefork", "threads"])
 OLDER, NEXT = "tests.harness.worker", "tests.harness.next_worker"
 # Long enough for a worker of the other version to start.
 PATIENT: dict[str, Any] = {"RETURN_MAX_S": "300"}
