@@ -23,7 +23,7 @@ from locust.user.task import LOCUST_STATE_STOPPING, LOCUST_STATE_WAITING
 
 from apps.client import OutcomeUnknown, Problem, rules
 from apps.client.rules import Call, Reply, Rule, Sleep
-from apps.contract.tasks import TASKS
+from apps.tasks import TASKS
 from loadtest import shapes
 from loadtest.ledger import Writer
 from loadtest.stages import Stages

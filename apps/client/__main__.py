@@ -18,7 +18,8 @@ import httpx
 
 from apps.client import Client, OutcomeUnknown, Problem, Task, TimedOut, post
 from apps.contract.example import example_input
-from apps.contract.tasks import TASKS, Registry
+from apps.contract.tasks import Registry
+from apps.tasks import TASKS
 
 FAILED, USAGE, UNKNOWN, INTERRUPTED = 1, 2, 3, 130
 TICK_S = 0.1
