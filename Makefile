@@ -81,8 +81,8 @@ test: lint test-unit ## lint, unit tests, integration tests, tests of the manife
 	@$(MAKE) --no-print-directory -j2 tools-of-tests test-integration
 	@$(MAKE) --no-print-directory test-manifests
 
-test-unit: install ## unit tests
-	@$(PYTEST) tests/unit
+test-unit: install ## unit tests, and those of the tasks
+	@$(PYTEST) tests/unit apps/tasks
 
 test-planner: install ## tests of `sluice`, its HPA against Kubernetes' own controller (built by Go the first time, 3 min)
 	@$(PYTEST) tests/planner

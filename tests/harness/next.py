@@ -6,9 +6,9 @@ Beside the present one it has a new field, a new task and a new queue; a task is
 import sys
 from typing import Literal
 
-from apps.contract.settings import WorkerSettings
-from apps.contract.tasks import NamedInput, Output, TaskSpec, registry
+from apps.contract.tasks import TaskSpec, registry
 from tests.harness import tasks
+from tests.harness.simple import NamedInput, Output, works
 from tests.harness.tasks import TEST_TASKS, Sleep
 
 QUEUE = "images"
@@ -46,24 +46,20 @@ NEXT_TASKS = registry(
 )
 
 
-def sleep(task: NextSleep, settings: WorkerSettings) -> Output:  # noqa: ARG001 - the signature of every task
+def sleep(task: NextSleep) -> Output:
     return Output(name_task=task.name, state=task.colour)
 
 
-def count(task: NextCount, settings: WorkerSettings) -> Output:  # noqa: ARG001
+def count(task: NextCount) -> Output:
     return Output(name_task=task.name, state=task.digits)
 
 
-def later(task: Later, settings: WorkerSettings) -> Output:  # noqa: ARG001
+def later(task: Later) -> Output:
     return Output(name_task=task.name, state="done")
 
 
-def resize(task: Resize, settings: WorkerSettings) -> Output:  # noqa: ARG001
+def resize(task: Resize) -> Output:
     return Output(name_task=task.name, state="done")
 
 
-def __getattr__(name: str) -> object:
-    return getattr(tasks, name)
-
-
-this_module = sys.modules[__name__]
+NEXT_WORKS = works(NEXT_TASKS, sys.modules[__name__], tasks)

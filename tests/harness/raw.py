@@ -47,7 +47,7 @@ def _nested(letter: bytes, before: bytes = b"") -> bytes:
 
 
 TASK = {
-    b"task": text(b"Test_Query:task_2"), b"id": text(b"a-task"), b"publish_id": text(b"p"), b"owner": text(b"tests"),
+    b"task": text(b"Test_Query:second"), b"id": text(b"a-task"), b"publish_id": text(b"p"), b"owner": text(b"tests"),
     b"retries": b"I\0\0\0\0",
 }  # fmt: skip
 _VALUES: dict[str, bytes] = {

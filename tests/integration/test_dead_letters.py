@@ -114,7 +114,7 @@ def test_task_that_no_worker_knows_is_a_failure_that_says_so(system: System, poo
     result = api.ended(task_id)["task_result"]
     assert result["type"] == "NotUnderstood"
     assert "the worker has no task 'Test_Query:sleep'" in result["message"]
-    assert api.ended(api.accepted("task_2"))["task_status"] == "SUCCESS"
+    assert api.ended(api.accepted("second"))["task_status"] == "SUCCESS"
     (line,) = until(lambda: command(system, "list").splitlines())
     assert json.loads(line)["reason"] == "NotUnderstood"
     assert json.loads(line)["died"]
@@ -122,8 +122,8 @@ def test_task_that_no_worker_knows_is_a_failure_that_says_so(system: System, poo
     assert api.ended(command(system, "requeue", task_id).strip())["task_status"] == "SUCCESS"
 
 
-HEADERS: dict[str, Any] = {"task": "Test_Query:task_2", "publish_id": "p", "owner": "tests", "retries": 0}
-INPUT = b'[[{"task": "task_2", "name": "abc"}], {}, {}]'
+HEADERS: dict[str, Any] = {"task": "Test_Query:second", "publish_id": "p", "owner": "tests", "retries": 0}
+INPUT = b'[[{"task": "second", "name": "abc"}], {}, {}]'
 PAST = "2020-01-01T00:00:00+00:00"
 MESSAGES: dict[str, tuple[bytes, dict[str, Any], str, str, str | None]] = {
     "not-json": (b"not json", {}, "malformed", "DecodeError", "cannot be read"),
@@ -269,7 +269,7 @@ def _listed(system: System, task_id: str) -> list[dict[str, Any]]:
         (b"not json", HEADERS | {"id": "garbage-1"}, 1),
         (b"{}", {}, 1),
         (b"not json", {}, 1),
-        (b"not json", {"task": "Test_Query:task_2"}, 1),
+        (b"not json", {"task": "Test_Query:second"}, 1),
         (b"[[], {}, {}]", HEADERS | {"id": "garbage-4"}, 1),
         (b"[[{}], {}, {}]", HEADERS | {"id": "garbage-5"}, 1),  # an input that no model takes, after RETURN_MAX_S
     ],
@@ -280,7 +280,7 @@ def test_garbage_in_the_queue_hurts_nobody(
     until(lambda: shared.depth_messages("dead") == 0)
     before = _count_parked(shared)
     _publish(shared, body, headers)
-    assert garbled.ended(garbled.accepted("task_2"))["task_status"] == "SUCCESS"
+    assert garbled.ended(garbled.accepted("second"))["task_status"] == "SUCCESS"
     until(lambda: _count_parked(shared) == before + parked)
 
 

@@ -65,7 +65,7 @@ def test_worker_gives_up_what_a_full_queue_of_dead_letters_refuses(system: Syste
     # unreadable ones wait in the worker, whose process is free: a readable one is done as soon as it is delivered
     until(lambda: system.depth_messages("dead") >= 1)
     system.recorder()
-    assert api.ended(api.accepted("task_2"))["task_status"] == "SUCCESS"
+    assert api.ended(api.accepted("second"))["task_status"] == "SUCCESS"
     until(lambda: system.depth_messages("dead.parked") == 4)
 
 

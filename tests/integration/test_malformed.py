@@ -75,7 +75,7 @@ def assert_parked(system: System, api: Api, messages: list[tuple[str, bytes, byt
     before, connected = parked_now(system), connections(system)
     taken = publish(system, messages)
     assert taken
-    assert api.ended(api.accepted("task_2"))["task_status"] == "SUCCESS"
+    assert api.ended(api.accepted("second"))["task_status"] == "SUCCESS"
     until(lambda: parked_now(system) >= before + taken and settled(system))
     assert connections(system) == connected
 

@@ -63,7 +63,7 @@ def test_celerys_own_api_fails_at_the_call_and_names_ours(
 @pytest.mark.usefixtures("ended")
 def test_nothing_else_was_published_parked_or_written(running: tuple[System, Api]) -> None:
     system, api = running
-    assert api.ended(api.accepted("task_2"))["task_status"] == "SUCCESS"
+    assert api.ended(api.accepted("second"))["task_status"] == "SUCCESS"
     until(lambda: system.depth_messages("Test_Query") == 0)
     assert [system.depth_messages(queue) for queue in ("celery", "dead", "dead.parked")] == [0, 0, 0]
     assert not list(system.redis.scan_iter("*celery*"))

@@ -24,7 +24,7 @@ def api(shared: System) -> Api:
 
 
 def test_both_example_tasks_succeed(api: Api) -> None:
-    ids = {task: api.accepted(task, "Łódź 東京") for task in ("task_1", "task_2")}
+    ids = {task: api.accepted(task, "Łódź 東京") for task in ("first", "second")}
     for task_id in ids.values():
         assert api.ended(task_id) == {
             "task_id": task_id,
@@ -49,7 +49,7 @@ def test_failed_task_is_a_readable_failure(api: Api) -> None:
 
 def test_result_is_kept_for_a_day(api: Api, shared: System) -> None:
     """Defect 3: the original's results turned back into PENDING after 200 s."""
-    for task in ("task_2", "fail"):
+    for task in ("second", "fail"):
         task_id = api.accepted(task)
         api.ended(task_id)
         assert shared.redis.ttl(states.key(task_id)) >= 24 * 3600
@@ -69,7 +69,7 @@ def test_transient_errors_are_retried_and_others_are_not(api: Api, shared: Syste
 def test_task_costs_two_calls_of_redis_and_prefetch_is_what_is_set(system: System) -> None:
     api = system.api()
     system.worker(WORKER_CONCURRENCY="2", WORKER_PREFETCH="3")
-    api.ended(api.accepted("task_2"))  # Redis has both scripts
+    api.ended(api.accepted("second"))  # Redis has both scripts
 
     def prefetched() -> dict[str, int]:
         listed = system.servers.rabbitmq.management(f"/api/consumers/{system.vhost}")
@@ -80,7 +80,7 @@ def test_task_costs_two_calls_of_redis_and_prefetch_is_what_is_set(system: Syste
     held = prefetched()
     assert {queue: held[queue] for queue in topology.WORK_QUEUES} == dict.fromkeys(topology.WORK_QUEUES, 6)
     system.redis.config_resetstat()
-    for task_id in [api.accepted("task_2") for _ in range(5)]:
+    for task_id in [api.accepted("second") for _ in range(5)]:
         api.ended(task_id)
     stats: Any = system.redis.info("commandstats")
     assert stats["cmdstat_evalsha"]["calls"] == 2 * 5 + 5  # the worker's begin and end, and the API's read
@@ -96,7 +96,7 @@ def test_task_costs_two_calls_of_redis_and_prefetch_is_what_is_set(system: Syste
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_worker_that_wakes_lets_others_run_on(system: System, pool: str) -> None:
     api, worker = system.api(), system.worker(WORKER_POOL=pool, METRICS_PORT=str(free_ports(1)[0]))
-    api.ended(api.accepted("task_2"))
+    api.ended(api.accepted("second"))
     children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
     threads = [int(thread.name) for thread in Path(f"/proc/{worker.pid}/task").iterdir()]
     assert len(children) + len(threads) > 1
@@ -124,7 +124,7 @@ def test_each_attempt_leaves_a_line(api: Api, shared: System) -> None:
 )
 def test_unusual_errors_are_readable_and_hurt_nobody(api: Api, task: str, result: dict[str, str]) -> None:
     assert api.ended(api.accepted(task))["task_result"] == result
-    assert api.ended(api.accepted("task_2"))["task_status"] == "SUCCESS"
+    assert api.ended(api.accepted("second"))["task_status"] == "SUCCESS"
 
 
 def test_result_that_nobody_could_read_is_a_failure(api: Api) -> None:
@@ -143,7 +143,7 @@ def test_retries_come_to_an_end(system: System) -> None:
 
 
 def test_every_line_about_a_task_has_both_ids(api: Api, shared: System) -> None:
-    response = api.client.post("/tasks", json={"task": "task_2", "name": "a"}, headers={"X-Request-ID": "mine-1"})
+    response = api.client.post("/tasks", json={"task": "second", "name": "a"}, headers={"X-Request-ID": "mine-1"})
     task_id = response.json()["task_id"]
     api.ended(task_id)
     assert response.headers["X-Request-ID"] == "mine-1"
@@ -163,13 +163,13 @@ def test_every_line_is_json(api: Api, shared: System) -> None:
 def test_metrics_of_both_sides_count_a_task(system: System) -> None:
     api = system.api()
     worker = system.worker(METRICS_PORT=str(_free_port()))
-    api.ended(api.accepted("task_2"))
+    api.ended(api.accepted("second"))
     api.ended(api.accepted("fail"))
     text = until(lambda: _scrape(worker.env["METRICS_PORT"], 'outcome="failure"'))
-    assert 'sluice_task_results_total{outcome="success",task="Test_Query:task_2"} 1.0' in text
+    assert 'sluice_task_results_total{outcome="success",task="Test_Query:second"} 1.0' in text
     assert api.metric("sluice_accepted_total") == api.metric("sluice_publish_seconds_count") == 2
-    assert re.search(r'sluice_task_wait_seconds_count{task="Test_Query:task_2"} 1.0', text)
-    assert re.search(r'sluice_task_run_seconds_count{task="Test_Query:task_2"} 1.0', text)
+    assert re.search(r'sluice_task_wait_seconds_count{task="Test_Query:second"} 1.0', text)
+    assert re.search(r'sluice_task_run_seconds_count{task="Test_Query:second"} 1.0', text)
 
 
 def test_child_that_grew_too_large_is_replaced(system: System) -> None:
@@ -218,7 +218,7 @@ def _scrape(port: str, wanted: str) -> str:
 def test_worker_has_one_connection_and_declares_nothing(system: System) -> None:
     """Celery's heartbeat events would cost each pod a second connection, and an exchange that nobody reads."""
     system.worker()
-    task_id = system.api().accepted("task_1")
+    task_id = system.api().accepted("first")
     until(lambda: Records(system.redis).read(task_id).state == "SUCCESS")
     listed = system.servers.rabbitmq.management(f"/api/exchanges/{system.vhost}")
     exchanges = {exchange["name"] for exchange in listed}

@@ -64,7 +64,7 @@ def test_newer_api_beside_an_older_worker_fails_no_task(system: System, pool: st
     ids = {"field": api.accepted("sleep", colour="blue"), "task": api.accepted("later")}
     ids["type"] = api.accepted("count", digits="three")
     elsewhere = api.accepted("resize")
-    same = api.accepted("task_2")
+    same = api.accepted("second")
     assert api.ended(same)["task_status"] == "SUCCESS"
     assert_waits_for_both(system, api, ids)
     system.worker(NEXT, WORKER_POOL=pool, **PATIENT)
@@ -128,7 +128,7 @@ def test_message_of_a_later_form_is_returned_and_one_that_says_nobodys_is_not(sy
     system.recorder()
     system.worker(RETURN_MAX_S="2")
     later = TaskIds(system.task_id_key.encode()).new("tests")
-    headers = {"id": later, "task": "Test_Query:task_2", "publish_id": "p", "owner": "tests", "retries": 0, "form": 2}
+    headers = {"id": later, "task": "Test_Query:second", "publish_id": "p", "owner": "tests", "retries": 0, "form": 2}
     _publish(system, b"\x81\xa1a", headers)
     _publish(system, b"\x81\xa1a", headers | {"id": 7})
     records = Records(system.redis)

@@ -37,7 +37,7 @@ def unmarshalled(data: bytes) -> list[Any]:
     body=st.binary(min_size=1, max_size=20_000),
 )
 def test_template_equals_pamqps_encoding(**varying: Any) -> None:
-    message = TaskMessage(task="Test_Query:task_1", routing_key="Test_Query", **varying)
+    message = TaskMessage(task="Test_Query:first", routing_key="Test_Query", **varying)
     publish, header, *bodies = unmarshalled(Template(message.task, message.routing_key).frames(message, 4096))
     assert isinstance(publish, Basic.Publish)
     assert isinstance(header, ContentHeader)

@@ -17,8 +17,9 @@ from apps.api.body import batch_model, elements, parse_batch, parse_input
 from apps.api.errors import Problem
 from apps.contract.message import Payload, read_input, republished, task_message
 from apps.contract.purity import obstacles
-from apps.contract.tasks import Input, Output, Registry, TaskSpec, input_adapter, registry
+from apps.contract.tasks import Input, Registry, TaskSpec, input_adapter, registry
 from tests.harness.models import ModelSpec, exact, made_tasks, random_spec, random_text
+from tests.harness.simple import Output
 
 ANY = random_spec(Random(1), "made_0")  # noqa: S311 - no secret
 RANDOM = st.randoms(use_true_random=False)

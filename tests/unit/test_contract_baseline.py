@@ -15,7 +15,7 @@ from tests.harness.next import NEXT_TASKS, QUEUE
 from tests.harness.tasks import TEST_TASKS
 
 CONTRACT = contract()
-TASK = "Test_Query:task_1"
+TASK = "Test_Query:first"
 Change = Any
 
 
@@ -126,7 +126,7 @@ def test_check_says_whether_the_change_breaks_anything(tmp_path: Path, capsys: p
     file.write_text(text(changed(HARMLESS["field added"][0])))
     with pytest.raises(Unusable, match="breaks what clients"):
         check(file, CONTRACT)
-    assert "BREAKING: Test_Query:task_1 input.size: the field is gone" in capsys.readouterr().out
+    assert "BREAKING: Test_Query:first input.size: the field is gone" in capsys.readouterr().out
     file.write_text(text(CONTRACT))
     with pytest.raises(Unusable, match="breaks nothing"):
         check(file, changed(HARMLESS["field added"][0]))

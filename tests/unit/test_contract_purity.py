@@ -40,8 +40,9 @@ from typing_extensions import TypedDict
 from apps.api.app import create_app
 from apps.contract.purity import obstacles, require_pure
 from apps.contract.settings import ApiSettings, WorkerSettings, load
-from apps.contract.tasks import Input, Output, Registry, TaskSpec, registry
+from apps.contract.tasks import Input, Registry, TaskSpec, registry
 from apps.worker import app as worker_app
+from tests.harness.simple import Output
 from tests.unit.test_settings import GOOD
 
 

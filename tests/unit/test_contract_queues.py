@@ -11,12 +11,12 @@ import pytest
 from apps.api import app as api
 from apps.contract import queues
 from apps.contract.settings import ApiSettings, WorkerSettings
-from apps.contract.tasks import NamedInput, Output, TaskSpec, registry
+from apps.contract.tasks import TaskSpec, registry
 from apps.worker import app as worker
 from apps.worker import recorder
 from deploy.validate import __main__ as validate
 from local import up
-from tests.harness.tasks import this_module
+from tests.harness.simple import NamedInput, Output
 
 
 class Resize(NamedInput):
@@ -33,7 +33,7 @@ URLS = {
 }
 STARTS: dict[str, Callable[[], object]] = {
     "api": lambda: api.create_app(ApiSettings(**URLS, task_id_key="0" * 16, auth_disabled=True), tasks_in("images")),  # type: ignore[arg-type]
-    "worker": lambda: worker.create_app(WorkerSettings(**URLS), tasks_in("images"), this_module),  # type: ignore[arg-type]
+    "worker": lambda: worker.create_app(WorkerSettings(**URLS), tasks_in("images"), []),  # type: ignore[arg-type]
     "recorder": lambda: recorder.main().send(None),
     "up": up.main,
     "validate": validate.main,

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 
 
 def message(number: int = 0, body: bytes = b"[]") -> TaskMessage:
-    return TaskMessage("Test_Query:task_1", "Test_Query", f"id-{number}", f"publish-{number}", "o", "r", None, body)
+    return TaskMessage("Test_Query:first", "Test_Query", f"id-{number}", f"publish-{number}", "o", "r", None, body)
 
 
 def publishing(publisher: Publisher, count: int, first: int = 0) -> list[asyncio.Task[Outcome]]:
