@@ -109,7 +109,7 @@ POOLS = pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_task_that_no_worker_knows_is_a_failure_that_says_so(system: System, pool: str) -> None:
     api = system.api()
     system.recorder()
-    system.worker("apps.worker.app", WORKER_POOL=pool)  # the project's own worker, without the tests' tasks
+    system.worker("tests.harness.simple_app", WORKER_POOL=pool)  # which has two tasks alone
     task_id = api.accepted("sleep")
     result = api.ended(task_id)["task_result"]
     assert result["type"] == "NotUnderstood"

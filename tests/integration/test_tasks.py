@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,9 @@ import pytest
 
 from apps.contract import states, topology
 from local.servers import free_ports
+from tests.harness.clone import copy_apps
 from tests.harness.records import Records
-from tests.harness.system import ROOT, Api, System, until
+from tests.harness.system import Api, System, until
 
 
 @pytest.fixture(scope="module")
@@ -186,24 +186,12 @@ def test_child_that_grew_too_large_is_replaced(system: System) -> None:
     assert small == large != next_
 
 
-def test_adding_a_task_is_one_entry_and_one_function(system: System, tmp_path: Path) -> None:
-    clone = tmp_path / "clone"
-    shutil.copytree(ROOT / "apps", clone / "apps", ignore=shutil.ignore_patterns("__pycache__"))
-    contract, functions = clone / "apps/contract/tasks.py", clone / "apps/worker/tasks.py"
-    entry = """
-class Shout(NamedInput):
-    task: Literal["shout"]
-
-TASKS = registry(*TASKS.values(), TaskSpec(name="Test_Query:shout", input=Shout, output=Output, hard_limit_s=10))
-"""
-    contract.write_text(contract.read_text().replace("\n\ndef input_adapter", f"\n{entry}\n\ndef input_adapter"))
-    functions.write_text(
-        functions.read_text() + "\n\ndef shout(task, settings):\n"
-        '    return Output(name_task=task.name.upper(), state="done")\n'
-    )
-    api = system.api("apps.api.app", cwd=clone)
-    system.worker("apps.worker.app", cwd=clone)
-    assert api.ended(api.accepted("shout"))["task_result"]["name_task"] == "ABC"
+def test_replacing_the_tasks_is_replacing_their_folders(system: System, tmp_path: Path) -> None:
+    copy_apps(tmp_path)
+    api = system.api("apps.api.app", cwd=tmp_path)
+    system.worker("apps.worker.app", cwd=tmp_path, NAP_S="0.1")
+    assert api.ended(api.accepted("nap"))["task_result"] == {"name": "abc"}
+    assert api.post("first").status_code == 422
 
 
 def _free_port() -> int:

@@ -1,4 +1,4 @@
-"""The functions of tasks: each task has exactly one, with the settings and the errors to retry on that are named beside it."""
+"""Each task has exactly one function, with the settings and the errors to retry on that are named beside it."""
 
 from types import ModuleType
 from typing import Any
