@@ -17,7 +17,7 @@ from pydantic import Field, create_model
 from apps.contract.tasks import TaskSpec, registry
 from tests.chaos.endings import ENDLESS, ODD_ENDS, RAISED, RETURNED, TOO_LARGE, too_large
 from tests.chaos.journal import STARTED, STARTED_STEP, Effect, Journal
-from tests.harness.simple import NamedInput, Output, works
+from tests.harness.simple import WORK_QUEUE, NamedInput, Output, works
 from tests.harness.tasks import EFFECTS
 
 
@@ -81,28 +81,28 @@ def _spec(name: str, input_: type[NamedInput]) -> TaskSpec:
 def _odd(task: str) -> TaskSpec:
     fields: Any = {"task": (Literal[task], ...)}
     model = create_model(task, __base__=NamedInput, **fields)
-    return TaskSpec(name=f"Test_Query:{task}", input=model, output=Produced, hard_limit_s=120)
+    return TaskSpec(name=f"{WORK_QUEUE}:{task}", input=model, output=Produced, hard_limit_s=120)
 
 
 def _endless(task: str) -> TaskSpec:
     fields: Any = {"task": (Literal[task], ...)}
     model = create_model(task, __base__=NamedInput, **fields)
-    return TaskSpec(name=f"Test_Query:{task}", input=model, output=Output, hard_limit_s=2, soft_limit_s=1)
+    return TaskSpec(name=f"{WORK_QUEUE}:{task}", input=model, output=Output, hard_limit_s=2, soft_limit_s=1)
 
 
 # Set in the environment of a worker that has the contract of the release before.
 OLDER = "CHAOS_OLDER"
 _CHANGED = (
-    (_spec("Test_Query:work", OlderWork),)
+    (_spec(f"{WORK_QUEUE}:work", OlderWork),)
     if os.environ.get(OLDER)
-    else (_spec("Test_Query:work", Work), _spec("celery:added", Added))
+    else (_spec(f"{WORK_QUEUE}:work", Work), _spec("celery:added", Added))
 )
 TASKS = registry(
     *_CHANGED,
-    _spec("Test_Query:flaky", Flaky),
-    _spec("Test_Query:fail", Fail),
+    _spec(f"{WORK_QUEUE}:flaky", Flaky),
+    _spec(f"{WORK_QUEUE}:fail", Fail),
     _spec("celery:poison", Poison),
-    _spec("Test_Query:idle", Idle),
+    _spec(f"{WORK_QUEUE}:idle", Idle),
     *map(_odd, ODD_ENDS),
     *map(_endless, ENDLESS),
 )

@@ -19,7 +19,7 @@ from apps.contract.tasks import Input, Registry, TaskSpec, registry
 from apps.worker import app as worker
 from apps.worker.functions import Work
 from tests.harness.models import decoded_spec, exact, made_tasks
-from tests.harness.simple import Output
+from tests.harness.simple import WORK_QUEUE, Output
 from tests.harness.tasks import effect
 
 MODELS, MOOD = "TEST_MODELS", "TEST_MOOD"
@@ -41,7 +41,7 @@ class Moody(Input):
 
 def tasks() -> Registry:
     made = made_tasks([decoded_spec(one) for one in json.loads(os.environ[MODELS])])
-    moody = TaskSpec(name="Test_Query:moody_0", input=Moody, output=Output, hard_limit_s=60)
+    moody = TaskSpec(name=f"{WORK_QUEUE}:moody_0", input=Moody, output=Output, hard_limit_s=60)
     return registry(*made.values(), moody)
 
 

@@ -17,9 +17,9 @@ from celery.result import AsyncResult, GroupResult
 from pydantic import BaseModel, TypeAdapter
 
 from apps.worker.limits import Cancelled
-from tests.harness.simple import Output
+from tests.harness.simple import WORK_QUEUE, Output
 
-OTHER = "Test_Query:second"
+OTHER = f"{WORK_QUEUE}:second"
 
 
 class PanicException(BaseException):

@@ -41,7 +41,7 @@ from pydantic.alias_generators import to_camel
 from typing_extensions import TypedDict
 
 from apps.contract.tasks import Input, Registry, TaskSpec, registry
-from tests.harness.simple import Output
+from tests.harness.simple import WORK_QUEUE, Output
 
 Text = Callable[[Random], str]
 
@@ -345,7 +345,7 @@ def made_tasks(specs: list[ModelSpec]) -> Registry:
     return registry(
         *(
             TaskSpec(
-                name=f"Test_Query:{spec.task}", input=made_model(spec), output=Output, hard_limit_s=60
+                name=f"{WORK_QUEUE}:{spec.task}", input=made_model(spec), output=Output, hard_limit_s=60
             )
             for spec in specs
         )

@@ -8,7 +8,7 @@ from typing import Literal
 
 from apps.contract.tasks import TaskSpec, registry
 from tests.harness import tasks
-from tests.harness.simple import NamedInput, Output, works
+from tests.harness.simple import WORK_QUEUE, NamedInput, Output, works
 from tests.harness.tasks import TEST_TASKS, Sleep
 
 QUEUE = "images"
@@ -39,9 +39,9 @@ def _spec(name: str, input_: type[NamedInput]) -> TaskSpec:
 _KEPT = [spec for name, spec in TEST_TASKS.items() if name not in {"sleep", "count", "elsewhere"}]
 NEXT_TASKS = registry(
     *_KEPT,
-    _spec("Test_Query:sleep", NextSleep),
-    _spec("Test_Query:count", NextCount),
-    _spec("Test_Query:later", Later),
+    _spec(f"{WORK_QUEUE}:sleep", NextSleep),
+    _spec(f"{WORK_QUEUE}:count", NextCount),
+    _spec(f"{WORK_QUEUE}:later", Later),
     _spec(f"{QUEUE}:resize", Resize),
 )
 

@@ -7,8 +7,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from apps.contract import topology
 from apps.contract.tasks import Input, Registry, TaskSpec, registry
 from apps.worker.functions import Work
+
+# A queue of this project that workers consume, whatever a team has called it.
+WORK_QUEUE = topology.WORK_QUEUES[0]
 
 
 class NamedInput(Input):
@@ -34,8 +38,8 @@ class Second(NamedInput):
 
 
 TASKS = registry(
-    TaskSpec(name="Test_Query:first", input=First, output=Output, hard_limit_s=90),
-    TaskSpec(name="Test_Query:second", input=Second, output=Output, hard_limit_s=90),
+    TaskSpec(name=f"{WORK_QUEUE}:first", input=First, output=Output, hard_limit_s=90),
+    TaskSpec(name=f"{WORK_QUEUE}:second", input=Second, output=Output, hard_limit_s=90),
 )
 
 

@@ -1,4 +1,4 @@
-"""API and worker with the two simple tasks alone: `tests.harness.simple_app:create_app`, `-A tests.harness.simple_app`."""
+"""API and worker that have the two simple tasks alone: `tests.harness.simple_app:create_app` and `:app`."""
 
 import sys
 

@@ -16,7 +16,7 @@ from apps.contract.tasks import TaskSpec, registry
 from apps.worker.limits import Cancelled
 from tests.harness.endings import CALLS, CHANGES, DEATHS, ENDINGS
 from tests.harness.processes import HELPERS, RUNAWAYS, STARTS, share_memory
-from tests.harness.simple import TASKS, NamedInput, Output, first, second, works
+from tests.harness.simple import TASKS, WORK_QUEUE, NamedInput, Output, first, second, works
 
 EFFECTS = "TEST_EFFECTS_FILE"
 
@@ -258,43 +258,47 @@ class Produced(Output):
 
 TEST_TASKS = registry(
     *TASKS.values(),
-    _spec("Test_Query:task_1", Recorded1),
-    _spec("Test_Query:task_2", Recorded2),
-    _spec("Test_Query:sleep", Sleep),
-    _spec("Test_Query:held", Held),
-    _spec("Test_Query:deaf", Deaf),
-    _spec("Test_Query:fail", Fail),
-    _spec("Test_Query:kill_child", KillChild),
-    _spec("Test_Query:flaky", Flaky),
-    _spec("Test_Query:stuck", Stuck, hard_limit_s=3),
-    _spec("Test_Query:grow", Grow),
-    _spec("Test_Query:brief", Brief, hard_limit_s=3),
-    _spec("Test_Query:odd", Odd),
-    _spec("Test_Query:hungry", Hungry),
-    _spec("Test_Query:leave", Leave),
-    _spec("Test_Query:stubborn", Stubborn),
-    TaskSpec(name="Test_Query:count", input=Count, output=Counted, hard_limit_s=120),
+    _spec(f"{WORK_QUEUE}:task_1", Recorded1),
+    _spec(f"{WORK_QUEUE}:task_2", Recorded2),
+    _spec(f"{WORK_QUEUE}:sleep", Sleep),
+    _spec(f"{WORK_QUEUE}:held", Held),
+    _spec(f"{WORK_QUEUE}:deaf", Deaf),
+    _spec(f"{WORK_QUEUE}:fail", Fail),
+    _spec(f"{WORK_QUEUE}:kill_child", KillChild),
+    _spec(f"{WORK_QUEUE}:flaky", Flaky),
+    _spec(f"{WORK_QUEUE}:stuck", Stuck, hard_limit_s=3),
+    _spec(f"{WORK_QUEUE}:grow", Grow),
+    _spec(f"{WORK_QUEUE}:brief", Brief, hard_limit_s=3),
+    _spec(f"{WORK_QUEUE}:odd", Odd),
+    _spec(f"{WORK_QUEUE}:hungry", Hungry),
+    _spec(f"{WORK_QUEUE}:leave", Leave),
+    _spec(f"{WORK_QUEUE}:stubborn", Stubborn),
+    TaskSpec(name=f"{WORK_QUEUE}:count", input=Count, output=Counted, hard_limit_s=120),
     _spec("celery:elsewhere", Elsewhere),
     _spec("celery:held_elsewhere", HeldElsewhere),
     _spec("celery:sleep_elsewhere", SleepElsewhere),
-    _spec("Test_Query:end", End),
-    _spec("Test_Query:call", Call),
-    _spec("Test_Query:validated", Validated),
-    _spec("Test_Query:limited", Limited, soft_limit_s=1),
-    _spec("Test_Query:unclean", Unclean),
-    _spec("Test_Query:cancelled", CancelledTask),
-    _spec("Test_Query:unread", Unread, hard_limit_s=3),
-    _spec("Test_Query:runaway", Runaway, hard_limit_s=2, soft_limit_s=1),
-    _spec("Test_Query:endless", Endless),
-    _spec("Test_Query:start", Start),
-    _spec("Test_Query:start_hard", StartHard, hard_limit_s=6),
-    _spec("Test_Query:start_soft", StartSoft, soft_limit_s=4),
-    TaskSpec(name="Test_Query:helped", input=Helped, output=Counted, hard_limit_s=120),
-    TaskSpec(name="Test_Query:unreadable", input=Unreadable, output=Produced, hard_limit_s=120),
+    _spec(f"{WORK_QUEUE}:end", End),
+    _spec(f"{WORK_QUEUE}:call", Call),
+    _spec(f"{WORK_QUEUE}:validated", Validated),
+    _spec(f"{WORK_QUEUE}:limited", Limited, soft_limit_s=1),
+    _spec(f"{WORK_QUEUE}:unclean", Unclean),
+    _spec(f"{WORK_QUEUE}:cancelled", CancelledTask),
+    _spec(f"{WORK_QUEUE}:unread", Unread, hard_limit_s=3),
+    _spec(f"{WORK_QUEUE}:runaway", Runaway, hard_limit_s=2, soft_limit_s=1),
+    _spec(f"{WORK_QUEUE}:endless", Endless),
+    _spec(f"{WORK_QUEUE}:start", Start),
+    _spec(f"{WORK_QUEUE}:start_hard", StartHard, hard_limit_s=6),
+    _spec(f"{WORK_QUEUE}:start_soft", StartSoft, soft_limit_s=4),
+    TaskSpec(name=f"{WORK_QUEUE}:helped", input=Helped, output=Counted, hard_limit_s=120),
+    TaskSpec(name=f"{WORK_QUEUE}:unreadable", input=Unreadable, output=Produced, hard_limit_s=120),
     TaskSpec(
-        name="Test_Query:produce", input=Produce, output=Produced, hard_limit_s=120, result_max_bytes=10 * 1024 * 1024
+        name=f"{WORK_QUEUE}:produce",
+        input=Produce,
+        output=Produced,
+        hard_limit_s=120,
+        result_max_bytes=10 * 1024 * 1024,
     ),
-    TaskSpec(name="Test_Query:excess", input=Excess, output=Produced, hard_limit_s=120),
+    TaskSpec(name=f"{WORK_QUEUE}:excess", input=Excess, output=Produced, hard_limit_s=120),
 )
 
 

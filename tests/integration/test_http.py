@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.harness.simple import WORK_QUEUE
 from tests.harness.system import Api, System
 
 PROBLEM = "application/problem+json"
@@ -30,7 +31,7 @@ def test_accepted_says_where_to_ask(api: Api) -> None:
 
 def test_accepted_message_is_persistent_in_a_quorum_queue(api: Api, shared: System) -> None:
     api.accepted("first")
-    place = f"/api/queues/{shared.vhost}/Test_Query"
+    place = f"/api/queues/{shared.vhost}/{WORK_QUEUE}"
     queue = shared.servers.rabbitmq.management(place)
     got = {"count": 1, "ackmode": "ack_requeue_true", "encoding": "auto"}
     (message,) = shared.servers.rabbitmq.management(f"{place}/get", "POST", got)
@@ -147,7 +148,7 @@ def test_trace_of_a_request_is_in_its_message(api: Api, shared: System) -> None:
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     body = {"task": "first", "name": "traced"}
     response = api.client.post("/tasks", json=body, headers={"traceparent": trace})
-    place = f"/api/queues/{shared.vhost}/Test_Query/get"
+    place = f"/api/queues/{shared.vhost}/{WORK_QUEUE}/get"
     got = {"count": 1000, "ackmode": "ack_requeue_true", "encoding": "auto"}
     headers = [one["properties"]["headers"] for one in shared.servers.rabbitmq.management(place, "POST", got)]
     assert {one["id"]: one.get("traceparent") for one in headers}[response.json()["task_id"]] == trace

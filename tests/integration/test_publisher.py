@@ -16,7 +16,7 @@ from apps.api.publisher import CONFIRMED, Outcome, Publisher
 from apps.contract import topology
 from apps.contract.message import TaskMessage, task_message
 from tests.harness.peer import eventually, running, until
-from tests.harness.simple import TASKS
+from tests.harness.simple import TASKS, WORK_QUEUE
 from tests.harness.system import System
 from tests.harness.tls import self_signed, tls_in_front_of
 
@@ -63,7 +63,7 @@ async def connected(system: System, **options: Any) -> AsyncIterator[Publisher]:
 def depth(system: System) -> int:
     """Messages that a consumer would get: the management's figure comes later."""
     with kombu.Connection(url(system, user="admin", password=system.servers.rabbitmq.password)) as connection:
-        declared = connection.default_channel.queue_declare("Test_Query", passive=True)
+        declared = connection.default_channel.queue_declare(WORK_QUEUE, passive=True)
     return int(declared.message_count)
 
 
@@ -98,10 +98,10 @@ async def test_message_is_to_a_worker_what_celerys_own_client_sends(system: Syst
         exchange = kombu.Exchange(topology.EXCHANGE, type="topic", no_declare=True)
         with celery.connection_for_write() as connection:
             producer = celery.amqp.Producer(connection, auto_declare=False)
-            celery.amqp.send_task_message(producer, ours.task, theirs, exchange=exchange, routing_key="Test_Query")
+            celery.amqp.send_task_message(producer, ours.task, theirs, exchange=exchange, routing_key=WORK_QUEUE)
             async with connected(system) as publisher:
                 assert await publisher.publish(ours) is CONFIRMED
-            celerys, own = (connection.default_channel.basic_get("Test_Query") for _ in range(2))
+            celerys, own = (connection.default_channel.basic_get(WORK_QUEUE) for _ in range(2))
     added = {name: own.headers.pop(name) for name in ("publish_id", "owner", "request_id")}
     assert (added["owner"], added["request_id"]) == ("o", "r")
     assert own.properties.pop("message_id") == added["publish_id"]

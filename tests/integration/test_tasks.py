@@ -12,6 +12,7 @@ from apps.contract import states, topology
 from local.servers import free_ports
 from tests.harness.clone import copy_apps
 from tests.harness.records import Records
+from tests.harness.simple import WORK_QUEUE
 from tests.harness.system import Api, System, until
 
 
@@ -166,10 +167,10 @@ def test_metrics_of_both_sides_count_a_task(system: System) -> None:
     api.ended(api.accepted("second"))
     api.ended(api.accepted("fail"))
     text = until(lambda: _scrape(worker.env["METRICS_PORT"], 'outcome="failure"'))
-    assert 'sluice_task_results_total{outcome="success",task="Test_Query:second"} 1.0' in text
+    assert f'sluice_task_results_total{{outcome="success",task="{WORK_QUEUE}:second"}} 1.0' in text
     assert api.metric("sluice_accepted_total") == api.metric("sluice_publish_seconds_count") == 2
-    assert re.search(r'sluice_task_wait_seconds_count{task="Test_Query:second"} 1.0', text)
-    assert re.search(r'sluice_task_run_seconds_count{task="Test_Query:second"} 1.0', text)
+    assert re.search(rf'sluice_task_wait_seconds_count{{task="{WORK_QUEUE}:second"}} 1.0', text)
+    assert re.search(rf'sluice_task_run_seconds_count{{task="{WORK_QUEUE}:second"}} 1.0', text)
 
 
 def test_child_that_grew_too_large_is_replaced(system: System) -> None:

@@ -18,6 +18,7 @@ from loadtest.sample import Sample, Usage
 from loadtest.shapes import Shape
 from local.child import Unusable
 from tests.harness.browser import Page, page
+from tests.harness.simple import WORK_QUEUE
 
 SHAPE = shapes.load("burst", {})
 MISSING = ("7 s: the broker does not answer", "8 s: the broker does not answer")
@@ -70,7 +71,7 @@ def written(folder: Path, *, held: bool = True) -> Path:
         run.wrong.append("0199d5a0-7c3e-7b1c: another task's result </script><script>throw 1</script><!--<script>")
     seen = Seen(
         {"load_short": len(run.tasks)},
-        dict.fromkeys(("Test_Query", "celery", "dead", "dead.parked"), 0),
+        dict.fromkeys((WORK_QUEUE, "celery", "dead", "dead.parked"), 0),
         len(run.tasks),
     )
     verdict = gates.judged(SHAPE, run, floor, seen)

@@ -21,7 +21,7 @@ from apps.client.__main__ import _options
 from apps.contract.example import example_input
 from apps.contract.tasks import Input, Registry, TaskSpec, input_adapter, registry
 from tests.harness.models import made_tasks, random_spec
-from tests.harness.simple import TASKS, Output
+from tests.harness.simple import TASKS, WORK_QUEUE, Output
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,7 +82,7 @@ class Needs(Input):
 def tasks() -> Registry:
     specs = (("everything", Everything), ("needs", Needs))
     return registry(
-        *(TaskSpec(name=f"Test_Query:{name}", input=model, output=Output, hard_limit_s=1) for name, model in specs)
+        *(TaskSpec(name=f"{WORK_QUEUE}:{name}", input=model, output=Output, hard_limit_s=1) for name, model in specs)
     )
 
 

@@ -10,7 +10,7 @@ from apps.contract.settings import WorkerSettings
 from apps.contract.tasks import TaskSpec, registry
 from apps.worker.app import create_app
 from apps.worker.functions import Work, by_task, work, works_of
-from tests.harness.simple import TASKS, First, Output, first, second
+from tests.harness.simple import TASKS, WORK_QUEUE, First, Output, first, second
 
 FIRST, SECOND = TASKS.values()
 
@@ -64,8 +64,8 @@ def test_setting_that_is_missing_or_wrong_stops_the_start(
 @pytest.mark.parametrize(
     ("works", "says"),
     [
-        ([paced], "Task Test_Query:second has no function: add one with @work"),
-        ([paced, Work(FIRST, first), Work(SECOND, second)], "Task Test_Query:first has two functions"),
+        ([paced], f"Task {WORK_QUEUE}:second has no function: add one with @work"),
+        ([paced, Work(FIRST, first), Work(SECOND, second)], f"Task {WORK_QUEUE}:first has two functions"),
         (
             [
                 paced,

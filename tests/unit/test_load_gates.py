@@ -12,10 +12,11 @@ from loadtest import gates, shapes
 from loadtest.gates import Gate, Seen, Verdict
 from loadtest.ledger import Follower, Ledger, Writer
 from loadtest.shapes import Shape
+from tests.harness.simple import WORK_QUEUE
 
 SHAPE = shapes.load("smoke", {"LONG_S": "1", "SHORT_S": "0.5"})
 TASKS = 100
-EMPTY = dict.fromkeys(("Test_Query", "celery", "dead", "dead.parked"), 0)
+EMPTY = dict.fromkeys((WORK_QUEUE, "celery", "dead", "dead.parked"), 0)
 SEEN = Seen({"load_long": TASKS}, EMPTY, TASKS)
 
 

@@ -15,7 +15,7 @@ from apps.contract.message import (
     unreadable_because,
     unreadable_body_because,
 )
-from tests.harness.simple import TASKS
+from tests.harness.simple import TASKS, WORK_QUEUE
 
 OURS = {"publish_id", "owner", "request_id"}
 
@@ -56,7 +56,7 @@ def test_republished_work_starts_anew_under_its_new_id(message: TaskMessage) -> 
     old = message.headers
     dead = old | {"retries": 3, "x-death": [{}], "x-delivery-count": 20, "reason": "expired", "failure": "{}"}
     dead |= {"eta": "never", "expires": "2020-01-01T00:00:00"}
-    new = republished(dead, message.body, task_id="new-id", routing_key="Test_Query")
+    new = republished(dead, message.body, task_id="new-id", routing_key=WORK_QUEUE)
     changed = {name for name in new.headers if new.headers[name] != old.get(name)}
     assert changed == {"id", "root_id", "publish_id"}
     assert new.body == message.body

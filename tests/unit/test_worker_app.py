@@ -18,7 +18,7 @@ from apps.contract.settings import WorkerSettings
 from apps.worker.app import create_app
 from apps.worker.request import Request
 from tests.harness import simple
-from tests.harness.simple import TASKS, works
+from tests.harness.simple import TASKS, WORK_QUEUE, works
 
 WORKS = works(TASKS, simple)
 OURS = {"sluice_record_ttl_s", "sluice_result_ttl_s", "sluice_return_max_s"}
@@ -48,7 +48,7 @@ def test_setting_that_does_not_exist_would_be_noticed(settings: WorkerSettings) 
 
 
 def test_task_without_a_function_stops_the_start(settings: WorkerSettings) -> None:
-    with pytest.raises(SystemExit, match="Test_Query:first has no function"):
+    with pytest.raises(SystemExit, match=f"{WORK_QUEUE}:first has no function"):
         create_app(settings, TASKS, [])
 
 
