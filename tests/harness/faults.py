@@ -41,8 +41,8 @@ class Fault:
 
 
 def faults(path: Path) -> list[Fault]:
-    """Read the faults of a YAML file, in which WORK_QUEUE is the first work queue, whatever its name."""
-    return [Fault(**each) for each in yaml.safe_load(path.read_text().replace("WORK_QUEUE", topology.WORK_QUEUES[0]))]
+    """Read the faults of a YAML file, in which WORK-QUEUE is the first work queue, whatever its name."""
+    return [Fault(**each) for each in yaml.safe_load(path.read_text().replace("WORK-QUEUE", topology.WORK_QUEUES[0]))]
 
 
 def copied(into: Path) -> Path:

@@ -25,7 +25,7 @@ from deploy.validate.tree import Tree, render
 DOCUMENTS = sorted([*ROOT.glob("README*.md"), *ROOT.glob("docs/*.md")])
 MAKEFILES = "".join((ROOT / name).read_text() for name in ("Makefile", "deploy/targets.mk"))
 # what a document may tell a person to run, besides make
-PROGRAMS = {".venv/bin/sluice", "make", "kubectl", "curl", "git", "flux", "kind", "k3d", "docker", "rm"}
+PROGRAMS = {".venv/bin/sluice", "make", "kubectl", "curl", "git", "flux", "kind", "k3d", "docker", "rm", "sed", "touch"}
 CHARTS = {"RabbitMQ": "rabbitmq", "Redis": "redis", "NGINX": "nginx-ingress", "KEDA": "keda"}
 
 
