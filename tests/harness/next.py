@@ -8,8 +8,9 @@ from typing import Literal
 
 from apps.contract.tasks import TaskSpec, registry
 from tests.harness import tasks
-from tests.harness.simple import WORK_QUEUE, NamedInput, Output, works
+from tests.harness.simple import WORK_QUEUE, NamedInput, Output
 from tests.harness.tasks import TEST_TASKS, Sleep
+from tests.harness.works import works
 
 QUEUE = "images"
 """Only this version has it: `declare_queue` makes it as the next version's definitions would."""

@@ -1,15 +1,12 @@
-"""Two tasks that only sleep, for tests that need no more, and the functions of test tasks as the worker wants them."""
+"""Two tasks that only sleep, for tests that need no more."""
 
 import time
-from collections.abc import Mapping
-from types import ModuleType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from apps.contract import topology
-from apps.contract.tasks import Input, Registry, TaskSpec, registry
-from apps.worker.functions import Work
+from apps.contract.tasks import Input, TaskSpec, registry
 
 # A queue of this project that workers consume, whatever a team has called it.
 WORK_QUEUE = topology.WORK_QUEUES[0]
@@ -51,15 +48,3 @@ def first(task: NamedInput) -> Output:
 def second(task: NamedInput) -> Output:
     time.sleep(0.1)
     return Output(name_task=task.name, state="done")
-
-
-def works(
-    tasks: Registry, *modules: ModuleType, retry_on: Mapping[str, tuple[type[Exception], ...]] | None = None
-) -> list[Work[Any, Any]]:
-    """The function of each task: that of its name in the first module that has one. Retried are connection errors."""
-
-    def function(name: str) -> Any:
-        return next(getattr(module, name) for module in modules if hasattr(module, name))
-
-    retried = retry_on or {}
-    return [Work(spec, function(name), retried.get(name, (ConnectionError,))) for name, spec in tasks.items()]

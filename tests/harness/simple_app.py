@@ -9,7 +9,8 @@ from apps.api import app as api
 from apps.contract.settings import WorkerSettings, load
 from apps.worker import app as worker
 from tests.harness import simple
-from tests.harness.simple import TASKS, works
+from tests.harness.simple import TASKS
+from tests.harness.works import works
 
 
 def create_app() -> FastAPI:

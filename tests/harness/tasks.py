@@ -16,7 +16,8 @@ from apps.contract.tasks import TaskSpec, registry
 from apps.worker.limits import Cancelled
 from tests.harness.endings import CALLS, CHANGES, DEATHS, ENDINGS
 from tests.harness.processes import HELPERS, RUNAWAYS, STARTS, share_memory
-from tests.harness.simple import TASKS, WORK_QUEUE, NamedInput, Output, first, second, works
+from tests.harness.simple import TASKS, WORK_QUEUE, NamedInput, Output, first, second
+from tests.harness.works import works
 
 EFFECTS = "TEST_EFFECTS_FILE"
 

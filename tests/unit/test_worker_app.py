@@ -18,7 +18,8 @@ from apps.contract.settings import WorkerSettings
 from apps.worker.app import create_app
 from apps.worker.request import Request
 from tests.harness import simple
-from tests.harness.simple import TASKS, WORK_QUEUE, works
+from tests.harness.simple import TASKS, WORK_QUEUE
+from tests.harness.works import works
 
 WORKS = works(TASKS, simple)
 OURS = {"sluice_record_ttl_s", "sluice_result_ttl_s", "sluice_return_max_s"}
