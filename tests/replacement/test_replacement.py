@@ -33,7 +33,6 @@ class Clone:
         self.environment = kept | {
             "API_PORT": str(free_ports(1)[0]),
             "DOCKER_HOST": f"unix://{folder}/none",
-            "LOAD_SHAPES": "tests/load/shapes.toml",
         }
         listed = self._git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
         for name in filter(None, listed):
@@ -126,6 +125,6 @@ def test_task_is_posted(clone: Clone, up: Path, command: str) -> None:  # noqa: 
 
 
 def test_load_holds_beside_the_teams_task(clone: Clone) -> None:
-    printed = clone.run("make load SHAPE=short")
+    printed = clone.run("LOAD_SHAPES=tests/load/shapes.toml make load SHAPE=short")
     assert "The gates held" in printed
     assert OF_THE_EXAMPLES.findall(printed) == []
