@@ -14,7 +14,7 @@ BROKER_TESTS := $(addprefix tests/integration/test_,$(addsuffix .py,broker_away 
 PYTEST := $(BIN)/python -m pytest --numprocesses 4
 
 .DEFAULT_GOAL := help
-.PHONY: help install add remove lock upgrade up demo post rabbitmq-ui dead-letters requeue discard contract-baseline test test-unit test-planner test-integration test-thorough test-brokers test-load chaos chaos-quick abuse abuse-quick test-chaos e2e cluster cluster-down bench bench-compare profile bench-planner load load-ab load-image picture lint clean
+.PHONY: help install add remove lock upgrade up demo post rabbitmq-ui dead-letters requeue discard contract-baseline test test-unit test-planner test-integration test-thorough test-brokers test-load test-replace chaos chaos-quick abuse abuse-quick test-chaos e2e cluster cluster-down bench bench-compare profile bench-planner load load-ab load-image picture lint clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
@@ -81,8 +81,8 @@ test: lint test-unit ## lint, unit tests, integration tests, tests of the manife
 	@$(MAKE) --no-print-directory -j2 tools-of-tests test-integration
 	@$(MAKE) --no-print-directory test-manifests
 
-test-unit: install ## unit tests
-	@$(PYTEST) tests/unit
+test-unit: install ## unit tests, and those of the tasks
+	@$(PYTEST) tests/unit apps/tasks
 
 test-planner: install ## tests of `sluice`, its HPA against Kubernetes' own controller (built by Go the first time, 3 min)
 	@$(PYTEST) tests/planner
@@ -112,6 +112,9 @@ abuse-quick: install ## the same in a minute and a half; what CI runs
 
 test-chaos: install ## that the checker finds what follows when a protection is switched off
 	@$(PYTEST) --numprocesses 3 tests/chaos
+
+test-replace: $(LOAD) ## that a team can replace the tasks as the README says: in a clone, with every verb (5 min)
+	@$(BIN)/python -m pytest tests/replacement
 
 test-load: $(LOAD) ## tests of the load test: its gates close on servers with faults, its report is readable in a browser
 	@$(PYTEST) tests/load

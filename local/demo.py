@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from apps.contract.example import example_input
 from apps.contract.states import FINAL
-from apps.contract.tasks import TASKS
+from apps.tasks import TASKS
 from local.child import Unusable
 from local.command import command_line
 from local.credentials import load_or_make

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 
 from apps.contract.example import example_input
 from apps.contract.queues import require_queues
-from apps.contract.tasks import TASKS
+from apps.tasks import TASKS
 from local import backing, command, demo, processes
 from local.backing import Backing
 from local.child import POLL_S, Unusable, survives_us

@@ -13,7 +13,8 @@ from typing import Any
 from apps.api.app import create_app
 from apps.contract import message, topology
 from apps.contract.settings import ApiSettings
-from apps.contract.tasks import TASKS, Registry
+from apps.contract.tasks import Registry
+from apps.tasks import TASKS
 from deploy.contract.comparison import compare
 from deploy.run import ROOT, Unusable, command_line
 

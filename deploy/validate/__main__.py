@@ -5,7 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from apps.contract.queues import require_queues
-from apps.contract.tasks import TASKS
+from apps.tasks import TASKS
 from deploy.credentials import Credentials
 from deploy.run import ROOT, command_line
 from deploy.secrets import contents

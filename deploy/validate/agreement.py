@@ -21,7 +21,8 @@ INTERNAL_ROUTES = {"/healthz", "/metrics", "/readyz"}
 def check(tree: Tree) -> Iterator[Finding]:
     """Everything that must agree, in every target that has it."""
     for name, _ in definitions.differences(tree.root):
-        yield Finding(name, "definitions", "text", "differs from what its sums are of: run `make definitions`")
+        of = "apps/contract/topology.py" if name == definitions.FILE else "the configuration that its sums are of"
+        yield Finding(name, "definitions", "text", f"differs from {of}: run `make definitions` and commit the file")
     for name in definitions.without_sums(tree.root):
         message = (
             "needs a sluice/<name>-config-sha256 of its own, or no pod restarts for the configuration in this file"

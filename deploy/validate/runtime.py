@@ -17,9 +17,9 @@ from apps.contract.settings import (
     WorkerSettings,
     load,
 )
-from apps.contract.tasks import TASKS
 from apps.contract.topology import MAX_LENGTH_MESSAGES
 from apps.health import OLD_S
+from apps.tasks import TASKS
 from apps.worker.recorder import CLOSE_DEADLINE_S
 from deploy import images
 from deploy.credentials import Credentials

@@ -44,11 +44,22 @@ def check(tree: Tree) -> Iterator[Finding]:
             yield from _parameters(each, number, trigger, given)
             if trigger["type"] == "rabbitmq":
                 yield from _rabbitmq(each, f"spec.triggers.{number}", trigger)
-        ours = [trigger for trigger in each.spec["triggers"] if trigger["type"] == "rabbitmq"]
-        queues = [trigger["metadata"].get("queueName") for trigger in ours]
-        if queues != list(topology.WORK_QUEUES):
-            wanted = ", ".join(topology.WORK_QUEUES)
-            yield each.finding("spec.triggers.metadata.queueName", f"{queues} are not the contract's: {wanted}")
+        yield from _queues(each)
+
+
+def _queues(each: Object) -> Iterator[Finding]:
+    """The triggers are those of WORK_QUEUES, in its order, by which overlays patch them."""
+    field, contract = "spec.triggers.metadata.queueName", "WORK_QUEUES (apps/contract/topology.py)"
+    triggers = [trigger["metadata"] for trigger in each.spec["triggers"] if trigger["type"] == "rabbitmq"]
+    queues = [metadata["queueName"] for metadata in triggers if "queueName" in metadata]
+    missing = [name for name in topology.WORK_QUEUES if name not in queues]
+    unknown = [name for name in queues if name not in topology.WORK_QUEUES]
+    for name in missing:
+        yield each.finding(field, f"the queue {name} has no trigger, so no worker is started for it: add one")
+    for name in unknown:
+        yield each.finding(field, f"{name} is not in {contract}: take the trigger away, or add the queue there")
+    if not missing and not unknown and queues != list(topology.WORK_QUEUES):
+        yield each.finding(field, f"the triggers must be in the order of {contract}, as overlays patch them by number")
 
 
 def _replicas(each: Object) -> Iterator[Finding]:

@@ -54,7 +54,7 @@ class Patient(Posting):
     def post(self, name: str) -> None:
         # such a task was not accepted, as far as the client knows: no promise was made
         with self.system.client() as client, suppress(Problem, OutcomeUnknown):
-            self.accepted[client.submit({"task": "task_1", "name": name}, deadline_s=PERSISTENCE_S)] = name
+            self.accepted[client.submit({"task": "counted_short", "name": name}, deadline_s=PERSISTENCE_S)] = name
 
 
 class Strict(Posting):
@@ -75,7 +75,7 @@ class Strict(Posting):
         self._http.close()
 
     def post(self, name: str) -> None:
-        answer = self._sent("POST", "/tasks", {"task": "task_1", "name": name})
+        answer = self._sent("POST", "/tasks", {"task": "counted_short", "name": name})
         if answer:
             self.accepted[answer["task_id"]] = name
             self._sent("GET", f"/tasks/{answer['task_id']}")

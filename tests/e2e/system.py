@@ -6,11 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import redis
 
 from apps.client import Client, Problem
 from apps.contract import keys
+from apps.contract.example import example_input
+from apps.tasks import TASKS
 from deploy import cluster
 from deploy.forward import forwarded
 from local.child import until
@@ -21,6 +24,17 @@ from tests.e2e import objects
 LEDGER, BEGUN = "e2e:ledger", "e2e:begun"
 READERS = 8
 POST_TIMEOUT_S = 60
+
+
+# a task of the project: the local overlay has no others
+SPEC = next(iter(TASKS.values()))
+
+
+def example() -> dict[str, Any]:
+    """An input of that task."""
+    made = example_input(SPEC.input)
+    assert made is not None, f"give the fields of {SPEC.input.__name__} examples=[...]"
+    return made
 
 
 @dataclass(frozen=True)
@@ -39,7 +53,7 @@ class System:
     def client(self) -> Client:
         return Client(self.entrance, self.key, host=self.host)
 
-    def post(self, names: Sequence[str], task: str = "task_1") -> list[str]:
+    def post(self, names: Sequence[str], task: str = "counted_short") -> list[str]:
         """Post tasks at once, as one request; their ids. Every one must be accepted."""
         with self.client() as client:
             outcomes = client.submit_batch([{"task": task, "name": name} for name in names], deadline_s=POST_TIMEOUT_S)

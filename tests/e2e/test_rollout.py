@@ -34,7 +34,7 @@ def release(load: System, platform: Provider, version: str) -> str:  # noqa: ARG
 def test_scale_down_and_new_version_lose_nothing(
     load: System, release: str, record_property: Callable[[str, object], None]
 ) -> None:
-    ids = load.post([f"long-{number}" for number in range(TASKS)], task="task_2")
+    ids = load.post([f"long-{number}" for number in range(TASKS)], task="counted_long")
     objects.until(lambda: objects.replicas(objects.WORKER)[0] == MAXIMUM, SCALE_TIMEOUT_S, "30 ready workers")
     with Strict(load, "during") as clients:
         busy = load.finished()

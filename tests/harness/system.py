@@ -110,8 +110,6 @@ class System:
             "CELERY_RESULT_BACKEND": self.servers.redis.url(user),
             "TASK_ID_KEY": self.task_id_key,
             "API_KEYS": f"tests:{self.key}",
-            "TASK_1_S": "0.2",
-            "TASK_2_S": "0.1",
             # only the tests of quotas reach them
             "QUOTA_TASKS_PER_S": "1000000",
             "QUOTA_OPEN_TASKS": "1000000000",

@@ -15,7 +15,7 @@ import pytest
 from tests.harness.system import Api, System, until
 from tests.integration.test_large_results import LARGE_BYTES, stored
 
-BODY = b'{"task": "task_1", "name": "abc"}'
+BODY = b'{"task": "first", "name": "abc"}'
 POST = b"POST %b HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %b\r\nContent-Type: %b\r\n%b\r\n%b"
 GET = b"GET %b HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %b\r\n\r\n"
 

@@ -7,6 +7,7 @@ import pytest
 
 from tests.harness.endings import CALLS, CHANGES, ENDINGS
 from tests.harness.servers import Servers
+from tests.harness.simple import WORK_QUEUE
 from tests.harness.system import Api, System, until
 from tests.harness.thorough import POOLS
 
@@ -62,8 +63,8 @@ def test_celerys_own_api_fails_at_the_call_and_names_ours(
 @pytest.mark.usefixtures("ended")
 def test_nothing_else_was_published_parked_or_written(running: tuple[System, Api]) -> None:
     system, api = running
-    assert api.ended(api.accepted("task_2"))["task_status"] == "SUCCESS"
-    until(lambda: system.depth_messages("Test_Query") == 0)
+    assert api.ended(api.accepted("second"))["task_status"] == "SUCCESS"
+    until(lambda: system.depth_messages(WORK_QUEUE) == 0)
     assert [system.depth_messages(queue) for queue in ("celery", "dead", "dead.parked")] == [0, 0, 0]
     assert not list(system.redis.scan_iter("*celery*"))
 
@@ -89,7 +90,7 @@ def test_error_around_the_function_is_a_failure_that_says_so_and_is_parked(
     assert end["task_result"] == {"type": "ValueError", "message": "a defect of ours"}
     assert system.effects("defective", "done") == (defect == "end")
     until(lambda: system.depth_messages("dead.parked") == 1)
-    until(lambda: system.depth_messages("Test_Query") == 0)
+    until(lambda: system.depth_messages(WORK_QUEUE) == 0)
 
 
 @POOLS

@@ -14,11 +14,12 @@ from redis import Redis
 
 from apps.contract import ids, states
 from apps.worker.prefetch import HAND_BACK_MAX
+from tests.harness.simple import WORK_QUEUE
 from tests.harness.system import Api, System, until
 from tests.harness.thorough import POOLS, thorough
 
 TASKS = ("sleep", "sleep_elsewhere")
-QUEUES = ("Test_Query", "celery")
+QUEUES = (WORK_QUEUE, "celery")
 # A message is handed back after 0.2 s at most. The rest is for a machine that runs other tests too.
 BOUND_S = 1.5
 
@@ -140,7 +141,7 @@ def test_message_near_its_delivery_limit_is_kept(system: System, pool: str) -> N
         channel = connection.default_channel
 
         def taken() -> Any:
-            return until(lambda: channel.basic_get("Test_Query"))
+            return until(lambda: channel.basic_get(WORK_QUEUE))
 
         first, kept = taken(), taken()
         for _ in range(HAND_BACK_MAX - 1):

@@ -15,6 +15,7 @@ from apps.api import quotas
 from apps.contract import quota
 from apps.contract.ids import TaskIds
 from tests.harness.records import Records
+from tests.harness.simple import WORK_QUEUE
 from tests.harness.system import Api, System, until
 from tests.integration.test_dead_letters import command
 
@@ -88,9 +89,9 @@ def test_batch_is_admitted_or_refused_whole(system: System) -> None:
     refused = api.batch(inputs(11))
     assert (refused.status_code, kind(refused)) == (429, "quota-exceeded")
     assert "10 tasks at most" in refused.json()["detail"]
-    assert system.depth_messages("Test_Query") == 0
+    assert system.depth_messages(WORK_QUEUE) == 0
     until(lambda: api.batch(inputs(10)).status_code == 202, RENEWED_S)
-    until(lambda: system.depth_messages("Test_Query") == 10)
+    until(lambda: system.depth_messages(WORK_QUEUE) == 10)
 
 
 def test_invalid_inputs_and_refused_publishes_cost_nothing(system: System) -> None:

@@ -9,6 +9,7 @@ from redis import Redis
 
 from apps.contract import states
 from apps.contract.ids import TaskIds
+from tests.harness.simple import WORK_QUEUE
 from tests.harness.system import Api, System, until
 from tests.harness.thorough import POOLS
 
@@ -73,7 +74,7 @@ def test_posts_are_refused_early_and_leave_nothing_behind(system: System) -> Non
         assert int(answer.headers["Retry-After"]) > 0
     assert _keys(system) <= before
     assert api.post("none").status_code == 422  # what no answer of Redis would change is told first
-    assert system.depth_messages("Test_Query") == 0
+    assert system.depth_messages(WORK_QUEUE) == 0
     health = api.client.get("/healthz")
     assert (health.status_code, health.json()["broker"]) == (503, "up")
     assert 0.9 < health.json()["redis_memory_share"] < 1
@@ -146,7 +147,7 @@ def test_limits_and_cancellations_hold_while_redis_is_full(system: System) -> No
         assert api.client.delete(f"/tasks/{running}").status_code == 202
         assert api.ended(running)["task_status"] == "REVOKED"
         assert api.ended(stuck)["task_result"]["type"] == "HardTimeLimitExceeded"
-        until(lambda: system.depth_messages("Test_Query") == 0, what="the cancelled task skipped")
+        until(lambda: system.depth_messages(WORK_QUEUE) == 0, what="the cancelled task skipped")
     assert system.effects("late", "begun") == 0
 
 
@@ -195,7 +196,7 @@ def test_record_of_another_type_is_a_failure_at_once(system: System, pool: str) 
     system.redis.delete(states.key(ids[1]))
     system.redis.set(states.key(ids[1]), "theirs")
     system.release("while")
-    until(lambda: system.depth_messages("Test_Query") == 0, what="both ended")
+    until(lambda: system.depth_messages(WORK_QUEUE) == 0, what="both ended")
     for task_id in ids:
         assert api.ended(task_id)["task_result"]["type"] == states.UNREADABLE
         assert api.client.delete(f"/tasks/{task_id}").status_code == 409

@@ -15,6 +15,7 @@ from local.servers import is_open, is_redis
 from tests.harness.clone import left
 from tests.harness.processes import STARTS, started
 from tests.harness.servers import Servers, running
+from tests.harness.simple import WORK_QUEUE
 from tests.harness.system import System
 
 NEWER = "SLUICE_TEST_RABBITMQ_ROOT"
@@ -103,7 +104,7 @@ WORK = "/api/policies/{vhost}/sluice-work"
         ("/api/exchanges/{vhost}/sluice", "DELETE", None, "lacks the exchange sluice"),
         (QUEUE, "DELETE", None, "lacks the queue dead"),
         ("/api/bindings/{vhost}/e/sluice/q/dead/dead", "DELETE", None, "dead is not bound to sluice by the key dead"),
-        (WORK, "PUT", {"overflow": "reject-publish"}, "Test_Query does not set delivery-limit"),
+        (WORK, "PUT", {"overflow": "reject-publish"}, f"{WORK_QUEUE} does not set delivery-limit"),
     ],
 )
 def test_check_names_the_difference(
@@ -111,7 +112,7 @@ def test_check_names_the_difference(
 ) -> None:
     rabbitmq = system.servers.rabbitmq
     definitions.check(rabbitmq.url(vhost=system.vhost), rabbitmq.management.url)
-    policy = {"pattern": "^(Test_Query|celery)$", "apply-to": "queues", "definition": body} if body else None
+    policy = {"pattern": f"^({WORK_QUEUE}|celery)$", "apply-to": "queues", "definition": body} if body else None
     rabbitmq.management(path.format(vhost=system.vhost), method, policy)
     with pytest.raises(Unusable, match=sentence):
         definitions.check(rabbitmq.url(vhost=system.vhost), rabbitmq.management.url)

@@ -14,7 +14,7 @@ from tests.harness.impatient import BODY_S, HEAD_S, IDLE_S
 from tests.harness.system import Api, System, until
 
 LATE_S = 5
-BODY = b'{"task": "task_1", "name": "abc"}'
+BODY = b'{"task": "first", "name": "abc"}'
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_requests_in_pieces_and_pauses_between_them_are_answered(api: Api) -> No
 
 
 def test_long_poll_is_not_taken_for_a_slow_request(api: Api) -> None:
-    task_id = api.accepted("task_1")
+    task_id = api.accepted("first")
     started_s = time.monotonic()
     assert api.status(task_id, wait_s=BODY_S + 1)["task_status"] == "PENDING"
     assert time.monotonic() - started_s > BODY_S

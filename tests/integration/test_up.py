@@ -50,10 +50,10 @@ def test_runs_the_main_job_and_leaves_no_process(make_clone: MakeClone) -> None:
     clone = make_clone(**nobody)
     supervisor = clone.up()
     clone.says("Post a task")
-    assert '-d \'{"task": "task_1", "name": "abc"}\'' in clone.printed
-    assert len(re.findall(r"task_[12]  SUCCESS", clone.printed)) == 2
+    assert '-d \'{"task": "nap", "name": "abc"}\'' in clone.printed
+    assert len(re.findall(r"(nap|rest)  SUCCESS", clone.printed)) == 2
     assert clone.run("local.demo").stdout.count("SUCCESS") == 2
-    post = [sys.executable, "-m", "apps.client", "post", "task_1", "--name", "abc", "--wait"]
+    post = [sys.executable, "-m", "apps.client", "post", "nap", "--name", "abc", "--wait"]
     assert '"task_status": "SUCCESS"' in clone.run("local.run", "--", *post).stdout
     processes = supervisor.children(recursive=True)
     assert {"epmd", "beam.smp", "redis-server"} <= {process.name() for process in processes}
@@ -64,7 +64,7 @@ def test_runs_the_main_job_and_leaves_no_process(make_clone: MakeClone) -> None:
 
 @pytest.mark.thorough
 def test_kill_of_the_supervisor_leaves_no_process(make_clone: MakeClone) -> None:
-    clone = make_clone(TASK_1_S="60")
+    clone = make_clone(NAP_S="60")
     supervisor = clone.up()
     clone.says("STARTED")  # so a child of the worker is in a task
     processes = supervisor.children(recursive=True)

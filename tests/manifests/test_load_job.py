@@ -7,7 +7,6 @@ from typing import Any
 
 import yaml
 
-from apps.contract.settings import WorkerSettings
 from deploy.run import ROOT, output
 from deploy.tools import kubectl, packaged
 from deploy.validate import policy
@@ -27,12 +26,6 @@ def container() -> dict[str, Any]:
 
 def test_job_runs_the_image_that_is_built() -> None:
     assert NAME.endswith(f"/{container()['image']}")
-
-
-def test_job_says_what_the_bases_tasks_take() -> None:
-    said = {one["name"]: float(one["value"]) for one in container()["env"] if one["name"].startswith("TASK_")}
-    defaults = WorkerSettings.model_fields
-    assert said == {name: defaults[name.lower()].default for name in ("TASK_1_S", "TASK_2_S")}
 
 
 def test_kubectl_in_the_image_is_the_jobs_service_account() -> None:

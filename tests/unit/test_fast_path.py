@@ -17,7 +17,8 @@ from apps.contract.ids import TaskIds
 from apps.contract.message import Payload
 from apps.contract.settings import ApiSettings, load
 from apps.contract.states import Record
-from apps.contract.tasks import TASKS, input_adapter
+from apps.contract.tasks import input_adapter
+from tests.harness.simple import TASKS
 
 pytestmark = pytest.mark.anyio
 
@@ -36,7 +37,7 @@ ENVIRONMENT = {
     "BODY_MAX_BYTES": "1024",
 }
 IDS = TaskIds(b"k" * 16)
-BODY = b'{"task":"task_1","name":"abcd"}'
+BODY = b'{"task":"first","name":"abcd"}'
 
 
 class Submitter:

@@ -12,7 +12,7 @@ from apps.api.submission import Submitter
 from apps.contract.ids import TaskIds
 from apps.contract.message import Payload
 from apps.contract.quota import Quota
-from apps.contract.tasks import TASKS
+from tests.harness.simple import TASKS
 
 pytestmark = pytest.mark.anyio
 
@@ -41,6 +41,6 @@ async def test_post_that_is_refused_after_its_claim_leaves_no_key() -> None:
     quotas.of("me").open_left = 0
     submitter = Submitter(TASKS, TaskIds(b"k" * 16), unused, keys, memory, quotas, deadline_s=1)
     with pytest.raises(Problem) as refused:
-        await submitter.submit("me", [Payload("task_1", "{}")], key="key", body=b"{}")
+        await submitter.submit("me", [Payload("first", "{}")], key="key", body=b"{}")
     assert refused.value.status == 429
     assert keys.settled == [(0, True)]
