@@ -20,8 +20,7 @@ def admit(services: Services, owner: str, key: str | None) -> None:
 async def accept(services: Services, owner: str, key: str | None, body: bytes) -> str:
     """The id of the task that the broker has. Raises the problems of a post."""
     payload = await _input(services, owner, body)
-    (submitted,) = await services.submitter.submit(owner, [payload], key=key, body=body)
-    assert submitted is not None  # noqa: S101 - of an input
+    submitted = await services.submitter.submit_one(owner, payload, key=key, body=body)
     if submitted.outcome is not CONFIRMED:
         raise problem_of(submitted.outcome)
     return submitted.task_id
