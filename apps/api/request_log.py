@@ -94,14 +94,13 @@ class _Lines:
         second, ms = divmod(int(now_s * 1000), 1000)
         time_s, pid = _second(second)
         task_id = logs.task_id.get()
-        path = clean(path, PATH_MAX_CHARS)
         about = f', "task_id": "{task_id}"' if task_id else ""
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(WRITE_INTERVAL_S, self.write)
         self._unwritten.append(
             f'{{"time": "{time_s}.{ms:03d}+00:00", "level": "INFO", "logger": "{__name__}", '
             f'"message": "request", "pid": {pid}, "request_id": "{logs.request_id.get()}"{about}, '
-            f'"method": "{method}", "path": {_quoted(path)}, "status": {status}, "ms": {took_s * 1000:.1f}}}\n'
+            f'"method": "{method}", "path": {_path(path)}, "status": {status}, "ms": {took_s * 1000:.1f}}}\n'
         )
         if len(self._unwritten) >= LINES_MAX:
             self.write()
@@ -126,3 +125,9 @@ _quoted = json.JSONEncoder(ensure_ascii=False).encode
 def _second(second: int) -> tuple[str, int]:
     """What the lines of one second share: the time, and the process, which would be a system call for each."""
     return logs.second_text(second), os.getpid()
+
+
+@lru_cache(maxsize=16)
+def _path(path: str) -> str:
+    """A path as JSON: posts have the same one."""
+    return _quoted(clean(path, PATH_MAX_CHARS))
