@@ -76,6 +76,26 @@ def test_connection_without_a_request_is_closed_as_an_idle_one(api: Api) -> None
     assert IDLE_S - 0.2 <= time.monotonic() - started_s < IDLE_S + LATE_S
 
 
+def test_connection_is_idle_from_its_last_answer_on(api: Api) -> None:
+    with connection(api) as client:
+        for _ in range(3):
+            answered_s = post_after(client, head(api) + BODY, 0.8 * IDLE_S)
+        client.settimeout(60)
+        assert client.recv(1) == b""
+    assert IDLE_S - 0.2 <= time.monotonic() - answered_s < IDLE_S + LATE_S
+
+
+def post_after(client: socket.socket, request: bytes, pause_s: float) -> float:
+    """Wait on the open connection, send a post, and answer when its answer was complete."""
+    client.settimeout(pause_s)
+    with pytest.raises(TimeoutError):
+        client.recv(1)
+    client.settimeout(60)
+    client.sendall(request)
+    assert client.recv(4096).startswith(b"HTTP/1.1 202 ")
+    return time.monotonic()
+
+
 def test_body_that_was_refused_unread_is_not_waited_for_either(api: Api) -> None:
     with connection(api) as client:
         client.sendall(head(api, 2**30))

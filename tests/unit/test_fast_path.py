@@ -44,9 +44,9 @@ class Submitter:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str | None, bytes]] = []
 
-    async def submit(self, owner: str, _: object, *, key: str | None, body: bytes) -> list[Submitted]:
+    async def submit_one(self, owner: str, _: object, *, key: str | None, body: bytes) -> Submitted:
         self.asked.append((owner, key, body))
-        return [Submitted("an-id", CONFIRMED)]
+        return Submitted("an-id", CONFIRMED)
 
 
 class Store:
