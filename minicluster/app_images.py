@@ -1,4 +1,4 @@
-"""The project's own images, built from its Dockerfiles, as archives that a cluster loads; kept by what is in them."""
+"""Build the project's images from its Dockerfiles as docker-archives, cached by a digest of what goes into them."""
 
 import hashlib
 import os
@@ -10,7 +10,7 @@ from deploy.run import ROOT, output
 from deploy.tools import cache, locked
 from local import debian
 from local.programs import apt_install, find
-from tests.e2e.platform import images as archives
+from minicluster import archives
 
 BASE_SUITE = "trixie"
 BASE_PACKAGES = ("python3", "python3-venv", "ca-certificates")
@@ -19,7 +19,7 @@ TIMEOUT_S = 300
 
 
 def built(version: str, *, local_base: bool) -> list[Path]:
-    """Both images at a version, one archive each. On a local base, a Debian made here, no image registry is needed."""
+    """Build both images with a tag, on a base image that is made here if `local_base`; the paths of their archives."""
     names = images.full_names(version, None)
     base = base_name() if local_base else os.environ.get("BASE", "")
     kept = cache() / "apps" / f"{_digest(base)}-{version}"
@@ -37,25 +37,25 @@ def built(version: str, *, local_base: bool) -> list[Path]:
 
 
 def settings(*, local_base: bool) -> dict[str, str]:
-    """The environment that `make images` and `make release` build in."""
+    """The environment variables for `make images` and `make release`."""
     return {"BASE": _base()} if local_base else {}
 
 
 def save(name: str, archive: Path) -> None:
-    """Write an image of the engine's store into an archive."""
+    """Save an image of the container engine as a docker-archive."""
     engine = images.engine()
     pushed = ("push", name, f"docker-archive:{archive}:{name}")
     output(engine, *(pushed if engine == "buildah" else ("save", "--output", archive, name)), timeout_s=TIMEOUT_S)
 
 
 def base_name() -> str:
-    """The local base's: changes with what is in it."""
+    """The name of the local base image: its tag changes with the packages and the trusted certificates."""
     trust = hashlib.sha256((Path("/") / TRUST).read_bytes()).hexdigest()[:8]
     return f"localhost/sluice-python:{debian.name(BASE_SUITE, BASE_PACKAGES)}-{trust}"
 
 
 def _base() -> str:
-    """Debian with the Python that the official image has, in the store of the engine."""
+    """Load the local base, Debian with the same Python as the official image, into the container engine; its name."""
     if find("buildah") is None:
         apt_install(["buildah"])
     engine = images.engine()
@@ -64,10 +64,10 @@ def _base() -> str:
     with locked(archive):
         if not archive.exists():
             root = debian.root(BASE_SUITE, BASE_PACKAGES)
-            # this machine may reach the package index only through a proxy whose authority it trusts
+            # the build may reach the package index only through a proxy, whose CA this machine trusts
             shutil.copy(Path("/") / TRUST, root / TRUST)
             settings = [f"PATH={archives.PATH}", f"SSL_CERT_FILE=/{TRUST}"]
-            # the Dockerfiles write into it
+            # root, as in the official image: the Dockerfiles install into it
             archives.write(archive, root, [name], User="0:0", Env=settings)
     load = ("pull", f"docker-archive:{archive}") if engine == "buildah" else ("load", "--input", archive)
     output(engine, *load, timeout_s=TIMEOUT_S)
@@ -75,18 +75,9 @@ def _base() -> str:
 
 
 def _digest(base: str) -> str:
-    """Of everything that the Dockerfiles take in, on a base."""
-    listed = output(
-        "git",
-        "ls-files",
-        "--cached",
-        "--others",
-        "--exclude-standard",
-        "apps",
-        "requirements",
-        ".dockerignore",
-        timeout_s=TIMEOUT_S,
-    )
+    """A digest of the base's name and of every file that the Dockerfiles copy."""
+    options = ("--cached", "--others", "--exclude-standard")
+    listed = output("git", "ls-files", *options, "apps", "requirements", ".dockerignore", timeout_s=TIMEOUT_S)
     summed = hashlib.sha256(base.encode())
     for name in sorted(listed.split()):
         summed.update(name.encode() + b"\0" + (ROOT / name).read_bytes())

@@ -1,4 +1,4 @@
-"""Images without a registry: a root file system as an archive that containerd, docker and podman load."""
+"""Write images without a registry: docker-archives of a root file system, which containerd, docker and podman load."""
 
 import hashlib
 import json
@@ -9,42 +9,17 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from deploy.tools import cache, locked
-from local import debian, newer
-
 TIMEOUT_S = 300
-# nobody reads these in a container
+# documentation and caches, which no container needs
 LEFT_OUT = ("usr/share/doc", "usr/share/man", "usr/share/locale", "var/lib/apt/lists", "var/cache")
-# Debian lets only its own user into it; in the real image it is not there, and the chart mounts a file into it.
+# Debian lets only its own user into this folder. The real image of Redis does not have it: the chart mounts it.
 ABSENT = ("etc/redis",)
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-REPOSITORY = "localhost/sluice-platform"
-NOBODY = "65532:65532"  # numbers, so that Kubernetes can see that it is not root
-SERVERS = ("rabbitmq", "redis", "nginx")
-
-
-def servers() -> Path:
-    """The archive of RabbitMQ, Redis and nginx: three names of one root file system, which is loaded once."""
-    root = newer.ensure()
-    path = cache() / f"servers-2-{root.name}.tar"  # 2: without ABSENT
-    with locked(path):
-        if not path.exists():
-            write(path, root, names())
-    return path
-
-
-def names() -> list[str]:
-    """Of the three."""
-    return [f"{REPOSITORY}/{server}:{tag()}" for server in SERVERS]
-
-
-def tag() -> str:
-    """Of those images: the name of their root file system."""
-    return debian.name(newer.SUITE, newer.PACKAGES)
+NOBODY = "65532:65532"  # as numbers: Kubernetes cannot tell of a name that it is not root
 
 
 def of_programs(programs: dict[str, Path], names: Sequence[str], path: Path) -> Path:
-    """Write the archive of an image with nothing but static programs (place in the image -> file) and /tmp."""
+    """Write the archive of an image that has static programs (place in the image -> file) and /tmp; its path."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         (root / "tmp").mkdir()
@@ -54,13 +29,13 @@ def of_programs(programs: dict[str, Path], names: Sequence[str], path: Path) -> 
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(program, target)
         root.chmod(0o755)
-        # one program is what a container of the image starts; the runtime asks for that of the pause image
+        # the container runtime needs an entrypoint for the pause image; with several programs the manifest names one
         write(path, root, names, Entrypoint=list(programs) if len(programs) == 1 else [])
     return path
 
 
 def write(path: Path, root: Path, names: Sequence[str], **config: object) -> None:
-    """Write a docker-archive of one image by several names; complete or absent. `config` is as OCI spells it."""
+    """Write the docker-archive of one image with several names, atomically. `config` has keys of OCI's image config."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         layer, description, manifest, archive = (
@@ -78,6 +53,7 @@ def write(path: Path, root: Path, names: Sequence[str], **config: object) -> Non
 
 
 def _described(layer: Path, config: dict[str, object]) -> dict[str, object]:
+    """OCI's description of an image with one layer."""
     with layer.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     return {
@@ -91,7 +67,7 @@ def _described(layer: Path, config: dict[str, object]) -> dict[str, object]:
 
 
 def _architecture() -> str:
-    """As images name it."""
+    """The architecture of this machine: Debian's names are those of OCI."""
     return subprocess.run(
         ["dpkg", "--print-architecture"], check=True, capture_output=True, text=True, timeout=TIMEOUT_S
     ).stdout.strip()

@@ -1,4 +1,4 @@
-"""The certificates of a cluster that lives for one run: one authority, and whom it vouches for."""
+"""The certificates of a cluster: one authority, and those that it signs."""
 
 import base64
 import json
@@ -12,7 +12,7 @@ KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 
 
 def make(folder: Path, addresses: Sequence[str]) -> None:
-    """Everything that the servers are started with; `addresses` are those that the API server answers at."""
+    """Make every key and certificate of the servers. `addresses` are those of the API server."""
     folder.mkdir(parents=True)
     names = ["DNS:localhost", "DNS:kubernetes.default.svc", *(f"IP:{address}" for address in addresses)]
     _openssl(
@@ -20,7 +20,7 @@ def make(folder: Path, addresses: Sequence[str]) -> None:
         "-keyout", folder / "ca.key", "-out", folder / "ca.crt",
     )  # fmt: skip
     _signed(folder, "apiserver", "/CN=kube-apiserver", f"subjectAltName={','.join(names)}")
-    # of a person, of the controllers, and of the API server when it asks the kubelet
+    # for people, for the controllers, and for the API server as a client of the kubelet
     _signed(folder, "admin", "/O=system:masters/CN=admin")
     _signed(folder, "node", "/O=system:nodes/CN=system:node:node")
     _signed(folder, "front-proxy", "/CN=front-proxy")
@@ -31,7 +31,7 @@ def make(folder: Path, addresses: Sequence[str]) -> None:
 
 
 def kubeconfig(folder: Path, who: str, server: str) -> str:
-    """How one of them reaches the API server; JSON, which is YAML too."""
+    """The kubeconfig of a user, as JSON, which is YAML too."""
     cluster = {"server": server, "certificate-authority-data": _data(folder / "ca.crt")}
     user = {
         "client-certificate-data": _data(folder / f"{who}.crt"),

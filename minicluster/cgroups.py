@@ -1,4 +1,4 @@
-"""A control group of the cluster's own, below which its kubelet keeps those of pods."""
+"""The control group of a cluster. Its kubelet makes those of pods below it."""
 
 import time
 from pathlib import Path
@@ -9,7 +9,7 @@ POLL_S = 0.1
 
 
 def make(name: str) -> None:
-    """In the one hierarchy of cgroup v2, or in each of v1."""
+    """Make it in the hierarchy of cgroup v2, or in each hierarchy of v1."""
     for hierarchy in _hierarchies():
         (hierarchy / name).mkdir(exist_ok=True)
     if _unified():
@@ -17,13 +17,13 @@ def make(name: str) -> None:
         for folder in (ROOT, ROOT / name):
             (folder / "cgroup.subtree_control").write_text(controllers)
     else:
-        # an empty set of processors or memory takes no process
+        # cgroup v1 lets no process into a group without CPUs and memory nodes
         for each in ("cpuset.cpus", "cpuset.mems"):
             (ROOT / "cpuset" / name / each).write_text((ROOT / "cpuset" / each).read_text())
 
 
 def remove(name: str) -> None:
-    """Those of the pods too. All processes in them have ended, but the kernel takes a moment to notice."""
+    """Remove it and the groups below it. Retried: the kernel frees a group some time after its last process ended."""
     deadline = time.monotonic() + TIMEOUT_S
     for hierarchy in _hierarchies():
         folders = sorted((hierarchy / name).rglob("*/"), reverse=True) if (hierarchy / name).exists() else []

@@ -1,8 +1,8 @@
-"""The servers of a node that is a control plane too, as command lines."""
+"""The command lines of the Kubernetes components: control plane and node are one machine here."""
 
 from pathlib import Path
 
-from tests.e2e.cluster.layout import (
+from minicluster.layout import (
     API_PORT,
     CERTIFICATES,
     HPA_SYNC_S,
@@ -20,17 +20,17 @@ CONTAINERD_SOCKET = Path("/run/containerd/containerd.sock")
 
 
 def etcd(programs: Path) -> list[str]:
-    """The store. Nothing of it outlives the cluster, so nothing waits for the disk."""
+    """The store of the API server. It does not sync to the disk, as its data need not outlive the cluster."""
     url = f"http://127.0.0.1:{ETCD_PORT}"
     return [
-        # the Go module's last part that is no version names the program
+        # Go names the program after the last part of its package path that is no version
         str(programs / "server"), f"--data-dir={INSIDE / 'etcd'}", "--unsafe-no-fsync",
         f"--listen-client-urls={url}", f"--advertise-client-urls={url}",
     ]  # fmt: skip
 
 
 def api_server(programs: Path) -> list[str]:
-    """The API server, at every address of the namespace."""
+    """The API server. It listens on every address of the network namespace."""
     pki = CERTIFICATES
     return [
         str(programs / "kube-apiserver"), f"--etcd-servers=http://127.0.0.1:{ETCD_PORT}",
@@ -41,10 +41,10 @@ def api_server(programs: Path) -> list[str]:
         f"--service-account-key-file={pki / 'service-account.pub'}",
         f"--service-account-signing-key-file={pki / 'service-account.key'}",
         "--service-account-issuer=https://kubernetes.default.svc",
-        # exec and logs; the node has no name that could be resolved
+        # for `kubectl exec` and `logs`; by address, because the node's name cannot be resolved
         f"--kubelet-client-certificate={pki / 'admin.crt'}", f"--kubelet-client-key={pki / 'admin.key'}",
         "--kubelet-preferred-address-types=InternalIP",
-        # KEDA's metrics API is asked on behalf of the HPA
+        # the API server forwards the HPA's requests for metrics to KEDA
         f"--requestheader-client-ca-file={pki / 'ca.crt'}", "--requestheader-allowed-names=front-proxy",
         "--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group",
         "--requestheader-extra-headers-prefix=X-Remote-Extra-",
@@ -53,7 +53,7 @@ def api_server(programs: Path) -> list[str]:
 
 
 def controller_manager(programs: Path) -> list[str]:
-    """Every controller, each under its own service account."""
+    """The controllers, each with a service account of its own."""
     return [
         str(programs / "kube-controller-manager"), f"--kubeconfig={ADMIN}", "--leader-elect=false",
         "--use-service-account-credentials", f"--root-ca-file={CERTIFICATES / 'ca.crt'}",
@@ -64,17 +64,17 @@ def controller_manager(programs: Path) -> list[str]:
 
 
 def scheduler(programs: Path) -> list[str]:
-    """The scheduler, which has no other to elect a leader with."""
+    """The scheduler. It is the only one, so it elects no leader."""
     return [str(programs / "kube-scheduler"), f"--kubeconfig={ADMIN}", "--leader-elect=false"]
 
 
 def containerd() -> list[str]:
-    """Debian's containerd and runc."""
+    """Debian's containerd, which starts Debian's runc."""
     return ["containerd", f"--config={FILES / 'containerd.toml'}"]
 
 
 def kubelet(programs: Path, cgroup: str) -> list[str]:
-    """The kubelet; pods live under `cgroup`, so that of two clusters on a machine none takes the other's away."""
+    """The kubelet. Its pods are below `cgroup`, so that two clusters on a machine do not remove each other's."""
     return [
         str(programs / "kubelet"), f"--config={FILES / 'kubelet.yaml'}", f"--root-dir={INSIDE / 'kubelet'}",
         f"--kubeconfig={CERTIFICATES / 'node.kubeconfig'}", f"--cert-dir={CERTIFICATES}",
@@ -83,7 +83,7 @@ def kubelet(programs: Path, cgroup: str) -> list[str]:
 
 
 def proxy(programs: Path) -> list[str]:
-    """Services by iptables. Limits of connection tracking are the machine's, not ours to set."""
+    """kube-proxy with iptables. The zeros leave the machine's connection tracking limits as they are."""
     return [
         str(programs / "kube-proxy"), f"--kubeconfig={ADMIN}", f"--hostname-override={NODE}",
         f"--cluster-cidr={POD_NETWORK}", "--proxy-mode=iptables", "--conntrack-max-per-core=0",

@@ -1,22 +1,22 @@
-"""Names and numbers that the cluster's parts agree on."""
+"""Names, addresses and paths that several parts of a cluster use."""
 
 from pathlib import Path
 
 NODE = "node"
-# the bridge that pods are plugged into is the node's address: a loopback address may not be one
+# The node's address is that of the bridge which connects the pods: Kubernetes accepts no loopback address.
 BRIDGE = "pods0"
 NODE_ADDRESS = "10.244.0.1"
 POD_NETWORK = "10.244.0.0/16"
 SERVICE_NETWORK = "10.96.0.0/16"
-# the first of the network is always the API server's Service
+# Kubernetes gives the first address of the Service network to the API server
 API_SERVICE_ADDRESS = "10.96.0.1"
 API_PORT = 6443
 
-# The state folder as it is seen inside of the namespaces: short, as sockets need it.
+# The state folder inside the namespaces. The path is short because paths of Unix sockets are limited.
 INSIDE = Path("/run/node")
 CERTIFICATES = INSIDE / "certificates"
 VOLUMES = "volumes"
 VOLUME_COUNT = 10
 
-# Kubernetes' default of 15 s makes each step of a test wait; everything else is as users have it.
+# Kubernetes' default of 15 s would slow every test that waits for scaling. All else has Kubernetes' defaults.
 HPA_SYNC_S = 5

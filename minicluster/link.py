@@ -1,26 +1,28 @@
-"""A cable from the machine into the cluster's network namespace: a veth pair."""
+"""The network link between the machine and a cluster's network namespace: a veth pair."""
 
 import ipaddress
 import os
 import subprocess
 from dataclasses import dataclass
 
+from deploy.run import Unusable
+
 TIMEOUT_S = 30
-# link-local addresses: no route of the machine leads to them
+# link-local addresses, which no route of the machine uses
 ADDRESSES = ipaddress.IPv4Network("169.254.192.0/18")
 INSIDE_NAME = "machine0"
 
 
 @dataclass(frozen=True)
 class Link:
-    """Two addresses, the machine's and the cluster's."""
+    """A veth pair: the name of the machine's end, and the addresses of both ends."""
 
     name: str
     machine: str
     cluster: str
 
     def attach(self, pid: int) -> None:
-        """Connect the machine with the namespace of a process."""
+        """Connect the machine with the network namespace of a process."""
         peer = ("peer", "name", INSIDE_NAME, "netns", str(pid))
         _run("ip", "link", "add", self.name, "type", "veth", *peer)
         _run("ip", "address", "add", f"{self.machine}/30", "dev", self.name)
@@ -31,19 +33,20 @@ class Link:
 
 
 def remove(name: str) -> None:
-    """Take the cable away: the kernel does so itself, but up to minutes after the namespace's last process."""
+    """Remove the link. The kernel removes it too, but up to minutes after the namespace's last process has ended."""
     subprocess.run(["ip", "link", "delete", name], check=False, capture_output=True, timeout=TIMEOUT_S)
 
 
 def choose(name: str) -> Link:
-    """A pair of addresses that nothing on this machine has; two clusters that start at once differ by our pid."""
+    """Choose two addresses that nothing on this machine uses."""
     used = subprocess.run(["ip", "-o", "address"], check=True, capture_output=True, text=True, timeout=TIMEOUT_S).stdout
     pairs = list(ADDRESSES.subnets(new_prefix=30))
     for step in range(len(pairs)):
+        # from a place that depends on our pid, so that two clusters which start at once choose different ones
         machine, cluster = pairs[(os.getpid() + step) % len(pairs)].hosts()
         if f" {machine}/" not in used:
             return Link(name, str(machine), str(cluster))
-    raise AssertionError("four thousand clusters run here")
+    raise Unusable(f"Every address of {ADDRESSES} is in use: stop a cluster by `make cluster-down`.")
 
 
 def _run(*command: str) -> None:

@@ -1,8 +1,8 @@
-"""The first process in the cluster's private namespaces: `python -m tests.e2e.cluster.node STATE CGROUP ETCD KUBE`.
+"""The first process in a cluster's namespaces: `python -m minicluster.node STATE CGROUP ETCD KUBERNETES`.
 
-The last two are the folders of their programs. It makes the network, starts every server and stays. When it ends, for
-whatever reason, the kernel ends every process in here, pods too; and it ends as soon as one server does, since half a
-cluster would only make tests wait.
+ETCD and KUBERNETES are the folders of their programs. It makes the network, starts every server and waits. When it
+ends, the kernel ends every process in the namespaces, those of pods too. It ends as soon as any server ends: with a
+part missing, every client would only run into its timeout.
 """
 
 import http.client
@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.e2e.cluster import servers
-from tests.e2e.cluster.layout import API_PORT, BRIDGE, CERTIFICATES, INSIDE, NODE_ADDRESS, SERVICE_NETWORK
+from minicluster import components
+from minicluster.layout import API_PORT, BRIDGE, CERTIFICATES, INSIDE, NODE_ADDRESS, SERVICE_NETWORK
 
 STEP_TIMEOUT_S = 60
 POLL_S = 0.1
@@ -24,31 +24,31 @@ LOGS = Path("/var/log")
 
 
 def main() -> None:
-    """Start everything in order, then wait for the end of any of it."""
+    """Start every server in order, then wait until one of them ends."""
     state, cgroup, etcd, kubernetes = sys.argv[1:]
     _mount(Path(state))
     _network()
     running = {
-        _start("containerd", servers.containerd()): "containerd",
-        _start("etcd", servers.etcd(Path(etcd))): "etcd",
+        _start("containerd", components.containerd()): "containerd",
+        _start("etcd", components.etcd(Path(etcd))): "etcd",
     }
     programs = Path(kubernetes)
-    _until("etcd", lambda: _listens(servers.ETCD_PORT))
-    running[_start("kube-apiserver", servers.api_server(programs))] = "kube-apiserver"
+    _until("etcd", lambda: _listens(components.ETCD_PORT))
+    running[_start("kube-apiserver", components.api_server(programs))] = "kube-apiserver"
     _until("kube-apiserver", _api_ready)
-    _until("containerd", servers.CONTAINERD_SOCKET.exists)
+    _until("containerd", components.CONTAINERD_SOCKET.exists)
     for name, command in {
-        "kube-controller-manager": servers.controller_manager(programs),
-        "kube-scheduler": servers.scheduler(programs),
-        "kubelet": servers.kubelet(programs, cgroup),
-        "kube-proxy": servers.proxy(programs),
+        "kube-controller-manager": components.controller_manager(programs),
+        "kube-scheduler": components.scheduler(programs),
+        "kubelet": components.kubelet(programs, cgroup),
+        "kube-proxy": components.proxy(programs),
     }.items():
         running[_start(name, command)] = name
     _watch(running)
 
 
 def _mount(state: Path) -> None:
-    """Private folders where programs write at fixed places; everything else is the machine's, as it is."""
+    """Mount private folders over the paths that programs write to. All other files are the machine's."""
     _run("mount", "-t", "tmpfs", "tmpfs", "/run")
     INSIDE.mkdir()
     _run("mount", "--bind", str(state), str(INSIDE))
@@ -59,11 +59,11 @@ def _mount(state: Path) -> None:
 
 def _network() -> None:
     _run("ip", "link", "set", "lo", "up")
-    # made now, not with the first pod: its address is the node's
+    # the CNI plugin would make the bridge with the first pod, but its address is the node's
     _run("ip", "link", "add", BRIDGE, "type", "bridge")
     _run("ip", "address", "add", f"{NODE_ADDRESS}/24", "dev", BRIDGE)
     _run("ip", "link", "set", BRIDGE, "up")
-    # without any route the API server cannot even try to reach the Services of webhooks
+    # without a route the API server could not reach the Services of webhooks
     _run("ip", "route", "add", SERVICE_NETWORK, "dev", BRIDGE)
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
 
@@ -99,7 +99,7 @@ def _api_ready() -> bool:
 
 
 def _watch(running: dict[int, str]) -> None:
-    """Take in every process that ends, as the first of a namespace must; those of pods' shims are orphans too."""
+    """Reap every process that ends, as the first process of a PID namespace must, until a server ends."""
     while True:
         pid, status = os.wait()
         if pid in running:

@@ -1,4 +1,4 @@
-"""What a cluster of our own needs of Debian: containerd and what it starts, the network's tools."""
+"""What a cluster needs of the machine: Linux, root, and Debian packages of containerd, runc and network tools."""
 
 import os
 import sys
@@ -7,8 +7,8 @@ from pathlib import Path
 from deploy.run import Unusable
 from local.programs import apt_install, find
 
-# what shows that a package is there -> its name
-PROGRAMS = {
+# program -> the Debian package that has it
+PACKAGES = {
     "containerd": "containerd",
     "runc": "runc",
     "iptables": "iptables",
@@ -21,12 +21,12 @@ CNI_PACKAGE = "containernetworking-plugins"
 
 
 def ensure() -> None:
-    """Install what is missing, saying so. Unusable where no cluster can be made."""
+    """Install the packages that are missing, and print which. Unusable if this machine cannot run a cluster."""
     if sys.platform != "linux" or os.geteuid() != 0:
         raise Unusable(
             "A cluster of its own needs Linux and root: name the kubectl context of another one by E2E_CONTEXT=..."
         )
-    missing = [package for program, package in PROGRAMS.items() if find(program) is None]
+    missing = [package for program, package in PACKAGES.items() if find(program) is None]
     if not CNI_PLUGIN.exists():
         missing.append(CNI_PACKAGE)
     if missing:

@@ -1,4 +1,4 @@
-"""The folder of a cluster: what its servers start from, what they write, and who they are."""
+"""The state folder of a cluster: certificates, kubeconfigs, logs, volumes, and which processes run it."""
 
 import json
 import os
@@ -10,27 +10,29 @@ import psutil
 
 from deploy.run import ROOT
 from local.files import write_private
-from tests.e2e.cluster import certificates
-from tests.e2e.cluster.layout import API_PORT, API_SERVICE_ADDRESS, NODE_ADDRESS, VOLUME_COUNT, VOLUMES
+from minicluster import certificates
+from minicluster.layout import API_PORT, API_SERVICE_ADDRESS, NODE_ADDRESS, VOLUME_COUNT, VOLUMES
 
-# that of this clone; another folder is another cluster, and two may run at once
-STATE = Path(os.environ.get("E2E_STATE") or ROOT / ".local" / "cluster").absolute()
+# The default is that of this clone. Clusters of different folders can run at the same time.
+STATE = Path(os.environ.get("CLUSTER_STATE") or ROOT / ".local" / "cluster").absolute()
 LOGS = "log"
 KUBECONFIG = "kubeconfig"
 CNI = Path(__file__).parent / "files" / "cni.conflist"
 RUNNING = "running.json"
-# a process' start is told by the machine's clock, which may have been set since
+# psutil computes a process' start time from the machine's clock, which may have been set since
 CLOCK_STEP_S = 2
 
 
 @dataclass(frozen=True)
 class Running:
-    """The processes that hold the namespaces, and how the machine reaches them."""
+    """The running processes of a cluster, and its address."""
 
+    # pid of `unshare`, which starts the first process of the namespaces
     outer: int
+    # pid of that first process, and its start time: by now the pid alone may be that of another process
     init: int
-    # of the init: its number alone may be another process's by now
     started: float
+    # the address at which the machine reaches the cluster
     address: str
 
     @property
@@ -45,26 +47,26 @@ class Running:
 
 
 def read(state: Path) -> Running | None:
-    """What was started last, whether it is alive or not."""
+    """The processes that were started last, whether they are alive or not."""
     written = state / RUNNING
     return Running(**json.loads(written.read_text())) if written.exists() else None
 
 
-def ours(state: Path) -> bool:
-    """Whether nothing but a cluster's state can be in the folder."""
+def is_of_a_cluster(state: Path) -> bool:
+    """Whether the folder is missing, empty, or the state of a cluster: only then it may be removed."""
     return not state.exists() or not any(state.iterdir()) or (state / "cni" / CNI.name).exists()
 
 
 def write(state: Path, address: str) -> None:
-    """Everything that a cluster starts from; the address is that by which the machine reaches it."""
+    """Write the files that a cluster starts from. `address` is that at which the machine reaches it."""
     (state / "cni").mkdir(parents=True)
-    shutil.copy(CNI, state / "cni")  # first: `ours` knows the folder by it
+    shutil.copy(CNI, state / "cni")  # first: `is_of_a_cluster` recognizes the folder by this file
     for each in (LOGS, VOLUMES):
         (state / each).mkdir()
     for number in range(VOLUME_COUNT):
         volume = state / VOLUMES / str(number)
         volume.mkdir()
-        volume.chmod(0o777)  # its pod is not root
+        volume.chmod(0o777)  # the pod that uses it does not run as root
     folder = state / "certificates"
     certificates.make(folder, ["127.0.0.1", API_SERVICE_ADDRESS, NODE_ADDRESS, address])
     for who in ("admin", "node"):

@@ -1,9 +1,9 @@
-"""Serves what a cluster takes from the internet elsewhere: `python -m tests.e2e.platform.serve FOLDER`.
+"""Serve what other clusters fetch from the internet: `python -m minicluster.stand_ins.artifact_server FOLDER`.
 
     :5000   Debian's docker-registry, for charts
-    :8000   FOLDER/charts, a chart repository, and FOLDER/git, bare git repositories to pull and to push
+    :8000   FOLDER/charts, a chart repository, and FOLDER/git, bare git repositories to fetch from and to push to
 
-On every address: it runs in the network of the cluster of tests/e2e/cluster, which nobody else sees, and ends with it.
+It listens on every address, because it runs in the cluster's network namespace, which only this machine reaches.
 """
 
 import os
@@ -16,14 +16,20 @@ import yaml
 from deploy.run import command_line
 from local.child import Child
 from local.programs import apt_install, find
-from tests.e2e.platform import web
+from minicluster.stand_ins import web
 
 REGISTRY_PORT = 5000
 WEB_PORT = 8000
 
 
+def ensure() -> None:
+    """Install Debian's docker-registry if it is missing: this needs the machine's network, not the cluster's."""
+    if find("docker-registry") is None:
+        apt_install(["docker-registry"])
+
+
 def main() -> None:
-    """Serve until somebody ends it."""
+    """Serve until SIGTERM."""
     folder = Path(sys.argv[1]).absolute()
     (folder / "git").mkdir(parents=True, exist_ok=True)
     registry = _registry(folder)
@@ -43,12 +49,6 @@ def _registry(folder: Path) -> Child:
     return Child("docker-registry", command, log=folder / "registry.log", env=os.environ)
 
 
-def ensure() -> None:
-    """Install what this needs, while there is still a network."""
-    if find("docker-registry") is None:
-        apt_install(["docker-registry"])
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # the registry ends with us
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # runs the `finally` above, which stops the registry
     command_line(main)

@@ -1,4 +1,4 @@
-"""The stand-in charts, packed as `helm package` packs them, with the images' tags and what is made for them."""
+"""Pack the stand-in charts as `helm package` does, with the tags of the images and the files that are generated."""
 
 import shutil
 import tempfile
@@ -6,25 +6,30 @@ from pathlib import Path
 
 from deploy.run import ROOT, output
 from deploy.tools import built
-from deploy.validate import controller as keys
-from tests.e2e.platform import controller, images, keda
-from tests.e2e.platform.controller import settings
+from deploy.validate import controller
+from minicluster.stand_ins import ingress_controller, keda_release, server_image
+from minicluster.stand_ins.ingress_controller import controller_settings
 
 FOLDER = Path(__file__).parent
 TIMEOUT_S = 60
-# The stand-in controller and what it imports. A ConfigMap's keys have no slash: -- is one.
-CONTROLLER = [*sorted(Path(controller.__file__).parent.glob("*.py")), Path(keys.__file__), settings.RECORD]
+# The program of the ingress controller and the files that it imports or reads.
+PROGRAM = [
+    *sorted(Path(ingress_controller.__file__).parent.glob("*.py")),
+    Path(controller.__file__),
+    controller_settings.RECORD,
+]
 
 
 def package(folder: Path) -> list[Path]:
-    """Pack all of them into a folder; the archives."""
+    """Pack every chart into a folder; the paths of the archives."""
     folder.mkdir(parents=True, exist_ok=True)
-    program = {str(path.relative_to(ROOT)).replace("/", "--"): path.read_text() for path in CONTROLLER}
+    # the program reaches its pod as a ConfigMap, whose keys cannot have a slash
+    program = {str(path.relative_to(ROOT)).replace("/", "--"): path.read_text() for path in PROGRAM}
     return [
-        _packed("rabbitmq", images.tag(), {}, folder),
-        _packed("redis", images.tag(), {}, folder),
-        _packed("nginx-ingress", images.tag(), program, folder),
-        _packed("keda", keda.tag(), {"keda.yaml": keda.manifests()}, folder),
+        _packed("rabbitmq", server_image.tag(), {}, folder),
+        _packed("redis", server_image.tag(), {}, folder),
+        _packed("nginx-ingress", server_image.tag(), program, folder),
+        _packed("keda", keda_release.tag(), {"keda.yaml": keda_release.manifests()}, folder),
     ]
 
 

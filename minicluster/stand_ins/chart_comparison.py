@@ -1,7 +1,8 @@
-"""The stand-ins do with each of our values what the real charts do: `python -m tests.e2e.platform.comparison FOLDER`.
+"""Compare the stand-in charts with the real ones: `python -m minicluster.stand_ins.chart_comparison FOLDER`.
 
-Each value is changed; what that changes must be the same in what both charts render. FOLDER has the real charts.
-NGINX's stand-in runs another program, and has tests of its own for each behaviour (README.md).
+FOLDER has the real charts. Each of our values is changed once, and that must change the same fields of the objects
+that both charts render. NGINX is left out: its stand-in runs another program, and each behaviour of that has a test
+(README.md).
 """
 
 import json
@@ -20,25 +21,25 @@ from deploy.charts import source
 from deploy.charts.effects import Key, ValueSet, leaves, value_sets
 from deploy.documents import documents
 from deploy.run import Unusable, command_line
-from tests.e2e.platform import charts
+from minicluster.stand_ins import chart_archives
 
 NOT_TESTED = re.compile(r"^\| (?P<chart>[\w-]+) \| `(?P<value>[\w.-]+)` \|", re.MULTILINE)
-# KEDA's own manifests name two Deployments in another way than its chart does
+# names of two Deployments in KEDA's manifests -> those of its chart
 NAMES = {"keda-metrics-apiserver": "keda-operator-metrics-apiserver", "keda-admission": "keda-admission-webhooks"}
 REFUSED = {("refused",): True}
 
 Leaf = tuple[Any, ...]
-"""Where something is in what helm renders: ("StatefulSet", "redis", "spec", "replicas")."""
+"""The path of a value in what helm renders: ("StatefulSet", "redis", "spec", "replicas")."""
 
 
 def not_tested() -> set[tuple[str, str]]:
-    """(chart, value) of each value that the README lists as not tested."""
-    text = (charts.FOLDER / "README.md").read_text()
+    """(chart, value) of each value that README.md lists as not tested."""
+    text = (chart_archives.FOLDER / "README.md").read_text()
     return {(found["chart"], found["value"]) for found in NOT_TESTED.finditer(text)}
 
 
 def differences(real: ValueSet, own: ValueSet) -> Iterator[str]:
-    """The values that mean something else to the stand-in, and one thing that only one of the two changes."""
+    """A line for each value that does not change the same in both charts, with one field that only one changes."""
     before = [_rendered(each, each.release.values) for each in (real, own)]
     keys = [key for key, _ in leaves(real.release.values) if (real.chart.name, ".".join(key)) not in not_tested()]
 
@@ -55,7 +56,7 @@ def differences(real: ValueSet, own: ValueSet) -> Iterator[str]:
 
 
 def changed(values: dict[str, Any], key: Key) -> dict[str, Any]:
-    """The values with another one of the same type at a key."""
+    """A copy of the values with another value of the same type at a key."""
     copy = deepcopy(values)
     inner = copy
     for name in key[:-1]:
@@ -73,7 +74,7 @@ def _other(value: Any) -> Any:
         return str(int(value) + 1) if value.isdigit() else f"{value}x"
     if isinstance(value, list):
         return [] if value else [{"name": "other"}]
-    return 7  # where it was null
+    return 7  # instead of null
 
 
 def _rendered(each: ValueSet, values: dict[str, Any]) -> dict[Leaf, Any]:
@@ -85,19 +86,19 @@ def _rendered(each: ValueSet, values: dict[str, Any]) -> dict[Leaf, Any]:
         (body["kind"], *(NAMES.get(name, name) for name in (body["metadata"]["name"], *where))): value
         for body in bodies
         for where, value in _leaves(body)
-        if not _is_ours(where)
+        if not _differs_anyway(where)
     }
 
 
-def _is_ours(where: Leaf) -> bool:
-    """Where the two charts differ by themselves: labels of objects, and the commands of containers."""
+def _differs_anyway(where: Leaf) -> bool:
+    """Whether the stand-in has its own value there: in labels of objects and in commands of containers."""
     return where[:2] in {("metadata", "labels"), ("metadata", "namespace"), ("metadata", "name")} or (
         "command" in where and "lifecycle" not in where
     )
 
 
 def _leaves(value: Any, where: Leaf = ()) -> Iterator[tuple[Leaf, Any]]:
-    """Every value; in lists of named things by their name, in texts of many lines by line, in others by content."""
+    """(path, value) of every scalar. Items of a list are keyed by their name or content, lines of a text by content."""
     if isinstance(value, dict) and value:
         for name, inner in value.items():
             yield from _leaves(inner, (*where, name))
@@ -118,10 +119,10 @@ def _changes(before: dict[Leaf, Any], after: dict[Leaf, Any]) -> set[tuple[Leaf,
 
 
 def main() -> None:
-    """Print how the stand-ins differ from the charts of a folder, and fail if they do."""
+    """Print how the stand-ins differ from the charts of a folder. Unusable if any differs."""
     count = 0
     with source.charts(Path(sys.argv[1]).absolute()) as real, TemporaryDirectory() as name:
-        for archive in charts.package(Path(name)):
+        for archive in chart_archives.package(Path(name)):
             with tarfile.open(archive) as content:
                 content.extractall(name, filter="data")
         for each in value_sets(real):

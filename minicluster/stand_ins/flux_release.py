@@ -1,4 +1,4 @@
-"""Flux's controllers from their own modules, their manifests and an image; elsewhere `flux install` brings them."""
+"""Flux from the Go modules of its controllers: what `flux install` brings to a cluster that reaches a registry."""
 
 import json
 import shutil
@@ -7,9 +7,9 @@ from pathlib import Path
 
 from deploy.run import output, show
 from deploy.tools import cache, kubectl, locked, module_folders
-from tests.e2e.cluster import binaries
-from tests.e2e.cluster.bare import Bare
-from tests.e2e.platform import images, install
+from minicluster import archives, binaries
+from minicluster.lifecycle import Minicluster
+from minicluster.stand_ins.server_image import REPOSITORY
 
 CONTROLLERS = ("source-controller", "kustomize-controller", "helm-controller")
 NAMESPACE = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "flux-system"}}
@@ -17,10 +17,10 @@ TIMEOUT_S = 60
 START_TIMEOUT_S = 180
 
 
-def into(cluster: Bare, kubeconfig: Path) -> None:
-    """Flux, ready."""
-    install.load(cluster, image(), names()[0])
-    api = (kubectl(), f"--kubeconfig={kubeconfig}")
+def install(cluster: Minicluster) -> None:
+    """Install Flux and wait until its controllers are available."""
+    cluster.ensure_image(archive(), names()[0])
+    api = (kubectl(), f"--kubeconfig={cluster.kubeconfig}")
     apply = ("apply", "--server-side", "--force-conflicts", "--filename=-")
     output(*api, *apply, text=manifests(), timeout_s=TIMEOUT_S)
     wait = ("wait", "deployment", "--all", "--namespace=flux-system", "--for=condition=Available")
@@ -28,7 +28,7 @@ def into(cluster: Bare, kubeconfig: Path) -> None:
 
 
 def manifests() -> str:
-    """What each module's config has, in the namespace and with the images that it has here."""
+    """The rendered `config` of each module, in Flux's namespace and with the image that is built here."""
     folders = dict(zip(CONTROLLERS, module_folders()[1:], strict=True))
     with tempfile.TemporaryDirectory() as temporary:
         resources = []
@@ -44,38 +44,38 @@ def manifests() -> str:
             "namespace": "flux-system",
             "resources": ["namespace.yaml", *resources],
             "images": [{"name": f"fluxcd/{name}", "newName": _name(name), "newTag": tag()} for name in CONTROLLERS],
-            "patches": [_program(name) for name in CONTROLLERS],
+            "patches": [_start(name) for name in CONTROLLERS],
         }
         (Path(temporary) / "kustomization.yaml").write_text(json.dumps(kustomization))
         return output(kubectl(), "kustomize", temporary, timeout_s=TIMEOUT_S)
 
 
 def _name(controller: str) -> str:
-    return f"{images.REPOSITORY}/{controller}"
+    return f"{REPOSITORY}/{controller}"
 
 
-def _program(controller: str) -> dict[str, object]:
-    """Three controllers share the image, which starts none by itself."""
+def _start(controller: str) -> dict[str, object]:
+    """The patch that names a controller's program: the three share an image, which has no entrypoint."""
     command = {"op": "add", "path": "/spec/template/spec/containers/0/command", "value": [f"/{controller}"]}
     return {"target": {"kind": "Deployment", "name": controller}, "patch": json.dumps([command])}
 
 
 def names() -> list[str]:
-    """Of the image, one for each controller."""
+    """The names of the image, one for each controller."""
     return [f"{_name(name)}:{tag()}" for name in CONTROLLERS]
 
 
 def tag() -> str:
-    """Of the image: changes with the programs."""
+    """The image's tag: it changes with the programs."""
     return binaries.folder_of(binaries.FLUX).name
 
 
-def image() -> Path:
-    """The archive of one image by the three controllers' names."""
+def archive() -> Path:
+    """The path of the image's archive."""
     path = cache() / f"image-{tag()}.tar"
     with locked(path):
         if not path.exists():
             folder = binaries.folder_of(binaries.FLUX)
             programs = {f"/{name}": folder / name for name in CONTROLLERS}
-            images.of_programs(programs, names(), path)
+            archives.of_programs(programs, names(), path)
     return path

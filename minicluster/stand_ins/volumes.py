@@ -1,15 +1,15 @@
-"""Persistent volumes where nothing makes them: folders of the one node, bound by whoever asks first."""
+"""Persistent volumes without a provisioner: folders of the node."""
 
 from pathlib import Path
 from typing import Any
 
 CLASS = "folders"
-# more than any claim here asks for: a folder has no size of its own
+# above the size of every claim in this repository: a folder has no limit
 SIZE = "10Gi"
 
 
 def objects(folder: Path, node: str, count: int) -> list[dict[str, Any]]:
-    """The default StorageClass, and a PersistentVolume for each of folder/0, folder/1, ..."""
+    """The default StorageClass, and a PersistentVolume for each of folder/0 to folder/<count - 1>."""
     annotations = {"storageclass.kubernetes.io/is-default-class": "true"}
     storage_class = {
         "apiVersion": "storage.k8s.io/v1",
@@ -32,7 +32,7 @@ def _volume(folder: Path, node: str) -> dict[str, Any]:
             "capacity": {"storage": SIZE},
             "accessModes": ["ReadWriteOnce"],
             "persistentVolumeReclaimPolicy": "Retain",
-            "local": {"path": str(folder)},  # kubelet gives a pod's fsGroup a local folder; a hostPath it does not
+            "local": {"path": str(folder)},  # not hostPath, on which the kubelet does not apply fsGroup
             "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [here]}]}},
         },
     }

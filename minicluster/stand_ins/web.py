@@ -1,4 +1,4 @@
-"""HTTP for a cluster that reaches nothing else: a folder's files, and git repositories by git's own http-backend."""
+"""An HTTP server for files of a folder and for git repositories, which git's own http-backend serves."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ TIMEOUT_S = 60
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """GET of /charts/..., and everything that git asks for below /git/."""
+    """Serves files by GET, and git's protocol below /git/."""
 
     protocol_version = "HTTP/1.1"
     folder: ClassVar[Path]
@@ -19,14 +19,14 @@ class Handler(SimpleHTTPRequestHandler):
         super().__init__(*arguments, directory=str(self.folder))
 
     def do_GET(self) -> None:
-        """A file, or git's answer."""
+        """Answer with a file, or pass the request to git."""
         if self.path.startswith("/git/"):
             self._git()
         else:
             super().do_GET()
 
     def do_POST(self) -> None:
-        """What git sends."""
+        """Pass the request to git; nothing else takes a POST."""
         if self.path.startswith("/git/"):
             self._git()
         else:
@@ -71,5 +71,5 @@ class Handler(SimpleHTTPRequestHandler):
 
 
 def server(host: str, port: int, folder: Path) -> ThreadingHTTPServer:
-    """The server, which listens already; the caller lets it serve."""
+    """A server that listens already; the caller runs `serve_forever`."""
     return ThreadingHTTPServer((host, port), type("Here", (Handler,), {"folder": folder}))

@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from deploy.run import ROOT
-from tests.e2e.platform.controller.admission import admitted, rejections
-from tests.e2e.platform.controller.configuration import configuration, scaled
-from tests.e2e.platform.controller.settings import NotImplementedHereError, from_config_map
+from minicluster.stand_ins.ingress_controller.admission import admitted, rejections
+from minicluster.stand_ins.ingress_controller.controller_settings import NotImplementedHereError, from_config_map
+from minicluster.stand_ins.ingress_controller.nginx_conf import configuration, scaled
 
 INGRESS: dict[str, Any] = yaml.safe_load((ROOT / "kustomize/base/ingress/ingress.yaml").read_text())
 RELEASE: dict[str, Any] = list(yaml.safe_load_all((ROOT / "helm-releases/nginx.yaml").read_text()))[-1]

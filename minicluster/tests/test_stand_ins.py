@@ -1,4 +1,4 @@
-"""The charts that stand in for the real ones in the cluster tests: same names, versions, values and objects."""
+"""The stand-in charts have the names, versions, values and objects of the real ones."""
 
 import re
 import subprocess
@@ -17,14 +17,15 @@ from deploy.tools import built, kubectl
 from deploy.validate import pod_security, pods, schemas
 from deploy.validate.charts import known_keys
 from deploy.validate.tree import Object, Tree, walk
-from tests.e2e.cluster.layout import NODE_ADDRESS
-from tests.e2e.platform import charts, comparison, keda
-from tests.e2e.platform.comparison import changed
-from tests.e2e.platform.serve import REGISTRY_PORT, WEB_PORT
+from minicluster.layout import NODE_ADDRESS
+from minicluster.stand_ins import chart_archives, chart_comparison, keda_release
+from minicluster.stand_ins.artifact_server import REGISTRY_PORT, WEB_PORT
+from minicluster.stand_ins.chart_comparison import changed
 
-# What the stand-in of NGINX leaves to the real chart; the others' are in tests/e2e/platform/README.md
+# What the stand-in of NGINX leaves to the real chart; the others' are in minicluster/stand_ins/README.md
 LEFT_OUT = {
-    name: {value for chart, value in comparison.not_tested() if chart == name} for name in ("keda", "rabbitmq", "redis")
+    name: {value for chart, value in chart_comparison.not_tested() if chart == name}
+    for name in ("keda", "rabbitmq", "redis")
 } | {"nginx-ingress": {"controller.telemetryReporting", "prometheus"}}
 # their parts are Kubernetes' own
 WHOLE = {"resources", "initContainerResources"}
@@ -40,15 +41,15 @@ SERVICES = {
 }
 PLATFORMS = ("helm-releases", "clusters/local/infrastructure", "clusters/load")
 NAMES = sorted(SERVICES)
-CHARTS = charts.FOLDER / "charts"
+CHARTS = chart_archives.FOLDER / "charts"
 
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Chart -> its archive."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keda, "tag", lambda: "any")  # the programs take minutes to build
-        archives = charts.package(tmp_path_factory.mktemp("charts"))
+        patch.setattr(keda_release, "tag", lambda: "any")  # the programs take minutes to build
+        archives = chart_archives.package(tmp_path_factory.mktemp("charts"))
     return {next(name for name in NAMES if path.name.startswith(name)): path for path in archives}
 
 
@@ -157,7 +158,7 @@ def test_services_and_their_ports_are_the_real_ones(packed: dict[str, Path], nam
 
 
 def test_only_the_sources_are_patched() -> None:
-    bare, local = (objects_of(folder) for folder in ("tests/e2e/platform/bare", "clusters/local/infrastructure"))
+    bare, local = (objects_of(folder) for folder in ("minicluster/stand_ins/platform", "clusters/local/infrastructure"))
     changed = [name for name, body in bare.items() if body != local[name]]
     assert bare.keys() == local.keys()
     assert {kind for kind, *_ in changed} == {"OCIRepository", "HelmRepository"}
@@ -248,7 +249,10 @@ def test_program_of_the_pod_has_all_that_it_imports(packed: dict[str, Path], tmp
     for item in program:
         (tmp_path / item["path"]).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / item["path"]).write_text(files[item["key"]])
-    code = "from tests.e2e.platform.controller import __main__, settings; assert len(settings.known('setting')) == 100"
+    code = (
+        "from minicluster.stand_ins.ingress_controller import __main__, controller_settings;"
+        "assert len(controller_settings.known('setting')) == 100"
+    )
     command = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, '{tmp_path}'); {code}"]
     subprocess.run(command, check=True, timeout=60, cwd=tmp_path)
 

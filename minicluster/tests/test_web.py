@@ -1,4 +1,4 @@
-"""The git server that Flux follows in the cluster tests, asked by git itself."""
+"""The web server, with git itself as its client."""
 
 import os
 import subprocess
@@ -9,9 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.platform import web
+from minicluster.stand_ins import web
 
-ENVIRONMENT = os.environ | {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_TERMINAL_PROMPT": "0"}
+# a proxy of the machine must not be asked for 127.0.0.1
+DIRECT = {"no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1"}
+ENVIRONMENT = os.environ | DIRECT | {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_TERMINAL_PROMPT": "0"}
 
 
 def git(*arguments: str | Path) -> str:
@@ -49,8 +51,8 @@ def test_what_is_pushed_is_what_is_cloned(address: str, tmp_path: Path) -> None:
 def test_file_of_a_chart(address: str, tmp_path: Path) -> None:
     (tmp_path / "charts").mkdir()
     (tmp_path / "charts" / "index.yaml").write_text("entries: {}")
-    assert httpx.get(f"{address}/charts/index.yaml").text == "entries: {}"
+    assert httpx.get(f"{address}/charts/index.yaml", trust_env=False).text == "entries: {}"
 
 
 def test_nothing_else_is_posted_to(address: str) -> None:
-    assert httpx.post(f"{address}/charts/index.yaml", content=b"a").status_code == 405
+    assert httpx.post(f"{address}/charts/index.yaml", content=b"a", trust_env=False).status_code == 405

@@ -1,56 +1,65 @@
-"""A cluster that somebody already has, by its kubectl context: kind, k3d or docker-desktop.
-
-`python -m tests.e2e.cluster.existing` says as one sentence, before any test, why that of E2E_CONTEXT cannot be had.
-"""
+"""An existing cluster, by its kubectl context: kind, k3d or docker-desktop."""
 
 import os
 from pathlib import Path
 
-from deploy.run import ROOT, Unusable, command_line, output, show
+import httpx
+
+from deploy.run import ROOT, Unusable, output, show
 from deploy.tools import kubectl
+from local.child import until
 from local.files import write_private
 
 FOLDER = ROOT / ".local" / "e2e"
-# of this process: two sessions of a clone would send each other to their own cluster
+# One file per process: two sessions in one clone may use different clusters.
 KUBECONFIG = FOLDER / f"kubeconfig-{os.getpid()}"
-# a system's workers are in it, whoever installed them
+# the namespace that every installed system has
 OCCUPIED = "celery-workers"
 TIMEOUT_S = 60
 LOAD_TIMEOUT_S = 600
+INSTALL_TIMEOUT_S = 900
+ENTRANCE_TIMEOUT_S = 60
 
 
 class Existing:
-    """Refused before anything is touched if it is not one for tests; `stop` leaves it running."""
+    """`start` refuses a cluster that is not for tests before it changes anything. `stop` leaves the cluster running."""
 
-    hpa_sync_s = 15.0  # Kubernetes' default, which a cluster does not tell
+    hpa_sync_s = 15.0  # Kubernetes' default; the API does not tell the actual value
 
     def __init__(self, context: str) -> None:
         self.context = context
-        # docker-desktop and k3d give a LoadBalancer this address; kind gives it what its own configuration says
+        # docker-desktop and k3d give a LoadBalancer this address; with kind it depends on the cluster's configuration
         self.entrance = os.environ.get("E2E_ENTRANCE", "http://localhost")
 
     def __str__(self) -> str:
         return f"the cluster of the context {self.context}, as E2E_CONTEXT says"
 
     def start(self) -> Path:
+        """Copy the context into a kubeconfig of its own, and check that tests may use the cluster; the copy's path."""
         self._loading(Path())
-        # a file of its own, so that a context which is switched meanwhile does not send the tests elsewhere
+        # a copy, so that the tests stay on this cluster if somebody switches the current context
         view = ("config", "view", "--raw", "--minify", "--flatten", f"--context={self.context}")
         text = output(kubectl(), *view, timeout_s=TIMEOUT_S)
         KUBECONFIG.parent.mkdir(parents=True, exist_ok=True)
         write_private(KUBECONFIG, text)
-        self._allowed()
+        self._check_allowed()
         return KUBECONFIG
 
     def load_image(self, archive: Path) -> None:
+        """Import the images of a docker-archive by the program that made the cluster."""
         show(*self._loading(archive), timeout_s=LOAD_TIMEOUT_S)
 
+    def install_platform(self) -> None:
+        """Install every Secret, RabbitMQ, Redis, NGINX and KEDA from the real charts."""
+        for verb in ("secrets", "platform"):
+            show("make", verb, timeout_s=INSTALL_TIMEOUT_S, KUBECONFIG=str(KUBECONFIG))
+
     def stop(self) -> None:
-        """It is not ours to stop; only our copy of its credentials goes."""
+        """Remove the copy of the kubeconfig."""
         KUBECONFIG.unlink(missing_ok=True)
 
     def _loading(self, archive: Path) -> tuple[str, ...]:
-        """The command that gets images into the nodes."""
+        """The command that imports images into the nodes. Unusable if there is none for this kind of cluster."""
         kind, _, name = self.context.partition("-")
         if kind == "kind":
             return "kind", "load", "image-archive", str(archive), f"--name={name}"
@@ -62,8 +71,8 @@ class Existing:
             f"Nobody knows how images get into the cluster of {self.context}: use kind, k3d or docker-desktop."
         )
 
-    def _allowed(self) -> None:
-        """Whether tests may have it: they stop workers at their work, and RabbitMQ."""
+    def _check_allowed(self) -> None:
+        """Unusable if the cluster has a system, which the tests would disrupt, and its owner has not confirmed."""
         ask = ("get", "namespace", OCCUPIED, "--ignore-not-found", "--output=name")
         there = output(kubectl(), f"--kubeconfig={KUBECONFIG}", *ask, timeout_s=TIMEOUT_S)
         if there and os.environ.get("E2E_CONFIRM") != self.context:
@@ -73,14 +82,19 @@ class Existing:
             )
 
 
-def main() -> None:
-    """Have it and give it back."""
-    cluster = Existing(os.environ["E2E_CONTEXT"])
+def check_entrance(url: str) -> None:
+    """Wait until NGINX answers at the cluster's entrance. Unusable if it does not."""
     try:
-        cluster.start()
-    finally:
-        cluster.stop()
+        until(lambda: _is_nginx(url), ENTRANCE_TIMEOUT_S, "NGINX")
+    except TimeoutError:
+        raise Unusable(
+            f"NGINX does not answer at {url}: name its address by E2E_ENTRANCE=..., or make the cluster "
+            "so that it is there, as docs/deploy.md says."
+        ) from None
 
 
-if __name__ == "__main__":
-    command_line(main)
+def _is_nginx(url: str) -> bool:
+    try:
+        return str(httpx.get(url).headers.get("Server")).startswith("nginx")
+    except httpx.HTTPError:
+        return False

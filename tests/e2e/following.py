@@ -1,4 +1,4 @@
-"""A cluster that follows a clone of this project, as `make secrets FLUX=1` and `make flux` set it up."""
+"""A cluster whose Flux follows a clone of this project, as `make secrets FLUX=1` and `make flux` set it up."""
 
 import json
 import os
@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from deploy import cluster as api
+from minicluster.lifecycle import Minicluster
+from minicluster.stand_ins import flux_release, installation
 from tests.e2e import objects
-from tests.e2e.cluster.bare import Bare
-from tests.e2e.platform import flux, install
-from tests.e2e.platform.repository import Repository
+from tests.e2e.repository import Repository
 
 # Both Kustomizations from nothing, on two busy cores
 READY_TIMEOUT_S = 1200
@@ -24,27 +24,28 @@ REQUEST = "reconcile.fluxcd.io/requestedAt"
 class Following:
     """Flux in the cluster that KUBECONFIG names, and the repository that it follows."""
 
-    def __init__(self, cluster: Bare, folder: Path) -> None:
-        kubeconfig = Path(os.environ["KUBECONFIG"])
-        install.prepare(cluster, kubeconfig)
-        flux.into(cluster, kubeconfig)
+    def __init__(self, cluster: Minicluster, folder: Path) -> None:
+        installation.prepare(cluster)
+        flux_release.install(cluster)
         environment = os.environ | {"SOPS_AGE_KEY_FILE": str(folder / "age.key")}
-        self.repository = Repository(folder / "sluice", cluster.state / install.SERVED, cluster.address, environment)
+        self.repository = Repository(
+            folder / "sluice", cluster.state / installation.SERVED, cluster.address, environment
+        )
         self.repository.python("deploy.secrets", "--flux", timeout_s=SECRETS_TIMEOUT_S)
         self.repository.commit("Secrets of this cluster")
         self.repository.python("deploy.flux", timeout_s=READY_TIMEOUT_S)
 
     def reconcile(self, part: str, namespace: str = FLUX) -> None:
-        """Have the newest commit looked at, and then a part, as happens by itself once an interval; to its end."""
+        """Let Flux reconcile the source and then a part now, and not only after its interval; wait for the end."""
         _look("gitrepository/sluice", FLUX)
         objects.until(lambda: _reconciled(part, namespace), RECONCILE_TIMEOUT_S, f"what {part} depends on")
 
     def condition(self) -> dict[str, Any]:
-        """Whether the apps are ready, and why not."""
+        """The Ready condition of the apps."""
         return _condition(status(APPS))
 
     def healthy(self, commit: str) -> None:
-        """Wait until the apps are what the commit says, and run."""
+        """Wait until the apps of a commit are applied and ready."""
         objects.until(lambda: self._applied(commit), RECONCILE_TIMEOUT_S, f"commit {commit} in the cluster")
 
     def _applied(self, commit: str) -> bool:
@@ -53,7 +54,7 @@ class Following:
 
 
 def status(part: str, namespace: str = FLUX) -> dict[str, Any]:
-    """Of one of Flux's objects: `kustomization/apps`."""
+    """The status of an object of Flux, for example `kustomization/apps`."""
     answer = json.loads(api.ask("get", part, f"--namespace={namespace}", "--output=json"))
     return dict(answer.get("status", {}))
 
@@ -64,7 +65,7 @@ def _condition(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _reconciled(part: str, namespace: str) -> bool:
-    """Not where it waits for another part, which sees each commit before it; it would look again in half a minute."""
+    """Whether a reconciliation did not end early because a dependency had not applied the commit yet."""
     _look(part, namespace)
     return _condition(status(part, namespace)).get("reason") != "DependencyNotReady"
 

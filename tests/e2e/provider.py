@@ -1,4 +1,4 @@
-"""What the tests need of a cluster, wherever it comes from."""
+"""The cluster that the tests use: one that is built here, or an existing one."""
 
 import os
 from collections.abc import Iterator
@@ -6,18 +6,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from minicluster.lifecycle import Minicluster
+from tests.e2e.existing import Existing
+
 
 class Provider(Protocol):
-    """A cluster that is there between `start` and `stop`; as text it says which one it is."""
+    """A cluster between `start` and `stop`. `str` describes it for a person."""
 
     def start(self) -> Path:
-        """Have a cluster whose nodes are Ready; the kubeconfig that names it."""
+        """Provide a cluster whose nodes are Ready; the path of its kubeconfig."""
 
     def load_image(self, archive: Path) -> None:
-        """Let the nodes run the images of a docker-archive by their names."""
+        """Import the images of a docker-archive into the nodes."""
 
     def stop(self) -> None:
-        """Take away what `start` made."""
+        """Remove what `start` made."""
 
     @property
     def entrance(self) -> str:
@@ -25,36 +28,33 @@ class Provider(Protocol):
 
     @property
     def hpa_sync_s(self) -> float:
-        """How often its HPA looks."""
+        """The sync period of its HorizontalPodAutoscalers."""
 
 
-# those between `start` and `stop`: KUBECONFIG names the last of them
+# the clusters between `start` and `stop`; KUBECONFIG names the last one
 STARTED: list[Provider] = []
 
 
 def chosen() -> Provider:
-    """The cluster of the context E2E_CONTEXT, or one of our own on this machine."""
-    from tests.e2e.cluster.bare import Bare  # noqa: PLC0415 - each knows more than the other needs
-    from tests.e2e.cluster.existing import Existing  # noqa: PLC0415
-
+    """The cluster of the kubectl context E2E_CONTEXT, or one that is built on this machine."""
     context = os.environ.get("E2E_CONTEXT")
-    return Existing(context) if context else Bare()
+    return Existing(context) if context else Minicluster()
 
 
 @contextmanager
 def started(cluster: Provider) -> Iterator[None]:
-    """The cluster, which KUBECONFIG names meanwhile, for make too."""
+    """Start a cluster and name it by KUBECONFIG, for the programs that tests run too."""
     before = os.environ.get("KUBECONFIG")
-    # a KUBECONFIG that `make e2e` was told would win over it in each make of the tests, and name another cluster
+    # `make e2e KUBECONFIG=...` passes that variable to every make below it, where it would win over the environment
     os.environ.pop("MAKEFLAGS", None)
     try:
         os.environ["KUBECONFIG"] = str(cluster.start())
         STARTED.append(cluster)
         yield
     finally:
-        if cluster in STARTED:  # and not where the start failed
+        if cluster in STARTED:  # not if the start failed
             STARTED.remove(cluster)
         os.environ.pop("KUBECONFIG", None)
         if before is not None:
             os.environ["KUBECONFIG"] = before
-        cluster.stop()  # last: it may fail
+        cluster.stop()  # last, because it may fail

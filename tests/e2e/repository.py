@@ -1,4 +1,4 @@
-"""A clone of this project for Flux to follow: its origin is a git server that the cluster's pods reach."""
+"""A clone of this project for Flux to follow. Its origin is the artifact server, which the cluster's pods reach."""
 
 import shutil
 import subprocess
@@ -6,17 +6,17 @@ import sys
 from pathlib import Path
 
 from deploy.run import ROOT
-from tests.e2e.cluster.layout import NODE_ADDRESS
-from tests.e2e.platform.serve import WEB_PORT
+from minicluster.layout import NODE_ADDRESS
+from minicluster.stand_ins.artifact_server import WEB_PORT
 
 TIMEOUT_S = 60
 PLATFORM = "clusters/local/infrastructure/kustomization.yaml"
 SECRETS = "components:\n  - secrets\n"
-SOURCES = f"{SECRETS}  - ../../../tests/e2e/platform/sources\n"
+SOURCES = f"{SECRETS}  - ../../../minicluster/stand_ins/sources\n"
 
 
 class Repository:
-    """The clone, on its branch main. What is committed here stays in it and in the git server."""
+    """The clone, on its branch main. Commits stay in it and on the artifact server."""
 
     def __init__(self, folder: Path, served: Path, address: str, environment: dict[str, str]) -> None:
         self.folder = folder
@@ -36,28 +36,28 @@ class Repository:
         self.commit("The charts are served beside this cluster")
 
     def edit(self, file: str, old: str, new: str) -> None:
-        """Change the one place where a file has this text."""
+        """Replace a text that a file has exactly once."""
         text = (self.folder / file).read_text()
         assert text.count(old) == 1, f"{file} has {text.count(old)} times {old!r}"
         (self.folder / file).write_text(text.replace(old, new))
 
     def commit(self, message: str) -> str:
-        """Commit everything and push it; the commit."""
+        """Commit everything and push it; the commit's hash."""
         self.git("add", "--all")
         self.git("commit", "--quiet", f"--message={message}")
         return self.push()
 
     def push(self) -> str:
-        """What is committed; the commit."""
+        """Push the branch; the hash of its last commit."""
         self.git("push", "--quiet", "origin", "main")
         return self.git("rev-parse", "HEAD").strip()
 
     def git(self, *arguments: str) -> str:
-        """What git says in the clone."""
+        """The output of git in the clone."""
         return _run("git", "-C", str(self.folder), *arguments)
 
     def python(self, *arguments: str, timeout_s: float, **environment: str) -> str:
-        """What a module of the clone says: what its make targets run, without installing everything once more."""
+        """The output of a module of the clone. Its make target would install every package again first."""
         command = [sys.executable, "-m", *arguments]
         done = subprocess.run(
             command, cwd=self.folder, env=self._environment | environment, capture_output=True, text=True,

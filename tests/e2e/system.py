@@ -17,8 +17,8 @@ from local.child import until
 from local.management import Management
 from tests.e2e import objects
 
-# of tests/e2e/overlays/ledger
-LEDGER, BEGUN = "e2e:ledger", "e2e:begun"
+# the keys of tests/e2e/overlays/ledger/tasks.py
+LEDGER, BEGUN, ENDED = "sluice:task:e2e-ledger", "sluice:task:e2e-begun", "sluice:task:e2e-ended"
 READERS = 8
 POST_TIMEOUT_S = 60
 
@@ -59,9 +59,13 @@ class System:
         """How often each task began: once more for each time that it was cut off."""
         return self._counts(BEGUN)
 
+    def last_end_s(self) -> float:
+        """When the last task ended, in seconds since the epoch."""
+        return max(float(each) for each in self.store.hvals(ENDED))
+
     def forget(self) -> None:
         """An empty ledger."""
-        self.store.delete(LEDGER, BEGUN)
+        self.store.delete(LEDGER, BEGUN, ENDED)
 
     def _counts(self, ledger: str) -> dict[str, int]:
         return {str(name): int(count) for name, count in self.store.hgetall(ledger).items()}

@@ -1,7 +1,7 @@
-"""A session on a cluster that somebody has already, as its owner begins it: by make, from a kubectl context.
+"""The tests on an existing cluster, started as its owner starts them: by `make e2e` with a kubectl context.
 
-The cluster is that of the other tests, with a stand-in for kind. What it cannot take from the internet is told by what
-`make platform` and `make images` are told it by: the charts that are served beside it, and the image that is built on.
+The cluster is that of the other tests, and a script stands in for kind. As that cluster reaches no registry, PLATFORM
+names the stand-in charts and BASE the local base image.
 """
 
 import json
@@ -15,14 +15,15 @@ import pytest
 from deploy import cluster
 from deploy.run import ROOT, output
 from deploy.tools import kubectl
-from tests.e2e import apps, objects
-from tests.e2e.cluster import existing
-from tests.e2e.cluster.bare import Bare
-from tests.e2e.cluster.layout import NODE_ADDRESS
-from tests.e2e.cluster.provider import Provider
-from tests.e2e.platform import install
+from minicluster import app_images
+from minicluster.layout import NODE_ADDRESS
+from minicluster.lifecycle import Minicluster
+from minicluster.stand_ins import installation
+from tests.e2e import existing, objects
+from tests.e2e.provider import Provider
 from tests.e2e.system import System
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
 CONTEXT = "kind-mine"
 # a part that leaves everything as it is
 PART = "network"
@@ -36,15 +37,15 @@ TIMEOUT_S = 60
 
 
 @pytest.fixture
-def bare(provider: Provider, running: System) -> Bare:  # noqa: ARG001 - the system that its owner has in it
+def bare(provider: Provider, running: System) -> Minicluster:  # noqa: ARG001 - the system that its owner has in it
     """The cluster, which has a system."""
-    if not isinstance(provider, Bare):
+    if not isinstance(provider, Minicluster):
         pytest.skip("This is such a session.")
     return provider
 
 
 @pytest.fixture
-def kubeconfig(bare: Bare, tmp_path: Path) -> Path:  # noqa: ARG001 - KUBECONFIG names it by then
+def kubeconfig(bare: Minicluster, tmp_path: Path) -> Path:  # noqa: ARG001 - KUBECONFIG names it by then
     """Its owner's, in which another cluster is the current one."""
     config = json.loads(cluster.ask("config", "view", "--raw", "--minify", "--output=json"))
     config["contexts"][0]["name"] = CONTEXT
@@ -57,7 +58,7 @@ def kubeconfig(bare: Bare, tmp_path: Path) -> Path:  # noqa: ARG001 - KUBECONFIG
 
 
 @pytest.fixture
-def kind(bare: Bare, tmp_path: Path) -> Path:
+def kind(bare: Minicluster, tmp_path: Path) -> Path:
     """The program that gets images into it; `loaded` beside it has their archives' names."""
     path = tmp_path / "bin" / "kind"
     path.parent.mkdir()
@@ -67,9 +68,9 @@ def kind(bare: Bare, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def platform_folder(bare: Bare, tmp_path: Path) -> Path:
+def platform_folder(bare: Minicluster, tmp_path: Path) -> Path:
     """The platform, from the charts at the address by which this machine reaches them."""
-    rendered = output(kubectl(), "kustomize", ROOT / install.FOLDER, timeout_s=TIMEOUT_S)
+    rendered = output(kubectl(), "kustomize", ROOT / installation.PLATFORM, timeout_s=TIMEOUT_S)
     folder = tmp_path / "platform"
     folder.mkdir()
     (folder / "all.yaml").write_text(rendered.replace(f"//{NODE_ADDRESS}:", f"//{bare.address}:"))
@@ -96,17 +97,17 @@ def pods() -> set[str]:
 def test_session_is_refused_in_one_sentence_before_any_test(kubeconfig: Path, kind: Path) -> None:
     done = session(kind, KUBECONFIG=kubeconfig, E2E_CONTEXT=CONTEXT)
     assert done.returncode != 0
-    assert done.stderr.startswith(f"The cluster of {CONTEXT} has a system already")
+    assert done.stderr.startswith(f"ERROR: The cluster of {CONTEXT} has a system already")
     assert "test session" not in done.stdout
 
 
 def test_session_uses_the_cluster_and_leaves_it_as_it_is(
-    bare: Bare, kubeconfig: Path, kind: Path, platform_folder: Path
+    bare: Minicluster, kubeconfig: Path, kind: Path, platform_folder: Path
 ) -> None:
     before, copies = pods(), set(existing.FOLDER.glob("kubeconfig-*"))
     done = session(
         kind, KUBECONFIG=kubeconfig, E2E_CONTEXT=CONTEXT, E2E_CONFIRM=CONTEXT, E2E_ENTRANCE=bare.entrance,
-        PLATFORM=platform_folder, BASE=apps.base_name(),
+        PLATFORM=platform_folder, BASE=app_images.base_name(),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"The tests use the cluster of the context {CONTEXT}" in done.stdout

@@ -11,13 +11,15 @@ import pytest
 
 from deploy import cluster, images
 from deploy.run import ROOT
-from tests.e2e import apps, objects
-from tests.e2e.cluster.bare import Bare
-from tests.e2e.cluster.provider import chosen, started
-from tests.e2e.cluster.state import STATE
+from minicluster import app_images
+from minicluster.lifecycle import Minicluster
+from minicluster.state import STATE
+from tests.e2e import objects
+from tests.e2e.following import APPS, Following
 from tests.e2e.objects import API, SCALER, WORKER
-from tests.e2e.platform.following import APPS, Following
+from tests.e2e.provider import chosen, started
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
 SERVICE = ("nginx", "service", "nginx-ingress-controller")
 OVERLAY = "kustomize/overlays/local"
 MINIMUM = "path: /spec/minReplicaCount\n  value: {}"
@@ -30,19 +32,19 @@ BUILD_TIMEOUT_S = 600
 
 
 @pytest.fixture(scope="module")
-def node(version: str) -> Iterator[Bare]:
+def node(version: str) -> Iterator[Minicluster]:
     """A cluster beside that of the other tests, with nothing but the project's images in its node."""
-    if not isinstance(chosen(), Bare):
+    if not isinstance(chosen(), Minicluster):
         pytest.skip("pods of other clusters do not reach a git server of this machine: see docs/deploy.md, With Flux")
-    empty = Bare(STATE.with_name(f"{STATE.name}-flux"))
+    empty = Minicluster(STATE.with_name(f"{STATE.name}-flux"))
     with started(empty):
-        for archive in apps.built(version, local_base=True):
+        for archive in app_images.built(version, local_base=True):
             empty.load_image(archive)
         yield empty
 
 
 @pytest.fixture(scope="module")
-def following(node: Bare, tmp_path_factory: pytest.TempPathFactory) -> Following:
+def following(node: Minicluster, tmp_path_factory: pytest.TempPathFactory) -> Following:
     """The cluster after `make flux`: a whole system, which nobody but Flux has brought."""
     return Following(node, tmp_path_factory.mktemp("flux"))
 
@@ -89,11 +91,13 @@ def test_pushed_number_reaches_the_scaler(following: Following) -> None:
     assert objects.get(WORKER)["spec"]["replicas"] == 2  # the HPA's: git has no number, and takes none away
 
 
-def test_release_rolls_out(following: Following, node: Bare, tmp_path: Path) -> None:
-    following.repository.python("deploy.release", RELEASE, timeout_s=BUILD_TIMEOUT_S, **apps.settings(local_base=True))
+def test_release_rolls_out(following: Following, node: Minicluster, tmp_path: Path) -> None:
+    following.repository.python(
+        "deploy.release", RELEASE, timeout_s=BUILD_TIMEOUT_S, **app_images.settings(local_base=True)
+    )
     for image, name in images.full_names(RELEASE, None).items():
         archive = tmp_path / f"{image}.tar"
-        apps.save(name, archive)
+        app_images.save(name, archive)
         node.load_image(archive)
     released = following.repository.push()
     following.reconcile(APPS)

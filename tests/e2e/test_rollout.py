@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.e2e import apps, objects
+from minicluster import app_images
+from minicluster.lifecycle import Minicluster
+from tests.e2e import objects
 from tests.e2e.clients import Strict
-from tests.e2e.cluster.bare import Bare
-from tests.e2e.cluster.provider import Provider
+from tests.e2e.provider import Provider
 from tests.e2e.system import System
 
 # 5 s each. KEDA wants thirty workers, at ten tasks each, while more than 290 are left; about 150 end while they come:
@@ -26,7 +27,7 @@ def set_image(name: objects.Name, image: str) -> None:
 def release(load: System, platform: Provider, version: str) -> str:  # noqa: ARG001 - the overlay is there before it
     """A version that comes after the one that runs, in the nodes."""
     newer = f"{version}-next"
-    for archive in apps.built(newer, local_base=isinstance(platform, Bare)):
+    for archive in app_images.built(newer, local_base=isinstance(platform, Minicluster)):
         platform.load_image(archive)
     return newer
 

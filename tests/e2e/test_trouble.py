@@ -9,10 +9,10 @@ import pytest
 from apps.client import Problem
 from deploy import cluster
 from deploy.run import Unusable
+from minicluster.lifecycle import Minicluster
 from tests.e2e import objects
 from tests.e2e.clients import Patient
-from tests.e2e.cluster.bare import Bare
-from tests.e2e.cluster.provider import Provider
+from tests.e2e.provider import Provider
 from tests.e2e.system import System
 
 TASKS = 100
@@ -45,10 +45,10 @@ def whole(name: objects.Name) -> bool:
 
 def kill(provider: Provider, victim: objects.Name, pod: dict[str, Any]) -> None:
     """SIGKILL for a pod's process; where the node is out of reach, a second after the pod is told to end."""
-    if isinstance(provider, Bare):
+    if isinstance(provider, Minicluster):
         provider.kill(next(objects.container_ids(pod)))
     # a container that starts again has its pod's folders; only another pod shows that what must stay is in a volume
-    if victim == objects.RABBITMQ or not isinstance(provider, Bare):
+    if victim == objects.RABBITMQ or not isinstance(provider, Minicluster):
         where = (pod["metadata"]["name"], f"--namespace={pod['metadata']['namespace']}")
         # not by force: the next pod could have the volume before this one's process has left it
         cluster.ask("delete", "pod", *where, "--grace-period=1")

@@ -1,7 +1,8 @@
-"""Into which cluster of somebody's the cluster tests go, and how their images get there."""
+"""The clusters that the tests on a cluster use: existing ones, how images get into them, and what KUBECONFIG names."""
 
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -11,10 +12,9 @@ from threading import Thread
 import pytest
 
 from deploy.run import Unusable
-from tests.e2e import apps
-from tests.e2e.cluster import existing
-from tests.e2e.cluster.existing import Existing
-from tests.e2e.platform import install
+from minicluster.lifecycle import Minicluster
+from tests.e2e import existing, provider
+from tests.e2e.existing import Existing, check_entrance
 
 RECORDING = """#!/bin/sh
 echo "$(basename "$0") $*" >> "$(dirname "$0")/said"
@@ -23,7 +23,7 @@ echo "$(basename "$0") $*" >> "$(dirname "$0")/said"
 
 @pytest.fixture
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of programs that only note what they were told, first on the PATH."""
+    """A folder with programs that only record their arguments, first on the PATH."""
     for name in ("kind", "k3d", "docker"):
         (tmp_path / name).write_text(RECORDING)
         (tmp_path / name).chmod(0o755)
@@ -70,17 +70,8 @@ def test_cluster_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pyte
         Existing("kind-other").start()
 
 
-def test_images_are_kept_by_the_base_that_they_were_built_on(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLUICE_CACHE", str(programs / "cache"))
-    for base in ("one", "two", "one"):
-        monkeypatch.setenv("BASE", base)
-        apps.built("1", local_base=False)
-    bases = [word for word in (programs / "said").read_text().split() if word.startswith("BASE=")]
-    assert bases == ["BASE=one", "BASE=one", "BASE=two", "BASE=two"]
-
-
 class Answering(BaseHTTPRequestHandler):
-    """Has nothing, and says so in the name of its class."""
+    """A server that is named as its class and answers 404."""
 
     def do_GET(self) -> None:
         self.send_error(404)
@@ -110,14 +101,46 @@ def answering(handler: type[Answering]) -> Iterator[str]:
 def test_entrance_is_where_nginx_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     with answering(nginx) as url:
         monkeypatch.setenv("E2E_ENTRANCE", url)
-        install.reach(Existing("kind-mine"))
+        check_entrance(Existing("kind-mine").entrance)
 
 
 def test_entrance_of_somebody_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(install, "ENTRANCE_TIMEOUT_S", 0)
+    monkeypatch.setattr(existing, "ENTRANCE_TIMEOUT_S", 0)
     with answering(Answering) as url:
         monkeypatch.setenv("E2E_ENTRANCE", url)
         with pytest.raises(Unusable, match=f"NGINX does not answer at {url}"):
-            install.reach(Existing("kind-mine"))
+            check_entrance(Existing("kind-mine").entrance)
     with pytest.raises(Unusable, match="E2E_ENTRANCE="):
-        install.reach(Existing("kind-mine"))
+        check_entrance(Existing("kind-mine").entrance)
+
+
+class Named(Minicluster):
+    """A cluster that has only a name."""
+
+    def start(self) -> Path:
+        return self.kubeconfig
+
+
+class Stuck(Named):
+    """A cluster that cannot be stopped."""
+
+    def stop(self) -> None:
+        raise Unusable("it stays")
+
+
+def test_kubeconfig_is_restored_before_the_cluster_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", "somebody's")
+    stuck = Stuck(tmp_path)
+    with pytest.raises(Unusable, match="it stays"), provider.started(stuck):
+        assert (os.environ["KUBECONFIG"], provider.STARTED) == (str(stuck.kubeconfig), [stuck])
+    assert (os.environ["KUBECONFIG"], provider.STARTED) == ("somebody's", [])
+
+
+def test_make_uses_the_started_cluster_although_an_outer_make_was_given_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "Makefile").write_text("all:\n\t@echo $$KUBECONFIG\n")
+    monkeypatch.setenv("MAKEFLAGS", " -- KUBECONFIG=somebody's")  # of `make e2e KUBECONFIG=somebody's`
+    with provider.started(Named(tmp_path / "state")):
+        said = subprocess.run(["make", "--silent"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert said == f"{tmp_path}/state/kubeconfig\n"

@@ -175,9 +175,9 @@ ALLOWED = {
     "local/servers.py": "the folder of ports, by local.files",
     "local/programs.py": "the lock of apt, by local.files",
     "deploy/validate": "paths in manifests",
-    "tests/e2e/platform/controller": "inside a container, which has its own /tmp",
+    "minicluster/stand_ins/ingress_controller": "inside a container, which has its own /tmp",
     "tests/e2e/burst.py": "in build/, which is the project's",
-    "tests/e2e/cluster": "inside a mount namespace of its own",
+    "minicluster": "inside a mount namespace of its own",
     "loadtest/ledger.py": "in the report's folder, which is private",
     "apps": "a pod's own /tmp, named by its manifest",
 }

@@ -1,8 +1,8 @@
-"""Runs nginx, and keeps its configuration true: `python -m tests.e2e.platform.controller`, in a pod.
+"""Run nginx and update its configuration: `python -m minicluster.stand_ins.ingress_controller`, in a pod.
 
 Once a second it reads the Ingresses of its class and the endpoints of their Services, writes nginx.conf, and reloads
-nginx if the text has changed. With a text that it cannot read, nginx keeps the old configuration; at its start it ends,
-and this program with it.
+nginx if the text has changed. If nginx cannot parse the new text, it keeps the old configuration. If it cannot parse
+the first one, it ends, and this program with it.
 """
 
 import json
@@ -16,8 +16,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.platform.controller.configuration import configuration
-from tests.e2e.platform.controller.settings import NotImplementedHereError
+from minicluster.stand_ins.ingress_controller.controller_settings import NotImplementedHereError
+from minicluster.stand_ins.ingress_controller.nginx_conf import configuration
 
 POLL_S = 1.0
 REQUEST_TIMEOUT_S = 10.0
@@ -26,23 +26,23 @@ CONFIG = Path("/tmp/nginx.conf")  # noqa: S108 - the only folder that can be wri
 
 
 class Cluster:
-    """The two lists that are read, through the pod's service account."""
+    """The API server, with the rights of the pod's service account."""
 
     def __init__(self, ingress_class: str) -> None:
         self._class = ingress_class
         self._context = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
 
     def ingresses(self) -> list[dict[str, Any]]:
-        """Those of our class."""
+        """The Ingresses of our class."""
         every = self._list("/apis/networking.k8s.io/v1/ingresses")
         return [each for each in every if each["spec"].get("ingressClassName") == self._class]
 
     def slices(self) -> list[dict[str, Any]]:
-        """Of all Services."""
+        """The EndpointSlices of all Services."""
         return self._list("/apis/discovery.k8s.io/v1/endpointslices")
 
     def _list(self, path: str) -> list[dict[str, Any]]:
-        token = (ACCOUNT / "token").read_text()  # read each time: it is renewed
+        token = (ACCOUNT / "token").read_text()  # read for each request: the kubelet renews it
         request = urllib.request.Request(
             f"https://kubernetes.default.svc{path}", headers={"Authorization": f"Bearer {token}"}
         )
@@ -52,12 +52,12 @@ class Cluster:
 
 
 def _entries() -> dict[str, str]:
-    """A mounted ConfigMap is a file for each key."""
+    """The ConfigMap, which is mounted with a file for each key."""
     return {path.name: path.read_text() for path in Path("/config").iterdir() if path.is_file()}
 
 
 def main() -> None:
-    """Run nginx until it ends."""
+    """Run nginx until it ends; exit with its status."""
     cluster, entries = Cluster(os.environ["INGRESS_CLASS"]), _entries()
     options: dict[str, Any] = {
         "replicas": int(os.environ["REPLICAS"]),
@@ -68,7 +68,9 @@ def main() -> None:
     CONFIG.write_text(served)
     command = ["nginx", "-e", "stderr", "-c", str(CONFIG), "-g", "daemon off;"]
     nginx = subprocess.Popen(command)
-    signal.signal(signal.SIGTERM, lambda *_: nginx.send_signal(signal.SIGQUIT))  # requests under way are answered
+    signal.signal(
+        signal.SIGTERM, lambda *_: nginx.send_signal(signal.SIGQUIT)
+    )  # SIGQUIT: nginx finishes its requests first
     while nginx.poll() is None:
         try:
             wanted, said = configuration(cluster.ingresses(), cluster.slices(), entries, **options)

@@ -1,19 +1,19 @@
-"""Which Ingresses the controller serves, and why it rejects the others."""
+"""Decide which Ingresses the controller serves, and why it rejects the others."""
 
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deploy.validate.controller import FORMS, is_of
-from tests.e2e.platform.controller import settings
+from minicluster.stand_ins.ingress_controller import controller_settings
 
 Ingress = Mapping[str, Any]
 
 
 def admitted(ingresses: Sequence[Ingress], *, empty_host: bool = False) -> tuple[list[Ingress], list[str]]:
-    """(those that are served, with the hosts that they have; why each other one is not).
+    """(the Ingresses to serve, each with the rules of its own hosts; a line for each rejected Ingress).
 
-    A host belongs to the oldest Ingress that names it, and one that gets none of its hosts is rejected.
+    A host belongs to the oldest Ingress that names it. An Ingress that has none of its hosts is rejected.
     """
     served: list[Ingress] = []
     rejected = []
@@ -32,20 +32,20 @@ def admitted(ingresses: Sequence[Ingress], *, empty_host: bool = False) -> tuple
 
 
 def title(ingress: Ingress) -> str:
-    """Namespace and name."""
+    """The namespace and name of an Ingress."""
     return f"{ingress['metadata']['namespace']}/{ingress['metadata']['name']}"
 
 
 def _oldest_first(ingresses: Sequence[Ingress]) -> list[Ingress]:
-    """Of the same second, the one with the greater UID comes first."""
+    """By time of creation. Of the same second, the greater UID comes first."""
     by_uid = sorted(ingresses, key=lambda each: each["metadata"].get("uid", ""), reverse=True)
     return sorted(by_uid, key=lambda each: each["metadata"].get("creationTimestamp", ""))
 
 
 def rejections(ingress: Ingress, *, empty_host: bool = False) -> list[str]:
-    """What is wrong with one Ingress by itself."""
+    """The errors of one Ingress, whatever others there are."""
     found = []
-    keys = settings.known("annotation")
+    keys = controller_settings.known("annotation")
     for name, value in (ingress["metadata"].get("annotations") or {}).items():
         if name in keys and keys[name].rejected:
             found += _annotation(name, value)
@@ -53,7 +53,7 @@ def rejections(ingress: Ingress, *, empty_host: bool = False) -> list[str]:
 
 
 def _annotation(name: str, value: str) -> list[str]:
-    key = settings.known("annotation")[name]
+    key = controller_settings.known("annotation")[name]
     field = f"annotations.{name}"
     if key.form == "snippet":
         return [f"{field}: Forbidden: snippet specified but snippets feature is not enabled"]

@@ -1,4 +1,4 @@
-"""What the controller takes from its ConfigMap and from the annotations of an Ingress."""
+"""Read the controller's settings from its ConfigMap and from the annotations of an Ingress."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from deploy.validate.controller import FORMS, Key, is_of
 RECORD = Path(controller.__file__).parent / "controller-keys" / "nginx-5.5.4.txt"
 PREFIX = "nginx.org/"
 OLD_SSL_REDIRECT = "ingress.kubernetes.io/ssl-redirect"
-# of both, by the name without a prefix
+# ConfigMap keys and annotations have the same names but for the prefix, and the same defaults
 DEFAULTS = {
     "default-server-return": "404",
     "error-log-level": "notice",
@@ -36,7 +36,7 @@ DEFAULTS = {
     "worker-connections": "1024",
     "worker-processes": "auto",
 }
-# what configuration.py writes: any other name that the controller knows is not implemented here
+# Names without a default that nginx_conf.py implements.
 _OTHERS = (
     "access-log access-log-off client-body-buffer-size default-server-access-log-off http-snippets keepalive "
     "limit-req-burst limit-req-delay limit-req-dry-run limit-req-no-delay limit-req-rate limit-req-scale "
@@ -50,11 +50,11 @@ LEVELS = {"info", "notice", "warn", "error"}
 
 
 class NotImplementedHereError(Exception):
-    """A name that the controller knows and this stand-in does not: a test with it would show nothing."""
+    """The real controller has this setting and the stand-in does not. Ignoring it would make a test prove nothing."""
 
 
 class Settings(NamedTuple):
-    """Valid values over the defaults, and what the controller logs about the others."""
+    """The values to use, and a line to log for each value that is invalid."""
 
     values: dict[str, str]
     ignored: list[str]
@@ -67,16 +67,16 @@ class Settings(NamedTuple):
 
 
 def known(kind: str) -> dict[str, Key]:
-    """Of `setting` or `annotation`, as recorded."""
+    """The recorded keys of a kind, `setting` or `annotation`."""
     return controller.keys(RECORD.read_text(), kind)
 
 
 def from_config_map(entries: Mapping[str, str]) -> Settings:
-    """Its keys over the defaults. NotImplementedHereError for one that only the real controller has."""
+    """The settings of the ConfigMap over the defaults. NotImplementedHereError for one that is not implemented."""
     keys, values, ignored = known("setting"), dict(DEFAULTS), []
     for name, value in entries.items():
         if name not in keys:
-            continue  # without a word
+            continue  # the controller does not log unknown names either
         said = _complaint(name, value, keys[name])
         if said:
             ignored.append(f"ConfigMap: {said}, ignoring")
@@ -86,11 +86,11 @@ def from_config_map(entries: Mapping[str, str]) -> Settings:
 
 
 def from_annotations(annotations: Mapping[str, str], base: Settings) -> Settings:
-    """Those of one Ingress over the ConfigMap. NotImplementedHereError as above."""
+    """The settings of one Ingress over those of the ConfigMap. NotImplementedHereError as above."""
     keys, values, ignored = known("annotation"), dict(base.values), []
     for name, value in annotations.items():
         if name not in keys:
-            continue  # without a word
+            continue  # the controller does not log unknown names either
         short = "ssl-redirect" if name == OLD_SSL_REDIRECT else name.removeprefix(PREFIX)
         if name == OLD_SSL_REDIRECT and f"{PREFIX}ssl-redirect" in annotations:
             continue  # the new name wins
@@ -103,7 +103,7 @@ def from_annotations(annotations: Mapping[str, str], base: Settings) -> Settings
 
 
 def _complaint(name: str, value: str, key: Key) -> str:
-    """Why the controller keeps its default; "" if it does not."""
+    """Why a value is invalid, so that the controller keeps its default; "" if it is valid."""
     if key.plus:
         return f"{name} requires NGINX Plus"
     if name == "worker-processes" and value == "auto":

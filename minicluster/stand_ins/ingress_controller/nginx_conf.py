@@ -1,14 +1,14 @@
-"""The text of nginx.conf, as the controller's two templates have it for what settings.py implements."""
+"""Write nginx.conf as the controller's templates do, for the settings that controller_settings.py implements."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tests.e2e.platform.controller import admission, settings
-from tests.e2e.platform.controller.admission import Ingress, title
-from tests.e2e.platform.controller.settings import NotImplementedHereError, Settings
+from minicluster.stand_ins.ingress_controller import admission, controller_settings
+from minicluster.stand_ins.ingress_controller.admission import Ingress, title
+from minicluster.stand_ins.ingress_controller.controller_settings import NotImplementedHereError, Settings
 
-# The controller's are 80 and 443, for which its nginx has a file capability.
+# The real controller listens on 80 and 443, which its nginx may by a file capability.
 HTTP, HTTPS, READY = 8080, 8443, 8081
 # No process listens on this port: a Service without endpoints answers 502.
 NOBODY = "127.0.0.1:8181"
@@ -53,13 +53,13 @@ def configuration(
     replicas: int = 1,
     empty_host: bool = False,
 ) -> tuple[str, list[str]]:
-    """The text of nginx.conf, and what the controller logs or sends as an event about what it does not use."""
-    base = settings.from_config_map(entries)
+    """(the text of nginx.conf, the lines that the controller logs about Ingresses and values which it rejects)."""
+    base = controller_settings.from_config_map(entries)
     served, rejected = admission.admitted(ingresses, empty_host=empty_host)
     said = [*base.ignored, *rejected]
     blocks: list[str] = []
     for each in served:
-        own = settings.from_annotations(each["metadata"].get("annotations") or {}, base)
+        own = controller_settings.from_annotations(each["metadata"].get("annotations") or {}, base)
         said += [f"Ingress {title(each)}: {line}" for line in own.ignored]
         blocks += [*_upstreams(each, slices, own), *_zone(each, own, replicas)]
         blocks += [_server(each, rule, own) for rule in each["spec"]["rules"]]
@@ -71,7 +71,7 @@ def configuration(
 def _main(base: Settings, entries: Mapping[str, str], servers: list[str]) -> str:
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     http = [
-        *[f"{kind}_temp_path /tmp/{kind};" for kind in kinds],  # the one folder that the stand-in's nginx may write to
+        *[f"{kind}_temp_path /tmp/{kind};" for kind in kinds],  # the only folder that nginx may write to here
         *_snippet(entries, "http-snippets"),
         LOG_FORMAT,
         f"access_log {_access_log(base)};",
@@ -95,7 +95,7 @@ def _access_log(base: Settings) -> str:
 
 
 def _default_server(base: Settings) -> str:
-    """For every host of no Ingress. It refuses TLS, and does not redirect."""
+    """The server of every host that no Ingress has. It rejects TLS handshakes and does not redirect."""
     lines = [
         *_listen(base, default=True, tls=True),
         *_real_ip(base),
@@ -120,7 +120,7 @@ def _server(ingress: Ingress, rule: Mapping[str, Any], own: Settings) -> str:
         *_redirects(own, tls=tls),
         *_snippet(own.values, "server-snippets"),
         *[_location(ingress, host, path, own) for path in paths],
-        # The controller's nginx has no page at its root either, but Debian's has.
+        # Debian's nginx would serve a page at its root; the controller's has none.
         *([] if "/" in places else [_block("location /", [f"return {_elsewhere(host, own)};"])]),
     ]
     return _block("server", lines)
@@ -131,7 +131,7 @@ def _elsewhere(host: str, own: Settings) -> str:
 
 
 def _listen(own: Settings, *, default: bool, tls: bool) -> list[str]:
-    """Without a certificate, which this stand-in never has, the controller rejects every TLS handshake."""
+    """The ports. TLS handshakes are rejected, as the controller does without a certificate: here is never one."""
     ends = (" default_server" if default else "") + (" proxy_protocol" if own.on("proxy-protocol") else "")
     secure = [f"listen {HTTPS} ssl{ends};", "ssl_reject_handshake on;"] if tls else []
     return [f"listen {HTTP}{ends};", *secure]
@@ -148,7 +148,7 @@ def _real_ip(own: Settings) -> list[str]:
 
 
 def _redirects(own: Settings, *, tls: bool) -> list[str]:
-    """To HTTPS: of a host with TLS by default, of any other behind a proxy that ends TLS."""
+    """Redirects to HTTPS: for a host with TLS by default, and for any host behind a proxy that terminates TLS."""
     code, found = own.values["http-redirect-code"], []
     if tls and own.on("ssl-redirect"):
         found.append(_block("if ($scheme = http)", [f"return {code} https://$host:443$request_uri;"]))
@@ -159,7 +159,7 @@ def _redirects(own: Settings, *, tls: bool) -> list[str]:
 
 
 def _place(path: Mapping[str, Any]) -> str:
-    """A Prefix is nginx's own prefix: /tasks is the beginning of /tasks-of-others too."""
+    """The argument of `location`. A Prefix is a prefix of characters, as nginx's: /tasks matches /tasks-of-others."""
     text = path.get("path") or "/"
     return f"= {text}" if path.get("pathType") == "Exact" else str(text)
 
@@ -206,7 +206,7 @@ def _zone(ingress: Ingress, own: Settings, replicas: int) -> list[str]:
 
 
 def scaled(rate: str, replicas: int) -> str:
-    """The share of one of the replicas, rounded down; below one a second it is a rate a minute."""
+    """A rate divided by the replicas and rounded down. Below one per second it becomes a rate per minute."""
     number, unit = rate.split("r/")
     share = int(number) / max(1, replicas)
     if unit == "s" and share < 1:
@@ -234,7 +234,7 @@ def _upstreams(ingress: Ingress, slices: Sequence[Mapping[str, Any]], own: Setti
 
 
 def _addresses(ingress: Ingress, path: Mapping[str, Any], slices: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Of the pods that are ready: not the Service's, whose connections outlive pods."""
+    """The addresses of the ready pods. Not that of the Service: kept connections would go to pods that have ended."""
     service = path["backend"]["service"]
     if "name" not in service["port"]:
         raise NotImplementedHereError(f"{title(ingress)} names the port of {service['name']} by number: name it")

@@ -1,5 +1,5 @@
 # ruff: noqa: INP001 - no package: workers have this file in the place of apps/worker/tasks.py
-"""The example tasks, which here count in Redis how often each began and had its effect."""
+"""The example tasks, which here record in Redis how often each began and had its effect, and when it ended."""
 
 import time
 from functools import cache
@@ -9,8 +9,8 @@ import redis
 from apps.contract.settings import WorkerSettings
 from apps.contract.tasks import Output, Task1, Task2
 
-# keys that Redis lets the worker's user write
-LEDGER, BEGUN = "sluice:task:e2e-ledger", "sluice:task:e2e-begun"
+# keys that Redis lets the worker's user write; tests/e2e/system.py reads them
+LEDGER, BEGUN, ENDED = "sluice:task:e2e-ledger", "sluice:task:e2e-begun", "sluice:task:e2e-ended"
 
 
 def task_1(task: Task1, settings: WorkerSettings) -> Output:
@@ -28,6 +28,7 @@ def _work(name: str, seconds: float, settings: WorkerSettings) -> Output:
     try:
         _store(url).hincrby(BEGUN, name, 1)
         time.sleep(seconds)
+        _store(url).hset(ENDED, name, time.time())  # before the ledger: who sees the last entry there sees the time too
         _store(url).hincrby(LEDGER, name, 1)
     except redis.RedisError as exc:
         raise ConnectionError(str(exc)) from exc  # transient, by the task's entry in the contract
