@@ -22,7 +22,7 @@ E2E_ORIGINAL := $(addprefix tests/e2e/test_,original.py::test_burst_is_accepted 
 	existing.py keda.py flux.py original.py::test_two_workers_take_it_alone trouble.py fallback.py ingress.py)
 E2E_RUNS = $(MAKE) --no-print-directory --jobs 2 e2e-scaling e2e-original
 # The lines of a run begin with its name; sed ignores Ctrl-C, so that the end of pytest is seen. pytest ends with its shell.
-e2e-run = CLUSTER_STATE="$(2)" PYTHONUNBUFFERED=1 bash -o pipefail -c 'setpriv --pdeathsig=INT $(E2E_PYTEST) $(1) 2>&1 \
+e2e-run = exec env CLUSTER_STATE="$(2)" PYTHONUNBUFFERED=1 bash -o pipefail -c 'setpriv --pdeathsig=INT $(E2E_PYTEST) $(1) 2>&1 \
 	| (trap "" INT; exec sed --unbuffered "s/^/$@: /")'
 
 .DEFAULT_GOAL := help
