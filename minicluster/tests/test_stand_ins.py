@@ -158,12 +158,14 @@ def test_services_and_their_ports_are_the_real_ones(packed: dict[str, Path], nam
 
 
 def test_only_the_sources_are_patched() -> None:
-    bare, local = (objects_of(folder) for folder in ("minicluster/stand_ins/platform", "clusters/local/infrastructure"))
-    changed = [name for name, body in bare.items() if body != local[name]]
-    assert bare.keys() == local.keys()
+    stand_ins, local = (
+        objects_of(folder) for folder in ("minicluster/stand_ins/platform", "clusters/local/infrastructure")
+    )
+    changed = [name for name, body in stand_ins.items() if body != local[name]]
+    assert stand_ins.keys() == local.keys()
     assert {kind for kind, *_ in changed} == {"OCIRepository", "HelmRepository"}
     for name in changed:
-        new, old = bare[name]["spec"], local[name]["spec"]
+        new, old = stand_ins[name]["spec"], local[name]["spec"]
         assert {key for key in new if new[key] != old.get(key)} - {"insecure"} == {"url"}
         assert new["url"].startswith((f"oci://{NODE_ADDRESS}:{REGISTRY_PORT}/", f"http://{NODE_ADDRESS}:{WEB_PORT}/"))
 

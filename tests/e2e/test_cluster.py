@@ -31,7 +31,7 @@ class Second:
     """Another cluster, whose owner is another process."""
 
     def __init__(self, state: Path) -> None:
-        self.bare = Minicluster(state)
+        self.cluster = Minicluster(state)
         self.environment = os.environ | {"CLUSTER_STATE": str(state)}
         command = [sys.executable, "-c", START_AND_WAIT]
         self.owner = subprocess.Popen(
@@ -45,11 +45,13 @@ class Second:
 
     def linked(self) -> bool:
         links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
-        return self.bare.cable in links
+        return self.cluster.cable in links
 
     def grouped(self) -> bool:
         """In the one hierarchy, or in any of the several; by its own name, as those of others come and go."""
-        return any(place.exists() for place in (CGROUPS / self.bare.cgroup, *CGROUPS.glob(f"*/{self.bare.cgroup}")))
+        return any(
+            place.exists() for place in (CGROUPS / self.cluster.cgroup, *CGROUPS.glob(f"*/{self.cluster.cgroup}"))
+        )
 
     def gone(self) -> bool:
         return not any(each.is_running() for each in self.processes)

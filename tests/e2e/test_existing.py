@@ -37,7 +37,7 @@ TIMEOUT_S = 60
 
 
 @pytest.fixture
-def bare(provider: Provider, running: System) -> Minicluster:  # noqa: ARG001 - the system that its owner has in it
+def node(provider: Provider, running: System) -> Minicluster:  # noqa: ARG001 - the system that its owner has in it
     """The cluster, which has a system."""
     if not isinstance(provider, Minicluster):
         pytest.skip("This is such a session.")
@@ -45,7 +45,7 @@ def bare(provider: Provider, running: System) -> Minicluster:  # noqa: ARG001 - 
 
 
 @pytest.fixture
-def kubeconfig(bare: Minicluster, tmp_path: Path) -> Path:  # noqa: ARG001 - KUBECONFIG names it by then
+def kubeconfig(node: Minicluster, tmp_path: Path) -> Path:  # noqa: ARG001 - KUBECONFIG names it by then
     """Its owner's, in which another cluster is the current one."""
     config = json.loads(cluster.ask("config", "view", "--raw", "--minify", "--output=json"))
     config["contexts"][0]["name"] = CONTEXT
@@ -58,22 +58,22 @@ def kubeconfig(bare: Minicluster, tmp_path: Path) -> Path:  # noqa: ARG001 - KUB
 
 
 @pytest.fixture
-def kind(bare: Minicluster, tmp_path: Path) -> Path:
+def kind(node: Minicluster, tmp_path: Path) -> Path:
     """The program that gets images into it; `loaded` beside it has their archives' names."""
     path = tmp_path / "bin" / "kind"
     path.parent.mkdir()
-    path.write_text(KIND.format(load=shlex.join(bare.inside("ctr", "--namespace=k8s.io", "images", "import"))))
+    path.write_text(KIND.format(load=shlex.join(node.inside("ctr", "--namespace=k8s.io", "images", "import"))))
     path.chmod(0o755)
     return path
 
 
 @pytest.fixture
-def platform_folder(bare: Minicluster, tmp_path: Path) -> Path:
+def platform_folder(node: Minicluster, tmp_path: Path) -> Path:
     """The platform, from the charts at the address by which this machine reaches them."""
     rendered = output(kubectl(), "kustomize", ROOT / installation.PLATFORM, timeout_s=TIMEOUT_S)
     folder = tmp_path / "platform"
     folder.mkdir()
-    (folder / "all.yaml").write_text(rendered.replace(f"//{NODE_ADDRESS}:", f"//{bare.address}:"))
+    (folder / "all.yaml").write_text(rendered.replace(f"//{NODE_ADDRESS}:", f"//{node.address}:"))
     (folder / "kustomization.yaml").write_text("resources: [all.yaml]\n")
     return folder
 
@@ -102,11 +102,11 @@ def test_session_is_refused_in_one_sentence_before_any_test(kubeconfig: Path, ki
 
 
 def test_session_uses_the_cluster_and_leaves_it_as_it_is(
-    bare: Minicluster, kubeconfig: Path, kind: Path, platform_folder: Path
+    node: Minicluster, kubeconfig: Path, kind: Path, platform_folder: Path
 ) -> None:
     before, copies = pods(), set(existing.FOLDER.glob("kubeconfig-*"))
     done = session(
-        kind, KUBECONFIG=kubeconfig, E2E_CONTEXT=CONTEXT, E2E_CONFIRM=CONTEXT, E2E_ENTRANCE=bare.entrance,
+        kind, KUBECONFIG=kubeconfig, E2E_CONTEXT=CONTEXT, E2E_CONFIRM=CONTEXT, E2E_ENTRANCE=node.entrance,
         PLATFORM=platform_folder, BASE=app_images.base_name(),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
