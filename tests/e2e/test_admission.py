@@ -16,7 +16,7 @@ from deploy.secrets import listed
 from deploy.tools import kubectl, module_folders
 from deploy.validate import blame, tree
 from tests.e2e.provider import Provider
-from tests.e2e.refusals import ApiServer
+from tests.e2e.api_server import ApiServer
 from tests.harness.faults import Fault, copied, faults
 
 TIMEOUT_S = 120

@@ -1,7 +1,7 @@
-"""What the cluster's API server refuses, or warns of, of rendered manifests: by server-side dry runs.
+"""Ask the cluster's API server which rendered objects it refuses or warns of, by server-side dry runs.
 
-It is sent every object, and what others make of it: the autoscaler that KEDA makes of a ScaledObject, and the pods that
-charts make of their values. What is wrong with those is a finding of the object that somebody wrote.
+Besides the objects themselves it gets what others make of them: the HorizontalPodAutoscaler of a ScaledObject, and the
+pods of a chart's values. A fault of those is reported for the object in the manifests.
 """
 
 import json
@@ -17,7 +17,7 @@ import httpx
 
 from deploy.forward import api_server
 from deploy.validate.tree import Finding, Object, Tree, once
-from tests.e2e import pieces
+from tests.e2e import chart_pods
 
 TIMEOUT_S = 60
 # the form of a Warning header
@@ -35,21 +35,21 @@ AUTOSCALER_FIELDS = {
 
 @dataclass(frozen=True)
 class Sent:
-    """The object that a sent object was made of; `fields` maps fields of the sent object to the owner's."""
+    """The owner of an object that is sent. `fields` maps fields of the sent object to those of the owner."""
 
     owner: Object
     fields: dict[str, str]
 
     def finding(self, field: str, message: str) -> Finding:
-        """A fault of the sent object as a finding of its owner."""
-        # warnings and unknown fields name their field only in the text
+        """A finding of the owner for a fault of the sent object."""
+        # in warnings, and for unknown fields, only the text names the field
         named = None if field else FIELD.match(message) or UNKNOWN.search(message)
         if named:
             field, message = named["field"], named["message"]
         path = re.sub(r"\[(\d+)\]", r".\1", field)  # `ports[0].name` as `ports.0.name`
         for theirs, ours in self.fields.items():
             path = re.sub(rf"^{theirs}\b", ours, path)
-        # the value of a whole object says less than the sentence after it
+        # leave out the value of a whole object, which may be long
         return self.owner.finding(path or "object", re.sub(r"\{\".*\}", "{...}", message))
 
 
@@ -64,12 +64,12 @@ class ApiServer:
     @classmethod
     @contextmanager
     def reached(cls) -> Iterator[Self]:
-        """Connect to it through `kubectl proxy`."""
+        """Connect through `kubectl proxy`."""
         with api_server() as port, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=TIMEOUT_S) as http:
             yield cls(http)
 
     def findings(self, tree: Tree) -> list[Finding]:
-        """Faults and warnings of the objects of a tree. Objects that it has accepted are not sent again."""
+        """Faults and warnings of the objects of a tree. An object that was accepted before is not sent again."""
         sent: dict[str, list[Sent]] = defaultdict(list)
         for text, same in once(tree).items():
             sent[text] += [Sent(each, {}) for each in same]
@@ -110,15 +110,15 @@ class ApiServer:
 
 
 def _made_of(each: Object) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
-    """(what others make of an object, its field -> the object's own)."""
+    """(an object that others make of this one, its fields -> fields of this one)."""
     if each.kind == "ScaledObject":
         yield _autoscaler(each), AUTOSCALER_FIELDS
     if each.kind == "HelmRelease":
-        yield from pieces.pods_of_values(each)
+        yield from chart_pods.pods_of_values(each)
 
 
 def _autoscaler(each: Object) -> dict[str, Any]:
-    """The HorizontalPodAutoscaler that KEDA makes of a ScaledObject, as far as that one can be wrong about it."""
+    """The HorizontalPodAutoscaler that KEDA makes of a ScaledObject: the fields that the ScaledObject decides."""
     config = (each.spec.get("advanced") or {}).get("horizontalPodAutoscalerConfig") or {}
     metric = {"metric": {"name": "s0"}, "target": {"type": "AverageValue", "averageValue": "1"}}
     return {
