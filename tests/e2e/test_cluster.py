@@ -1,4 +1,4 @@
-"""A cluster of our own ends as a whole and leaves nothing: also beside another one, and however it ends."""
+"""A minicluster ends as a whole and leaves nothing behind, however it ends, and does not disturb another one."""
 
 import json
 import os
@@ -48,7 +48,7 @@ class Second:
         return self.cluster.cable in links
 
     def grouped(self) -> bool:
-        """In the one hierarchy, or in any of the several; by its own name, as those of others come and go."""
+        """Whether its control group exists, in the hierarchy of cgroup v2 or in any of v1."""
         return any(
             place.exists() for place in (CGROUPS / self.cluster.cgroup, *CGROUPS.glob(f"*/{self.cluster.cgroup}"))
         )
@@ -64,7 +64,7 @@ class Second:
 
 @pytest.fixture
 def second(provider: Provider, tmp_path: Path) -> Iterator[Second]:
-    """Beside the one of the other tests."""
+    """A cluster beside that of the other tests."""
     if not isinstance(provider, Minicluster):
         pytest.skip("Only a cluster of our own is ended.")
     cluster = Second(tmp_path / "state")

@@ -25,7 +25,7 @@ from tests.e2e.system import System
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 CONTEXT = "kind-mine"
-# a part that leaves everything as it is
+# this part changes nothing in the cluster
 PART = "network"
 KIND = """#!/bin/sh
 test "$1 $2 $4" = "load image-archive --name=mine" || exit 2
@@ -38,15 +38,15 @@ TIMEOUT_S = 60
 
 @pytest.fixture
 def node(provider: Provider, running: System) -> Minicluster:  # noqa: ARG001 - the system that its owner has in it
-    """The cluster, which has a system."""
+    """The minicluster of these tests, with a running system."""
     if not isinstance(provider, Minicluster):
-        pytest.skip("This is such a session.")
+        pytest.skip("This session is on an existing cluster already.")
     return provider
 
 
 @pytest.fixture
 def kubeconfig(node: Minicluster, tmp_path: Path) -> Path:  # noqa: ARG001 - KUBECONFIG names it by then
-    """Its owner's, in which another cluster is the current one."""
+    """The owner's kubeconfig: its current context is that of another cluster."""
     config = json.loads(cluster.ask("config", "view", "--raw", "--minify", "--output=json"))
     config["contexts"][0]["name"] = CONTEXT
     config["clusters"].append({"name": "other", "cluster": {"server": "http://127.0.0.1:1"}})
@@ -59,7 +59,7 @@ def kubeconfig(node: Minicluster, tmp_path: Path) -> Path:  # noqa: ARG001 - KUB
 
 @pytest.fixture
 def kind(node: Minicluster, tmp_path: Path) -> Path:
-    """The program that gets images into it; `loaded` beside it has their archives' names."""
+    """A stand-in for `kind`, which imports images. It writes the names of their archives into the file `loaded`."""
     path = tmp_path / "bin" / "kind"
     path.parent.mkdir()
     path.write_text(KIND.format(load=shlex.join(node.inside("ctr", "--namespace=k8s.io", "images", "import"))))
@@ -69,7 +69,7 @@ def kind(node: Minicluster, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def platform_folder(node: Minicluster, tmp_path: Path) -> Path:
-    """The platform, from the charts at the address by which this machine reaches them."""
+    """The platform's manifests with the charts' URLs as this machine reaches them."""
     rendered = output(kubectl(), "kustomize", ROOT / installation.PLATFORM, timeout_s=TIMEOUT_S)
     folder = tmp_path / "platform"
     folder.mkdir()
@@ -79,7 +79,7 @@ def platform_folder(node: Minicluster, tmp_path: Path) -> Path:
 
 
 def session(kind: Path, **told: str | Path) -> subprocess.CompletedProcess[str]:
-    """`make e2e` of the part, told on its command line what a person would tell it, and nothing of this session."""
+    """Run `make e2e` of the part as a person would: variables on the command line, none of this session's."""
     command = ["make", "e2e", f"E2E={PART}", *(f"{name}={value}" for name, value in told.items())]
     machine = {name: value for name, value in os.environ.items() if not name.startswith("E2E_")}
     environment = machine | {"PATH": f"{kind.parent}{os.pathsep}{os.environ['PATH']}"}
@@ -89,7 +89,7 @@ def session(kind: Path, **told: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def pods() -> set[str]:
-    """Those of the platform and of the system."""
+    """The UIDs of the platform's and the system's pods."""
     names = (objects.RABBITMQ, objects.KEDA, objects.API, objects.RECORDER)
     return {pod["metadata"]["uid"] for name in names for pod in objects.pods(name)}
 
