@@ -11,8 +11,8 @@ from tests.e2e.clients import Strict
 from tests.e2e.provider import Provider
 from tests.e2e.system import System
 
-# 5 s each. KEDA keeps thirty workers, at ten tasks each, while more than 290 tasks are left, and about 150 end while the
-# workers start. A hundred more, so that thirty workers have work for half a minute when the scale-down begins.
+# 5 s each. KEDA keeps thirty workers, at ten tasks each, while more than 290 tasks are left, and about 150 end while
+# the workers start. A hundred more, so that thirty workers have work for half a minute when the scale-down begins.
 TASKS = 550
 MAXIMUM = 30
 SCALE_TIMEOUT_S = 240
