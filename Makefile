@@ -12,9 +12,21 @@ LOAD := .local/load
 BROKER_TESTS := $(addprefix tests/integration/test_,$(addsuffix .py,broker_away dead_letters definitions life liveness \
 	lost_workers malformed nginx platform_configuration publisher queues records start upgrade versions))
 PYTEST := $(BIN)/python -m pytest --numprocesses 4
+CLUSTER_STATE ?= .local/cluster
+# A test on a cluster may need its start, too: 20 minutes.
+E2E_PYTEST := $(BIN)/python -m pytest --verbose --timeout 1200
+# The tests on a cluster are two runs of pytest beside each other, each on a cluster of its own; pytest keeps this order.
+# The parts between the two tests of `original` leave the workers alone, which need 450 s for its burst meanwhile.
+E2E_SCALING := $(addprefix tests/e2e/test_,$(addsuffix .py,local scaling rollout load))
+E2E_ORIGINAL := $(addprefix tests/e2e/test_,original.py::test_burst_is_accepted cluster.py admission.py network.py \
+	existing.py keda.py flux.py original.py::test_two_workers_take_it_alone trouble.py fallback.py ingress.py)
+E2E_RUNS = $(MAKE) --no-print-directory --jobs 2 e2e-scaling e2e-original
+# The lines of a run begin with its name; sed ignores Ctrl-C, so that the end of pytest is seen. pytest ends with its shell.
+e2e-run = exec env CLUSTER_STATE="$(2)" PYTHONUNBUFFERED=1 bash -o pipefail -c 'setpriv --pdeathsig=INT $(E2E_PYTEST) $(1) 2>&1 \
+	| (trap "" INT; exec sed --unbuffered "s/^/$@: /")'
 
 .DEFAULT_GOAL := help
-.PHONY: help install add remove lock upgrade up demo post rabbitmq-ui dead-letters requeue discard contract-baseline test test-unit test-planner test-integration test-thorough test-brokers test-load test-replace chaos chaos-quick abuse abuse-quick test-chaos e2e cluster cluster-down bench bench-compare profile bench-planner load load-ab load-image picture lint clean
+.PHONY: help install add remove lock upgrade up demo post rabbitmq-ui dead-letters requeue discard contract-baseline test test-unit test-planner test-integration test-thorough test-brokers test-load test-replace chaos chaos-quick abuse abuse-quick test-chaos e2e e2e-scaling e2e-original cluster cluster-down bench bench-compare profile bench-planner load load-ab load-image picture lint clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
@@ -120,14 +132,20 @@ test-load: $(LOAD) ## tests of the load test: its gates close on servers with fa
 	@$(PYTEST) tests/load
 
 e2e: install ## tests on a real cluster, made here or that of E2E_CONTEXT=...; parts of them: make e2e E2E="admission local"
-	@$(BIN)/python -m tests.e2e.cluster.$(if $(E2E_CONTEXT),existing,binaries $(E2E))
-	@$(BIN)/python -m $(if $(E2E)$(E2E_CONTEXT),pytest $(or $(E2E:%=tests/e2e/test_%.py),tests/e2e),tests.e2e)
+	@$(if $(E2E_CONTEXT),,$(BIN)/python -m minicluster build $(if $(E2E),$(filter flux,$(E2E)),flux))
+	@$(if $(E2E)$(E2E_CONTEXT),$(E2E_PYTEST) $(or $(E2E:%=tests/e2e/test_%.py),$(E2E_SCALING) $(E2E_ORIGINAL)),$(E2E_RUNS))
+
+e2e-scaling:
+	@$(call e2e-run,$(E2E_SCALING),$(CLUSTER_STATE))
+
+e2e-original:
+	@$(call e2e-run,$(E2E_ORIGINAL),$(CLUSTER_STATE)-original)
 
 cluster: install ## start a cluster on this machine (Linux, root) that stays, and a shell that knows it
-	@$(BIN)/python -m tests.e2e.cluster up
+	@$(BIN)/python -m minicluster up
 
 cluster-down: install ## take that cluster away
-	@$(BIN)/python -m tests.e2e.cluster down
+	@$(BIN)/python -m minicluster down
 
 bench-planner: install ## tasks per second of the planner and of SimPy; build/bench-planner.json
 	@$(BIN)/python -m bench.planner

@@ -21,6 +21,7 @@ from planner.fields import Field
 from tests.e2e import objects
 from tests.e2e.system import System, broker
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
 NAMESPACE = "celery-workers"
 IDLE = (NAMESPACE, "deployment", "idle")
 QUEUE = f"/api/queues/%2F/{PARKED_QUEUE}"

@@ -12,10 +12,11 @@ import pytest
 from deploy import cluster
 from deploy.run import ROOT, show
 from loadtest.job.image import NAME
-from tests.e2e import apps, objects
-from tests.e2e.cluster.bare import Bare
-from tests.e2e.cluster.provider import Provider
+from minicluster import app_images
+from minicluster.lifecycle import Minicluster
+from tests.e2e import objects
 from tests.e2e.evidence import FOLDER
+from tests.e2e.provider import Provider
 from tests.e2e.system import System
 
 RUN_TIMEOUT_S = 600
@@ -38,8 +39,13 @@ def threads(load: System) -> Iterator[System]:
 def image(provider: Provider, tmp_path: Path) -> None:
     """The Job's image, in the nodes."""
     archive = tmp_path / "load.tar"
-    show("make", "load-image", timeout_s=RUN_TIMEOUT_S, **apps.settings(local_base=isinstance(provider, Bare)))
-    apps.save(NAME, archive)
+    show(
+        "make",
+        "load-image",
+        timeout_s=RUN_TIMEOUT_S,
+        **app_images.settings(local_base=isinstance(provider, Minicluster)),
+    )
+    app_images.save(NAME, archive)
     provider.load_image(archive)
 
 

@@ -12,8 +12,7 @@ from deploy import cluster
 from deploy.forward import forwarded
 from deploy.run import Unusable
 from deploy.tools import kubectl
-from tests.e2e import objects
-from tests.e2e.cluster import existing
+from tests.e2e import existing, objects
 from tests.e2e.system import SPEC, System, example
 
 DIFF_TIMEOUT_S = 120

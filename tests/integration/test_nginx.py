@@ -16,10 +16,10 @@ import yaml
 from deploy.run import ROOT, output
 from deploy.tools import kubectl
 from local.child import Unusable
-from tests.e2e.platform.controller.configuration import configuration
+from minicluster.stand_ins.ingress_controller.nginx_conf import configuration
+from minicluster.tests.test_ingress_controller import changed, hosted
 from tests.harness.nginx import Backend, Nginx
 from tests.harness.system import until
-from tests.unit.test_controller import changed, hosted
 
 TIMEOUT_S = 10.0
 PLATFORMS = ("helm-releases", "clusters/local/infrastructure", "clusters/load")

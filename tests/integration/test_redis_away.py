@@ -21,6 +21,7 @@ from tests.harness.system import Api, System, until
 from tests.harness.thorough import POOLS
 
 
+@pytest.mark.outage
 @POOLS
 def test_task_that_finishes_while_redis_is_away_35_s_keeps_its_result(system: System, pool: str) -> None:
     api = system.api()
@@ -38,6 +39,7 @@ def test_task_that_finishes_while_redis_is_away_35_s_keeps_its_result(system: Sy
     assert system.effects("kept", "begun") == 1
 
 
+@pytest.mark.outage
 def test_hard_limit_holds_while_redis_is_away_30_s(system: System) -> None:
     api = system.api()
     worker = system.worker()

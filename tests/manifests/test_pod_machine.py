@@ -9,7 +9,7 @@ import pytest
 from deploy.run import ROOT
 from local import debian
 from local.child import Unusable
-from tests.e2e.apps import BASE_PACKAGES, BASE_SUITE
+from minicluster.app_images import BASE_PACKAGES, BASE_SUITE
 from tests.harness.pod import Pod
 
 WORKER = ("apps/worker/Dockerfile", "kustomize/base/worker/deployment.yaml")

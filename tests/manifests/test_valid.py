@@ -12,7 +12,7 @@ from deploy.run import ROOT
 from deploy.validate import platform
 from deploy.validate.__main__ import findings
 from deploy.validate.tree import Object, Tree, render
-from tests.e2e.cluster import binaries
+from minicluster import binaries
 
 LOAD = "kustomize/overlays/load"
 BASE = "kustomize/base"

@@ -23,7 +23,7 @@ OTHERWISE = {"local.up", "loadtest", "tests.chaos", "pytest", "pip", "apps.clien
 def modules() -> set[str]:
     """What make's targets run, each `$(if ...)` as all that it may be."""
     found = set(re.findall(r"python -m ([\w.]+)", TARGETS.replace("$(if $(CLUSTER),deploy,local)", "local")))
-    return found - OTHERWISE - {"tests.e2e.cluster."} | {"tests.e2e.cluster.binaries", "tests.e2e.cluster.existing"}
+    return found - OTHERWISE
 
 
 @pytest.mark.parametrize("module", sorted(modules()))
@@ -86,7 +86,7 @@ STARTS = {
     "make chaos-quick": ("tests.chaos", "quick", "--folder", "{folder}/run"),
     "make load": ("loadtest", "smoke", "--folder", "{folder}/run"),
     "make tools": ("deploy.tools",),
-    "make e2e": ("tests.e2e.cluster.binaries", "admission"),
+    "make e2e": ("minicluster", "build"),
 }
 # the file takes the last inode
 MOUNT = 'mount -t tmpfs -o "$0" tmpfs "$1"; true 2>/dev/null >"$1/file"; shift; exec "$@"'
