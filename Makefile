@@ -28,9 +28,9 @@ install: .venv/installed ## install what the lock files name into .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/uv.txt
 	@touch $@
 
-.venv/installed: .venv/uv $(LOCKED) pyproject.toml
+.venv/installed: .venv/uv $(LOCKED) pyproject.toml planner/pyproject.toml
 	@$(BIN)/uv pip sync --quiet --require-hashes $(LOCKED)
-	@$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable . --editable ./planner
 	@touch $@
 
 # PACKAGE and EXTRA reach it by the environment, whatever characters they have.

@@ -5,13 +5,13 @@ from typing import Any
 
 import yaml
 
-from planner import manifests, overlay
-from planner.arrivals import read
-from planner.cluster import Cluster
-from planner.service import read as read_service
-from planner.simulate import Outcome, simulate
-from planner.traffic import Traffic
-from planner.workload import Workload
+from sluice_planner import kubernetes_objects, manifests
+from sluice_planner.arrivals import read
+from sluice_planner.cluster_settings import Cluster
+from sluice_planner.service_times import read as read_service
+from sluice_planner.simulation import Outcome, simulate
+from sluice_planner.traffic import Traffic
+from sluice_planner.workload import Workload
 
 OVERLAY = """
 apiVersion: apps/v1
@@ -58,14 +58,14 @@ metadata: {name: keda, namespace: work}
 """
 
 
-def objects(text: str = OVERLAY, **spec: Any) -> list[overlay.Object]:
+def objects(text: str = OVERLAY, **spec: Any) -> list[kubernetes_objects.Object]:
     """The overlay's objects, with fields of the ScaledObject's spec replaced (None: removed)."""
     bodies = list(yaml.safe_load_all(text))
     for body in bodies:
         if body["kind"] == "ScaledObject":
             body["spec"] |= spec
             body["spec"] = {name: value for name, value in body["spec"].items() if value is not None}
-    return [overlay.Object("overlay.yaml", body) for body in bodies]
+    return [kubernetes_objects.Object("overlay.yaml", body) for body in bodies]
 
 
 def workload(text: str = OVERLAY, **spec: Any) -> Workload:

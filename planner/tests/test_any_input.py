@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from planner import curve, manifests, overlay, scenarios
-from planner.fields import Field, Wrong
-from planner.lint import deployments, replicas, triggers  # noqa: F401 - importing them makes their rules
-from planner.lint.rule import Assumptions, check_overlay
-from tests.planner.overlays import objects
+from sluice_planner import curve, kubernetes_objects, manifests, scenarios
+from sluice_planner.fields import Field, Wrong
+from sluice_planner.rules.findings import check_overlay
+from sluice_planner.rules.registry import Assumptions
+from tests.overlays import objects
 
 ODD: list[Any] = [
     None,
@@ -95,7 +95,7 @@ def test_overlays(body: int) -> None:
     for odd in all_changed(good[body]):
         if not isinstance(odd, dict) or not isinstance(odd.get("metadata"), dict) or "kind" not in odd:
             continue  # what overlay.read itself refuses
-        read = [overlay.Object("overlay.yaml", each) for each in [*good[:body], odd, *good[body + 1 :]]]
+        read = [kubernetes_objects.Object("overlay.yaml", each) for each in [*good[:body], odd, *good[body + 1 :]]]
         refused += bool(sentence(lambda read=read: manifests.workloads(read, manifests.Reading())))  # type: ignore[misc]
         sentence(lambda read=read: check_overlay(read, Assumptions()))  # type: ignore[misc]
     assert refused > 0 or body == 2

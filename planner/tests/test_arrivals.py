@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from planner import arrivals, service
-from planner.arrivals import BLOCK, Floats, Source
-from planner.fields import Wrong
+from sluice_planner import arrivals, service_times
+from sluice_planner.arrivals import BLOCK, Floats, Source
+from sluice_planner.fields import Wrong
 
 
 def times(text: str, until_s: float, seed: int = 1) -> Floats:
@@ -159,7 +159,7 @@ def test_traces_that_are_none(content: str, sentence: str, tmp_path: Path) -> No
     ],
 )
 def test_service_times(text: str, mean_s: float, deviation: float) -> None:
-    read = service.read(text, "--service")
+    read = service_times.read(text, "--service")
     drawn = read.draw(np.random.default_rng(1), 100_000)
     assert [read.mean_s, drawn.mean(), drawn.std()] == pytest.approx([mean_s, mean_s, deviation], rel=0.02)
 
@@ -167,7 +167,7 @@ def test_service_times(text: str, mean_s: float, deviation: float) -> None:
 def test_a_measured_histogram(tmp_path: Path) -> None:
     path = tmp_path / "times.csv"
     path.write_text("le,count\n10,1\n20,3\n")
-    read = service.read(f"histogram:{path}", "--service")
+    read = service_times.read(f"histogram:{path}", "--service")
     drawn = read.draw(np.random.default_rng(1), 100_000)
     assert read.mean_s == pytest.approx((5 + 3 * 15) / 4)
     assert (drawn < 10).mean() == pytest.approx(0.25, abs=0.01)
@@ -188,10 +188,10 @@ sluice_task_run_seconds_bucket{le="+Inf",task="b"} 2.0
 def test_the_worker_s_own_metrics(tmp_path: Path) -> None:
     path = tmp_path / "metrics.txt"
     path.write_text(METRICS)
-    assert service.read(f"metrics:{path}", "--service").mean_s == pytest.approx((5 + 3 * 15) / 4)
+    assert service_times.read(f"metrics:{path}", "--service").mean_s == pytest.approx((5 + 3 * 15) / 4)
     path.write_text(METRICS.replace('le="+Inf",task="b"} 2', 'le="+Inf",task="b"} 3'))
     with pytest.raises(Wrong, match="1 tasks are above the highest bound"):
-        service.read(f"metrics:{path}", "--service")
+        service_times.read(f"metrics:{path}", "--service")
 
 
 def test_worker_on_this_machine_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,15 +209,9 @@ def test_worker_on_this_machine_is_asked_without_a_proxy(monkeypatch: pytest.Mon
     with HTTPServer(("127.0.0.1", 0), Metrics) as server:
         serving = threading.Thread(target=server.handle_request)
         serving.start()
-        found = service.read(f"metrics:http://localhost:{server.server_port}/metrics", "--service")
+        found = service_times.read(f"metrics:http://localhost:{server.server_port}/metrics", "--service")
         serving.join()
     assert found.mean_s == pytest.approx((5 + 3 * 15) / 4)
-
-
-def test_the_histogram_is_the_one_that_the_worker_has() -> None:
-    from apps.worker.metrics import RUN_SECONDS  # noqa: PLC0415 - its registry is this process's
-
-    assert next(iter(RUN_SECONDS.collect())).name == service.METRIC
 
 
 @pytest.mark.parametrize(
@@ -235,7 +229,7 @@ def test_the_histogram_is_the_one_that_the_worker_has() -> None:
 )
 def test_service_times_that_are_none(text: str, sentence: str) -> None:
     with pytest.raises(Wrong, match=f"^--service: .*{sentence}"):
-        service.read(text, "--service")
+        service_times.read(text, "--service")
 
 
 @pytest.mark.parametrize(
@@ -245,4 +239,4 @@ def test_service_times_that_are_none(text: str, sentence: str) -> None:
 def test_histograms_that_are_none(content: str, sentence: str, tmp_path: Path) -> None:
     (tmp_path / "times.csv").write_text(content)
     with pytest.raises(Wrong, match=sentence):
-        service.read(f"histogram:{tmp_path / 'times.csv'}", "--service")
+        service_times.read(f"histogram:{tmp_path / 'times.csv'}", "--service")

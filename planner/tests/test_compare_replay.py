@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from planner import curve, figure
-from planner.cli import main
-from planner.fields import Wrong
-from tests.planner.overlays import OVERLAY, outcome, workload, written
+from sluice_planner import curve, figure
+from sluice_planner.cli import main
+from sluice_planner.fields import Wrong
+from tests.overlays import OVERLAY, outcome, workload, written
 
 TRAFFIC = ["--arrivals", "burst:100@10", "--service", "10"]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from planner.hpa import (
+from sluice_planner.hpa_controller import (
     NS_PER_S,
     Behavior,
     Decision,

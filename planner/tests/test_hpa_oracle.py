@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from planner import hpa, scenarios
-from planner.fields import Field, Wrong
-from tests.planner import hpa_scenarios, oracle
+from sluice_planner import hpa_controller, scenarios
+from sluice_planner.fields import Field, Wrong
+from tests import hpa_oracle, hpa_scenarios
 
 # the first build takes minutes
 pytestmark = pytest.mark.timeout(1500)
@@ -53,7 +53,7 @@ def asked() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def answered(asked: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    return oracle.answers(asked, tmp_path_factory.mktemp("oracle"))
+    return hpa_oracle.answers(asked, tmp_path_factory.mktemp("oracle"))
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def cases(asked: list[dict[str, Any]], answered: list[dict[str, Any]]) -> list[C
 def mutant(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The step with one line changed."""
     old, new = request.param
-    source = Path(hpa.__file__).read_text()
+    source = Path(hpa_controller.__file__).read_text()
     assert source.count(old) == 1
     module = ModuleType("mutant")
     monkeypatch.setitem(sys.modules, "mutant", module)

@@ -2,11 +2,11 @@
 
 import pytest
 
-from planner.cluster import Cluster
-from planner.keda import Counts, observe
-from planner.keda_loop import KedaLoop
-from planner.workload import Workload
-from tests.planner.overlays import outcome, trigger, workload
+from sluice_planner.cluster_settings import Cluster
+from sluice_planner.keda import Counts, observe
+from sluice_planner.keda_loop import KedaLoop
+from sluice_planner.workload import Workload
+from tests.overlays import outcome, trigger, workload
 
 
 @pytest.mark.parametrize(

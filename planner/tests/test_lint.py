@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.run import ROOT
-from planner.cli import main
-from planner.fields import Wrong
-from planner.lint import deployments, replicas, triggers  # noqa: F401 - importing them makes their rules
-from planner.lint.rule import RULES, Assumptions, Finding, check_overlay
-from tests.planner.overlays import OVERLAY, objects, written
+from sluice_planner.cli import main
+from sluice_planner.fields import Wrong
+from sluice_planner.rules.findings import Finding, check_overlay
+from sluice_planner.rules.registry import RULES, Assumptions
+from tests.overlays import OVERLAY, objects, written
 
 TRAPS = yaml.safe_load(Path(__file__).with_name("traps.yaml").read_text())
 
@@ -54,13 +53,6 @@ def test_ignored_rules_and_unknown_ones() -> None:
     assert check_overlay(objects(text), Assumptions(), ["SL212"]) == []
     with pytest.raises(Wrong, match="--ignore: there is no rule SL999"):
         check_overlay(objects(text), Assumptions(), ["SL999"])
-
-
-@pytest.mark.parametrize("overlay", ["kustomize/base", "kustomize/overlays/load", "kustomize/overlays/local"])
-def test_the_project_s_own_overlays(overlay: str, capsys: pytest.CaptureFixture[str]) -> None:
-    limits = ["--task-limit", "90s", "--queue-max-length", "200000"]
-    assert main(["lint", str(ROOT / overlay), *limits]) == 0
-    assert capsys.readouterr().out == "Nothing to say.\n"
 
 
 @pytest.fixture

@@ -2,34 +2,24 @@
 
 import io
 import re
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from deploy.run import ROOT
-from planner import manifests, overlay
-from planner.fields import Wrong
-from planner.hpa import Policy
-from tests.planner.overlays import OVERLAY, objects, workload
+from sluice_planner import kubernetes_objects, manifests
+from sluice_planner.fields import Wrong
+from tests.overlays import OVERLAY, objects, workload
 
 SCALER = r"overlay\.yaml: ScaledObject work/scaler: spec"
-
-
-def test_a_folder_is_rendered_and_read() -> None:
-    (found,) = manifests.workloads(overlay.read(str(ROOT / "kustomize/overlays/load")), manifests.Reading())
-    assert (found.scaler.minimum, found.scaler.maximum, found.scaler.poll_s) == (2, 60, 3)
-    assert [(each.queue, each.value) for each in found.scaler.triggers] == [("Test_Query", 10.0), ("celery", 10.0)]
-    assert found.scaler.behavior
-    assert found.scaler.behavior.down.policies == (Policy("Percent", 50, 120),)
-    assert (found.pod.cpu, found.pod.grace_s) == (Fraction(1, 2), 120)
 
 
 def test_a_file_and_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "overlay.yaml").write_text(OVERLAY)
     monkeypatch.setattr("sys.stdin", io.StringIO(OVERLAY))
-    kinds = [[each.kind for each in overlay.read(source)] for source in (str(tmp_path / "overlay.yaml"), "-")]
+    kinds = [
+        [each.kind for each in kubernetes_objects.read(source)] for source in (str(tmp_path / "overlay.yaml"), "-")
+    ]
     assert kinds == [["Deployment", "ScaledObject", "TriggerAuthentication"]] * 2
 
 
@@ -161,10 +151,10 @@ def test_files_that_are_none(content: str | None, sentence: str, tmp_path: Path)
     if content is not None:
         path.write_text(content)
     with pytest.raises(Wrong, match=sentence):
-        overlay.read(str(path))
+        kubernetes_objects.read(str(path))
 
 
 def test_a_folder_that_kustomize_refuses(tmp_path: Path) -> None:
     (tmp_path / "kustomization.yaml").write_text("resources: [missing.yaml]")
     with pytest.raises(Wrong, match=r"Kustomize cannot render it: .*missing\.yaml"):
-        overlay.read(str(tmp_path))
+        kubernetes_objects.read(str(tmp_path))

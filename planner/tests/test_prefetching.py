@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner import manifests
-from planner.prefetching import PrefetchingWorkers
-from planner.workers import Workers
-from tests.planner.overlays import objects, outcome, workload
-from tests.planner.test_workers import PROPERTY, changes, seconds, tasks, uneven
+from sluice_planner import manifests
+from sluice_planner.prefetching import PrefetchingWorkers
+from sluice_planner.workers import Workers
+from tests.overlays import objects, outcome, workload
+from tests.test_workers import PROPERTY, changes, seconds, tasks, uneven
 
 Work = list[tuple[float, float]]
 

@@ -4,9 +4,9 @@ from fractions import Fraction
 
 import numpy as np
 
-from planner.pods import Nodes, Pods
-from planner.workers import Workers
-from planner.workload import Pod
+from sluice_planner.replica_set import Nodes, Pods
+from sluice_planner.workers import Workers
+from sluice_planner.workload import Pod
 
 POD = Pod(concurrency=1, prefetch=1, cpu=Fraction(1), memory=Fraction(1), grace_s=30)
 

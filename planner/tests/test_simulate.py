@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from planner import arrivals, service
-from planner.cluster import Cluster
-from planner.fields import Field, Wrong
-from planner.manifests import Reading, workloads
-from planner.quantity import quantity
-from planner.simulate import Outcome, simulate
-from planner.summary import numbers
-from planner.traffic import Traffic
-from planner.workload import Workload
-from tests.planner.overlays import OVERLAY, objects, outcome, trigger, workload
+from sluice_planner import arrivals, service_times
+from sluice_planner.cluster_settings import Cluster
+from sluice_planner.fields import Field, Wrong
+from sluice_planner.manifests import Reading, workloads
+from sluice_planner.quantity import quantity
+from sluice_planner.simulation import Outcome, simulate
+from sluice_planner.summary import numbers
+from sluice_planner.traffic import Traffic
+from sluice_planner.workload import Workload
+from tests.overlays import OVERLAY, objects, outcome, trigger, workload
 
 # the system that this project began from: 1000 a pod, no behavior
 ORIGINAL: dict[str, Any] = {
@@ -110,7 +110,7 @@ def test_polling_alone_changes_nothing_where_the_hpa_asks_itself() -> None:
 def test_the_highest_of_several_triggers_wins() -> None:
     two = [*trigger(), *trigger(queueName="more", value="1")]
     both = workload(triggers=two)
-    take = dict.fromkeys(both.queues, service.constant(100))
+    take = dict.fromkeys(both.queues, service_times.constant(100))
     come = {"jobs": [arrivals.burst(20, 0)], "more": [arrivals.burst(8, 0)]}
     (found,) = simulate([both], Traffic(come, take, 60.0), Cluster())
     assert max(sample.desired for sample in found.samples) == 8
@@ -140,7 +140,7 @@ def test_two_workloads_share_the_nodes() -> None:
     other = OVERLAY.replace("name: worker", "name: other").replace("name: scaler", "name: second")
     both = workloads(objects(f"{OVERLAY}---{other.replace('queueName: jobs', 'queueName: more')}"), Reading())
     size = (quantity(Field("3", "--nodes")), quantity(Field("64Gi", "--nodes")))
-    take = dict.fromkeys(("jobs", "more"), service.constant(100))
+    take = dict.fromkeys(("jobs", "more"), service_times.constant(100))
     come = {queue: [arrivals.burst(100, 0)] for queue in take}
     found = simulate(both, Traffic(come, take, 300.0), Cluster(nodes=(size,)))
     assert sum(each.samples[-1].ready for each in found) == 6

@@ -2,20 +2,17 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 
-from deploy.run import ROOT
-from planner import manifests, objectives, overlay, patch
-from planner.cli import main
-from planner.fields import Wrong
-from planner.objectives import Drain, Wait
-from planner.replications import mean
-from planner.size import BEHAVIORS, Candidate
-from tests.planner.overlays import OVERLAY, outcome, trigger, workload, written
+from sluice_planner import kubernetes_objects, manifests, objectives, patch
+from sluice_planner.cli import main
+from sluice_planner.fields import Wrong
+from sluice_planner.objectives import Drain, Wait
+from sluice_planner.replications import mean
+from sluice_planner.sizing import BEHAVIORS, Candidate
+from tests.overlays import OVERLAY, outcome, trigger, workload, written
 
 FAST = ["--service", "10", "--duration", "20m", "--replications", "2"]
 
@@ -64,7 +61,7 @@ def test_what_it_finds_meets_the_objectives(folder: Path, capsys: pytest.Capture
     (folder / "kustomization.yaml").write_text(
         "resources: [overlay.yaml]\npatches: [{path: patch.yaml, target: {kind: ScaledObject, name: scaler}}]"
     )
-    (sized,) = manifests.workloads(overlay.read(str(folder)), manifests.Reading())
+    (sized,) = manifests.workloads(kubernetes_objects.read(str(folder)), manifests.Reading())
     usual = outcome(sized, "0.3/s", "10", duration_s=1200.0, seed=50)
     assert usual.waits.percentile_s(95) < 30
     burst = outcome(sized, "0.3/s + burst:300@900", "10", duration_s=1800.0, seed=51)
@@ -72,37 +69,6 @@ def test_what_it_finds_meets_the_objectives(folder: Path, capsys: pytest.Capture
     assert burst.drained_s - 900 < 300
     # ten pods all the time would meet them too, and cost more
     assert usual.pod_hours < outcome(workload(minReplicaCount=10), "0.3/s", "10", duration_s=1200.0, seed=50).pod_hours
-
-
-def test_the_project_s_own_overlay_takes_the_patch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shutil.copytree(ROOT / "kustomize", tmp_path / "kustomize")
-    folder = tmp_path / "kustomize/overlays/sized"
-    folder.mkdir()
-    options = ["--slo", "p95 wait < 2m", "--arrivals", "0.5/s", "--service", "12.5", "--duration", "10m"]
-    main(
-        [
-            "size",
-            str(tmp_path / "kustomize/base"),
-            *options,
-            "--replications",
-            "2",
-            "--patch",
-            str(folder / "sized.yaml"),
-        ]
-    )
-    (folder / "kustomization.yaml").write_text(
-        "resources: [../../base]\n"
-        "patches: [{path: sized.yaml, target: {kind: ScaledObject, name: celery-worker-scaler}}]"
-    )
-    operations = {each["path"]: each["value"] for each in yaml.safe_load((folder / "sized.yaml").read_text())}
-    (sized,) = manifests.workloads(overlay.read(str(folder)), manifests.Reading())
-    assert sized.scaler.maximum == operations["/spec/maxReplicaCount"]
-    assert [f"{each.value:g}" for each in sized.scaler.triggers] == [
-        operations["/spec/triggers/0/metadata/value"],
-        "1000",
-    ]
-    capsys.readouterr()
-    assert main(["lint", str(folder)]) == 0
 
 
 def test_only_triggers_that_something_comes_to_are_changed() -> None:
@@ -116,14 +82,16 @@ def test_the_patch_makes_what_is_not_there(tmp_path: Path) -> None:
     text = re.sub(r"  (minReplicaCount|maxReplicaCount): .*\n", "", OVERLAY)
     text = re.sub(r"  advanced:\n.*\n.*\n", "", text)
     written(tmp_path, text)
-    scaled = next(each for each in overlay.read(str(tmp_path / "overlay.yaml")) if each.kind == "ScaledObject")
+    scaled = next(
+        each for each in kubernetes_objects.read(str(tmp_path / "overlay.yaml")) if each.kind == "ScaledObject"
+    )
     chosen = Candidate(2.5, 3, 40, next(iter(BEHAVIORS)))
     made = patch.as_yaml(patch.operations(scaled, chosen, ["jobs"]), scaled)
     (tmp_path / "patch.yaml").write_text(made)
     (tmp_path / "kustomization.yaml").write_text(
         "resources: [overlay.yaml]\npatches: [{path: patch.yaml, target: {kind: ScaledObject, name: scaler}}]"
     )
-    (sized,) = manifests.workloads(overlay.read(str(tmp_path)), manifests.Reading())
+    (sized,) = manifests.workloads(kubernetes_objects.read(str(tmp_path)), manifests.Reading())
     assert (sized.scaler.minimum, sized.scaler.maximum, sized.scaler.triggers[0].value) == (3, 40, 2.5)
     assert sized.scaler.behavior == BEHAVIORS[chosen.behavior or ""]
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from planner.cluster import Cluster
-from tests.planner.overlays import outcome, workload
+from sluice_planner.cluster_settings import Cluster
+from tests.overlays import outcome, workload
 
 REPLICATIONS = 20
 # Student's t at 19 degrees of freedom: the interval holds the mean in 99 of 100 tests like these

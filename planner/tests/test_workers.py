@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.workers import Tally, Workers
+from sluice_planner.workers import Tally, Workers
 
 # compiling takes longer than an example may
 PROPERTY = settings(deadline=None, max_examples=200)

@@ -15,7 +15,7 @@ from redis import Redis
 
 from apps.contract import ids, states
 from apps.worker.prefetch import HAND_BACK_MAX
-from planner.workers import Workers
+from sluice_planner.workers import Workers
 from tests.harness.system import Api, System, until
 
 POOLS = pytest.mark.parametrize("pool", ["prefork", "threads"])

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.fields import Wrong
-from planner.locust_shape import TICK_S, users
-from planner.times import DAY_S, per_second, seconds
+from sluice_planner.durations import DAY_S, per_second, seconds
+from sluice_planner.fields import Wrong
+from sluice_planner.locust_shape import TICK_S, users
 
 Floats = NDArray[np.float64]
 

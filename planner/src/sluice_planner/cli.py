@@ -5,9 +5,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-import planner
-from planner.commands import compare, hpa, lint, replay, simulate, size
-from planner.fields import Wrong
+import sluice_planner
+from sluice_planner.commands import compare, hpa, lint, replay, simulate, size
+from sluice_planner.fields import Wrong
 
 COMMANDS = (simulate, compare, size, lint, replay, hpa)
 WRONG_INPUT = 2
@@ -15,7 +15,7 @@ WRONG_INPUT = 2
 
 def parser() -> argparse.ArgumentParser:
     """What the command understands."""
-    top = argparse.ArgumentParser(prog="sluice", description=planner.__doc__)
+    top = argparse.ArgumentParser(prog="sluice", description=sluice_planner.__doc__)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         made = commands.add_parser(command.NAME, help=command.HELP, description=command.__doc__)

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from planner.fields import Wrong
-from planner.report import DECISIONS_MAX, Simulated, decisions, table
-from planner.summary import ROWS, Row
+from sluice_planner.fields import Wrong
+from sluice_planner.summary import ROWS, Row
+from sluice_planner.text_report import DECISIONS_MAX, Simulated, decisions, table
 
 Pair = tuple[Simulated, Simulated]
 

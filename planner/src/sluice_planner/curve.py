@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from planner.fields import Field, Wrong
+from sluice_planner.fields import Field, Wrong
 
 # what each part of a curve may be called in Prometheus
 SERIES = {

@@ -2,7 +2,7 @@
 
 import re
 
-from planner.fields import Field, Wrong
+from sluice_planner.fields import Field, Wrong
 
 _UNITS_S = {"": 1, "ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 DAY_S = 86400

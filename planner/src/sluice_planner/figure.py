@@ -11,13 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from planner.curve import Curve
-from planner.fields import Wrong
-from planner.replay import Replayed
-from planner.report import Simulated, assumptions, sentence
-from planner.simulate import Outcome
-from planner.summary import ROWS
-from planner.times import DAY_S, HOUR_S, MINUTE_S
+from sluice_planner.curve import Curve
+from sluice_planner.durations import DAY_S, HOUR_S, MINUTE_S
+from sluice_planner.fields import Wrong
+from sluice_planner.prediction import Replayed
+from sluice_planner.simulation import Outcome
+from sluice_planner.summary import ROWS
+from sluice_planner.text_report import Simulated, assumptions, sentence
 
 _UNITS = ((2 * DAY_S, DAY_S, "days"), (2 * HOUR_S, HOUR_S, "hours"), (2 * MINUTE_S, MINUTE_S, "minutes"), (0, 1, "s"))
 # the same file each time: no date, no random ids

@@ -1,8 +1,8 @@
 """Reads a HorizontalPodAutoscaler's spec (autoscaling/v2) as the API would: strictly, and with its defaults."""
 
-from planner.fields import Field
-from planner.hpa import DOWN_DEFAULT, UP_DEFAULT, Behavior, Policy, Rules
-from planner.quantity import milli, quantity
+from sluice_planner.fields import Field
+from sluice_planner.hpa_controller import DOWN_DEFAULT, UP_DEFAULT, Behavior, Policy, Rules
+from sluice_planner.quantity import milli, quantity
 
 LONGEST_PERIOD_S = 1800
 LONGEST_WINDOW_S = 3600

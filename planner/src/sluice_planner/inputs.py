@@ -6,18 +6,18 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import TypeVar
 
-from planner import arrivals, manifests, overlay, service
-from planner.arrivals import Arrivals
-from planner.cluster import Cluster
-from planner.fields import Field, Wrong
-from planner.manifests import REPLICAS_MAX, Reading
-from planner.overlay import Object
-from planner.quantity import quantity
-from planner.service import Service
-from planner.simulate import LONGEST_S
-from planner.times import seconds
-from planner.traffic import Traffic
-from planner.workload import Workload
+from sluice_planner import arrivals, kubernetes_objects, manifests, service_times
+from sluice_planner.arrivals import Arrivals
+from sluice_planner.cluster_settings import Cluster
+from sluice_planner.durations import seconds
+from sluice_planner.fields import Field, Wrong
+from sluice_planner.kubernetes_objects import Object
+from sluice_planner.manifests import REPLICAS_MAX, Reading
+from sluice_planner.quantity import quantity
+from sluice_planner.service_times import Service
+from sluice_planner.simulation import LONGEST_S
+from sluice_planner.traffic import Traffic
+from sluice_planner.workload import Workload
 
 NODES_MAX = 1000
 # some minutes of simulating
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 def workloads(source: str, arguments: argparse.Namespace) -> list[Workload]:
     """Those of an overlay."""
-    return workloads_of(overlay.read(source), arguments)
+    return workloads_of(kubernetes_objects.read(source), arguments)
 
 
 def workloads_of(objects: Sequence[Object], arguments: argparse.Namespace) -> list[Workload]:
@@ -108,7 +108,7 @@ def _by_queue(
 
 
 def _services(text: str, where: str) -> list[Service]:
-    return [service.read(text, where)]
+    return [service_times.read(text, where)]
 
 
 def _default_queue(found: Sequence[Workload]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from planner.fields import Field
+from sluice_planner.fields import Field
 
 Protocol = Literal["http", "amqp"]
 Mode = Literal[

@@ -7,8 +7,8 @@ cache counts again. A fallback that is read from the cache therefore starts the 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from planner.keda import Counts, Trigger, observe
-from planner.workload import Fallback, Scaler
+from sluice_planner.keda import Counts, Trigger, observe
+from sluice_planner.workload import Fallback, Scaler
 
 Read = Callable[[Trigger], Counts | None]
 """Asks the broker for a trigger's queue; None where it does not answer."""

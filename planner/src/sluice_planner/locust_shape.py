@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from planner.fields import Wrong
+from sluice_planner.fields import Wrong
 
 TICK_S = 1.0
 TICKS_MAX = 7 * 86400

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from planner import hpa_spec, keda
-from planner.fields import Field, Wrong
-from planner.hpa import DOWN_DEFAULT, UP_DEFAULT, Behavior
-from planner.overlay import Object
-from planner.quantity import quantity
-from planner.workload import SLOTS_MAX, Fallback, Pod, Scaler, Workload
+from sluice_planner import hpa_spec, keda
+from sluice_planner.fields import Field, Wrong
+from sluice_planner.hpa_controller import DOWN_DEFAULT, UP_DEFAULT, Behavior
+from sluice_planner.kubernetes_objects import Object
+from sluice_planner.quantity import quantity
+from sluice_planner.workload import SLOTS_MAX, Fallback, Pod, Scaler, Workload
 
 REPLICAS_MAX = 10_000
 CONCURRENCY_NAMES = ("WORKER_CONCURRENCY", "CELERY_WORKER_CONCURRENCY", "CELERYD_CONCURRENCY", "CELERY_CONCURRENCY")

@@ -3,9 +3,9 @@
 import re
 from dataclasses import dataclass
 
-from planner.fields import Wrong
-from planner.simulate import Outcome
-from planner.times import seconds, shown
+from sluice_planner.durations import seconds, shown
+from sluice_planner.fields import Wrong
+from sluice_planner.simulation import Outcome
 
 BURST_MAX = 10_000_000
 

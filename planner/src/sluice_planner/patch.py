@@ -5,9 +5,9 @@ from typing import Any
 
 import yaml
 
-from planner.hpa import Behavior, Rules
-from planner.overlay import Object
-from planner.size import BEHAVIORS, Candidate
+from sluice_planner.hpa_controller import Behavior, Rules
+from sluice_planner.kubernetes_objects import Object
+from sluice_planner.sizing import BEHAVIORS, Candidate
 
 
 def operations(scaled: Object, candidate: Candidate, queues: Sequence[str]) -> list[dict[str, Any]]:

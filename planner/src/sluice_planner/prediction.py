@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from planner import arrivals
-from planner.cluster import Cluster
-from planner.curve import Curve, Point
-from planner.fields import Wrong
-from planner.service import Service
-from planner.simulate import Outcome, Sample, simulate
-from planner.traffic import Traffic
-from planner.workload import Workload
+from sluice_planner import arrivals
+from sluice_planner.cluster_settings import Cluster
+from sluice_planner.curve import Curve, Point
+from sluice_planner.fields import Wrong
+from sluice_planner.service_times import Service
+from sluice_planner.simulation import Outcome, Sample, simulate
+from sluice_planner.traffic import Traffic
+from sluice_planner.workload import Workload
 
 PHASES = 10
 # what a prediction may be off, if that is more than one sync and one poll

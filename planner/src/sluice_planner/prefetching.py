@@ -13,9 +13,9 @@ from itertools import count
 
 import numpy as np
 
-from planner import kernel
-from planner.kernel import Floats, Integers
-from planner.workers import Tally, Workers
+from sluice_planner import kernel
+from sluice_planner.kernel import Floats, Integers
+from sluice_planner.workers import Tally, Workers
 
 
 @dataclass(eq=False)

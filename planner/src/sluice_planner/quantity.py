@@ -4,7 +4,7 @@ import math
 import re
 from fractions import Fraction
 
-from planner.fields import Field
+from sluice_planner.fields import Field
 
 _SUFFIXES = {"n": Fraction(1, 10**9), "u": Fraction(1, 10**6), "m": Fraction(1, 1000), "": Fraction(1)}
 _SUFFIXES |= {suffix: Fraction(1000**power) for power, suffix in enumerate("kMGTPE", 1)}

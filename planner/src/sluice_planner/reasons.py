@@ -1,7 +1,7 @@
 """A scaling decision in words."""
 
-from planner.hpa import Decision, Settings, Why
-from planner.workload import Scaler
+from sluice_planner.hpa_controller import Decision, Settings, Why
+from sluice_planner.workload import Scaler
 
 
 def amount(number: float) -> str:

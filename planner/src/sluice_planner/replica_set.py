@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from fractions import Fraction
 
-from planner.kernel import Integers
-from planner.workers import Workers
-from planner.workload import Pod
+from sluice_planner.kernel import Integers
+from sluice_planner.workers import Workers
+from sluice_planner.workload import Pod
 
 
 class Nodes:

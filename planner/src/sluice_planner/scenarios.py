@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from planner import hpa_spec
-from planner.fields import Field, Wrong
-from planner.hpa import NS_PER_S, Memory, Seen, Settings, step
+from sluice_planner import hpa_spec
+from sluice_planner.fields import Field, Wrong
+from sluice_planner.hpa_controller import NS_PER_S, Memory, Seen, Settings, step
 
 SYNCS_MAX = 1_000_000
 # beyond it thousandths do not fit the controller's 64 bits

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from enum import IntEnum
 from itertools import count
 
-from planner.cluster import Cluster
-from planner.workload import Scaler
+from sluice_planner.cluster_settings import Cluster
+from sluice_planner.workload import Scaler
 
 # a quotient of two times that is this close to a whole number is one
 CLOSE = 1e-9

@@ -21,9 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
-from planner.arrivals import Floats
-from planner.fields import Wrong
-from planner.times import seconds
+from sluice_planner.arrivals import Floats
+from sluice_planner.durations import seconds
+from sluice_planner.fields import Wrong
 
 METRIC = "sluice_task_run_seconds"
 HTTP_TIMEOUT_S = 10

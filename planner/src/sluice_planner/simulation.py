@@ -11,17 +11,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from planner import hpa, words
-from planner.clockwork import moments
-from planner.cluster import Cluster
-from planner.fields import Wrong
-from planner.keda import Counts, Trigger
-from planner.keda_loop import KedaLoop
-from planner.pods import Nodes, Pods
-from planner.prefetching import PrefetchingWorkers
-from planner.traffic import Traffic, expected, feeds
-from planner.workers import Tally, Waits, Workers
-from planner.workload import SLOTS_MAX, Workload
+from sluice_planner import hpa_controller, reasons
+from sluice_planner.cluster_settings import Cluster
+from sluice_planner.fields import Wrong
+from sluice_planner.keda import Counts, Trigger
+from sluice_planner.keda_loop import KedaLoop
+from sluice_planner.prefetching import PrefetchingWorkers
+from sluice_planner.replica_set import Nodes, Pods
+from sluice_planner.schedule import moments
+from sluice_planner.traffic import Traffic, expected, feeds
+from sluice_planner.workers import Tally, Waits, Workers
+from sluice_planner.workload import SLOTS_MAX, Workload
 
 # tasks are loaded ahead of their time in blocks of about so many
 AHEAD_TASKS = 50_000
@@ -102,7 +102,7 @@ class _Run:
     def __init__(self, workload: Workload, traffic: Traffic, cluster: Cluster, nodes: Nodes) -> None:
         scaler = workload.scaler
         self._workload, self._traffic, self._cluster = workload, traffic, cluster
-        self._settings = hpa.Settings(
+        self._settings = hpa_controller.Settings(
             minimum=scaler.hpa_minimum,
             maximum=scaler.maximum,
             targets_milli=tuple(trigger.target_milli for trigger in scaler.triggers),
@@ -111,7 +111,7 @@ class _Run:
             downscale_stabilization_s=cluster.downscale_stabilization_s,
         )
         self._keda = KedaLoop(scaler)
-        self._memory: hpa.Memory | None = None
+        self._memory: hpa_controller.Memory | None = None
         self._desired = scaler.rest if cluster.initial_replicas is None else cluster.initial_replicas
         self._workers = _workers(workload, traffic.warm_up_s)
         self._pods = Pods(workload.pod, nodes, self._workers, cluster.pod_start_s)
@@ -218,18 +218,18 @@ class _Run:
         metrics: list[int | None] = [None] * len(scaler.triggers)
         if scaler.hpa_minimum <= self._desired <= scaler.maximum:
             metrics = [self._keda.answer(trigger, self._read, self._desired).milli for trigger in scaler.triggers]
-        seen = hpa.Seen(round(self.now_s * hpa.NS_PER_S), self._desired, self._desired, metrics)
-        decision, self._memory = hpa.step(self._settings, self._memory, seen)
+        seen = hpa_controller.Seen(round(self.now_s * hpa_controller.NS_PER_S), self._desired, self._desired, metrics)
+        decision, self._memory = hpa_controller.step(self._settings, self._memory, seen)
         held = self._is_held(decision)
         if decision.replicas != self._desired or (held and not self._held):
-            self._scale(decision.replicas, words.reason(scaler, self._settings, metrics, decision))
+            self._scale(decision.replicas, reasons.reason(scaler, self._settings, metrics, decision))
         self._held = held
         self._record()
 
-    def _is_held(self, decision: hpa.Decision) -> bool:
+    def _is_held(self, decision: hpa_controller.Decision) -> bool:
         """Whether the HPA would ask for another number if nothing but the bounds held it."""
         if decision.wanted is None:
-            return decision.why is hpa.Why.NO_METRIC
+            return decision.why is hpa_controller.Why.NO_METRIC
         wish = min(max(decision.wanted, self._settings.minimum), self._settings.maximum)
         return wish != decision.replicas
 

@@ -13,16 +13,16 @@ from functools import partial
 from itertools import product
 from multiprocessing import get_context
 
-from planner.arrivals import burst
-from planner.cluster import Cluster
-from planner.fields import Wrong
-from planner.hpa import Behavior, Policy, Rules
-from planner.objectives import Drain, Objective, Wait
-from planner.replications import Mean, mean
-from planner.simulate import Outcome, simulate
-from planner.times import shown
-from planner.traffic import Traffic
-from planner.workload import Workload
+from sluice_planner.arrivals import burst
+from sluice_planner.cluster_settings import Cluster
+from sluice_planner.durations import shown
+from sluice_planner.fields import Wrong
+from sluice_planner.hpa_controller import Behavior, Policy, Rules
+from sluice_planner.objectives import Drain, Objective, Wait
+from sluice_planner.replications import Mean, mean
+from sluice_planner.simulation import Outcome, simulate
+from sluice_planner.traffic import Traffic
+from sluice_planner.workload import Workload
 
 # tasks in the queue per task slot: below 1 leaves pods idle, above it lets tasks wait
 LOADS = (0.7, 1, 1.5, 2, 4, 10, 40, 200)

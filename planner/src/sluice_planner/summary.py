@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from planner.simulate import Outcome
-from planner.times import shown
-from planner.words import amount
+from sluice_planner.durations import shown
+from sluice_planner.reasons import amount
+from sluice_planner.simulation import Outcome
 
 Value = float | None
 

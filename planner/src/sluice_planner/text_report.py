@@ -8,10 +8,10 @@ from typing import Any
 
 import plotext
 
-from planner.simulate import Event, Outcome
-from planner.summary import ROWS, numbers
-from planner.times import shown
-from planner.workload import Workload
+from sluice_planner.durations import shown
+from sluice_planner.simulation import Event, Outcome
+from sluice_planner.summary import ROWS, numbers
+from sluice_planner.workload import Workload
 
 DECISIONS_MAX = 40
 PLOT_LINES = 14

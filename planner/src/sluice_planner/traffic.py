@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from planner.arrivals import Arrivals, Source
-from planner.service import Service
+from sluice_planner.arrivals import Arrivals, Source
+from sluice_planner.service_times import Service
 
 
 @dataclass(frozen=True)

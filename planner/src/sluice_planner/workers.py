@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from planner import kernel
-from planner.kernel import Floats, Integers
+from sluice_planner import kernel
+from sluice_planner.kernel import Floats, Integers
 
 # arrays start small and double
 SIZE = 64

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from planner.hpa import Behavior
-from planner.keda import Trigger
+from sluice_planner.hpa_controller import Behavior
+from sluice_planner.keda import Trigger
 
 # task slots of all pods of a workload
 SLOTS_MAX = 1_000_000

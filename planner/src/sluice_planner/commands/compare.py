@@ -4,8 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
-from planner import options
-from planner.commands.simulate import simulate
+from sluice_planner import options
+from sluice_planner.commands.simulate import simulate
 
 NAME = "compare"
 HELP = "the same traffic on two overlays, side by side"
@@ -25,17 +25,21 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Simulate both, print."""
-    from planner import compare, figure, report
+    from sluice_planner import comparison_table, figure, text_report
 
     sides = [simulate(overlay, arguments) for overlay in (arguments.base, arguments.other)]
-    pairs = compare.pairs(*sides)
+    pairs = comparison_table.pairs(*sides)
     names = (arguments.base, arguments.other)
     if arguments.png:
         outcomes = [each.outcome for pair in pairs for each in pair]
         figure.write(arguments.png, figure.figure(outcomes, list(names) * len(pairs)))
     if arguments.json:
-        print(json.dumps({name: [report.data(each) for each in side] for name, side in zip(names, sides, strict=True)}))
+        print(
+            json.dumps(
+                {name: [text_report.data(each) for each in side] for name, side in zip(names, sides, strict=True)}
+            )
+        )
     else:
-        show = compare.as_markdown if arguments.markdown else compare.as_text
+        show = comparison_table.as_markdown if arguments.markdown else comparison_table.as_text
         print("\n\n".join(show(pair, names) for pair in pairs))
     return 0

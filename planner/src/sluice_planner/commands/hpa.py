@@ -15,7 +15,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """A list for a list, one answer for one."""
-    from planner import scenarios
+    from sluice_planner import scenarios
 
     found = scenarios.read(arguments.scenarios)
     desired = [{"desired": scenarios.run(each)} for each in (found if isinstance(found, list) else [found])]

@@ -18,11 +18,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Notes alone are no failure."""
-    from planner import overlay
-    from planner.fields import Field
-    from planner.lint import deployments, formats, replicas, triggers  # noqa: F401 - importing them makes their rules
-    from planner.lint.rule import Assumptions, check_overlay
-    from planner.times import seconds
+    from sluice_planner.durations import seconds
+    from sluice_planner.fields import Field
+    from sluice_planner.kubernetes_objects import read
+    from sluice_planner.rules.findings import check_overlay
+    from sluice_planner.rules.formats import FORMATS
+    from sluice_planner.rules.registry import Assumptions
 
     limit = arguments.task_limit
     assumed = Assumptions(
@@ -30,8 +31,6 @@ def run(arguments: argparse.Namespace) -> int:
         queue_max_length=Field(arguments.queue_max_length, "--queue-max-length").integer(1),
         sync_s=seconds(arguments.sync, "--sync"),
     )
-    found = [
-        each for path in arguments.overlays for each in check_overlay(overlay.read(path), assumed, arguments.ignore)
-    ]
-    print(formats.FORMATS[arguments.format](found))
+    found = [each for path in arguments.overlays for each in check_overlay(read(path), assumed, arguments.ignore)]
+    print(FORMATS[arguments.format](found))
     return int(any(each.rule.level != "note" for each in found))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from planner.fields import Wrong
+from sluice_planner.fields import Wrong
 
 
 def write(path: Path, text: str) -> None:

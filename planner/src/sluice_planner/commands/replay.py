@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from planner import options
+from sluice_planner import options
 
 if TYPE_CHECKING:
-    from planner.replay import Compared, Replayed
+    from sluice_planner.prediction import Compared, Replayed
 
 NAME = "replay"
 HELP = "predict a recorded burst, and show both with the error; exit status 1 if it is off"
@@ -30,8 +30,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Predict, print."""
-    from planner import curve, inputs, replay, service
-    from planner.fields import Wrong
+    from sluice_planner import curve, inputs, prediction, service_times
+    from sluice_planner.fields import Wrong
 
     recorded = curve.read(arguments.curve)
     found = inputs.workloads(arguments.overlay, arguments)
@@ -42,14 +42,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.service is None and recorded.service_s is None:
         raise Wrong(f"{arguments.curve}: service_s: is not said, so --service must be")
     took = (
-        service.constant(recorded.service_s or 0.0)
+        service_times.constant(recorded.service_s or 0.0)
         if arguments.service is None
-        else service.read(arguments.service, "--service")
+        else service_times.read(arguments.service, "--service")
     )
-    workload = replay.settle(found[0], recorded)
-    replayed = replay.replay(workload, recorded, took, inputs.cluster(arguments))
+    workload = prediction.settle(found[0], recorded)
+    replayed = prediction.replay(workload, recorded, took, inputs.cluster(arguments))
     if arguments.png:
-        from planner import figure
+        from sluice_planner import figure
 
         figure.write(arguments.png, figure.replayed(recorded, replayed))
     print(json.dumps(_data(replayed)) if arguments.json else _told(replayed))
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _told(replayed: "Replayed") -> str:
-    from planner.report import table
+    from sluice_planner.text_report import table
 
     head = ("", "measured", "predicted", "from", "to", "off", "allowed", "")
     rows = [_row(each) for each in replayed.times]

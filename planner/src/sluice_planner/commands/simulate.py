@@ -4,10 +4,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from planner import options
+from sluice_planner import options
 
 if TYPE_CHECKING:
-    from planner.report import Simulated
+    from sluice_planner.text_report import Simulated
 
 NAME = "simulate"
 HELP = "what an overlay does with traffic"
@@ -26,31 +26,33 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Simulate, write the files, print."""
-    from planner import report
+    from sluice_planner import text_report
 
     simulated = simulate(arguments.overlay, arguments)
     if arguments.html or arguments.png:
         _draw(arguments, simulated)
-    print(report.as_json(simulated) if arguments.json else "\n\n".join(report.text(each) for each in simulated))
+    print(
+        text_report.as_json(simulated) if arguments.json else "\n\n".join(text_report.text(each) for each in simulated)
+    )
     return 0
 
 
 def simulate(overlay: str, arguments: argparse.Namespace) -> list["Simulated"]:
     """The overlay's workloads and what becomes of them."""
-    from planner import inputs, report, simulate
+    from sluice_planner import inputs, simulation, text_report
 
     found = inputs.workloads(overlay, arguments)
     traffic, assumed = inputs.traffic(arguments, found)
-    outcomes = simulate.simulate(found, traffic, inputs.cluster(arguments))
+    outcomes = simulation.simulate(found, traffic, inputs.cluster(arguments))
     return [
-        report.Simulated(workload, outcome, (*workload.assumed, *assumed))
+        text_report.Simulated(workload, outcome, (*workload.assumed, *assumed))
         for workload, outcome in zip(found, outcomes, strict=True)
     ]
 
 
 def _draw(arguments: argparse.Namespace, simulated: list["Simulated"]) -> None:
-    from planner import figure
-    from planner.commands.output import write
+    from sluice_planner import figure
+    from sluice_planner.commands.output import write
 
     if arguments.png:
         outcomes = [each.outcome for each in simulated]

@@ -5,13 +5,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from planner import options
+from sluice_planner import options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from planner.overlay import Object
-    from planner.size import Question, Trial
+    from sluice_planner.kubernetes_objects import Object
+    from sluice_planner.sizing import Question, Trial
 
 NAME = "size"
 HELP = "find value, min, max and behavior with the fewest pod-hours that meet objectives"
@@ -41,13 +41,13 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit status 1 if nothing meets the objectives."""
-    from planner import overlay, patch, size
-    from planner.commands.output import write
+    from sluice_planner import kubernetes_objects, patch, sizing
+    from sluice_planner.commands.output import write
 
-    objects = overlay.read(arguments.overlay)
+    objects = kubernetes_objects.read(arguments.overlay)
     question, assumed = _question(arguments, objects)
-    size.check(question)
-    tried = list(size.trials(question, size.candidates(question)))
+    sizing.check(question)
+    tried = list(sizing.trials(question, sizing.candidates(question)))
     good = sorted((each for each in tried if each.meets(question.objectives)), key=lambda each: each.pod_hours.value)
     if arguments.json:
         print(json.dumps([_data(question, each) for each in tried]))
@@ -65,9 +65,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _question(arguments: argparse.Namespace, objects: list["Object"]) -> tuple["Question", list[str]]:
-    from planner import inputs, objectives
-    from planner.fields import Field, Wrong
-    from planner.size import Question
+    from sluice_planner import inputs, objectives
+    from sluice_planner.fields import Field, Wrong
+    from sluice_planner.sizing import Question
 
     found = inputs.workloads_of(objects, arguments)
     if arguments.scaled_object:
@@ -88,12 +88,12 @@ def _question(arguments: argparse.Namespace, objects: list["Object"]) -> tuple["
 
 
 def _told(question: "Question", tried: list["Trial"], good: list["Trial"]) -> list[str]:
-    from planner import size
-    from planner.report import table
+    from sluice_planner import sizing
+    from sluice_planner.text_report import table
 
     lines = [f"{len(tried)} candidates, up to {question.replications} replications each; ± is the 95% interval."]
     if not good:
-        reasons = size.unreachable(question, tried[-1])
+        reasons = sizing.unreachable(question, tried[-1])
         return [*lines, *(reasons or ["Each objective can be met, but by no candidate that was tried together."])]
     head = ("", "value", "min", "max", "behavior", "pod-hours", *map(str, question.objectives))
     own = tried[0]
@@ -108,7 +108,7 @@ def _told(question: "Question", tried: list["Trial"], good: list["Trial"]) -> li
 
 
 def _row(name: str, each: "Trial") -> tuple[str, ...]:
-    from planner.times import shown
+    from sluice_planner.durations import shown
 
     candidate = each.candidate
     measured = [

@@ -3,10 +3,10 @@
 import re
 from collections.abc import Iterator
 
-from planner.fields import Field
-from planner.lint.rule import Problem, Scaled, others, rule, text, words
-from planner.lint.triggers import protocol
-from planner.manifests import PREFETCH_NAMES, command_line
+from sluice_planner.fields import Field
+from sluice_planner.manifests import PREFETCH_NAMES, command_line
+from sluice_planner.rules.registry import Problem, Scaled, others, rule, text, words
+from sluice_planner.rules.triggers import protocol
 
 DEFAULT_GRACE_S = 30
 # Celery's default

@@ -4,7 +4,8 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from planner.lint.rule import RULES, Finding
+from sluice_planner.rules.findings import Finding
+from sluice_planner.rules.registry import RULES
 
 _SARIF = "https://json.schemastore.org/sarif-2.1.0.json"
 _GITHUB = {"error": "error", "warning": "warning", "note": "notice"}

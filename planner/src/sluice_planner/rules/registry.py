@@ -1,16 +1,16 @@
-"""What a rule is, and how all of them are run.
+"""What a rule is, and the registry of all rules.
 
-A rule is a function that looks at one ScaledObject with what belongs to it, and yields what is wrong: the field, what
-will happen, and the fix. `@rule` gives it its id.
+A rule is a function that looks at one ScaledObject and what belongs to it, and yields each problem: the field, what
+will happen, and the fix. `@rule` registers it by its id.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from planner.fields import Field, Wrong
-from planner.manifests import command_line, deployment_of
-from planner.overlay import Object
+from sluice_planner.fields import Field
+from sluice_planner.kubernetes_objects import Object
+from sluice_planner.manifests import command_line
 
 Level = Literal["error", "warning", "note"]
 Problem = tuple[Field, str, str]
@@ -87,23 +87,11 @@ class Rule:
     check: Check
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What a rule found. `source` is the file or folder that was read."""
-
-    rule: Rule
-    source: str
-    title: str
-    field: str
-    message: str
-    fix: str
-
-
 RULES: dict[str, Rule] = {}
 
 
 def rule(number: int, level: Level, words: str) -> Callable[[Check], Check]:
-    """Make a function a rule."""
+    """Register a function as a rule."""
 
     def register(check: Check) -> Check:
         made = Rule(f"SL{number:03}", words, level, check)
@@ -116,38 +104,9 @@ def rule(number: int, level: Level, words: str) -> Callable[[Check], Check]:
 
 @rule(0, "error", "a field cannot be read")
 def unreadable(scaled: Scaled) -> Iterator[Problem]:
-    """What other rules could not read; see `check_overlay`."""
+    """Also stands for what the other rules cannot read: `check_overlay` reports that under this id."""
     if scaled.spec.get("triggers").value in (None, []):
         yield scaled.spec.get("triggers"), "KEDA refuses a ScaledObject without triggers", "add one"
-
-
-def check_overlay(objects: Collection[Object], assumed: Assumptions, ignored: Collection[str] = ()) -> list[Finding]:
-    """Everything that is wrong, rule by rule. Wrong if there is no ScaledObject, or an ignored id is unknown."""
-    for unknown in set(ignored) - set(RULES):
-        raise Wrong(f"--ignore: there is no rule {unknown}")
-    scaled = [each for each in objects if each.kind == "ScaledObject"]
-    if not scaled:
-        raise Wrong(f"{next(iter(objects)).source}: has no ScaledObject")
-    found = [
-        finding
-        for each in scaled
-        for one in sorted(RULES.values(), key=lambda one: one.id)
-        if one.id not in ignored
-        for finding in _findings(one, each, objects, assumed)
-    ]
-    return list(dict.fromkeys(found))
-
-
-def _findings(one: Rule, each: Object, objects: Collection[Object], assumed: Assumptions) -> Iterator[Finding]:
-    try:
-        scaled = Scaled(each, deployment_of(each, objects), objects, assumed)
-        for field, message, fix in one.check(scaled):
-            # a field's place is "source: object"
-            yield Finding(one, each.source, field.where.partition(": ")[2], field.path, message, fix)
-    except Wrong as exc:
-        where, _, message = str(exc).removeprefix(f"{each.source}: ").partition(": ")
-        path, _, message = message.partition(": ")
-        yield Finding(RULES[UNREADABLE], each.source, where, path, message, "write what the schema asks for")
 
 
 def text(field: Field) -> str:

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from planner import hpa_spec
-from planner.hpa import INT32_MAX, NS_PER_S, Memory, Rules, Seen, Settings, step
-from planner.lint.rule import Problem, Scaled, number, rule, text, words
-from planner.times import shown
+from sluice_planner import hpa_spec
+from sluice_planner.durations import shown
+from sluice_planner.hpa_controller import INT32_MAX, NS_PER_S, Memory, Rules, Seen, Settings, step
+from sluice_planner.rules.registry import Problem, Scaled, number, rule, text, words
 
 # from the minimum to the maximum under any load
 SLOWEST_S = 1800

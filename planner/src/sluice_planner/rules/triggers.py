@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from planner.fields import Field
-from planner.keda import MODES
-from planner.lint.rule import Problem, Scaled, number, others, rule, text, words
+from sluice_planner.fields import Field
+from sluice_planner.keda import MODES
+from sluice_planner.rules.registry import Problem, Scaled, number, others, rule, text, words
 
 # what the scaler reads, of the trigger's metadata
 KNOWN = {

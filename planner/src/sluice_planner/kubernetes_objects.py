@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from planner.fields import Field, Wrong
+from sluice_planner.fields import Field, Wrong
 
 RENDER_TIMEOUT_S = 120
 
