@@ -204,7 +204,7 @@ def test_worker_on_this_machine_is_asked_without_a_proxy(monkeypatch: pytest.Mon
         def log_message(self, *_: object) -> None: ...
 
     for name in ("NO_PROXY", "no_proxy"):
-        monkeypatch.delenv(name)
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     with HTTPServer(("127.0.0.1", 0), Metrics) as server:
         serving = threading.Thread(target=server.handle_request)

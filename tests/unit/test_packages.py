@@ -32,7 +32,7 @@ worker = ["beta"]
 client = []
 bench = ["sluice[api,client,worker]"]
 load = ["sluice[api,client,worker]"]
-dev = ["sluice[api,client,worker]", "tool>=1"]
+dev = ["sluice[worker,api,client]", "tool>=1"]
 """
 PLANNER_TOML = """\
 [project]
@@ -256,7 +256,7 @@ EDITS = [
     ('worker = ["beta"]', 'worker = ["beta[more]"]', r"beta\[more\]"),
     ('dependencies = ["alpha>=1"]', 'dependencies = ["alpha>=1", "gamma"]', "gamma"),
     ('"tool>=1"', '"tool>=1", "gamma"', "gamma"),
-    ('"sluice[api,client,worker]"', '"sluice[api,client]"', "beta"),
+    ('"sluice[worker,api,client]"', '"sluice[api,client]"', "beta"),
 ]
 
 
@@ -341,7 +341,7 @@ def clone(tmp_path: Path) -> Path:
     folder = tmp_path / "clone"
     for name in ("local", "requirements"):
         shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("Makefile", "pyproject.toml", "deploy/targets.mk"):
+    for name in ("Makefile", PYPROJECT, PLANNER, "deploy/targets.mk"):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(PROJECT / name, folder / name)
     (folder / ".venv").mkdir()

@@ -1,21 +1,33 @@
-"""Times as people write them: `90`, `90s`, `10m`, `1.5h`, `1d`; and as they read them."""
+"""Durations and rates: parsed as people and Kubernetes write them, `90`, `90s`, `1h30m`, `1.5h`, `1d`; and in words."""
 
 import re
 
 from sluice_planner.fields import Field, Wrong
 
 _UNITS_S = {"": 1, "ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+_PART = re.compile(r"(\d+\.?\d*|\.\d+) *(ms|s|min|m|h|d)")
+_DURATION = re.compile(rf"(?:{_PART.pattern} *)+")
 DAY_S = 86400
 HOUR_S = 3600
 MINUTE_S = 60
 
 
+def parse_duration(value: object) -> float | None:
+    """A duration in seconds; a number without a unit is in seconds. None if the value is not a duration."""
+    text = str(value).strip()
+    if re.fullmatch(r"\d+\.?\d*|\.\d+", text):
+        return float(text)
+    if not _DURATION.fullmatch(text):
+        return None
+    return sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(text))
+
+
 def seconds(text: str, where: str) -> float:
-    """Wrong if it is no time."""
-    match = re.fullmatch(r"(\d+\.?\d*|\.\d+) *(ms|s|min|m|h|d|)", text.strip())
-    if match is None:
+    """A duration in seconds. Wrong if the text is not a duration."""
+    found = parse_duration(text)
+    if found is None:
         raise Field(text, where).wrong(f"must be a time such as 90s, 10m or 1h, not {text!r}")
-    return float(match[1]) * _UNITS_S[match[2]]
+    return found
 
 
 def per_second(text: str, where: str) -> float:

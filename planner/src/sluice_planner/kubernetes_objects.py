@@ -1,23 +1,25 @@
-"""Gets the objects of an overlay: a folder that Kustomize renders, a rendered file, or `-` for standard input."""
+"""Kubernetes objects, read from an overlay: a folder that Kustomize renders, a rendered file, or standard input."""
 
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
 from sluice_planner.fields import Field, Wrong
 
 RENDER_TIMEOUT_S = 120
+# libyaml parses ten times as fast as the Python code, and as safely; a PyYAML built from source may lack it
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
 class Object:
-    """A Kubernetes object, and the file or folder that it was read from."""
+    """A Kubernetes object, and the file or folder that it comes from."""
 
     source: str
     body: dict[str, Any]
@@ -32,20 +34,46 @@ class Object:
 
     @property
     def namespace(self) -> str:
-        return str(self.body["metadata"].get("namespace") or "default")
+        """The namespace that it names; "" where it names none."""
+        return str(self.body["metadata"].get("namespace") or "")
 
     @property
     def title(self) -> str:
-        return f"{self.kind} {self.namespace}/{self.name}"
+        return f"{self.kind} {self.place(self.name)}"
 
     @property
     def field(self) -> Field:
         return Field(self.body, f"{self.source}: {self.title}")
 
+    def place(self, name: str) -> str:
+        """`namespace/name` of an object in the same namespace."""
+        return f"{self.namespace}/{name}" if self.namespace else name
+
+    def beside(self, objects: Iterable[Self], kind: str) -> Iterator[Self]:
+        """The objects of a kind in the same namespace."""
+        for each in objects:
+            if each.kind == kind and (each.namespace or "default") == (self.namespace or "default"):
+                yield each
+
     def annotation(self, name: str) -> str | None:
         """An annotation's value."""
         value = self.field.get("metadata").get("annotations").default({}).get(name).value
         return None if value is None else str(value)
+
+
+def documents(text: str) -> list[Any]:
+    """The YAML documents that are not empty."""
+    return [each for each in yaml.load_all(text, LOADER) if each is not None]
+
+
+def document(text: str) -> Any:
+    """The only YAML document; None if it is empty."""
+    return yaml.load(text, LOADER)  # noqa: S506 - one of PyYAML's safe loaders
+
+
+def document_of(path: Path) -> Any:
+    """The only YAML document of a file."""
+    return document(path.read_text())
 
 
 def read(source: str) -> list[Object]:
@@ -91,19 +119,19 @@ def _kustomize() -> list[str]:
 
 def _objects(source: str, text: str) -> list[Object]:
     try:
-        documents = list(yaml.safe_load_all(text))
+        found = documents(text)
     except yaml.YAMLError as exc:
         raise Wrong(f"{source}: is not YAML ({' '.join(str(exc).split())[:200]})") from None
-    bodies = [body for document in documents if document is not None for body in _bodies(document)]
+    bodies = [body for each in found for body in _bodies(each)]
     for number, body in enumerate(bodies):
         if not isinstance(body, dict) or "kind" not in body or not isinstance(body.get("metadata"), dict):
             raise Wrong(f"{source}: document {number + 1} is not a Kubernetes object")
     return [Object("standard input" if source == "-" else source, body) for body in bodies]
 
 
-def _bodies(document: Any) -> Iterable[Any]:
+def _bodies(content: Any) -> Iterable[Any]:
     """The items of a List, as `kubectl get -o yaml` writes them, or the object itself."""
-    if isinstance(document, dict) and document.get("kind") == "List":
-        items = document.get("items")
+    if isinstance(content, dict) and content.get("kind") == "List":
+        items = content.get("items")
         return items if isinstance(items, list) else []
-    return [document]
+    return [content]

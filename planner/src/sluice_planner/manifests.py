@@ -53,10 +53,7 @@ def workloads(objects: Collection[Object], reading: Reading) -> list[Workload]:
 def deployment_of(scaled: Object, objects: Collection[Object]) -> Object | None:
     """The Deployment that a ScaledObject names, if it is among the objects."""
     name = scaled.field.get("spec").get("scaleTargetRef").get("name").text()
-    for each in objects:
-        if (each.kind, each.namespace, each.name) == ("Deployment", scaled.namespace, name):
-            return each
-    return None
+    return next((each for each in scaled.beside(objects, "Deployment") if each.name == name), None)
 
 
 def _workload(scaled: Object, objects: Collection[Object], reading: Reading) -> Workload:
@@ -65,7 +62,7 @@ def _workload(scaled: Object, objects: Collection[Object], reading: Reading) -> 
     target.get("kind").default("Deployment").text({"Deployment"})
     deployment = deployment_of(scaled, objects)
     if deployment is None:
-        raise target.get("name").wrong(f"there is no Deployment {scaled.namespace}/{target.get('name').value}")
+        raise target.get("name").wrong(f"there is no Deployment {scaled.place(target.get('name').value)}")
     scaler = _scaler(scaled, reading)
     pod, assumed = _pod(deployment, objects, reading)
     if scaler.maximum * pod.concurrency > SLOTS_MAX:
@@ -213,8 +210,8 @@ def _environment(container: Field, objects: Collection[Object], deployment: Obje
         yield entry.get("name").text(), entry.get("value").value
     for entry in container.get("envFrom").default([]).items():
         name = entry.get("configMapRef").default({}).get("name").value
-        for each in objects:
-            if (each.kind, each.namespace, each.name) == ("ConfigMap", deployment.namespace, name):
+        for each in deployment.beside(objects, "ConfigMap"):
+            if each.name == name:
                 yield from each.field.get("data").default({}).mapping().items()
 
 

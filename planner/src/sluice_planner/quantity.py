@@ -12,16 +12,25 @@ _SUFFIXES |= {suffix: Fraction(1024**power) for power, suffix in enumerate(("Ki"
 _QUANTITY = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:([eE][+-]?\d+)|([numkMGTPE]|[KMGTPE]i|))")
 
 
-def quantity(field: Field) -> Fraction:
-    """The exact number. Wrong if it is none."""
-    text = str(field.value) if isinstance(field.value, (int, float)) and not isinstance(field.value, bool) else None
-    match = _QUANTITY.fullmatch(text or field.text())
+def parse_quantity(value: object) -> Fraction | None:
+    """The exact number; None if the value is not a quantity."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    match = _QUANTITY.fullmatch(str(value))
     if match is None:
-        raise field.wrong(f"must be a quantity such as 500m or 1Gi, not {field.value!r}")
+        return None
     number, exponent, suffix = match.groups()
     return Fraction(number + (exponent or "")) * _SUFFIXES[suffix or ""]
 
 
+def quantity(field: Field) -> Fraction:
+    """The exact number of a field. Wrong if it is not a quantity."""
+    found = parse_quantity(field.value)
+    if found is None:
+        raise field.wrong(f"must be a quantity such as 500m or 1Gi, not {field.value!r}")
+    return found
+
+
 def milli(field: Field) -> int:
-    """In thousandths, rounded up as Kubernetes does."""
+    """A field's quantity in thousandths, rounded up as Kubernetes does."""
     return math.ceil(quantity(field) * 1000)

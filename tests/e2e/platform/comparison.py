@@ -18,8 +18,8 @@ from typing import Any
 
 from deploy.charts import source
 from deploy.charts.effects import Key, ValueSet, leaves, value_sets
-from deploy.documents import documents
 from deploy.run import Unusable, command_line
+from sluice_planner.kubernetes_objects import documents
 from tests.e2e.platform import charts
 
 NOT_TESTED = re.compile(r"^\| (?P<chart>[\w-]+) \| `(?P<value>[\w.-]+)` \|", re.MULTILINE)

@@ -18,7 +18,7 @@ def no_target(scaled: Scaled) -> Iterator[Problem]:
     target = scaled.spec.get("scaleTargetRef")
     ours = target.get("kind").default("Deployment").value == "Deployment"
     if ours and scaled.deployment is None:
-        message = f"there is no Deployment {scaled.object.namespace}/{target.get('name').value} beside it"
+        message = f"there is no Deployment {scaled.object.place(target.get('name').value)} beside it"
         yield target.get("name"), message, "mind that Kustomize's name prefixes do not change this reference"
 
 

@@ -124,7 +124,7 @@ def number(field: Field) -> float:
 
 def others(scaled: Scaled, kind: str) -> Iterator[Object]:
     """The objects of a kind in the same namespace."""
-    return (each for each in scaled.objects if each.kind == kind and each.namespace == scaled.object.namespace)
+    return scaled.object.beside(scaled.objects, kind)
 
 
 def words(container: Field) -> list[str]:

@@ -168,7 +168,7 @@ def no_authentication(scaled: Scaled) -> Iterator[Problem]:
         kind = reference.get("kind").default("TriggerAuthentication").value
         name = text(reference.get("name"))
         if name and kind == "TriggerAuthentication" and name not in there:
-            message = f"there is no TriggerAuthentication {scaled.object.namespace}/{name} beside it"
+            message = f"there is no TriggerAuthentication {scaled.object.place(name)} beside it"
             yield reference.get("name"), message, "mind that Kustomize's name prefixes do not change this reference"
 
 
