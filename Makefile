@@ -8,6 +8,7 @@ export NO_PROXY := $(no_proxy)
 LOCKED := requirements/dev.txt requirements/uv.txt
 BENCH := .local/bench
 LOAD := .local/load
+PLANNER := .local/planner
 # What the version of RabbitMQ or NGINX decides: connections, dead letters, definitions and configuration.
 BROKER_TESTS := $(addprefix tests/integration/test_,$(addsuffix .py,broker_away dead_letters definitions life liveness \
 	lost_workers malformed nginx platform_configuration publisher queues records start upgrade versions))
@@ -84,8 +85,16 @@ test: lint test-unit ## lint, unit tests, integration tests, tests of the manife
 test-unit: install ## unit tests
 	@$(PYTEST) tests/unit
 
-test-planner: install ## tests of `sluice`, its HPA against Kubernetes' own controller (built by Go the first time, 3 min)
-	@$(PYTEST) tests/planner
+# In an environment of its own, as a copy without the rest of the repository.
+test-planner: $(PLANNER) ## tests of `sluice`, its HPA against Kubernetes' own controller (built by Go the first time, 3 min)
+	@copy="$$(mktemp -d)" && trap 'rm -r "$$copy"' EXIT && cp -r planner "$$copy" && \
+		$(BIN)/uv pip install --quiet --no-cache --no-deps --no-build-isolation --reinstall --python $(PLANNER)/bin/python \
+		"$$copy/planner" && cd "$$copy/planner" && "$(abspath $(PLANNER))/bin/python" -m pytest --numprocesses 4
+
+$(PLANNER): install requirements/planner.txt
+	@$(BIN)/uv venv --quiet --allow-existing --no-project --python $(BIN)/python $(PLANNER)
+	@$(BIN)/uv pip sync --quiet --require-hashes --python $(PLANNER)/bin/python requirements/planner.txt
+	@touch $@
 
 test-integration: install ## integration tests on real RabbitMQ and Redis processes, without the most thorough ones
 	@$(PYTEST) --numprocesses 5 tests/integration -m "not thorough"  # three of the five wait out an outage first
@@ -167,9 +176,11 @@ lint: install ## ruff, mypy, and whether the contract breaks what was released
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@cd planner && "$(abspath $(BIN))/mypy"
 	@$(BIN)/python -m deploy.contract
 
 clean: ## remove what was installed and generated, the local data and credentials too
-	rm -rf .venv .local build .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv .local build .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info planner/src/*.egg-info \
+		planner/.hypothesis planner/.mypy_cache planner/.pytest_cache
 
 include deploy/targets.mk

@@ -32,9 +32,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Wrong as exc:
         print(exc, file=sys.stderr)
         return WRONG_INPUT
-    except ModuleNotFoundError as exc:
-        print(f"{exc.name} is not installed: pip install 'sluice[planner]'", file=sys.stderr)
-        return WRONG_INPUT
     except BrokenPipeError:
         # `sluice ... | head`: what is left in the buffer goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
