@@ -85,9 +85,9 @@ def test_a_locust_shape(tmp_path: Path) -> None:
     ("content", "sentence"),
     [
         ("", "must have one LoadTestShape, not 0"),
-        ("from locust import FastHttpUser", "cannot import name 'FastHttpUser'.* install what it needs"),
+        ("from locust import FastHttpUser", "cannot import name 'FastHttpUser'.* install the package that it needs"),
         ("1 / 0", "fails: ZeroDivisionError"),
-        (SHAPE.replace("< end_s", "< 0"), "its shape ends at once"),
+        (SHAPE.replace("< end_s", "< 0"), "its shape has no user at any time"),
         (SHAPE.replace("return None", "return 1, 1"), "does not end within 7 days"),
     ],
 )
@@ -112,18 +112,18 @@ def test_parts_are_joined_and_walked_in_blocks() -> None:
     [
         ("-5/s", "must be a rate such as 20/s"),
         ("nan", "must be a rate"),
-        ("0/s", "makes no task at all"),
+        ("0/s", "generates no task"),
         ("20/fortnight", "must be a rate"),
-        ("flood:3", "'flood' is none of constant, burst"),
+        ("flood:3", "'flood' is not one of constant, burst"),
         ("burst:many", "must be a number of tasks such as"),
         ("burst:5@noon", "must be a time such as"),
         ("steps:5/s", "steps must read time=rate"),
-        ("steps:10=5/s,5=1/s", "times of steps must rise"),
+        ("steps:10=5/s,5=1/s", "times of steps must increase"),
         ("sine:mean=5/s", "a sine must read"),
         ("sine:mean=5/s,peak=11/s", "peak must be between its mean and twice that"),
         ("trace:missing.csv", "missing.csv: cannot be read"),
         ("shape:missing.py", "a shape must read"),
-        ("shape:missing.py,per-user=1/s", "missing.py: is no Python file"),
+        ("shape:missing.py,per-user=1/s", "missing.py: is not a Python file"),
     ],
 )
 def test_arrivals_that_are_none(text: str, sentence: str) -> None:
@@ -136,11 +136,11 @@ def test_arrivals_that_are_none(text: str, sentence: str) -> None:
     [
         ("", "has no row of time and count"),
         ("t,count\n", "has no row of time and count"),
-        ("0,1\n0,2\n", "times must rise"),
+        ("0,1\n0,2\n", "times must increase"),
         ("0,-1\n", "no count may be negative"),
         ("0,1\nx,2\n", "row 2: must be a time in seconds and a count, not 'x,2'"),
         ("0,1,2\n", "row 1: must be a time"),
-        ("0,0\n", "makes no task at all"),
+        ("0,0\n", "generates no task"),
     ],
 )
 def test_traces_that_are_none(content: str, sentence: str, tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_worker_on_this_machine_is_asked_without_a_proxy(monkeypatch: pytest.Mon
         ("-1", "must be a time such as"),
         ("lognormal:10", "a lognormal must read"),
         ("lognormal:10,cv=0", "a lognormal must read"),
-        ("weibull:1", "'weibull' is none of"),
+        ("weibull:1", "'weibull' is not one of"),
         ("histogram:missing.csv", "missing.csv: cannot be read"),
         ("metrics:missing.txt", "missing.txt: cannot be read"),
         ("metrics:http://127.0.0.1:9/metrics", "cannot be read"),
@@ -234,7 +234,7 @@ def test_service_times_that_are_none(text: str, sentence: str) -> None:
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
-    [("", "has counted no task"), ("10,0\n", "counted no task"), ("20,1\n10,1\n", "must rise"), ("a,b\n1,x\n", "rows")],
+    [("", "has no task"), ("10,0\n", "has no task"), ("20,1\n10,1\n", "must increase"), ("a,b\n1,x\n", "rows")],
 )
 def test_histograms_that_are_none(content: str, sentence: str, tmp_path: Path) -> None:
     (tmp_path / "times.csv").write_text(content)

@@ -29,10 +29,10 @@ def other(tmp_path: Path) -> str:
 def test_compare_side_by_side(base: str, other: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", base, other, *TRAFFIC]) == 0
     printed = capsys.readouterr().out
-    (row,) = [line for line in printed.splitlines() if line.startswith("most replicas")]
+    (row,) = [line for line in printed.splitlines() if line.startswith("peak replicas")]
     assert row.split()[2:] == ["10", "10"]
     assert main(["compare", base, other, "--arrivals", "burst:400@10", "--service", "10"]) == 0
-    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("most replicas")]
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("peak replicas")]
     assert row.split()[2:] == ["10", "20", "+100%"]
 
 
@@ -42,7 +42,7 @@ def test_compare_for_a_pull_request(base: str, other: str, tmp_path: Path, capsy
     lines = capsys.readouterr().out.splitlines()
     assert lines[2] == f"| | {base} | {other} | change |"
     assert "| tasks done | 100 | 100 |  |" in lines
-    assert any(line.startswith("t=15 s: jobs: 100 / 10 wants 10") for line in lines)
+    assert any(line.startswith("t=15 s: jobs: 100 / 10 recommends 10") for line in lines)
     assert "<svg" in picture.read_text()
 
 
@@ -58,7 +58,7 @@ def test_compare_needs_the_same_scaled_objects(base: str, tmp_path: Path, capsys
     both = tmp_path / "both.yaml"
     both.write_text(f"{OVERLAY}---{second.replace('queueName: jobs', 'queueName: more')}")
     assert main(["compare", base, str(both), "--arrivals", "jobs=burst:1", "--service", "1"]) == 2
-    assert "the ScaledObjects are not the same: scaler and scaler, second" in capsys.readouterr().err
+    assert "the ScaledObjects must be the same, not scaler and scaler, second" in capsys.readouterr().err
 
 
 def recorded(slower_by: float = 1.0) -> dict[str, Any]:
@@ -133,12 +133,12 @@ def test_a_prometheus_range(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"arrivals": []}, "arrivals: nothing came"),
+        ({"arrivals": []}, "arrivals: has no arrival"),
         ({"arrivals": [[1]]}, r"arrivals\[0\]: must be \[t_s, count\]"),
         ({"arrivals": [[1, -1]]}, r"arrivals\[0\]\[1\]: must be at least 0"),
-        ({"samples": []}, "samples: must be at least two"),
+        ({"samples": []}, "samples: must be 2 to 1000000"),
         ({"samples": [{"t_s": 1}, {"t_s": 2}]}, r"samples\[0\]\.ready: must be a number, not missing"),
-        ({"service_s": None}, "service_s: is not said, so --service must be"),
+        ({"service_s": None}, "service_s: is missing: add it, or use --service"),
         ({"min": 20}, "the minimum 20 is above the maximum 8"),
         ({"sync_s": 0}, "sync_s: must be at least 0.1"),
     ],

@@ -75,7 +75,7 @@ def test_the_step_to_none_waits_for_the_cooldown(e2e: Workload) -> None:
     found = outcome(e2e, "burst:1@10", "1")
     last = found.events[-1]
     assert (last.before, last.after) == (1, 0)
-    assert "cooldownPeriod, 300 s" in last.reason
+    assert "cooldownPeriod of 300 s" in last.reason
     # seen at 15 s, gone at 20 s at the latest; the poll after 300 s more
     assert 315 < last.at_s <= 335
 

@@ -64,7 +64,7 @@ def test_text(trapped: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lint", trapped]) == 1
     assert capsys.readouterr().out == (
         f"{trapped}: ScaledObject work/scaler: spec.fallback.replicas: the HPA keeps it between 1 and 10;"
-        " choose a number that can be reached [warning SL212]\n"
+        " use a number within the bounds [warning SL212]\n"
     )
 
 

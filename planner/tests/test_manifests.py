@@ -86,7 +86,11 @@ FAULTS = [
     ("queueName: jobs", "", rf"{SCALER}\..*queueName: must be a text, not missing"),
     ("queueName: jobs", "queueName: jobs\n        useRegex: 'true'", rf"{SCALER}\..*useRegex: queues by regular"),
     ("protocol: http", "protocol: mqtt", rf"{SCALER}\..*protocol: must be one of amqp, auto, http, not 'mqtt'"),
-    ("protocol: http\n        host: http://rabbitmq:15672/", "x: y", rf"{SCALER}\..*protocol: is auto, and the host"),
+    (
+        "protocol: http\n        host: http://rabbitmq:15672/",
+        "x: y",
+        rf"{SCALER}\..*protocol: is auto, and the manifest has no host",
+    ),
     ("host: http:", "hosts: http:", None),  # the host does not matter where the protocol is said
     ("mode: QueueLength", "mode: MessageRate\n        protocol: amqp", rf"{SCALER}\..*mode: MessageRate needs .* http"),
     ("maxReplicaCount: 10", "maxReplicaCount: 1000000", rf"{SCALER}\.maxReplicaCount: must be at most 10000"),
@@ -97,7 +101,11 @@ FAULTS = [
     ("pollingInterval: 5", "pollingInterval: 0", rf"{SCALER}\.pollingInterval: must be at least 1, not 0"),
     ("pollingInterval: 5", "pollingInterval: 2.5", rf"{SCALER}\.pollingInterval: must be a whole number"),
     ("pollingInterval: 5", "pollingInterval: '5'", rf"{SCALER}\.pollingInterval: must be a number, not '5'"),
-    ("stabilizationWindowSeconds: 60", "stabilizationWindow: 60", rf"{SCALER}\..*stabilizationWindow: is not a field"),
+    (
+        "stabilizationWindowSeconds: 60",
+        "stabilizationWindow: 60",
+        rf"{SCALER}\..*stabilizationWindow: is an unknown field",
+    ),
     ("failureThreshold: 2", "failureThreshold: three", rf"{SCALER}\.fallback\.failureThreshold: must be a number"),
     ("{name: worker}\n  polling", "{name: worker, kind: Job}\n  polling", rf"{SCALER}\.scaleTargetRef\.kind: .* 'Job'"),
     ("cpu: 500m", "cpu: half", r"overlay\.yaml: Deployment work/worker: .*requests\.cpu: must be a quantity"),
@@ -106,7 +114,7 @@ FAULTS = [
     (
         "metadata: {name: scaler,",
         "metadata: {annotations: {autoscaling.keda.sh/paused: 'true'}, name: scaler,",
-        "paused: nothing",
+        "paused: stops scaling",
     ),
     ("  advanced:", "  advanced:\n    scalingModifiers: {formula: a + b}", rf"{SCALER}\.advanced\.scalingModifiers"),
 ]

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent.parent
-EXAMPLES = re.findall(r"^```console\n\$ (.*)\n(.*?)^```$", (FOLDER / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+EXAMPLES = re.findall(
+    r"^```console\n\$ ([^\n]*)\n(.*?)^```$", (FOLDER / "README.md").read_text(), re.MULTILINE | re.DOTALL
+)
 
 
 def test_there_are_five_examples() -> None:

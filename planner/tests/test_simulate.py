@@ -40,7 +40,7 @@ def test_the_original_scales_by_doubling_and_falls_at_once(original: Workload) -
     """Seen of the real controller: 2, 4@75, 8@90, 16@105, 29@120."""
     found = outcome(original, "burst:29000@60", "12.5", duration_s=200)
     assert steps(found) == [(75, 4), (90, 8), (105, 16), (120, 29)]
-    assert found.events[0].reason == "jobs: 29,000 / 1000 wants 29, the legacy limit (double, or 4) allows 4"
+    assert found.events[0].reason == "jobs: 29,000 / 1000 recommends 29, the legacy limit (double, or 4) allows 4"
 
 
 @pytest.mark.parametrize(("waiting", "replicas"), [(2200, 2), (2210, 3), (29000, 29), (29100, 30)])
@@ -114,7 +114,7 @@ def test_the_highest_of_several_triggers_wins() -> None:
     come = {"jobs": [arrivals.burst(20, 0)], "more": [arrivals.burst(8, 0)]}
     (found,) = simulate([both], Traffic(come, take, 60.0), Cluster())
     assert max(sample.desired for sample in found.samples) == 8
-    assert "more: 8 / 1 wants 8" in found.events[0].reason
+    assert "more: 8 / 1 recommends 8" in found.events[0].reason
 
 
 def test_killed_tasks_begin_again() -> None:

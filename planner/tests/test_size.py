@@ -99,9 +99,13 @@ def test_the_patch_makes_what_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("slo", "options", "reason"),
     [
-        ("drain 30000 in 10m", ["--most-pods", "50"], "needs 503 pods from the first second on, and 50 are the most"),
-        ("p95 wait < 60s", ["--most-pods", "2"], "the usual traffic keeps 3.0 pods busy, and 2 are the most"),
-        ("drain 100 in 2s", ["--most-pods", "600"], "drain 100 in 2 s is not reachable: 600 pods all the time reach"),
+        ("drain 30000 in 10m", ["--most-pods", "50"], "needs 503 pods from the first second, more than --most-pods 50"),
+        ("p95 wait < 60s", ["--most-pods", "2"], "the usual traffic keeps 3.0 pods busy, at least --most-pods 2"),
+        (
+            "drain 100 in 2s",
+            ["--most-pods", "600"],
+            "drain 100 in 2 s is not reachable: 600 pods all the time never reach it",
+        ),
     ],
 )
 def test_what_is_not_reachable_and_why(
@@ -123,7 +127,7 @@ def test_every_candidate_as_json(folder: Path, capsys: pytest.CaptureFixture[str
     ("options", "sentence"),
     [
         (["--slo", "fast", "--arrivals", "1/s"], "--slo 'fast': must read"),
-        (["--slo", "p95 wait < 60s", "--arrivals", "burst:5"], "--arrivals: must go on"),
+        (["--slo", "p95 wait < 60s", "--arrivals", "burst:5"], "--arrivals: must be without end"),
         (["--slo", "p95 wait < 60s", "--arrivals", "1/s", "--replications", "1"], "--replications: must be at least 2"),
         (
             ["--slo", "p95 wait < 60s", "--arrivals", "1/s", "--most-pods", "1000000"],
@@ -131,7 +135,7 @@ def test_every_candidate_as_json(folder: Path, capsys: pytest.CaptureFixture[str
         ),
         (
             ["--slo", "p95 wait < 60s", "--arrivals", "1/s", "--scaled-object", "other"],
-            "--scaled-object: must name one",
+            "--scaled-object: must select one",
         ),
     ],
 )

@@ -74,7 +74,7 @@ def test_load_overlay_is_rendered_and_read() -> None:
 @pytest.mark.parametrize("overlay", ["kustomize/base", "kustomize/overlays/load", "kustomize/overlays/local"])
 def test_lint_finds_nothing(overlay: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lint", overlay, "--task-limit", "90s", "--queue-max-length", "200000"]) == 0
-    assert capsys.readouterr().out == "Nothing to say.\n"
+    assert capsys.readouterr().out == "No problems found.\n"
 
 
 def test_base_takes_the_patch_of_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

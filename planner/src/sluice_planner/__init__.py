@@ -1,1 +1,1 @@
-"""`sluice`: says beforehand what an autoscaling number will do to a queue and its workers."""
+"""`sluice` predicts what an autoscaling number does to a queue and its workers."""

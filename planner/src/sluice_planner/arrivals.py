@@ -1,15 +1,15 @@
-"""When tasks come: a rate that changes, or counts, as a cumulative function of time.
+"""When tasks arrive: a rate that changes, or counts, as a cumulative function of time.
 
 Everything is a piecewise linear `count(t)`: its slope is a rate, a jump is a burst. Random arrivals are a Poisson
-process of that intensity, made by walking the count's axis in exponential steps; counted ones come evenly.
+process of that intensity, made by walking the count's axis in exponential steps; counted arrivals are evenly spaced.
 Written as:
-    20/s                          at a rate, without end
-    burst:29000@60                that many at once, here at 60 s (0 if not said)
-    steps:0=5/s,600=50/s,1200=0/s rates from these times on
+    20/s                          a constant rate, without end
+    burst:29000@60                so many tasks at once, here at 60 s (default: 0)
+    steps:0=5/s,600=50/s,1200=0/s each rate from its time on
     trace:FILE.csv                rows of time and count, each spread over the time until the next row
     sine:mean=20/s,peak=40/s,period=24h
     shape:FILE.py,per-user=0.05/s the users of a Locust shape, each at that rate
-and several of them joined by ` + `.
+Several are joined by ` + `.
 """
 
 import csv
@@ -28,15 +28,15 @@ from sluice_planner.locust_shape import TICK_S, users
 Floats = NDArray[np.float64]
 
 BLOCK = 65_536
-# steps of a sine: a day has 288 of them
+# steps that approximate one period of a sine: 5 minutes of a day
 SINE_STEPS = 288
-# a rate "without end" has one: no run is longer
+# a rate "without end" ends here: no simulation is longer
 HORIZON_S = 366 * DAY_S
 
 
 @dataclass(frozen=True)
 class Arrivals:
-    """Knots of the cumulative count. `random`: a Poisson process; else evenly spaced, and exactly that many."""
+    """Knots of the cumulative count. `random`: a Poisson process; otherwise exactly this count, evenly spaced."""
 
     at_s: tuple[float, ...]
     count: tuple[float, ...]
@@ -44,16 +44,16 @@ class Arrivals:
 
     @property
     def end_s(self) -> float:
-        """When nothing more comes."""
+        """The time of the last arrival."""
         return next(at_s for at_s, count in zip(self.at_s, self.count, strict=True) if count >= self.count[-1])
 
     def expected(self, until_s: float) -> float:
-        """Tasks until then, on average."""
+        """The expected number of arrivals until then."""
         return float(np.interp(until_s, self.at_s, self.count))
 
 
 class Source:
-    """Walks along the arrivals, in blocks, so that memory does not grow with their number."""
+    """Generates arrival times in blocks, so that memory does not grow with their number."""
 
     def __init__(self, arrivals: Arrivals, generator: np.random.Generator) -> None:
         self._arrivals = arrivals
@@ -62,7 +62,7 @@ class Source:
         self._walked = 0.0
 
     def until(self, end_s: float) -> Floats:
-        """The times before `end_s` that were not yet given, in order."""
+        """The times before `end_s` that no earlier call returned, in order."""
         parts = []
         while not len(self._made) or self._made[-1] < end_s:
             parts.append(self._made)
@@ -83,12 +83,12 @@ class Source:
         else:
             counts = np.arange(self._walked, min(self._walked + BLOCK, round(total))) + 0.5
             self._walked += len(counts)
-        # a jump's knots have the same time; a flat piece's have the same count, which no task falls on
+        # the two knots of a jump have the same time; those of a pause have the same count, which no task has
         return np.interp(counts, self._arrivals.count, self._arrivals.at_s)
 
 
 def read(text: str, where: str) -> list[Arrivals]:
-    """What the module's text describes. Wrong if it is something else, negative or empty."""
+    """Parse arrivals, written as the module describes. Wrong if they are malformed, negative or empty."""
     return [_part(part.strip(), where) for part in text.split(" + ")]
 
 
@@ -105,10 +105,10 @@ def _part(text: str, where: str) -> Arrivals:
         "shape": _shape,
     }
     if kind not in kinds:
-        raise Wrong(f"{where}: {kind!r} is none of {', '.join(kinds)}")
+        raise Wrong(f"{where}: {kind!r} is not one of {', '.join(kinds)}")
     found = kinds[kind](rest, where)
     if found.count[-1] <= 0:
-        raise Wrong(f"{where}: {text!r} makes no task at all")
+        raise Wrong(f"{where}: {text!r} generates no task")
     return found
 
 
@@ -125,7 +125,7 @@ def _burst(text: str, where: str) -> Arrivals:
 
 
 def burst(count: int, at_s: float) -> Arrivals:
-    """All at once."""
+    """So many tasks at one time."""
     return Arrivals((at_s, at_s), (0, count), random=False)
 
 
@@ -136,7 +136,7 @@ def _steps(text: str, where: str) -> Arrivals:
     times = [seconds(at, where) for at, _ in pairs]
     rates = [per_second(rate, where) for _, rate in pairs]
     if times != sorted(set(times)):
-        raise Wrong(f"{where}: the times of steps must rise, not {text!r}")
+        raise Wrong(f"{where}: the times of steps must increase, not {text!r}")
     return _rates([*times, HORIZON_S], rates)
 
 
@@ -150,7 +150,7 @@ def _sine(text: str, where: str) -> Arrivals:
         raise Wrong(f"{where}: a sine's peak must be between its mean and twice that, its period above 0")
     step_s = period_s / SINE_STEPS
     edges = np.arange(0, min(HORIZON_S, 400 * period_s), step_s)
-    # it starts at its lowest, at night
+    # it starts at its minimum, as a day does
     rates = mean - (peak - mean) * np.cos(2 * math.pi * (edges[:-1] + step_s / 2) / period_s)
     return _rates(edges.tolist(), rates.tolist())
 
@@ -162,7 +162,7 @@ def _shape(text: str, where: str) -> Arrivals:
     each = per_second(rate, where)
     found = users(Path(name), where)
     if not found:
-        raise Wrong(f"{where}: {name}: its shape ends at once")
+        raise Wrong(f"{where}: {name}: its shape has no user at any time")
     return _rates([number * TICK_S for number in range(len(found) + 1)], [count * each for count in found])
 
 
@@ -193,13 +193,13 @@ def _row(row: Sequence[str], where: str) -> tuple[float, float]:
 
 
 def counted(rows: Iterable[tuple[float, float]], where: str) -> Arrivals:
-    """Rows of time and count: each count is spread evenly until the next row's time, the last as the one before."""
+    """Rows of time and count: each count is spread evenly until the next row's time, the last over an equal span."""
     rows = list(rows)
     if not rows:
         raise Wrong(f"{where}: has no row of time and count")
     times, counts = [at_s for at_s, _ in rows], [count for _, count in rows]
     if times != sorted(set(times)) or times[0] < 0:
-        raise Wrong(f"{where}: the times must rise, from 0 at the least")
+        raise Wrong(f"{where}: the times must increase, and not be negative")
     if not all(0 <= count < math.inf for count in counts):
         raise Wrong(f"{where}: no count may be negative")
     last_s = times[-1] - times[-2] if len(times) > 1 else 0.0

@@ -14,7 +14,7 @@ WRONG_INPUT = 2
 
 
 def parser() -> argparse.ArgumentParser:
-    """What the command understands."""
+    """The parser of the command line."""
     top = argparse.ArgumentParser(prog="sluice", description=sluice_planner.__doc__)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command. Wrong input is one sentence, and exit status 2."""
+    """Run the command and return its exit status: 2, after one sentence, for wrong input."""
     parsed = parser().parse_args(arguments)
     try:
         status: int = parsed.run(parsed)
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(exc, file=sys.stderr)
         return WRONG_INPUT
     except BrokenPipeError:
-        # `sluice ... | head`: what is left in the buffer goes nowhere
+        # `sluice ... | head`: discard what is still buffered, so that the flush at exit does not fail too
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return status

@@ -1,4 +1,4 @@
-"""What the manifests do not say: the cluster's settings, with Kubernetes' and RabbitMQ's defaults."""
+"""The cluster's settings, which manifests do not contain, with the defaults of Kubernetes and RabbitMQ."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -6,11 +6,11 @@ from fractions import Fraction
 
 @dataclass(frozen=True)
 class Cluster:
-    """Times in seconds. `nodes` are CPUs and bytes; none are room without end.
+    """Times in seconds. `nodes` are (CPUs, bytes) of each node; an empty tuple means unlimited room.
 
-    The management API shows the last of the samples it takes each `stats_interval_s`, `stats_lag_s` late: at the
-    defaults a count is 3 to 8 s old. `metrics_down_s` is when it does not answer. The replicas at the start
-    are those of a workload at rest, if nothing else is said.
+    The management API takes a sample each `stats_interval_s` and publishes it `stats_lag_s` later: with the defaults a
+    count is 3 to 8 s old. It does not answer during `metrics_down_s`. Without `initial_replicas` a workload starts
+    with the replicas that it has when idle.
     """
 
     sync_s: float = 15.0

@@ -10,23 +10,23 @@ Pair = tuple[Simulated, Simulated]
 
 
 def pairs(base: Sequence[Simulated], other: Sequence[Simulated]) -> list[Pair]:
-    """By the ScaledObject's name; the only ones of each side are a pair whatever their names."""
+    """Pair ScaledObjects by name; if each side has only one, they are a pair whatever their names."""
     if len(base) == len(other) == 1:
         return [(base[0], other[0])]
     by_name = {each.outcome.name: each for each in other}
     if {each.outcome.name for each in base} != set(by_name):
         names = [", ".join(sorted(each.outcome.name for each in side)) for side in (base, other)]
-        raise Wrong(f"{other[0].workload.where}: the ScaledObjects are not the same: {names[0]} and {names[1]}")
+        raise Wrong(f"{other[0].workload.where}: the ScaledObjects must be the same, not {names[0]} and {names[1]}")
     return [(each, by_name[each.outcome.name]) for each in base]
 
 
 def as_text(pair: Pair, names: tuple[str, str]) -> str:
-    """A table."""
+    """A table for a terminal."""
     return "\n".join(table([(pair[0].outcome.name, *names, "change"), *_rows(pair)]))
 
 
 def as_markdown(pair: Pair, names: tuple[str, str]) -> str:
-    """A table, and the decisions folded away."""
+    """A table, with the decisions in collapsed sections."""
     first, second = names
     lines = [f"### {pair[0].outcome.name}", "", f"| | {first} | {second} | change |", "|---|--:|--:|--:|"]
     lines += [f"| {' | '.join(row)} |" for row in _rows(pair)]

@@ -1,10 +1,10 @@
-"""A recorded burst: what came, and what the real system did.
+"""A recorded burst: what arrived, and how the real system reacted.
 
-Either this project's own, as the cluster tests write it:
+The file is either a recording:
     {"min", "max", "value", "sync_s", "service_s", "arrivals": [[t_s, count]],
      "samples": [{"t_s", "ready", "desired", "depth"}]}
-where each count came at once, and the depth is of all messages, unacked ones too; or the answer to a Prometheus range
-query such as {__name__=~"rabbitmq_queue_messages|..."} with the series of SERIES.
+where each count arrived at once, and the depth includes unacked messages; or the answer to a Prometheus range query
+such as {__name__=~"rabbitmq_queue_messages|..."} with the series of SERIES.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from sluice_planner.fields import Field, Wrong
 
-# what each part of a curve may be called in Prometheus
+# the names that each part of a curve may have in Prometheus
 SERIES = {
     "depth": ("rabbitmq_queue_messages", "rabbitmq_detailed_queue_messages"),
     "published": ("rabbitmq_queue_messages_published_total", "rabbitmq_detailed_queue_messages_published_total"),
@@ -37,7 +37,7 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Curve:
-    """Times from the first sample on. What a recording does not say is None: the overlay does."""
+    """Times count from the first sample. Numbers that the recording lacks are None: the overlay has them."""
 
     arrivals: tuple[tuple[float, int], ...]
     points: tuple[Point, ...]
@@ -49,12 +49,12 @@ class Curve:
 
     @property
     def start_s(self) -> float:
-        """The first arrival."""
+        """The time of the first arrival."""
         return self.arrivals[0][0]
 
 
 def read(path: Path) -> Curve:
-    """Wrong if it is neither of the two, or has nothing in it."""
+    """Read a recording or a Prometheus answer. Wrong if the file is neither, or has no arrivals or samples."""
     try:
         content = json.loads(path.read_text())
     except OSError as exc:
@@ -64,9 +64,9 @@ def read(path: Path) -> Curve:
     field = Field(content, str(path))
     curve = _prometheus(field) if "data" in field.mapping() else _own(field)
     if not curve.arrivals:
-        raise field.get("arrivals").wrong("nothing came")
+        raise field.get("arrivals").wrong("has no arrival")
     if not 1 < len(curve.points) <= SAMPLES_MAX:
-        raise field.get("samples").wrong("must be at least two")
+        raise field.get("samples").wrong(f"must be 2 to {SAMPLES_MAX}")
     return curve
 
 
@@ -99,12 +99,12 @@ def _point(field: Field) -> Point:
 
 def _in_order(field: Field, points: Sequence[Point]) -> tuple[Point, ...]:
     if [point.at_s for point in points] != sorted({point.at_s for point in points}):
-        raise field.get("samples").wrong("must be in the order of time")
+        raise field.get("samples").wrong("must be in order of time")
     return tuple(points)
 
 
 def _prometheus(field: Field) -> Curve:
-    """Each part's first series that is there; missing times keep the value before."""
+    """Use the first series found of each part; at missing times a value stays the same."""
     data = field.get("data")
     data.get("resultType").text({"matrix"})
     found: dict[str, list[tuple[float, float]]] = {}
@@ -139,7 +139,7 @@ def _held(series: Sequence[tuple[float, float]], times: Iterable[float]) -> Iter
 
 
 def _increases(series: Sequence[tuple[float, float]], start_s: float) -> tuple[tuple[float, int], ...]:
-    """A counter's steps, as if each came at the end of its interval; a counter that begins anew counts from 0."""
+    """The increases of a counter, each at the end of its interval; after a reset the counter starts from 0."""
     steps = []
     for (_, before), (at_s, after) in pairwise(series):
         if after != before:

@@ -1,4 +1,4 @@
-"""Durations and rates: parsed as people and Kubernetes write them, `90`, `90s`, `1h30m`, `1.5h`, `1d`; and in words."""
+"""Durations and rates: parsed from `90`, `90s`, `1h30m`, `1.5h`, `1d`, `20/s`; and formatted in words."""
 
 import re
 
@@ -31,7 +31,7 @@ def seconds(text: str, where: str) -> float:
 
 
 def per_second(text: str, where: str) -> float:
-    """A rate: `20/s`, `1200/m`, or `20`, which is per second."""
+    """Parse a rate: `20/s`, `1200/m`, or `20`, which is per second."""
     number, _, unit = text.partition("/")
     try:
         rate = float(number)
@@ -43,7 +43,7 @@ def per_second(text: str, where: str) -> float:
 
 
 def shown(time_s: float) -> str:
-    """A length of time in words: `12.5 s`, `8 m 20 s`, `3 h 20 m`."""
+    """Format a duration: `12.5 s`, `8 m 20 s`, `3 h 20 m`."""
     if time_s < MINUTE_S:
         return f"{time_s:.3g} s"
     if time_s < HOUR_S:

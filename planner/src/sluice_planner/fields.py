@@ -1,4 +1,4 @@
-"""Reads what others wrote, field by field: what is wrong is one sentence with the file and the field."""
+"""Reads external input field by field: an error is one sentence with the file and the field."""
 
 import math
 from collections.abc import Collection, Iterator, Mapping
@@ -9,23 +9,23 @@ SHOWN_MAX = 60
 
 
 class Wrong(Exception):
-    """Input that cannot be used. The message is one sentence: where, and what."""
+    """Input that cannot be used. The message is one sentence: where, and what is wrong."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """A value and where it stands: `where` is the file and object, `path` the field in it."""
+    """A value and its place: `where` is the file and object, `path` the field in it."""
 
     value: Any
     where: str
     path: str = ""
 
     def wrong(self, message: str) -> Wrong:
-        """The error to raise about this field."""
+        """An error about this field, to be raised."""
         return Wrong(": ".join(part for part in (self.where, self.path, message) if part))
 
     def get(self, name: str) -> "Field":
-        """The field of that name; its value is None where there is none."""
+        """The field of that name; its value is None if it is missing."""
         path = f"{self.path}.{name}" if self.path else name
         return Field(self.mapping().get(name), self.where, path)
 
@@ -41,14 +41,14 @@ class Field:
         yield from (Field(value, self.where, f"{self.path}[{number}]") for number, value in enumerate(self.value))
 
     def only(self, *names: str) -> "Field":
-        """The mapping, if it has no other fields than these."""
+        """The field itself. Wrong if its mapping has other fields than these."""
         for name in self.mapping():
             if name not in names:
-                raise self.get(name).wrong("is not a field that is known here")
+                raise self.get(name).wrong("is an unknown field")
         return self
 
     def default(self, value: Any) -> "Field":
-        """The field itself, or the value where there is none."""
+        """The field itself, or one with the given value if it is missing."""
         return self if self.value is not None else Field(value, self.where, self.path)
 
     def integer(self, least: int = 0, most: int = 2**31 - 1) -> int:

@@ -1,4 +1,4 @@
-"""The picture of outcomes: queue above, replicas below, one column each; as PNG, and as SVG inside a page."""
+"""Draws outcomes, a column each, the queue above the replicas: as PNG, SVG or PDF, and inside an HTML page."""
 
 import io
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from sluice_planner.summary import ROWS
 from sluice_planner.text_report import Simulated, assumptions, sentence
 
 _UNITS = ((2 * DAY_S, DAY_S, "days"), (2 * HOUR_S, HOUR_S, "hours"), (2 * MINUTE_S, MINUTE_S, "minutes"), (0, 1, "s"))
-# the same file each time: no date, no random ids
+# reproducible files: no date, no random ids
 mpl.rcParams["svg.hashsalt"] = "sluice"
 _NO_DATE = {"Date": None}
 
@@ -32,7 +32,7 @@ td:first-child, th:first-child { text-align: left } svg { max-width: 100%; heigh
 
 
 def figure(outcomes: Sequence[Outcome], titles: Sequence[str]) -> Figure:
-    """Side by side, on the same scales."""
+    """Outcomes side by side, on the same scales."""
     made = Figure(figsize=(6 * len(outcomes) + 1, 5.5), layout="constrained")
     FigureCanvasAgg(made)
     grid = made.subplots(2, len(outcomes), squeeze=False, sharex="col", sharey="row", height_ratios=(3, 2))
@@ -41,14 +41,14 @@ def figure(outcomes: Sequence[Outcome], titles: Sequence[str]) -> Figure:
         _queue(grid[0][column], outcome, unit_s, title)
         _replicas(grid[1][column], outcome, unit_s)
         grid[1][column].set_xlabel(unit)
-    grid[0][0].set_ylabel("tasks that wait")
+    grid[0][0].set_ylabel("waiting tasks")
     grid[1][0].set_ylabel("replicas")
     _from_zero(made)
     return made
 
 
 def _from_zero(made: Figure) -> None:
-    """Once everything is drawn: a limit that is set before holds the others fast."""
+    """Start the y axes at 0. Call it last: setting one limit turns autoscaling of the other off."""
     for axes in made.axes:
         axes.autoscale(axis="y")
         axes.set_ylim(bottom=0)
@@ -65,7 +65,7 @@ def _replicas(axes: Axes, outcome: Outcome, unit_s: float) -> None:
     times = [sample.at_s / unit_s for sample in outcome.samples]
     axes.step(times, [sample.ready for sample in outcome.samples], where="post", color="tab:green", label="ready")
     desired = [sample.desired for sample in outcome.samples]
-    axes.step(times, desired, where="post", color="black", linestyle=":", label="asked for")
+    axes.step(times, desired, where="post", color="black", linestyle=":", label="desired")
     for bound in (outcome.minimum, outcome.maximum):
         axes.axhline(bound, color="tab:red", linewidth=0.8, linestyle="--")
     axes.legend(loc="center right")
@@ -85,7 +85,7 @@ def replayed(curve: Curve, made: Replayed) -> Figure:
 
 
 def write(path: Path, made: Figure) -> None:
-    """As the file's ending says. Wrong where it cannot be written."""
+    """Write the figure in the format of the file's suffix. Wrong if it cannot be written."""
     try:
         made.savefig(path, dpi=110, metadata=_NO_DATE if path.suffix == ".svg" else None)
     except OSError as exc:
@@ -95,7 +95,7 @@ def write(path: Path, made: Figure) -> None:
 
 
 def page(simulated: Sequence[Simulated]) -> str:
-    """One file with everything in it: picture, numbers, decisions."""
+    """A self-contained HTML page: picture, numbers, decisions."""
     outcomes = [each.outcome for each in simulated]
     svg = io.StringIO()
     figure(outcomes, [outcome.name for outcome in outcomes]).savefig(svg, format="svg", metadata=_NO_DATE)
@@ -110,7 +110,7 @@ def page(simulated: Sequence[Simulated]) -> str:
     when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>sluice</title><style>{_STYLE}</style>'
-        f"<h1>What the autoscaling will do</h1><p>Simulated {when}.</p>{notes}{picture}"
+        f"<h1>Predicted autoscaling</h1><p>Simulated {when}.</p>{notes}{picture}"
         f"<table><tr><th></th>{head}</tr>{rows}</table>{lists}</html>"
     )
 

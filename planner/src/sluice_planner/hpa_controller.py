@@ -1,8 +1,8 @@
 """One sync of Kubernetes' HorizontalPodAutoscaler (autoscaling/v2), as a pure function.
 
-`step` takes what the controller is told, remembers and sees, and gives what it decides and will remember. It follows
-the controller of Kubernetes 1.36 to the edge of each window; tests/oracle runs that controller and compares.
-Times are integer nanoseconds, since windows are closed on one side and open on the other.
+`step` takes the controller's settings, memory and observations, and returns its decision and its new memory. It follows
+the controller of Kubernetes 1.36 to the edge of each window; tests/oracle runs that controller for comparison.
+Times are integer nanoseconds, because windows are closed at one end and open at the other.
 """
 
 import math
@@ -16,14 +16,14 @@ INT32_MAX = 2**31 - 1
 
 
 class Why(StrEnum):
-    """What the number of replicas came from."""
+    """The reason for a number of replicas."""
 
-    WITHIN = "the metrics' wish"
+    WITHIN = "the metrics' recommendation"
     DISABLED = "at 0 replicas the HPA does nothing"
     ABOVE_MAX = "more than the maximum"
     BELOW_MIN = "fewer than the minimum"
-    NO_METRIC = "no metric could be had"
-    PARTLY_NO_METRIC = "a metric could not be had, so nothing is taken away"
+    NO_METRIC = "no metric is available"
+    PARTLY_NO_METRIC = "a metric is unavailable, so no replica is removed"
     TOO_MANY = "the maximum"
     TOO_FEW = "the minimum"
     UP_LIMIT = "the limit on scaling up"
@@ -32,7 +32,7 @@ class Why(StrEnum):
 
 @dataclass(frozen=True)
 class Policy:
-    """At most so many pods, or so much percent, in a period."""
+    """Allows a change of so many pods, or so many percent, in a period."""
 
     kind: Literal["Pods", "Percent"]
     value: int
@@ -41,7 +41,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class Rules:
-    """One direction of `behavior`. A window of None is the cluster's downscale stabilization, where it may be."""
+    """One direction of `behavior`. A window of None, only for `down`, is the cluster's downscale stabilization."""
 
     policies: tuple[Policy, ...]
     select: Literal["Max", "Min", "Disabled"] = "Max"
@@ -53,7 +53,7 @@ class Rules:
         return max((policy.period_s for policy in self.policies), default=0)
 
 
-# What the API fills in for what a `behavior` leaves out.
+# The API's defaults for fields that a `behavior` leaves out.
 UP_DEFAULT = Rules((Policy("Pods", 4, 15), Policy("Percent", 100, 15)), window_s=0)
 DOWN_DEFAULT = Rules((Policy("Percent", 100, 15),))
 
@@ -68,7 +68,7 @@ class Behavior:
 
 @dataclass(frozen=True)
 class Settings:
-    """An HPA's spec and what the cluster adds to it. `behavior` None is the legacy path, not the defaults.
+    """An HPA's spec and the controller's flags. A `behavior` of None means the legacy algorithm, not the defaults.
 
     `targets_milli` are the AverageValues of the metrics, in thousandths, in the order of the spec.
     """
@@ -82,7 +82,7 @@ class Settings:
 
 
 class Record(NamedTuple):
-    """A recommendation, or a change of replicas, and when it was made."""
+    """A recommendation or a change of replicas, with its time."""
 
     replicas: int
     at_ns: int
@@ -90,7 +90,7 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class Memory:
-    """What the controller keeps between syncs."""
+    """The state that the controller keeps between syncs."""
 
     recommendations: tuple[Record, ...] = ()
     added: tuple[Record, ...] = ()
@@ -99,7 +99,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a sync reads: replicas asked for, replicas that exist, each metric's total in thousandths (None: error)."""
+    """What a sync reads: desired and existing replicas, and each metric's total in thousandths (None: an error)."""
 
     now_ns: int
     spec_replicas: int
@@ -109,7 +109,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Decision:
-    """The replicas to ask for. Where metrics counted: what each proposed, what stabilization made of the highest."""
+    """The replicas to set. If metrics were read: the proposal of each, the highest, and that after stabilization."""
 
     replicas: int
     why: Why
@@ -119,7 +119,7 @@ class Decision:
 
 
 def step(settings: Settings, memory: Memory | None, seen: Seen) -> tuple[Decision, Memory]:
-    """One sync. A memory of None is a controller that has never seen this HPA."""
+    """Run one sync. A memory of None means that the controller sees this HPA for the first time."""
     current = seen.spec_replicas
     memory = memory or Memory(recommendations=(Record(current, seen.now_ns),))
     outside = _outside(settings, current)
@@ -133,7 +133,7 @@ def step(settings: Settings, memory: Memory | None, seen: Seen) -> tuple[Decisio
 
 
 def _outside(settings: Settings, current: int) -> Decision | None:
-    """At 0 the HPA is off; outside its bounds it goes to the nearest at once, past metrics, windows and limits."""
+    """At 0 the HPA is disabled; outside its bounds it sets the nearest bound at once, without metrics or limits."""
     if current == 0:
         return Decision(0, Why.DISABLED)
     if current > settings.maximum:
@@ -164,7 +164,7 @@ def _by_metrics(settings: Settings, memory: Memory, seen: Seen) -> tuple[Decisio
 
 
 def _proposal(settings: Settings, milli: int | None, target_milli: int, replicas: int) -> int | None:
-    """Replicas for one metric: those that there are while the ratio is within tolerance, else total / target."""
+    """Replicas for one metric: the existing ones while the ratio is within tolerance, else total / target."""
     if milli is None:
         return None
     ratio = float(milli) / (float(target_milli) * replicas) if replicas else math.inf
@@ -181,7 +181,7 @@ def _tolerances(settings: Settings) -> tuple[float, float]:
 
 
 def _stabilized_legacy(settings: Settings, memory: Memory, wanted: int, now_ns: int) -> tuple[int, Memory]:
-    """The highest of the window, in which a recommendation exactly as old as the window still counts."""
+    """The highest recommendation of the window; one exactly as old as the window still counts."""
     cutoff = now_ns - round(settings.downscale_stabilization_s * NS_PER_S)
     recent = [record for record in memory.recommendations if record.at_ns >= cutoff]
     stabilized = max(wanted, *(record.replicas for record in recent), 0)
@@ -189,7 +189,7 @@ def _stabilized_legacy(settings: Settings, memory: Memory, wanted: int, now_ns: 
 
 
 def _limited_legacy(settings: Settings, current: int, stabilized: int) -> tuple[int, Why]:
-    """At most doubled, or 4."""
+    """Limit an increase to double the replicas, or 4."""
     up_limit = max(2 * current, 4)
     if stabilized < settings.minimum:
         return settings.minimum, Why.TOO_FEW
@@ -199,9 +199,9 @@ def _limited_legacy(settings: Settings, current: int, stabilized: int) -> tuple[
 
 
 def _stabilized(settings: Settings, behavior: Behavior, memory: Memory, wanted: int, seen: Seen) -> tuple[int, Memory]:
-    """The current replicas, moved as little as the lowest of the up window and the highest of the down window allow."""
+    """The current replicas, clamped between the lowest of the up window and the highest of the down window."""
     up_cutoff = seen.now_ns - (behavior.up.window_s or 0) * NS_PER_S
-    # the controller makes whole seconds of its flag here
+    # the controller truncates its flag to whole seconds here
     down_s = int(settings.downscale_stabilization_s) if behavior.down.window_s is None else behavior.down.window_s
     down_cutoff = seen.now_ns - down_s * NS_PER_S
     records = memory.recommendations
@@ -213,7 +213,7 @@ def _stabilized(settings: Settings, behavior: Behavior, memory: Memory, wanted: 
 
 
 def _limited(settings: Settings, behavior: Behavior, memory: Memory, stabilized: int, seen: Seen) -> tuple[int, Why]:
-    """As far towards the stabilized wish as policies, minimum and maximum allow, and never the other way."""
+    """As far towards the stabilized recommendation as policies, minimum and maximum allow, and never away from it."""
     current = seen.spec_replicas
     if stabilized > current:
         limit = max(_up_limit(behavior.up, memory, current, seen.now_ns), current)
@@ -233,7 +233,7 @@ def _up_limit(rules: Rules, memory: Memory, current: int, now_ns: int) -> int:
     for policy in rules.policies:
         start = _period_start(policy, memory, current, now_ns)
         percent = start * (1 + policy.value / 100)
-        # rounded up: 10% of 3 pods must be able to add one
+        # rounded up, so that 10% of 3 pods can add one
         limits.append(_int32(start + policy.value) if policy.kind == "Pods" else _from_float(math.ceil(percent)))
     return min(limits) if rules.select == "Min" else max(limits)
 
@@ -246,12 +246,12 @@ def _down_limit(rules: Rules, memory: Memory, current: int, now_ns: int) -> int:
         start = _period_start(policy, memory, current, now_ns)
         percent = start * (1 - policy.value / 100)
         limits.append(_int32(start - policy.value) if policy.kind == "Pods" else _from_float(int(percent)))
-    # the smallest change leaves the most replicas
+    # the smallest decrease leaves the most replicas
     return max(limits) if rules.select == "Min" else min(limits)
 
 
 def _period_start(policy: Policy, memory: Memory, current: int, now_ns: int) -> int:
-    """The replicas at the start of the policy's period. A change exactly one period old is not in it."""
+    """The replicas at the start of the policy's period. A change exactly one period old is outside the period."""
     cutoff = now_ns - policy.period_s * NS_PER_S
     added, removed = (
         sum(record.replicas for record in records if record.at_ns > cutoff)
@@ -267,10 +267,10 @@ def _remember_change(behavior: Behavior, memory: Memory, change: int, now_ns: in
 
 
 def _stored(records: tuple[Record, ...], rules: Rules, new: Record) -> tuple[Record, ...]:
-    """The record takes the place of the last outdated one.
+    """Store the record in place of the last outdated one.
 
-    Outdated by the own direction's longest period: a change that the other direction's policies would still count
-    may be lost, as it is in the controller.
+    A record is outdated after the longest period of its own direction. A change that the policies of the other
+    direction would still count may be lost, as in the controller.
     """
     cutoff = new.at_ns - rules.longest_period_s * NS_PER_S
     outdated = [number for number, record in enumerate(records) if record.at_ns < cutoff]
@@ -280,10 +280,10 @@ def _stored(records: tuple[Record, ...], rules: Rules, new: Record) -> tuple[Rec
 
 
 def _int32(number: int) -> int:
-    """The controller's integers wrap: a policy of 2147483647 pods allows none."""
+    """Wrap as the controller's 32-bit integers do: a policy of 2147483647 pods allows none."""
     return (number + 2**31) % 2**32 - 2**31
 
 
 def _from_float(number: int) -> int:
-    """What becomes of a float beyond 32 bits on amd64."""
+    """Convert as amd64 converts a float to 32 bits: out of range becomes the lowest integer."""
     return number if -(2**31) <= number <= INT32_MAX else -(2**31)

@@ -1,4 +1,4 @@
-"""Reads a HorizontalPodAutoscaler's spec (autoscaling/v2) as the API would: strictly, and with its defaults."""
+"""Reads a HorizontalPodAutoscaler's spec (autoscaling/v2) as the API does: strictly, and with its defaults."""
 
 from sluice_planner.fields import Field
 from sluice_planner.hpa_controller import DOWN_DEFAULT, UP_DEFAULT, Behavior, Policy, Rules
@@ -9,7 +9,7 @@ LONGEST_WINDOW_S = 3600
 
 
 def behavior(field: Field) -> Behavior | None:
-    """`spec.behavior`: None stays None, which is the legacy path; `{}` gets the defaults."""
+    """`spec.behavior`: None, the legacy algorithm, stays None; `{}` gets the defaults."""
     if field.value is None:
         return None
     field.only("scaleUp", "scaleDown")
@@ -29,7 +29,7 @@ def targets(field: Field) -> dict[str, int]:
         if found[name] <= 0:
             raise target.get("averageValue").wrong("must be above 0")
     if not found:
-        raise field.wrong("names no metric")
+        raise field.wrong("has no metric")
     return found
 
 
@@ -50,7 +50,7 @@ def _rules(field: Field, default: Rules) -> Rules:
 def _policies(field: Field) -> tuple[Policy, ...]:
     policies = tuple(_policy(entry.only("type", "value", "periodSeconds")) for entry in field.items())
     if not policies:
-        raise field.wrong("must have a policy at least")
+        raise field.wrong("must have at least one policy")
     return policies
 
 

@@ -1,4 +1,4 @@
-"""Makes workloads, traffic and cluster of the options."""
+"""Builds workloads, traffic and cluster settings from the options."""
 
 import argparse
 import re
@@ -20,7 +20,7 @@ from sluice_planner.traffic import Traffic
 from sluice_planner.workload import Workload
 
 NODES_MAX = 1000
-# some minutes of simulating
+# a simulation of this size takes some minutes
 TASKS_MAX = 500_000_000
 DEFAULT_DURATION_S = 3600.0
 
@@ -28,12 +28,12 @@ T = TypeVar("T")
 
 
 def workloads(source: str, arguments: argparse.Namespace) -> list[Workload]:
-    """Those of an overlay."""
+    """The workloads of an overlay."""
     return workloads_of(kubernetes_objects.read(source), arguments)
 
 
 def workloads_of(objects: Sequence[Object], arguments: argparse.Namespace) -> list[Workload]:
-    """Those of an overlay's objects."""
+    """The workloads among an overlay's objects."""
     reading = Reading(
         concurrency=_at_least(arguments.concurrency, 1, "--concurrency"),
         prefetch=_at_least(arguments.prefetch_multiplier, 1, "--prefetch-multiplier"),
@@ -45,7 +45,7 @@ def workloads_of(objects: Sequence[Object], arguments: argparse.Namespace) -> li
 
 
 def traffic(arguments: argparse.Namespace, found: Sequence[Workload]) -> tuple[Traffic, list[str]]:
-    """To the workloads' queues; and what was assumed about it, in sentences."""
+    """The traffic to the workloads' queues, and sentences about what was assumed."""
     queues = [queue for each in found for queue in each.queues]
     assumed: list[str] = []
     come = _by_queue(arguments.arrivals, "--arrivals", queues, arrivals.read)
@@ -60,13 +60,13 @@ def traffic(arguments: argparse.Namespace, found: Sequence[Workload]) -> tuple[T
     for queue in queues:
         own = take.get(queue) or take.get(None)
         if not own:
-            raise Wrong(f"--service: says nothing of the queue {queue}")
+            raise Wrong(f"--service: is missing for the queue {queue}")
         service_of[queue] = own[-1]
     parts = [each for parts in come.values() for each in parts]
     duration_s = _duration(arguments, parts)
     expected = sum(each.expected(LONGEST_S if duration_s is None else duration_s) for each in parts)
     if expected > TASKS_MAX:
-        raise Wrong(f"--arrivals: makes {expected:,.0f} tasks, and {TASKS_MAX:,} are the most that are simulated")
+        raise Wrong(f"--arrivals: makes {expected:,.0f} tasks; at most {TASKS_MAX:,} can be simulated")
     made = Traffic(
         {queue: come.get(queue, []) for queue in queues},
         service_of,
@@ -78,7 +78,7 @@ def traffic(arguments: argparse.Namespace, found: Sequence[Workload]) -> tuple[T
 
 
 def cluster(arguments: argparse.Namespace) -> Cluster:
-    """The cluster. Wrong where a time or a size is none."""
+    """The cluster settings. Wrong if a time or a size is malformed."""
     tolerance = Field(arguments.tolerance, "--tolerance").number(0, 10)
     return Cluster(
         sync_s=_period(arguments.sync, "--sync"),
@@ -96,7 +96,7 @@ def cluster(arguments: argparse.Namespace) -> Cluster:
 def _by_queue(
     texts: Sequence[str], option: str, queues: Sequence[str], read: Callable[[str, str], list[T]]
 ) -> dict[str | None, list[T]]:
-    """What an option says of each queue; None is what names no queue."""
+    """The values of an option by queue; those without a queue are under None."""
     found: dict[str | None, list[T]] = {}
     for text in texts:
         match = re.fullmatch(r"([^:=/@ ]+)=(.+)", text)
@@ -114,7 +114,7 @@ def _services(text: str, where: str) -> list[Service]:
 def _default_queue(found: Sequence[Workload]) -> str:
     if len(found) > 1:
         queues = ", ".join(queue for each in found for queue in each.queues)
-        raise Wrong(f"--arrivals: say which queue they go to, QUEUE=..., of {queues}")
+        raise Wrong(f"--arrivals: must name a queue, QUEUE=...: one of {queues}")
     return found[0].queues[0]
 
 

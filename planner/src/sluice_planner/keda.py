@@ -1,6 +1,6 @@
-"""What KEDA's RabbitMQ scaler (2.21) makes of a queue: the metric that the HPA gets, and whether it is active.
+"""KEDA's RabbitMQ scaler (2.21): the metric that the HPA gets for a queue, and whether the trigger is active.
 
-The rules of the trigger's fields are the scaler's own; a trigger that it would refuse is refused here too.
+The rules for the trigger's fields are the scaler's own: a trigger that it refuses is refused here, too.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ DEFAULT_VALUE = 20.0
 
 
 class Counts(NamedTuple):
-    """A queue as the broker shows it. Rates in messages per second."""
+    """A queue's messages as the broker reports them. Rates are in messages per second."""
 
     ready: int
     unacked: int
@@ -29,7 +29,7 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True)
 class Trigger:
-    """A trigger of type rabbitmq, as far as it decides anything."""
+    """The fields of a trigger of type rabbitmq that influence scaling."""
 
     name: str
     queue: str
@@ -42,7 +42,7 @@ class Trigger:
 
     @property
     def target_milli(self) -> int:
-        """The HPA's AverageValue in thousandths: KEDA cuts off what is below."""
+        """The HPA's AverageValue in thousandths; KEDA truncates it to that."""
         return int(self.value * 1000)
 
 
@@ -68,9 +68,9 @@ def observe(trigger: Trigger, counts: Counts) -> tuple[int, bool]:
 
 
 def trigger(field: Field, number: int, unknown_protocol: Protocol | None = None) -> Trigger:
-    """Read one entry of `spec.triggers`, whose type is rabbitmq.
+    """Read an entry of `spec.triggers` whose type is rabbitmq.
 
-    `unknown_protocol` is that of a trigger which names none and whose host is in a Secret.
+    `unknown_protocol` is used for a trigger that names no protocol and whose host is in a Secret.
     """
     metadata = field.get("metadata")
     for name in metadata.mapping():
@@ -101,7 +101,7 @@ def trigger(field: Field, number: int, unknown_protocol: Protocol | None = None)
 
 
 def _mode(metadata: Field) -> tuple[Mode, float]:
-    """By the scaler's rules: mode and value, or the old queueLength, or 20 where there is neither."""
+    """Mode and value by the scaler's rules: as given, from the old queueLength, or QueueLength 20 as the default."""
     length, value = _number(metadata.get("queueLength")), _number(metadata.get("value"))
     mode = metadata.get("mode").default("Unknown").text()
     if length and (mode != "Unknown" or value):
@@ -112,7 +112,7 @@ def _mode(metadata: Field) -> tuple[Mode, float]:
         mode, value = "QueueLength", length
     metadata.get("mode").default(mode if mode != "Unknown" else None).text(MODES)
     field = metadata.get("queueLength" if length else "value")
-    if value < 0.001:  # noqa: PLR2004 - thousandths are what the HPA counts in
+    if value < 0.001:  # noqa: PLR2004 - the HPA counts in thousandths
         raise field.wrong(f"must be at least 0.001, not {field.value or 'missing'}")
     return mode, value  # type: ignore[return-value]  # one of MODES, as just checked
 
@@ -124,16 +124,18 @@ def _protocol(metadata: Field, unknown: Protocol | None) -> Protocol:
     host = metadata.get("host")
     if host.value is None:
         if unknown is None:
-            raise metadata.get("protocol").wrong("is auto, and the host is not here: set it, or use --protocol")
+            raise metadata.get("protocol").wrong(
+                "is auto, and the manifest has no host: set the protocol, or use --protocol"
+            )
         return unknown
     scheme = urlsplit(host.text()).scheme
     if scheme not in PROTOCOLS:
-        raise host.wrong(f"must begin with http(s):// or amqp(s)://, or protocol must be set; it has {scheme!r}")
+        raise host.wrong(f"must start with http(s):// or amqp(s):// unless protocol is set, not with {scheme!r}")
     return PROTOCOLS[scheme]  # type: ignore[return-value]  # one of the two
 
 
 def _number(field: Field) -> float:
-    """A quoted number; 0 where there is none, as in the scaler."""
+    """A quoted number; 0 if it is missing, as in the scaler."""
     if field.value is None:
         return 0.0
     try:

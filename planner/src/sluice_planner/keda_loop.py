@@ -1,7 +1,7 @@
-"""KEDA's two ways to a queue: its own polling, which alone moves to and from 0 or idle, and the HPA's questions.
+"""KEDA's operator: it polls the queues, which alone scales to and from 0 or idle, and answers the HPA's requests.
 
-Failures are counted as in KEDA 2.21, read from its code: by polls and by questions alike, and an answer from the
-cache counts again. A fallback that is read from the cache therefore starts the count anew.
+Failures are counted as in the code of KEDA 2.21: both polls and requests count, and an answer from the cache counts
+again. A fallback value that is read from the cache therefore resets the count.
 """
 
 from collections.abc import Callable
@@ -11,12 +11,12 @@ from sluice_planner.keda import Counts, Trigger, observe
 from sluice_planner.workload import Fallback, Scaler
 
 Read = Callable[[Trigger], Counts | None]
-"""Asks the broker for a trigger's queue; None where it does not answer."""
+"""Asks the broker for a trigger's queue; None if it does not answer."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a trigger. `milli` None: an error."""
+    """The last observation of a trigger: the metric in thousandths (None: an error), and whether it is active."""
 
     milli: int | None
     active: bool = False
@@ -25,14 +25,14 @@ class Record:
 
 @dataclass(frozen=True)
 class Move:
-    """KEDA sets the replicas itself."""
+    """Replicas that KEDA sets itself."""
 
     replicas: int
     reason: str
 
 
 class KedaLoop:
-    """The operator's state for one ScaledObject, which begins at time 0."""
+    """The operator's state for one ScaledObject that is created at time 0."""
 
     def __init__(self, scaler: Scaler) -> None:
         self._scaler = scaler
@@ -41,13 +41,13 @@ class KedaLoop:
         self._active_at_s: float | None = None
 
     def answer(self, trigger: Trigger, read: Read, replicas: int) -> Record:
-        """What the HPA gets when it asks for a trigger's metric."""
+        """Answer the HPA's request for a trigger's metric."""
         cached = self._cache.get(trigger.name) if trigger.cached else None
         raw = cached or _observed(trigger, read)
         return self._with_fallback(trigger, raw, replicas)
 
     def poll(self, now_s: float, read: Read, replicas: int) -> Move | None:
-        """One round of the scale loop at this many replicas."""
+        """Run one round of the scale loop."""
         records = [self._with_fallback(each, _observed(each, read), replicas) for each in self._scaler.triggers]
         move = self._move(now_s, records, replicas)
         for trigger, record in zip(self._scaler.triggers, records, strict=True):
@@ -57,7 +57,7 @@ class KedaLoop:
 
     def _with_fallback(self, trigger: Trigger, raw: Record, replicas: int) -> Record:
         fallback = self._scaler.fallback
-        # over AMQP the scaler cannot even be built while the broker is away, and nothing is counted
+        # over AMQP the scaler cannot be built while the broker is away, so no failure is counted
         if fallback is None or (raw.milli is None and trigger.protocol == "amqp"):
             return raw
         if raw.milli is not None:
@@ -74,7 +74,7 @@ class KedaLoop:
         if any(record.active or record.fallback for record in records):
             if replicas == 0 or (scaler.idle is not None and replicas < scaler.minimum):
                 self._active_at_s = now_s
-                return Move(scaler.hpa_minimum, "KEDA sees work, and ends the rest")
+                return Move(scaler.hpa_minimum, "KEDA sees messages and scales up from idle")
             if not failed:
                 self._active_at_s = now_s
             return None
@@ -82,7 +82,7 @@ class KedaLoop:
             return None
         resting = replicas > scaler.idle if scaler.idle is not None else scaler.minimum == 0 and replicas > 0
         if resting and self._cooled_down(now_s):
-            return Move(scaler.rest, f"KEDA saw no work for cooldownPeriod, {scaler.cooldown_s} s")
+            return Move(scaler.rest, f"KEDA saw no messages for the cooldownPeriod of {scaler.cooldown_s} s")
         return None
 
     def _cooled_down(self, now_s: float) -> bool:

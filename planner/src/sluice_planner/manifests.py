@@ -1,4 +1,4 @@
-"""Makes workloads of an overlay's objects: each ScaledObject with the Deployment that it scales."""
+"""Reads workloads from Kubernetes objects: each ScaledObject with the Deployment that it scales."""
 
 import re
 import shlex
@@ -25,7 +25,7 @@ _FALLBACKS = ("static", "currentReplicas", "currentReplicasIfHigher", "currentRe
 
 @dataclass(frozen=True)
 class Reading:
-    """What a person adds to the manifests."""
+    """Options that complete or override the manifests."""
 
     concurrency: int | None = None
     prefetch: int | None = None
@@ -35,7 +35,7 @@ class Reading:
 
 
 def workloads(objects: Collection[Object], reading: Reading) -> list[Workload]:
-    """Every ScaledObject's workload. Wrong if there is none, or one that cannot be simulated."""
+    """The workload of every ScaledObject. Wrong if there is none, or if one cannot be simulated."""
     scaled = [each for each in objects if each.kind == "ScaledObject"]
     if not scaled:
         source = next(iter(objects)).source
@@ -51,7 +51,7 @@ def workloads(objects: Collection[Object], reading: Reading) -> list[Workload]:
 
 
 def deployment_of(scaled: Object, objects: Collection[Object]) -> Object | None:
-    """The Deployment that a ScaledObject names, if it is among the objects."""
+    """The Deployment that a ScaledObject names; None if it is not among the objects."""
     name = scaled.field.get("spec").get("scaleTargetRef").get("name").text()
     return next((each for each in scaled.beside(objects, "Deployment") if each.name == name), None)
 
@@ -128,11 +128,11 @@ def _unpaused(scaled: Object) -> None:
     for name in ("paused", "paused-replicas", "force-activation"):
         value = scaled.annotation(_KEDA + name)
         if value is not None and value.lower() not in {"false", "f", "0"}:
-            raise annotations.get(_KEDA + name).wrong("nothing is scaled by load while it is there: remove it first")
+            raise annotations.get(_KEDA + name).wrong("stops scaling by load: remove it first")
 
 
 def _paused_directions(scaled: Object, behavior: Behavior | None) -> Behavior | None:
-    """KEDA writes a paused direction into the HPA's behavior, which then is no longer the legacy one."""
+    """KEDA disables a paused direction in the HPA's behavior, so that the HPA leaves the legacy algorithm."""
     for name, side, default in (("paused-scale-in", "down", DOWN_DEFAULT), ("paused-scale-out", "up", UP_DEFAULT)):
         value = scaled.annotation(_KEDA + name)
         if value is not None and value.lower() not in {"false", "f", "0"}:
@@ -146,14 +146,14 @@ def _pod(deployment: Object, objects: Collection[Object], reading: Reading) -> t
     template = deployment.field.get("spec").get("template").get("spec")
     containers = list(template.get("containers").items())
     if not containers:
-        raise template.get("containers").wrong("names no container")
+        raise template.get("containers").wrong("has no container")
     assumed = []
     concurrency = reading.concurrency or _setting(containers, objects, deployment, _CONCURRENCY, CONCURRENCY_NAMES)
     if concurrency is None:
-        assumed.append("one task at a time per pod, since the Deployment does not say (--concurrency)")
+        assumed.append("one task at a time per pod: the Deployment does not set it (--concurrency)")
     prefetch = reading.prefetch or _setting(containers, objects, deployment, _PREFETCH, PREFETCH_NAMES)
     if prefetch is None:
-        assumed.append("no messages prefetched beyond the running ones (--prefetch-multiplier)")
+        assumed.append("no message is prefetched: the Deployment does not set it (--prefetch-multiplier)")
     pod = Pod(
         concurrency=concurrency or 1,
         prefetch=prefetch or 1,
@@ -176,9 +176,9 @@ def _setting(
     option: re.Pattern[str],
     names: Collection[str],
 ) -> int | None:
-    """From a container's command line, where it is the worker's option, else from its environment."""
+    """A worker's setting: from a container's command line, else from its environment."""
     for container in containers:
-        # a shell's script is one word
+        # the script of `sh -c` is one argument
         line = " ".join(word for part in command_line(container) for word in _words(part))
         if match := re.search(rf"(?:^| ){option.pattern}(?: |$)", line):
             return Field(int(match[1]), container.where, f"{container.path}.args").integer(1, SLOTS_MAX)
@@ -192,7 +192,7 @@ def _setting(
 
 
 def command_line(container: Field) -> list[str]:
-    """A container's command and arguments, as they are written."""
+    """A container's command and arguments."""
     parts = (container.get(name).default([]).items() for name in ("command", "args"))
     return [str(word.value) for part in parts for word in part]
 
@@ -205,7 +205,7 @@ def _words(text: str) -> list[str]:
 
 
 def _environment(container: Field, objects: Collection[Object], deployment: Object) -> Iterator[tuple[str, str | None]]:
-    """Names and values: those of `env`, and of the ConfigMaps that `envFrom` names."""
+    """Names and values of `env`, and of the ConfigMaps in `envFrom`."""
     for entry in container.get("env").default([]).items():
         yield entry.get("name").text(), entry.get("value").value
     for entry in container.get("envFrom").default([]).items():
@@ -216,7 +216,7 @@ def _environment(container: Field, objects: Collection[Object], deployment: Obje
 
 
 def _requests(containers: list[Field], resource: str) -> Fraction:
-    """The sum of the containers' requests; a limit without a request is one."""
+    """The sum of the containers' requests; a limit without a request counts as one."""
     total = Fraction(0)
     for container in containers:
         resources = container.get("resources").default({})

@@ -12,7 +12,7 @@ BURST_MAX = 10_000_000
 
 @dataclass(frozen=True)
 class Wait:
-    """A percentile, the mean or the longest of the waits is below a time."""
+    """A percentile, the mean or the maximum of the waiting times is below a bound."""
 
     what: str
     bound_s: float
@@ -30,7 +30,7 @@ class Wait:
 
 @dataclass(frozen=True)
 class Drain:
-    """So many tasks that come at once, beside the usual traffic, no longer wait after a time."""
+    """A burst of so many tasks, on top of the usual traffic, has left the queue within a bound."""
 
     tasks: int
     bound_s: float
@@ -43,11 +43,11 @@ Objective = Wait | Drain
 
 
 def read(text: str) -> Objective:
-    """Wrong if it is none of the two forms."""
+    """Parse an objective. Wrong if it has neither form."""
     where = f"--slo {text!r}"
     if match := re.fullmatch(r"(p\d+(?:\.\d+)?|mean|max) wait <=? ?(.+)", text.strip()):
         if match[1].startswith("p") and not 0 < float(match[1][1:]) < 100:  # noqa: PLR2004 - a percentile
-            raise Wrong(f"{where}: a percentile is between 0 and 100")
+            raise Wrong(f"{where}: a percentile must be between 0 and 100")
         return Wait(match[1], _positive(match[2], where))
     if match := re.fullmatch(r"drain (\d+) in (.+)", text.strip()):
         if not 0 < int(match[1]) <= BURST_MAX:

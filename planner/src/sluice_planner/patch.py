@@ -1,4 +1,4 @@
-"""The JSON6902 patch that makes a candidate of a ScaledObject, as Kustomize takes it."""
+"""The JSON6902 patch that applies a candidate to a ScaledObject, for Kustomize."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from sluice_planner.sizing import BEHAVIORS, Candidate
 
 
 def operations(scaled: Object, candidate: Candidate, queues: Sequence[str]) -> list[dict[str, Any]]:
-    """`add` throughout: it replaces what is there, and makes what is not."""
+    """The operations, all of them `add`, which also replaces existing values."""
     spec = scaled.body["spec"]
     changes: list[tuple[str, Any]] = [
         ("/spec/minReplicaCount", candidate.minimum),
@@ -31,14 +31,14 @@ def operations(scaled: Object, candidate: Candidate, queues: Sequence[str]) -> l
 
 
 def as_yaml(made: Sequence[dict[str, Any]], scaled: Object) -> str:
-    """As a file, with what to write into the kustomization."""
+    """The patch as a file, with a comment that says how to use it."""
     target = f"{{kind: ScaledObject, name: {scaled.name}}}"
     head = f"# in kustomization.yaml: patches: [{{path: this-file.yaml, target: {target}}}]\n"
     return head + yaml.safe_dump(list(made), sort_keys=False)
 
 
 def _behavior(spec: dict[str, Any], behavior: Behavior) -> tuple[str, Any]:
-    """At the deepest place whose parent is there."""
+    """Set the behavior at the deepest path whose parent exists."""
     value: Any = {"scaleUp": _rules(behavior.up), "scaleDown": _rules(behavior.down)}
     advanced = spec.get("advanced")
     if not advanced:

@@ -1,7 +1,7 @@
-"""A recorded curve against what is predicted for it: two times, and the error along the way.
+"""Predicts a recorded burst and compares: two times, and the mean error of the curve.
 
-Where a burst falls between the control loops nobody knows, so it is predicted for several places in the HPA's period;
-the mean is the prediction, and the range is shown.
+The recording does not show where in the HPA's period the burst started. The prediction is therefore the mean of several
+simulations with other phases, and their range is shown.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from sluice_planner.traffic import Traffic
 from sluice_planner.workload import Workload
 
 PHASES = 10
-# what a prediction may be off, if that is more than one sync and one poll
+# the allowed relative error; at least one sync and one poll are allowed
 RELATIVE = 0.15
 
 Times = list[float | None]
@@ -27,7 +27,7 @@ Times = list[float | None]
 
 @dataclass(frozen=True)
 class Compared:
-    """A time of the burst, in seconds after it began. None: it never came."""
+    """A measured and a predicted time, in seconds after the first arrival. None: it was never reached."""
 
     words: str
     measured_s: float | None
@@ -41,7 +41,7 @@ class Compared:
 
     @property
     def good(self) -> bool:
-        """Whether the prediction is within what it may be off; or both say never."""
+        """Whether the error is within the allowed one, or both times were never reached."""
         if self.measured_s is None or self.mean_s is None:
             return self.measured_s is None and not [each for each in self.predicted_s if each is not None]
         return abs(self.mean_s - self.measured_s) <= self.allowed_s
@@ -49,7 +49,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Replayed:
-    """The comparison: its two times, and the mean error of depth (of the highest) and of ready replicas (of max)."""
+    """The comparison: two times, the mean error of the depth (of its peak) and of ready replicas (of the maximum)."""
 
     times: tuple[Compared, ...]
     depth_error: float
@@ -59,7 +59,7 @@ class Replayed:
 
 
 def settle(workload: Workload, curve: Curve) -> Workload:
-    """The overlay's workload with the numbers that the recording names."""
+    """The overlay's workload with the numbers of the recording."""
     scaler = workload.scaler
     triggers = scaler.triggers
     if curve.value is not None:
@@ -74,7 +74,7 @@ def settle(workload: Workload, curve: Curve) -> Workload:
 
 
 def replay(workload: Workload, curve: Curve, service: Service, cluster: Cluster) -> Replayed:
-    """Predict the curve. `workload` has the recording's numbers already."""
+    """Predict the curve for a workload that `settle` has returned."""
     scaler = workload.scaler
     runs = []
     for phase in range(PHASES):
@@ -87,7 +87,7 @@ def replay(workload: Workload, curve: Curve, service: Service, cluster: Cluster)
     slack_s = cluster.sync_s + scaler.poll_s
 
     def after(get: Callable[[Outcome], float | None]) -> Times:
-        """A time of each run, from the first arrival on."""
+        """A time of each run, counted from the first arrival."""
         found = ((shift_s, get(outcome)) for shift_s, outcome in runs)
         return [None if at_s is None else at_s - shift_s - curve.start_s for shift_s, at_s in found]
 
@@ -103,7 +103,7 @@ def replay(workload: Workload, curve: Curve, service: Service, cluster: Cluster)
 
 
 class _Measured:
-    """The recording's times, from the first arrival on."""
+    """The recording's times, counted from the first arrival."""
 
     def __init__(self, curve: Curve) -> None:
         self._start_s = curve.start_s
@@ -113,7 +113,7 @@ class _Measured:
         return next((point.at_s - self._start_s for point in self._points if point.ready >= maximum), None)
 
     def drained(self) -> float | None:
-        """The first empty sample after the highest."""
+        """The first empty sample after the peak."""
         highest = max(self._points, key=lambda point: point.depth)
         after = (point for point in self._points if point.at_s > highest.at_s and point.depth == 0)
         return next((point.at_s - self._start_s for point in after), None)
@@ -124,12 +124,12 @@ def _allowed_s(measured_s: float | None, slack_s: float) -> float:
 
 
 def _empty_s(outcome: Outcome) -> float | None:
-    """When the last task was done, if all were."""
+    """The end of the last task; None if tasks are left."""
     return outcome.last_end_s if outcome.done == outcome.arrived else None
 
 
 def _errors(curve: Curve, shift_s: float, outcome: Outcome, maximum: int) -> tuple[float, float]:
-    """Mean distance of depth and ready replicas at the recording's times, as parts of the highest depth and of max."""
+    """The mean absolute errors of depth and ready replicas, as shares of the peak depth and of the maximum."""
     times = [sample.at_s - shift_s for sample in outcome.samples]
     at_s = [point.at_s for point in curve.points]
 

@@ -1,8 +1,8 @@
-"""Workers that hold messages of each queue behind what they run, as Celery's do on quorum queues (`--prefetch-waits`).
+"""Workers that prefetch messages of each queue behind their running tasks, as Celery does on quorum queues.
 
-The broker counts prefetched messages per queue. A pod with one task slot and two queues may be sent two messages, and
-the second waits there for the end of the first task, while other pods are idle. Event by event, in plain Python: some
-hundred times slower than kernel.py, whose slots hold one task each.
+This is `--prefetch-waits`. The broker counts prefetched messages per queue: it may send two messages to a pod with one
+task slot and two queues, and the second waits there for the end of the first task, even while other pods are idle. This
+simulation by single events in plain Python is some hundred times slower than kernel.py, whose slots hold one task each.
 """
 
 import heapq
@@ -38,13 +38,13 @@ class _Pod:
 
 
 class PrefetchingWorkers(Workers):
-    """As `Workers`, for pods that the broker sends so many messages of each queue for each task slot."""
+    """Like `Workers`, but each pod prefetches so many messages of each queue per task slot."""
 
     def __init__(self, queues: int, warm_up_s: float = 0.0, prefetch: int = 1) -> None:
         super().__init__(queues, warm_up_s)
         self._prefetch = prefetch
         self._queues: list[deque[_Task]] = [deque() for _ in range(queues)]
-        # pods that may be sent a message, in the order in which the broker does so
+        # pods with credit, in the order in which the broker sends to them
         self._consumers: list[deque[_Pod]] = [deque() for _ in range(queues)]
         self._events: list[tuple[float, int, Callable[[float], None]]] = []
         self._number = count()
@@ -128,7 +128,7 @@ class PrefetchingWorkers(Workers):
                 self._send(queue, now_s)
 
     def _send(self, queue: int, now_s: float) -> None:
-        """Send what waits in a queue to the pods with credit, each in its turn."""
+        """Send the messages of a queue to the pods with credit, round robin."""
         waiting, consumers = self._queues[queue], self._consumers[queue]
         while waiting and consumers:
             pod = consumers.popleft()

@@ -1,4 +1,4 @@
-"""The pods of a Deployment: made, placed on nodes, ready, taken away, each with the slots of its worker."""
+"""The pods of a Deployment: created, placed on nodes, ready, removed; each has the task slots of its worker."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -9,13 +9,13 @@ from sluice_planner.workload import Pod
 
 
 class Nodes:
-    """Room for pods: CPUs and bytes by node. No node at all is room without end."""
+    """Free CPUs and bytes of each node. Without any node the room is unlimited."""
 
     def __init__(self, sizes: tuple[tuple[Fraction, Fraction], ...] = ()) -> None:
         self._free = [list(size) for size in sizes]
 
     def place(self, pod: Pod) -> int | None:
-        """The first node with room, which it then has less of. None: the pod stays pending."""
+        """Place a pod on the first node with room. None: the pod stays pending."""
         if not self._free:
             return -1
         for number, free in enumerate(self._free):
@@ -35,7 +35,7 @@ class Nodes:
 
 @dataclass
 class _Instance:
-    """A pod: without a node it is pending; it is ready from `ready_s` on, and over at `end_s`."""
+    """A pod: pending without a node, ready from `ready_s`, ended at `end_s`."""
 
     node: int | None
     placed_s: float
@@ -45,7 +45,7 @@ class _Instance:
 
 
 class Pods:
-    """Those that a ReplicaSet would have."""
+    """The pods of one ReplicaSet."""
 
     def __init__(self, pod: Pod, nodes: Nodes, workers: Workers, start_s: float) -> None:
         self._pod, self._nodes, self._workers, self._start_s = pod, nodes, workers, start_s
@@ -54,20 +54,20 @@ class Pods:
         self._over_s = 0.0
 
     def scale(self, replicas: int, now_s: float, start_s: float | None = None) -> None:
-        """Make or take away pods until there are so many. `start_s`: those that run already need none."""
+        """Create or remove pods until there are so many. `start_s` replaces the start time of new pods."""
         while len(self._live) < replicas:
             pod = _Instance(None, now_s, float("inf"), None)
             self._place(pod, now_s, self._start_s if start_s is None else start_s)
             self._live.append(pod)
         if len(self._live) > replicas:
-            # as a ReplicaSet: pending ones go first, then those that are not ready, then the latest ready
+            # as a ReplicaSet does: remove pending pods first, then unready ones, then those that became ready last
             self._live.sort(key=lambda pod: (pod.node is None, pod.ready_s > now_s, pod.ready_s))
             for pod in self._live[replicas:]:
                 self._end(pod, now_s)
             del self._live[replicas:]
 
     def tick(self, now_s: float) -> None:
-        """Let pods that are over leave their nodes, and pending ones take the room."""
+        """Free the nodes of ended pods, and place pending pods."""
         over = [pod for pod in self._ending if pod.end_s <= now_s]
         if over:
             self._ending = [pod for pod in self._ending if pod.end_s > now_s]
@@ -78,31 +78,31 @@ class Pods:
                 self._place(pod, now_s, self._start_s)
 
     def ready(self, now_s: float) -> int:
-        """How many take tasks."""
+        """The number of ready pods."""
         return sum(pod.ready_s <= now_s for pod in self._live)
 
     @property
     def count(self) -> int:
-        """How many there are, but for those that are ending."""
+        """The number of pods, without terminating ones."""
         return len(self._live)
 
     @property
     def all_ready_s(self) -> float:
-        """Since when all take tasks."""
+        """The time since which all pods are ready."""
         return max(pod.ready_s for pod in self._live)
 
     @property
     def pending(self) -> int:
-        """How many no node has room for."""
+        """The number of pods without a node."""
         return sum(pod.node is None for pod in self._live)
 
     @property
     def ending(self) -> int:
-        """How many are finishing what they run."""
+        """The number of terminating pods."""
         return len(self._ending)
 
     def seconds(self, now_s: float) -> float:
-        """The time that pods held a node, added up."""
+        """The total time that pods occupied a node."""
         held = sum(now_s - pod.placed_s for pod in self._live if pod.node is not None)
         return self._over_s + held + sum(min(now_s, pod.end_s) - pod.placed_s for pod in self._ending)
 

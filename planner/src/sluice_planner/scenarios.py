@@ -1,4 +1,4 @@
-"""`sluice hpa`: the HPA's step alone, on scenarios, so that anyone can compare it with another implementation."""
+"""Scenarios for the HPA alone (`sluice hpa`), to compare it with other implementations."""
 
 import json
 from bisect import bisect_right
@@ -11,7 +11,7 @@ from sluice_planner.fields import Field, Wrong
 from sluice_planner.hpa_controller import NS_PER_S, Memory, Seen, Settings, step
 
 SYNCS_MAX = 1_000_000
-# beyond it thousandths do not fit the controller's 64 bits
+# above it thousandths do not fit the controller's 64-bit integers
 METRIC_MAX = 9e15
 
 _FIELDS = {
@@ -36,7 +36,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Scenario:
-    """What an HPA is told and sees. Times in nanoseconds."""
+    """An HPA's settings and inputs. Times are in nanoseconds."""
 
     settings: Settings
     initial_replicas: int
@@ -47,7 +47,7 @@ class Scenario:
 
 
 def run(scenario: Scenario) -> list[tuple[float, int]]:
-    """The replicas asked for after each sync, the first of them at one period: [(t_s, replicas)]."""
+    """The desired replicas after each sync, the first of them after one period: [(t_s, replicas)]."""
     memory: Memory | None = None
     asked = [(0, scenario.initial_replicas)]
     desired: list[tuple[float, int]] = []
@@ -66,7 +66,7 @@ def run(scenario: Scenario) -> list[tuple[float, int]]:
 
 
 def _status(scenario: Scenario, asked: list[tuple[int, int]], now_ns: int) -> int:
-    """The replicas that exist: those asked for, one delay later."""
+    """The existing replicas: the desired ones, `status_delay_ns` later."""
     number = bisect_right(asked, now_ns - scenario.status_delay_ns, key=lambda change: change[0])
     return asked[max(number, 1) - 1][1]
 
@@ -85,7 +85,7 @@ def read(path: Path) -> Scenario | list[Scenario]:
 
 
 def scenario(field: Field) -> Scenario:
-    """One scenario of the file; what it leaves out has Kubernetes' default."""
+    """Read one scenario; missing fields have Kubernetes' defaults."""
     field.only("spec", "initial_replicas", "metric", "duration_s", *_FIELDS)
     spec = field.get("spec").only(*_SPEC)
     targets = hpa_spec.targets(spec.get("metrics"))
@@ -96,7 +96,7 @@ def scenario(field: Field) -> Scenario:
         raise spec.get("maxReplicas").wrong(f"must not be below minReplicas, {minimum}")
     period_ns, duration_ns = _ns(numbers["sync_period_s"]), _ns(field.get("duration_s").number(0))
     if period_ns <= 0 or duration_ns > SYNCS_MAX * period_ns:
-        raise field.get("sync_period_s").wrong(f"must be above 0, and make at most {SYNCS_MAX} syncs of duration_s")
+        raise field.get("sync_period_s").wrong(f"must be above 0, and duration_s at most {SYNCS_MAX} times as long")
     return Scenario(
         settings=Settings(
             minimum,
@@ -115,11 +115,11 @@ def scenario(field: Field) -> Scenario:
 
 
 def _series(field: Field, name: str) -> Series:
-    """Of that metric, where `metric` has a series for each name; else the one series is that of all metrics."""
+    """The series of a metric: `metric` is a mapping of names to series, or one series for all metrics."""
     series = field if isinstance(field.value, list) else field.get(name)
     samples = [_sample(entry) for entry in series.items()]
     if samples != sorted(samples, key=lambda sample: sample[0]):
-        raise series.wrong("must be in the order of time")
+        raise series.wrong("must be in order of time")
     return Series(tuple(samples))
 
 

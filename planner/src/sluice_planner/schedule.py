@@ -1,6 +1,6 @@
-"""When the control loops must run: only the polls and samples that some decision reads, in the order of time.
+"""The schedule of the control loops: all syncs, and the polls and samples that a decision reads, in order of time.
 
-At one time the management API samples first, then KEDA polls, then the HPA syncs.
+At the same time the management API samples first, then KEDA polls, then the HPA syncs.
 """
 
 import heapq
@@ -12,12 +12,12 @@ from itertools import count
 from sluice_planner.cluster_settings import Cluster
 from sluice_planner.workload import Scaler
 
-# a quotient of two times that is this close to a whole number is one
+# tolerance for a quotient of two times that should be a whole number
 CLOSE = 1e-9
 
 
 class Loop(IntEnum):
-    """The loops, in the order in which they run at one time."""
+    """The loops, in the order in which they run at the same time."""
 
     SAMPLE = 0
     POLL = 1
@@ -28,7 +28,7 @@ Moment = tuple[float, Loop]
 
 
 def moments(scaler: Scaler, cluster: Cluster) -> Iterator[Moment]:
-    """Every time at which a loop must run, without end."""
+    """The endless sequence of runs."""
     loops: list[Iterator[Moment]] = [((at_s, Loop.SYNC) for at_s in _syncs(cluster))]
     if scaler.polls:
         loops.append((at_s, Loop.POLL) for at_s in _polls(scaler, cluster))
@@ -42,14 +42,14 @@ def _syncs(cluster: Cluster) -> Iterator[float]:
 
 
 def _polls(scaler: Scaler, cluster: Cluster) -> Iterator[float]:
-    """All where KEDA moves the replicas itself, or counts failures; else the last before each sync fills the cache."""
+    """All polls if KEDA scales by itself or counts failures; else the last before each sync, which fills the cache."""
     if scaler.minimum == 0 or scaler.idle is not None or cluster.metrics_down_s:
         return (number * float(scaler.poll_s) for number in count())
     return _distinct(_whole(at_s, scaler.poll_s) for at_s in _syncs(cluster))
 
 
 def _samples(scaler: Scaler, cluster: Cluster) -> Iterator[float]:
-    """Those that a poll or a sync sees; and the one before where rates are made of two."""
+    """The samples that a poll or a sync reads; for rates the one before each, too."""
     readings = []
     if scaler.polls:
         readings.append(_polls(scaler, cluster))
@@ -65,7 +65,7 @@ def _samples(scaler: Scaler, cluster: Cluster) -> Iterator[float]:
 
 
 def _whole(at_s: float, period_s: float) -> float:
-    """The last multiple of the period until then."""
+    """The last multiple of the period at or before a time."""
     return math.floor(at_s / period_s + CLOSE) * period_s
 
 

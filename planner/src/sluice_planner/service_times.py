@@ -2,8 +2,8 @@
 
 Written as:
     12.5 or constant:12.5
-    exponential:12.5               of that mean
-    lognormal:12.5,cv=0.5          of that mean, and standard deviation / mean
+    exponential:12.5               with this mean
+    lognormal:12.5,cv=0.5          with this mean, and this standard deviation / mean
     histogram:FILE.csv             rows of upper bound in seconds and count, as measured
     metrics:FILE or metrics:http://...  the histogram sluice_task_run_seconds of a worker's /metrics
 """
@@ -34,7 +34,7 @@ Draw = Callable[[np.random.Generator, int], Floats]
 
 @dataclass(frozen=True)
 class Service:
-    """Draws service times in seconds; `text` is how it was asked for."""
+    """A distribution of service times in seconds; `text` is its notation."""
 
     text: str
     mean_s: float
@@ -42,7 +42,7 @@ class Service:
 
 
 def read(text: str, where: str) -> Service:
-    """What the module's text describes. Wrong if it is something else, or not above 0."""
+    """Parse service times, written as the module describes. Wrong if they are malformed or not above 0."""
     kind, colon, rest = text.partition(":")
     if not colon:
         kind, rest = "constant", text
@@ -54,7 +54,7 @@ def read(text: str, where: str) -> Service:
         "metrics": _metrics,
     }
     if kind not in kinds:
-        raise Wrong(f"{where}: {kind!r} is none of {', '.join(kinds)}")
+        raise Wrong(f"{where}: {kind!r} is not one of {', '.join(kinds)}")
     return kinds[kind](text, rest, where)
 
 
@@ -98,7 +98,7 @@ def _histogram(text: str, rest: str, where: str) -> Service:
 
 
 def _metrics(text: str, rest: str, where: str) -> Service:
-    """The buckets of all tasks together. Wrong if tasks took longer than the highest bound: nobody knows how long."""
+    """The buckets of all tasks together. Wrong if tasks took longer than the highest bound."""
     buckets: dict[float, float] = {}
     for labels, value in re.findall(rf"^{METRIC}_bucket{{(.*?)}} (\S+)", _exposition(rest, where), re.MULTILINE):
         bound = re.search(r'le="([^"]+)"', labels)
@@ -116,7 +116,7 @@ def _metrics(text: str, rest: str, where: str) -> Service:
 
 
 def _opener(source: str) -> urllib.request.OpenerDirector:
-    """With the environment's proxies, but for this machine."""
+    """An opener with the environment's proxies, except for addresses of this machine."""
     host = urllib.parse.urlsplit(source).hostname or ""
     is_here = host in {"localhost", "::1"} or host.startswith("127.")
     return urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if is_here else []))
@@ -134,18 +134,20 @@ def _exposition(source: str, where: str) -> str:
 
 
 def _bucketed(text: str, bounds: Sequence[float], counts: Sequence[float], where: str) -> Service:
-    """Evenly spread within each bucket."""
+    """Service times that are evenly distributed within each bucket."""
     if not counts or sum(counts) <= 0:
-        raise Wrong(f"{where}: has counted no task")
+        raise Wrong(f"{where}: has no task")
     if list(bounds) != sorted(set(bounds)) or bounds[0] <= 0 or min(counts) < 0 or bounds[-1] > LONGEST_S:
-        raise Wrong(f"{where}: bounds must rise from above 0 to {LONGEST_S:g} s, and no count may be negative")
+        raise Wrong(
+            f"{where}: bounds must increase from above 0 to at most {LONGEST_S:g} s, and no count may be negative"
+        )
     edges = np.array([0.0, *bounds])
     cumulative = np.concatenate([[0.0], np.cumsum(counts)]) / sum(counts)
     mean_s = float(np.sum(np.diff(cumulative) * (edges[:-1] + edges[1:]) / 2))
     return Service(text, mean_s, partial(_by_buckets, cumulative, edges))
 
 
-# Draws are functions with a name, so that other processes can have them.
+# Named functions, not lambdas: they are sent to other processes.
 
 
 def _same(mean_s: float, _: np.random.Generator, count: int) -> Floats:

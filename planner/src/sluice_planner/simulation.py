@@ -1,7 +1,7 @@
-"""Lets workloads live through traffic: broker, management API, KEDA, HPA, pods and tasks, event by event.
+"""Simulates workloads under traffic: broker, management API, KEDA, HPA, pods and tasks, event by event.
 
-Between two runs of the control loops (clockwork.py) the tasks run by themselves (kernel.py). The same seed is the
-same traffic, whatever the overlay.
+Between two runs of the control loops (schedule.py) kernel.py runs the tasks. The same seed makes the same traffic on
+every overlay.
 """
 
 from collections import deque
@@ -23,16 +23,16 @@ from sluice_planner.traffic import Traffic, expected, feeds
 from sluice_planner.workers import Tally, Waits, Workers
 from sluice_planner.workload import SLOTS_MAX, Workload
 
-# tasks are loaded ahead of their time in blocks of about so many
+# tasks are loaded in advance, in blocks of about this size
 AHEAD_TASKS = 50_000
 AHEAD_S = 3600.0
-# a run that ends by itself must do so within this time
+# the longest simulation without a given duration
 LONGEST_S = 7 * 86400.0
 NO_WAITS = Waits(np.zeros(0, np.int64), 0, 0.0, 0.0)
 
 
 class Sample(NamedTuple):
-    """A workload at one time: tasks, pods (those asked for, made, ready) and the age of the oldest waiting task."""
+    """A workload at one time: tasks, pods (desired, existing, ready) and the age of the oldest waiting task."""
 
     at_s: float
     waiting: int
@@ -54,7 +54,7 @@ class Event(NamedTuple):
 
 @dataclass
 class Outcome:
-    """What became of a workload. Times in seconds; None where it did not happen."""
+    """The result for a workload. Times are in seconds; None if the event did not happen."""
 
     name: str
     minimum: int
@@ -77,7 +77,7 @@ class Outcome:
 
 
 def simulate(workloads: Sequence[Workload], traffic: Traffic, cluster: Cluster) -> list[Outcome]:
-    """Each workload's outcome. They share the nodes, and nothing else. Wrong if there are more pods than can be."""
+    """Simulate workloads that share nothing but the nodes. Wrong if there are too many pods to simulate."""
     for each in workloads:
         if (cluster.initial_replicas or 0) * each.pod.concurrency > SLOTS_MAX:
             raise Wrong(f"{each.where}: {cluster.initial_replicas} pods of {each.pod.concurrency} tasks are too many")
@@ -97,7 +97,7 @@ def simulate(workloads: Sequence[Workload], traffic: Traffic, cluster: Cluster) 
 
 
 class _Run:
-    """One workload on its way."""
+    """The simulation of one workload."""
 
     def __init__(self, workload: Workload, traffic: Traffic, cluster: Cluster, nodes: Nodes) -> None:
         scaler = workload.scaler
@@ -130,14 +130,14 @@ class _Run:
         self._record()
 
     def step(self) -> None:
-        """Run the loop whose turn it is."""
+        """Advance to the next scheduled loop and run it."""
         self.now_s = self.next_s
         self._advance(self.now_s)
         (self._sample, self._poll, self._sync)[self._loop]()
         self.next_s, self._loop = next(self._moments)
 
     def finish(self, end_s: float) -> Outcome:
-        """Run to the end, and sum up."""
+        """Advance to the end and return the outcome."""
         self.now_s = end_s
         self._advance(end_s)
         self._record()
@@ -157,7 +157,7 @@ class _Run:
         self._pods.tick(until_s)
 
     def _load(self, until_s: float) -> None:
-        """The tasks of the next while of all queues, in the order of time."""
+        """Load the next tasks of all queues, in order of arrival."""
         arrivals = [each for feed in self._feeds for each in feed.arrivals]
         ahead_s = AHEAD_S
         while ahead_s > 1 and expected(arrivals, self._loaded_s, self._loaded_s + ahead_s) > AHEAD_TASKS:
@@ -173,13 +173,13 @@ class _Run:
         self._workers.load(came, service, queue)
 
     def _sample(self) -> None:
-        """The management API looks at the queues."""
+        """Let the management API take a sample of the queues."""
         tally = self._workers.tally(self.now_s)
         self._shown.append((self.now_s, self._counts(tally)))
         self._before = (self.now_s, tally)
 
     def _counts(self, tally: Tally) -> list[Counts]:
-        """What the broker shows of each queue. Prefetched messages are unacked, though nobody works on them yet."""
+        """The counts of each queue. Prefetched messages count as unacked, though they are not running."""
         spare = (self._workload.pod.prefetch - 1) * self._workload.pod.concurrency * self._pods.ready(self.now_s)
         rates = [(0.0, 0.0)] * len(tally.waiting)
         if self._before is not None:
@@ -194,7 +194,7 @@ class _Run:
         return counts
 
     def _read(self, trigger: Trigger) -> Counts | None:
-        """What KEDA is told: over HTTP the newest sample that is old enough, over AMQP the queue as it is."""
+        """Answer KEDA: over HTTP with the newest published sample, over AMQP with the current counts."""
         down_s = self._cluster.metrics_down_s
         if down_s and down_s[0] <= self.now_s < down_s[1]:
             return None
@@ -213,7 +213,7 @@ class _Run:
             self._scale(move.replicas, move.reason)
 
     def _sync(self) -> None:
-        """The HPA asks for its metrics only while it is within its bounds."""
+        """Run one sync of the HPA, which reads its metrics only while the replicas are within its bounds."""
         scaler = self._workload.scaler
         metrics: list[int | None] = [None] * len(scaler.triggers)
         if scaler.hpa_minimum <= self._desired <= scaler.maximum:
@@ -227,11 +227,11 @@ class _Run:
         self._record()
 
     def _is_held(self, decision: hpa_controller.Decision) -> bool:
-        """Whether the HPA would ask for another number if nothing but the bounds held it."""
+        """Whether something other than the bounds keeps the HPA from its recommendation."""
         if decision.wanted is None:
             return decision.why is hpa_controller.Why.NO_METRIC
-        wish = min(max(decision.wanted, self._settings.minimum), self._settings.maximum)
-        return wish != decision.replicas
+        recommended = min(max(decision.wanted, self._settings.minimum), self._settings.maximum)
+        return recommended != decision.replicas
 
     def _scale(self, replicas: int, reason: str) -> None:
         self._outcome.events.append(Event(self.now_s, self._desired, replicas, reason))
@@ -240,7 +240,7 @@ class _Run:
         self._outcome.pending_max = max(self._outcome.pending_max, self._pods.pending)
 
     def _watch(self, tally: Tally) -> None:
-        """Peak, drain and the maximum, as seen between the events."""
+        """Update the peak, the drain and the time of the maximum."""
         outcome, waiting = self._outcome, int(tally.waiting.sum())
         if waiting > outcome.peak_waiting:
             outcome.peak_waiting, outcome.peak_s, outcome.drained_s = waiting, self.now_s, None

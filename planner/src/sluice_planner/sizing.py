@@ -1,7 +1,7 @@
 """Finds value, minimum, maximum and behavior with the fewest pod-hours that meet the objectives.
 
-Every candidate gets the same traffic, over replications that differ in their seed and in where a burst falls between
-the loops. It meets an objective if the upper end of the 95% confidence interval of the mean does.
+Every candidate gets the same traffic, in replications that differ in the seed and in the phase of a burst within the
+HPA's period. It meets an objective if the upper end of the 95% confidence interval of the mean does.
 """
 
 import math
@@ -26,14 +26,14 @@ from sluice_planner.workload import Workload
 
 # tasks in the queue per task slot: below 1 leaves pods idle, above it lets tasks wait
 LOADS = (0.7, 1, 1.5, 2, 4, 10, 40, 200)
-# a first run that misses an objective by so much needs no second one
+# a run that misses an objective by this factor ends the trial
 HOPELESS = 1.5
-# the burst comes once the usual traffic has settled
+# the burst starts when the usual traffic has settled
 SETTLED_S = 900.0
-# how much longer than its bound a drain is watched
+# a drain is simulated for this multiple of its bound
 PATIENCE = 3
 
-# what may be chosen, beside the overlay's own: up at once, down slowly or soon
+# behaviors to try besides the overlay's: up at once, down slowly or soon
 BEHAVIORS = {
     "up at once, down by half a minute after 300 s": Behavior(
         Rules((Policy("Percent", 900, 15), Policy("Pods", 100, 15)), window_s=0),
@@ -48,7 +48,7 @@ BEHAVIORS = {
 
 @dataclass(frozen=True)
 class Candidate:
-    """What would be written into the ScaledObject. `behavior` names one of BEHAVIORS; None keeps the overlay's."""
+    """Numbers for the ScaledObject. `behavior` is a key of BEHAVIORS; None keeps the overlay's."""
 
     value: float
     minimum: int
@@ -56,7 +56,7 @@ class Candidate:
     behavior: str | None
 
     def applied(self, workload: Workload, queues: Sequence[str]) -> Workload:
-        """The workload with it, on the triggers of these queues."""
+        """The workload with these numbers on the triggers of these queues."""
         scaler = workload.scaler
         triggers = tuple(replace(each, value=self.value) if each.queue in queues else each for each in scaler.triggers)
         behavior = scaler.behavior if self.behavior is None else BEHAVIORS[self.behavior]
@@ -69,20 +69,20 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate's numbers: pod-hours and, in the order of the objectives, what was measured of each in seconds."""
+    """A candidate's result: pod-hours and, in the order of the objectives, the measured seconds of each."""
 
     candidate: Candidate
     pod_hours: Mean
     measured_s: tuple[Mean, ...]
 
     def meets(self, objectives: Sequence[Objective]) -> bool:
-        """Whether every objective is met, with confidence."""
+        """Whether the confidence intervals of all objectives are within their bounds."""
         return all(each.upper <= one.bound_s for each, one in zip(self.measured_s, objectives, strict=True))
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is to be sized, for what, where, and how often it is tried."""
+    """The workload to size, its traffic, cluster and objectives, and the effort of the search."""
 
     workload: Workload
     traffic: Traffic
@@ -93,7 +93,7 @@ class Question:
 
     @property
     def queues(self) -> list[str]:
-        """Those that something comes to."""
+        """The queues with arrivals."""
         return [queue for queue, parts in self.traffic.arrivals.items() if parts]
 
     @property
@@ -116,10 +116,10 @@ class Question:
 
 
 def check(question: Question) -> None:
-    """Wrong if the question has no answer that this can find."""
+    """Wrong if the traffic or a trigger cannot be sized."""
     if question.traffic.duration_s is None:
         raise Wrong(
-            "--arrivals: must go on, such as 20/s, or --duration must say how long; --slo 'drain ...' is a burst"
+            "--arrivals: must be without end, such as 20/s, or --duration must be set; --slo 'drain ...' adds a burst"
         )
     for trigger in question.workload.scaler.triggers:
         if trigger.queue in question.queues and trigger.mode != "QueueLength":
@@ -127,7 +127,7 @@ def check(question: Question) -> None:
 
 
 def candidates(question: Question) -> list[Candidate]:
-    """The overlay's own numbers, and a grid around what the traffic needs; the strongest possible is the last."""
+    """The overlay's numbers first, a grid around the needs of the traffic, and the strongest candidate last."""
     scaler, slots = question.workload.scaler, question.workload.pod.concurrency
     busy = max(1, math.ceil(question.rate * question.work_s / slots))
     needed = [pods_needed(question, each) for each in question.objectives if isinstance(each, Drain)]
@@ -145,24 +145,24 @@ def candidates(question: Question) -> list[Candidate]:
 
 
 def pods_needed(question: Question, drain: Drain) -> int:
-    """That many, all of them from the first second on, would just do."""
+    """The pods that just meet the objective if all of them run from the first second."""
     rate = drain.tasks / drain.bound_s + question.rate
     return math.ceil(rate * question.work_s / question.workload.pod.concurrency)
 
 
 def trials(question: Question, found: Sequence[Candidate]) -> Iterator[Trial]:
-    """Each candidate's, on all cores."""
+    """Try each candidate, on all cores."""
     workers = min(os.cpu_count() or 1, len(found))
     if workers == 1:
         yield from map(partial(trial, question), found)
         return
-    # spawned: forking is not safe beside the threads that a caller may have
+    # spawn: forking is not safe if the caller has threads
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         yield from pool.map(partial(trial, question), found, chunksize=4)
 
 
 def trial(question: Question, candidate: Candidate) -> Trial:
-    """Replications of one candidate, until it is hopeless."""
+    """Simulate replications of a candidate; stop early if it clearly misses an objective."""
     workload = candidate.applied(question.workload, question.queues)
     hours: list[float] = []
     measured: list[list[float]] = []
@@ -189,8 +189,8 @@ def _usual(workload: Workload, traffic: Traffic, cluster: Cluster) -> Outcome:
 
 
 def _drained_s(question: Question, drain: Drain, workload: Workload, traffic: Traffic, number: int) -> float:
-    """How long the burst takes beside the usual traffic; infinite where it outlasts all patience."""
-    # replications fall at even steps of the HPA's period
+    """The time to drain the burst on top of the usual traffic; infinite if it is not drained in the simulated time."""
+    # the phases of the replications are evenly distributed over the HPA's period
     at_s = SETTLED_S + question.cluster.sync_s * (number + 0.5) / question.replications
     queue = question.queues[0]
     arrivals = {**traffic.arrivals, queue: [*traffic.arrivals[queue], burst(drain.tasks, at_s)]}
@@ -201,20 +201,19 @@ def _drained_s(question: Question, drain: Drain, workload: Workload, traffic: Tr
 
 
 def unreachable(question: Question, strongest: Trial) -> list[str]:
-    """Why an objective cannot be met, in sentences: even the most pods, all the time, do not."""
+    """Sentences that say why the strongest candidate, the most pods all the time, does not meet the objectives."""
     reasons = []
     for one, measured in zip(question.objectives, strongest.measured_s, strict=True):
         if measured.upper <= one.bound_s:
             continue
         if isinstance(one, Drain) and (needed := pods_needed(question, one)) > question.most_pods:
-            why = (
-                f"it needs {needed} pods from the first second on, and {question.most_pods} are the most (--most-pods)"
-            )
+            why = f"it needs {needed} pods from the first second, more than --most-pods {question.most_pods}"
         elif question.rate * question.work_s >= question.most_pods * question.workload.pod.concurrency:
             busy = question.rate * question.work_s / question.workload.pod.concurrency
-            why = f"the usual traffic keeps {busy:.1f} pods busy, and {question.most_pods} are the most (--most-pods)"
+            why = f"the usual traffic keeps {busy:.1f} pods busy, at least --most-pods {question.most_pods}"
         else:
-            took = "never" if math.isinf(measured.value) else f"{shown(measured.value)} (up to {shown(measured.upper)})"
-            why = f"{question.most_pods} pods all the time reach {took}"
+            never = math.isinf(measured.value)
+            took = "never reach it" if never else f"need {shown(measured.value)} (up to {shown(measured.upper)})"
+            why = f"{question.most_pods} pods all the time {took}"
         reasons.append(f"{one} is not reachable: {why}")
     return reasons

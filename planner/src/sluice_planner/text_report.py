@@ -1,4 +1,4 @@
-"""An outcome for a terminal: table, plot and decisions; and as JSON."""
+"""Reports an outcome: table, plot and decisions for a terminal, and JSON."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ TICKS = 6
 
 @dataclass(frozen=True)
 class Simulated:
-    """A workload, what became of it, and what was assumed on the way."""
+    """A workload with its outcome and the assumptions made for it."""
 
     workload: Workload
     outcome: Outcome
@@ -29,7 +29,7 @@ class Simulated:
 
 
 def text(each: Simulated, *, plot: bool = True) -> str:
-    """For people at a terminal."""
+    """The report for a terminal."""
     outcome = each.outcome
     parts = [f"{each.workload.where}: {outcome.minimum} to {outcome.maximum} replicas", *assumptions(each)]
     parts += ["", *table([(row.words, row.shown(outcome)) for row in ROWS])]
@@ -39,12 +39,12 @@ def text(each: Simulated, *, plot: bool = True) -> str:
 
 
 def assumptions(each: Simulated) -> list[str]:
-    """What was not said and is taken to be so."""
+    """The assumptions, a line each."""
     return [f"assumed: {sentence}" for sentence in each.assumed]
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns side by side, the first to the left, the others to the right."""
+    """Align columns: the first to the left, the others to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  ".join(
@@ -55,13 +55,13 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def sentence(event: Event) -> str:
-    """One decision: when, from what to what, and why."""
+    """A decision: its time, its reason and the change."""
     step = f"{event.before} -> {event.after}" if event.before != event.after else f"stays {event.after}"
     return f"t={event.at_s:g} s: {event.reason}: {step}"
 
 
 def decisions(events: Sequence[Event], end_s: float) -> list[str]:
-    """As sentences; of many the first and the last."""
+    """The decisions as sentences; of a long list the first and the last ones."""
     lines = [sentence(event) for event in events]
     if not lines:
         return [f"The replicas never change in {shown(end_s)}."]
@@ -72,7 +72,7 @@ def decisions(events: Sequence[Event], end_s: float) -> list[str]:
 
 
 def data(each: Simulated) -> dict[str, Any]:
-    """For programs."""
+    """The data of an outcome for JSON."""
     outcome = each.outcome
     return {
         "name": outcome.name,
@@ -87,17 +87,17 @@ def data(each: Simulated) -> dict[str, Any]:
 
 
 def as_json(simulated: Sequence[Simulated]) -> str:
-    """All of it, for programs."""
+    """All outcomes as JSON."""
     return json.dumps({"workloads": [data(each) for each in simulated]})
 
 
 def _plot(outcome: Outcome) -> str:
-    """Two charts with one axis of time: tasks that wait, and replicas."""
+    """Two charts with the same time axis: waiting tasks, and replicas."""
     times = [sample.at_s for sample in outcome.samples]
     waiting = [sample.waiting for sample in outcome.samples]
     desired, ready = ([getattr(sample, name) for sample in outcome.samples] for name in ("desired", "ready"))
-    replicas = _chart("replicas asked for (#) and ready (o), up to the maximum", times, [(desired, "#"), (ready, "o")])
-    return "\n".join([_chart("tasks that wait", times, [(waiting, "braille")]), replicas])
+    replicas = _chart("desired (#) and ready (o) replicas", times, [(desired, "#"), (ready, "o")])
+    return "\n".join([_chart("waiting tasks", times, [(waiting, "braille")]), replicas])
 
 
 def _chart(title: str, times: Sequence[float], lines: Sequence[tuple[Sequence[float], str]]) -> str:

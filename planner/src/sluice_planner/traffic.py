@@ -1,4 +1,4 @@
-"""What comes to each queue, and how long it takes: the same seed is the same traffic, whatever the overlay."""
+"""Arrivals and service times of each queue: the same seed makes the same traffic on every overlay."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from sluice_planner.service_times import Service
 
 @dataclass(frozen=True)
 class Traffic:
-    """What comes to each queue and how long it takes. A duration of None ends when all is done and at rest again."""
+    """Arrivals and service times by queue. A duration of None ends when all tasks are done and the pods are idle."""
 
     arrivals: Mapping[str, Sequence[Arrivals]]
     service: Mapping[str, Service]
@@ -21,7 +21,7 @@ class Traffic:
 
 
 class Feed:
-    """What comes to one queue."""
+    """The tasks of one queue, generated in order."""
 
     def __init__(self, arrivals: Sequence[Arrivals], service: Service, seed: np.random.SeedSequence) -> None:
         *sources, service_seed = seed.spawn(len(arrivals) + 1)
@@ -31,14 +31,14 @@ class Feed:
         self._generator = np.random.default_rng(service_seed)
 
     def until(self, end_s: float) -> tuple[np.ndarray, np.ndarray]:
-        """Times of arrival before then, and the tasks' service times."""
+        """The next arrival times before `end_s`, and their service times."""
         parts = [source.until(end_s) for source in self._sources]
         times = parts[0] if len(parts) == 1 else np.sort(np.concatenate([np.empty(0), *parts]))
         return times, self._service.draw(self._generator, len(times))
 
 
 def feeds(queues: Sequence[str], traffic: Traffic) -> list[Feed]:
-    """One for each queue, from seeds of their own."""
+    """A feed for each queue, with a seed of its own."""
     seeds = np.random.SeedSequence(traffic.seed).spawn(len(queues))
     return [
         Feed(traffic.arrivals.get(queue, ()), traffic.service[queue], own)
@@ -47,5 +47,5 @@ def feeds(queues: Sequence[str], traffic: Traffic) -> list[Feed]:
 
 
 def expected(arrivals: Sequence[Arrivals], from_s: float, until_s: float) -> float:
-    """Tasks in a span of time, on average."""
+    """The expected number of tasks in a time span."""
     return sum(each.expected(until_s) - each.expected(from_s) for each in arrivals)

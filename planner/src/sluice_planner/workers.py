@@ -1,4 +1,4 @@
-"""The queue and the workers' slots: what kernel.py's arrays mean, and their growth."""
+"""Queues and task slots: owns the arrays of kernel.py and grows them."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ import numpy as np
 from sluice_planner import kernel
 from sluice_planner.kernel import Floats, Integers
 
-# arrays start small and double
+# the initial size of arrays, which double
 SIZE = 64
 _SLOT: dict[str, type] = {
     "heap_at": np.float64,
@@ -27,7 +27,7 @@ _BACK: dict[str, type] = {"back_at": np.float64, "back_came": np.float64, "back_
 
 
 class Tally(NamedTuple):
-    """By queue: how many arrived, wait, run; and how many are done in all."""
+    """Tasks by queue: arrived, waiting, running; and the total of finished ones."""
 
     arrived: Integers
     waiting: Integers
@@ -36,7 +36,7 @@ class Tally(NamedTuple):
 
 
 class Workers:
-    """Tasks of some queues on slots that come and go. Waits count only for tasks that come after the warm-up."""
+    """Tasks of queues on a changing set of slots. Waits are recorded only for tasks that arrive after the warm-up."""
 
     def __init__(self, queues: int, warm_up_s: float = 0.0) -> None:
         slots: dict[str, Any] = {name: np.zeros(SIZE, kind) for name, kind in _SLOT.items()}
@@ -53,7 +53,7 @@ class Workers:
         )
 
     def load(self, came: Floats, service: Floats, queue: Integers) -> None:
-        """Tasks that come, in the order of time, after those that were loaded before."""
+        """Load tasks in order of arrival, all of them later than those loaded before."""
         self._make_room(len(came))
         tail = int(self._state.n[kernel.TAIL])
         until = tail + len(came)
@@ -63,17 +63,17 @@ class Workers:
         self._state.n[kernel.TAIL] = until
 
     def advance(self, until_s: float) -> None:
-        """Start what can start before that time."""
+        """Start all tasks that can start before `until_s`."""
         kernel.advance(self._state, until_s)
 
     def tally(self, now_s: float) -> Tally:
-        """The counts at the time up to which was advanced."""
+        """The counts at `now_s`, to which `advance` has run."""
         counts = np.empty((3, len(self._state.arrived)), np.int64)
         done = kernel.count(self._state, now_s, counts)
         return Tally(counts[0], counts[1], counts[2], done)
 
     def add(self, count: int, at_s: float) -> Integers:
-        """That many slots, free from then on."""
+        """Add slots that are free from `at_s`."""
         n = self._state.n
         recycled = min(count, int(n[kernel.FREE]))
         n[kernel.FREE] -= recycled
@@ -89,7 +89,7 @@ class Workers:
         return slots
 
     def retire(self, slots: Integers, now_s: float, grace_s: float) -> float:
-        """Take slots away. What they run ends, or goes back after the grace period. Returns when all are over."""
+        """Remove slots. Their tasks end, or return to the queue after the grace period. Returns the end of the last."""
         state = self._state
         state.slot_gone[slots] = 1
         running = slots[(state.slot_busy[slots] == 1) & (state.slot_end[slots] > now_s)]
@@ -102,12 +102,12 @@ class Workers:
 
     @property
     def killed(self) -> int:
-        """Tasks that had to begin again."""
+        """The number of tasks that were killed and restarted."""
         return int(self._state.n[kernel.KILLED])
 
     @property
     def last_waited_s(self) -> float:
-        """The start of the last task that had waited."""
+        """The last start of a task that had waited."""
         return float(self._state.x[kernel.LAST_WAITED])
 
     @property
@@ -115,7 +115,7 @@ class Workers:
         return float(self._state.x[kernel.LAST_END])
 
     def work_s(self, now_s: float) -> float:
-        """The time that slots worked until then, added up."""
+        """The total time that slots have worked until `now_s`."""
         state, slots = self._state, slice(0, int(self._state.n[kernel.SLOTS]))
         ahead = np.maximum(state.slot_end[slots] - now_s, 0.0)[state.slot_busy[slots] == 1]
         return float(state.x[kernel.WORK_SUM] - ahead.sum())
@@ -128,7 +128,7 @@ class Workers:
         )
 
     def oldest_s(self, now_s: float) -> float:
-        """How long the oldest waiting task has waited."""
+        """The age of the oldest waiting task."""
         state = self._state
         back = slice(state.n[kernel.BACK_HEAD], state.n[kernel.BACK_TAIL])
         came = [kernel.oldest(state), *state.back_came[back][state.back_at[back] <= now_s]]
@@ -147,10 +147,10 @@ class Workers:
         state.n[kernel.BACK_TAIL] = until
 
     def _make_room(self, count: int) -> None:
-        """Move what still waits to the front, and grow if it takes more than half of the room."""
+        """Move unstarted tasks to the front of the arrays, and grow these for `count` more tasks."""
         state = self._state
         head, tail = int(state.heads.min()), int(state.n[kernel.TAIL])
-        # what started must have been seen as arrived before it is forgotten
+        # a started task is kept until `count` has counted it as arrived
         kept = min(head, int(state.n[kernel.SEEN]))
         for name in _TASK:
             array = getattr(state, name)
@@ -172,7 +172,7 @@ class Workers:
 
 
 class Waits(NamedTuple):
-    """How long tasks waited for their first start, in buckets that are 1% wide."""
+    """The waiting times until the first start, in buckets that are 1% wide."""
 
     buckets: Integers
     tasks: int

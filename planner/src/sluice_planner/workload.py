@@ -1,4 +1,4 @@
-"""What is simulated: a Deployment that a ScaledObject scales, as plain data."""
+"""The data of a workload: a Deployment that a ScaledObject scales."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,7 +15,7 @@ FallbackBehavior = Literal["static", "currentReplicas", "currentReplicasIfHigher
 
 @dataclass(frozen=True)
 class Fallback:
-    """The replicas to go to once more than so many questions in a row had no answer."""
+    """The replicas to use after more than `failures` consecutive failed requests."""
 
     failures: int
     replicas: int
@@ -24,7 +24,7 @@ class Fallback:
 
 @dataclass(frozen=True)
 class Scaler:
-    """A ScaledObject. `behavior` None is the HPA's legacy path."""
+    """A ScaledObject. A `behavior` of None means the HPA's legacy algorithm."""
 
     minimum: int
     maximum: int
@@ -38,25 +38,25 @@ class Scaler:
 
     @property
     def hpa_minimum(self) -> int:
-        """The HPA does not know 0: KEDA goes there itself."""
+        """The HPA's minimum, at least 1: KEDA itself scales to 0."""
         return max(self.minimum, 1)
 
     @property
     def rest(self) -> int:
-        """The replicas when nothing is to be done for long."""
+        """The replicas after a long idle time."""
         return self.minimum if self.idle is None else self.idle
 
     @property
     def polls(self) -> bool:
-        """Whether KEDA's own polling decides anything."""
+        """Whether KEDA's polling has an effect."""
         return self.minimum == 0 or self.idle is not None or any(trigger.cached for trigger in self.triggers)
 
 
 @dataclass(frozen=True)
 class Pod:
-    """A worker pod: tasks at once, messages taken per task slot, requests in CPUs and bytes, grace period.
+    """A worker pod: task slots, prefetched messages per slot, requests in CPUs and bytes, grace period.
 
-    `prefetch_waits`: messages of each queue are taken, and wait in the pod for what it runs.
+    `prefetch_waits`: the pod prefetches messages of each queue, behind its running tasks.
     """
 
     concurrency: int
@@ -69,7 +69,7 @@ class Pod:
 
 @dataclass(frozen=True)
 class Workload:
-    """One ScaledObject with its Deployment. `assumed` says what the manifests left open."""
+    """A ScaledObject with its Deployment. `assumed` has sentences about settings that the manifests lack."""
 
     name: str
     where: str

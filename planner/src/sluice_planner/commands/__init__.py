@@ -1,4 +1,4 @@
-"""The commands of `sluice`, a module each: what it understands, and what it does.
+"""The commands of `sluice`, a module each: its options (`add`) and what it does (`run`).
 
-They import what they need when they run: numba takes a second to load, and not each one needs it.
+A command imports what it needs when it runs: numba takes a second to load, and not every command needs it.
 """

@@ -12,19 +12,19 @@ HELP = "the same traffic on two overlays, side by side"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The options."""
+    """Add the options."""
     parser.add_argument("base", help="an overlay: a folder that Kustomize renders, a rendered file, or -")
-    parser.add_argument("other", help="another one")
+    parser.add_argument("other", help="the overlay to compare it with")
     options.add_traffic(parser)
     options.add_cluster(parser)
     options.add_reading(parser)
-    parser.add_argument("--markdown", action="store_true", help="for a pull request")
-    parser.add_argument("--json", action="store_true", help="both outcomes, as JSON")
+    parser.add_argument("--markdown", action="store_true", help="print Markdown, for a pull request")
+    parser.add_argument("--json", action="store_true", help="print both outcomes as JSON")
     parser.add_argument("--png", type=Path, metavar="FILE", help="write the picture, as .png, .svg or .pdf")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Simulate both, print."""
+    """Simulate both overlays and print the comparison."""
     from sluice_planner import comparison_table, figure, text_report
 
     sides = [simulate(overlay, arguments) for overlay in (arguments.base, arguments.other)]

@@ -1,20 +1,20 @@
-"""`sluice hpa`: the HPA's step alone."""
+"""`sluice hpa`: runs the HPA alone, without KEDA, queues and pods."""
 
 import argparse
 import json
 from pathlib import Path
 
 NAME = "hpa"
-HELP = "run the HPA's step alone on scenarios, print what it asks for (JSON)"
+HELP = "run the HPA alone on scenarios; print the replicas that it sets at each sync, as JSON"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The options."""
+    """Add the options."""
     parser.add_argument("scenarios", type=Path, metavar="SCENARIOS.json", help="one scenario, or a list of them")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """A list for a list, one answer for one."""
+    """Print a list for a list of scenarios, one answer for one scenario."""
     from sluice_planner import scenarios
 
     found = scenarios.read(arguments.scenarios)

@@ -7,17 +7,17 @@ HELP = "name the traps in overlays; exit status 1 if there are any"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The options."""
+    """Add the options."""
     parser.add_argument("overlays", nargs="+", metavar="PATH", help="a folder that Kustomize renders, a file, or -")
     parser.add_argument("--format", choices=("text", "json", "sarif", "github"), default="text")
-    parser.add_argument("--ignore", action="append", default=[], metavar="ID", help="leave a rule out")
-    parser.add_argument("--task-limit", metavar="TIME", help="how long a task may run")
-    parser.add_argument("--queue-max-length", type=int, default=100_000, help="what a queue holds (%(default)s)")
-    parser.add_argument("--sync", metavar="TIME", default="15s", help="the HPA's period (%(default)s)")
+    parser.add_argument("--ignore", action="append", default=[], metavar="ID", help="skip a rule")
+    parser.add_argument("--task-limit", metavar="TIME", help="the time limit of a task")
+    parser.add_argument("--queue-max-length", type=int, default=100_000, help="messages a queue can hold (%(default)s)")
+    parser.add_argument("--sync", metavar="TIME", default="15s", help="the HPA's sync period (%(default)s)")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Notes alone are no failure."""
+    """Print the findings. Exit status 1 if there are warnings or errors; notes do not count."""
     from sluice_planner.durations import seconds
     from sluice_planner.fields import Field
     from sluice_planner.kubernetes_objects import read

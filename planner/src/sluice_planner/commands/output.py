@@ -1,4 +1,4 @@
-"""Files that commands write."""
+"""Writes the files that commands make."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from sluice_planner.fields import Wrong
 
 
 def write(path: Path, text: str) -> None:
-    """Wrong where it cannot be."""
+    """Write a text file. Wrong if it cannot be written."""
     try:
         path.write_text(text)
     except OSError as exc:

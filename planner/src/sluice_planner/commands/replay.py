@@ -11,36 +11,36 @@ if TYPE_CHECKING:
     from sluice_planner.prediction import Compared, Replayed
 
 NAME = "replay"
-HELP = "predict a recorded burst, and show both with the error; exit status 1 if it is off"
+HELP = "predict a recorded burst and compare; exit status 1 if the prediction is off"
 OFF = 1
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The options. `--arrivals` and the rest of the traffic are the recording's."""
-    parser.add_argument("overlay", help="what ran: a folder that Kustomize renders, a rendered file, or -")
+    """Add the options. The recording says what arrived, so there is no `--arrivals`."""
+    parser.add_argument("overlay", help="what was deployed: a folder that Kustomize renders, a rendered file, or -")
     parser.add_argument(
-        "curve", type=Path, metavar="CURVE.json", help="curve.json, or a Prometheus range query's answer"
+        "curve", type=Path, metavar="CURVE.json", help="a recording, or the answer to a Prometheus range query"
     )
-    parser.add_argument("--service", metavar="WHAT", help="as for simulate; if not said, what the recording says")
+    parser.add_argument("--service", metavar="WHAT", help="service time as for simulate; default: the recording's")
     options.add_cluster(parser, sync=None)
     options.add_reading(parser)
-    parser.add_argument("--json", action="store_true", help="the comparison, as JSON")
+    parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
     parser.add_argument("--png", type=Path, metavar="FILE", help="write the picture, as .png, .svg or .pdf")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Predict, print."""
+    """Predict the recorded burst and print the comparison."""
     from sluice_planner import curve, inputs, prediction, service_times
     from sluice_planner.fields import Wrong
 
     recorded = curve.read(arguments.curve)
     found = inputs.workloads(arguments.overlay, arguments)
     if len(found) != 1:
-        raise Wrong(f"{arguments.overlay}: a recording is of one ScaledObject, and this has {len(found)}")
+        raise Wrong(f"{arguments.overlay}: must have one ScaledObject, as a recording is of one; it has {len(found)}")
     if arguments.sync is None:
         arguments.sync = str(recorded.sync_s or 15)
     if arguments.service is None and recorded.service_s is None:
-        raise Wrong(f"{arguments.curve}: service_s: is not said, so --service must be")
+        raise Wrong(f"{arguments.curve}: service_s: is missing: add it, or use --service")
     took = (
         service_times.constant(recorded.service_s or 0.0)
         if arguments.service is None

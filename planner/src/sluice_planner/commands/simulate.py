@@ -10,22 +10,22 @@ if TYPE_CHECKING:
     from sluice_planner.text_report import Simulated
 
 NAME = "simulate"
-HELP = "what an overlay does with traffic"
+HELP = "simulate an overlay under traffic"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The options."""
+    """Add the options."""
     parser.add_argument("overlay", help="a folder that Kustomize renders, a rendered file, or -")
     options.add_traffic(parser)
     options.add_cluster(parser)
     options.add_reading(parser)
-    parser.add_argument("--json", action="store_true", help="all numbers, samples and decisions, as JSON")
+    parser.add_argument("--json", action="store_true", help="print all numbers, samples and decisions as JSON")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write one self-contained page")
     parser.add_argument("--png", type=Path, metavar="FILE", help="write the picture, as .png, .svg or .pdf")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Simulate, write the files, print."""
+    """Simulate the overlay, write the requested files, print the result."""
     from sluice_planner import text_report
 
     simulated = simulate(arguments.overlay, arguments)
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def simulate(overlay: str, arguments: argparse.Namespace) -> list["Simulated"]:
-    """The overlay's workloads and what becomes of them."""
+    """Simulate each workload of the overlay."""
     from sluice_planner import inputs, simulation, text_report
 
     found = inputs.workloads(overlay, arguments)

@@ -20,7 +20,7 @@ UNREACHABLE = 1
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The options."""
+    """Add the options."""
     parser.add_argument("overlay", help="a folder that Kustomize renders, a rendered file, or -")
     parser.add_argument(
         "--slo",
@@ -32,15 +32,15 @@ def add(parser: argparse.ArgumentParser) -> None:
     options.add_cluster(parser)
     options.add_reading(parser)
     group = parser.add_argument_group("search")
-    group.add_argument("--scaled-object", metavar="NAME", help="which one, where the overlay has several")
-    group.add_argument("--most-pods", type=int, help="the largest maximum to try; four times the overlay's if not said")
-    group.add_argument("--replications", type=int, default=5, help="runs of each candidate (%(default)s)")
-    parser.add_argument("--patch", type=Path, metavar="FILE", help="write the JSON6902 patch; printed if not said")
-    parser.add_argument("--json", action="store_true", help="every candidate, as JSON")
+    group.add_argument("--scaled-object", metavar="NAME", help="the ScaledObject to size, if the overlay has several")
+    group.add_argument("--most-pods", type=int, help="the largest maximum to try; default: four times the overlay's")
+    group.add_argument("--replications", type=int, default=5, help="simulations of each candidate (%(default)s)")
+    parser.add_argument("--patch", type=Path, metavar="FILE", help="write the JSON6902 patch, instead of printing it")
+    parser.add_argument("--json", action="store_true", help="print every candidate as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit status 1 if nothing meets the objectives."""
+    """Print the cheapest candidates and the patch. Exit status 1 if no candidate meets the objectives."""
     from sluice_planner import kubernetes_objects, patch, sizing
     from sluice_planner.commands.output import write
 
@@ -73,7 +73,7 @@ def _question(arguments: argparse.Namespace, objects: list["Object"]) -> tuple["
     if arguments.scaled_object:
         found = [each for each in found if each.name == arguments.scaled_object]
     if len(found) != 1:
-        raise Wrong(f"--scaled-object: must name one of the overlay's ScaledObjects, and {len(found)} are left")
+        raise Wrong(f"--scaled-object: must select one of the overlay's ScaledObjects, but selects {len(found)}")
     traffic, assumed = inputs.traffic(arguments, found)
     most = 4 * found[0].scaler.maximum if arguments.most_pods is None else arguments.most_pods
     question = Question(
@@ -94,7 +94,7 @@ def _told(question: "Question", tried: list["Trial"], good: list["Trial"]) -> li
     lines = [f"{len(tried)} candidates, up to {question.replications} replications each; ± is the 95% interval."]
     if not good:
         reasons = sizing.unreachable(question, tried[-1])
-        return [*lines, *(reasons or ["Each objective can be met, but by no candidate that was tried together."])]
+        return [*lines, *(reasons or ["Each objective can be met alone, but no candidate meets all of them."])]
     head = ("", "value", "min", "max", "behavior", "pod-hours", *map(str, question.objectives))
     own = tried[0]
     rows = [_row("overlay", own), *(_row(str(rank), each) for rank, each in enumerate(good[:SHOWN], 1))]

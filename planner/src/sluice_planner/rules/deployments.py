@@ -1,4 +1,4 @@
-"""Rules about the Deployment that is scaled."""
+"""Rules about the scaled Deployment."""
 
 import re
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ def no_target(scaled: Scaled) -> Iterator[Problem]:
     ours = target.get("kind").default("Deployment").value == "Deployment"
     if ours and scaled.deployment is None:
         message = f"there is no Deployment {scaled.object.place(target.get('name').value)} beside it"
-        yield target.get("name"), message, "mind that Kustomize's name prefixes do not change this reference"
+        yield target.get("name"), message, "check the name: Kustomize's name prefixes do not change this reference"
 
 
 @rule(302, "warning", "replicas on a scaled Deployment")
@@ -27,8 +27,8 @@ def replicas(scaled: Scaled) -> Iterator[Problem]:
     if scaled.deployment is not None:
         field = scaled.deployment.field.get("spec").get("replicas")
         if field.value is not None:
-            message = f"each apply sets the number back to {field.value}, in the middle of a burst too"
-            yield field, message, "remove it: KEDA owns the number"
+            message = f"each apply resets the replicas to {field.value}, even during a burst"
+            yield field, message, "remove it: KEDA sets the replicas"
 
 
 @rule(303, "error", "two owners of one number")
@@ -38,7 +38,7 @@ def two_owners(scaled: Scaled) -> Iterator[Problem]:
         for each in others(scaled, kind):
             same = each.field.get("spec").get("scaleTargetRef").get("name").value == target.value
             if same and each.title != scaled.object.title:
-                yield target, f"{each.title} scales it too, and KEDA refuses that", "remove one of them"
+                yield target, f"{each.title} also scales it, and KEDA refuses that", "remove one of them"
 
 
 @rule(304, "warning", "the default grace period")
@@ -74,7 +74,7 @@ def no_requests(scaled: Scaled) -> Iterator[Problem]:
             given = [resources.get(kind).default({}).get(resource).value for kind in ("requests", "limits")]
             if given == [None, None]:
                 field = resources.get("requests").default({}).get(resource)
-                yield field, f"KEDA refuses the {resource} trigger: it is a share of the request", "request some"
+                yield field, f"KEDA refuses the {resource} trigger: it is a share of the request", "set a request"
 
 
 @rule(307, "warning", "prefetched messages that are not counted")
@@ -93,7 +93,7 @@ def prefetch(scaled: Scaled) -> Iterator[Problem]:
         if multiplier > 1:
             for each in ready_only:
                 field = each.get("protocol" if protocol(each) == "amqp" else "excludeUnacknowledged")
-                message = f"each task slot takes up to {multiplier} messages out of this count: busy pods look idle"
+                message = f"each task slot removes up to {multiplier} messages from this count: busy pods look idle"
                 yield field, message, "use --prefetch-multiplier=1, or count unacked messages (protocol: http)"
 
 
@@ -104,12 +104,12 @@ def shell_without_exec(scaled: Scaled) -> Iterator[Problem]:
         shell = len(line) > 2 and line[0].rpartition("/")[2] in {"sh", "bash"} and line[1] == "-c"  # noqa: PLR2004
         if shell and re.search(r"\bcelery\b", line[2]) and not re.search(r"\bexec\b", line[2]):
             field = container.get("command" if container.get("command").value else "args")
-            message = "the shell is PID 1 and passes no SIGTERM on: each scale-down kills what runs"
-            yield field, message, "start the worker by exec"
+            message = "the shell is PID 1 and does not forward SIGTERM: each scale-down kills the running tasks"
+            yield field, message, "start the worker with exec"
 
 
 def _limit_s(container: Field) -> float:
-    """Celery's `--time-limit`, or a setting of such a name."""
+    """The time limit in Celery's `--time-limit` or in an environment variable; 0 if there is none."""
     line = " ".join(words(container))
     limits = [float(found) for found in re.findall(r"--(?:soft-)?time-limit[= ](\d+(?:\.\d+)?)", line)]
     for entry in container.get("env").default([]).items():

@@ -12,7 +12,7 @@ from sluice_planner.rules.registry import RULES, UNREADABLE, Assumptions, Rule, 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a rule found. `source` is the file or folder that was read."""
+    """A problem that a rule found in an object. `source` is the file or folder that was read."""
 
     rule: Rule
     source: str
@@ -23,7 +23,7 @@ class Finding:
 
 
 def check_overlay(objects: Collection[Object], assumed: Assumptions, ignored: Collection[str] = ()) -> list[Finding]:
-    """Everything that is wrong, rule by rule. Wrong if there is no ScaledObject, or an ignored id is unknown."""
+    """Run all rules but the ignored ones. Wrong if there is no ScaledObject, or if an ignored id is unknown."""
     for unknown in set(ignored) - set(RULES):
         raise Wrong(f"--ignore: there is no rule {unknown}")
     scaled = [each for each in objects if each.kind == "ScaledObject"]
@@ -43,9 +43,9 @@ def _findings(one: Rule, each: Object, objects: Collection[Object], assumed: Ass
     try:
         scaled = Scaled(each, deployment_of(each, objects), objects, assumed)
         for field, message, fix in one.check(scaled):
-            # a field's place is "source: object"
+            # `where` of a field is "source: object"
             yield Finding(one, each.source, field.where.partition(": ")[2], field.path, message, fix)
     except Wrong as exc:
         where, _, message = str(exc).removeprefix(f"{each.source}: ").partition(": ")
         path, _, message = message.partition(": ")
-        yield Finding(RULES[UNREADABLE], each.source, where, path, message, "write what the schema asks for")
+        yield Finding(RULES[UNREADABLE], each.source, where, path, message, "use the type that the schema requires")

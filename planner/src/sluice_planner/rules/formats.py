@@ -1,4 +1,4 @@
-"""Findings for people, for programs, for GitHub's annotations and as SARIF."""
+"""Formats findings as text, JSON, GitHub annotations and SARIF."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -12,12 +12,12 @@ _GITHUB = {"error": "error", "warning": "warning", "note": "notice"}
 
 
 def as_text(findings: Sequence[Finding]) -> str:
-    """A line each: place, what will happen, the fix, the rule."""
+    """A line for each finding: place, consequence, fix, rule."""
     lines = [
         f"{each.source}: {each.title}: {each.field}: {each.message}; {each.fix} [{each.rule.level} {each.rule.id}]"
         for each in findings
     ]
-    return "\n".join(lines) or "Nothing to say."
+    return "\n".join(lines) or "No problems found."
 
 
 def as_json(findings: Sequence[Finding]) -> str:
@@ -88,7 +88,7 @@ FORMATS: dict[str, Callable[[Sequence[Finding]], str]] = {
 
 
 def _file(finding: Finding) -> str:
-    """A rendered folder is named by its kustomization."""
+    """The file of a finding; for a rendered folder its kustomization."""
     path = Path(finding.source)
     return str(path / "kustomization.yaml" if path.is_dir() else path)
 

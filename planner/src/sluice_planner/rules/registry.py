@@ -21,7 +21,7 @@ UNREADABLE = "SL000"
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What the manifests do not say: how long tasks may run, what a queue holds, how often the HPA syncs."""
+    """What manifests do not contain: the time limit of tasks, the capacity of a queue, the HPA's sync period."""
 
     task_limit_s: float | None = None
     queue_max_length: int = 100_000
@@ -30,7 +30,7 @@ class Assumptions:
 
 @dataclass(frozen=True)
 class Scaled:
-    """A ScaledObject, its Deployment if that is there, and everything else."""
+    """A ScaledObject, its Deployment if there is one, and all objects of the overlay."""
 
     object: Object
     deployment: Object | None
@@ -64,7 +64,7 @@ class Scaled:
 
     @property
     def template(self) -> Field | None:
-        """The Deployment's pod."""
+        """The pod spec of the Deployment."""
         if self.deployment is None:
             return None
         return self.deployment.field.get("spec").get("template").get("spec")
@@ -79,7 +79,7 @@ Check = Callable[[Scaled], Iterable[Problem]]
 
 @dataclass(frozen=True)
 class Rule:
-    """Its id, its name in words, how bad it is."""
+    """A rule with its id, title and severity."""
 
     id: str
     words: str
@@ -95,7 +95,7 @@ def rule(number: int, level: Level, words: str) -> Callable[[Check], Check]:
 
     def register(check: Check) -> Check:
         made = Rule(f"SL{number:03}", words, level, check)
-        assert made.id not in RULES  # noqa: S101 - ids are for ever
+        assert made.id not in RULES  # noqa: S101 - an id is never used again
         RULES[made.id] = made
         return check
 
@@ -110,12 +110,12 @@ def unreadable(scaled: Scaled) -> Iterator[Problem]:
 
 
 def text(field: Field) -> str:
-    """A field as text; nothing where there is none, or where it is something else, which another rule finds."""
+    """A field as text; empty if it is missing or has another type, which another rule finds."""
     return field.value if isinstance(field.value, str) else ""
 
 
 def number(field: Field) -> float:
-    """A quoted number; 0 where it is none."""
+    """A quoted number; 0 if it is not one."""
     try:
         return float(text(field))
     except ValueError:
@@ -128,5 +128,5 @@ def others(scaled: Scaled, kind: str) -> Iterator[Object]:
 
 
 def words(container: Field) -> list[str]:
-    """A container's command line; a shell's script is split too."""
+    """The words of a container's command line, those of a shell script, too."""
     return [word for part in command_line(container) for word in part.split()]
