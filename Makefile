@@ -8,6 +8,7 @@ export NO_PROXY := $(no_proxy)
 LOCKED := requirements/dev.txt requirements/uv.txt
 BENCH := .local/bench
 LOAD := .local/load
+PLANNER := .local/planner
 # What the version of RabbitMQ or NGINX decides: connections, dead letters, definitions and configuration.
 BROKER_TESTS := $(addprefix tests/integration/test_,$(addsuffix .py,broker_away dead_letters definitions life liveness \
 	lost_workers malformed nginx platform_configuration publisher queues records start upgrade versions))
@@ -40,9 +41,9 @@ install: .venv/installed ## install what the lock files name into .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/uv.txt
 	@touch $@
 
-.venv/installed: .venv/uv $(LOCKED) pyproject.toml
+.venv/installed: .venv/uv $(LOCKED) pyproject.toml planner/pyproject.toml
 	@$(BIN)/uv pip sync --quiet --require-hashes $(LOCKED)
-	@$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable . --editable ./planner
 	@touch $@
 
 # PACKAGE and EXTRA reach it by the environment, whatever characters they have.
@@ -96,8 +97,16 @@ test: lint test-unit ## lint, unit tests, integration tests, tests of the manife
 test-unit: install ## unit tests, and those of the tasks
 	@$(PYTEST) tests/unit apps/tasks
 
-test-planner: install ## tests of `sluice`, its HPA against Kubernetes' own controller (built by Go the first time, 3 min)
-	@$(PYTEST) tests/planner
+# In an environment of its own, as a copy without the rest of the repository.
+test-planner: $(PLANNER) ## tests of `sluice`, its HPA against Kubernetes' own controller (built by Go the first time, 3 min)
+	@copy="$$(mktemp -d)" && trap 'rm -r "$$copy"' EXIT && cp -r planner "$$copy" && \
+		$(BIN)/uv pip install --quiet --no-cache --no-deps --no-build-isolation --reinstall --python $(PLANNER)/bin/python \
+		"$$copy/planner" && cd "$$copy/planner" && "$(abspath $(PLANNER))/bin/python" -m pytest --numprocesses 4
+
+$(PLANNER): install requirements/planner.txt
+	@$(BIN)/uv venv --quiet --allow-existing --no-project --python $(BIN)/python $(PLANNER)
+	@$(BIN)/uv pip sync --quiet --require-hashes --python $(PLANNER)/bin/python requirements/planner.txt
+	@touch $@
 
 test-integration: install ## integration tests on real RabbitMQ and Redis processes: some of each kind
 	@$(PYTEST) --numprocesses 5 tests/integration -m "not thorough"  # two of the five wait out an outage first
@@ -188,9 +197,11 @@ lint: install ## ruff, mypy, and whether the contract breaks what was released
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@cd planner && "$(abspath $(BIN))/mypy"
 	@$(BIN)/python -m deploy.contract
 
 clean: ## remove what was installed and generated, the local data and credentials too
-	rm -rf .venv .local build .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv .local build .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info planner/src/*.egg-info \
+		planner/.hypothesis planner/.mypy_cache planner/.pytest_cache
 
 include deploy/targets.mk

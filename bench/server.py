@@ -6,7 +6,7 @@ from typing import Self
 
 import psutil
 
-from deploy.validate.runtime import API_DOCKERFILE, dockerfile_command
+from deploy.images import API_DOCKERFILE, dockerfile_command
 from local.child import Child
 from local.processes import is_healthy
 from local.servers import free_ports, is_open

@@ -17,8 +17,8 @@ from typing import Any
 
 from apps.contract import topology
 from deploy.credentials import Credentials
-from deploy.documents import documents
 from deploy.run import ROOT, Unusable, command_line
+from sluice_planner.kubernetes_objects import documents
 
 VHOST = "/"
 # the chart's RabbitMQ is 4.3.5; an older one would refuse some of the policies

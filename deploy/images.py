@@ -3,15 +3,19 @@
 Their names are those that the overlays deploy. BASE in the environment takes the place of the Dockerfiles' base image.
 """
 
+import json
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import cast
 
 import yaml
 
 from deploy.run import ROOT, Unusable, answers, command_line, show
 
 IMAGES = {"sluice-api": "apps/api/Dockerfile", "sluice-worker": "apps/worker/Dockerfile"}
+API_DOCKERFILE, WORKER_DOCKERFILE = IMAGES.values()
 # the first that works; `docker info` fails where there is a client but no engine
 ENGINES = {"docker": ("info",), "podman": ("info",), "buildah": ("version",)}
 # docker and podman keep the layers that did not change without being told
@@ -21,6 +25,12 @@ PUSH_TIMEOUT_S = 900
 OVERLAYS = "kustomize/overlays/*/kustomization.yaml"
 # What a cluster takes a name without a registry for. podman and buildah would take it for localhost/...: so it is said.
 DEFAULT_REGISTRY = "docker.io/library"
+
+
+def dockerfile_command(root: Path, dockerfile: str) -> list[str]:
+    """The CMD in exec form; empty if it has none."""
+    match = re.search(r"^CMD (\[.*?\])$", (root / dockerfile).read_text(), re.MULTILINE | re.DOTALL)
+    return cast("list[str]", json.loads(match[1].replace("\\\n", ""))) if match else []
 
 
 def engine() -> str:

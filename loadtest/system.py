@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from deploy.validate.runtime import API_DOCKERFILE, dockerfile_command
+from deploy.images import API_DOCKERFILE, dockerfile_command
 from loadtest import tasks
 from loadtest.gates import Seen
 from loadtest.sample import Sample, accepted_by_task, depths, left, metrics, total, used, working

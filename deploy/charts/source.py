@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from deploy import pins
-from deploy.documents import document_of
 from deploy.run import Unusable
+from sluice_planner.kubernetes_objects import document_of
 
 FILE = "Chart.yaml"
 

@@ -8,9 +8,10 @@ from uuid import uuid4
 from apps.contract import topology
 from apps.contract.settings import ApiSettings
 from deploy import definitions, secrets
-from deploy.validate.quantities import quantity, seconds
 from deploy.validate.tree import Finding, Object, Tree
 from deploy.validate.wanted import Wanted, must
+from sluice_planner.durations import parse_duration
+from sluice_planner.quantity import parse_quantity
 
 ANNOTATIONS: Wanted = {"nginx.org/proxy-buffering": (["false"], "events would be held back")}
 # where a rate is limited
@@ -53,11 +54,11 @@ def _advanced(each: Object) -> Iterator[Finding]:
 
 def _ingress(tree: Tree, each: Object) -> Iterator[Finding]:
     annotations = each.body["metadata"].get("annotations", {})
-    if seconds(annotations.get("nginx.org/proxy-read-timeout", "0s")) <= longest_wait_s():
+    if (parse_duration(annotations.get("nginx.org/proxy-read-timeout", "0s")) or 0) <= longest_wait_s():
         field = "metadata.annotations.nginx.org/proxy-read-timeout"
         yield each.finding(field, f"must be above the longest WAIT_MAX_S, {longest_wait_s()} s")
     yield from must(each, "metadata.annotations", annotations, ANNOTATIONS)
-    body = quantity(annotations.get("nginx.org/client-max-body-size", "0").replace("m", "Mi"))
+    body = parse_quantity(annotations.get("nginx.org/client-max-body-size", "0").replace("m", "Mi"))
     if body is None or body <= ApiSettings.model_fields["body_max_bytes"].default:
         field = "metadata.annotations.nginx.org/client-max-body-size"
         yield each.finding(field, "must be above BODY_MAX_BYTES, so that the API answers 413 itself")

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator
 
 from apps.contract import topology
-from deploy.validate.runtime import WORKER_DOCKERFILE, dockerfile_command
+from deploy.images import WORKER_DOCKERFILE, dockerfile_command
 from deploy.validate.tree import Finding, Tree
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from deploy import pins
-from deploy.documents import document_of
 from deploy.run import Unusable, output
 from deploy.tools import built, cache, locked, module_folders
 from deploy.validate.tree import Finding, Object, Tree, once
+from sluice_planner.kubernetes_objects import document_of
 
 PROGRAM = "kubeconform"
 TIMEOUT_S = 120

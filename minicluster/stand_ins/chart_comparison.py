@@ -19,9 +19,9 @@ from typing import Any
 
 from deploy.charts import source
 from deploy.charts.effects import Key, ValueSet, leaves, value_sets
-from deploy.documents import documents
 from deploy.run import Unusable, command_line
 from minicluster.stand_ins import chart_archives
+from sluice_planner.kubernetes_objects import documents
 
 NOT_TESTED = re.compile(r"^\| (?P<chart>[\w-]+) \| `(?P<value>[\w.-]+)` \|", re.MULTILINE)
 # names of two Deployments in KEDA's manifests -> those of its chart

@@ -68,7 +68,7 @@ def rendered(archive: Path, wanted: Release) -> list[Object]:
     """What helm makes of the chart and the release's values."""
     where = (wanted.name, archive, f"--namespace={wanted.namespace}", "--values=-")
     text = output(built("helm"), "template", *where, text=yaml.safe_dump(wanted.values), timeout_s=60)
-    return [Object(archive.name, "stand-ins", body) for body in yaml.safe_load_all(text) if body]
+    return [Object(archive.name, body, "stand-ins") for body in yaml.safe_load_all(text) if body]
 
 
 def defaults(name: str) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from apps.contract.topology import PARKED_QUEUE
 from deploy import cluster
 from deploy.run import Unusable
 from local.management import Management
-from planner import keda
-from planner.fields import Field
+from sluice_planner import keda
+from sluice_planner.fields import Field
 from tests.e2e import objects
 from tests.e2e.system import System, broker
 

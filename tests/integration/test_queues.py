@@ -70,7 +70,7 @@ def test_neither_queue_starves_and_the_planner_knows_the_turns(system: System, p
     """Both queues are full of tasks that are longer than a tick, one of them fuller than the other."""
     import numpy as np  # noqa: PLC0415 - with Numba, which the planner imports, 0.8 s of every process that collects
 
-    from planner.workers import Workers  # noqa: PLC0415
+    from sluice_planner.workers import Workers  # noqa: PLC0415
 
     api = system.api()
     counts, seconds = (12, 6), 0.3

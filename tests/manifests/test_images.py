@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from deploy import images
+from deploy.images import API_DOCKERFILE, dockerfile_command
 from deploy.release import set_version
 from deploy.run import ROOT, Unusable
 from deploy.tools import packaged
 from deploy.validate.pods import pods
-from deploy.validate.runtime import API_DOCKERFILE, dockerfile_command
 from deploy.validate.tree import render
 from local.processes import IMAGE_ENVIRONMENT, UVICORN_OPTIONS
 

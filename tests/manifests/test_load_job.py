@@ -49,7 +49,7 @@ def test_rights_are_to_look_and_no_more() -> None:
 
 
 def test_its_pod_keeps_the_rules_for_resources_and_disks() -> None:
-    job = Object("loadtest/job/job.yaml", "loadtest/job", objects()["Job load"])
+    job = Object("loadtest/job/job.yaml", objects()["Job load"], "loadtest/job")
     found = [str(each) for each in policy.check(Tree(ROOT, {"loadtest/job": [job]}, []))]
     assert [each for each in found if "resources" in each or "sizeLimit" in each] == []
 

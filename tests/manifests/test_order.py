@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from deploy.documents import documents
 from deploy.overlay import in_order
 from deploy.run import ROOT, output
 from deploy.tools import kubectl
+from sluice_planner.kubernetes_objects import documents
 
 WORKERS, API = {"celery-worker", "dead-letter-recorder"}, {"api"}
 

@@ -9,7 +9,7 @@ from loadtest import shapes
 from loadtest.system import raise_open_files
 from loadtest.tasks.contract import LONG, SHORT
 from local.child import Unusable
-from planner import locust_shape
+from sluice_planner import locust_shape
 from tests.harness.system import ROOT
 
 NAMES = (ROOT / "loadtest" / "names.txt").read_text(encoding="utf-8").splitlines()
