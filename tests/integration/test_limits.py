@@ -136,8 +136,10 @@ def test_limit_of_a_later_task_leaves_the_programs_of_an_earlier_one(system: Sys
     assert [is_running(pid) for pid in left] == [True, True]
 
 
-def test_shared_memory_of_a_task_that_is_ended_is_removed(running: tuple[System, Api]) -> None:
-    system, api = running
+def test_shared_memory_of_a_task_that_is_ended_is_removed(system: System) -> None:
+    """In a worker of its own: programs that earlier tasks left keep the resource tracker, which removes it."""
+    api, _ = system.api(), system.recorder()
+    system.worker()
     name = f"test-{system.vhost}"
     task_id = api.accepted("start_hard", name, how="shared memory")
     file = Path("/dev/shm") / name  # noqa: S108 - where shared memory is
