@@ -3,6 +3,7 @@
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from deploy.run import ROOT
 from tests.e2e import objects
@@ -24,6 +25,14 @@ def rest(system: System, overlay: str) -> None:
         objects.rolled_out(each)
     objects.settled(objects.WORKER, MINIMUM)
     system.forget()
+
+
+@dataclass(frozen=True)
+class Posted:
+    """A burst that the workers are busy with: the ids of its tasks, and when it was posted."""
+
+    ids: list[str]
+    at_s: float
 
 
 def post(system: System, overlay: str) -> list[str]:

@@ -1,6 +1,7 @@
 """One cluster with one platform for all tests of a process; each module has the overlay that it asks for."""
 
 import os
+import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,6 +15,7 @@ from minicluster import app_images
 from minicluster.lifecycle import Minicluster
 from minicluster.stand_ins import installation
 from tests.e2e import burst, evidence, objects
+from tests.e2e.burst import Posted
 from tests.e2e.existing import Existing, check_entrance
 from tests.e2e.provider import STARTED, Provider, chosen, started
 from tests.e2e.system import System, entered
@@ -110,6 +112,17 @@ def running(system: System) -> System:
     if not api.has("scaledobjects.keda.sh", objects.SCALER[2], f"--namespace={objects.SCALER[0]}"):
         overlay.up(objects.OVERLAYS / "load")
     return system
+
+
+@pytest.fixture(scope="session")
+def original(system: System) -> Posted:
+    """A burst under the original's numbers, posted once for both tests of test_original.py.
+
+    It is here because pytest collects that file twice in a run of the Makefile, and would make a fixture of it twice.
+    """
+    burst.rest(system, "original")
+    at_s = time.time()
+    return Posted(burst.post(system, "original"), at_s)
 
 
 @pytest.fixture(scope="module")

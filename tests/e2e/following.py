@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ RECONCILE_TIMEOUT_S = 300
 SECRETS_TIMEOUT_S = 120
 FLUX = "flux-system"
 APPS = "kustomization/apps"
+API = "kustomization/api"  # after the workers of APPS
 # `make flux` without its check of the origin's URL: it refuses HTTP, and the artifact server of the cluster has no TLS
 FOLLOW = "from deploy import flux; flux.git_url = str; flux.main()"
 REQUEST = "reconcile.fluxcd.io/requestedAt"
@@ -47,18 +49,20 @@ class Following:
         return _condition(status(APPS))
 
     def healthy(self, commit: str) -> None:
-        """Wait until the apps of a commit are applied and ready."""
-        objects.until(lambda: self._applied(commit), RECONCILE_TIMEOUT_S, f"commit {commit} in the cluster")
-
-    def _applied(self, commit: str) -> bool:
-        revision = str(status(APPS).get("lastAppliedRevision", ""))
-        return revision.endswith(commit) and self.condition().get("status") == "True"
+        """Wait until the apps and the API of a commit are applied and ready."""
+        for part in (APPS, API):
+            objects.until(partial(_applied, part, commit), RECONCILE_TIMEOUT_S, f"commit {commit} in {part}")
 
 
 def status(part: str, namespace: str = FLUX) -> dict[str, Any]:
     """The status of an object of Flux, for example `kustomization/apps`."""
     answer = json.loads(api.ask("get", part, f"--namespace={namespace}", "--output=json"))
     return dict(answer.get("status", {}))
+
+
+def _applied(part: str, commit: str) -> bool:
+    found = status(part)
+    return str(found.get("lastAppliedRevision", "")).endswith(commit) and _condition(found).get("status") == "True"
 
 
 def _condition(found: dict[str, Any]) -> dict[str, Any]:

@@ -78,6 +78,12 @@ def test_workers_are_left_alone_between_the_two_tests_of_the_original_s_burst() 
     assert set(parts[first + 1 : last]) == {"cluster", "admission", "network", "existing", "keda", "flux"}
 
 
+def test_original_s_burst_is_posted_once() -> None:
+    command = [sys.executable, "-m", "pytest", "--setup-plan", *variable("E2E_ORIGINAL")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
+    assert len(re.findall(r"SETUP +S original\b", done.stdout)) == 1
+
+
 def test_keys_of_the_ledger_are_those_that_the_tasks_write() -> None:
     text = (ROOT / "tests/e2e/overlays/ledger/tasks.py").read_text()
     (written,) = re.findall(r"^LEDGER, BEGUN, ENDED = (.*)$", text, re.MULTILINE)
