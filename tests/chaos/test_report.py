@@ -10,7 +10,7 @@ from tests.chaos.history import History
 from tests.chaos.journal import Effect, Injected, Post, Try
 
 ROOT = Path(__file__).parents[2]
-COMMITTED = sorted((ROOT / "docs/chaos").glob("*.json"))
+COMMITTED = sorted((ROOT / "docs/measurements/2026-11-25-chaos").glob("*.json"))
 
 
 def _history() -> History:
