@@ -1,4 +1,4 @@
-"""The README and the table of settings say what is true: their verbs, folders, figures and settings are the project's."""
+"""The README and the table of settings say what is true of verbs, folders, figures and settings."""
 
 import re
 import subprocess
