@@ -85,7 +85,7 @@ def test_original_s_burst_is_posted_once() -> None:
 
 
 def test_keys_of_the_ledger_are_those_that_the_tasks_write() -> None:
-    text = (ROOT / "tests/e2e/overlays/ledger/tasks.py").read_text()
+    text = (ROOT / "tests/e2e/overlays/ledger/work.py").read_text()
     (written,) = re.findall(r"^LEDGER, BEGUN, ENDED = (.*)$", text, re.MULTILINE)
     assert re.findall(r'"([^"]+)"', written) == [system.LEDGER, system.BEGUN, system.ENDED]
 

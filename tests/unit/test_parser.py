@@ -102,7 +102,7 @@ async def test_body_is_not_blamed_for_a_process_that_was_killed(parser: Parser, 
 
 
 async def test_deadline_begins_with_the_request(parser: Parser, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert await problem(parser, GOOD) == "task_1"  # its process has started
+    assert await problem(parser, GOOD) == "first"  # its process has started
     with monkeypatch.context() as patch:
         patch.setattr("apps.api.parser.DEADLINE_S", 0.3)
         started_s = time.monotonic()
@@ -143,7 +143,7 @@ async def test_request_that_ends_gives_its_turn_away(parser: Parser) -> None:
 async def test_batches_of_one_client_wait_until_a_deadline_in_a_bounded_number(
     parser: Parser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert await problem(parser, GOOD) == "task_1"  # its process has started
+    assert await problem(parser, GOOD) == "first"  # its process has started
     batches = Batches()
 
     async def ask() -> str:
