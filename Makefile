@@ -8,13 +8,26 @@ export NO_PROXY := $(no_proxy)
 LOCKED := requirements/dev.txt requirements/uv.txt
 BENCH := .local/bench
 LOAD := .local/load
+PLANNER := .local/planner
 # What the version of RabbitMQ or NGINX decides: connections, dead letters, definitions and configuration.
 BROKER_TESTS := $(addprefix tests/integration/test_,$(addsuffix .py,broker_away dead_letters definitions life liveness \
 	lost_workers malformed nginx platform_configuration publisher queues records start upgrade versions))
 PYTEST := $(BIN)/python -m pytest --numprocesses 4
+CLUSTER_STATE ?= .local/cluster
+# A test on a cluster may need its start, too: 20 minutes.
+E2E_PYTEST := $(BIN)/python -m pytest --verbose --timeout 1200
+# The tests on a cluster are two runs of pytest beside each other, each on a cluster of its own; pytest keeps this order.
+# The parts between the two tests of `original` leave the workers alone, which need 450 s for its burst meanwhile.
+E2E_SCALING := $(addprefix tests/e2e/test_,$(addsuffix .py,local scaling rollout load))
+E2E_ORIGINAL := $(addprefix tests/e2e/test_,original.py::test_burst_is_accepted cluster.py admission.py network.py \
+	existing.py keda.py flux.py original.py::test_two_workers_take_it_alone trouble.py fallback.py ingress.py)
+E2E_RUNS = $(MAKE) --no-print-directory --jobs 2 e2e-scaling e2e-original
+# The lines of a run begin with its name; sed ignores Ctrl-C, so that the end of pytest is seen. pytest ends with its shell.
+e2e-run = exec env CLUSTER_STATE="$(2)" PYTHONUNBUFFERED=1 bash -o pipefail -c 'setpriv --pdeathsig=INT $(E2E_PYTEST) $(1) 2>&1 \
+	| (trap "" INT; exec sed --unbuffered "s/^/$@: /")'
 
 .DEFAULT_GOAL := help
-.PHONY: help install add remove lock upgrade up demo post rabbitmq-ui dead-letters requeue discard contract-baseline test test-unit test-planner test-integration test-thorough test-brokers test-load chaos chaos-quick abuse abuse-quick test-chaos e2e cluster cluster-down bench bench-compare profile bench-planner load load-ab load-image picture lint clean
+.PHONY: help install add remove lock upgrade up demo post rabbitmq-ui dead-letters requeue discard contract-baseline test test-unit test-planner test-integration test-thorough test-brokers test-load test-replace chaos chaos-quick abuse abuse-quick test-chaos e2e e2e-scaling e2e-original cluster cluster-down bench bench-compare profile bench-planner load load-ab load-image picture lint clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
@@ -28,9 +41,9 @@ install: .venv/installed ## install what the lock files name into .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/uv.txt
 	@touch $@
 
-.venv/installed: .venv/uv $(LOCKED) pyproject.toml
+.venv/installed: .venv/uv $(LOCKED) pyproject.toml planner/pyproject.toml
 	@$(BIN)/uv pip sync --quiet --require-hashes $(LOCKED)
-	@$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable . --editable ./planner
 	@touch $@
 
 # PACKAGE and EXTRA reach it by the environment, whatever characters they have.
@@ -81,17 +94,25 @@ test: lint test-unit ## lint, unit tests, integration tests, tests of the manife
 	@$(MAKE) --no-print-directory -j2 tools-of-tests test-integration
 	@$(MAKE) --no-print-directory test-manifests
 
-test-unit: install ## unit tests
-	@$(PYTEST) tests/unit
+test-unit: install ## unit tests, and those of the tasks
+	@$(PYTEST) tests/unit apps/tasks
 
-test-planner: install ## tests of `sluice`, its HPA against Kubernetes' own controller (built by Go the first time, 3 min)
-	@$(PYTEST) tests/planner
+# In an environment of its own, as a copy without the rest of the repository.
+test-planner: $(PLANNER) ## tests of `sluice`, its HPA against Kubernetes' own controller (built by Go the first time, 3 min)
+	@copy="$$(mktemp -d)" && trap 'rm -r "$$copy"' EXIT && cp -r planner "$$copy" && \
+		$(BIN)/uv pip install --quiet --no-cache --no-deps --no-build-isolation --reinstall --python $(PLANNER)/bin/python \
+		"$$copy/planner" && cd "$$copy/planner" && "$(abspath $(PLANNER))/bin/python" -m pytest --numprocesses 4
 
-test-integration: install ## integration tests on real RabbitMQ and Redis processes, without the most thorough ones
-	@$(PYTEST) --numprocesses 5 tests/integration -m "not thorough"  # three of the five wait out an outage first
+$(PLANNER): install requirements/planner.txt
+	@$(BIN)/uv venv --quiet --allow-existing --no-project --python $(BIN)/python $(PLANNER)
+	@$(BIN)/uv pip sync --quiet --require-hashes --python $(PLANNER)/bin/python requirements/planner.txt
+	@touch $@
 
-test-thorough: install ## the most thorough integration tests; then what RabbitMQ or NGINX decides, on 4.3 and 1.30 or newer
-	@$(PYTEST) tests/integration -m thorough
+test-integration: install ## integration tests on real RabbitMQ and Redis processes: some of each kind
+	@$(PYTEST) --numprocesses 5 tests/integration -m "not thorough"  # two of the five wait out an outage first
+
+test-thorough: install ## the integration tests that `make test` leaves out; then what RabbitMQ or NGINX decides, on 4.3 and 1.30 or newer
+	@$(PYTEST) --numprocesses 5 tests/integration -m thorough  # most of them wait for a limit or an outage
 	@root="$$($(BIN)/python -m ops.servers.newer)" && SLUICE_TEST_RABBITMQ_ROOT="$$root" $(PYTEST) -m "not thorough" $(BROKER_TESTS)
 
 test-brokers: install ## all integration tests, on RabbitMQ 3.10 or what the machine has, then on 4.3 or newer (and nginx 1.30)
@@ -113,18 +134,27 @@ abuse-quick: install ## the same in a minute and a half; what CI runs
 test-chaos: install ## that the checker finds what follows when a protection is switched off
 	@$(PYTEST) --numprocesses 3 tests/chaos
 
+test-replace: $(LOAD) ## that a team can replace the tasks as the README says: in a clone, with every verb (5 min)
+	@$(BIN)/python -m pytest tests/replacement
+
 test-load: $(LOAD) ## tests of the load test: its gates close on servers with faults, its report is readable in a browser
 	@$(PYTEST) tests/load
 
 e2e: install ## tests on a real cluster, made here or that of E2E_CONTEXT=...; parts of them: make e2e E2E="admission local"
-	@$(BIN)/python -m tests.e2e.cluster.$(if $(E2E_CONTEXT),existing,binaries $(E2E))
-	@$(BIN)/python -m $(if $(E2E)$(E2E_CONTEXT),pytest $(or $(E2E:%=tests/e2e/test_%.py),tests/e2e),tests.e2e)
+	@$(if $(E2E_CONTEXT),,$(BIN)/python -m minicluster build $(if $(E2E),$(filter flux,$(E2E)),flux))
+	@$(if $(E2E)$(E2E_CONTEXT),$(E2E_PYTEST) $(or $(E2E:%=tests/e2e/test_%.py),$(E2E_SCALING) $(E2E_ORIGINAL)),$(E2E_RUNS))
+
+e2e-scaling:
+	@$(call e2e-run,$(E2E_SCALING),$(CLUSTER_STATE))
+
+e2e-original:
+	@$(call e2e-run,$(E2E_ORIGINAL),$(CLUSTER_STATE)-original)
 
 cluster: install ## start a cluster on this machine (Linux, root) that stays, and a shell that knows it
-	@$(BIN)/python -m tests.e2e.cluster up
+	@$(BIN)/python -m minicluster up
 
 cluster-down: install ## take that cluster away
-	@$(BIN)/python -m tests.e2e.cluster down
+	@$(BIN)/python -m minicluster down
 
 bench-planner: install ## tasks per second of the planner and of SimPy; build/bench-planner.json
 	@$(BIN)/python -m bench.planner
@@ -167,9 +197,11 @@ lint: install ## ruff, mypy, and whether the contract breaks what was released
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@cd planner && "$(abspath $(BIN))/mypy"
 	@$(BIN)/python -m ops.contract
 
 clean: ## remove what was installed and generated, the local data and credentials too
-	rm -rf .venv .local build .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv .local build .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info planner/src/*.egg-info \
+		planner/.hypothesis planner/.mypy_cache planner/.pytest_cache
 
 include ops/targets.mk

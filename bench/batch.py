@@ -9,6 +9,7 @@ import uvloop
 from apps.contract.message import task_message
 from bench import figures
 from bench.apps import ours as app
+from bench.apps.model import BODY
 from bench.filling import publish_all
 from bench.load import BATCH_TASKS, wrk
 from bench.server import ROOT, Server, ours, purge
@@ -50,9 +51,8 @@ def _alone_per_s(system: System) -> float:
 
 async def publish(url: str, tasks: int) -> float:
     """Confirmed messages a second, the publisher's window full."""
-    spec, text = app.REGISTRY["task_1"], '{"task":"task_1","name":"abc"}'
     ids = (f"{number:053}" for number in range(tasks))
-    messages = (task_message(spec, text, task_id=one, owner="bench", request_id="bench") for one in ids)
+    messages = (task_message(app.SPEC, BODY, task_id=one, owner="bench", request_id="bench") for one in ids)
     return tasks / await publish_all(url, messages)
 
 

@@ -6,8 +6,10 @@ that the API of the same commit has accepted: the form of a message may differ b
 
 import argparse
 import json
+import shutil
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +17,14 @@ import httpx
 
 from bench import accept, figures, worker
 from bench.__main__ import ROUNDS, rabbitmq_version, system
-from bench.load import BATCH_TASKS, BODY, wrk
+from bench.apps.model import BODY
+from bench.load import BATCH_TASKS, wrk
 from bench.server import ROOT, Server, ours
 from ops.command import command_line
 from ops.worktree import checked_out
 from tests.harness.system import System
 
 RESULT = Path("build/bench-compare.json")
-# The apps of both: an older commit may have no bench of its own.
-APP = "apps.api.app:create_app"
-WORKER = "apps.worker.app"
-TASK, QUEUE = "Test_Query:task_1", "Test_Query"
-# The example task sleeps for so long, which then is a system call.
-NO_SLEEP = {"TASK_1_S": "0"}
 
 
 def _accept(broker: System, servers: list[Server], _: Path, rounds: int) -> dict[str, Any]:
@@ -51,7 +48,7 @@ def _worker(broker: System, servers: list[Server], folder: Path, rounds: int) ->
         for server in accept.there_and_back(servers):
             _post_batches(server)
             cwd = ROOT if server.name == "this" else folder
-            one = worker.Worker(WORKER, TASK, QUEUE, {**worker.PREFETCH, **NO_SLEEP}, cwd)
+            one = replace(worker.WORKERS["ours"], cwd=cwd)
             turns[server.name].append(worker.per_s_and_us(broker, server.name, one))
         for name, both in turns.items():
             per_s, us = zip(*both, strict=True)
@@ -63,6 +60,12 @@ def _worker(broker: System, servers: list[Server], folder: Path, rounds: int) ->
         "this_worker_cpu_us": statistics.median(costs["this"]),
         "ref_worker_cpu_us": statistics.median(costs["other"]),
     }
+
+
+def _with_bench(folder: Path) -> Path:
+    """Give the other commit this one's task that does nothing."""
+    shutil.copytree(ROOT / "bench", folder / "bench", dirs_exist_ok=True)
+    return folder
 
 
 def _post_batches(server: Server) -> None:
@@ -86,8 +89,8 @@ def main() -> None:
     with (
         checked_out(arguments.ref, ROOT / "build" / "compare") as folder,
         system() as broker,
-        ours(broker, "this", app=APP) as this,
-        ours(broker, "other", app=APP, cwd=folder) as other,
+        ours(broker, "this") as this,
+        ours(broker, "other", cwd=_with_bench(folder)) as other,
     ):
         result["rabbitmq"] = rabbitmq_version(broker)
         for name in arguments.parts or PARTS:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 import httpx
 
 from bench import figures
+from bench.apps.model import BODY
 from bench.server import Server, others, ours, purge
 from bench.worker import bind, running
 from tests.harness.system import System
@@ -15,7 +16,6 @@ from tests.harness.system import System
 RATE_PER_S = 100
 SECONDS = 5
 POLL_S = 0.05
-BODY = {"task": "task_1", "name": "abc"}
 Client = httpx.AsyncClient
 
 
@@ -41,13 +41,13 @@ def measure(system: System, rounds: int) -> tuple[dict[str, dict[str, float]], d
 
 async def p50_ms(server: Server, follow: Callable[[Client, str], Awaitable[None]], seconds: int) -> float:
     """Open loop: each task starts at its time, whether or not those before it have ended."""
-    headers = {"Authorization": f"Bearer {server.key}"}
+    headers = {"Authorization": f"Bearer {server.key}", "Content-Type": "application/json"}
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     async with Client(base_url=server.url, headers=headers, limits=limits, timeout=60, trust_env=False) as client:
 
         async def one(at_s: float) -> float:
             await asyncio.sleep(at_s - time.perf_counter())
-            response = await client.post("/tasks", json=BODY)
+            response = await client.post("/tasks", content=BODY)
             assert response.status_code == httpx.codes.ACCEPTED, response.text
             await follow(client, response.json()["task_id"])
             return time.perf_counter() - at_s

@@ -8,13 +8,13 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.apps.model import BODY
 from bench.server import Server
 from ops import tools
 from ops.apt import apt_install
 from ops.servers.programs import find
 
 POST = Path(__file__).parent / "post.lua"
-BODY = '{"task":"task_1","name":"abc"}'
 BATCH_TASKS = 1000
 
 
@@ -41,7 +41,7 @@ def wrk(server: Server, connections: int, seconds: float, *, batch: bool = False
     """As many posts as it answers. Raises Wrong unless each is a 202."""
     if find("wrk") is None:
         apt_install(["wrk"])
-    environment = os.environ | {"KEY": server.key, "BATCH": str(BATCH_TASKS if batch else 0)}
+    environment = os.environ | {"KEY": server.key, "TASK": BODY, "BATCH": str(BATCH_TASKS if batch else 0)}
     command = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds:.0f}s"]
     command += ["--timeout", "10s", "--script", str(POST), server.url + ("/tasks/batch" if batch else "/tasks")]
     before_s = server.cpu_s

@@ -7,7 +7,8 @@ import urllib.request
 from functools import partial
 
 from bench import figures
-from bench.load import BODY, wrk
+from bench.apps.model import BODY
+from bench.load import wrk
 from bench.server import Server, ours, purge
 from tests.harness.peer import eventually
 from tests.harness.system import System

@@ -23,12 +23,12 @@ import numpy as np
 import simpy
 
 from ops.command import command_line
-from planner import arrivals, manifests, overlay, service
-from planner.cluster import Cluster
-from planner.simulate import Outcome, simulate
-from planner.traffic import Traffic
-from planner.workers import Tally, Waits
-from planner.workload import Workload
+from sluice_planner import arrivals, kubernetes_objects, manifests, service_times
+from sluice_planner.cluster_settings import Cluster
+from sluice_planner.simulation import Outcome, simulate
+from sluice_planner.traffic import Traffic
+from sluice_planner.workers import Tally, Waits
+from sluice_planner.workload import Workload
 
 OVERLAY = "kustomize/overlays/load"
 RESULT = Path("build/bench-planner.json")
@@ -46,7 +46,7 @@ AGREEMENT = 0.005
 
 
 class SimpyWorkers:
-    """What planner.workers.Workers does, as SimPy processes: one for what comes, one for each slot."""
+    """What sluice_planner.workers.Workers does, as SimPy processes: one for what comes, one for each slot."""
 
     def __init__(self, queues: int, warm_up_s: float = 0.0) -> None:
         assert (queues, warm_up_s) == (1, 0.0), "the bench has one queue and no warm-up"
@@ -131,14 +131,14 @@ def measure(run: Callable[[], Outcome]) -> tuple[float, Outcome]:
 
 def bench_workload() -> Workload:
     """The load overlay on its first queue; no task is killed, since SimPy's slots know no grace period."""
-    (found,) = manifests.workloads(overlay.read(OVERLAY), manifests.Reading())
+    (found,) = manifests.workloads(kubernetes_objects.read(OVERLAY), manifests.Reading())
     scaler = replace(found.scaler, triggers=found.scaler.triggers[:1])
     return replace(found, scaler=scaler, pod=replace(found.pod, grace_s=10**6))
 
 
 def run(workload: Workload, rate: float, service_s: float, duration_s: float, seed: int) -> Outcome:
     queue = workload.queues[0]
-    took = service.read(f"exponential:{service_s}", "bench")
+    took = service_times.read(f"exponential:{service_s}", "bench")
     traffic = Traffic({queue: arrivals.read(f"{rate}/s", "bench")}, {queue: took}, duration_s, seed=seed)
     (outcome,) = simulate([workload], traffic, Cluster())
     return outcome
@@ -146,7 +146,7 @@ def run(workload: Workload, rate: float, service_s: float, duration_s: float, se
 
 @contextmanager
 def simpy_engine() -> Any:
-    with mock.patch("planner.simulate.Workers", SimpyWorkers):
+    with mock.patch("sluice_planner.simulation.Workers", SimpyWorkers):
         yield
 
 

@@ -24,6 +24,9 @@ from ops.servers.redis import Redis
 
 COUNT = 1_000_000
 CHUNK = 1000
+# Redis moves entries for 1 ms in every 100 ms.
+SETTLED_S = 0.25
+SETTLED_DEADLINE_S = 30.0
 RESULT_TTL_S = int(Settings.model_fields["result_ttl_s"].default)
 RECORD_TTL_S = RESULT_TTL_S + MESSAGE_TTL_S
 EXAMPLE = '{"name_task":"abc","state":"done"}'
@@ -47,20 +50,37 @@ def measure(client: redis.Redis, count: int) -> dict[str, float]:
 
 
 def _bytes_of_each(client: redis.Redis, count: int, write: Write) -> float:
+    _write(client, 0, CHUNK, write)  # what a server makes once, at its first script or command
     client.flushdb()
     before = _used_bytes(client)
     for start in range(0, count, CHUNK):
-        pipeline = client.pipeline(transaction=False)
-        for number in range(start, min(start + CHUNK, count)):
-            write(pipeline, number)
-        pipeline.execute()
+        _write(client, start, min(start + CHUNK, count), write)
     return (_used_bytes(client) - before) / count
 
 
+def _write(client: redis.Redis, start: int, end: int, write: Write) -> None:
+    pipeline = client.pipeline(transaction=False)
+    for number in range(start, end):
+        write(pipeline, number)
+    pipeline.execute()
+
+
 def _used_bytes(client: redis.Redis) -> int:
-    """Without the buffer of the append-only file."""
+    """Once Redis has given back the smaller of two tables, whose entries it moves while it is idle."""
+    used = _used_bytes_now(client)
+    end_s = time.monotonic() + SETTLED_DEADLINE_S
+    while time.monotonic() < end_s:
+        time.sleep(SETTLED_S)
+        before, used = used, _used_bytes_now(client)
+        if before - used < CHUNK:
+            return used
+    raise TimeoutError(f"the memory of Redis still shrinks after {SETTLED_DEADLINE_S} s")
+
+
+def _used_bytes_now(client: redis.Redis) -> int:
+    """Without the buffers of the append-only file and of clients."""
     memory: Any = client.info("memory")
-    return int(memory["used_memory"]) - int(memory["mem_not_counted_for_evict"])
+    return int(memory["used_memory"] - memory["mem_not_counted_for_evict"] - memory["mem_clients_normal"])
 
 
 def _record(client: redis.Redis, meta: str) -> Write:

@@ -6,10 +6,10 @@ from typing import Self
 
 import psutil
 
+from ops.images import API_DOCKERFILE, dockerfile_command
 from ops.servers.child import Child
 from ops.servers.ports import free_ports, is_open
 from ops.servers.processes import is_healthy
-from ops.validate.runtime import API_DOCKERFILE, dockerfile_command
 from tests.harness.system import System
 
 ROOT = Path(__file__).parents[1]

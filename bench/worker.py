@@ -21,6 +21,7 @@ from apps.contract.ids import TaskIds
 from apps.contract.message import TaskMessage
 from bench import figures
 from bench.apps import ours, stock
+from bench.apps.model import BODY
 from bench.filling import publish_all
 from bench.server import ROOT, administrator, broker_url, purge
 from ops.servers.child import Child
@@ -44,9 +45,9 @@ class Worker:
 
 
 WORKERS = {
-    "ours": Worker("bench.apps.ours", ours.TASK, "Test_Query", PREFETCH),
+    "ours": Worker("bench.apps.ours", ours.SPEC.name, ours.QUEUE, PREFETCH),
     "stock": Worker("bench.apps.stock", stock.TASK, stock.QUEUE),
-    "prefetch_1": Worker("bench.apps.ours", ours.TASK, "Test_Query"),
+    "prefetch_1": Worker("bench.apps.ours", ours.SPEC.name, ours.QUEUE),
 }
 
 
@@ -126,8 +127,7 @@ def _cpu_s(child: Child) -> float:
 
 def _messages(system: System, task: str, queue: str) -> Iterator[TaskMessage]:
     ids = TaskIds(system.task_id_key.encode())
-    given = '{"task":"task_1","name":"abc"}'
-    argument = given if task == stock.TASK else json.dumps(given)  # an object for Celery's task, its text for ours
+    argument = BODY if task == stock.TASK else json.dumps(BODY)  # an object for Celery's task, its text for ours
     body = f'[[{argument}],{{}},{{"callbacks":null,"errbacks":null,"chain":null,"chord":null}}]'.encode()
     for number in range(TASKS):
         yield TaskMessage(task, queue, ids.new("bench"), f"{number:032}", "bench", "bench", None, body)

@@ -92,7 +92,7 @@ def judge(shape: Shape, arguments: argparse.Namespace) -> Verdict:
         ends.enter_context(emptied(folder))
         print(f"{shape.name}: {shape.about} {report.load_in_words(shape)}", flush=True)
         print("First the stub, for what Locust and this machine cost by themselves.", flush=True)
-        with _stub(shape, folder) as url:
+        with _stub(folder) as url:
             floor, _ = drive.load(shape, Address(url), folder / "stub.jsonl", lambda *_: None)
         target = there or ends.enter_context(
             system.started(shape, Folder(folder / "system"), open_files, arguments.code)
@@ -121,19 +121,21 @@ def _there(arguments: argparse.Namespace, ends: ExitStack) -> Host | Cluster | N
     if not arguments.host:
         system.ensure()
         return None
-    if not arguments.cluster:
-        return Host(arguments.host)
-    there = ends.enter_context(cluster_target.entered(arguments.host))
-    host.check(there.url, there.key, there.host)
+    there: Host | Cluster
+    if arguments.cluster:
+        there = ends.enter_context(cluster_target.entered(arguments.host))
+        host.check(there.url, there.key, there.host)
+    else:
+        there = Host(arguments.host)
+    host.check_tasks(there.url, there.key, there.host)
     return there
 
 
 @contextmanager
-def _stub(shape: Shape, folder: Path) -> Iterator[str]:
+def _stub(folder: Path) -> Iterator[str]:
     (port,) = free_ports(1)
-    times = {"TASK_1_S": str(shape.task_1_s), "TASK_2_S": str(shape.task_2_s)}
     command = [sys.executable, "-m", "loadtest.stub", str(port)]
-    child = Child("the stub", command, log=folder / "stub-server.log", env=os.environ | times, cwd=ROOT)
+    child = Child("the stub", command, log=folder / "stub-server.log", env=os.environ, cwd=ROOT)
     child.start()
     try:
         child.ready(lambda: is_open(port), STUB_DEADLINE_S)
@@ -168,7 +170,7 @@ async def _settle(target: Target, ledger: Ledger, began_s: float) -> None:
         with contextlib.suppress(TimedOut, Problem, OutcomeUnknown):
             async with limit:
                 task = await client.result(task_id, timeout_s=shapes.SLACK_S)
-            if task.status != "SUCCESS" or task.result != {"name_task": name, "state": "done"}:
+            if task.status != "SUCCESS" or task.result != {"name": name}:
                 ledger.wrong.append(f"{task_id}: {task.status} {task.result}")
             ledger.settle(task_id, time.monotonic() - began_s)
 

@@ -38,7 +38,7 @@ def load(shape: Shape, address: Address, path: Path, watch: Watch) -> tuple[Ledg
     """
     began_s = time.monotonic()
     environment = os.environ | {
-        shapes.SHAPE: shape.name, "TASK_1_S": str(shape.task_1_s), "TASK_2_S": str(shape.task_2_s),
+        shapes.SHAPE: shape.name, "LONG_S": str(shape.long_s), "SHORT_S": str(shape.short_s),
         "LOAD_LEDGER": str(path), "LOAD_STARTED_S": str(began_s), "PYTHONUNBUFFERED": "1",
         "SLUICE_HOST": address.host, "SLUICE_KEY": address.key,
     }  # fmt: skip

@@ -10,6 +10,7 @@ import httpx
 from apps.client import Client, Problem, TimedOut
 from loadtest.gates import Seen
 from loadtest.sample import ACCEPTED, Counts, Depths, Sample, accepted_by_task, depths, left, metrics, working
+from loadtest.tasks.contract import SHORT
 from ops.command import Unusable
 from ops.servers.inspection import management_of, vhost_of
 
@@ -41,6 +42,21 @@ def check(url: str, key: str, host: str = "") -> None:
     except KeyError:
         raise Unusable(f"{url} answers, but not as Sluice does: is this its address?") from None
     raise Unusable(f"{url} tells of a task that nobody made: is this Sluice's address?")
+
+
+def check_tasks(url: str, key: str, host: str = "") -> None:
+    """Post a task of the load that must be refused. Unusable where that is not for its negative time."""
+    given = {"task": SHORT.short_name, "name": "check", "seconds": -1}
+    try:
+        with Client(url, key, host=host) as client:
+            client.submit(given, deadline_s=ANSWER_TIMEOUT_S)
+    except Problem as problem:
+        if any("seconds" in error["loc"] for error in problem.document.get("errors", ())):
+            return
+    raise Unusable(
+        f"{url} does not have the load's tasks: add the component loadtest/tasks to its overlay (docs/load.md), "
+        "and deploy it again."
+    )
 
 
 class Host:

@@ -6,7 +6,7 @@ import random
 import select
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -23,7 +23,6 @@ from locust.user.task import LOCUST_STATE_STOPPING, LOCUST_STATE_WAITING
 
 from apps.client import OutcomeUnknown, Problem, rules
 from apps.client.rules import Call, Reply, Rule, Sleep
-from apps.contract.tasks import TASKS
 from loadtest import shapes
 from loadtest.ledger import Writer
 from loadtest.stages import Stages
@@ -31,6 +30,7 @@ from loadtest.stages import Stages
 __all__ = ["Stages"]
 
 T = TypeVar("T")
+Given = dict[str, Any]
 Wrong = Callable[[dict[str, Any]], str | None]
 
 # How Locust's process is told of the run, beside the shape.
@@ -68,7 +68,7 @@ def _idle(_: ConnectionPool, sock: gevent.socket.socket) -> bool:
 ConnectionPool._is_socket_alive = _idle  # noqa: SLF001
 
 SHAPE = shapes.load(os.environ[shapes.SHAPE])
-_old: deque[tuple[str, dict[str, str]]] = deque(maxlen=OLD)
+_old: deque[tuple[str, Given]] = deque(maxlen=OLD)
 _numbers = count(1)
 _writer: Writer
 
@@ -77,7 +77,7 @@ class Accepted(NamedTuple):
     """A task that was answered with 202, then."""
 
     id: str
-    given: dict[str, str]
+    given: Given
     at_s: float
 
 
@@ -86,11 +86,12 @@ def now_s() -> float:
     return time.monotonic() - float(os.environ[STARTED])
 
 
-def inputs() -> dict[str, str]:
+def inputs() -> Given:
     """Of a task: one of the names, numbered, so that no two tasks have the same result."""
     (kind,) = random.choices(tuple(SHAPE.mix.tasks), tuple(SHAPE.mix.tasks.values()))
     number = f" {next(_numbers)}"
-    return {"task": kind, "name": random.choice(NAMES)[: LONGEST - len(number)] + number}
+    name = random.choice(NAMES)[: LONGEST - len(number)] + number
+    return {"task": kind, "name": name, "seconds": SHAPE.task_s[kind]}
 
 
 class User(FastHttpUser):  # type: ignore[misc]  # Locust is not among the development tools: it has no types there
@@ -123,13 +124,13 @@ class User(FastHttpUser):  # type: ignore[misc]  # Locust is not among the devel
         self.group.killone(self.greenlet)
         return True
 
-    def submit(self, given: dict[str, str], key: str | None = None) -> Accepted | None:
+    def submit(self, given: Given, key: str | None = None) -> Accepted | None:
         """Post a task; None where it was not accepted."""
         begun_s = now_s()
         task_id = self.carried_out(rules.submit(given, key, rules.CALL_TIMEOUT_S), "/tasks", _not_accepted)
         return None if task_id is None else self.noted(task_id, given, begun_s)
 
-    def noted(self, task_id: str, given: dict[str, str], begun_s: float) -> Accepted:
+    def noted(self, task_id: str, given: Given, begun_s: float) -> Accepted:
         """Put an accepted task into the ledger."""
         at_s = now_s()
         _writer.add(at_s, "accepted", task_id, given["task"], given["name"], _ms(at_s - begun_s))
@@ -290,16 +291,16 @@ def _refused(outcome: dict[str, Any]) -> bool:
     return outcome.get("status") in SHAPE.intended and str(outcome.get("type", "")).endswith(":refused")
 
 
-def _not_done(document: dict[str, Any], task_id: str, given: Mapping[str, str]) -> str | None:
+def _not_done(document: dict[str, Any], task_id: str, given: Given) -> str | None:
     """What is wrong with a result: id, state and body must be those of this task."""
     if document.get("task_id") != task_id:
         return "another task's id"
     if document.get("task_status") != "SUCCESS":
         return f"ended as {document.get('task_status')}"
     result = document.get("task_result")
-    if result == {"name_task": given["name"], "state": "done"}:
+    if result == {"name": given["name"]}:
         return None
-    return "another task's result" if isinstance(result, dict) and "name_task" in result else "a result of another form"
+    return "another task's result" if isinstance(result, dict) and "name" in result else "a result of another form"
 
 
 def _ms(seconds: float) -> float:
@@ -311,7 +312,7 @@ def _on_init(environment: Environment, **_: Any) -> None:
     global _writer  # noqa: PLW0603 - one run a process
     if isinstance(environment.runner, WorkerRunner):
         raise SystemExit("The ledger is one process's: run this without --processes and --worker.")
-    assert set(SHAPE.mix.tasks) <= set(TASKS)  # noqa: S101 - shapes.toml and the contract are of one project
+    assert set(SHAPE.mix.tasks) <= set(SHAPE.task_s)  # noqa: S101 - shapes.toml and the tasks are of one project
     _writer = Writer(Path(os.environ[LEDGER]))
     gc.set_threshold(*GC_THRESHOLDS)
     ticker = gevent.spawn(_tick, environment)

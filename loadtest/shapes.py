@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from loadtest.tasks.contract import LONG, SHORT
 from ops.command import Unusable
 
 FILE = Path(__file__).parent / "shapes.toml"
@@ -56,8 +57,8 @@ class Shape(_Data):
     about: str
     stages: tuple[tuple[float, int], ...]
     think_s: tuple[float, float]
-    task_1_s: float
-    task_2_s: float
+    long_s: float
+    short_s: float
     intended: frozenset[int] = frozenset()
     local: Local
     limits: Limits | None = None
@@ -75,7 +76,7 @@ class Shape(_Data):
     @property
     def task_s(self) -> dict[str, float]:
         """What each task takes, by its short name."""
-        return {"task_1": self.task_1_s, "task_2": self.task_2_s}
+        return {LONG.short_name: self.long_s, SHORT.short_name: self.short_s}
 
     @property
     def longest_task_s(self) -> float:
@@ -108,8 +109,8 @@ class Shape(_Data):
 def load(name: str, environment: Mapping[str, str] = os.environ) -> Shape:
     """Read a shape of the project's, or of the file that LOAD_SHAPES names.
 
-    TASK_1_S and TASK_2_S in the environment change what the tasks take, as for `make up`. Unusable if there is none of
-    that name, or if it is none.
+    LONG_S and SHORT_S in the environment change what the tasks take. Unusable if there is none of that name, or if it
+    is none.
     """
     file = Path(environment.get(SHAPES, FILE))
     try:
@@ -119,7 +120,7 @@ def load(name: str, environment: Mapping[str, str] = os.environ) -> Shape:
         raise Unusable(f"{file} has no shapes ({exc}): see {FILE.name} for how they are written.") from None
     if name not in shapes:
         raise Unusable(f"There is no shape {name!r}: choose one of {', '.join(shapes)}, or add it to {file.name}.")
-    times = {key.lower(): environment[key] for key in ("TASK_1_S", "TASK_2_S") if key in environment}
+    times = {key.lower(): environment[key] for key in ("LONG_S", "SHORT_S") if key in environment}
     try:
         return Shape.model_validate({"name": name, "mix": document.get("mix"), **shapes[name], **times})
     except ValidationError as exc:

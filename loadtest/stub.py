@@ -7,10 +7,8 @@ loopback port until it is ended.
 import argparse
 import asyncio
 import json
-import os
 import time
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
@@ -22,14 +20,13 @@ from loadtest.sample import ACCEPTED
 
 BACKLOG = 4096
 Answer = tuple[int, dict[str, Any]]
-REASONS = {200: "OK", 202: "Accepted", 404: "Not Found", 500: "Internal Server Error"}
+REASONS = {200: "OK", 202: "Accepted", 404: "Not Found", 422: "Unprocessable Content", 500: "Internal Server Error"}
 
 
 class Tasks:
     """The tasks there are; a subclass can go wrong."""
 
-    def __init__(self, task_s: Mapping[str, float]) -> None:
-        self._task_s = task_s
+    def __init__(self) -> None:
         self._tasks: dict[str, tuple[float, str]] = {}
         """When each ends, and its name."""
         self._keys: dict[str, Any] = {}
@@ -37,6 +34,11 @@ class Tasks:
 
     def post(self, body: dict[str, Any], key: str | None) -> Answer:
         """POST /tasks and /tasks/batch, which tell themselves apart by their bodies."""
+        if body.get("seconds", 0) < 0:  # from `host.check_tasks`
+            return 422, {
+                "type": "urn:sluice:problem:invalid",
+                "errors": [{"loc": [body["task"], "seconds"], "msg": "-"}],
+            }
         if key is None or key not in self._keys:
             many = [self.accept(given) for given in body.get("tasks", [body])]
             made = {"outcomes": [{"status": 202, **one} for one in many]} if "tasks" in body else many[0]
@@ -45,10 +47,10 @@ class Tasks:
             self._keys[key] = made
         return 202, self._keys[key]
 
-    def accept(self, given: dict[str, str]) -> dict[str, str]:
+    def accept(self, given: dict[str, Any]) -> dict[str, str]:
         """A new task."""
         task_id = str(uuid4())
-        self._tasks[task_id] = (time.monotonic() + self._task_s[given["task"]], given["name"])
+        self._tasks[task_id] = (time.monotonic() + given["seconds"], given["name"])
         self.accepted[given["task"]] += 1
         return {"task_id": task_id, "task_status": "PENDING"}
 
@@ -66,11 +68,11 @@ class Tasks:
 
     def result(self, task_id: str) -> dict[str, str]:
         """Of a task that has ended."""
-        return {"name_task": self._tasks[task_id][1], "state": "done"}
+        return {"name": self._tasks[task_id][1]}
 
     def metrics(self) -> str:
         """In Prometheus' words."""
-        counts = (f'{ACCEPTED}{{task="Test_Query:{task}"}} {count}\n' for task, count in self.accepted.items())
+        counts = (f'{ACCEPTED}{{task="stub:{task}"}} {count}\n' for task, count in self.accepted.items())
         return f"# TYPE {ACCEPTED} counter\n" + "".join(counts)
 
 
@@ -138,11 +140,10 @@ async def serve(port: int, tasks: Tasks) -> None:
 
 
 def main(kind: type[Tasks] = Tasks) -> None:
-    """TASK_1_S and TASK_2_S say what the tasks take."""
+    """Serve until ended, on the port that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.stub", description="Answer, and do nothing else.")
     parser.add_argument("port", type=int)
-    task_s = {task: float(os.environ[f"{task.upper()}_S"]) for task in ("task_1", "task_2")}
-    uvloop.run(serve(parser.parse_args().port, kind(task_s)))
+    uvloop.run(serve(parser.parse_args().port, kind()))
 
 
 if __name__ == "__main__":

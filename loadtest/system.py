@@ -2,17 +2,20 @@
 
 import os
 import resource
+import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from loadtest import tasks
 from loadtest.gates import Seen
 from loadtest.sample import Sample, accepted_by_task, depths, left, metrics, total, used, working
 from loadtest.shapes import Local, Shape
 from ops import definitions
 from ops.command import Unusable
 from ops.credentials import Credentials
+from ops.images import API_DOCKERFILE, dockerfile_command
 from ops.management import Management
 from ops.servers import nginx, processes, programs
 from ops.servers.child import Child
@@ -21,7 +24,8 @@ from ops.servers.nginx import Nginx
 from ops.servers.ports import free_ports
 from ops.servers.rabbitmq import RabbitMQ
 from ops.servers.redis import Redis
-from ops.validate.runtime import API_DOCKERFILE, dockerfile_command
+
+TASKS = Path(tasks.__file__).parent
 
 
 class Ended(Unusable):
@@ -81,12 +85,15 @@ def ensure() -> None:
 
 @contextmanager
 def started(shape: Shape, folder: Folder, open_files: int, code: Path) -> Iterator[System]:
-    """Start everything, with the apps/ in `code`, and end it in reverse order. Unusable if something does not start."""
+    """Start everything, with the apps/ in `code`, and end it in reverse order. Unusable if something does not start.
+
+    The system has the load's tasks beside its own.
+    """
     credentials = Credentials()
     with folder.locked(), ExitStack() as ends:
         broker, redis = _servers(folder, credentials, ends)
         endpoints = Endpoints("", f"127.0.0.1:{broker.port}", f"127.0.0.1:{redis.port}", broker.management.url)
-        parts = _processes(shape, folder, code, endpoints, credentials)
+        parts = _processes(shape, folder, _with_tasks(code, folder.path / "code"), endpoints, credentials)
         everything = [process for part in parts.values() for process in part]
         for process in everything:
             ends.callback(process.stop)
@@ -115,6 +122,18 @@ def _servers(folder: Folder, credentials: Credentials, ends: ExitStack) -> tuple
     return broker, redis
 
 
+def _with_tasks(code: Path, copy: Path) -> Path:
+    """A copy of the code, with the load's family of tasks in it."""
+    if not (code / "apps" / "tasks").is_dir():
+        raise Unusable(
+            f"{code} is a commit without apps/tasks, which cannot be given the load's tasks: name a later one."
+        )
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(code / "apps", copy / "apps", ignore=ignored)
+    shutil.copytree(TASKS, copy / "apps" / "tasks" / "load", ignore=ignored)
+    return copy
+
+
 def _processes(
     shape: Shape, folder: Folder, code: Path, endpoints: Endpoints, credentials: Credentials
 ) -> dict[str, list[processes.Process]]:
@@ -124,7 +143,6 @@ def _processes(
     of_recorder = endpoints.environment("recorder", credentials, given)
     of_worker = endpoints.environment("worker", credentials, given) | {
         "WORKER_POOL": size.pool, "WORKER_CONCURRENCY": str(size.threads),
-        "TASK_1_S": str(shape.task_1_s), "TASK_2_S": str(shape.task_2_s),
     }  # fmt: skip
     of_api = endpoints.environment("api", credentials, given) | {
         "API_KEYS": credentials.api_keys,

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from apps.contract.example import example_input
 from apps.contract.states import FINAL
-from apps.contract.tasks import TASKS
+from apps.tasks import TASKS
 from ops.command import Unusable, command_line
 from ops.credentials import load_or_make
 from ops.servers.endpoints import Folder, load_running

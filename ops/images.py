@@ -3,14 +3,19 @@
 Their names are those that the overlays deploy. BASE in the environment takes the place of the Dockerfiles' base image.
 """
 
+import json
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import cast
+
+import yaml
 
 from ops.command import ROOT, Unusable, answers, command_line, show
-from ops.documents import document_of
 
 IMAGES = {"sluice-api": "apps/api/Dockerfile", "sluice-worker": "apps/worker/Dockerfile"}
+API_DOCKERFILE, WORKER_DOCKERFILE = IMAGES.values()
 # the first that works; `docker info` fails where there is a client but no engine
 ENGINES = {"docker": ("info",), "podman": ("info",), "buildah": ("version",)}
 # docker and podman keep the layers that did not change without being told
@@ -20,6 +25,12 @@ PUSH_TIMEOUT_S = 900
 OVERLAYS = "kustomize/overlays/*/kustomization.yaml"
 # A cluster reads a name without a registry so; podman and buildah read it as localhost/... So our names are complete.
 DEFAULT_REGISTRY = "docker.io/library"
+
+
+def dockerfile_command(root: Path, dockerfile: str) -> list[str]:
+    """The CMD in exec form; empty if it has none."""
+    match = re.search(r"^CMD (\[.*?\])$", (root / dockerfile).read_text(), re.MULTILINE | re.DOTALL)
+    return cast("list[str]", json.loads(match[1].replace("\\\n", ""))) if match else []
 
 
 def engine() -> str:
@@ -56,7 +67,7 @@ def deployed(root: Path = ROOT) -> dict[str, str]:
     """Image -> the whole name that the overlays deploy it by. Unusable if they do not agree."""
     names: dict[str, set[str]] = {image: set() for image in IMAGES}
     for path in root.glob(OVERLAYS):
-        for entry in document_of(path).get("images") or []:
+        for entry in yaml.safe_load(path.read_text()).get("images") or []:
             name = entry.get("newName") or f"{DEFAULT_REGISTRY}/{entry['name']}"
             names.setdefault(entry["name"], set()).add(f"{name}:{entry['newTag']}")
     for image in IMAGES:

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from ops.command import output
-from ops.documents import documents
 from ops.tools import kubectl
+from sluice_planner.kubernetes_objects import documents
 
 TIMEOUT_S = 60
 

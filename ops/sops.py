@@ -13,10 +13,10 @@ import yaml
 
 from ops.command import ROOT, Unusable, command_line, output
 from ops.credentials import Credentials
-from ops.documents import document, document_of
 from ops.files import private_folder
 from ops.secrets import READERS, key_of, manifests
 from ops.tools import built
+from sluice_planner.kubernetes_objects import document, document_of
 
 TIMEOUT_S = 30
 CLUSTER = "clusters/local"

@@ -16,8 +16,8 @@ validate: tools ## say what is wrong with the manifests: Kustomize, kubeconform,
 definitions: install ## render RabbitMQ's definitions from apps/contract
 	@$(BIN)/python -m ops.definitions
 
-test-manifests: tools-of-tests ## tests of the manifests, and of the commands below
-	@$(PYTEST) tests/manifests
+test-manifests: tools-of-tests ## tests of the manifests, of the commands below, and of the cluster that is built here
+	@$(PYTEST) tests/manifests minicluster
 
 pull-charts: install ## fetch the real charts of helm-releases/ into a folder outside of this repository: CHARTS=folder
 	@$(BIN)/python -m ops.charts pull $(CHARTS)
@@ -27,7 +27,7 @@ chart-keys: install ## record the keys of the real charts' values (ops/validate/
 
 test-charts: install ## render the real charts with our values, and compare the stand-ins with them: CHARTS=folder
 	@$(BIN)/python -m ops.charts test $(CHARTS)
-	@$(BIN)/python -m tests.e2e.platform.comparison $(CHARTS)
+	@$(BIN)/python -m minicluster.stand_ins.chart_comparison $(CHARTS)
 
 images: install ## build both images as the overlays name them, with docker, podman or buildah; BASE= if you like
 	@$(BIN)/python -m ops.images

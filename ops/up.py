@@ -15,7 +15,7 @@ from contextlib import ExitStack
 
 from apps.contract.example import example_input
 from apps.contract.queues import require_queues
-from apps.contract.tasks import TASKS
+from apps.tasks import TASKS
 from ops import command, demo
 from ops.command import Unusable
 from ops.credentials import Credentials, load_or_make

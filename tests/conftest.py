@@ -29,8 +29,8 @@ SystemFactory = Callable[..., System]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests that wait out an outage come first: the others use the time."""
-    items.sort(key=lambda item: "_away_3" not in item.name)
+    """Tests with the marker `outage` come first: while they wait, the other processes run the other tests."""
+    items.sort(key=lambda item: item.get_closest_marker("outage") is None)
     for item in items:
         if isinstance(item, pytest.Function) and "alarm" in item.fixturenames:
             item.add_marker(pytest.mark.timeout(4 * CONTROL_TIMEOUT_S))

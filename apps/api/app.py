@@ -22,7 +22,8 @@ from apps.contract import states
 from apps.contract.purity import require_pure
 from apps.contract.queues import require_queues
 from apps.contract.settings import ApiSettings, load
-from apps.contract.tasks import TASKS, Registry
+from apps.contract.tasks import Registry
+from apps.tasks import TASKS
 
 GC_THRESHOLDS = (10_000, 10, 100)
 

@@ -126,7 +126,7 @@ def _example_name(problem: errors.Problem) -> str:
 
 _ANYWHERE = (errors.malformed("what is wrong with the request"), errors.unauthenticated())
 _OF_A_TASK = (*_ANYWHERE, errors.not_found(), errors.expired(), errors.results_unavailable())
-_WRONG = [{"loc": ["task_1", "name"], "msg": "String should have at least 1 character", "type": "string_too_short"}]
+_WRONG = [{"loc": ["a_task", "a_field"], "msg": "String should have at least 1 character", "type": "string_too_short"}]
 _QUOTA = Quota(100, 20_000)
 _OF_A_POST = (
     *_ANYWHERE,
@@ -146,7 +146,7 @@ _OF_A_POST = (
 _OF_A_WHOLE_BATCH = (errors.invalid(_WRONG), errors.refused("queue-full"), errors.outcome_unknown("deadline"))
 _PENDING = {"task_id": _ID, "task_status": "PENDING"}
 _OUTCOMES = {"outcomes": [{"status": 202, **_PENDING}, errors.document(errors.invalid(_WRONG))]}
-_SUCCESS = status(_ID, "SUCCESS", {"name_task": "abc", "state": "done"})
+_SUCCESS = status(_ID, "SUCCESS", {"a_field": "a value"})
 _FAILURE = status(_ID, "FAILURE", failure("ValueError", "abc is not acceptable"))
 _EVENTS = f'id: STARTED\nevent: STARTED\ndata: {{"task_id":"{_ID}","task_status":"STARTED","task_result":null}}\n\n'
 _OWN["Event"] = {

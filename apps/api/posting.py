@@ -5,7 +5,6 @@ from apps.api.body import is_light, parse_batch, parse_input
 from apps.api.parser_process import Parsed
 from apps.api.publisher import CONFIRMED, Outcome
 from apps.api.services import Services
-from apps.contract.message import Payload
 
 
 def admit(services: Services, owner: str, key: str | None) -> None:
@@ -19,18 +18,14 @@ def admit(services: Services, owner: str, key: str | None) -> None:
 
 async def accept(services: Services, owner: str, key: str | None, body: bytes) -> str:
     """The id of the task that the broker has. Raises the problems of a post."""
-    payload = await _input(services, owner, body)
-    (submitted,) = await services.submitter.submit(owner, [payload], key=key, body=body)
-    assert submitted is not None  # noqa: S101 - of an input
+    if is_light(body):
+        payload = parse_input(services.inputs, body)
+    else:
+        payload = await services.parser.parse_input(owner, body)
+    submitted = await services.submitter.submit_one(owner, payload, key=key, body=body)
     if submitted.outcome is not CONFIRMED:
         raise problem_of(submitted.outcome)
     return submitted.task_id
-
-
-async def _input(services: Services, owner: str, body: bytes) -> Payload:
-    if is_light(body):
-        return parse_input(services.inputs, body)
-    return await services.parser.parse_input(owner, body)
 
 
 async def inputs_of_batch(services: Services, owner: str, body: bytes) -> list[Parsed]:

@@ -136,14 +136,18 @@ class Share:
         return not tasks or (tasks <= self.rate_left and tasks <= self.open_left)
 
     def charge(self, tasks: int) -> "Charge":
-        """Admit tasks, all or none. Raises the 429 problem."""
+        """Admit tasks for the length of a block. Raises as `admit`."""
+        self.admit(tasks)
+        return Charge(self, tasks)
+
+    def admit(self, tasks: int) -> None:
+        """Admit tasks, all or none; each is then either `accepted` or given back. Raises the 429 problem."""
         if tasks and (tasks > self.rate_left or tasks > self.open_left):  # as `fits`, without a call
             raise self.refusal(tasks)
         self.rate_left -= tasks
         self.open_left -= tasks
         self._admitted += tasks
         self._in_flight += tasks
-        return Charge(self, tasks)
 
     def refusal_unread(self) -> errors.Problem:
         """The 429 problem of a batch that was not read."""
@@ -233,7 +237,7 @@ class Charge:
     def raise_to(self, tasks: int) -> None:
         """Admit the tasks that are missing to so many. Raises the 429 problem."""
         if tasks > self._left:
-            self._share.charge(tasks - self._left)
+            self._share.admit(tasks - self._left)
             self._left = tasks
 
 

@@ -90,18 +90,15 @@ class _Lines:
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, method: str, path: str, status: int, took_s: float) -> None:
-        now_s = time.time()
-        second, ms = divmod(int(now_s * 1000), 1000)
-        time_s, pid = _second(second)
+        time_s, pid = _moment(int(time.time() * 1000))
         task_id = logs.task_id.get()
-        path = clean(path, PATH_MAX_CHARS)
         about = f', "task_id": "{task_id}"' if task_id else ""
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(WRITE_INTERVAL_S, self.write)
         self._unwritten.append(
-            f'{{"time": "{time_s}.{ms:03d}+00:00", "level": "INFO", "logger": "{__name__}", '
+            f'{{"time": "{time_s}", "level": "INFO", "logger": "{__name__}", '
             f'"message": "request", "pid": {pid}, "request_id": "{logs.request_id.get()}"{about}, '
-            f'"method": "{method}", "path": {_quoted(path)}, "status": {status}, "ms": {took_s * 1000:.1f}}}\n'
+            f'"method": "{method}", "path": {_path(path)}, "status": {status}, "ms": {took_s * 1000:.1f}}}\n'
         )
         if len(self._unwritten) >= LINES_MAX:
             self.write()
@@ -123,6 +120,13 @@ _quoted = json.JSONEncoder(ensure_ascii=False).encode
 
 
 @lru_cache(maxsize=2)
-def _second(second: int) -> tuple[str, int]:
-    """What the lines of one second share: the time, and the process, which would be a system call for each."""
-    return logs.second_text(second), os.getpid()
+def _moment(since_epoch_ms: int) -> tuple[str, int]:
+    """What the lines of one millisecond share: the time, and the process, which would be a system call for each."""
+    second, ms = divmod(since_epoch_ms, 1000)
+    return f"{logs.second_text(second)}.{ms:03d}+00:00", os.getpid()
+
+
+@lru_cache(maxsize=16)
+def _path(path: str) -> str:
+    """A path as JSON; posts have the same one."""
+    return _quoted(clean(path, PATH_MAX_CHARS))

@@ -57,6 +57,27 @@ class Submitter:
         self._quotas = quotas
         self._deadline_s = deadline_s
 
+    async def submit_one(self, owner: str, payload: Payload, *, key: str | None, body: bytes) -> Submitted:
+        """Publish one input. Raises as `submit`."""
+        if key is not None:
+            (submitted,) = await self.submit(owner, [payload], key=key, body=body)
+            assert submitted is not None  # noqa: S101 - of an input
+            return submitted
+        if self._redis_memory.full:
+            raise _results_full()
+        share = self._quotas.of(owner)
+        task_id = self._ids.new(owner)
+        share.admit(1)
+        outcome = None
+        try:
+            outcome = await self._publish_one(owner, payload, task_id)
+        finally:  # also for a client that went away in between
+            if outcome is CONFIRMED:
+                share.accepted(task_id)
+            else:
+                share.give_back(1)
+        return Submitted(task_id, outcome)
+
     async def submit(
         self, owner: str, inputs: Sequence[Payload | None], *, key: str | None, body: bytes
     ) -> list[Submitted | None]:
@@ -69,9 +90,6 @@ class Submitter:
             raise _results_full()
         share = self._quotas.of(owner)
         first_id = self._ids.new(owner)
-        if key is None and len(inputs) == 1 and inputs[0] is not None:  # as nearly all are: without what others need
-            with share.charge(1) as charge:
-                return [Submitted(first_id, await self._publish_one(charge, owner, inputs[0], first_id))]
         tasks = sum(payload is not None for payload in inputs)
         if key is None:
             with share.charge(tasks) as charge:
@@ -150,7 +168,9 @@ class Submitter:
                     outcome = NOT_SENT
                     metrics.REFUSED.labels(outcome.reason).inc()
                 else:
-                    outcome = await self._publish_one(charge, owner, payload, task_id)
+                    outcome = await self._publish_one(owner, payload, task_id)
+                    if outcome is CONFIRMED:
+                        charge.accept(task_id)
                     stopped = stopped or outcome.kind == "unknown"
                 submitted[index] = Submitted(task_id, outcome)
 
@@ -162,7 +182,7 @@ class Submitter:
                 group.create_task(publish_some())
         return submitted
 
-    async def _publish_one(self, charge: Charge, owner: str, payload: Payload, task_id: str) -> Outcome:
+    async def _publish_one(self, owner: str, payload: Payload, task_id: str) -> Outcome:
         logs.task_id.set(task_id)
         spec = self._registry[payload.task]
         request_id = logs.request_id.get() or ""
@@ -174,7 +194,6 @@ class Submitter:
         outcome = await self._publisher.publish(message)
         metrics.publish_seconds(outcome.kind).observe(time.perf_counter() - started_s)
         if outcome is CONFIRMED:
-            charge.accept(task_id)
             metrics.accepted(spec.name).inc()
         else:
             metrics.REFUSED.labels(outcome.reason).inc()

@@ -1,4 +1,4 @@
-"""A client for people: `python -m apps.client post task_1 --name abc --wait`, or `post --wait '{"task": ...}'`.
+"""A client for people: `python -m apps.client post NAME --FIELD VALUE --wait`, or `post --wait '{"task": ...}'`.
 
 The API's address and key are read from SLUICE_URL and SLUICE_KEY. SLUICE_HOST is the Host header for the address of
 an ingress, as http://127.0.0.1:30080. Results go to standard output, progress to the other.
@@ -18,7 +18,8 @@ import httpx
 
 from apps.client import Client, OutcomeUnknown, Problem, Task, TimedOut, post
 from apps.contract.example import example_input
-from apps.contract.tasks import TASKS, Registry
+from apps.contract.tasks import Registry
+from apps.tasks import TASKS
 
 FAILED, USAGE, UNKNOWN, INTERRUPTED = 1, 2, 3, 130
 TICK_S = 0.1
@@ -64,6 +65,8 @@ def _options(arguments: Sequence[str] | None, registry: Registry) -> argparse.Na
     """Read the command line; of a post also its body."""
     parser, post_parser = _parsers(registry)
     options = parser.parse_args(arguments)
+    if options.verb == "example":
+        (options.example,) = _example(registry)
     if options.verb != "post":
         return options
     line = [] if options.task is None else [options.task, *options.rest]
@@ -107,6 +110,7 @@ def _parsers(registry: Registry) -> tuple[argparse.ArgumentParser, argparse.Argu
     _following(post_parser)
     post_parser.add_argument("task", nargs="?", metavar="TASK", help="its name, or the whole input as a JSON object")
     post_parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="the options of the task")
+    verbs.add_parser("example", help="print an input of the first task, as JSON")
     follow = verbs.add_parser("follow", help="show each state of a task, to its end")
     follow.add_argument("task_id")
     _following(follow)
@@ -128,6 +132,9 @@ def _following(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(client: Client, options: argparse.Namespace) -> int:
+    if options.verb == "example":
+        print(options.example)
+        return 0
     if options.verb == "cancel":
         return _show(client.cancel(options.task_id))
     if options.verb == "follow":

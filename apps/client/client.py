@@ -45,7 +45,7 @@ class Client:
     def submit(
         self, inputs: Inputs | str, *, key: str | None = None, idempotent: bool = True, deadline_s: float = DEADLINE_S
     ) -> str:
-        """Post a task, such as `{"task": "task_1", "name": "abc"}`; answers its id once it is accepted.
+        """Post a task, such as `{"task": "resize", "path": "cat.png"}`; answers its id once it is accepted.
 
         A string is sent as it is: JSON whose numbers, say, Python would not write again as they were.
 

@@ -11,6 +11,7 @@ not verify, and is then as unknown as one that never was.
 import hmac
 import os
 import re
+import struct
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -75,9 +76,9 @@ def uuid7() -> str:
 
 
 def _uuid7(ms: int, random: bytes) -> str:
-    stamp, rest = f"{ms:012x}", random.hex()
+    digits = (ms.to_bytes(6, "big") + random).hex()
     variant = "89ab"[random[2] >> 4 & 3]
-    return f"{stamp[:8]}-{stamp[8:]}-7{rest[1:4]}-{variant}{rest[5:8]}-{rest[8:]}"
+    return f"{digits[:8]}-{digits[8:12]}-7{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 def random_hex() -> str:
@@ -90,9 +91,8 @@ def random_bytes() -> bytes:
     try:
         return _stock.pop()
     except IndexError:
-        fresh = os.urandom(16 * STOCK)
-        _stock.extend(fresh[start : start + 16] for start in range(16, len(fresh), 16))
-        return fresh[:16]
+        _stock.extend(part for (part,) in struct.iter_unpack("16s", os.urandom(16 * STOCK)))
+        return _stock.pop()
 
 
 STOCK = 256

@@ -157,9 +157,6 @@ class ConsumerSettings(Settings):
 class WorkerSettings(ConsumerSettings):
     """What the worker needs besides."""
 
-    # Test_Query's examples; tests shorten them
-    task_1_s: Annotated[float, Field(ge=0)] = 15.0
-    task_2_s: Annotated[float, Field(ge=0)] = 10.0
     worker_pool: Literal["prefork", "threads"] = "prefork"
     # prefork 1 as the original: one pod, one task; threads for tasks that mostly wait
     worker_concurrency: Annotated[int, Field(ge=1)] = 1
@@ -197,7 +194,7 @@ class RequeueSettings(Settings):
     task_id_key: Secret
 
 
-S = TypeVar("S", bound=Settings)
+S = TypeVar("S", bound=BaseSettings)
 
 
 def load(kind: type[S], environment: Mapping[str, str] | None = None) -> S:

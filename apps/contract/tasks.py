@@ -1,14 +1,13 @@
-"""The tasks: what a client may ask for, what it gets, where it waits and how long it may take.
+"""What a task is: its input, its output, its queue and its limits. The tasks themselves are in apps/tasks.
 
-To add one: an entry in `TASKS` here, and a function of the same short name in `apps/worker/tasks.py`. The worker
-validates the client's JSON again, so validators must be pure: docs/api.md, "Models".
+The worker validates the client's JSON again, so validators must be pure: docs/api.md, "Models".
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter
 from pydantic_core import CoreSchema, core_schema
 
 from apps.contract.results import CEILING_BYTES
@@ -25,34 +24,6 @@ class Input(BaseModel):
     task: str
 
 
-class NamedInput(Input):
-    """Work on one name."""
-
-    # 255 characters: the longest file or host name a team is likely to send. No control characters: what the task
-    # hands the name to, a file system or a database, would refuse a NUL.
-    name: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$", examples=["abc"])]
-
-
-class Task1(NamedInput):
-    """Input of `Test_Query:task_1`."""
-
-    task: Literal["task_1"]
-
-
-class Task2(NamedInput):
-    """Input of `Test_Query:task_2`."""
-
-    task: Literal["task_2"]
-
-
-class Output(BaseModel):
-    """What both example tasks return."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    name_task: str
-    state: str
-
-
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec:
     """One kind of task.
@@ -67,8 +38,6 @@ class TaskSpec:
     output: type[BaseModel]
     hard_limit_s: int
     soft_limit_s: int | None = None
-    transient: tuple[type[Exception], ...] = ()
-    """Errors that a later attempt may not meet; only these are retried."""
     result_max_bytes: int | None = None
     """The largest result, as JSON, instead of `RESULT_MAX_BYTES`; a larger one is the FAILURE `ResultTooLarge`."""
     failure_message_max_chars: int | None = None
@@ -110,26 +79,6 @@ def registry(*specs: TaskSpec) -> Registry:
             raise ValueError(f"{spec.input.__name__}.task must be Literal[{spec.short_name!r}]")
         tasks[spec.short_name] = spec
     return tasks
-
-
-# Limits: the examples sleep 15 s and 10 s, so 90 s means that one hangs. The worker's termination grace period must
-# exceed the longest of them.
-TASKS = registry(
-    TaskSpec(
-        name="Test_Query:task_1",
-        input=Task1,
-        output=Output,
-        hard_limit_s=90,
-        transient=(ConnectionError, TimeoutError),
-    ),
-    TaskSpec(
-        name="Test_Query:task_2",
-        input=Task2,
-        output=Output,
-        hard_limit_s=90,
-        transient=(ConnectionError, TimeoutError),
-    ),
-)
 
 
 class _ToldApartByTask:

@@ -4,10 +4,9 @@ import logging
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
-from types import ModuleType
 from typing import Any
 
 from billiard import util
@@ -15,29 +14,31 @@ from celery import Celery, signals
 from celery._state import _set_task_join_will_block
 from kombu import Exchange, Queue
 from prometheus_client import start_http_server
-from pydantic import BaseModel
 
 from apps import logs
 from apps.contract import topology
 from apps.contract.purity import require_pure
 from apps.contract.queues import require_queues, require_selectable
 from apps.contract.settings import WorkerSettings, load
-from apps.contract.tasks import TASKS, Input, Registry
+from apps.contract.tasks import Registry
 from apps.health import HealthFiles
-from apps.worker import frames, prefork, tasks
+from apps.tasks import TASKS, work_modules
+from apps.worker import frames, prefork
 from apps.worker.celery_api import App
 from apps.worker.connection import check_redis, connection_to_broker
 from apps.worker.consumer import lifecycle
+from apps.worker.functions import Work, by_task, works_of
 from apps.worker.prefetch import Prefetch, TaskConsumer
 from apps.worker.task import ContractTask, run
 
-Function = Callable[[Input, WorkerSettings], BaseModel]
 
+def create_app(
+    settings: WorkerSettings, registry: Registry = TASKS, works: Iterable[Work[Any, Any]] | None = None
+) -> Celery:
+    """Build the app for these tasks; `works` are their functions, by default those of apps/tasks.
 
-def create_app(settings: WorkerSettings, registry: Registry = TASKS, functions: ModuleType = tasks) -> Celery:
-    """Build the app for these tasks; `functions` has one function a task, under its short name.
-
-    Raises SystemExit when a task has no function, no queue, or an input that cannot be carried from the API.
+    Raises SystemExit when a task has no function, no queue, a setting that is missing or wrong, or an input that cannot
+    be carried from the API.
     """
     logs.configure(settings.log_level)
     require_pure(registry)
@@ -47,17 +48,16 @@ def create_app(settings: WorkerSettings, registry: Registry = TASKS, functions: 
     app.redis_url = settings.celery_result_backend.get_secret_value()
     app.backend_cls = "apps.worker.backend:Backend+" + app.redis_url
     app.conf.update(_configuration(settings))
-    for short_name, spec in registry.items():
-        function: Function | None = getattr(functions, short_name, None)
-        if function is None:
-            raise SystemExit(f"task {spec.name} has no function {short_name!r} in {functions.__name__}")
+    for work in by_task(registry, works_of(*work_modules()) if works is None else works).values():
         app.task(
             run,
-            name=spec.name,
+            name=work.spec.name,
             bind=True,
             shared=False,  # of this app alone
-            spec=spec,
-            function=staticmethod(function),
+            spec=work.spec,
+            function=staticmethod(work.function),
+            function_settings=work.loaded_settings(),
+            retry_on=work.retry_on,
             settings=settings,
             limits=app.limits,
         )

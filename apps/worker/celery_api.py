@@ -14,7 +14,7 @@ from apps.worker.rejection import Rejections
 
 POST = "post the task to POST /tasks, for example with apps.client"
 READ = "read the task with GET /tasks/{id}, for example with apps.client"
-TRANSIENT = "list the error as `transient` in the task's entry, and raise it"
+TRANSIENT = "list the error in `retry_on` beside the task's function, and raise it"
 RAISE = "return the task's output, or raise an error"
 CANCEL = "cancel the task with DELETE /tasks/{id}, for example with apps.client"
 

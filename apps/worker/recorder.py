@@ -33,9 +33,9 @@ from apps.contract import failures, states, topology
 from apps.contract.message import Raw
 from apps.contract.queues import require_queues
 from apps.contract.settings import RecorderSettings, load
-from apps.contract.tasks import TASKS
 from apps.health import HealthFiles
 from apps.metrics import BROKER_UP, REDIS_UP
+from apps.tasks import TASKS
 from apps.worker import dead_letter
 from apps.worker.dead_letter import DeadLetter
 from apps.worker.storing import ATTEMPTS, is_about_the_command

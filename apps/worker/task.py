@@ -1,7 +1,7 @@
 """The one path of every task: claim its record, call the team's function, write the outcome.
 
     begin --> function: SUCCESS, FAILURE --> end --> the main process acks
-         |            | a transient error --> the retry is published --> ack; refused --> dead letter
+         |            | an error to retry on --> the retry is published --> ack; refused --> dead letter
          |            | a cancel (apps/worker/limits.py) --> end(REVOKED) --> ack
          |            | an input of another version --> give_back --> returned (apps/worker/returns.py) --> ack
          |            `-- SIGTERM to this process --> nothing is written; the broker gives the task to another worker
@@ -63,6 +63,8 @@ class ContractTask(RefusingTask):
     settings: WorkerSettings
     limits: Limits
     function: Any
+    function_settings: tuple[Any, ...]
+    retry_on: tuple[type[Exception], ...]
 
     @cached_property
     def backend(self) -> Any:
@@ -146,7 +148,7 @@ def _output(task: ContractTask, request: Any, payload: Any) -> BaseModel:
     """What the function returns. What it changed of the process that its own end depends on is put back."""
     process, recursion_limit, fields = os.getpid(), sys.getrecursionlimit(), vars(request).copy()
     try:
-        output = task.function(_input(task, payload), task.settings)
+        output = task.function(_input(task, payload), *task.function_settings)
     finally:
         if os.getpid() != process:  # a child that the function forked and that came back: the task is its parent's
             os._exit(os.EX_SOFTWARE)
@@ -180,7 +182,7 @@ def _end_of(task: ContractTask, request: Any, exc: BaseException, *, chain: bool
     if is_a(exc, _NotUnderstood):
         return End(RETURNED, dumps(exc.args[0]))
     failure = failure_of(exc, task.spec.failure_message_max_chars or task.settings.failure_message_max)
-    again = is_a(exc, task.spec.transient) and not is_a(exc, results.ResultTooLarge)
+    again = is_a(exc, task.retry_on) and not is_a(exc, results.ResultTooLarge)
     if again and request.retries < task.settings.retry_max:
         return End(RETRY, dumps(failure))
     exception = traceback_of(exc, chain=chain)

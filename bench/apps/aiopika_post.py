@@ -9,7 +9,7 @@ import aio_pika
 from fastapi import FastAPI
 
 from apps.api.openapi import Accepted
-from apps.contract.tasks import Task1
+from bench.apps.model import Nothing
 
 QUEUE = "bench.aiopika"
 
@@ -28,7 +28,7 @@ app = FastAPI(lifespan=lifespan)
 
 
 @app.post("/tasks", status_code=202, response_model=Accepted)
-async def post_task(task: Task1) -> dict[str, str]:
+async def post_task(task: Nothing) -> dict[str, str]:
     task_id = str(uuid4())
     message = aio_pika.Message(
         task.model_dump_json().encode(),

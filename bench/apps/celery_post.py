@@ -7,7 +7,7 @@ from celery.result import AsyncResult
 from fastapi import FastAPI
 
 from apps.api.openapi import Accepted, Task
-from apps.contract.tasks import Task1
+from bench.apps.model import Nothing
 from bench.apps.stock import TASK, celery
 
 
@@ -24,7 +24,7 @@ def _create(tasks: Celery) -> FastAPI:
     noop = tasks.tasks[TASK]
 
     @app.post("/tasks", status_code=202, response_model=Accepted)
-    async def post_task(task: Task1) -> dict[str, str]:
+    async def post_task(task: Nothing) -> dict[str, str]:
         return {"task_id": noop.apply_async((task.model_dump(),)).id, "task_status": "PENDING"}
 
     @app.get("/tasks/{task_id}", response_model=Task)

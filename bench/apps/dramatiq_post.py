@@ -7,7 +7,7 @@ from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from fastapi import FastAPI
 
 from apps.api.openapi import Accepted
-from apps.contract.tasks import Task1
+from bench.apps.model import Nothing
 
 dramatiq.set_broker(RabbitmqBroker(url=os.environ["CELERY_BROKER_URL"], confirm_delivery=True))
 app = FastAPI()
@@ -19,5 +19,5 @@ def noop(name: str) -> str:
 
 
 @app.post("/tasks", status_code=202, response_model=Accepted)
-def post_task(task: Task1) -> dict[str, str]:
+def post_task(task: Nothing) -> dict[str, str]:
     return {"task_id": noop.send(task.name).message_id, "task_status": "PENDING"}

@@ -3,11 +3,11 @@
 from fastapi import FastAPI
 
 from apps.api.openapi import Accepted
-from apps.contract.tasks import Task1
+from bench.apps.model import Nothing
 
 app = FastAPI()
 
 
 @app.post("/tasks", status_code=202, response_model=Accepted)
-async def post_task(task: Task1) -> dict[str, str]:
+async def post_task(task: Nothing) -> dict[str, str]:
     return {"task_id": task.name, "task_status": "PENDING"}

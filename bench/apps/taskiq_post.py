@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from taskiq_aio_pika import AioPikaBroker
 
 from apps.api.openapi import Accepted
-from apps.contract.tasks import Task1
+from bench.apps.model import Nothing
 
 broker = AioPikaBroker(os.environ["CELERY_BROKER_URL"])
 
@@ -29,6 +29,6 @@ app = FastAPI(lifespan=lifespan)
 
 
 @app.post("/tasks", status_code=202, response_model=Accepted)
-async def post_task(task: Task1) -> dict[str, str]:
+async def post_task(task: Nothing) -> dict[str, str]:
     sent = await noop.kiq(task.name)
     return {"task_id": sent.task_id, "task_status": "PENDING"}

@@ -13,12 +13,12 @@ import yaml
 from ops import platform
 from ops.charts.source import Chart
 from ops.command import ROOT, Unusable, output
-from ops.documents import document_of, documents
 from ops.tools import built
 from ops.validate import blame, placement, policy, schemas
 from ops.validate.pods import pods
 from ops.validate.references import matches
 from ops.validate.tree import Finding, Object, Tree, render
+from sluice_planner.kubernetes_objects import document_of, documents
 
 TIMEOUT_S = 120
 BASE = "helm-releases"
@@ -101,7 +101,7 @@ def value_sets(charts: dict[str, Chart]) -> list[ValueSet]:
 def check(each: ValueSet) -> Result:
     """Render one set of values with and without each value."""
     text = each.template(each.release.values)
-    objects = [Object("the rendered chart", str(each), body) for body in documents(text)]
+    objects = [Object("the rendered chart", body, str(each)) for body in documents(text)]
     known = [one for one in objects if one.kind not in WITHOUT_SCHEMA]
     found = [*schemas.check(Tree(ROOT, {str(each): known}, [])), *(one for body in known for one in _object(body))]
     titles = {f"{one.kind}/{one.name}".lower() for one in objects}

@@ -11,7 +11,7 @@ from typing import Any
 
 from ops import pins
 from ops.command import Unusable
-from ops.documents import document_of
+from sluice_planner.kubernetes_objects import document_of
 
 FILE = "Chart.yaml"
 

@@ -13,7 +13,8 @@ from typing import Any
 from apps.api.app import create_app
 from apps.contract import message, topology
 from apps.contract.settings import ApiSettings
-from apps.contract.tasks import TASKS, Registry
+from apps.contract.tasks import Registry
+from apps.tasks import TASKS
 from ops.command import ROOT, Unusable, command_line
 from ops.contract.comparison import compare
 

@@ -1,4 +1,4 @@
-"""The lock files under requirements/, resolved from pyproject.toml: `python -m ops.requirements.lock [--upgrade]`.
+"""The lock files under requirements/, resolved from both pyproject.toml: `python -m ops.requirements.lock [--upgrade]`.
 
 Needs only uv and the standard library, so that it also mends lock files from which nothing can be installed.
 """
@@ -16,6 +16,11 @@ from typing import Any
 
 from ops.command import ROOT, Unusable, command_line, run
 
+PYPROJECT = "pyproject.toml"
+# The planner is a distribution of its own. No extra of the project names it, since it is on no package index: an
+# installer would take whatever has its name there. `make install` installs it from its folder.
+PLANNER = "planner/pyproject.toml"
+PLANNER_EXTRA = "test"
 PYTHON = "3.11"  # the oldest that pyproject.toml allows
 TIMEOUT_S = 600
 OPTIONS = (
@@ -33,25 +38,32 @@ ERROR = re.compile(r"^ *(?:error|cause): (.+?)(?=\n *(?:error|cause|hint):|\n\s*
 
 @dataclass(frozen=True)
 class Lock:
-    """What one of them is resolved from: an extra of pyproject.toml, and requirements that are not in it."""
+    """What one of them is resolved from: an extra of pyproject.toml, the planner, and requirements in neither."""
 
     name: str
     extra: str | None
     more: tuple[str, ...] = ()
     beside_dev: bool = False
     """Has the versions of dev.txt throughout, as its tools run what the tests test."""
+    planner: bool = False
+    """Has what the planner's own distribution needs to run and to be tested."""
 
     def path(self, project: Path) -> Path:
         """Its file."""
         return project / "requirements" / f"{self.name}.txt"
 
+    def requirements(self, project: Path) -> list[str]:
+        """The requirements that it is resolved from."""
+        found = requirements(project, self.extra) if self.extra else []
+        return [*found, *(requirements(project, PLANNER_EXTRA, PLANNER) if self.planner else []), *self.more]
+
 
 # dev.txt first: what is new in another one has the version that the tests have.
 LOCKS = (
-    Lock("dev", "dev", more=("setuptools",)),
+    Lock("dev", "dev", more=("setuptools",), planner=True),
     Lock("api", "api"),
     Lock("worker", "worker"),
-    Lock("planner", "planner"),
+    Lock("planner", None, more=("setuptools",), planner=True),
     Lock("bench", "bench", beside_dev=True),
     Lock("load", "load", beside_dev=True),
     Lock("uv", None, more=("uv",)),
@@ -79,13 +91,14 @@ def require_locks(project: Path) -> None:
 
 @contextmanager
 def changing(project: Path) -> Iterator[Path]:
-    """A copy of pyproject.toml and the lock files; what is done to it is done to the project if nothing is raised."""
+    """A copy of each pyproject.toml and lock file; what is done to it is done to the project if nothing is raised."""
     require_locks(project)
     with tempfile.TemporaryDirectory(prefix="sluice-lock-") as folder:
         copy = Path(folder)
-        files = ["pyproject.toml", *(str(lock.path(project).relative_to(project)) for lock in LOCKS)]
-        (copy / "requirements").mkdir()
+        locks = [str(lock.path(project).relative_to(project)) for lock in LOCKS]
+        files = [PYPROJECT, PLANNER, *locks]
         for name in files:
+            (copy / name).parent.mkdir(exist_ok=True)
             shutil.copy2(project / name, copy / name)
         yield copy
         for name in files:
@@ -116,7 +129,8 @@ def resolve(project: Path, lock: Lock, *, upgrade: bool = False, movable: str | 
 def _compile(project: Path, lock: Lock, *options: str) -> None:
     command = ["pip", "compile", *OPTIONS, "--output-file", f"requirements/{lock.name}.txt", *options]
     command += ["--constraint", "requirements/dev.txt"] if lock.beside_dev else []
-    command += ["--extra", lock.extra, "pyproject.toml"] if lock.extra else []
+    command += ["--extra", lock.extra, PYPROJECT] if lock.extra else []
+    command += ["--extra", PLANNER_EXTRA, PLANNER] if lock.planner else []
     uv(project, *command, *(["-"] if lock.more else []), given="\n".join(lock.more))
 
 
@@ -135,18 +149,18 @@ def _pins(path: Path) -> Iterator[tuple[str, str]]:
         yield match["name"], f"{match['name']}=={match['version']}{marker}"
 
 
-def project_metadata(project: Path) -> dict[str, Any]:
-    """The table `project` of pyproject.toml. Unusable where the file cannot be read."""
+def project_metadata(project: Path, file: str = PYPROJECT) -> dict[str, Any]:
+    """The table `project` of a pyproject.toml. Unusable where the file cannot be read."""
     try:
-        found: dict[str, Any] = tomllib.loads((project / "pyproject.toml").read_text())["project"]
-    except (ValueError, KeyError) as exc:
-        raise Unusable(f"pyproject.toml cannot be read: {exc}.") from None
+        found: dict[str, Any] = tomllib.loads((project / file).read_text())["project"]
+    except (OSError, ValueError, KeyError) as exc:
+        raise Unusable(f"{file} cannot be read: {exc}.") from None
     return found
 
 
-def requirements(project: Path, extra: str) -> list[str]:
-    """What pyproject.toml names for an extra: the project's own dependencies, and those of each extra in it."""
-    metadata = project_metadata(project)
+def requirements(project: Path, extra: str, file: str = PYPROJECT) -> list[str]:
+    """What a pyproject.toml names for an extra: the project's own dependencies, and those of each extra in it."""
+    metadata = project_metadata(project, file)
     found = list(metadata["dependencies"])
     for name in sorted(included(metadata, extra)):
         found += [text for text in metadata["optional-dependencies"][name] if not _own(metadata, text)]

@@ -1,6 +1,6 @@
 """Newer servers beside the machine's own: RabbitMQ 4.3 or later (and Redis 8, nginx 1.30), in a root file system.
 
-The integration tests start its RabbitMQ by chroot; the cluster of tests/e2e has it as an image.
+The integration tests start its RabbitMQ by chroot; minicluster makes an image of it.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ from ops.command import command_line
 from ops.servers import debian
 
 SUITE = "forky"
-# python3 runs the ingress controller of tests/e2e/platform beside nginx
+# python3 runs minicluster/stand_ins/ingress_controller beside nginx
 PACKAGES = ("rabbitmq-server", "redis-server", "nginx", "python3", "ca-certificates")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from apps.contract.queues import require_queues
-from apps.contract.tasks import TASKS
+from apps.tasks import TASKS
 from ops.command import ROOT, command_line
 from ops.credentials import Credentials
 from ops.secrets import contents

@@ -8,9 +8,10 @@ from uuid import uuid4
 from apps.contract import topology
 from apps.contract.settings import ApiSettings
 from ops import definitions, secrets
-from ops.validate.quantities import quantity, seconds
 from ops.validate.tree import Finding, Object, Tree
 from ops.validate.wanted import Wanted, must
+from sluice_planner.durations import parse_duration
+from sluice_planner.quantity import parse_quantity
 
 ANNOTATIONS: Wanted = {"nginx.org/proxy-buffering": (["false"], "events would be held back")}
 # where a rate is limited
@@ -21,7 +22,8 @@ INTERNAL_ROUTES = {"/healthz", "/metrics", "/readyz"}
 def check(tree: Tree) -> Iterator[Finding]:
     """Everything that must agree, in every target that has it."""
     for name, _ in definitions.differences(tree.root):
-        yield Finding(name, "definitions", "text", "differs from what its sums are of: run `make definitions`")
+        of = "apps/contract/topology.py" if name == definitions.FILE else "the configuration that its sums are of"
+        yield Finding(name, "definitions", "text", f"differs from {of}: run `make definitions` and commit the file")
     for name in definitions.without_sums(tree.root):
         message = (
             "needs a sluice/<name>-config-sha256 of its own, or no pod restarts for the configuration in this file"
@@ -52,11 +54,11 @@ def _advanced(each: Object) -> Iterator[Finding]:
 
 def _ingress(tree: Tree, each: Object) -> Iterator[Finding]:
     annotations = each.body["metadata"].get("annotations", {})
-    if seconds(annotations.get("nginx.org/proxy-read-timeout", "0s")) <= longest_wait_s():
+    if (parse_duration(annotations.get("nginx.org/proxy-read-timeout", "0s")) or 0) <= longest_wait_s():
         field = "metadata.annotations.nginx.org/proxy-read-timeout"
         yield each.finding(field, f"must be above the longest WAIT_MAX_S, {longest_wait_s()} s")
     yield from must(each, "metadata.annotations", annotations, ANNOTATIONS)
-    body = quantity(annotations.get("nginx.org/client-max-body-size", "0").replace("m", "Mi"))
+    body = parse_quantity(annotations.get("nginx.org/client-max-body-size", "0").replace("m", "Mi"))
     if body is None or body <= ApiSettings.model_fields["body_max_bytes"].default:
         field = "metadata.annotations.nginx.org/client-max-body-size"
         yield each.finding(field, "must be above BODY_MAX_BYTES, so that the API answers 413 itself")

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ops.documents import document, document_of
 from ops.validate.tree import KUSTOMIZATION, Finding, Tree, walk
+from sluice_planner.kubernetes_objects import document, document_of
 
 
 def sources(tree: Tree, findings: list[Finding]) -> list[Finding]:

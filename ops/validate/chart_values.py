@@ -1,14 +1,14 @@
 """Rules for the platform's charts: the values without which the promises of the design do not hold."""
 
 from collections.abc import Iterator
-from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 from ops.validate import placement, policy, wholeness
-from ops.validate.quantities import quantity
 from ops.validate.references import counts
 from ops.validate.tree import Finding, Object, Tree, at
 from ops.validate.wanted import Wanted, must
+from sluice_planner.quantity import parse_quantity
 
 KEPT = ([None, "Retain"], "taking the release out of git would delete the volumes")
 VALUES: dict[str, Wanted] = {
@@ -196,7 +196,7 @@ def _disk(each: Object, values: dict[str, Any]) -> Iterator[Finding]:
     """The space that must stay free is a small part of the volume: with more, publishers would be blocked for ever."""
     free = settings(at(values, "config.extraConfiguration"), "=").get("disk_free_limit.absolute", "none")
     size = at(values, "persistence.size")
-    least, most = quantity(free.removesuffix("B")), quantity(size)
+    least, most = parse_quantity(free.removesuffix("B")), parse_quantity(size)
     if least is not None and most is not None and least >= most / 2:
         field = "spec.values.config.extraConfiguration.disk_free_limit.absolute"
         yield each.finding(field, f"{free} must be below half of the volume, {size}: with less publishers are blocked")
@@ -206,21 +206,22 @@ def _watermark(each: Object, values: dict[str, Any]) -> Iterator[Finding]:
     share = at(values, "config.memoryHighWatermark.value")
     if at(values, "resources.limits.memory") is None:
         yield each.finding("spec.values.resources.limits.memory", "is missing: the watermark is a share of it")
-    if share is not None and not 0 < (quantity(share) or 0) < 1:
+    if share is not None and not 0 < (parse_quantity(share) or 0) < 1:
         yield each.finding("spec.values.config.memoryHighWatermark.value", f"{share} is no share of the memory, as 0.6")
 
 
 def _memory(each: Object, values: dict[str, Any]) -> Iterator[Finding]:
     """Redis' own limit is below the pod's; redis counts `mb` in powers of two."""
-    most = quantity(at(values, "resources.limits.memory"))
+    most = parse_quantity(at(values, "resources.limits.memory"))
     own = settings(values.get("extraConfig"), None).get("maxmemory", "none")
     mine = memory_limit(each)
-    if most is None or mine is None or not 0 < mine <= most * Decimal(REDIS_SHARE):
+    if most is None or mine is None or not 0 < mine <= most * Fraction(REDIS_SHARE):
         field = "spec.values.extraConfig.maxmemory"
         yield each.finding(field, f"{own} must be at most {REDIS_SHARE:.0%} of the pod's limit: it rewrites its log")
 
 
-def memory_limit(release: Object) -> Decimal | None:
+def memory_limit(release: Object) -> int | None:
     """Redis' own limit, in bytes; None if it is none."""
     own = settings(release.spec.get("values", {}).get("extraConfig"), None).get("maxmemory", "none")
-    return quantity(own.lower().replace("gb", "Gi").replace("mb", "Mi"))
+    found = parse_quantity(own.lower().replace("gb", "Gi").replace("mb", "Mi"))
+    return None if found is None else int(found)

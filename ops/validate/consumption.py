@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator
 
 from apps.contract import topology
-from ops.validate.runtime import WORKER_DOCKERFILE, dockerfile_command
+from ops.images import WORKER_DOCKERFILE, dockerfile_command
 from ops.validate.tree import Finding, Tree
 
 

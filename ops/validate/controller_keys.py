@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ops import pins
 from ops.command import Unusable, command_line
-from ops.documents import document_of
+from sluice_planner.kubernetes_objects import document_of
 
 SOURCES = {
     "settings": "internal/configs/configmaps.go",

@@ -8,9 +8,9 @@ from typing import Any
 from cel_expr_python import cel
 
 from ops import sops
-from ops.validate.quantities import seconds
 from ops.validate.tree import KUSTOMIZATION, Finding, Object, Tree, walk
 from ops.validate.wanted import Wanted, must
+from sluice_planner.durations import parse_duration
 
 SOURCES = ("sourceRef", "chartRef")
 # what each Kustomization of Flux must say, and why
@@ -88,9 +88,9 @@ def _applied(tree: Tree, each: Object) -> list[Object]:
 def _patience(tree: Tree, each: Object) -> Iterator[Finding]:
     """Waiting, it gives a release the time that the release gives itself."""
     releases = (one for one in _applied(tree, each) if one.kind == "HelmRelease")
-    longest_s = max((seconds(one.spec.get("timeout", "5m")) for one in releases), default=0)
-    if seconds(each.spec.get("timeout", each.spec.get("interval", 0))) <= longest_s:
-        yield each.finding("spec.timeout", f"must be above the longest of its releases, {longest_s} s")
+    longest_s = max(((parse_duration(one.spec.get("timeout", "5m")) or 0) for one in releases), default=0)
+    if (parse_duration(each.spec.get("timeout", each.spec.get("interval", 0))) or 0) <= longest_s:
+        yield each.finding("spec.timeout", f"must be above the longest of its releases, {longest_s:g} s")
 
 
 def _needs(tree: Tree, each: Object) -> Iterator[Finding]:

@@ -6,9 +6,10 @@ from typing import Any
 
 from ops.validate.agreement import longest_wait_s
 from ops.validate.ingress import ENTRIES
-from ops.validate.quantities import quantity, seconds
 from ops.validate.references import counts
 from ops.validate.tree import Finding, Object, Tree, at
+from sluice_planner.durations import parse_duration
+from sluice_planner.quantity import parse_quantity
 
 RELEASE = "nginx-ingress"
 LABELS = {"app.kubernetes.io/name": RELEASE, "app.kubernetes.io/instance": RELEASE}
@@ -46,7 +47,7 @@ def _workers(each: Object, controller: dict[str, Any], entries: dict[str, str]) 
         return
     if not int(processes):
         yield each.finding(field, "must be above 0: nginx would start, and serve nothing")
-    limit = quantity(at(controller, "resources.limits.memory"))
+    limit = parse_quantity(at(controller, "resources.limits.memory"))
     least = int(processes) * int(connections) * BYTES_A_CONNECTION * GENERATIONS if connections.isdigit() else 0
     if limit is not None and least > limit / 2:
         message = f"with {processes} workers reloads take {least / 2**20:.0f} MiB, above half of the memory limit"
@@ -54,17 +55,17 @@ def _workers(each: Object, controller: dict[str, Any], entries: dict[str, str]) 
     if "worker-shutdown-timeout" not in entries:
         message = "is missing: an open event stream would keep the workers of each reload"
         yield each.finding(f"spec.{ENTRIES}.worker-shutdown-timeout", message)
-    elif seconds(entries["worker-shutdown-timeout"]) <= longest_wait_s():
+    elif (parse_duration(entries["worker-shutdown-timeout"]) or 0) <= longest_wait_s():
         message = f"must be above the longest WAIT_MAX_S, {longest_wait_s()} s; 0 is no limit at all"
         yield each.finding(f"spec.{ENTRIES}.worker-shutdown-timeout", message)
 
 
 def _grace(each: Object, controller: dict[str, Any], entries: dict[str, str]) -> Iterator[Finding]:
     sleep = at(controller, "lifecycle.preStop.sleep.seconds") or 0
-    least = int(sleep) + seconds(entries.get("worker-shutdown-timeout", ""))
+    least = int(sleep) + (parse_duration(entries.get("worker-shutdown-timeout", "")) or 0)
     grace = controller.get("terminationGracePeriodSeconds", CHART_GRACE_S)
     if grace <= least:
-        message = f"{grace} s end before preStop and worker-shutdown-timeout do, {least} s: requests would be cut off"
+        message = f"{grace} s end before preStop and worker-shutdown-timeout do, {least:g} s: requests would be cut off"
         yield each.finding(f"{CONTROLLER}.terminationGracePeriodSeconds", message)
 
 
@@ -97,7 +98,7 @@ def _clients(each: Object, entries: dict[str, str]) -> Iterator[Finding]:
         words[0]: words[1:] for line in entries.get("http-snippets", "").split(";") if (words := line.split())
     }
     for name in ("client_header_timeout", "client_body_timeout"):
-        if not 0 < seconds("".join(directives.get(name, []))) <= ARRIVAL_MAX_S:
+        if not 0 < (parse_duration("".join(directives.get(name, []))) or 0) <= ARRIVAL_MAX_S:
             yield each.finding(field, f"{name} must be 1 to {ARRIVAL_MAX_S} s: a client could keep half a request")
     zone, number = (*directives.get("limit_conn", []), "", "")[:2]
     if not number.isdigit() or f"zone={zone}:" not in " ".join(directives.get("limit_conn_zone", [])):

@@ -6,9 +6,9 @@ from typing import Any
 
 from ops.validate import pod_security
 from ops.validate.pods import Pod, pods, runs_to_completion
-from ops.validate.quantities import quantity
 from ops.validate.tree import Finding, Object, Tree, at, walk
 from ops.validate.wanted import Wanted, must
+from sluice_planner.quantity import parse_quantity
 
 CREDENTIAL_IN_URL = re.compile(r"://[^/\s:@]*:[^@\s/]+@")
 CREDENTIAL_NAME = re.compile(r"password|passwd|secret|token|api_?keys?|_key$|cookie", re.IGNORECASE)
@@ -140,8 +140,8 @@ def _ephemeral_storage(pod: Pod) -> Iterator[Finding]:
     needed = [LOG, *(volume["sizeLimit"] for volume in on_disk)]
     field = "resources.limits.ephemeral-storage"
     limits = [at(container, field) for _, container in pod.containers()]
-    sizes = [quantity(limit) for limit in limits if limit is not None]
-    if sizes and sum(size or 0 for size in sizes) <= sum(quantity(size) or 0 for size in needed):
+    sizes = [parse_quantity(limit) for limit in limits if limit is not None]
+    if sizes and sum(size or 0 for size in sizes) <= sum(parse_quantity(size) or 0 for size in needed):
         yield pod.owner.finding(f"{pod.path}.{field}", f"must be above its emptyDirs and its log: {' + '.join(needed)}")
 
 

@@ -1,7 +1,6 @@
 """Rules for our own pods: what images, settings and code say of ports, probes, time limits and memory."""
 
 import difflib
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,23 +16,22 @@ from apps.contract.settings import (
     WorkerSettings,
     load,
 )
-from apps.contract.tasks import TASKS
 from apps.contract.topology import MAX_LENGTH_MESSAGES
 from apps.health import OLD_S
+from apps.tasks import TASKS
 from apps.worker.recorder import CLOSE_DEADLINE_S
-from ops import images
 from ops.credentials import Credentials
+from ops.images import API_DOCKERFILE, IMAGES, WORKER_DOCKERFILE, dockerfile_command
 from ops.secrets import contents
 from ops.validate.pods import Pod, pods
-from ops.validate.quantities import quantity
 from ops.validate.tree import Finding, Object, Tree, at
 from ops.validate.wanted import Wanted, must
+from sluice_planner.quantity import parse_quantity
 
 # to hand back what a soft shutdown left, to close the connections and to end
 HAND_BACK_S = 10
 # NGINX's default for the idle connections that it keeps to a server; its ConfigMap has no key for it
 NGINX_UPSTREAM_KEEPALIVE_S = 60
-API_DOCKERFILE, WORKER_DOCKERFILE = images.IMAGES.values()
 # not READINESS_FILE for the start: a pod that starts in an outage of the broker waits for it, however long that takes
 PROBES = {"startupProbe": "LIVENESS_FILE", "livenessProbe": "LIVENESS_FILE", "readinessProbe": "READINESS_FILE"}
 # a start on a cold node, up to its first attempt to reach a server
@@ -85,7 +83,7 @@ def check(tree: Tree) -> Iterator[Finding]:
         yield from must(each, "spec", each.spec, DEPLOYMENTS)
         for process in _processes(each):
             name = process.container.get("image", "").rpartition("/")[2].partition(":")[0]
-            if name not in images.IMAGES:
+            if name not in IMAGES:
                 yield process.finding("image", f"`make images` builds no {name}")
             if process.container is process.pod.spec["containers"][0]:
                 yield from _ours(tree.root, process)
@@ -138,12 +136,6 @@ def _processes(each: Object) -> Iterator[Process]:
     for pod in pods(each):
         for path, container in pod.containers():
             yield Process(each, pod, path, container)
-
-
-def dockerfile_command(root: Path, dockerfile: str) -> list[str]:
-    """The CMD in exec form; empty if it has none."""
-    match = re.search(r"^CMD (\[.*?\])$", (root / dockerfile).read_text(), re.MULTILINE | re.DOTALL)
-    return cast("list[str]", json.loads(match[1].replace("\\\n", ""))) if match else []
 
 
 def option(command: list[str], name: str) -> str:
@@ -202,7 +194,7 @@ def _worker(process: Process, settings: WorkerSettings) -> Iterator[Finding]:
         yield process.finding("env.SOFT_SHUTDOWN_S", f"{soft_s:g} s are not above the longest hard limit ({limit_s} s)")
     yield from _grace(process, soft_s + HAND_BACK_S, "SOFT_SHUTDOWN_S and the time to hand tasks back")
     yield from _metrics(process, settings)
-    memory = quantity(process.container.get("resources", {}).get("limits", {}).get("memory"))
+    memory = parse_quantity(process.container.get("resources", {}).get("limits", {}).get("memory"))
     if memory is not None and settings.worker_max_memory_mib * 2**20 >= memory:
         yield process.finding(
             "resources.limits.memory", "is not above WORKER_MAX_MEMORY_MIB: a child is replaced there"

@@ -1,17 +1,20 @@
 """Rules for ScaledObjects: what KEDA's scaler takes, and what the contract, the broker and the workers need."""
 
 import json
-from collections import Counter
+import re
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
 from apps.contract import topology
+from apps.tasks import TASKS
 from ops import definitions, secrets
 from ops.validate import network, schemas
 from ops.validate.tree import Finding, Object, Tree
 from ops.validate.wanted import Wanted, must
+from sluice_planner.rules.findings import check_overlay
+from sluice_planner.rules.registry import Assumptions
 
 # what a trigger on RabbitMQ must say, and why
 TRIGGER: Wanted = {
@@ -22,16 +25,15 @@ TRIGGER: Wanted = {
     "metricType": ([None, "AverageValue"], "value is a number of tasks for each worker"),
     "useCachedMetrics": ([True], "without it pollingInterval does nothing: each sync of the HPA asks the broker"),
 }
-# KEDA's own, where the ScaledObject says nothing
-MIN, MAX = 0, 100
 
 
 def check(tree: Tree) -> Iterator[Finding]:
     """Every ScaledObject of every target."""
+    yield from _linted(tree)
     for each in tree.objects("ScaledObject"):
         authentications = {other.name: other for other in tree.objects("TriggerAuthentication", target=each.target)}
-        yield from _replicas(each)
-        yield from _twice(tree, each)
+        if (each.spec.get("fallback") or {}).get("failureThreshold") == 0:
+            yield each.finding("spec.fallback.failureThreshold", "must be 1 or more: one failed poll at least")
         for name in each.body["metadata"].get("annotations") or {}:
             if name.startswith("autoscaling.keda.sh/"):
                 field = f"metadata.annotations.{name}"
@@ -44,43 +46,32 @@ def check(tree: Tree) -> Iterator[Finding]:
             yield from _parameters(each, number, trigger, given)
             if trigger["type"] == "rabbitmq":
                 yield from _rabbitmq(each, f"spec.triggers.{number}", trigger)
-        ours = [trigger for trigger in each.spec["triggers"] if trigger["type"] == "rabbitmq"]
-        queues = [trigger["metadata"].get("queueName") for trigger in ours]
-        if queues != list(topology.WORK_QUEUES):
-            wanted = ", ".join(topology.WORK_QUEUES)
-            yield each.finding("spec.triggers.metadata.queueName", f"{queues} are not the contract's: {wanted}")
+        yield from _queues(each)
 
 
-def _replicas(each: Object) -> Iterator[Finding]:
-    low, high = each.spec.get("minReplicaCount", MIN), each.spec.get("maxReplicaCount", MAX)
-    idle = each.spec.get("idleReplicaCount")
-    if low > high:
-        yield each.finding("spec.minReplicaCount", f"{low} is above maxReplicaCount, {high}")
-    if idle is not None and idle >= low:
-        yield each.finding("spec.idleReplicaCount", f"{idle} is not below minReplicaCount, {low}")
-    fallback = each.spec.get("fallback")
-    if fallback is None:
-        yield each.finding("spec.fallback", "is missing: nothing would scale while the broker cannot be asked")
-    elif fallback["failureThreshold"] < 1:
-        yield each.finding("spec.fallback.failureThreshold", "must be 1 or more: one failed poll at least")
-    elif not low <= fallback["replicas"] <= high:
-        field = "spec.fallback.replicas"
-        yield each.finding(
-            field, f"{fallback['replicas']} is not from minReplicaCount to maxReplicaCount, {low} to {high}"
-        )
+def _queues(each: Object) -> Iterator[Finding]:
+    """The triggers are those of WORK_QUEUES, in its order, by which overlays patch them."""
+    field, contract = "spec.triggers.metadata.queueName", "WORK_QUEUES (apps/contract/topology.py)"
+    triggers = [trigger["metadata"] for trigger in each.spec["triggers"] if trigger["type"] == "rabbitmq"]
+    queues = [metadata["queueName"] for metadata in triggers if "queueName" in metadata]
+    missing = [name for name in topology.WORK_QUEUES if name not in queues]
+    unknown = [name for name in queues if name not in topology.WORK_QUEUES]
+    for name in missing:
+        yield each.finding(field, f"the queue {name} has no trigger, so no worker is started for it: add one")
+    for name in unknown:
+        yield each.finding(field, f"{name} is not in {contract}: take the trigger away, or add the queue there")
+    if not missing and not unknown and queues != list(topology.WORK_QUEUES):
+        yield each.finding(field, f"the triggers must be in the order of {contract}, as overlays patch them by number")
 
 
-def _twice(tree: Tree, each: Object) -> Iterator[Finding]:
-    """What KEDA's webhook refuses: a workload that something else scales too, triggers of one name."""
-    target = each.spec["scaleTargetRef"]["name"]
-    for kind in ("ScaledObject", "HorizontalPodAutoscaler"):
-        for other in tree.objects(kind, target=each.target):
-            same = (other.namespace, other.spec["scaleTargetRef"]["name"]) == (each.namespace, target)
-            if same and (other.kind, other.name) != (each.kind, each.name):
-                yield each.finding("spec.scaleTargetRef.name", f"{target} is scaled by {other.title} too")
-    names = Counter(trigger["name"] for trigger in each.spec["triggers"] if "name" in trigger)
-    for name in (name for name, count in names.items() if count > 1):
-        yield each.finding("spec.triggers.name", f"two triggers have the name {name}: KEDA refuses both")
+def _linted(tree: Tree) -> Iterator[Finding]:
+    """The rules of `sluice lint`, of every level, with the contract's numbers in place of its assumptions."""
+    limit_s = max(spec.hard_limit_s for spec in TASKS.values())
+    assumed = Assumptions(task_limit_s=limit_s, queue_max_length=topology.MAX_LENGTH_MESSAGES)
+    for target in sorted({each.target for each in tree.objects("ScaledObject")}):
+        for each in check_overlay(list(tree.objects(target=target)), assumed):
+            field = re.sub(r"\[(\d+)\]", r".\1", each.field)
+            yield Finding(each.source, each.title, field, f"{each.message}: {each.fix} ({each.rule.id})", target)
 
 
 def _parameters(each: Object, number: int, trigger: dict[str, Any], given: set[str]) -> Iterator[Finding]:

@@ -15,9 +15,9 @@ from typing import Any
 
 from ops import pins
 from ops.command import Unusable, command_line, run
-from ops.documents import document_of
 from ops.tools import built, cache, locked, module_folders
 from ops.validate.tree import Finding, Object, Tree, once
+from sluice_planner.kubernetes_objects import document_of
 
 PROGRAM = "kubeconform"
 # its exit status where an object is invalid; its answer says why

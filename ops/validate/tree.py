@@ -13,8 +13,9 @@ from typing import Any
 import yaml
 
 from ops.command import Unusable, run
-from ops.documents import document, document_of, documents
 from ops.tools import kubectl
+from sluice_planner import kubernetes_objects
+from sluice_planner.kubernetes_objects import document, document_of, documents
 
 ORIGIN = "config.kubernetes.io/origin"
 FOLDERS = ("kustomize", "helm-releases", "clusters")
@@ -40,20 +41,15 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Object:
-    """A rendered object; `file` is relative to the tree, `target` is the folder that was rendered."""
+class Object(kubernetes_objects.Object):
+    """A rendered object: its source is a file of the tree, `target` the folder that was rendered."""
 
-    file: str
     target: str
-    body: dict[str, Any]
 
     @property
-    def kind(self) -> str:
-        return str(self.body.get("kind"))
-
-    @property
-    def name(self) -> str:
-        return str(self.body["metadata"]["name"])
+    def file(self) -> str:
+        """The source, relative to the tree."""
+        return self.source
 
     @property
     def group(self) -> str:
@@ -61,16 +57,8 @@ class Object:
         return str(self.body.get("apiVersion")).rpartition("/")[0]
 
     @property
-    def namespace(self) -> str:
-        return str(self.body["metadata"].get("namespace", ""))
-
-    @property
     def spec(self) -> dict[str, Any]:
         return dict(self.body.get("spec") or {})
-
-    @property
-    def title(self) -> str:
-        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
 
     def finding(self, field: str, message: str) -> Finding:
         """Something wrong with this object."""
@@ -209,4 +197,4 @@ def _object(root: Path, target: str, folder: Path, body: dict[str, Any]) -> Obje
     if not annotations:
         del body["metadata"]["annotations"]
     file = (folder / (origin.get("path") or origin["configuredIn"])).resolve().relative_to(root.resolve())
-    return Object(str(file), target, without_nulls(body, but="values"))
+    return Object(str(file), without_nulls(body, but="values"), target)

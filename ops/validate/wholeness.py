@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ops.documents import document_of
 from ops.validate import blame
 from ops.validate.tree import FOLDERS, HOMES, KUSTOMIZATION, Finding, Tree
+from sluice_planner.kubernetes_objects import document_of
 
 APPLICATION = {
     "Namespace": ("fastapi", "celery-workers"),

@@ -14,6 +14,7 @@ from tests.chaos.cluster import run
 from tests.chaos.faults import ATTACKS, Harm, fault
 from tests.chaos.world import LEDGER_FILE, World
 from tests.harness.nursery import Forked
+from tests.harness.simple import WORK_QUEUE
 
 # Of each kind, to each queue, at the begin of the fault.
 MESSAGES = 5
@@ -76,7 +77,7 @@ def malformed_messages(world: World, choice: float) -> Iterator[Harm]:  # noqa: 
 
 def _malformed() -> list[tuple[bytes, dict[str, Any]]]:
     """Bodies, and what kombu is told of them."""
-    task = {"task": "Test_Query:work", "id": "no-id", "lang": "py", "argsrepr": "()", "kwargsrepr": "{}"}
+    task = {"task": f"{WORK_QUEUE}:work", "id": "no-id", "lang": "py", "argsrepr": "()", "kwargsrepr": "{}"}
     json_body = json.dumps([[{"task": "work"}], {}, {}]).encode()
     plain = {"content_type": "application/json", "content_encoding": "utf-8"}
     return [

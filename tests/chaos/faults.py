@@ -15,6 +15,7 @@ from ops.servers.child import Child
 from tests.chaos.cluster import Node
 from tests.chaos.weakened import KILL_UNSTORED, TAKEN
 from tests.chaos.world import World
+from tests.harness.simple import WORK_QUEUE
 from tests.harness.system import Api, until
 
 READY_S = 90.0
@@ -341,7 +342,7 @@ def memory_alarm(world: World, choice: float) -> Iterator[Harm]:
 def fill_queue(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
     """The limit comes down to where the queue is: it refuses what comes on top."""
     world.limit_queues(max_length_messages=1)
-    yield Harm("Test_Query")
+    yield Harm(WORK_QUEUE)
     world.limit_queues()
 
 
@@ -349,17 +350,17 @@ def fill_queue(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
 def unbind(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
     """A mistake by hand: messages have nowhere to go."""
     ask = world.cluster.ask
-    place = f"/api/bindings/{world.system.vhost}/e/sluice/q/Test_Query"
+    place = f"/api/bindings/{world.system.vhost}/e/sluice/q/{WORK_QUEUE}"
     bindings = ask(place)  # ours, and that of delayed retries
     for binding in bindings:
         ask(f"{place}/{binding['properties_key']}", "DELETE")
-    yield Harm("Test_Query")
+    yield Harm(WORK_QUEUE)
     for binding in bindings:
         ask(place, "POST", {name: binding[name] for name in ("routing_key", "arguments")})
 
 
 def _leader(world: World) -> Node:
-    return world.cluster.leader(world.system.vhost, "Test_Query")
+    return world.cluster.leader(world.system.vhost, WORK_QUEUE)
 
 
 # The network between our processes and the broker

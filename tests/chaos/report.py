@@ -179,7 +179,7 @@ def _median_and_worst(times: list[float | None]) -> str:
 
 
 def main() -> None:
-    """Print the sum of the results that are named: `python -m tests.chaos.report docs/chaos/*.json`."""
+    """Print the sum of the named results: `python -m tests.chaos.report docs/measurements/2026-11-25-chaos/*.json`."""
     print("\n".join(lines(together([json.loads(Path(name).read_text()) for name in sys.argv[1:]]))))
 
 

@@ -14,11 +14,12 @@ from typing import Annotated, Any, Literal
 from celery import current_task
 from pydantic import Field, create_model
 
-from apps.contract.settings import WorkerSettings
-from apps.contract.tasks import NamedInput, Output, TaskSpec, registry
+from apps.contract.tasks import TaskSpec, registry
 from tests.chaos.endings import ENDLESS, ODD_ENDS, RAISED, RETURNED, TOO_LARGE, too_large
 from tests.chaos.journal import STARTED, STARTED_STEP, Effect, Journal
+from tests.harness.simple import WORK_QUEUE, NamedInput, Output
 from tests.harness.tasks import EFFECTS
+from tests.harness.works import works
 
 
 class Work(NamedInput):
@@ -75,34 +76,34 @@ class Produced(Output):
 
 
 def _spec(name: str, input_: type[NamedInput]) -> TaskSpec:
-    return TaskSpec(name=name, input=input_, output=Output, hard_limit_s=120, transient=(ConnectionError,))
+    return TaskSpec(name=name, input=input_, output=Output, hard_limit_s=120)
 
 
 def _odd(task: str) -> TaskSpec:
     fields: Any = {"task": (Literal[task], ...)}
     model = create_model(task, __base__=NamedInput, **fields)
-    return TaskSpec(name=f"Test_Query:{task}", input=model, output=Produced, hard_limit_s=120)
+    return TaskSpec(name=f"{WORK_QUEUE}:{task}", input=model, output=Produced, hard_limit_s=120)
 
 
 def _endless(task: str) -> TaskSpec:
     fields: Any = {"task": (Literal[task], ...)}
     model = create_model(task, __base__=NamedInput, **fields)
-    return TaskSpec(name=f"Test_Query:{task}", input=model, output=Output, hard_limit_s=2, soft_limit_s=1)
+    return TaskSpec(name=f"{WORK_QUEUE}:{task}", input=model, output=Output, hard_limit_s=2, soft_limit_s=1)
 
 
 # Set in the environment of a worker that has the contract of the release before.
 OLDER = "CHAOS_OLDER"
 _CHANGED = (
-    (_spec("Test_Query:work", OlderWork),)
+    (_spec(f"{WORK_QUEUE}:work", OlderWork),)
     if os.environ.get(OLDER)
-    else (_spec("Test_Query:work", Work), _spec("celery:added", Added))
+    else (_spec(f"{WORK_QUEUE}:work", Work), _spec("celery:added", Added))
 )
 TASKS = registry(
     *_CHANGED,
-    _spec("Test_Query:flaky", Flaky),
-    _spec("Test_Query:fail", Fail),
+    _spec(f"{WORK_QUEUE}:flaky", Flaky),
+    _spec(f"{WORK_QUEUE}:fail", Fail),
     _spec("celery:poison", Poison),
-    _spec("Test_Query:idle", Idle),
+    _spec(f"{WORK_QUEUE}:idle", Idle),
     *map(_odd, ODD_ENDS),
     *map(_endless, ENDLESS),
 )
@@ -127,59 +128,59 @@ def _done(name: str) -> Output:
     return Output(name_task=name, state=f"{os.getpid()}-{time.time_ns()}")
 
 
-def work(task: Work, settings: WorkerSettings) -> Output:  # noqa: ARG001 - the signature of every task
+def work(task: Work) -> Output:
     _effect(task.name, "begun")
     time.sleep(task.seconds)
     return _done(task.name)
 
 
-def added(task: Added, settings: WorkerSettings) -> Output:  # noqa: ARG001
+def added(task: Added) -> Output:
     _effect(task.name, "begun")
     return _done(task.name)
 
 
-def flaky(task: Flaky, settings: WorkerSettings) -> Output:  # noqa: ARG001
+def flaky(task: Flaky) -> Output:
     _effect(task.name, "begun")
     if current_task.request.retries < task.failures:
         raise ConnectionError("not yet")
     return _done(task.name)
 
 
-def fail(task: Fail, settings: WorkerSettings) -> Output:  # noqa: ARG001
+def fail(task: Fail) -> Output:
     _effect(task.name, "begun")
     raise ValueError(task.name)
 
 
-def poison(task: Poison, settings: WorkerSettings) -> Output:  # noqa: ARG001
+def poison(task: Poison) -> Output:
     _effect(task.name, "begun")
     os.kill(os.getpid(), signal.SIGKILL)
     return _done(task.name)
 
 
-def swallow(task: NamedInput, settings: WorkerSettings) -> Output:  # noqa: ARG001
+def swallow(task: NamedInput) -> Output:
     _effect(task.name, "begun")
     while True:
         with suppress(BaseException):
             time.sleep(60)
 
 
-def spawn(task: NamedInput, settings: WorkerSettings) -> Output:
+def spawn(task: NamedInput) -> Output:
     """Starts a program in a session of its own, and one whose parent has ended."""
     program = subprocess.Popen(STARTED, start_new_session=True)
     shell = ["setsid", "sh", "-c", f"{' '.join(STARTED)} >/dev/null 2>&1 & echo $!"]
     orphan = subprocess.run(shell, check=True, capture_output=True, text=True).stdout
     for pid in (program.pid, int(orphan)):
         _effect(task.name, f"{STARTED_STEP}{pid}")
-    return swallow(task, settings)
+    return swallow(task)
 
 
-def idle(task: Idle, settings: WorkerSettings) -> Output:  # noqa: ARG001
+def idle(task: Idle) -> Output:
     time.sleep(task.seconds)
     return Output(name_task=task.name, state="done")
 
 
-def _raising(error: Callable[[str], BaseException]) -> Callable[[NamedInput, WorkerSettings], Produced]:
-    def end(task: NamedInput, settings: WorkerSettings) -> Produced:  # noqa: ARG001
+def _raising(error: Callable[[str], BaseException]) -> Callable[[NamedInput], Produced]:
+    def end(task: NamedInput) -> Produced:
         _effect(task.name, "begun")
         _effect(task.name, "done")  # a second run of what has raised is as wrong as one of what has returned
         raise error(task.name)
@@ -187,8 +188,8 @@ def _raising(error: Callable[[str], BaseException]) -> Callable[[NamedInput, Wor
     return end
 
 
-def _returning(data: Callable[[str], str]) -> Callable[[NamedInput, WorkerSettings], Produced]:
-    def end(task: NamedInput, settings: WorkerSettings) -> Produced:  # noqa: ARG001
+def _returning(data: Callable[[str], str]) -> Callable[[NamedInput], Produced]:
+    def end(task: NamedInput) -> Produced:
         _effect(task.name, "begun")
         return Produced(**_done(task.name).model_dump(), data=data(task.name))
 
@@ -200,4 +201,4 @@ for _task, _error in RAISED.items():
 for _task, _data in {**RETURNED, TOO_LARGE: too_large}.items():
     globals()[_task] = _returning(_data)
 
-this_module = sys.modules[__name__]
+WORKS = works(TASKS, sys.modules[__name__])

@@ -10,6 +10,7 @@ from tests.chaos.endings import RAISED, RETURNED
 from tests.chaos.history import Cut, History, Read, Stored
 from tests.chaos.journal import Crashed, Effect, Flood, Injected, Post, Seen, Try
 from tests.chaos.world import Life
+from tests.harness.simple import WORK_QUEUE
 
 ID, OTHER, NAME, RESULT = "id-1", "id-2", "1-1", {"name_task": "1-1", "state": "7-1"}
 LIMIT = {"type": failures.DELIVERY_LIMIT, "message": "lost"}
@@ -26,7 +27,7 @@ def history() -> History:
         reads=[Read(ID, "SUCCESS", RESULT)],
         stored=[Stored(ID, "SUCCESS", 2.6)],
         lives=[Life(80, 0.0, 9.0, accepted=1, repeated=0, refused=0, whole=True)],
-        depths_messages={"Test_Query": 0, "celery_delayed_3": 0, "dead.parked": 0},
+        depths_messages={WORK_QUEUE: 0, "celery_delayed_3": 0, "dead.parked": 0},
     )
 
 
@@ -361,7 +362,7 @@ def test_id_that_was_answered_and_that_no_client_noted(history: History, state: 
 
 
 @pytest.mark.parametrize("messages", [1, None])
-@pytest.mark.parametrize("queue", ["Test_Query", "dead", "celery_delayed_3"])
+@pytest.mark.parametrize("queue", [WORK_QUEUE, "dead", "celery_delayed_3"])
 def test_message_left_over(history: History, queue: str, messages: int | None) -> None:
     history.depths_messages[queue] = messages
     assert _kinds(history) == ["left-over"]

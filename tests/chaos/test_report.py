@@ -10,7 +10,7 @@ from tests.chaos.history import History
 from tests.chaos.journal import Effect, Injected, Post, Try
 
 ROOT = Path(__file__).parents[2]
-COMMITTED = sorted((ROOT / "docs/chaos").glob("*.json"))
+COMMITTED = sorted((ROOT / "docs/measurements/2026-11-25-chaos").glob("*.json"))
 
 
 def _history() -> History:
@@ -57,5 +57,6 @@ def test_sums() -> None:
 def test_documented_figures_are_those_of_the_committed_runs() -> None:
     outcomes = [json.loads(path.read_text()) for path in COMMITTED]
     assert outcomes
-    assert "\n".join(report.lines(report.together(outcomes))) in (ROOT / "docs/reliability.md").read_text()
+    page = ROOT / "docs/measurements/2026-11-25-chaos.md"
+    assert "\n".join(report.lines(report.together(outcomes))) in page.read_text()
     assert not any(outcome["findings"] for outcome in outcomes)

@@ -4,9 +4,9 @@ from celery import Celery
 
 from apps.contract.settings import WorkerSettings, load
 from apps.worker.app import create_app
-from tests.chaos.tasks import TASKS, this_module
+from tests.chaos.tasks import TASKS, WORKS
 from tests.chaos.weakened import obey_orders, weaken_worker
 
-app: Celery = create_app(load(WorkerSettings), TASKS, this_module)
+app: Celery = create_app(load(WorkerSettings), TASKS, WORKS)
 weaken_worker(app)
 obey_orders()

@@ -14,13 +14,13 @@ from tests.e2e.system import System
 
 STOP_TIMEOUT_S = 180
 REQUEST_TIMEOUT_S = 10
-# five posts and five looks a second: more than one every moment that a pod could be away
+# often enough that a pod cannot be away without a request noticing it
 PERIOD_S = 0.2
 PERSISTENCE_S = 120
 
 
 class Posting:
-    """A thread that posts tasks one by one, between `with` and its end."""
+    """Posts tasks one by one on a thread, inside a `with` block."""
 
     def __init__(self, system: System, prefix: str) -> None:
         self.system = system
@@ -49,16 +49,16 @@ class Posting:
 
 
 class Patient(Posting):
-    """As the project's client is: an answer that says "again" is one."""
+    """Posts as the project's client does, which repeats a request that may be repeated."""
 
     def post(self, name: str) -> None:
-        # such a task was not accepted, as far as the client knows: no promise was made
+        # without a 202 the client knows of no accepted task, so nothing is promised
         with self.system.client() as client, suppress(Problem, OutcomeUnknown):
-            self.accepted[client.submit({"task": "task_1", "name": name}, deadline_s=PERSISTENCE_S)] = name
+            self.accepted[client.submit({"task": "counted_short", "name": name}, deadline_s=PERSISTENCE_S)] = name
 
 
 class Strict(Posting):
-    """Sends every request once, and keeps what was no success."""
+    """Sends every request once and records each failure."""
 
     def __init__(self, system: System, prefix: str) -> None:
         super().__init__(system, prefix)
@@ -75,7 +75,7 @@ class Strict(Posting):
         self._http.close()
 
     def post(self, name: str) -> None:
-        answer = self._sent("POST", "/tasks", {"task": "task_1", "name": name})
+        answer = self._sent("POST", "/tasks", {"task": "counted_short", "name": name})
         if answer:
             self.accepted[answer["task_id"]] = name
             self._sent("GET", f"/tasks/{answer['task_id']}")

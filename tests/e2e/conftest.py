@@ -1,156 +1,132 @@
 """One cluster with one platform for all tests of a process; each module has the overlay that it asks for."""
 
+import os
+import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from minicluster import app_images
+from minicluster.lifecycle import Minicluster
+from minicluster.stand_ins import installation
 from ops import cluster as api
 from ops import deploy
 from ops.command import Unusable
 from ops.images import deployed
-from tests.e2e import apps, burst, evidence, lanes, objects
-from tests.e2e.burst import Aside, Burst
-from tests.e2e.cluster.bare import Bare
-from tests.e2e.cluster.provider import STARTED, Provider, chosen, started
-from tests.e2e.platform import install
+from tests.e2e import burst, evidence, objects
+from tests.e2e.burst import Posted
+from tests.e2e.existing import Existing, check_entrance
+from tests.e2e.provider import STARTED, Provider, chosen, started
 from tests.e2e.system import System, entered
-from tests.e2e.told import Told
-
-TEST_TIMEOUT_S = 1200
-LOAD = Told("load")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Modules in their order; a test has the time that a cluster takes, not that of a unit."""
-    here = [item for item in items if item.path.parent == evidence.HERE]
-    here.sort(key=lambda item: lanes.ORDER.index(_part(item)))
-    items[:] = [item for item in items if item not in here] + here
-    for item in here:
-        if not item.get_closest_marker("timeout"):
-            item.add_marker(pytest.mark.timeout(TEST_TIMEOUT_S))
-    # one burst after the other, even if the first fails; or beside it, on another cluster
-    if {"scaling", "original"} <= set(map(_part, here)) or lanes.apart():
-        for item in here:
-            if _part(item) in lanes.BESIDE and isinstance(item, pytest.Function):
-                patience = ["patience"] if _part(item) in lanes.PATIENT else []
-                item.fixturenames[:0] = ["original", *patience]  # before what changes KUBECONFIG
+def pytest_configure() -> None:
+    """Refuse an existing cluster that the tests may not use, before any test runs."""
+    context = os.environ.get("E2E_CONTEXT")
+    if context:
+        try:
+            with started(Existing(context)):
+                pass
+        except Unusable as exc:
+            raise pytest.UsageError(str(exc)) from exc
 
 
-def _part(item: pytest.Item) -> str:
-    return item.path.stem.removeprefix("test_")
+def pytest_report_header() -> str:
+    """Name the cluster before it is touched, so that a person can stop the tests."""
+    return f"The tests use {chosen()}."
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Keep what the cluster looked like when a test failed."""
     report = yield
-    if report.failed and _part(item) == "scaling" and not LOAD.told:
-        LOAD.tell(None)  # else the other lane would wait for it
-    if report.failed and STARTED:  # else KUBECONFIG may name anybody's
-        evidence.collect(item.name)
+    if report.failed and STARTED:  # without a started cluster KUBECONFIG may name anybody's
+        report.sections.append(("cluster", evidence.collect(item.name)))
     return report
 
 
 @pytest.fixture(scope="session")
-def provider(pytestconfig: pytest.Config) -> Iterator[Provider]:
-    """A cluster, said aloud before it is touched; from then on KUBECONFIG names it."""
+def provider() -> Iterator[Provider]:
+    """A started cluster, which KUBECONFIG names."""
     cluster = chosen()
-    # pytest keeps what is said in a fixture to itself until a test fails
-    with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        print(f"\nThe tests use {cluster}.", flush=True)  # noqa: T201 - for who may want to stop it
     with started(cluster):
         yield cluster
 
 
 @pytest.fixture(scope="session")
 def version() -> str:
-    """What the overlays deploy."""
+    """The tag of the images that the overlays deploy."""
     return deployed()["sluice-worker"].rpartition(":")[2]
 
 
 @pytest.fixture(scope="session")
 def platform(provider: Provider, version: str) -> Provider:
     """RabbitMQ, Redis, NGINX, KEDA and the Secrets; the project's images are in the nodes."""
-    with ThreadPoolExecutor(1) as beside:  # what is installed mostly waits
+    with ThreadPoolExecutor(1) as beside:  # installing mostly waits, so the images are built meanwhile
         images = beside.submit(_load_images, provider, version)
-        install.install(provider, objects.kubeconfig())
+        if isinstance(provider, Minicluster):
+            installation.install(provider)
+        elif isinstance(provider, Existing):
+            provider.install_platform()
         images.result()
     try:
-        install.reach(provider)
-    except Unusable as exc:  # every test would only time out
+        check_entrance(provider.entrance)
+    except Unusable as exc:  # without NGINX every test would run into its timeout
         pytest.exit(str(exc), returncode=1)
     return provider
 
 
 def _load_images(provider: Provider, version: str) -> None:
-    for archive in apps.built(version, local_base=isinstance(provider, Bare)):
+    for archive in app_images.built(version, local_base=isinstance(provider, Minicluster)):
         provider.load_image(archive)
 
 
 @pytest.fixture(scope="session")
 def system(platform: Provider) -> Iterator[System]:
-    """The system's clients' view. What runs is the business of `load` and of its like."""
+    """The clients' view of the system. `local`, `load` and `running` deploy one."""
     with entered(platform.entrance) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def local(system: System) -> System:
-    """The local overlay as `make deploy` applies it: when that is back, everything is ready."""
+    """The local overlay, applied and waited for by the code of `make deploy`."""
     deploy.up(objects.LOCAL)
     return system
 
 
 @pytest.fixture(scope="module")
 def load(system: System) -> Iterator[System]:
-    """The load overlay, at rest with its two workers."""
-    objects.apply(objects.OVERLAYS / "load")
-    for each in (objects.API, objects.RECORDER, objects.WORKER):
-        objects.rolled_out(each)
-    objects.settled(objects.WORKER, burst.MINIMUM)
-    system.forget()
+    """The load overlay with two idle workers."""
+    burst.rest(system, "load")
     yield system
-    # more of them go at once, and not after the minute for which the HPA would keep them for the next module
+    # the HPA removes pods above the maximum at once; without this the next module would wait for its scale-down window
     objects.set_maximum(burst.MINIMUM)
     objects.settled(objects.WORKER, burst.MINIMUM)
 
 
 @pytest.fixture(scope="session")
 def running(system: System) -> System:
-    """Whatever overlay runs, and the load overlay if none does: for tests that only need one."""
+    """A system under any overlay: the one that runs, or else the load overlay."""
     if not api.has("scaledobjects.keda.sh", objects.SCALER[2], f"--namespace={objects.SCALER[0]}"):
         deploy.up(objects.OVERLAYS / "load")
     return system
 
 
 @pytest.fixture(scope="session")
-def scaled(system: System, platform: Provider) -> Burst:
-    """A burst under the load overlay."""
-    seen = burst.seen_through(system, "load")
-    seen.recorder.write(burst.CURVE, platform.hpa_sync_s)
-    return seen
+def original(system: System) -> Posted:
+    """A burst under the original's numbers, posted once for both tests of test_original.py.
+
+    It is here because pytest collects that file twice in a run of the Makefile, and would make a fixture of it twice.
+    """
+    burst.rest(system, "original")
+    at_s = time.time()
+    return Posted(burst.post(system, "original"), at_s)
 
 
-@pytest.fixture(scope="session")
-def scaled_drain_s(request: pytest.FixtureRequest) -> float:
-    """How long that burst took; the other lane's, where there is one."""
-    if lanes.apart():
-        return LOAD.drain_s()
-    scaled: Burst = request.getfixturevalue("scaled")
-    return scaled.drain_s
-
-
-@pytest.fixture(scope="session")
-def patience() -> None:
-    """The burst of the other lane, where there is one, is measured: what asks much of the machine waits for its end."""
-    if lanes.apart():
-        LOAD.over()
-
-
-@pytest.fixture(scope="session")
-def original(system: System) -> Iterator[Aside]:
-    """The same burst under the original's numbers, begun."""
-    aside = Aside("original", system.entrance)
-    yield aside
-    aside.end()  # where nobody has waited for it
+@pytest.fixture(scope="module")
+def unmeasured() -> Iterator[None]:
+    """For a module that needs much CPU: it does not run while the other run of `make e2e` measures a burst."""
+    with burst.measuring():
+        yield

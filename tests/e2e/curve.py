@@ -1,4 +1,4 @@
-"""Records what a scaled system does, as the planner's `replay` reads it."""
+"""Record replicas and backlog of a system over time, in the format of `sluice replay`."""
 
 import json
 import threading
@@ -21,7 +21,7 @@ STOP_TIMEOUT_S = 60
 
 @dataclass
 class Recorder:
-    """Samples replicas and backlog each second, between `with` and its end, on a thread of its own."""
+    """Samples replicas and backlog each second on a thread of its own, inside a `with` block."""
 
     system: System
     posted: int = 0
@@ -45,12 +45,12 @@ class Recorder:
         return time.monotonic() - self._began
 
     def came(self, count: int, at_s: float) -> None:
-        """So many tasks were accepted, since then."""
+        """Note that `count` tasks were accepted at a time."""
         self.arrivals.append((round(at_s, 2), count))
         self.posted += count
 
     def write(self, path: Path, sync_s: float) -> None:
-        """The curve, with the numbers of the ScaledObject that made it, and of the HPA."""
+        """Write the curve and the numbers of the ScaledObject and the HPA that made it."""
         spec = objects.get(objects.SCALER)["spec"]
         curve: dict[str, Any] = {
             "min": spec["minReplicaCount"],
@@ -66,12 +66,12 @@ class Recorder:
 
     def _run(self) -> None:
         while not self._over.wait(PERIOD_S):
-            with suppress(Unusable, redis.RedisError):  # a look that fails is a gap, not the end of the curve
+            with suppress(Unusable, redis.RedisError):  # a sample that fails leaves a gap in the curve
                 self._sample()
 
     def _sample(self) -> None:
         finished = self.system.finished()
         ready, desired = objects.replicas(objects.WORKER)
-        # all messages, unacked ones too: what was accepted and has not ended
+        # accepted tasks that have not ended: ready and unacked messages
         depth = max(0, self.posted - finished)
         self.samples.append({"t_s": round(self.now_s, 2), "ready": ready, "desired": desired, "depth": depth})

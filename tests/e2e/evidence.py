@@ -4,12 +4,11 @@ import re
 import shutil
 from pathlib import Path
 
+from minicluster.state import LOGS
 from ops.command import ROOT, Unusable, answers, output
 from ops.tools import kubectl
 from tests.e2e import objects
-from tests.e2e.cluster.state import LOGS
 
-HERE = Path(__file__).parent
 FOLDER = ROOT / "build" / "e2e" / "failure"
 NAMESPACES = ("fastapi", "celery-workers", "data", "keda", "nginx", "load", "flux-system", "kube-system")
 QUEUES = ("rabbitmqctl", "list_queues", "name", "type", "state", "messages", "messages_unacknowledged", "consumers")
@@ -17,18 +16,18 @@ LOG_LINES = 2000
 TIMEOUT_S = 60
 
 
-def collect(test: str) -> None:
-    """Events, objects, descriptions and logs of every pod, the queues; and the logs of the node's servers."""
+def collect(test: str) -> str:
+    """Save events, objects, pods' logs and descriptions, queues, and the node's logs; a sentence that says where."""
     folder = FOLDER / re.sub(r"[^\w.-]", "_", test)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    # each question to a cluster that is gone would take its whole time, and they are many
+    # a cluster that has ended would let each of the many questions run into its timeout
     if answers(kubectl(), "get", "--raw=/readyz"):
         _ask(folder)
     servers = objects.kubeconfig().parent / LOGS
     if servers.exists():
         shutil.copytree(servers, folder / "node", ignore=shutil.ignore_patterns("pods", "containers"))
-    print(f"What the cluster looked like is in {folder.relative_to(ROOT)}")  # noqa: T201 - for who reads the failure
+    return f"What the cluster looked like is in {folder.relative_to(ROOT)}."
 
 
 def _ask(folder: Path) -> None:
@@ -57,7 +56,7 @@ def _logs(namespace: str, pod: str, folder: Path) -> None:
 
 
 def _answer(*question: str) -> str:
-    """What the cluster answers, or why it does not: one silent part must not hide the others."""
+    """The cluster's answer, or why there is none: a part that does not answer must not hide the others."""
     try:
         return output(kubectl(), *question, timeout_s=TIMEOUT_S)
     except Unusable as exc:

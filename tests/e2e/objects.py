@@ -1,4 +1,4 @@
-"""What the tests ask of the cluster that KUBECONFIG names."""
+"""Read and change objects of the cluster that KUBECONFIG names, and wait for their state."""
 
 import base64
 import json
@@ -20,14 +20,14 @@ KEDA = ("keda", "deployment", "keda-operator")
 LOCAL = ROOT / "kustomize" / "overlays" / "local"
 OVERLAYS = ROOT / "tests" / "e2e" / "overlays"
 TIMEOUT_S = 300
-# A question is a process of kubectl: asked without a pause they would take one of two cores from what they wait for.
+# Each poll is a process of kubectl: without a pause they would take one of two cores from what is waited for.
 POLL_S = 0.5
 
 Name = tuple[str, str, str]
 
 
 def kubeconfig() -> Path:
-    """The file that names the cluster."""
+    """The path of the kubeconfig."""
     return Path(os.environ["KUBECONFIG"])
 
 
@@ -41,7 +41,7 @@ def get(name: Name) -> dict[str, Any]:
 
 
 def pods(name: Name) -> list[dict[str, Any]]:
-    """The pods of a Deployment or StatefulSet that are not on their way out."""
+    """The pods of a Deployment or StatefulSet without those that are terminating."""
     labels = get(name)["spec"]["selector"]["matchLabels"]
     selector = ",".join(f"{key}={value}" for key, value in labels.items())
     answer = json.loads(cluster.ask("get", "pods", f"--namespace={name[0]}", f"--selector={selector}", "--output=json"))
@@ -56,52 +56,52 @@ def patch(name: Name, operations: list[dict[str, Any]]) -> None:
 
 
 def set_maximum(count: int) -> None:
-    """The workers that there may be at most."""
+    """Set the maximum of the workers' ScaledObject."""
     patch(SCALER, [{"op": "replace", "path": "/spec/maxReplicaCount", "value": count}])
 
 
 def scale(name: Name, count: int) -> None:
-    """How many pods a Deployment or a StatefulSet has."""
+    """Set the replicas of a Deployment or StatefulSet."""
     namespace, kind, object_name = name
     cluster.ask("scale", f"{kind}/{object_name}", f"--namespace={namespace}", f"--replicas={count}")
 
 
 def apply(folder: Path) -> str:
-    """Apply an overlay; what kubectl says."""
+    """Apply an overlay; the output of kubectl."""
     return cluster.ask("apply", f"--kustomize={folder}", timeout_s=TIMEOUT_S)
 
 
 def rolled_out(name: Name) -> None:
-    """Wait until a workload is what its spec says."""
+    """Wait until the rollout of a workload is complete."""
     namespace, kind, object_name = name
     where = (f"{kind}/{object_name}", f"--namespace={namespace}", f"--timeout={TIMEOUT_S}s")
-    # it has --request-timeout too, which would end a watch
+    # cluster.ask passes --request-timeout, which would end the watch of the rollout
     cluster.ask("rollout", "status", *where, timeout_s=TIMEOUT_S)
 
 
 def replicas(name: Name) -> tuple[int, int]:
-    """Of a Deployment: how many are ready, how many it should have."""
+    """(ready, desired) replicas of a Deployment."""
     found = get(name)
     return found["status"].get("readyReplicas", 0), found["spec"]["replicas"]
 
 
 def until(condition: Callable[[], bool], deadline_s: float, what: str) -> None:
-    """Wait until a condition holds that is asked of the cluster."""
+    """Wait until a condition holds. It is polled slowly, as it asks the cluster."""
     child.until(condition, deadline_s, what, POLL_S)
 
 
 def settled(name: Name, count: int, timeout_s: float = TIMEOUT_S) -> None:
-    """Wait until a Deployment has exactly so many pods, all ready and none on its way out."""
+    """Wait until a Deployment has exactly `count` ready replicas and desires no other number."""
     until(lambda: replicas(name) == (count, count), timeout_s, f"{count} replicas of {name[2]}")
 
 
 def secret(namespace: str, name: str) -> dict[str, str]:
-    """What a Secret holds."""
+    """The decoded data of a Secret."""
     data = get((namespace, "secret", name))["data"]
     return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
 
 def container_ids(pod: dict[str, Any]) -> Iterator[str]:
-    """A pod's containers, as the node's runtime knows them."""
+    """The ids of a pod's containers in the node's container runtime."""
     for status in pod["status"]["containerStatuses"]:
         yield status["containerID"].partition("://")[2]

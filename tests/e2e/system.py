@@ -1,4 +1,4 @@
-"""The running system as its clients see it, through NGINX, and the ledger that its tasks write."""
+"""The running system as its clients see it through NGINX, and the ledger in Redis that the tasks of the tests write."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -6,26 +6,40 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import redis
 
 from apps.client import Client, Problem
 from apps.contract import keys
+from apps.contract.example import example_input
+from apps.tasks import TASKS
 from ops import cluster
 from ops.forward import forwarded
 from ops.management import Management
 from ops.servers.child import until
 from tests.e2e import objects
 
-# of tests/e2e/overlays/ledger
-LEDGER, BEGUN = "e2e:ledger", "e2e:begun"
+# the keys of tests/e2e/overlays/ledger/tasks.py
+LEDGER, BEGUN, ENDED = "sluice:task:e2e-ledger", "sluice:task:e2e-begun", "sluice:task:e2e-ended"
 READERS = 8
 POST_TIMEOUT_S = 60
 
 
+# a task of the project: the local overlay has no others
+SPEC = next(iter(TASKS.values()))
+
+
+def example() -> dict[str, Any]:
+    """An input of that task."""
+    made = example_input(SPEC.input)
+    assert made is not None, f"give the fields of {SPEC.input.__name__} examples=[...]"
+    return made
+
+
 @dataclass(frozen=True)
 class System:
-    """One system: where it is entered, and its ledger."""
+    """One system: its URL, a key, and the Redis with the ledger."""
 
     entrance: str
     key: str = field(repr=False)
@@ -33,14 +47,14 @@ class System:
 
     @cached_property
     def host(self) -> str:
-        """The Host header of every request: the entrance may be an address. Read late, as an overlay brings it."""
+        """The Host header of every request, as the entrance may be an IP address. Read late: an overlay brings it."""
         return cluster.ingress_host()
 
     def client(self) -> Client:
         return Client(self.entrance, self.key, host=self.host)
 
-    def post(self, names: Sequence[str], task: str = "task_1") -> list[str]:
-        """Post tasks at once, as one request; their ids. Every one must be accepted."""
+    def post(self, names: Sequence[str], task: str = "counted_short") -> list[str]:
+        """Post tasks in one request; their ids. Every task must be accepted."""
         with self.client() as client:
             outcomes = client.submit_batch([{"task": task, "name": name} for name in names], deadline_s=POST_TIMEOUT_S)
         refused = [each for each in outcomes if isinstance(each, Problem)]
@@ -48,32 +62,36 @@ class System:
         return [str(each) for each in outcomes]
 
     def finished(self) -> int:
-        """How many tasks the ledger has as ended."""
+        """The number of tasks that have ended."""
         return int(self.store.hlen(LEDGER))
 
     def effects(self) -> dict[str, int]:
-        """How often each task had its effect, by name."""
+        """How often each task had its effect: name -> count."""
         return self._counts(LEDGER)
 
     def begun(self) -> dict[str, int]:
-        """How often each task began: once more for each time that it was cut off."""
+        """How often each task began: more than once if a worker was killed meanwhile."""
         return self._counts(BEGUN)
 
+    def last_end_s(self) -> float:
+        """When the last task ended, in seconds since the epoch."""
+        return max(float(each) for each in self.store.hvals(ENDED))
+
     def forget(self) -> None:
-        """An empty ledger."""
-        self.store.delete(LEDGER, BEGUN)
+        """Empty the ledger."""
+        self.store.delete(LEDGER, BEGUN, ENDED)
 
     def _counts(self, ledger: str) -> dict[str, int]:
         return {str(name): int(count) for name, count in self.store.hgetall(ledger).items()}
 
     def states(self, ids: Sequence[str], timeout_s: float) -> set[str]:
-        """The states that tasks ended in, each waited for through the API."""
+        """The final states of tasks, each waited for through the API."""
         end = time.monotonic() + timeout_s
         with self.client() as client, ThreadPoolExecutor(READERS) as readers:
             return set(readers.map(lambda each: client.result(each, max(1.0, end - time.monotonic())).status, ids))
 
     def drained(self, count: int, timeout_s: float) -> None:
-        """Wait until so many tasks have ended."""
+        """Wait until `count` tasks have ended."""
         until(lambda: self.finished() >= count, timeout_s, f"the end of {count} tasks")
 
 
@@ -91,7 +109,7 @@ def entered(entrance: str) -> Iterator[System]:
     key = keys.first_key(objects.secret("fastapi", "api")["API_KEYS"])
     password = objects.secret("data", "redis-auth")["password"]
     with forwarded("data", "service/redis", 6379) as port:
-        # the forwarding is as lossy as the cluster is busy
+        # forwarding is slow while the cluster is busy
         store = redis.Redis(port=port, username="admin", password=password, socket_timeout=30, decode_responses=True)
         with store:
             yield System(entrance, key, store)

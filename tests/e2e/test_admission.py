@@ -15,8 +15,8 @@ from ops.command import ROOT, output
 from ops.secrets import listed
 from ops.tools import kubectl, module_folders
 from ops.validate import blame, tree
-from tests.e2e.cluster.provider import Provider
-from tests.e2e.refusals import ApiServer
+from tests.e2e.api_server import ApiServer
+from tests.e2e.provider import Provider
 from tests.harness.faults import Fault, copied, faults
 
 TIMEOUT_S = 120

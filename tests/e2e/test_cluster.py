@@ -1,4 +1,4 @@
-"""A cluster of our own ends as a whole and leaves nothing: also beside another one, and however it ends."""
+"""A minicluster ends as a whole and leaves nothing behind, however it ends, and does not disturb another one."""
 
 import json
 import os
@@ -10,19 +10,19 @@ from pathlib import Path
 import psutil
 import pytest
 
+from minicluster.lifecycle import Minicluster
 from ops import cluster as api
 from ops.servers.child import until
-from tests.e2e.cluster.bare import Bare
-from tests.e2e.cluster.provider import Provider
+from tests.e2e.provider import Provider
 
 START_AND_WAIT = """
 import sys
-from tests.e2e.cluster.bare import Bare
-Bare().start()
+from minicluster.lifecycle import Minicluster
+Minicluster().start()
 print("started", flush=True)
 sys.stdin.read()
 """
-DOWN = "from tests.e2e.cluster.bare import Bare; Bare().destroy()"
+DOWN = "from minicluster.lifecycle import Minicluster; Minicluster().destroy()"
 END_TIMEOUT_S = 30
 CGROUPS = Path("/sys/fs/cgroup")
 
@@ -31,8 +31,8 @@ class Second:
     """Another cluster, whose owner is another process."""
 
     def __init__(self, state: Path) -> None:
-        self.bare = Bare(state)
-        self.environment = os.environ | {"E2E_STATE": str(state)}
+        self.cluster = Minicluster(state)
+        self.environment = os.environ | {"CLUSTER_STATE": str(state)}
         command = [sys.executable, "-c", START_AND_WAIT]
         self.owner = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=self.environment
@@ -45,11 +45,13 @@ class Second:
 
     def linked(self) -> bool:
         links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
-        return self.bare.cable in links
+        return self.cluster.cable in links
 
     def grouped(self) -> bool:
-        """In the one hierarchy, or in any of the several; by its own name, as those of others come and go."""
-        return any(place.exists() for place in (CGROUPS / self.bare.cgroup, *CGROUPS.glob(f"*/{self.bare.cgroup}")))
+        """Whether its control group exists, in the hierarchy of cgroup v2 or in any of v1."""
+        return any(
+            place.exists() for place in (CGROUPS / self.cluster.cgroup, *CGROUPS.glob(f"*/{self.cluster.cgroup}"))
+        )
 
     def gone(self) -> bool:
         return not any(each.is_running() for each in self.processes)
@@ -62,8 +64,8 @@ class Second:
 
 @pytest.fixture
 def second(provider: Provider, tmp_path: Path) -> Iterator[Second]:
-    """Beside the one of the other tests."""
-    if not isinstance(provider, Bare):
+    """A cluster beside that of the other tests."""
+    if not isinstance(provider, Minicluster):
         pytest.skip("Only a cluster of our own is ended.")
     cluster = Second(tmp_path / "state")
     try:
@@ -90,6 +92,6 @@ def test_cluster_ends_with_any_of_its_servers(second: Second) -> None:
 
 
 def test_the_other_cluster_is_untouched(provider: Provider) -> None:
-    if not isinstance(provider, Bare):
+    if not isinstance(provider, Minicluster):
         pytest.skip("Only a cluster of our own is ended.")
     assert api.ask("get", "--raw=/readyz").strip() == "ok"

@@ -1,7 +1,7 @@
-"""A session on a cluster that somebody has already, as its owner begins it: by make, from a kubectl context.
+"""The tests on an existing cluster, started as its owner starts them: by `make e2e` with a kubectl context.
 
-The cluster is that of the other tests, with a stand-in for kind. What it cannot take from the internet is told by what
-`make platform` and `make images` are told it by: the charts that are served beside it, and the image that is built on.
+The cluster is that of the other tests, and a script stands in for kind. As that cluster reaches no registry, PLATFORM
+names the stand-in charts and BASE the local base image.
 """
 
 import json
@@ -12,19 +12,20 @@ from pathlib import Path
 
 import pytest
 
+from minicluster import app_images
+from minicluster.layout import NODE_ADDRESS
+from minicluster.lifecycle import Minicluster
+from minicluster.stand_ins import installation
 from ops import cluster
 from ops.command import ROOT, output
 from ops.tools import kubectl
-from tests.e2e import apps, objects
-from tests.e2e.cluster import existing
-from tests.e2e.cluster.bare import Bare
-from tests.e2e.cluster.layout import NODE_ADDRESS
-from tests.e2e.cluster.provider import Provider
-from tests.e2e.platform import install
+from tests.e2e import existing, objects
+from tests.e2e.provider import Provider
 from tests.e2e.system import System
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
 CONTEXT = "kind-mine"
-# a part that leaves everything as it is
+# this part changes nothing in the cluster
 PART = "network"
 KIND = """#!/bin/sh
 test "$1 $2 $4" = "load image-archive --name=mine" || exit 2
@@ -36,16 +37,16 @@ TIMEOUT_S = 60
 
 
 @pytest.fixture
-def bare(provider: Provider, running: System) -> Bare:  # noqa: ARG001 - the system that its owner has in it
-    """The cluster, which has a system."""
-    if not isinstance(provider, Bare):
-        pytest.skip("This is such a session.")
+def node(provider: Provider, running: System) -> Minicluster:  # noqa: ARG001 - the system that its owner has in it
+    """The minicluster of these tests, with a running system."""
+    if not isinstance(provider, Minicluster):
+        pytest.skip("This session is on an existing cluster already.")
     return provider
 
 
 @pytest.fixture
-def kubeconfig(bare: Bare, tmp_path: Path) -> Path:  # noqa: ARG001 - KUBECONFIG names it by then
-    """Its owner's, in which another cluster is the current one."""
+def kubeconfig(node: Minicluster, tmp_path: Path) -> Path:  # noqa: ARG001 - KUBECONFIG names it by then
+    """The owner's kubeconfig: its current context is that of another cluster."""
     config = json.loads(cluster.ask("config", "view", "--raw", "--minify", "--output=json"))
     config["contexts"][0]["name"] = CONTEXT
     config["clusters"].append({"name": "other", "cluster": {"server": "http://127.0.0.1:1"}})
@@ -57,28 +58,28 @@ def kubeconfig(bare: Bare, tmp_path: Path) -> Path:  # noqa: ARG001 - KUBECONFIG
 
 
 @pytest.fixture
-def kind(bare: Bare, tmp_path: Path) -> Path:
-    """The program that gets images into it; `loaded` beside it has their archives' names."""
+def kind(node: Minicluster, tmp_path: Path) -> Path:
+    """A stand-in for `kind`, which imports images. It writes the names of their archives into the file `loaded`."""
     path = tmp_path / "bin" / "kind"
     path.parent.mkdir()
-    path.write_text(KIND.format(load=shlex.join(bare.inside("ctr", "--namespace=k8s.io", "images", "import"))))
+    path.write_text(KIND.format(load=shlex.join(node.inside("ctr", "--namespace=k8s.io", "images", "import"))))
     path.chmod(0o755)
     return path
 
 
 @pytest.fixture
-def platform_folder(bare: Bare, tmp_path: Path) -> Path:
-    """The platform, from the charts at the address by which this machine reaches them."""
-    rendered = output(kubectl(), "kustomize", ROOT / install.FOLDER, timeout_s=TIMEOUT_S)
+def platform_folder(node: Minicluster, tmp_path: Path) -> Path:
+    """The platform's manifests with the charts' URLs as this machine reaches them."""
+    rendered = output(kubectl(), "kustomize", ROOT / installation.PLATFORM, timeout_s=TIMEOUT_S)
     folder = tmp_path / "platform"
     folder.mkdir()
-    (folder / "all.yaml").write_text(rendered.replace(f"//{NODE_ADDRESS}:", f"//{bare.address}:"))
+    (folder / "all.yaml").write_text(rendered.replace(f"//{NODE_ADDRESS}:", f"//{node.address}:"))
     (folder / "kustomization.yaml").write_text("resources: [all.yaml]\n")
     return folder
 
 
 def session(kind: Path, **told: str | Path) -> subprocess.CompletedProcess[str]:
-    """`make e2e` of the part, told on its command line what a person would tell it, and nothing of this session."""
+    """Run `make e2e` of the part as a person would: variables on the command line, none of this session's."""
     command = ["make", "e2e", f"E2E={PART}", *(f"{name}={value}" for name, value in told.items())]
     machine = {name: value for name, value in os.environ.items() if not name.startswith("E2E_")}
     environment = machine | {"PATH": f"{kind.parent}{os.pathsep}{os.environ['PATH']}"}
@@ -88,7 +89,7 @@ def session(kind: Path, **told: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def pods() -> set[str]:
-    """Those of the platform and of the system."""
+    """The UIDs of the platform's and the system's pods."""
     names = (objects.RABBITMQ, objects.KEDA, objects.API, objects.RECORDER)
     return {pod["metadata"]["uid"] for name in names for pod in objects.pods(name)}
 
@@ -96,17 +97,17 @@ def pods() -> set[str]:
 def test_session_is_refused_in_one_sentence_before_any_test(kubeconfig: Path, kind: Path) -> None:
     done = session(kind, KUBECONFIG=kubeconfig, E2E_CONTEXT=CONTEXT)
     assert done.returncode != 0
-    assert done.stderr.startswith(f"The cluster of {CONTEXT} has a system already")
+    assert done.stderr.startswith(f"ERROR: The cluster of {CONTEXT} has a system already")
     assert "test session" not in done.stdout
 
 
 def test_session_uses_the_cluster_and_leaves_it_as_it_is(
-    bare: Bare, kubeconfig: Path, kind: Path, platform_folder: Path
+    node: Minicluster, kubeconfig: Path, kind: Path, platform_folder: Path
 ) -> None:
     before, copies = pods(), set(existing.FOLDER.glob("kubeconfig-*"))
     done = session(
-        kind, KUBECONFIG=kubeconfig, E2E_CONTEXT=CONTEXT, E2E_CONFIRM=CONTEXT, E2E_ENTRANCE=bare.entrance,
-        PLATFORM=platform_folder, BASE=apps.base_name(),
+        kind, KUBECONFIG=kubeconfig, E2E_CONTEXT=CONTEXT, E2E_CONFIRM=CONTEXT, E2E_ENTRANCE=node.entrance,
+        PLATFORM=platform_folder, BASE=app_images.base_name(),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"The tests use the cluster of the context {CONTEXT}" in done.stdout

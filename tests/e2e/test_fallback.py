@@ -5,13 +5,13 @@ from tests.e2e.system import System
 
 FALLBACK_TIMEOUT_S = 180
 RECOVERY_TIMEOUT_S = 300
-# of the base: said here once more, so that another number is not taken for what was meant
+# of the base; repeated here, so that a changed number needs a decision
 REPLICAS = 4
 TASKS = 20
 
 
 def falls_back() -> bool:
-    """What the ScaledObject says of itself."""
+    """Whether the ScaledObject reports that its fallback is active."""
     conditions = objects.get(objects.SCALER)["status"]["conditions"]
     return any(each["type"] == "Fallback" and each["status"] == "True" for each in conditions)
 

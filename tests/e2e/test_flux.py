@@ -1,4 +1,4 @@
-"""git push is a deployment: Flux from clusters/local, in a cluster that has nothing but Flux at first."""
+"""A git push is a deployment: Flux follows clusters/local, in a cluster that has nothing but Flux at first."""
 
 import json
 import re
@@ -9,46 +9,48 @@ from typing import Any
 
 import pytest
 
+from minicluster import app_images
+from minicluster.lifecycle import Minicluster
+from minicluster.state import STATE
 from ops import cluster, images
 from ops.command import ROOT
-from tests.e2e import apps, objects
-from tests.e2e.cluster.bare import Bare
-from tests.e2e.cluster.provider import chosen, started
-from tests.e2e.cluster.state import STATE
+from tests.e2e import objects
+from tests.e2e.following import APPS, Following
 from tests.e2e.objects import API, SCALER, WORKER
-from tests.e2e.platform.following import APPS, Following
+from tests.e2e.provider import chosen, started
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
 SERVICE = ("nginx", "service", "nginx-ingress-controller")
 OVERLAY = "kustomize/overlays/local"
 MINIMUM = "path: /spec/minReplicaCount\n  value: {}"
 FIGURES = ROOT / "build" / "e2e" / "flux.json"
-# How often clusters/local/source.yaml looks; how often the apps ask whether the infrastructure has the commit, which it
-# must have first; and time to apply on two busy cores.
+# The interval of clusters/local/source.yaml; the interval at which the apps check whether the infrastructure, on which
+# they depend, has the commit; and time to apply on two busy cores.
 PUSH_TIMEOUT_S = 60 + 30 + 120
 RELEASE = "0.2.0"
 BUILD_TIMEOUT_S = 600
 
 
 @pytest.fixture(scope="module")
-def node(version: str) -> Iterator[Bare]:
-    """A cluster beside that of the other tests, with nothing but the project's images in its node."""
-    if not isinstance(chosen(), Bare):
+def node(version: str) -> Iterator[Minicluster]:
+    """A cluster beside that of the other tests, which has nothing but the project's images."""
+    if not isinstance(chosen(), Minicluster):
         pytest.skip("pods of other clusters do not reach a git server of this machine: see docs/deploy.md, With Flux")
-    empty = Bare(STATE.with_name(f"{STATE.name}-flux"))
+    empty = Minicluster(STATE.with_name(f"{STATE.name}-flux"))
     with started(empty):
-        for archive in apps.built(version, local_base=True):
+        for archive in app_images.built(version, local_base=True):
             empty.load_image(archive)
         yield empty
 
 
 @pytest.fixture(scope="module")
-def following(node: Bare, tmp_path_factory: pytest.TempPathFactory) -> Following:
-    """The cluster after `make flux`: a whole system, which nobody but Flux has brought."""
+def following(node: Minicluster, tmp_path_factory: pytest.TempPathFactory) -> Following:
+    """The cluster after `make flux`: Flux has installed the whole system."""
     return Following(node, tmp_path_factory.mktemp("flux"))
 
 
 def running() -> dict[str, int]:
-    """Every pod that stays, and the generation of whatever makes pods: the same for as long as nothing is changed."""
+    """Pods, and generations of the objects that make pods: they stay the same as long as nothing is changed."""
     kinds = "deployments.apps,scaledobjects.keda.sh,pods"
     answers = [cluster.ask("get", kinds, f"--namespace={where}", "--output=json") for where in ("fastapi", WORKER[0])]
     items = [each["metadata"] | {"kind": each["kind"]} for text in answers for each in json.loads(text)["items"]]
@@ -57,7 +59,7 @@ def running() -> dict[str, int]:
 
 
 def by_hand(name: objects.Name, spec: dict[str, Any]) -> dict[str, Any]:
-    """Change an object as `kubectl edit` does; its spec then, which Flux may change back at any time."""
+    """Change an object as `kubectl edit` does; the resulting spec, which Flux may revert at any time."""
     namespace, kind, object_name = name
     patch = ("--type=merge", f"--patch={json.dumps({'spec': spec})}", "--field-manager=kubectl-edit")
     changed = cluster.ask("patch", kind, object_name, f"--namespace={namespace}", *patch, "--output=json")
@@ -86,14 +88,18 @@ def test_pushed_number_reaches_the_scaler(following: Following) -> None:
 
     objects.settled(WORKER, 2)
     following.reconcile(APPS)
-    assert objects.get(WORKER)["spec"]["replicas"] == 2  # the HPA's: git has no number, and takes none away
+    assert (
+        objects.get(WORKER)["spec"]["replicas"] == 2
+    )  # the HPA set it: the manifests have no replicas, so Flux does not reset them
 
 
-def test_release_rolls_out(following: Following, node: Bare, tmp_path: Path) -> None:
-    following.repository.python("ops.release", RELEASE, timeout_s=BUILD_TIMEOUT_S, **apps.settings(local_base=True))
+def test_release_rolls_out(following: Following, node: Minicluster, tmp_path: Path) -> None:
+    following.repository.python(
+        "-m", "ops.release", RELEASE, timeout_s=BUILD_TIMEOUT_S, **app_images.settings(local_base=True)
+    )
     for image, name in images.full_names(RELEASE, None).items():
         archive = tmp_path / f"{image}.tar"
-        apps.save(name, archive)
+        app_images.save(name, archive)
         node.load_image(archive)
     released = following.repository.push()
     following.reconcile(APPS)

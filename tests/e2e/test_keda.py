@@ -16,11 +16,12 @@ from apps.contract.topology import PARKED_QUEUE
 from ops import cluster
 from ops.command import Unusable
 from ops.management import Management
-from planner import keda
-from planner.fields import Field
+from sluice_planner import keda
+from sluice_planner.fields import Field
 from tests.e2e import objects
 from tests.e2e.system import System, broker
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
 NAMESPACE = "celery-workers"
 IDLE = (NAMESPACE, "deployment", "idle")
 QUEUE = f"/api/queues/%2F/{PARKED_QUEUE}"

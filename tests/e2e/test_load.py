@@ -10,19 +10,18 @@ from typing import Any
 import pytest
 
 from loadtest.job.image import NAME
+from minicluster import app_images
+from minicluster.lifecycle import Minicluster
 from ops import cluster
 from ops.command import ROOT, show
-from tests.e2e import apps, objects
-from tests.e2e.cluster.bare import Bare
-from tests.e2e.cluster.provider import Provider
+from tests.e2e import objects
 from tests.e2e.evidence import FOLDER
+from tests.e2e.provider import Provider
 from tests.e2e.system import System
 
 RUN_TIMEOUT_S = 600
 KEPT = FOLDER.parent
-# of tests/e2e/overlays/ledger
-TIMES = ("TASK_1_S=1", "TASK_2_S=5")
-INSIDE = objects.OVERLAYS / "job"
+INSIDE = ROOT / "loadtest" / "job"
 JOB = ("load", "job", "load")
 
 
@@ -40,8 +39,9 @@ def threads(load: System) -> Iterator[System]:
 def image(provider: Provider, tmp_path: Path) -> None:
     """The Job's image, in the nodes."""
     archive = tmp_path / "load.tar"
-    show("make", "load-image", timeout_s=RUN_TIMEOUT_S, env=apps.settings(local_base=isinstance(provider, Bare)))
-    apps.save(NAME, archive)
+    settings = app_images.settings(local_base=isinstance(provider, Minicluster))
+    show("make", "load-image", timeout_s=RUN_TIMEOUT_S, env=settings)
+    app_images.save(NAME, archive)
     provider.load_image(archive)
 
 
@@ -59,9 +59,7 @@ def job(threads: System, image: None) -> Iterator[None]:  # noqa: ARG001 - what 
 
 def test_smoke_holds_and_its_report_shows_the_replicas(threads: System, tmp_path: Path) -> None:
     command = ["make", "load", "SHAPE=smoke", f"HOST={threads.entrance}", "CLUSTER=1", f"FOLDER={tmp_path}/load"]
-    done = subprocess.run(
-        [*command, *TIMES], capture_output=True, text=True, timeout=RUN_TIMEOUT_S, check=False, cwd=ROOT
-    )
+    done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_TIMEOUT_S, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     KEPT.mkdir(parents=True, exist_ok=True)
     for kind in ("html", "json"):

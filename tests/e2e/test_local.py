@@ -12,12 +12,11 @@ from ops import cluster
 from ops.command import Unusable
 from ops.forward import forwarded
 from ops.tools import kubectl
-from tests.e2e import objects
-from tests.e2e.cluster import existing
-from tests.e2e.system import System
+from tests.e2e import existing, objects
+from tests.e2e.system import SPEC, System, example
 
 DIFF_TIMEOUT_S = 120
-# task_1 takes 15 s
+# beside the time that the task takes
 RESULT_TIMEOUT_S = 60
 # of kustomize/base/worker/recorder.yaml
 METRICS_PORT = 9100
@@ -31,8 +30,9 @@ def test_all_is_ready(local: System) -> None:  # noqa: ARG001
 
 def test_task_through_nginx_returns_its_result(local: System) -> None:
     with local.client() as client:
-        task = client.result(client.submit({"task": "task_1", "name": "e2e"}), RESULT_TIMEOUT_S)
-    assert (task.status, task.result) == ("SUCCESS", {"name_task": "e2e", "state": "done"})
+        task = client.result(client.submit(example()), SPEC.hard_limit_s + RESULT_TIMEOUT_S)
+    assert task.status == "SUCCESS"
+    assert SPEC.output.model_validate(task.result)
 
 
 def test_recorder_tells_prometheus_what_it_records(local: System) -> None:  # noqa: ARG001

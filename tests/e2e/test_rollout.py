@@ -4,14 +4,15 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.e2e import apps, objects
+from minicluster import app_images
+from minicluster.lifecycle import Minicluster
+from tests.e2e import objects
 from tests.e2e.clients import Strict
-from tests.e2e.cluster.bare import Bare
-from tests.e2e.cluster.provider import Provider
+from tests.e2e.provider import Provider
 from tests.e2e.system import System
 
-# 5 s each. KEDA wants thirty workers, at ten tasks each, while more than 290 are left; about 150 end while they come:
-# with a hundred to spare, thirty workers still have half a minute of work when they are told to go.
+# 5 s each. KEDA keeps thirty workers, at ten tasks each, while more than 290 tasks are left, and about 150 end while
+# the workers start. A hundred more, so that thirty workers have work for half a minute when the scale-down begins.
 TASKS = 550
 MAXIMUM = 30
 SCALE_TIMEOUT_S = 240
@@ -23,10 +24,10 @@ def set_image(name: objects.Name, image: str) -> None:
 
 
 @pytest.fixture
-def release(load: System, platform: Provider, version: str) -> str:  # noqa: ARG001 - the overlay is there before it
-    """A version that comes after the one that runs, in the nodes."""
+def release(load: System, platform: Provider, version: str) -> str:  # noqa: ARG001 - the overlay must be applied first
+    """The tag of a newer version, whose images are in the nodes."""
     newer = f"{version}-next"
-    for archive in apps.built(newer, local_base=isinstance(platform, Bare)):
+    for archive in app_images.built(newer, local_base=isinstance(platform, Minicluster)):
         platform.load_image(archive)
     return newer
 
@@ -34,7 +35,7 @@ def release(load: System, platform: Provider, version: str) -> str:  # noqa: ARG
 def test_scale_down_and_new_version_lose_nothing(
     load: System, release: str, record_property: Callable[[str, object], None]
 ) -> None:
-    ids = load.post([f"long-{number}" for number in range(TASKS)], task="task_2")
+    ids = load.post([f"long-{number}" for number in range(TASKS)], task="counted_long")
     objects.until(lambda: objects.replicas(objects.WORKER)[0] == MAXIMUM, SCALE_TIMEOUT_S, "30 ready workers")
     with Strict(load, "during") as clients:
         busy = load.finished()
@@ -54,7 +55,7 @@ def test_scale_down_and_new_version_lose_nothing(
     load.drained(len(accepted), DRAIN_TIMEOUT_S)
     assert load.states(list(accepted), timeout_s=60) == {"SUCCESS"}
     assert set(load.effects().values()) == {1}
-    assert set(load.begun().values()) == {1}  # nor would it show in the effects that a pod was killed at its work
+    assert set(load.begun().values()) == {1}  # a killed task that ran again would have one effect, but two beginnings
     images = {
         each["spec"]["containers"][0]["image"] for name in (objects.API, objects.WORKER) for each in objects.pods(name)
     }

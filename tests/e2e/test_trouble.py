@@ -1,4 +1,4 @@
-"""kill -9 of each part under load: every task that was accepted ends. And what an outage and a wrong password do."""
+"""kill -9 of each part under load loses no accepted task. An outage and a wrong password do no more than they must."""
 
 import time
 from contextlib import suppress
@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from apps.client import Problem
+from minicluster.lifecycle import Minicluster
 from ops import cluster
 from ops.command import Unusable
 from tests.e2e import objects
 from tests.e2e.clients import Patient
-from tests.e2e.cluster.bare import Bare
-from tests.e2e.cluster.provider import Provider
+from tests.e2e.provider import Provider
 from tests.e2e.system import System
 
 TASKS = 100
@@ -20,37 +20,37 @@ BEGUN = 10
 DRAIN_TIMEOUT_S = 600
 BACK_TIMEOUT_S = 300
 PROGRAMS = (objects.API, objects.WORKER, objects.RECORDER)
-# more than the liveness probes of worker and recorder take to find a process that hangs: 60 s and three failures
+# longer than the liveness probes of worker and recorder need to restart a process that hangs: 60 s and three failures
 OUTAGE_S = 100
 SUBMIT_DEADLINE_S = 1
 SENTENCE = "CELERY_BROKER_URL: the broker at rabbitmq.data.svc refuses this user or password"
 
 
 def life(pod: dict[str, Any]) -> tuple[str, int] | None:
-    """A pod that is ready, and how often it was started again; None if it is not ready."""
+    """(uid, restarts) of a ready pod; None if it is not ready."""
     (status,) = pod["status"].get("containerStatuses") or [{}]
     return (pod["metadata"]["uid"], status["restartCount"]) if status.get("ready") else None
 
 
 def lives(name: objects.Name) -> set[tuple[str, int] | None]:
-    """Those of a workload."""
+    """`life` of each pod of a workload."""
     return {life(pod) for pod in objects.pods(name)}
 
 
 def whole(name: objects.Name) -> bool:
-    """Whether a workload has as many ready pods as it should, however many these are by now."""
+    """Whether a workload has as many ready pods as it desires now."""
     ready, desired = objects.replicas(name)
     return ready == desired
 
 
 def kill(provider: Provider, victim: objects.Name, pod: dict[str, Any]) -> None:
-    """SIGKILL for a pod's process; where the node is out of reach, a second after the pod is told to end."""
-    if isinstance(provider, Bare):
+    """Send SIGKILL to a pod's process. On an existing cluster: delete the pod, which sends it after a second."""
+    if isinstance(provider, Minicluster):
         provider.kill(next(objects.container_ids(pod)))
-    # a container that starts again has its pod's folders; only another pod shows that what must stay is in a volume
-    if victim == objects.RABBITMQ or not isinstance(provider, Bare):
+    # A restarted container keeps the folders of its pod. Only a new pod shows that the data are in a volume.
+    if victim == objects.RABBITMQ or not isinstance(provider, Minicluster):
         where = (pod["metadata"]["name"], f"--namespace={pod['metadata']['namespace']}")
-        # not by force: the next pod could have the volume before this one's process has left it
+        # not with --force: the next pod could mount the volume while this pod's process still uses it
         cluster.ask("delete", "pod", *where, "--grace-period=1")
 
 
@@ -70,15 +70,15 @@ def test_killed_part_loses_no_task(load: System, platform: Provider, victim: obj
 
     assert len(clients.accepted) > 0
     assert load.states(list(accepted), DRAIN_TIMEOUT_S) == {"SUCCESS"}
-    # a killed worker may have ended a task that it could not say so of: at least once
+    # at least once: a worker may be killed between a task's effect and the record of its end
     assert set(load.effects()) >= set(accepted.values())
 
 
 def is_refused(system: System) -> bool:
-    """Whether a post is refused: a 502 of NGINX would leave its outcome unknown, and fail the test."""
+    """Whether a post is refused. An unknown outcome, such as a 502 of NGINX, raises and so fails the test."""
     with system.client() as client:
         try:
-            client.submit({"task": "task_1", "name": "outage"}, deadline_s=SUBMIT_DEADLINE_S)
+            client.submit({"task": "counted_short", "name": "outage"}, deadline_s=SUBMIT_DEADLINE_S)
         except Problem as problem:
             return problem.kind == "refused"
     return False
@@ -123,7 +123,7 @@ def test_wrong_password_stops_a_rollout(load: System, name: objects.Name) -> Non
 
 
 def ending(pod: dict[str, Any]) -> str:
-    """What a pod's container said before its last end; empty while the next one has just taken its place."""
+    """The log of a pod's previous container; empty while there is none yet."""
     where = (f"--namespace={pod['metadata']['namespace']}", pod["metadata"]["name"])
     with suppress(Unusable):
         return cluster.ask("logs", *where, "--previous")
@@ -131,6 +131,6 @@ def ending(pod: dict[str, Any]) -> str:
 
 
 def failed(pod: dict[str, Any]) -> bool:
-    """Whether its container has ended with a status that is not zero, and was started again."""
+    """Whether a pod's container has failed and was restarted."""
     (status,) = pod["status"].get("containerStatuses") or [{}]
     return bool(status.get("lastState", {}).get("terminated", {}).get("exitCode"))

@@ -7,7 +7,6 @@ specifications as JSON.
 import json
 import os
 from hashlib import blake2b
-from types import ModuleType
 from typing import Literal
 
 from celery import Celery
@@ -16,9 +15,11 @@ from pydantic import field_validator
 
 from apps.api import app as api
 from apps.contract.settings import WorkerSettings, load
-from apps.contract.tasks import Input, Output, Registry, TaskSpec, registry
+from apps.contract.tasks import Input, Registry, TaskSpec, registry
 from apps.worker import app as worker
+from apps.worker.functions import Work
 from tests.harness.models import decoded_spec, exact, made_tasks
+from tests.harness.simple import WORK_QUEUE, Output
 from tests.harness.tasks import effect
 
 MODELS, MOOD = "TEST_MODELS", "TEST_MOOD"
@@ -40,13 +41,11 @@ class Moody(Input):
 
 def tasks() -> Registry:
     made = made_tasks([decoded_spec(one) for one in json.loads(os.environ[MODELS])])
-    moody = TaskSpec(
-        name="Test_Query:moody_0", input=Moody, output=Output, hard_limit_s=60, transient=(ConnectionError,)
-    )
+    moody = TaskSpec(name=f"{WORK_QUEUE}:moody_0", input=Moody, output=Output, hard_limit_s=60)
     return registry(*made.values(), moody)
 
 
-def answer(task: Input, settings: WorkerSettings) -> Output:  # noqa: ARG001 - the signature of every task
+def answer(task: Input) -> Output:
     """Say what was received; of every second model only at the second try, whose message Celery wrote."""
     received = exact(task)
     if int(task.task.rpartition("_")[2]) % 2:
@@ -64,9 +63,7 @@ def __getattr__(name: str) -> Celery:
     if name not in {"app", "celery"}:
         raise AttributeError(name)
     registry = tasks()
-    functions = ModuleType("functions")
-    for short_name in registry:
-        setattr(functions, short_name, answer)
-    app = worker.create_app(load(WorkerSettings), registry, functions)
+    works = [Work(spec, answer, retry_on=(ConnectionError,)) for spec in registry.values()]
+    app = worker.create_app(load(WorkerSettings), registry, works)
     globals()["app"] = app
     return app

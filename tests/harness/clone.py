@@ -11,16 +11,26 @@ import psutil
 from tests.harness.system import ROOT, until
 
 
+def copy_apps(folder: Path) -> None:
+    """Copy the services; their only tasks are those of tests/harness/family."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    tasks = folder / "apps" / "tasks"
+    shutil.copytree(ROOT / "apps", folder / "apps", ignore=ignored)
+    for contract in tasks.glob("*/contract.py"):
+        shutil.rmtree(contract.parent)
+    shutil.copytree(ROOT / "tests" / "harness" / "family", tasks / "family", ignore=ignored)
+
+
 class Clone:
     """`python -m ops.up`, which is what `make up` runs once everything is installed, and its output."""
 
     def __init__(self, folder: Path, port: str, **environment: str) -> None:
         self.folder = folder
-        for package in ("apps", "ops"):
-            shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+        copy_apps(folder)
+        shutil.copytree(ROOT / "ops", folder / "ops", ignore=shutil.ignore_patterns("__pycache__"))
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("CELERY", "RABBITMQ"))}
         # No Docker engine: the programs of this machine are what is tested, and they need no download.
-        base = {"TASK_1_S": "1", "TASK_2_S": "1", "API_PORT": port, "DOCKER_HOST": f"unix://{folder}/none"}
+        base = {"API_PORT": port, "DOCKER_HOST": f"unix://{folder}/none"}
         self.environment = {**kept, **base, **environment}
         self.output = folder / "output"
         self._process: subprocess.Popen[bytes] | None = None

@@ -16,10 +16,10 @@ from celery import exceptions, signature
 from celery.result import AsyncResult, GroupResult
 from pydantic import BaseModel, TypeAdapter
 
-from apps.contract.tasks import Output
 from apps.worker.limits import Cancelled
+from tests.harness.simple import WORK_QUEUE, Output
 
-OTHER = "Test_Query:task_2"
+OTHER = f"{WORK_QUEUE}:second"
 
 
 class PanicException(BaseException):
@@ -276,7 +276,7 @@ DEATHS: dict[str, Callable[[], Any]] = {
 
 
 def _other(**options: Any) -> Any:
-    return signature(OTHER, args=[{"task": "task_2", "name": "abc"}], app=celery.current_app, **options)
+    return signature(OTHER, args=[{"task": "second", "name": "abc"}], app=celery.current_app, **options)
 
 
 def _task() -> Any:
@@ -297,8 +297,8 @@ CALLS: dict[str, Callable[[], Any]] = {
     "apply_async": lambda: _task().apply_async(args=[{}], countdown=3),
     "delay": lambda: _task().delay({}),
     "apply": lambda: _task().apply(args=[{}]),
-    "direct": lambda: _task()({"task": "task_2", "name": "abc"}),
-    "run": lambda: _task().run({"task": "task_2", "name": "abc"}),
+    "direct": lambda: _task()({"task": "second", "name": "abc"}),
+    "run": lambda: _task().run({"task": "second", "name": "abc"}),
     "own-run": lambda: celery.current_task.run({"task": "call", "name": "abc", "how": "own-run"}),
     "own-direct": lambda: celery.current_task({"task": "call", "name": "abc", "how": "own-run"}),
     "shared_task": lambda: celery.shared_task(_in_a_thread, name="their.shared").delay(),

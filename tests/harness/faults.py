@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from apps.contract import topology
 from ops.command import ROOT
 from ops.validate.tree import Finding
 
@@ -40,13 +41,13 @@ class Fault:
 
 
 def faults(path: Path) -> list[Fault]:
-    """Read the faults of a YAML file."""
-    return [Fault(**each) for each in yaml.safe_load(path.read_text())]
+    """Read the faults of a YAML file, in which WORK-QUEUE is the first work queue, whatever its name."""
+    return [Fault(**each) for each in yaml.safe_load(path.read_text().replace("WORK-QUEUE", topology.WORK_QUEUES[0]))]
 
 
 def copied(into: Path) -> Path:
     """Copy the validated files into a folder; answers the folder."""
-    for folder in ("kustomize", "helm-releases", "clusters"):
+    for folder in ("kustomize", "helm-releases", "clusters", "loadtest/tasks"):
         shutil.copytree(ROOT / folder, into / folder)
     for image in ("api", "worker"):
         (into / "apps" / image).mkdir(parents=True)

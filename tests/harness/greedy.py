@@ -24,9 +24,10 @@ async def post(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, reque
     return int(head.split()[1])
 
 
-def request(path: str, key: str, body: bytes) -> bytes:
+def request(path: str, key: str, body: bytes, **headers: str) -> bytes:
     """A POST as bytes."""
     lines = [f"POST {path} HTTP/1.1", "Host: a", f"Authorization: Bearer {key}", "Content-Type: application/json"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from apps.contract.settings import WorkerSettings, load
 from apps.worker import connection, recorder
 from apps.worker.app import create_app
-from tests.harness.tasks import TEST_TASKS, this_module
+from tests.harness.tasks import TEST_TASKS, TEST_WORKS
 
 # The main thread stops where it is, as in a call that never returns: in its event loop, or between two attempts.
 HANG = signal.SIGUSR2
@@ -48,7 +48,7 @@ def __getattr__(name: str) -> Any:
     connection.RETRY_MAX_S = 1
     signal.signal(HANG, _hang)
     signal.signal(FAIL, _fail)
-    return create_app(load(WorkerSettings), TEST_TASKS, this_module)
+    return create_app(load(WorkerSettings), TEST_TASKS, TEST_WORKS)
 
 
 if __name__ == "__main__":

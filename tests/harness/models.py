@@ -40,7 +40,8 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from typing_extensions import TypedDict
 
-from apps.contract.tasks import Input, Output, Registry, TaskSpec, registry
+from apps.contract.tasks import Input, Registry, TaskSpec, registry
+from tests.harness.simple import WORK_QUEUE, Output
 
 Text = Callable[[Random], str]
 
@@ -340,12 +341,11 @@ _EXACT: dict[Any, Callable[[Any], str]] = {
 
 
 def made_tasks(specs: list[ModelSpec]) -> Registry:
-    """The tasks of made models; an error that a later attempt may not meet is among what they may raise."""
+    """The tasks of made models."""
     return registry(
         *(
             TaskSpec(
-                name=f"Test_Query:{spec.task}", input=made_model(spec), output=Output, hard_limit_s=60,
-                transient=(ConnectionError,),
+                name=f"{WORK_QUEUE}:{spec.task}", input=made_model(spec), output=Output, hard_limit_s=60
             )
             for spec in specs
         )

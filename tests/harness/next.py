@@ -6,10 +6,11 @@ Beside the present one it has a new field, a new task and a new queue; a task is
 import sys
 from typing import Literal
 
-from apps.contract.settings import WorkerSettings
-from apps.contract.tasks import NamedInput, Output, TaskSpec, registry
+from apps.contract.tasks import TaskSpec, registry
 from tests.harness import tasks
+from tests.harness.simple import WORK_QUEUE, NamedInput, Output
 from tests.harness.tasks import TEST_TASKS, Sleep
+from tests.harness.works import works
 
 QUEUE = "images"
 """Only this version has it: `declare_queue` makes it as the next version's definitions would."""
@@ -39,31 +40,27 @@ def _spec(name: str, input_: type[NamedInput]) -> TaskSpec:
 _KEPT = [spec for name, spec in TEST_TASKS.items() if name not in {"sleep", "count", "elsewhere"}]
 NEXT_TASKS = registry(
     *_KEPT,
-    _spec("Test_Query:sleep", NextSleep),
-    _spec("Test_Query:count", NextCount),
-    _spec("Test_Query:later", Later),
+    _spec(f"{WORK_QUEUE}:sleep", NextSleep),
+    _spec(f"{WORK_QUEUE}:count", NextCount),
+    _spec(f"{WORK_QUEUE}:later", Later),
     _spec(f"{QUEUE}:resize", Resize),
 )
 
 
-def sleep(task: NextSleep, settings: WorkerSettings) -> Output:  # noqa: ARG001 - the signature of every task
+def sleep(task: NextSleep) -> Output:
     return Output(name_task=task.name, state=task.colour)
 
 
-def count(task: NextCount, settings: WorkerSettings) -> Output:  # noqa: ARG001
+def count(task: NextCount) -> Output:
     return Output(name_task=task.name, state=task.digits)
 
 
-def later(task: Later, settings: WorkerSettings) -> Output:  # noqa: ARG001
+def later(task: Later) -> Output:
     return Output(name_task=task.name, state="done")
 
 
-def resize(task: Resize, settings: WorkerSettings) -> Output:  # noqa: ARG001
+def resize(task: Resize) -> Output:
     return Output(name_task=task.name, state="done")
 
 
-def __getattr__(name: str) -> object:
-    return getattr(tasks, name)
-
-
-this_module = sys.modules[__name__]
+NEXT_WORKS = works(NEXT_TASKS, sys.modules[__name__], tasks)

@@ -5,7 +5,7 @@ from celery import Celery
 from apps.contract import topology
 from apps.contract.settings import WorkerSettings, load
 from apps.worker.app import create_app
-from tests.harness.next import NEXT_TASKS, QUEUE, this_module
+from tests.harness.next import NEXT_TASKS, NEXT_WORKS, QUEUE
 
 topology.WORK_QUEUES = (*topology.WORK_QUEUES, QUEUE)
-app: Celery = create_app(load(WorkerSettings), NEXT_TASKS, this_module)
+app: Celery = create_app(load(WorkerSettings), NEXT_TASKS, NEXT_WORKS)

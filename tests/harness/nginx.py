@@ -13,12 +13,12 @@ from typing import Any, Self
 
 import pytest
 
+from minicluster.stand_ins.ingress_controller import nginx_conf
 from ops.servers import debian, newer
 from ops.servers.child import Child, until
 from ops.servers.ports import free_ports, is_open
 from ops.servers.programs import find
 from ops.tools import cache
-from tests.e2e.platform.controller import configuration
 from tests.harness.servers import given_root
 
 # of keepalive_min_timeout, which helm-releases/nginx.yaml sets
@@ -61,11 +61,9 @@ class Nginx:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._ports = dict(
-            zip((configuration.HTTP, configuration.HTTPS, configuration.READY), free_ports(3), strict=True)
-        )
-        self.http = f"127.0.0.1:{self._ports[configuration.HTTP]}"
-        self.https = f"127.0.0.1:{self._ports[configuration.HTTPS]}"
+        self._ports = dict(zip((nginx_conf.HTTP, nginx_conf.HTTPS, nginx_conf.READY), free_ports(3), strict=True))
+        self.http = f"127.0.0.1:{self._ports[nginx_conf.HTTP]}"
+        self.https = f"127.0.0.1:{self._ports[nginx_conf.HTTPS]}"
         self._config = folder / "nginx.conf"
         line = [*command(), "-e", "stderr", "-p", str(folder), "-c", str(self._config), "-g", "daemon off;"]
         self._child = Child("nginx", line, log=folder / "nginx.log", env=dict(os.environ))
@@ -80,7 +78,7 @@ class Nginx:
     def __enter__(self) -> Self:
         self._child.start()
         try:
-            self._child.ready(lambda: is_open(self._ports[configuration.READY]), TIMEOUT_S)
+            self._child.ready(lambda: is_open(self._ports[nginx_conf.READY]), TIMEOUT_S)
         except BaseException:
             self._child.stop()
             raise

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from ops.servers.child import Child
+from tests.harness.marks import set_mark
 
 ROOT = Path(__file__).parents[2]
 IMPORTED = (
@@ -37,6 +38,11 @@ IMPORTED = (
     "apps.worker.consumer",
     "apps.worker.request",
     "apps.worker.threads",
+    # of the recorder and of apps.worker.dead_letters, which cannot be imported themselves: they are run as programs
+    "aiormq",
+    "apps.broker",
+    "apps.worker.dead_letter",
+    "redis.asyncio",
     "tests.harness.api",
     "tests.harness.tasks",
 )
@@ -57,11 +63,13 @@ class Nursery:
     def __exit__(self, *_: object) -> None:
         self._process.communicate()  # the end of its input is its own
 
-    def fork(self, module: str, arguments: Sequence[str], *, log: Path, env: Mapping[str, str]) -> int:
-        """Start `python -m module arguments`; answers the process id."""
+    def fork(self, command: Sequence[str], *, output: Path, log: Path, env: Mapping[str, str], mark: int | None) -> int:
+        """Start `python -m` with a module and its arguments, its errors to the log; answers the process id."""
         assert self._process.stdin
         assert self._process.stdout
-        wanted = {"module": module, "arguments": list(arguments), "log": str(log), "env": dict(env)}
+        module, *arguments = command
+        wanted = {"module": module, "arguments": arguments, "env": dict(env), "mark": mark}
+        wanted |= {"output": str(output), "log": str(log)}
         self._process.stdin.write(json.dumps(wanted) + "\n")
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
@@ -70,13 +78,25 @@ class Nursery:
 class Forked(Child):
     """A child that runs a module of the project, from the nursery. `command` is the module and its arguments."""
 
-    def __init__(self, nursery: Nursery, name: str, command: list[str], *, log: Path, env: Mapping[str, str]) -> None:
+    def __init__(  # noqa: PLR0913 - the parameters of a child, and three
+        self,
+        nursery: Nursery,
+        name: str,
+        command: list[str],
+        *,
+        log: Path,
+        env: Mapping[str, str],
+        mark: int | None = None,
+        output: Path | None = None,
+    ) -> None:
         super().__init__(name, command, log=log, env=env, cwd=ROOT)
         self._nursery = nursery
+        self._mark = mark
+        self._output = output or log
 
     def _spawn(self, _: IO[bytes]) -> Any:
-        module, *arguments = self.command
-        return _Process(self._nursery.fork(module, arguments, log=self.log, env=self.env))
+        pid = self._nursery.fork(self.command, output=self._output, log=self.log, env=self.env, mark=self._mark)
+        return _Process(pid)
 
 
 class _Process:
@@ -117,8 +137,10 @@ def _fork_again(wanted: dict[str, Any], tell: int) -> None:
     while os.getppid() == middle:  # its end would be taken for that of the tests
         os.sched_yield()
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if wanted["mark"] is not None:
+        set_mark(wanted["mark"])
     os.setsid()
-    for number, path in enumerate((os.devnull, wanted["log"], wanted["log"])):
+    for number, path in enumerate((os.devnull, wanted["output"], wanted["log"])):
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), number)
     os.environ.clear()
     os.environ.update(wanted["env"])

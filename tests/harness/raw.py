@@ -8,6 +8,7 @@ import amqp  # type: ignore[import-untyped]
 from kombu import Connection
 
 from apps.contract import topology
+from tests.harness.simple import WORK_QUEUE
 
 DEEP = 3_000
 
@@ -47,8 +48,8 @@ def _nested(letter: bytes, before: bytes = b"") -> bytes:
 
 
 TASK = {
-    b"task": text(b"Test_Query:task_2"), b"id": text(b"a-task"), b"publish_id": text(b"p"), b"owner": text(b"tests"),
-    b"retries": b"I\0\0\0\0",
+    b"task": text(f"{WORK_QUEUE}:second".encode()), b"id": text(b"a-task"), b"publish_id": text(b"p"),
+    b"owner": text(b"tests"), b"retries": b"I\0\0\0\0",
 }  # fmt: skip
 _VALUES: dict[str, bytes] = {
     "void": b"V",

@@ -4,7 +4,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from apps.contract import topology
@@ -13,6 +13,9 @@ from ops.servers.programs import ensure
 from ops.servers.rabbitmq import RabbitMQ
 from ops.servers.redis import Redis
 from tests.harness.nursery import Nursery
+
+# On a busy machine RabbitMQ may take longer than a person's ten seconds for a virtual host's definitions.
+MANAGEMENT_DEADLINE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ def running(folder: Path, root: Path | None = None) -> Iterator[Servers]:
     passwords = {user: secrets.token_urlsafe(24) for user in topology.USERS}
     rabbitmq = RabbitMQ(folder / "rabbitmq", programs, root=root)
     redis = Redis(folder / "redis", programs)
+    rabbitmq.management = replace(rabbitmq.management, deadline_s=MANAGEMENT_DEADLINE_S)
     try:
         with Nursery() as nursery:
             rabbitmq.start()

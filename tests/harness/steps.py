@@ -14,7 +14,8 @@ from prometheus_client import Gauge
 from pydantic import Field
 
 from apps.api import app
-from apps.contract.tasks import TASKS, Input, Output, TaskSpec, registry
+from apps.contract.tasks import Input, TaskSpec, registry
+from tests.harness.simple import TASKS, Output
 
 # With this in its environment, the API also has the tasks whose inputs take long to validate.
 HEAVY = "TEST_HEAVY"

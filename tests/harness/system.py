@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any, Self, TypedDict, TypeVar
 from urllib.parse import quote
 
@@ -23,6 +24,7 @@ from ops.management import Refused
 from ops.servers.child import Child
 from ops.servers.ports import free_ports
 from ops.servers.processes import UVICORN_OPTIONS
+from tests.harness.marks import end_marked, marked_command
 from tests.harness.nursery import Forked
 from tests.harness.servers import Servers
 from tests.harness.tasks import EFFECTS, release_file
@@ -61,7 +63,9 @@ class System:
     def __init__(self, servers: Servers, folder: Path, **limits: float) -> None:
         self.servers = servers
         self.folder = folder
-        self.vhost = f"test-{secrets.token_hex(4)}"
+        token = secrets.token_hex(4)
+        self.vhost = f"test-{token}"
+        self._mark = 2**40 + int(token, 16)
         # users are the broker's, not the virtual host's: every system of this run gives them the same passwords
         self.passwords = servers.passwords
         self.limits = limits
@@ -81,6 +85,7 @@ class System:
 
     def __exit__(self, *_: object) -> None:
         self._ends.close()
+        end_marked(self._mark)  # also what tasks have started in sessions of their own
         self.servers.restore()
         self.redis.close()
         # RabbitMQ 3.10 loses its dead-letter workers for good when a queue is deleted while it still elects its leader:
@@ -105,8 +110,6 @@ class System:
             "CELERY_RESULT_BACKEND": self.servers.redis.url(user),
             "TASK_ID_KEY": self.task_id_key,
             "API_KEYS": f"tests:{self.key}",
-            "TASK_1_S": "0.2",
-            "TASK_2_S": "0.1",
             # only the tests of quotas reach them
             "QUOTA_TASKS_PER_S": "1000000",
             "QUOTA_OPEN_TASKS": "1000000000",
@@ -129,7 +132,11 @@ class System:
         api = Api(child, port, self.key)
         self._ends.callback(api.client.close)
         if ready:
-            until(lambda: api.get("/livez") == 200 and api.get("/healthz") == 200, what=f"the API ready, {child.log}")
+            until(
+                lambda: (api.get("/livez") == 200 and api.get("/healthz") == 200) or not child.alive,
+                what=f"the API ready, {child.log}",
+            )
+            assert child.alive, child.last_lines()
         return api
 
     def worker(
@@ -149,6 +156,17 @@ class System:
         if ready:
             self.wait_ready(child)
         return child
+
+    def run(self, module: str, *arguments: str, user: str) -> CompletedProcess[str]:
+        """Run a command of the project to its end."""
+        output, errors = (self.folder / f"{module}-{self._count}.{kind}" for kind in ("output", "errors"))
+        self._count += 1
+        command, env = [module, *arguments], self.environment(user)
+        child = Forked(self.servers.nursery, module, command, log=errors, env=env, mark=self._mark, output=output)
+        self._ends.callback(child.kill)
+        child.start()
+        until(lambda: not child.alive, what=f"the end of {module}")
+        return CompletedProcess(command, child.wait(), output.read_text(), errors.read_text())
 
     def wait_ready(self, child: Child, deadline_s: float = DEADLINE_S) -> None:
         """Wait for the readiness file of a worker or recorder."""
@@ -196,9 +214,22 @@ class System:
     def log_lines(self) -> Iterator[dict[str, Any]]:
         """Every JSON line that the system's processes logged."""
         for path in sorted(self.folder.glob("*.log")):
-            for line in path.read_text().splitlines():
-                if line.startswith("{") and line.endswith("}"):  # the last one may yet be being written
+            for line in path.read_text().splitlines(keepends=True):
+                if line.startswith("{") and line.endswith("}\n"):  # the last line may be incomplete
                     yield json.loads(line)
+
+    def requests(self, path: str, count: int = 1, **members: object) -> list[dict[str, Any]]:
+        """The log's lines of requests to a path that have these members, once there are `count`.
+
+        The API writes a request's line up to 20 ms after the client has its answer.
+        """
+
+        def logged() -> list[dict[str, Any]]:
+            wanted = {"message": "request", "path": path, **members}
+            return [line for line in self.log_lines() if line | wanted == line]
+
+        until(lambda: len(logged()) >= count, what=f"{count} requests to {path} in the log")
+        return logged()
 
     def logs(self) -> str:
         """Everything that the system's processes printed."""
@@ -214,9 +245,10 @@ class System:
         self._count += 1
         # what the nursery cannot give: other code than it has imported, or a library that is loaded at the exec
         if cwd == ROOT and "LD_PRELOAD" not in environment:
-            child: Child = Forked(self.servers.nursery, name, command, log=log, env=environment)
+            child: Child = Forked(self.servers.nursery, name, command, log=log, env=environment, mark=self._mark)
         else:
-            child = Child(name, [sys.executable, "-m", *command], log=log, env=environment, cwd=cwd)
+            command = marked_command(self._mark, [sys.executable, "-m", *command])
+            child = Child(name, command, log=log, env=environment, cwd=cwd)
         self._ends.callback(child.kill)  # how it ends in an orderly way is tested where it matters
         child.start()
         return child

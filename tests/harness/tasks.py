@@ -12,16 +12,28 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from apps.contract.settings import WorkerSettings
-from apps.contract.tasks import TASKS, NamedInput, Output, Task1, Task2, TaskSpec, registry
-from apps.worker import tasks as project
+from apps.contract.tasks import TaskSpec, registry
 from apps.worker.limits import Cancelled
 from tests.harness.endings import CALLS, CHANGES, DEATHS, ENDINGS
 from tests.harness.processes import HELPERS, RUNAWAYS, STARTS, share_memory
+from tests.harness.simple import TASKS, WORK_QUEUE, NamedInput, Output, first, second
+from tests.harness.works import works
 
 EFFECTS = "TEST_EFFECTS_FILE"
 
 _leak: list[bytes] = []
+
+
+class Recorded1(NamedInput):
+    """Of the messages in tests/integration/earlier_0ddeda5.json, whose tasks have the names of that commit."""
+
+    task: Literal["task_1"]
+
+
+class Recorded2(NamedInput):
+    """The same."""
+
+    task: Literal["task_2"]
 
 
 class Sleep(NamedInput):
@@ -216,7 +228,6 @@ def _spec(name: str, input_: type[NamedInput], hard_limit_s: int = 120, soft_lim
         output=Output,
         hard_limit_s=hard_limit_s,
         soft_limit_s=soft_limit_s,
-        transient=(ConnectionError,),
     )
 
 
@@ -248,41 +259,47 @@ class Produced(Output):
 
 TEST_TASKS = registry(
     *TASKS.values(),
-    _spec("Test_Query:sleep", Sleep),
-    _spec("Test_Query:held", Held),
-    _spec("Test_Query:deaf", Deaf),
-    _spec("Test_Query:fail", Fail),
-    _spec("Test_Query:kill_child", KillChild),
-    _spec("Test_Query:flaky", Flaky),
-    _spec("Test_Query:stuck", Stuck, hard_limit_s=3),
-    _spec("Test_Query:grow", Grow),
-    _spec("Test_Query:brief", Brief, hard_limit_s=3),
-    _spec("Test_Query:odd", Odd),
-    _spec("Test_Query:hungry", Hungry),
-    _spec("Test_Query:leave", Leave),
-    _spec("Test_Query:stubborn", Stubborn),
-    TaskSpec(name="Test_Query:count", input=Count, output=Counted, hard_limit_s=120),
+    _spec(f"{WORK_QUEUE}:task_1", Recorded1),
+    _spec(f"{WORK_QUEUE}:task_2", Recorded2),
+    _spec(f"{WORK_QUEUE}:sleep", Sleep),
+    _spec(f"{WORK_QUEUE}:held", Held),
+    _spec(f"{WORK_QUEUE}:deaf", Deaf),
+    _spec(f"{WORK_QUEUE}:fail", Fail),
+    _spec(f"{WORK_QUEUE}:kill_child", KillChild),
+    _spec(f"{WORK_QUEUE}:flaky", Flaky),
+    _spec(f"{WORK_QUEUE}:stuck", Stuck, hard_limit_s=3),
+    _spec(f"{WORK_QUEUE}:grow", Grow),
+    _spec(f"{WORK_QUEUE}:brief", Brief, hard_limit_s=3),
+    _spec(f"{WORK_QUEUE}:odd", Odd),
+    _spec(f"{WORK_QUEUE}:hungry", Hungry),
+    _spec(f"{WORK_QUEUE}:leave", Leave),
+    _spec(f"{WORK_QUEUE}:stubborn", Stubborn),
+    TaskSpec(name=f"{WORK_QUEUE}:count", input=Count, output=Counted, hard_limit_s=120),
     _spec("celery:elsewhere", Elsewhere),
     _spec("celery:held_elsewhere", HeldElsewhere),
     _spec("celery:sleep_elsewhere", SleepElsewhere),
-    _spec("Test_Query:end", End),
-    _spec("Test_Query:call", Call),
-    _spec("Test_Query:validated", Validated),
-    _spec("Test_Query:limited", Limited, soft_limit_s=1),
-    _spec("Test_Query:unclean", Unclean),
-    _spec("Test_Query:cancelled", CancelledTask),
-    _spec("Test_Query:unread", Unread, hard_limit_s=3),
-    _spec("Test_Query:runaway", Runaway, hard_limit_s=2, soft_limit_s=1),
-    _spec("Test_Query:endless", Endless),
-    _spec("Test_Query:start", Start),
-    _spec("Test_Query:start_hard", StartHard, hard_limit_s=6),
-    _spec("Test_Query:start_soft", StartSoft, soft_limit_s=4),
-    TaskSpec(name="Test_Query:helped", input=Helped, output=Counted, hard_limit_s=120),
-    TaskSpec(name="Test_Query:unreadable", input=Unreadable, output=Produced, hard_limit_s=120),
+    _spec(f"{WORK_QUEUE}:end", End),
+    _spec(f"{WORK_QUEUE}:call", Call),
+    _spec(f"{WORK_QUEUE}:validated", Validated),
+    _spec(f"{WORK_QUEUE}:limited", Limited, soft_limit_s=1),
+    _spec(f"{WORK_QUEUE}:unclean", Unclean),
+    _spec(f"{WORK_QUEUE}:cancelled", CancelledTask),
+    _spec(f"{WORK_QUEUE}:unread", Unread, hard_limit_s=3),
+    _spec(f"{WORK_QUEUE}:runaway", Runaway, hard_limit_s=2, soft_limit_s=1),
+    _spec(f"{WORK_QUEUE}:endless", Endless),
+    _spec(f"{WORK_QUEUE}:start", Start),
+    _spec(f"{WORK_QUEUE}:start_hard", StartHard, hard_limit_s=6),
+    _spec(f"{WORK_QUEUE}:start_soft", StartSoft, soft_limit_s=4),
+    TaskSpec(name=f"{WORK_QUEUE}:helped", input=Helped, output=Counted, hard_limit_s=120),
+    TaskSpec(name=f"{WORK_QUEUE}:unreadable", input=Unreadable, output=Produced, hard_limit_s=120),
     TaskSpec(
-        name="Test_Query:produce", input=Produce, output=Produced, hard_limit_s=120, result_max_bytes=10 * 1024 * 1024
+        name=f"{WORK_QUEUE}:produce",
+        input=Produce,
+        output=Produced,
+        hard_limit_s=120,
+        result_max_bytes=10 * 1024 * 1024,
     ),
-    TaskSpec(name="Test_Query:excess", input=Excess, output=Produced, hard_limit_s=120, transient=(Exception,)),
+    TaskSpec(name=f"{WORK_QUEUE}:excess", input=Excess, output=Produced, hard_limit_s=120),
 )
 
 
@@ -295,15 +312,10 @@ def effect(name: str, what: str) -> int:
     return before
 
 
-def task_1(task: Task1, settings: WorkerSettings) -> Output:
-    return project.task_1(task, settings)
+task_1, task_2 = first, second
 
 
-def task_2(task: Task2, settings: WorkerSettings) -> Output:
-    return project.task_2(task, settings)
-
-
-def sleep(task: Sleep, settings: WorkerSettings) -> Output:  # noqa: ARG001 - the signature of every task
+def sleep(task: Sleep) -> Output:
     effect(task.name, "begun")
     time.sleep(task.seconds)
     effect(task.name, "done")
@@ -315,7 +327,7 @@ def release_file(effects: Path, name: str) -> Path:
     return effects.with_name(f"released-{name}")
 
 
-def held(task: Held, settings: WorkerSettings) -> Output:  # noqa: ARG001
+def held(task: Held) -> Output:
     effect(task.name, "begun")
     while not release_file(Path(os.environ[EFFECTS]), task.name).exists():
         time.sleep(0.02)
@@ -323,69 +335,69 @@ def held(task: Held, settings: WorkerSettings) -> Output:  # noqa: ARG001
     return Output(name_task=task.name, state="done")
 
 
-def deaf(task: Deaf, settings: WorkerSettings) -> Output:
+def deaf(task: Deaf) -> Output:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    return held(Held(task="held", name=task.name), settings)
+    return held(Held(task="held", name=task.name))
 
 
-def held_elsewhere(task: HeldElsewhere, settings: WorkerSettings) -> Output:
-    return held(Held(task="held", name=task.name), settings)
+def held_elsewhere(task: HeldElsewhere) -> Output:
+    return held(Held(task="held", name=task.name))
 
 
-def sleep_elsewhere(task: SleepElsewhere, settings: WorkerSettings) -> Output:
-    return sleep(Sleep(task="sleep", name=task.name, seconds=task.seconds), settings)
+def sleep_elsewhere(task: SleepElsewhere) -> Output:
+    return sleep(Sleep(task="sleep", name=task.name, seconds=task.seconds))
 
 
-def fail(task: Fail, settings: WorkerSettings) -> Output:  # noqa: ARG001
+def fail(task: Fail) -> Output:
     raise ValueError(f"{task.name} is not acceptable")
 
 
-def kill_child(task: KillChild, settings: WorkerSettings) -> Output:  # noqa: ARG001
+def kill_child(task: KillChild) -> Output:
     if effect(task.name, "begun") < task.times:
         os.kill(os.getpid(), signal.SIGKILL)
     return Output(name_task=task.name, state="done")
 
 
-def flaky(task: Flaky, settings: WorkerSettings) -> Output:  # noqa: ARG001
+def flaky(task: Flaky) -> Output:
     if effect(task.name, "begun") < task.failures:
         raise ConnectionError("not yet")
     return Output(name_task=task.name, state="done")
 
 
-def stuck(task: Stuck, settings: WorkerSettings) -> Output:  # noqa: ARG001
+def stuck(task: Stuck) -> Output:
     effect(task.name, "begun")
     while True:
         time.sleep(60)
 
 
-def grow(task: Grow, settings: WorkerSettings) -> Output:  # noqa: ARG001
+def grow(task: Grow) -> Output:
     _leak.append(bytes(range(256)) * (task.mib * 4096))
     return Output(name_task=task.name, state="done")
 
 
-def brief(task: Brief, settings: WorkerSettings) -> Output:  # noqa: ARG001
+def brief(task: Brief) -> Output:
     effect(task.name, "done")
     return Output(name_task=task.name, state="done")
 
 
-def odd(task: Odd, settings: WorkerSettings) -> Output:  # noqa: ARG001
+def odd(_: Odd) -> Output:
     raise OddError(404, "not there")
 
 
-def count(task: Count, settings: WorkerSettings) -> Counted:  # noqa: ARG001
+def count(task: Count) -> Counted:
     return Counted(name_task=task.name, state="done", number=10 ** (task.digits - 1))
 
 
-def hungry(task: Hungry, settings: WorkerSettings) -> Output:  # noqa: ARG001
+def hungry(_: Hungry) -> Output:
     raise MemoryError("no more")
 
 
-def leave(task: Leave, settings: WorkerSettings) -> Output:  # noqa: ARG001
+def leave(task: Leave) -> Output:
     effect(task.name, "begun")
     sys.exit(3)
 
 
-def stubborn(task: Stubborn, settings: WorkerSettings) -> Output:  # noqa: ARG001
+def stubborn(task: Stubborn) -> Output:
     effect(task.name, "begun")
     while True:
         try:
@@ -394,37 +406,37 @@ def stubborn(task: Stubborn, settings: WorkerSettings) -> Output:  # noqa: ARG00
             effect(task.name, "interrupted")
 
 
-def elsewhere(task: Elsewhere, settings: WorkerSettings) -> Output:  # noqa: ARG001
+def elsewhere(task: Elsewhere) -> Output:
     return Output(name_task=task.name, state="done")
 
 
-def end(task: End, settings: WorkerSettings) -> Any:  # noqa: ARG001
+def end(task: End) -> Any:
     effect(task.name, "begun")
     do = CHANGES.get(task.how) or DEATHS.get(task.how) or ENDINGS[task.how].do
     return do()
 
 
-def call(task: Call, settings: WorkerSettings) -> Any:  # noqa: ARG001
+def call(task: Call) -> Any:
     effect(task.name, "begun")
     return CALLS[task.how]()
 
 
-def validated(task: Validated, settings: WorkerSettings) -> Output:  # noqa: ARG001
+def validated(task: Validated) -> Output:
     return Output(name_task=task.name, state="done")
 
 
-def limited(task: Limited, settings: WorkerSettings) -> Output:  # noqa: ARG001
+def limited(task: Limited) -> Output:
     effect(task.name, "begun")
     time.sleep(60)
     return Output(name_task=task.name, state="done")
 
 
-def unread(task: Unread, settings: WorkerSettings) -> Output:  # noqa: ARG001
+def unread(task: Unread) -> Output:
     effect(task.name, "begun")
     raise EndlessError
 
 
-def runaway(task: Runaway | Endless, settings: WorkerSettings) -> Output:  # noqa: ARG001
+def runaway(task: Runaway | Endless) -> Output:
     effect(task.name, "begun")
     RUNAWAYS[task.how]()
     time.sleep(0)  # hands the GIL to a thread
@@ -434,7 +446,7 @@ def runaway(task: Runaway | Endless, settings: WorkerSettings) -> Output:  # noq
 endless = runaway
 
 
-def start(task: Start, settings: WorkerSettings) -> Output:  # noqa: ARG001
+def start(task: Start) -> Output:
     if task.how == "shared memory":
         share_memory(task.name)
     else:
@@ -458,7 +470,7 @@ def start(task: Start, settings: WorkerSettings) -> Output:  # noqa: ARG001
 start_hard = start_soft = start
 
 
-def helped(task: Helped, settings: WorkerSettings) -> Counted:  # noqa: ARG001
+def helped(task: Helped) -> Counted:
     return Counted(name_task=task.name, state="done", number=HELPERS[task.how]())
 
 
@@ -474,7 +486,7 @@ async def _spinning_group() -> None:
         tasks.create_task(_spin())
 
 
-def cancelled(task: CancelledTask, settings: WorkerSettings) -> Output:  # noqa: ARG001
+def cancelled(task: CancelledTask) -> Output:
     effect(task.name, "begun")
     if task.how == "group":
         asyncio.run(_spinning_group())
@@ -487,7 +499,7 @@ def cancelled(task: CancelledTask, settings: WorkerSettings) -> Output:  # noqa:
     return Output(name_task=task.name, state="done")
 
 
-def unclean(task: Unclean, settings: WorkerSettings) -> Output:  # noqa: ARG001
+def unclean(task: Unclean) -> Output:
     if effect(task.name, "begun") == 0:
         try:
             time.sleep(60)
@@ -496,7 +508,7 @@ def unclean(task: Unclean, settings: WorkerSettings) -> Output:  # noqa: ARG001
     return Output(name_task=task.name, state="done")
 
 
-def unreadable(task: Unreadable, settings: WorkerSettings) -> Produced:  # noqa: ARG001
+def unreadable(task: Unreadable) -> Produced:
     text = "caf\udce9\x00.mp4" * task.times
     match task.where:
         case "message":
@@ -509,14 +521,14 @@ def unreadable(task: Unreadable, settings: WorkerSettings) -> Produced:  # noqa:
     return Produced(name_task=task.name, state="done", data=data)
 
 
-def produce(task: Produce, settings: WorkerSettings) -> Produced:  # noqa: ARG001
+def produce(task: Produce) -> Produced:
     without = len(Produced(name_task=task.name, state="done", data="").model_dump_json())
     return Produced(name_task=task.name, state="done", data="x" * (task.size_bytes - without))
 
 
-def excess(task: Excess, settings: WorkerSettings) -> Produced:
+def excess(task: Excess) -> Produced:
     effect(task.name, "begun")
-    return produce(Produce(task="produce", name=task.name, size_bytes=task.size_bytes), settings)
+    return produce(Produce(task="produce", name=task.name, size_bytes=task.size_bytes))
 
 
-this_module = sys.modules[__name__]
+TEST_WORKS = works(TEST_TASKS, sys.modules[__name__], retry_on={"excess": (Exception,)})

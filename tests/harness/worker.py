@@ -4,6 +4,6 @@ from celery import Celery
 
 from apps.contract.settings import WorkerSettings, load
 from apps.worker.app import create_app
-from tests.harness.tasks import TEST_TASKS, this_module
+from tests.harness.tasks import TEST_TASKS, TEST_WORKS
 
-app: Celery = create_app(load(WorkerSettings), TEST_TASKS, this_module)
+app: Celery = create_app(load(WorkerSettings), TEST_TASKS, TEST_WORKS)

@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.harness.simple import WORK_QUEUE
 from tests.harness.system import Api, System, until
 
 
@@ -73,11 +74,11 @@ def test_batch_refused_half_way_is_completed_by_sending_it_again(system: System)
     assert len(refused) + len(accepted) == 150
     assert min(len(refused), len(accepted)) > 10
     assert {first.json()["outcomes"][n]["type"] for n in refused} == {"urn:sluice:problem:refused"}
-    until(lambda: system.depth_messages("Test_Query") == len(accepted))
+    until(lambda: system.depth_messages(WORK_QUEUE) == len(accepted))
     system.define()
     second = complete(api, inputs, "k")
     assert {n: second[n] for n in accepted} == accepted
-    until(lambda: system.depth_messages("Test_Query") == 150)  # what was accepted was not published again
+    until(lambda: system.depth_messages(WORK_QUEUE) == 150)  # what was accepted was not published again
     system.worker(WORKER_CONCURRENCY="4")
     assert {api.ended(task_id)["task_status"] for task_id in second} == {"SUCCESS"}
     assert [system.effects(one["name"], "begun") for one in inputs] == [1] * 150
@@ -85,18 +86,18 @@ def test_batch_refused_half_way_is_completed_by_sending_it_again(system: System)
 
 def test_batch_repeated_where_more_tasks_are_known_is_completed_and_nothing_is_made_up(system: System) -> None:
     """In a rolling update a replica knows a task that another does not know yet."""
-    older, newer = system.api("apps.api.app"), system.api()
-    inputs = [{"task": "task_1", "name": "a"}, *sleeps(1), {"task": "nothing"}]
+    older, newer = system.api("tests.harness.simple_app"), system.api()
+    inputs = [{"task": "first", "name": "a"}, *sleeps(1), {"task": "nothing"}]
     first = older.batch(inputs, "k")
     assert statuses(first) == [202, 422, 422]
     second = newer.batch(inputs, "k")
     assert statuses(second) == [202, 202, 422]
     assert ids_accepted(second)[0] == ids_accepted(first)[0]
-    until(lambda: system.depth_messages("Test_Query") == 2)
+    until(lambda: system.depth_messages(WORK_QUEUE) == 2)
     third = older.batch(inputs, "k")
     assert ids_accepted(third) == ids_accepted(second) == ids_accepted(older.batch(inputs, "k"))
     assert newer.batch(inputs, "k").json()["outcomes"][:2] == second.json()["outcomes"][:2]
-    assert system.depth_messages("Test_Query") == 2
+    assert system.depth_messages(WORK_QUEUE) == 2
 
 
 def ids_accepted(response: httpx.Response) -> list[str]:
@@ -119,11 +120,11 @@ def test_batch_of_a_process_that_dies_half_way_is_completed_by_another(system: S
     inputs = sleeps(200)
     with pytest.raises(httpx.TransportError):
         doomed.batch(inputs, "k")
-    until(lambda: system.depth_messages("Test_Query") >= 30)  # the 130th was sent as one of the first 100 was confirmed
+    until(lambda: system.depth_messages(WORK_QUEUE) >= 30)  # the 130th was sent as one of the first 100 was confirmed
     all_ids = complete(api, inputs, "k")
     system.worker(WORKER_CONCURRENCY="4")
     assert {api.ended(task_id)["task_status"] for task_id in all_ids} == {"SUCCESS"}
-    until(lambda: system.depth_messages("Test_Query") == 0)
+    until(lambda: system.depth_messages(WORK_QUEUE) == 0)
     assert [system.effects(one["name"], "begun") for one in inputs] == [1] * 200
 
 

@@ -18,7 +18,9 @@ from apps.worker.slots import Slots
 from apps.worker.watchdog import Watchdog
 from tests.harness.records import Records
 from tests.harness.servers import Servers
+from tests.harness.simple import WORK_QUEUE
 from tests.harness.system import Api, System, until
+from tests.harness.thorough import POOLS
 
 RACES = 200
 
@@ -38,7 +40,7 @@ def test_task_that_waits_never_starts_also_on_a_later_worker(system: System) -> 
     system.worker()
     neighbour = api.accepted("sleep", "neighbour")
     assert api.ended(neighbour)["task_status"] == "SUCCESS"
-    until(lambda: system.depth_messages("Test_Query") == 0)
+    until(lambda: system.depth_messages(WORK_QUEUE) == 0)
     assert system.effects("waits", "begun") == 0
     assert api.ended(task_id) == {"task_id": task_id, "task_status": "REVOKED", "task_result": None}
     text = api.client.get(f"/tasks/{task_id}/events").text
@@ -56,7 +58,7 @@ def test_running_task_is_interrupted_and_its_process_lives_on(system: System) ->
         assert cancel(api, task_id) == (202, "STARTED")
         assert waiting.result()["task_status"] == "REVOKED"
     assert api.ended(api.accepted("sleep", "next"))["task_status"] == "SUCCESS"
-    until(lambda: system.depth_messages("Test_Query") == 0)
+    until(lambda: system.depth_messages(WORK_QUEUE) == 0)
     assert system.effects("interrupted", "done") == 0
     assert psutil.Process(worker.pid).children() == children
 
@@ -85,7 +87,7 @@ def test_pool_of_threads_lets_a_running_task_run_out(system: System) -> None:
     assert api.ended(task_id)["task_status"] == "SUCCESS"
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@POOLS
 def test_task_that_waits_for_its_retry_does_not_begin_again(system: System, pool: str) -> None:
     api = system.api()
     system.worker(WORKER_POOL=pool, RETRY_BACKOFF_S="4")
@@ -177,7 +179,7 @@ def test_cancel_and_finish_racing_end_in_one_state_for_every_reader(system: Syst
         while len({status for _, status, _ in races}) < 2 and len(races) < 5 * RACES:
             races += threads.map(race, range(len(races), len(races) + RACES))
     finals = {task_id: apis[0].ended(task_id) for task_id, *_ in races}
-    until(lambda: system.depth_messages("Test_Query") == 0)
+    until(lambda: system.depth_messages(WORK_QUEUE) == 0)
     for number, (task_id, status, told) in enumerate(races):
         final = finals[task_id]
         assert apis[1].status(task_id) == apis[0].status(task_id) == final

@@ -12,7 +12,9 @@ from apps.contract.tasks import Input, input_adapter
 from tests.harness.carried import MODELS, MOOD
 from tests.harness.models import exact, made_tasks, random_spec, random_text
 from tests.harness.records import Records
+from tests.harness.simple import WORK_QUEUE
 from tests.harness.system import Api, System, until
+from tests.harness.thorough import POOL_PARAMETERS
 from tests.integration.test_dead_letters import command
 
 MODULE = "tests.harness.carried"
@@ -37,7 +39,7 @@ def test_there_are_inputs_of_both_kinds() -> None:
     assert min(len(accepted), len(TEXTS) - len(accepted)) > len(TEXTS) // 5
 
 
-@pytest.fixture(params=["prefork", "threads"])
+@pytest.fixture(params=POOL_PARAMETERS)
 def api(request: pytest.FixtureRequest, system: System) -> Api:
     changed = {MOOD: "it has changed its mind", "WORKER_POOL": request.param, "WORKER_CONCURRENCY": "2"}
     changed |= {"RETURN_MAX_S": "1"}
@@ -123,5 +125,5 @@ def test_process_of_an_impure_model_does_not_start(
     impure = [["made_0", [["made", "uuid", None, "uuid4"]], [], False]]
     with pytest.raises(AssertionError):
         start(system)(MODULE, **{MODELS: json.dumps(impure)})
-    assert "Task Test_Query:made_0 cannot be accepted: Made_made_0.made has a default_factory" in system.logs()
+    assert f"Task {WORK_QUEUE}:made_0 cannot be accepted: Made_made_0.made has a default_factory" in system.logs()
     assert "Traceback" not in system.logs()

@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
@@ -14,20 +12,14 @@ from kombu import Connection, Exchange, Producer
 from apps.contract import topology
 from apps.contract.ids import TaskIds
 from tests.harness.servers import Servers
-from tests.harness.system import ROOT, Api, System, until
+from tests.harness.simple import WORK_QUEUE
+from tests.harness.system import Api, System, until
+from tests.harness.thorough import POOL_PARAMETERS, POOLS, thorough
 
 
 def command(system: System, *arguments: str, status: int = 0) -> str:
     """Run the command that `make dead-letters` and `make requeue` run."""
-    done = subprocess.run(
-        [sys.executable, "-m", "apps.worker.dead_letters", *arguments],
-        env=system.environment("tool"),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = system.run("apps.worker.dead_letters", *arguments, user="tool")
     assert done.returncode == status, done.stderr
     return done.stdout if status == 0 else done.stderr
 
@@ -67,7 +59,7 @@ def test_looking_often_drops_nothing(system: System) -> None:
     poisoned(system, "looked-at")
     for _ in range(25):
         _look(system)
-    assert len(command(system, "list").splitlines()) == 1
+    assert len(until(lambda: command(system, "list").splitlines())) == 1  # the last look has to give it back
 
 
 def _look(system: System) -> None:
@@ -102,19 +94,16 @@ def test_task_that_waits_too_long_is_a_failure_that_says_so(system: System) -> N
     assert "waited in its queue" in ended["task_result"]["message"]
 
 
-POOLS = pytest.mark.parametrize("pool", ["prefork", "threads"])
-
-
 @POOLS
 def test_task_that_no_worker_knows_is_a_failure_that_says_so(system: System, pool: str) -> None:
     api = system.api()
     system.recorder()
-    system.worker("apps.worker.app", WORKER_POOL=pool)  # the project's own worker, without the tests' tasks
+    system.worker("tests.harness.simple_app", WORKER_POOL=pool)  # which has two tasks alone
     task_id = api.accepted("sleep")
     result = api.ended(task_id)["task_result"]
     assert result["type"] == "NotUnderstood"
-    assert "the worker has no task 'Test_Query:sleep'" in result["message"]
-    assert api.ended(api.accepted("task_2"))["task_status"] == "SUCCESS"
+    assert f"the worker has no task '{WORK_QUEUE}:sleep'" in result["message"]
+    assert api.ended(api.accepted("second"))["task_status"] == "SUCCESS"
     (line,) = until(lambda: command(system, "list").splitlines())
     assert json.loads(line)["reason"] == "NotUnderstood"
     assert json.loads(line)["died"]
@@ -122,8 +111,8 @@ def test_task_that_no_worker_knows_is_a_failure_that_says_so(system: System, poo
     assert api.ended(command(system, "requeue", task_id).strip())["task_status"] == "SUCCESS"
 
 
-HEADERS: dict[str, Any] = {"task": "Test_Query:task_2", "publish_id": "p", "owner": "tests", "retries": 0}
-INPUT = b'[[{"task": "task_2", "name": "abc"}], {}, {}]'
+HEADERS: dict[str, Any] = {"task": f"{WORK_QUEUE}:second", "publish_id": "p", "owner": "tests", "retries": 0}
+INPUT = b'[[{"task": "second", "name": "abc"}], {}, {}]'
 PAST = "2020-01-01T00:00:00+00:00"
 MESSAGES: dict[str, tuple[bytes, dict[str, Any], str, str, str | None]] = {
     "not-json": (b"not json", {}, "malformed", "DecodeError", "cannot be read"),
@@ -136,14 +125,14 @@ MESSAGES: dict[str, tuple[bytes, dict[str, Any], str, str, str | None]] = {
     "expired": (INPUT, {"expires": PAST}, "MessageExpired", "`expires`", None),
     "of-celery": (INPUT, {"publish_id": None, "owner": None}, "malformed", "publish_id is missing", "cannot be read"),
     "celery-map": (INPUT, {"task": "celery.map"}, "NotUnderstood", "'celery.map'", "is in none of the queues"),
-    "unknown": (INPUT, {"task": "Test_Query:gone"}, "NotUnderstood", "'Test_Query:gone'", None),
+    "unknown": (INPUT, {"task": f"{WORK_QUEUE}:gone"}, "NotUnderstood", f"'{WORK_QUEUE}:gone'", None),
     "wrong-name": (INPUT, {"task": "gone"}, "NotUnderstood", "'gone'", "is in none of the queues"),
     "odd-name": (INPUT, {"task": 7}, "malformed", "task is of the type int", "cannot be read"),
 }
 """Body, headers, the failure's type, a part of its message, and why it cannot be sent again, if so."""
 
 
-@pytest.fixture(scope="module", params=["prefork", "threads"])
+@pytest.fixture(scope="module", params=POOL_PARAMETERS)
 def mixed(
     request: pytest.FixtureRequest, servers: Servers, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[System, Api]]:
@@ -178,7 +167,7 @@ def test_message_that_cannot_be_run_says_why_and_whether_it_can_be_sent_again(
 
 def test_requeue_that_the_broker_refuses_says_so_and_leaves_the_task_parked(system: System) -> None:
     api, task_id = poisoned(system, "unroutable")
-    place = f"/api/bindings/{system.vhost}/e/sluice/q/Test_Query"
+    place = f"/api/bindings/{system.vhost}/e/sluice/q/{WORK_QUEUE}"
     for binding in system.servers.rabbitmq.management(place):  # Celery has made a second one
         system.servers.rabbitmq.management(f"{place}/{quote(binding['properties_key'], safe='')}", "DELETE")
     assert "still parked" in command(system, "requeue", task_id, status=1)
@@ -191,7 +180,7 @@ def test_message_that_another_consumer_rejects_is_a_failure_that_says_no_more(sy
     api = system.api()
     system.recorder()
     task_id = api.accepted("sleep")
-    place = f"/api/queues/{system.vhost}/Test_Query/get"
+    place = f"/api/queues/{system.vhost}/{WORK_QUEUE}/get"
     got = {"count": 1, "ackmode": "reject_requeue_false", "encoding": "auto"}
     until(lambda: system.servers.rabbitmq.management(place, "POST", got))
     ended = api.ended(task_id)["task_result"]
@@ -199,7 +188,7 @@ def test_message_that_another_consumer_rejects_is_a_failure_that_says_no_more(sy
     assert "did not say why" in ended["message"]
 
 
-@pytest.mark.parametrize("dies", ["publish", "ack"])
+@pytest.mark.parametrize("dies", ["publish", *thorough("ack")])
 def test_worker_that_dies_while_it_gives_a_task_up_loses_nothing(system: System, dies: str) -> None:
     api = system.api()
     system.recorder()
@@ -208,8 +197,8 @@ def test_worker_that_dies_while_it_gives_a_task_up_loses_nothing(system: System,
     until(lambda: not worker.alive)
     system.worker()
     assert api.ended(task_id)["task_result"]["type"] == "HardTimeLimitExceeded"
-    until(lambda: system.depth_messages("Test_Query") == system.depth_messages("dead") == 0)
-    assert len(command(system, "list").splitlines()) == 1
+    until(lambda: system.depth_messages(WORK_QUEUE) == system.depth_messages("dead") == 0)
+    assert len(until(lambda: command(system, "list").splitlines())) == 1
     assert api.ended(api.accepted("sleep", "next"))["task_status"] == "SUCCESS"
 
 
@@ -229,6 +218,7 @@ def test_reason_that_cannot_be_published_holds_nobody_up(system: System) -> None
     assert worker.alive
 
 
+@pytest.mark.thorough
 def test_broker_that_takes_no_messages_holds_nobody_up(system: System, alarm: Callable[[str], None]) -> None:
     """It blocks a connection that publishes, and would block the worker's acks on it."""
     api = system.api()
@@ -242,7 +232,7 @@ def test_broker_that_takes_no_messages_holds_nobody_up(system: System, alarm: Ca
     alarm("0.4")
     # two where the broker still takes the copy whose confirm was waited for in vain
     until(lambda: system.depth_messages("dead.parked") in {1, 2})
-    until(lambda: system.depth_messages("Test_Query") == system.depth_messages("dead") == 0)
+    until(lambda: system.depth_messages(WORK_QUEUE) == system.depth_messages("dead") == 0)
     assert worker.alive
 
 
@@ -253,7 +243,7 @@ def test_worker_that_is_told_to_stop_gives_up_what_it_has_first(system: System) 
     until(lambda: system.effects("stuck", "begun") == 1)
     worker.signal(signal.SIGTERM)
     until(lambda: not worker.alive)
-    until(lambda: system.depth_messages("Test_Query") == 0, 10)
+    until(lambda: system.depth_messages(WORK_QUEUE) == 0, 10)
     system.recorder()
     assert api.ended(task_id)["task_result"]["type"] == "HardTimeLimitExceeded"
 
@@ -269,7 +259,7 @@ def _listed(system: System, task_id: str) -> list[dict[str, Any]]:
         (b"not json", HEADERS | {"id": "garbage-1"}, 1),
         (b"{}", {}, 1),
         (b"not json", {}, 1),
-        (b"not json", {"task": "Test_Query:task_2"}, 1),
+        (b"not json", {"task": f"{WORK_QUEUE}:second"}, 1),
         (b"[[], {}, {}]", HEADERS | {"id": "garbage-4"}, 1),
         (b"[[{}], {}, {}]", HEADERS | {"id": "garbage-5"}, 1),  # an input that no model takes, after RETURN_MAX_S
     ],
@@ -280,7 +270,7 @@ def test_garbage_in_the_queue_hurts_nobody(
     until(lambda: shared.depth_messages("dead") == 0)
     before = _count_parked(shared)
     _publish(shared, body, headers)
-    assert garbled.ended(garbled.accepted("task_2"))["task_status"] == "SUCCESS"
+    assert garbled.ended(garbled.accepted("second"))["task_status"] == "SUCCESS"
     until(lambda: _count_parked(shared) == before + parked)
 
 
@@ -300,5 +290,5 @@ def _publish(system: System, body: bytes, headers: dict[str, Any]) -> None:
     url = system.servers.rabbitmq.url("api", system.passwords["api"], system.vhost)
     with Connection(url) as connection:
         exchange = Exchange(topology.EXCHANGE, type="topic", no_declare=True)
-        producer = Producer(connection, exchange, routing_key="Test_Query", auto_declare=False)
+        producer = Producer(connection, exchange, routing_key=WORK_QUEUE, auto_declare=False)
         producer.publish(body, headers=headers, content_type="application/json", content_encoding="utf-8")

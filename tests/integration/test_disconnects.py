@@ -6,6 +6,7 @@ import socket
 import struct
 import termios
 from collections.abc import Iterator
+from secrets import token_hex
 
 import httpx
 import psutil
@@ -14,7 +15,7 @@ import pytest
 from tests.harness.system import Api, System, until
 from tests.integration.test_large_results import LARGE_BYTES, stored
 
-BODY = b'{"task": "task_1", "name": "abc"}'
+BODY = b'{"task": "first", "name": "abc"}'
 POST = b"POST %b HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %b\r\nContent-Type: %b\r\n%b\r\n%b"
 GET = b"GET %b HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %b\r\n\r\n"
 
@@ -46,6 +47,11 @@ def _post(key: str, path: bytes, sent: bytes, head: bytes, type_: bytes = b"appl
     return POST % (path, key.encode(), type_, head, sent)
 
 
+def _named(request_id: str) -> bytes:
+    """The header by which a request's line is found in the log."""
+    return b"X-Request-ID: %b\r\n" % request_id.encode()
+
+
 HALF = BODY[:10]
 CHUNK = b"%x\r\n%b\r\n" % (len(HALF), HALF)
 LENGTH, CHUNKED = b"Content-Length: 33\r\n", b"Transfer-Encoding: chunked\r\n"
@@ -67,11 +73,11 @@ LENGTH, CHUNKED = b"Content-Length: 33\r\n", b"Transfer-Encoding: chunked\r\n"
 def test_in_the_middle_of_its_body(  # noqa: PLR0913, PLR0917 - what differs
     leaves: socket.socket, shared: System, path: bytes, head: bytes, sent: bytes, type_: bytes
 ) -> None:
-    requests = _requests(shared)
-    leaves.sendall(_post(shared.key, path, sent, head, type_))
+    request_id = token_hex(8)
+    leaves.sendall(_post(shared.key, path, sent, head + _named(request_id), type_))
     until(lambda: _received(leaves))
     leaves.close()
-    until(lambda: _requests(shared) > requests)
+    shared.requests(path.decode(), request_id=request_id)
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /ta", b"POST /tasks HTTP/1.1\r\nHost: a\r\nContent-"])
@@ -94,14 +100,10 @@ def test_in_the_middle_of_a_large_answer(leaves: socket.socket, shared: System, 
 
 
 def test_before_it_has_read_its_answer(leaves: socket.socket, shared: System) -> None:
-    requests = _requests(shared)
-    leaves.sendall(_post(shared.key, b"/tasks", BODY, LENGTH) * 20)
+    request_id = token_hex(8)
+    leaves.sendall(_post(shared.key, b"/tasks", BODY, LENGTH + _named(request_id)) * 20)
     leaves.close()
-    until(lambda: _requests(shared) > requests)
-
-
-def _requests(system: System) -> int:
-    return sum(line["message"] == "request" and line["path"].startswith("/tasks") for line in system.log_lines())
+    shared.requests("/tasks", request_id=request_id)
 
 
 def _connections(api: Api) -> int:

@@ -10,6 +10,7 @@ import pytest
 from ops.servers.ports import free_ports
 from tests.harness import raw
 from tests.harness.raw import TASK, headers
+from tests.harness.simple import WORK_QUEUE
 from tests.harness.system import System, until
 from tests.integration.test_dead_letters import command
 
@@ -61,11 +62,11 @@ def test_worker_gives_up_what_a_full_queue_of_dead_letters_refuses(system: Syste
     api = system.api()
     system.worker()
     url = system.servers.rabbitmq.url(vhost=system.vhost)
-    raw.publish(url, [("Test_Query", headers(TASK), b"%d" % number) for number in range(4)])
+    raw.publish(url, [(WORK_QUEUE, headers(TASK), b"%d" % number) for number in range(4)])
     # unreadable ones wait in the worker, whose process is free: a readable one is done as soon as it is delivered
     until(lambda: system.depth_messages("dead") >= 1)
     system.recorder()
-    assert api.ended(api.accepted("task_2"))["task_status"] == "SUCCESS"
+    assert api.ended(api.accepted("second"))["task_status"] == "SUCCESS"
     until(lambda: system.depth_messages("dead.parked") == 4)
 
 

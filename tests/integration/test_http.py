@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.harness.simple import WORK_QUEUE
 from tests.harness.system import Api, System
 
 PROBLEM = "application/problem+json"
@@ -20,7 +21,7 @@ def api(shared: System) -> Api:
 
 
 def test_accepted_says_where_to_ask(api: Api) -> None:
-    response = api.post("task_1")
+    response = api.post("first")
     task_id = response.json()["task_id"]
     assert response.status_code == 202
     assert response.json() == {"task_id": task_id, "task_status": "PENDING"}
@@ -29,8 +30,8 @@ def test_accepted_says_where_to_ask(api: Api) -> None:
 
 
 def test_accepted_message_is_persistent_in_a_quorum_queue(api: Api, shared: System) -> None:
-    api.accepted("task_1")
-    place = f"/api/queues/{shared.vhost}/Test_Query"
+    api.accepted("first")
+    place = f"/api/queues/{shared.vhost}/{WORK_QUEUE}"
     queue = shared.servers.rabbitmq.management(place)
     got = {"count": 1, "ackmode": "ack_requeue_true", "encoding": "auto"}
     (message,) = shared.servers.rabbitmq.management(f"{place}/get", "POST", got)
@@ -40,7 +41,7 @@ def test_accepted_message_is_persistent_in_a_quorum_queue(api: Api, shared: Syst
 
 def test_replica_that_never_saw_an_id_tells_pending_from_unknown(api: Api, shared: System) -> None:
     """Defect 2: the original answered PENDING for anything."""
-    task_id = api.accepted("task_1")
+    task_id = api.accepted("first")
     other = shared.api()
     assert other.status(task_id)["task_status"] == "PENDING"
     assert other.get(f"/tasks/{UNKNOWN_ID}") == 404
@@ -60,7 +61,7 @@ def test_replica_that_never_saw_an_id_tells_pending_from_unknown(api: Api, share
     ids=["tag", "time", "no tag", "upper case", "longer", "short", "NUL"],
 )
 def test_forged_id_is_unknown(api: Api, forge: Callable[[str], str]) -> None:
-    response = api.client.get(f"/tasks/{forge(api.accepted('task_1'))}")
+    response = api.client.get(f"/tasks/{forge(api.accepted('first'))}")
     assert response.status_code == 404
     assert response.headers["Content-Type"] == PROBLEM
 
@@ -68,7 +69,7 @@ def test_forged_id_is_unknown(api: Api, forge: Callable[[str], str]) -> None:
 def test_another_clients_task_is_unknown(shared: System, api: Api) -> None:
     theirs = secrets.token_urlsafe(24)
     other = shared.api(API_KEYS=f"tests:{shared.key},others:{theirs}")
-    task_id = api.accepted("task_1")
+    task_id = api.accepted("first")
     assert other.get(f"/tasks/{task_id}") == 200
     response = other.client.get(f"/tasks/{task_id}", headers={"Authorization": f"Bearer {theirs}"})
     assert response.status_code == 404
@@ -78,7 +79,7 @@ def test_another_clients_task_is_unknown(shared: System, api: Api) -> None:
 def test_without_a_key_nothing_is_told(api: Api, shared: System, authorization: str | None) -> None:
     headers = {} if authorization is None else {"Authorization": authorization.format(key=shared.key)}
     for method, path in (("POST", "/tasks"), ("GET", f"/tasks/{UNKNOWN_ID}")):
-        response = httpx.request(method, api.url + path, headers=headers, json={"task": "task_1", "name": "a"})
+        response = httpx.request(method, api.url + path, headers=headers, json={"task": "first", "name": "a"})
         assert response.status_code == 401
         assert response.headers["WWW-Authenticate"] == "Bearer"
 
@@ -88,19 +89,19 @@ def test_without_a_key_nothing_is_told(api: Api, shared: System, authorization: 
     [
         (b"", 400),
         (b"{", 400),
-        (b'{"task": "task_1", "name": "\xff"}', 400),
+        (b'{"task": "first", "name": "\xff"}', 400),
         (b"[" * 150, 400),
         (b"[" * 2000, 413),
         (b"null", 422),
         (b"[]", 422),
         (b"{}", 422),
         (b'{"task": "nothing", "name": "a"}', 422),
-        (b'{"task": "task_1"}', 422),
-        (b'{"task": "task_1", "name": 1}', 422),
-        (b'{"task": "task_1", "name": ""}', 422),
-        (b'{"task": "task_1", "name": "a", "more": 1}', 422),
-        (b'{"task": "task_1", "name": "' + b"a" * 256 + b'"}', 422),
-        (b'{"task": "task_1", "name": "' + b"a" * 2048 + b'"}', 413),
+        (b'{"task": "first"}', 422),
+        (b'{"task": "first", "name": 1}', 422),
+        (b'{"task": "first", "name": ""}', 422),
+        (b'{"task": "first", "name": "a", "more": 1}', 422),
+        (b'{"task": "first", "name": "' + b"a" * 256 + b'"}', 422),
+        (b'{"task": "first", "name": "' + b"a" * 2048 + b'"}', 413),
     ],
 )
 def test_body_that_is_no_input_gets_its_problem(api: Api, body: bytes, status: int) -> None:
@@ -113,7 +114,7 @@ def test_body_that_is_no_input_gets_its_problem(api: Api, body: bytes, status: i
 
 @pytest.mark.parametrize(
     "body",
-    [b'{"task": "task_1", "name": "abc"}', b"{", b"null", b'{"task": "task_1", "name": 1}', b"a" * 2049, b""],
+    [b'{"task": "first", "name": "abc"}', b"{", b"null", b'{"task": "first", "name": 1}', b"a" * 2049, b""],
     ids=["input", "not JSON", "null", "no input", "too large", "empty"],
 )
 def test_post_is_answered_alike_in_front_of_fastapi_and_by_it(api: Api, body: bytes) -> None:
@@ -129,7 +130,7 @@ def test_post_is_answered_alike_in_front_of_fastapi_and_by_it(api: Api, body: by
 
 def test_get_is_answered_alike_in_front_of_fastapi_and_by_it(api: Api) -> None:
     """A parameter that there is not is out of the ordinary."""
-    task_id = api.accepted("task_1")
+    task_id = api.accepted("first")
     for wait in ("wait=0", "wait=0.1"):
         ordinary, other = (
             api.client.get(f"/tasks/{task_id}?{query}", headers={"X-Request-ID": "same"})
@@ -145,18 +146,18 @@ def _without_ids(response: httpx.Response) -> tuple[dict[str, Any], dict[str, st
 
 def test_trace_of_a_request_is_in_its_message(api: Api, shared: System) -> None:
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    body = {"task": "task_1", "name": "traced"}
+    body = {"task": "first", "name": "traced"}
     response = api.client.post("/tasks", json=body, headers={"traceparent": trace})
-    place = f"/api/queues/{shared.vhost}/Test_Query/get"
+    place = f"/api/queues/{shared.vhost}/{WORK_QUEUE}/get"
     got = {"count": 1000, "ackmode": "ack_requeue_true", "encoding": "auto"}
     headers = [one["properties"]["headers"] for one in shared.servers.rabbitmq.management(place, "POST", got)]
     assert {one["id"]: one.get("traceparent") for one in headers}[response.json()["task_id"]] == trace
 
 
 def test_invalid_input_is_explained_without_repeating_it(api: Api) -> None:
-    response = api.client.post("/tasks", json={"task": "task_1", "name": 17171717})
+    response = api.client.post("/tasks", json={"task": "first", "name": 17171717})
     (error,) = response.json()["errors"]
-    assert error["loc"] == ["task_1", "name"]
+    assert error["loc"] == ["first", "name"]
     assert "17171717" not in response.text
 
 
@@ -173,7 +174,7 @@ def test_other_types_are_refused(api: Api) -> None:
 
 @pytest.mark.parametrize("wait", ["-1", "x", "nan"])
 def test_wait_that_is_no_time_is_malformed(api: Api, wait: str) -> None:
-    response = api.client.get(f"/tasks/{api.accepted('task_1')}?wait={wait}")
+    response = api.client.get(f"/tasks/{api.accepted('first')}?wait={wait}")
     assert response.status_code == 400
     assert response.json()["type"] == "urn:sluice:problem:malformed"
 
@@ -189,7 +190,7 @@ def test_schema_is_served(api: Api) -> None:
 
 
 def test_long_poll_ends_at_its_limit_with_the_state_it_then_has(api: Api) -> None:
-    task_id = api.accepted("task_1")  # nothing runs it: this module has no worker
+    task_id = api.accepted("first")  # nothing runs it: this module has no worker
     started_s = time.monotonic()
     assert api.status(task_id, wait_s=1)["task_status"] == "PENDING"
     assert 1 <= time.monotonic() - started_s < 15  # and not at the most that it may be, 25 s

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.harness.simple import WORK_QUEUE
 from tests.harness.system import PATIENT, Api, System, until
 
 # What the API waits before it takes a request without an outcome for dead: its time-outs of Redis and of the broker.
@@ -49,7 +50,7 @@ def test_same_key_and_body_is_one_task(api: Api, shared: System) -> None:
     assert len(ids) == 1
     shared.worker()
     assert api.ended(ids.pop())["task_status"] == "SUCCESS"
-    until(lambda: shared.depth_messages("Test_Query") == 0)
+    until(lambda: shared.depth_messages(WORK_QUEUE) == 0)
     assert shared.effects("once", "begun") == 1
     assert api.metric("sluice_repeated_total") >= 1
 
@@ -62,7 +63,7 @@ def test_20_posts_at_once_across_two_processes_are_one_publish(system: System) -
         ids = {accepted(post.result()) for post in posts}
     assert len(ids) == 1
     assert sum(api.metric("sluice_accepted_total") for api in apis) == 1
-    until(lambda: system.depth_messages("Test_Query") == 1)
+    until(lambda: system.depth_messages(WORK_QUEUE) == 1)
     system.worker()
     assert apis[0].ended(ids.pop())["task_status"] == "SUCCESS"
     assert system.effects("one of 20", "begun") == 1
@@ -82,10 +83,10 @@ def test_process_killed_around_its_publish_costs_no_second_execution(system: Sys
     task_id, statuses = insist(api, "survives", key)
     assert 409 in statuses
     assert time.monotonic() - started_s < ABANDONED_S + 20
-    until(lambda: system.depth_messages("Test_Query") == messages)
+    until(lambda: system.depth_messages(WORK_QUEUE) == messages)
     system.worker()
     assert api.ended(task_id)["task_status"] == "SUCCESS"
-    until(lambda: system.depth_messages("Test_Query") == 0)
+    until(lambda: system.depth_messages(WORK_QUEUE) == 0)
     assert (system.effects("survives", "begun"), system.effects("survives", "done")) == (1, 1)
     assert accepted(api.post("sleep", "survives", key=key)) == task_id
 
@@ -104,7 +105,7 @@ def test_second_publish_is_skipped_also_while_the_worker_of_the_first_is_killed(
     first.kill()
     system.release("twice")
     assert api.ended(task_id)["task_status"] == "SUCCESS"
-    until(lambda: system.depth_messages("Test_Query") == 0)
+    until(lambda: system.depth_messages(WORK_QUEUE) == 0)
     assert system.effects("twice", "done") == 1
     assert system.effects("twice", "begun") == 2
 
@@ -168,7 +169,7 @@ def test_unknown_outcome_is_settled_by_asking_again(system: System) -> None:
     task_id, _ = insist(api, "unknown", key)
     system.worker()
     assert api.ended(task_id)["task_status"] == "SUCCESS"
-    until(lambda: system.depth_messages("Test_Query") == 0)
+    until(lambda: system.depth_messages(WORK_QUEUE) == 0)
     assert system.effects("unknown", "begun") == 1
 
 
@@ -183,7 +184,7 @@ def test_refused_post_is_accepted_under_the_same_key_later(system: System) -> No
     task_id, statuses = insist(api, "refused", "k")
     assert 409 not in statuses  # what was refused is settled: nobody waits for it
     assert accepted(api.post("sleep", "refused", key="k")) == task_id
-    until(lambda: system.depth_messages("Test_Query") == 1)
+    until(lambda: system.depth_messages(WORK_QUEUE) == 1)
 
 
 @pytest.mark.thorough
@@ -201,7 +202,7 @@ def test_redis_away_refuses_what_needs_it_and_nothing_else(system: System) -> No
     assert api.batch([{"task": "sleep", "name": "a"}]).status_code == 202
     system.servers.redis.resume()
     insist(api, "abc", "k")
-    until(lambda: system.depth_messages("Test_Query") == 4)
+    until(lambda: system.depth_messages(WORK_QUEUE) == 4)
 
 
 def test_settled_requests_are_told_at_once_and_not_by_polling(system: System) -> None:

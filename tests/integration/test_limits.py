@@ -1,6 +1,5 @@
 """Limits and cancellation hold whatever a task does, and what it started ends with it; other processes may help it."""
 
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,8 +12,11 @@ import pytest
 from tests.harness.processes import HELPERS, RUNAWAYS, STARTS, started
 from tests.harness.servers import Servers
 from tests.harness.system import Api, System, until
+from tests.harness.thorough import POOLS, thorough
 
-POOLS = ("prefork", "threads")
+# Of each kind of way one: a child, orphans in sessions of their own with and without an environment, multiprocessing.
+QUICK = ("subprocess", "double fork", "empty environment", "process by spawn", "executor by forkserver")
+WAYS = pytest.mark.parametrize("how", [*QUICK, *thorough(*(how for how in STARTS if how not in QUICK))])
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +26,6 @@ def running(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Itera
         system.recorder()
         system.worker(WORKER_CONCURRENCY="4")
         yield system, api
-        for file in system.folder.glob("started-*"):
-            for pid in started(system.folder, file.name.removeprefix("started-")):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
 
 
 def is_running(pid: int) -> bool:
@@ -67,15 +65,17 @@ def test_cancelled_task_ends_also_where_no_signal_reaches_it(running: tuple[Syst
 
 
 @pytest.fixture(scope="module")
-def limited(running: tuple[System, Api]) -> dict[tuple[str, str], dict[str, Any]]:
+def limited(running: tuple[System, Api], request: pytest.FixtureRequest) -> dict[tuple[str, str], dict[str, Any]]:
     """The end of a task for each way to start a process and each limit; all are posted at once."""
     _, api = running
-    kinds = [(task, how) for task in ("start_hard", "start_soft") for how in STARTS]
+    selected = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    calls = [item.callspec.params for item in selected if "limited" in item.fixturenames]
+    kinds = [(str(call["task"]), str(call["how"])) for call in calls]
     ids = {(task, how): api.accepted(task, f"{task}-{how}", how=how) for task, how in kinds}
     return {kind: api.ended(task_id, 120) for kind, task_id in ids.items()}
 
 
-@pytest.mark.parametrize("how", STARTS)
+@WAYS
 @pytest.mark.parametrize(
     ("task", "type_"), [("start_hard", "HardTimeLimitExceeded"), ("start_soft", "SoftTimeLimitExceeded")]
 )
@@ -87,7 +87,7 @@ def test_process_that_a_task_started_ends_at_its_limit(
     until(lambda: gone(system, f"{task}-{how}"))
 
 
-@pytest.mark.parametrize("how", STARTS)
+@WAYS
 def test_process_that_a_cancelled_task_started_is_gone_when_that_is_revoked(
     running: tuple[System, Api], how: str
 ) -> None:
@@ -101,7 +101,7 @@ def test_process_that_a_cancelled_task_started_is_gone_when_that_is_revoked(
     assert system.effects(name, "begun") == 1
 
 
-@pytest.mark.parametrize("then", ["swallow", "communicate"])
+@pytest.mark.parametrize("then", ["swallow", *thorough("communicate")])
 def test_cancelled_task_that_goes_on_is_ended_with_what_it_started(running: tuple[System, Api], then: str) -> None:
     system, api = running
     name = f"cancelled-{then}"
@@ -113,7 +113,7 @@ def test_cancelled_task_that_goes_on_is_ended_with_what_it_started(running: tupl
     assert system.effects(name, "begun") == 1
 
 
-@pytest.mark.parametrize("how", STARTS)
+@WAYS
 @pytest.mark.parametrize("then", ["return", "fail"])
 def test_process_goes_on_after_a_task_that_ends_by_itself(running: tuple[System, Api], how: str, then: str) -> None:
     system, api = running
@@ -134,11 +134,10 @@ def test_limit_of_a_later_task_leaves_the_programs_of_an_earlier_one(system: Sys
     until(lambda: gone(system, "limited"))
     left = [pid for how in ("subprocess", "double fork") for pid in started(system.folder, how)]
     assert [is_running(pid) for pid in left] == [True, True]
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
 
 
 def test_shared_memory_of_a_task_that_is_ended_is_removed(system: System) -> None:
+    """In a worker of its own: programs that earlier tasks left keep the resource tracker, which removes it."""
     api, _ = system.api(), system.recorder()
     system.worker()
     name = f"test-{system.vhost}"
@@ -180,7 +179,7 @@ def test_lost_connection_ends_a_task_that_goes_on_with_what_it_started(system: S
     until(lambda: not is_running(first))
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@POOLS
 def test_other_processes_may_work_for_a_task(system: System, pool: str) -> None:
     api = system.api()
     system.worker(WORKER_POOL=pool, WORKER_CONCURRENCY="2")
@@ -193,7 +192,7 @@ def test_other_processes_may_work_for_a_task(system: System, pool: str) -> None:
 
 def test_pool_of_threads_says_at_its_start_what_it_cannot_end(system: System) -> None:
     system.worker(WORKER_POOL="threads")
-    assert any("ends no task that runs" in line["message"] for line in system.log_lines())
+    until(lambda: any("ends no task that runs" in line["message"] for line in system.log_lines()))
 
 
 def _reasons(system: System) -> list[tuple[str, str]]:
@@ -209,7 +208,7 @@ KILLED = "signal 9 (SIGKILL)"
     [
         ("runaway", {"how": "C code"}, "its task ran for longer than its hard time limit", KILLED),
         ("start", {"how": "respawn", "then": "die"}, "it was lost while it ran a task", "signal 11 (SIGSEGV)"),
-        ("end", {"how": "status"}, "it was lost while it ran a task", "exitcode 7"),
+        *thorough(("end", {"how": "status"}, "it was lost while it ran a task", "exitcode 7")),
         ("grow", {"mib": 300}, "after its task it used more memory than WORKER_MAX_MEMORY_MIB", "exitcode 155"),
     ],
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.harness.simple import WORK_QUEUE
 from tests.harness.system import System, until
 
 POOLS = pytest.mark.parametrize("pool", ["prefork", "threads"])
@@ -21,7 +22,7 @@ def test_killed_child_runs_its_task_again_and_it_ends_once(system: System) -> No
     system.release("killed")
     assert api.ended(task_id)["task_status"] == "SUCCESS"
     assert (system.effects("killed", "begun"), system.effects("killed", "done")) == (2, 1)
-    until(lambda: system.depth_messages("Test_Query") == 0)
+    until(lambda: system.depth_messages(WORK_QUEUE) == 0)
 
 
 def test_worker_outlives_a_lost_connection_just_after_a_lost_child(system: System) -> None:
@@ -35,7 +36,7 @@ def test_worker_outlives_a_lost_connection_just_after_a_lost_child(system: Syste
     until(lambda: "a child ended" in said())
     until(lambda: system.broker_connections("worker"))
     system.close_broker_connections("worker")
-    until(lambda: said().count("consuming") == 2 or not worker.alive)
+    until(lambda: said().count("consuming") >= 2 or not worker.alive)
     assert api.ended(api.accepted("sleep", "next"))["task_status"] == "SUCCESS"
     assert worker.alive
 
@@ -66,7 +67,7 @@ def test_poison_task_ends_in_the_dead_letters_and_its_neighbours_succeed(system:
     assert "lost each time" in poison["task_result"]["message"]
     assert system.effects("poison", "begun") == 4
     until(lambda: system.depth_messages("dead.parked") == 1)
-    until(lambda: system.depth_messages("dead") == system.depth_messages("Test_Query") == 0)
+    until(lambda: system.depth_messages("dead") == system.depth_messages(WORK_QUEUE) == 0)
 
 
 @pytest.mark.thorough
@@ -102,7 +103,7 @@ def test_task_whose_clean_up_fails_while_its_process_is_ended_runs_again(system:
     system.close_broker_connections("worker")
     assert api.ended(task_id)["task_status"] == "SUCCESS"
     assert system.effects("unclean", "begun") == 2
-    until(lambda: system.depth_messages("Test_Query") == 0)
+    until(lambda: system.depth_messages(WORK_QUEUE) == 0)
     assert system.depth_messages("dead.parked") == 0
 
 
@@ -113,7 +114,7 @@ def test_process_that_has_not_said_that_it_runs_its_task_is_ended_with_a_lost_co
     process.suspend()
     task_id = api.accepted("held", "silent")
     # the worker has given it to the process
-    until(lambda: system.unacked_messages("Test_Query") == 1)
+    until(lambda: system.unacked_messages(WORK_QUEUE) == 1)
     _lose_connection(system)
     process.resume()
     until(lambda: not process.is_running())
@@ -140,7 +141,7 @@ def _lose_connection(system: System) -> None:
     """Have the worker lose its connection, and wait until it has another one."""
     until(lambda: system.broker_connections("worker"))
     system.close_broker_connections("worker")
-    until(lambda: [line["message"] for line in system.log_lines()].count("consuming") == 2)
+    until(lambda: [line["message"] for line in system.log_lines()].count("consuming") >= 2)
 
 
 @POOLS
@@ -157,7 +158,7 @@ def test_sigterm_lets_a_running_task_finish(system: System, pool: str) -> None:
     until(lambda: not worker.alive, 25)  # before it would hand the task back
     assert api.status(task_id)["task_status"] == "SUCCESS"
     assert api.status(waits)["task_status"] == "PENDING"
-    until(lambda: system.depth_messages("Test_Query") == 1)  # only what waits: the other was acked
+    until(lambda: system.depth_messages(WORK_QUEUE) == 1)  # only what waits: the other was acked
     system.worker()
     assert api.ended(waits)["task_status"] == "SUCCESS"
     assert system.effects("finishes", "begun") == 1

@@ -20,10 +20,12 @@ from tests.harness import raw
 from tests.harness.raw import TASK, headers, text
 from tests.harness.records import Records
 from tests.harness.servers import Servers
+from tests.harness.simple import WORK_QUEUE
 from tests.harness.system import Api, System, until
+from tests.harness.thorough import POOL_PARAMETERS
 from tests.integration.test_dead_letters import command
 
-QUEUES = ("Test_Query", "celery", "dead", "dead.parked")
+QUEUES = (WORK_QUEUE, "celery", "dead", "dead.parked")
 TYPED = b"\xa0\x00\x10application/json"  # flags of content type and headers
 BODY = b'[["{}"], {}, {}]'
 HUNDRED_MIB = 100 * 1024 * 1024
@@ -35,10 +37,12 @@ def system(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield system
 
 
-@pytest.fixture(scope="module", params=["prefork", "threads"])
+@pytest.fixture(scope="module", params=POOL_PARAMETERS)
 def api(system: System, request: pytest.FixtureRequest) -> Iterator[Api]:
+    earlier = connections(system)
     worker, recorder = system.worker(WORKER_POOL=request.param), system.recorder()
     api = system.api()
+    until(lambda: connections(system) == earlier + 2)  # logged after they are ready
     yield api
     for child in (worker, recorder):
         child.kill()
@@ -75,7 +79,7 @@ def assert_parked(system: System, api: Api, messages: list[tuple[str, bytes, byt
     before, connected = parked_now(system), connections(system)
     taken = publish(system, messages)
     assert taken
-    assert api.ended(api.accepted("task_2"))["task_status"] == "SUCCESS"
+    assert api.ended(api.accepted("second"))["task_status"] == "SUCCESS"
     until(lambda: parked_now(system) >= before + taken and settled(system))
     assert connections(system) == connected
 
@@ -122,7 +126,7 @@ def test_bodies_of_any_kind_are_parked(system: System, api: Api) -> None:
 def test_compressed_or_pickled_body_is_parked_as_it_came(
     system: System, api: Api, properties: bytes, body: bytes
 ) -> None:
-    assert_parked(system, api, [("Test_Query", properties, body)])
+    assert_parked(system, api, [(WORK_QUEUE, properties, body)])
 
 
 VALUES = st.recursive(
@@ -161,7 +165,7 @@ def test_any_message_leaves_every_queue_and_ends_no_connection(
 
 
 @pytest.mark.parametrize("kind", ["x-death-of-texts", "huge", "eta-of-time-after-9999"])
-@pytest.mark.parametrize("queue", ["Test_Query", "dead"])
+@pytest.mark.parametrize("queue", [WORK_QUEUE, "dead"])
 def test_parked_message_is_as_it_came(system: System, api: Api, kind: str, queue: str) -> None:
     system.servers.rabbitmq.management(f"/api/queues/{system.vhost}/dead.parked/contents", "DELETE")
     sent = raw.PROPERTIES[kind]
@@ -197,7 +201,7 @@ def test_real_dead_letter_among_unreadable_ones_is_a_failure(system: System, api
 @pytest.mark.usefixtures("api")
 def test_task_whose_id_can_be_read_is_a_failure(system: System) -> None:
     unused = TaskIds(system.task_id_key.encode()).new("tests")
-    publish(system, [("Test_Query", headers(TASK | {b"id": text(unused.encode()), b"retries": b"V"}), BODY)])
+    publish(system, [(WORK_QUEUE, headers(TASK | {b"id": text(unused.encode()), b"retries": b"V"}), BODY)])
     until(lambda: Records(system.redis).read(unused).state == "FAILURE")
     assert '"malformed"' in Records(system.redis).read(unused).meta
 

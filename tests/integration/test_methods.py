@@ -19,7 +19,7 @@ ALLOWED = {
 }
 ROUTES = sorted(api_routes())
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
-INPUT = b'{"task": "task_1", "name": "abc"}'
+INPUT = b'{"task": "first", "name": "abc"}'
 
 
 class Answer(NamedTuple):
@@ -35,7 +35,7 @@ def api(shared: System) -> Api:
 
 @pytest.fixture(scope="module")
 def task_id(api: Api) -> str:
-    return api.accepted("task_1")
+    return api.accepted("first")
 
 
 def send(api: Api, method: str, target: str, body: bytes = b"", **headers: str) -> Answer:

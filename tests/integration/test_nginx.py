@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import yaml
 
+from minicluster.stand_ins.ingress_controller.nginx_conf import configuration
+from minicluster.tests.test_ingress_controller import changed, hosted
 from ops.command import ROOT, Unusable, output
 from ops.tools import kubectl
-from tests.e2e.platform.controller.configuration import configuration
 from tests.harness.nginx import Backend, Nginx
 from tests.harness.system import until
-from tests.unit.test_controller import changed, hosted
 
 TIMEOUT_S = 10.0
 PLATFORMS = ("helm-releases", "clusters/local/infrastructure", "clusters/load")

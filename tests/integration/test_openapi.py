@@ -14,7 +14,7 @@ from tests.harness.system import ROOT, System
 def test_every_generated_request_gets_a_documented_answer(shared: System) -> None:
     api = shared.api("tests.harness.steps", WAIT_MAX_S="0.2", UVICORN_LOOP="asyncio")
     before = long_steps(shared)  # of the start
-    shared.worker("apps.worker.app", TASK_1_S="0", TASK_2_S="0", WORKER_POOL="threads", WORKER_CONCURRENCY="8")
+    shared.worker("tests.harness.simple_app", WORKER_POOL="threads", WORKER_CONCURRENCY="8")
     shared.recorder()
     (shared.folder / "schemathesis.toml").write_text(f'[auth.openapi.bearer]\nbearer = "{shared.key}"\n')
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{api.url}/openapi.json", "--seed", "1", "--no-color"]

@@ -7,12 +7,12 @@ import pytest
 
 from tests.harness.endings import CALLS, CHANGES, ENDINGS
 from tests.harness.servers import Servers
+from tests.harness.simple import WORK_QUEUE
 from tests.harness.system import Api, System, until
+from tests.harness.thorough import POOLS
 
-POOLS = ("prefork", "threads")
 
-
-@pytest.fixture(scope="module", params=POOLS)
+@pytest.fixture(scope="module", params=["prefork", "threads"])
 def running(
     request: pytest.FixtureRequest, servers: Servers, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[System, Api]]:
@@ -63,8 +63,8 @@ def test_celerys_own_api_fails_at_the_call_and_names_ours(
 @pytest.mark.usefixtures("ended")
 def test_nothing_else_was_published_parked_or_written(running: tuple[System, Api]) -> None:
     system, api = running
-    assert api.ended(api.accepted("task_2"))["task_status"] == "SUCCESS"
-    until(lambda: system.depth_messages("Test_Query") == 0)
+    assert api.ended(api.accepted("second"))["task_status"] == "SUCCESS"
+    until(lambda: system.depth_messages(WORK_QUEUE) == 0)
     assert [system.depth_messages(queue) for queue in ("celery", "dead", "dead.parked")] == [0, 0, 0]
     assert not list(system.redis.scan_iter("*celery*"))
 
@@ -78,7 +78,7 @@ def test_input_that_only_the_worker_refuses_is_not_understood(running: tuple[Sys
     assert "not in a worker" in end["task_result"]["message"]
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@POOLS
 @pytest.mark.parametrize("defect", ["begin", "end"])
 def test_error_around_the_function_is_a_failure_that_says_so_and_is_parked(
     system: System, pool: str, defect: str
@@ -90,10 +90,10 @@ def test_error_around_the_function_is_a_failure_that_says_so_and_is_parked(
     assert end["task_result"] == {"type": "ValueError", "message": "a defect of ours"}
     assert system.effects("defective", "done") == (defect == "end")
     until(lambda: system.depth_messages("dead.parked") == 1)
-    until(lambda: system.depth_messages("Test_Query") == 0)
+    until(lambda: system.depth_messages(WORK_QUEUE) == 0)
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@POOLS
 def test_change_of_the_process_harms_neither_its_task_nor_the_next(system: System, pool: str) -> None:
     api = system.api()
     system.worker(WORKER_POOL=pool, WORKER_CONCURRENCY="1")
@@ -114,29 +114,31 @@ def test_alarm_of_the_tasks_own_is_not_its_hard_limit(system: System) -> None:
     assert system.effects("alarm", "begun") == 2
 
 
-def test_error_whose_text_is_never_ready_meets_the_hard_limit(system: System) -> None:
-    api = system.api()
-    system.recorder()
-    system.worker()
-    assert api.ended(api.accepted("unread"))["task_result"]["type"] == "HardTimeLimitExceeded"
+@pytest.fixture(scope="module")
+def prefork(shared: System) -> Api:
+    """An API with a recorder and one process for tasks, whose limits and cancellations hold."""
+    shared.recorder()
+    shared.worker()
+    return shared.api()
 
 
-def test_real_soft_limit_is_a_failure_of_its_own_type(system: System) -> None:
-    api = system.api()
-    system.worker()
-    end = api.ended(api.accepted("limited", "limited"))
+def test_error_whose_text_is_never_ready_meets_the_hard_limit(prefork: Api) -> None:
+    assert prefork.ended(prefork.accepted("unread"))["task_result"]["type"] == "HardTimeLimitExceeded"
+
+
+def test_real_soft_limit_is_a_failure_of_its_own_type(prefork: Api) -> None:
+    end = prefork.ended(prefork.accepted("limited", "limited"))
     assert (end["task_status"], end["task_result"]["type"]) == ("FAILURE", "SoftTimeLimitExceeded")
 
 
 @pytest.mark.parametrize("how", ["caught", "group", "cleanup"])
-def test_real_cancel_is_told_from_one_by_hand(system: System, how: str) -> None:
-    api = system.api()
-    system.worker()
-    task_id = api.accepted("cancelled", "cancelled", how=how)
-    until(lambda: system.effects("cancelled", "begun") == 1)
-    assert api.client.delete(f"/tasks/{task_id}").status_code == 202
-    assert api.ended(task_id)["task_status"] == "REVOKED"
-    by_hand = api.ended(api.accepted("end", "by-hand", how="cancelled"))
+def test_real_cancel_is_told_from_one_by_hand(shared: System, prefork: Api, how: str) -> None:
+    name = f"cancelled-{how}"
+    task_id = prefork.accepted("cancelled", name, how=how)
+    until(lambda: shared.effects(name, "begun") == 1)
+    assert prefork.client.delete(f"/tasks/{task_id}").status_code == 202
+    assert prefork.ended(task_id)["task_status"] == "REVOKED"
+    by_hand = prefork.ended(prefork.accepted("end", "by-hand", how="cancelled"))
     assert by_hand["task_result"]["type"] == "Cancelled"
 
 

@@ -22,6 +22,7 @@ from ops.servers.rabbitmq import RabbitMQ
 from ops.servers.redis import Redis
 from ops.tools import cache, kubectl
 from tests.harness.servers import ImportingRabbitMQ, given_root
+from tests.harness.thorough import thorough
 
 FOLDERS = ("helm-releases", "clusters/local/infrastructure", "clusters/load")
 # what a Redis on this machine needs besides the text
@@ -108,7 +109,8 @@ def test_redis_starts_with_the_landed_text(folder: str, tmp_path: Path) -> None:
     assert settings == {"save": "", "appendonly": "yes", "maxmemory-policy": "noeviction"}
 
 
-@pytest.mark.parametrize("folder", FOLDERS[:2])  # clusters/load says nothing of RabbitMQ
+# clusters/load says nothing of RabbitMQ
+@pytest.mark.parametrize("folder", [FOLDERS[0], *thorough(FOLDERS[1])])
 def test_rabbitmq_starts_with_the_landed_texts(folder: str, tmp_path: Path) -> None:
     config = values(folder, "rabbitmq")["config"]
     with rabbitmq(tmp_path, config["extraConfiguration"], config["advancedConfiguration"]) as server:
@@ -141,6 +143,7 @@ def test_rabbitmq_refuses_a_mistyped_key(tmp_path: Path) -> None:
     assert "disk_free_limit.absolut" in (tmp_path / "rabbitmq.log").read_text()
 
 
+@pytest.mark.thorough
 def test_rabbitmq_refuses_a_broken_advanced_configuration(tmp_path: Path) -> None:
     config = values("helm-releases", "rabbitmq")["config"]
     advanced = config["advancedConfiguration"].replace("}]}].", "}]}]")

@@ -13,6 +13,7 @@ import pytest
 
 from apps.client import AsyncClient, Client, Task
 from tests.harness.system import ROOT, Api, System
+from tests.harness.thorough import thorough
 
 NOBODY = "http://127.0.0.1:9"
 PROXIES = [
@@ -30,7 +31,14 @@ def api(shared: System) -> Api:
     return shared.api()
 
 
-@pytest.fixture(params=PROXIES, ids=lambda proxy: next(iter(proxy.items())))
+# Quick: one of HTTP, and one of SOCKS with an exception.
+QUICK = (PROXIES[0], PROXIES[3])
+
+
+@pytest.fixture(
+    params=[*QUICK, *thorough(*(proxy for proxy in PROXIES if proxy not in QUICK))],
+    ids=lambda proxy: next(iter(proxy.items())),
+)
 def proxy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     found: dict[str, str] = request.param
     for name in ("NO_PROXY", "no_proxy"):  # of the tests themselves
@@ -49,10 +57,10 @@ def url(request: pytest.FixtureRequest, api: Api) -> str:
 def test_client_asks_this_machine_directly(url: str, shared: System) -> None:
     async def submit() -> str:
         async with AsyncClient(url, shared.key) as client:
-            return await client.submit({"task": "task_2", "name": "abc"})
+            return await client.submit({"task": "second", "name": "abc"})
 
     with Client(url, shared.key) as client:
-        task_id = client.submit({"task": "task_2", "name": "abc"})
+        task_id = client.submit({"task": "second", "name": "abc"})
         done = {"name_task": "abc", "state": "done"}
         assert client.result(task_id, 30) == Task(task_id, "SUCCESS", done)
         assert client.result(asyncio.run(submit()), 30).result == done
@@ -60,7 +68,7 @@ def test_client_asks_this_machine_directly(url: str, shared: System) -> None:
 
 def test_command_asks_this_machine_directly(proxy: dict[str, str], api: Api, shared: System) -> None:
     environment = {"PATH": os.environ["PATH"], "SLUICE_URL": api.url, "SLUICE_KEY": shared.key, **proxy}
-    command = [sys.executable, "-m", "apps.client", "post", "--wait", "--line", ""]
+    command = [sys.executable, "-m", "tests.harness.client", "post", "--wait", "--line", ""]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, '"task_status": "SUCCESS"' in done.stdout) == (0, True), done.stderr
 

@@ -15,8 +15,8 @@ from celery import Celery
 from apps.api.publisher import CONFIRMED, Outcome, Publisher
 from apps.contract import topology
 from apps.contract.message import TaskMessage, task_message
-from apps.contract.tasks import TASKS
 from tests.harness.peer import eventually, running, until
+from tests.harness.simple import TASKS, WORK_QUEUE
 from tests.harness.system import System
 from tests.harness.tls import self_signed, tls_in_front_of
 
@@ -30,8 +30,8 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
 
 
 def message(name: str = "abc", task_id: str = "an-id") -> TaskMessage:
-    text = json.dumps({"task": "task_1", "name": name})
-    return task_message(TASKS["task_1"], text, task_id=task_id, owner="o", request_id="r")
+    text = json.dumps({"task": "first", "name": name})
+    return task_message(TASKS["first"], text, task_id=task_id, owner="o", request_id="r")
 
 
 def url(system: System, **parts: str) -> str:
@@ -63,7 +63,7 @@ async def connected(system: System, **options: Any) -> AsyncIterator[Publisher]:
 def depth(system: System) -> int:
     """Messages that a consumer would get: the management's figure comes later."""
     with kombu.Connection(url(system, user="admin", password=system.servers.rabbitmq.password)) as connection:
-        declared = connection.default_channel.queue_declare("Test_Query", passive=True)
+        declared = connection.default_channel.queue_declare(WORK_QUEUE, passive=True)
     return int(declared.message_count)
 
 
@@ -92,16 +92,16 @@ async def test_message_is_to_a_worker_what_celerys_own_client_sends(system: Syst
     ours = message("Łódź")
     with Celery(broker=url(system, user="worker", password=system.passwords["worker"]), set_as_current=False) as celery:
         theirs = celery.amqp.as_task_v2(
-            "an-id", ours.task, [json.dumps({"task": "task_1", "name": "Łódź"})], {}, origin="sluice-api",
+            "an-id", ours.task, [json.dumps({"task": "first", "name": "Łódź"})], {}, origin="sluice-api",
             argsrepr="(...)", kwargsrepr="{}",
         )  # fmt: skip
         exchange = kombu.Exchange(topology.EXCHANGE, type="topic", no_declare=True)
         with celery.connection_for_write() as connection:
             producer = celery.amqp.Producer(connection, auto_declare=False)
-            celery.amqp.send_task_message(producer, ours.task, theirs, exchange=exchange, routing_key="Test_Query")
+            celery.amqp.send_task_message(producer, ours.task, theirs, exchange=exchange, routing_key=WORK_QUEUE)
             async with connected(system) as publisher:
                 assert await publisher.publish(ours) is CONFIRMED
-            celerys, own = (connection.default_channel.basic_get("Test_Query") for _ in range(2))
+            celerys, own = (connection.default_channel.basic_get(WORK_QUEUE) for _ in range(2))
     added = {name: own.headers.pop(name) for name in ("publish_id", "owner", "request_id")}
     assert (added["owner"], added["request_id"]) == ("o", "r")
     assert own.properties.pop("message_id") == added["publish_id"]
@@ -174,7 +174,7 @@ async def test_broker_that_stands_still_is_given_up_by_its_silence(
 async def test_slow_broker_holds_large_messages_back_and_loses_none(system: System) -> None:
     async with connected(system, deadline_s=60, heartbeat_s=60) as publisher:
         system.servers.rabbitmq.suspend()  # it reads nothing
-        large = message()._replace(body=b'[[{"task":"task_1","name":"' + b"a" * 1024 * 1024 + b'"}],{},{}]')
+        large = message()._replace(body=b'[[{"task":"first","name":"' + b"a" * 1024 * 1024 + b'"}],{},{}]')
         publishes = [asyncio.create_task(publisher.publish(large)) for _ in range(15)]
         await until(lambda: publisher._waiting_bytes > 0)  # noqa: SLF001 - that it waits here is what is tested
         system.servers.rabbitmq.resume()

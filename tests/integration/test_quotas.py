@@ -15,6 +15,7 @@ from apps.api import quotas
 from apps.contract import quota
 from apps.contract.ids import TaskIds
 from tests.harness.records import Records
+from tests.harness.simple import WORK_QUEUE
 from tests.harness.system import Api, System, until
 from tests.integration.test_dead_letters import command
 
@@ -68,12 +69,19 @@ def test_rate_counts_tasks_and_not_requests(system: System) -> None:
     """At 10 a second a client may have 1,000 at once; after that, a batch of 20 fits after 2 s."""
     api = system.api(QUOTA_TASKS_PER_S="10")
     assert api.batch(inputs(1000)).status_code == 202
-    refused = api.batch(inputs(20))
-    assert (refused.status_code, refused.json()["quota"]["exceeded"]) == (429, "tasks_per_s")
-    assert 1 <= int(refused.headers["Retry-After"]) <= 2
+
+    def refused() -> httpx.Response | None:  # on a busy machine 1,000 publishes take longer than 20 tokens
+        answer = api.batch(inputs(20))
+        return answer if answer.status_code == 429 else None
+
+    refusal = until(refused)
     started_s = time.monotonic()
+    assert refusal
+    assert refusal.json()["quota"]["exceeded"] == "tasks_per_s"
+    retry_after_s = int(refusal.headers["Retry-After"])  # rounded up
+    assert 1 <= retry_after_s <= 2
     until(lambda: api.batch(inputs(20)).status_code == 202, RENEWED_S)
-    assert time.monotonic() - started_s > 0.9
+    assert time.monotonic() - started_s > retry_after_s - 1.1
 
 
 def test_batch_is_admitted_or_refused_whole(system: System) -> None:
@@ -81,9 +89,9 @@ def test_batch_is_admitted_or_refused_whole(system: System) -> None:
     refused = api.batch(inputs(11))
     assert (refused.status_code, kind(refused)) == (429, "quota-exceeded")
     assert "10 tasks at most" in refused.json()["detail"]
-    assert system.depth_messages("Test_Query") == 0
+    assert system.depth_messages(WORK_QUEUE) == 0
     until(lambda: api.batch(inputs(10)).status_code == 202, RENEWED_S)
-    until(lambda: system.depth_messages("Test_Query") == 10)
+    until(lambda: system.depth_messages(WORK_QUEUE) == 10)
 
 
 def test_invalid_inputs_and_refused_publishes_cost_nothing(system: System) -> None:
@@ -114,7 +122,7 @@ def test_refused_post_leaves_no_key(system: System) -> None:
     before = _keys(system)
     assert api.post("sleep", "refused", key="refused").status_code == 429
     assert api.batch(inputs(2), "refused-batch").status_code == 429
-    assert _keys(system) == before
+    assert _keys(system) <= before  # those of earlier tests may expire
 
 
 def _keys(system: System) -> set[bytes]:
@@ -146,15 +154,16 @@ def test_task_that_is_cancelled_before_its_next_try_frees_its_place(system: Syst
 
 
 def test_dead_letter_lowers_the_count_and_requeue_raises_it(system: System) -> None:
-    system.define(message_ttl_s=1)
     api = system.api()
     system.recorder()
     task_id = api.accepted("sleep")
     until(lambda: open_tasks(system) == 1)
+    place = f"/api/queues/{system.vhost}/Test_Query/get"
+    rejected = {"count": 1, "ackmode": "reject_requeue_false", "encoding": "auto"}
+    until(lambda: system.servers.rabbitmq.management(place, "POST", rejected))
     assert api.ended(task_id)["task_status"] == "FAILURE"
     assert open_tasks(system) == 0
     until(lambda: system.depth_messages("dead.parked") == 1)
-    system.define()
     new_id = command(system, "requeue", task_id).strip()
     assert open_tasks(system) == 1
     system.worker()

@@ -16,11 +16,12 @@ from apps.api.store import BATCH_COMMANDS, TIMEOUT_S, Store, Unavailable
 from apps.api.waiter import Waiter, set_within
 from apps.contract import ids, states
 from tests.harness.servers import Servers
+from tests.harness.simple import WORK_QUEUE
 from tests.harness.system import Api, System, until
+from tests.harness.thorough import POOLS
 
-POOLS = pytest.mark.parametrize("pool", ["prefork", "threads"])
 
-
+@pytest.mark.outage
 @POOLS
 def test_task_that_finishes_while_redis_is_away_35_s_keeps_its_result(system: System, pool: str) -> None:
     api = system.api()
@@ -31,13 +32,14 @@ def test_task_that_finishes_while_redis_is_away_35_s_keeps_its_result(system: Sy
     system.release("kept")
     until(lambda: system.effects("kept", "done") == 1)
     _pass(35)
-    assert system.depth_messages("Test_Query") == 1  # acked once its end is stored
+    assert system.depth_messages(WORK_QUEUE) == 1  # acked once its end is stored
     system.servers.redis.start()
     until(lambda: api.get("/healthz") == 200)
     assert api.ended(task_id)["task_status"] == "SUCCESS"
     assert system.effects("kept", "begun") == 1
 
 
+@pytest.mark.outage
 def test_hard_limit_holds_while_redis_is_away_30_s(system: System) -> None:
     api = system.api()
     worker = system.worker()

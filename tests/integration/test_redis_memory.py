@@ -5,16 +5,16 @@ from redis import Redis
 
 from bench.redis_memory import RATES, RESULTS, measure
 from ops.validate import result_memory
-from tests.harness.system import System
+from tests.harness.servers import Servers
 
 # In a table of this many entries Redis' slots are neither as empty nor as full as they can be.
 COUNT = 20_000
 
 
-@pytest.fixture
-def measured(system: System) -> dict[str, float]:
+@pytest.fixture(scope="module")
+def measured(servers: Servers) -> dict[str, float]:
     """In a database of its own, with nothing else in the server."""
-    with Redis.from_url(system.servers.redis.url(database=1)) as client:
+    with Redis.from_url(servers.redis.url(database=1)) as client:
         client.flushall()  # of earlier tests, which would expire meanwhile
         found = measure(client, COUNT)
         client.flushdb()

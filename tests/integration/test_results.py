@@ -12,13 +12,14 @@ from apps import logs
 from apps.contract import states
 from apps.contract.ids import TaskIds
 from tests.harness.records import Records
-from tests.harness.system import Api, System
+from tests.harness.system import Api, System, until
+from tests.harness.thorough import POOL_PARAMETERS
 
 MIB = 1024 * 1024
 TEXT = r"caf\udce9\x00.mp4"
 
 
-@pytest.fixture(scope="module", params=["prefork", "threads"])
+@pytest.fixture(scope="module", params=POOL_PARAMETERS)
 def worker(request: pytest.FixtureRequest, shared: System) -> Iterator[None]:
     child = shared.worker(WORKER_POOL=request.param, RESULT_MAX_BYTES="4096", FAILURE_MESSAGE_MAX="500")
     yield
@@ -55,7 +56,9 @@ def test_any_text_of_a_task_can_be_read(api: Api, where: str, state: str, told: 
 @pytest.mark.usefixtures("worker")
 @pytest.mark.parametrize("where", ["message", "type", "log"])
 def test_megabytes_of_text_are_cut_and_no_line_of_the_log_is_long(api: Api, shared: System, where: str) -> None:
-    found = api.ended(api.accepted("unreadable", where=where, times=200_000))
+    task_id = api.accepted("unreadable", where=where, times=200_000)
+    found = api.ended(task_id)
+    until(lambda: _has_line_of_end(shared, task_id))  # written after the client's answer
     if where != "log":
         assert len(found["task_result"]["message"]) <= 500
         assert len(found["task_result"]["type"]) <= states.TYPE_MAX_CHARS
@@ -69,7 +72,9 @@ def test_result_that_is_too_large_is_its_tasks_failure_after_one_attempt(
 ) -> None:
     name = uuid4().hex
     logged_bytes = len(shared.logs())
-    found = api.ended(api.accepted("excess", name, size_bytes=size_bytes))
+    task_id = api.accepted("excess", name, size_bytes=size_bytes)
+    found = api.ended(task_id)
+    until(lambda: _has_line_of_end(shared, task_id))
     if fits:
         assert (found["task_status"], len(found["task_result"]["data"]) > 3000) == ("SUCCESS", True)
         return
@@ -113,6 +118,11 @@ def test_record_of_an_older_version_can_be_read(api: Api, shared: System, what: 
     assert api.client.get(f"/tasks/{task_id}/events").status_code == 200
     assert api.client.get(f"/tasks/{task_id}?wait=1&wait=1").status_code == 200  # by FastAPI's route
     assert api.client.delete(f"/tasks/{task_id}").status_code == 409
+
+
+def _has_line_of_end(system: System, task_id: str) -> bool:
+    lines = (line for line in system.log_lines() if line.get("task_id") == task_id)
+    return any(line["message"] in {"ended", "failed"} for line in lines)
 
 
 def _store(client: redis.Redis, task_id: str, state: str, meta: str | bytes) -> None:

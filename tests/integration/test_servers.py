@@ -15,7 +15,9 @@ from ops.servers.child import until
 from ops.servers.ports import is_open
 from ops.servers.redis import is_redis
 from tests.harness.clone import left
+from tests.harness.processes import STARTS, started
 from tests.harness.servers import Servers, running
+from tests.harness.simple import WORK_QUEUE
 from tests.harness.system import System
 
 NEWER = "SLUICE_TEST_RABBITMQ_ROOT"
@@ -77,7 +79,21 @@ def test_stop_leaves_no_process(tmp_path: Path) -> None:
         parents = [psutil.Process(node.pid) for node in nodes]
         processes = parents + [child for parent in parents for child in parent.children(recursive=True)]
         assert "erl_child_setup" in {process.name() for process in processes}
-    assert left(processes) == []
+    until(lambda: not left(processes), 10, "the end of every process")
+
+
+def test_system_ends_what_its_tasks_have_started(servers: Servers, tmp_path: Path) -> None:
+    with System(servers, tmp_path) as system:
+        api = system.api()
+        worker = system.worker(WORKER_CONCURRENCY="2")
+        for how in STARTS:
+            assert api.ended(api.accepted("start", how, how=how, then="return"))["task_status"] == "SUCCESS"
+        until(lambda: all(started(tmp_path, how) for how in STARTS), 20, "a process for each way to start one")
+        pids = [pid for how in STARTS for pid in started(tmp_path, how)]
+        assert len(pids) == len(STARTS)
+        worker.kill()
+        assert sum(map(psutil.pid_exists, pids)) > 3  # those in sessions of their own
+    assert [pid for pid in pids if psutil.pid_exists(pid)] == []
 
 
 QUEUE = "/api/queues/{vhost}/dead"
@@ -90,7 +106,7 @@ WORK = "/api/policies/{vhost}/sluice-work"
         ("/api/exchanges/{vhost}/sluice", "DELETE", None, "lacks the exchange sluice"),
         (QUEUE, "DELETE", None, "lacks the queue dead"),
         ("/api/bindings/{vhost}/e/sluice/q/dead/dead", "DELETE", None, "dead is not bound to sluice by the key dead"),
-        (WORK, "PUT", {"overflow": "reject-publish"}, "Test_Query does not set delivery-limit"),
+        (WORK, "PUT", {"overflow": "reject-publish"}, f"{WORK_QUEUE} does not set delivery-limit"),
     ],
 )
 def test_check_names_the_difference(
@@ -98,7 +114,7 @@ def test_check_names_the_difference(
 ) -> None:
     rabbitmq = system.servers.rabbitmq
     inspection.check(rabbitmq.url(vhost=system.vhost), rabbitmq.management.url)
-    policy = {"pattern": "^(Test_Query|celery)$", "apply-to": "queues", "definition": body} if body else None
+    policy = {"pattern": f"^({WORK_QUEUE}|celery)$", "apply-to": "queues", "definition": body} if body else None
     rabbitmq.management(path.format(vhost=system.vhost), method, policy)
     with pytest.raises(Unusable, match=sentence):
         inspection.check(rabbitmq.url(vhost=system.vhost), rabbitmq.management.url)

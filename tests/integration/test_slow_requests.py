@@ -14,7 +14,7 @@ from tests.harness.impatient import BODY_S, HEAD_S, IDLE_S
 from tests.harness.system import Api, System, until
 
 LATE_S = 5
-BODY = b'{"task": "task_1", "name": "abc"}'
+BODY = b'{"task": "first", "name": "abc"}'
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,26 @@ def test_connection_without_a_request_is_closed_as_an_idle_one(api: Api) -> None
     assert IDLE_S - 0.2 <= time.monotonic() - started_s < IDLE_S + LATE_S
 
 
+def test_connection_is_idle_from_its_last_answer_on(api: Api) -> None:
+    with connection(api) as client:
+        for _ in range(3):
+            answered_s = post_after(client, head(api) + BODY, 0.8 * IDLE_S)
+        client.settimeout(60)
+        assert client.recv(1) == b""
+    assert IDLE_S - 0.2 <= time.monotonic() - answered_s < IDLE_S + LATE_S
+
+
+def post_after(client: socket.socket, request: bytes, pause_s: float) -> float:
+    """Wait on the open connection, send a post, and answer when its answer was complete."""
+    client.settimeout(pause_s)
+    with pytest.raises(TimeoutError):
+        client.recv(1)
+    client.settimeout(60)
+    client.sendall(request)
+    assert client.recv(4096).startswith(b"HTTP/1.1 202 ")
+    return time.monotonic()
+
+
 def test_body_that_was_refused_unread_is_not_waited_for_either(api: Api) -> None:
     with connection(api) as client:
         client.sendall(head(api, 2**30))
@@ -90,18 +110,18 @@ def test_requests_in_pieces_and_pauses_between_them_are_answered(api: Api) -> No
     ended_s = time.monotonic() + 2 * BODY_S
     with connection(api) as client:
         while time.monotonic() < ended_s:
-            for piece in (head(api)[:20], head(api)[20:] + BODY[:5], BODY[5:]):
+            for piece in (head(api)[:20], head(api)[20:] + BODY[:5]):
                 client.sendall(piece)
                 client.settimeout(0.3)  # the pause between two pieces
-                try:
-                    answer = client.recv(4096)
-                except TimeoutError:
-                    continue
-            assert answer.startswith(b"HTTP/1.1 202 ")
+                with pytest.raises(TimeoutError):
+                    client.recv(4096)
+            client.sendall(BODY[5:])
+            client.settimeout(60)
+            assert client.recv(4096).startswith(b"HTTP/1.1 202 ")
 
 
 def test_long_poll_is_not_taken_for_a_slow_request(api: Api) -> None:
-    task_id = api.accepted("task_1")
+    task_id = api.accepted("first")
     started_s = time.monotonic()
     assert api.status(task_id, wait_s=BODY_S + 1)["task_status"] == "PENDING"
     assert time.monotonic() - started_s > BODY_S

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,12 +11,14 @@ import pytest
 from apps.contract import topology
 from ops.servers.child import Child
 from tests.harness.system import System, until
+from tests.harness.thorough import thorough
 
 WRONG = "wrong-and-long-enough"
 BROKER = "CELERY_BROKER_URL: the broker at 127.0.0.1 refuses this user or password"
 REDIS = "CELERY_RESULT_BACKEND: Redis at 127.0.0.1 refuses this user or password"
 ENDED_S = 40.0
-KINDS = pytest.mark.parametrize("kind", ["api", "worker", "worker on threads", "recorder"])
+KINDS = ("api", "worker", "worker on threads", "recorder")
+CONSUMERS = pytest.mark.parametrize("kind", ["worker", *thorough("worker on threads"), "recorder"])
 
 
 class Refusal(NamedTuple):
@@ -77,24 +80,31 @@ def refusals(shared: System) -> Iterator[dict[str, Refusal]]:
     shared.redis.acl_deluser(user)
 
 
-@KINDS
+PASSWORDS = ("password of the broker", "password of Redis")
+OTHERS = ("virtual host", "no password of Redis", "permissions of Redis")
+
+
 @pytest.mark.parametrize(
-    "what",
-    ["password of the broker", "virtual host", "password of Redis", "no password of Redis", "permissions of Redis"],
+    ("kind", "what"),
+    [
+        *product(KINDS, PASSWORDS),
+        *(("worker", what) for what in OTHERS),
+        *thorough(*product((kind for kind in KINDS if kind != "worker"), OTHERS)),
+    ],
 )
 def test_refused_credentials_end_a_start(shared: System, refusals: dict[str, Refusal], kind: str, what: str) -> None:
     refusal = refusals[what]
     assert_ends_with(start(shared, kind, **{refusal.setting: refusal.url}), refusal)
 
 
-@pytest.mark.parametrize("kind", ["worker", "worker on threads", "recorder"])
+@CONSUMERS
 def test_user_who_may_not_consume_ends_a_start(shared: System, refusals: dict[str, Refusal], kind: str) -> None:
     """The API's user in the worker's Secret: the broker lets it in, and refuses the consumer."""
     refusal = refusals["permissions of the broker"]
     assert_ends_with(start(shared, kind, **{refusal.setting: refusal.url}), refusal)
 
 
-@pytest.mark.parametrize("kind", ["worker", "worker on threads", "recorder"])
+@CONSUMERS
 def test_queue_that_the_broker_lacks_ends_a_start(system: System, kind: str) -> None:
     missing = topology.DEAD_QUEUE if kind == "recorder" else topology.DEFAULT_QUEUE
     system.servers.rabbitmq.management(f"/api/queues/{system.vhost}/{missing}", "DELETE")
@@ -118,7 +128,7 @@ def test_servers_that_cannot_be_reached_end_no_start(system: System) -> None:
     assert api.ended(api.accepted("sleep"))["task_status"] == "SUCCESS"
 
 
-@pytest.mark.parametrize("away", ["stop", "suspend"])
+@pytest.mark.parametrize("away", [*thorough("stop"), "suspend"])
 def test_start_without_servers_is_bounded(system: System, away: str) -> None:
     """The API listens after 5 s of attempts and the last one of 2 s; a busy machine adds to it."""
     getattr(system.servers.rabbitmq, away)()

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from apps.contract.message import read_input
 from tests.harness.steps import STEP_MAX_S, Tree
 from tests.harness.system import DEADLINE_S, Api, System
+from tests.harness.thorough import thorough
 
 BODY_MAX_BYTES = 1024 * 1024
 JSON = {"Content-Type": "application/json"}
@@ -34,6 +35,8 @@ def api(shared: System) -> Iterator[Api]:
 def filled(before: str, part: str, after: str, most: int = BODY_MAX_BYTES - 2000) -> bytes:
     """So many parts that the body is nearly as large as it may be; `#` in a part is its number."""
     size = len(before) + len(after)
+    if "#" not in part:
+        return f"{before}{','.join([part] * ((most - size - 1) // (len(part) + 1)))}{after}".encode()
     parts = []
     number = 0
     while size < most:
@@ -43,12 +46,12 @@ def filled(before: str, part: str, after: str, most: int = BODY_MAX_BYTES - 2000
     return f"{before}{','.join(parts[:-1])}{after}".encode()
 
 
-NAMED = '{"task":"task_1","name":"a"'
+NAMED = '{"task":"first","name":"a"'
 BODIES = {
     "unknown keys": filled(NAMED + ",", '"k#":1', "}"),
     "unknown keys within the bound": filled(NAMED + ",", '"k#":1', "}", 480_000),
     "one key again and again": filled(NAMED + ",", '"name":"b"', "}"),
-    "one task again and again": filled("{", '"task":"task_1"', "}"),
+    "one task again and again": filled("{", '"task":"first"', "}"),
     "unknown tasks": filled('{"task":[', '"t#"', "]}"),
     "long unknown task": filled('{"task":"', "t#", '"}'),
     "long unknown key": filled(NAMED + ',"', "k#", '":1}'),
@@ -84,7 +87,7 @@ BODIES = {
     "not UTF-8": (NAMED[:-1]).encode() + b"\xff" * 1_000_000 + b'"}',
     "not UTF-8 at the end": b'{"task":"tree","value":[' + b"1," * 49_000 + b'"\xff"]}',
     "NUL": b"\x00" * BODY_MAX_BYTES,
-    "white space": b" " * (BODY_MAX_BYTES - 2000) + b'{"task":"task_1","name":"a"}',
+    "white space": b" " * (BODY_MAX_BYTES - 2000) + b'{"task":"first","name":"a"}',
     "commas": b"," * BODY_MAX_BYTES,
     "quotes alone": b'"' * BODY_MAX_BYTES,
     "backslashes": b'"' + b"\\" * (BODY_MAX_BYTES - 1),
@@ -93,14 +96,14 @@ BODIES = {
 BATCHES = {
     "of nothing": filled('{"tasks":[', "1", "]}", 2_000),
     "of too many": filled('{"tasks":[', "1", "]}"),
-    "of tasks": filled('{"tasks":[', '{"task":"task_1","name":"n#"}', "]}", 28_000),
+    "of tasks": filled('{"tasks":[', '{"task":"first","name":"n#"}', "]}", 28_000),
     "of large tasks": filled('{"tasks":[', '{"task":"tree","value":"' + "a" * 1000 + '"}', "]}"),
     "of controls": filled('{"tasks":[', '{"task":"tree","value":"' + r"\u0001" * 160 + '"}', "]}", 1_000_000),
-    "of unknown keys": filled('{"tasks":[', '{"task":"task_1","a":1,"b":2,"c":3,"d":4,"e":5,"f":6}', "]}", 56_000),
-    "of long unknown keys": filled('{"tasks":[', '{"task":"task_1","' + "k" * 900 + '":1}', "]}", 900_000),
+    "of unknown keys": filled('{"tasks":[', '{"task":"first","a":1,"b":2,"c":3,"d":4,"e":5,"f":6}', "]}", 56_000),
+    "of long unknown keys": filled('{"tasks":[', '{"task":"first","' + "k" * 900 + '":1}', "]}", 900_000),
     "of many errors": filled('{"tasks":[', '{"task":"union5","values":[' + "1," * 60 + "1]}", "]}", 150_000),
-    "with unknown keys": filled('{"tasks":[{"task":"task_1","name":"a"}],', '"k#":1', "}", 900_000),
-    "with many arrays": filled("{", '"tasks":[{"task":"task_1","name":"a"}]', "}"),
+    "with unknown keys": filled('{"tasks":[{"task":"first","name":"a"}],', '"k#":1', "}", 900_000),
+    "with many arrays": filled("{", '"tasks":[{"task":"first","name":"a"}]', "}"),
     "with an empty array": b'{"tasks":[]}',
 }
 
@@ -124,13 +127,11 @@ def assert_short_step(api: Api, response: httpx.Response) -> None:
     assert api.metric("test_longest_step_seconds") < STEP_MAX_S
 
 
-@pytest.mark.parametrize("chunked", [False, True], ids=["sized", "chunked"])
+@pytest.mark.parametrize("sent", ["sized", *thorough("chunked")])
 @pytest.mark.parametrize("name", BODIES)
-def test_body_takes_no_long_step(api: Api, name: str, chunked: bool) -> None:
-    assert_short_step(api, post(api, "/tasks", BODIES[name], chunked=chunked))
-    assert_short_step(
-        api, post(api, "/tasks", BODIES[name], chunked=chunked, key=f"{name} {chunked}".replace(" ", "-"))
-    )
+def test_body_takes_no_long_step(api: Api, name: str, sent: str) -> None:
+    for key in (None, f"{name}-{sent}".replace(" ", "-")):
+        assert_short_step(api, post(api, "/tasks", BODIES[name], chunked=sent == "chunked", key=key))
 
 
 @pytest.mark.parametrize("name", BODIES)
@@ -155,7 +156,7 @@ VALUES = st.recursive(
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.sampled_from(["tree", "union5", "numbers", "patterned", "task_1"]), VALUES, st.integers(1, 2000))
+@given(st.sampled_from(["tree", "union5", "numbers", "patterned", "first"]), VALUES, st.integers(1, 2000))
 def test_generated_body_takes_no_long_step(api: Api, task: str, value: object, times: int) -> None:
     part = json.dumps(value)
     values = ",".join([part] * min(times, 900_000 // len(part)))
@@ -165,8 +166,9 @@ def test_generated_body_takes_no_long_step(api: Api, task: str, value: object, t
 
 
 def test_other_clients_are_answered_while_heavy_bodies_are_parsed(api: Api) -> None:
-    """Each heavy body takes about a second of the parser's process."""
+    """Each heavy body takes about a second of the parser's process: another client would wait for one or more."""
     heavy = partial(post_once, api, "/tasks", BODIES["union"], chunked=False)
+    heavy_s = post(api, "/tasks", BODIES["union"], chunked=False).elapsed.total_seconds()
     with ThreadPoolExecutor(24) as clients:
         parsing = [clients.submit(heavy) for _ in range(24)]
         took = []
@@ -175,7 +177,7 @@ def test_other_clients_are_answered_while_heavy_bodies_are_parsed(api: Api) -> N
             assert response.status_code == 202
             took.append(response.elapsed.total_seconds())
     assert 503 in {one.result().status_code for one in parsing} <= {422, 503}
-    assert sorted(took)[len(took) // 2] < 0.25
+    assert sorted(took)[len(took) // 2] < max(0.25, heavy_s / 4)
     assert api.metric("test_longest_step_seconds") < STEP_MAX_S
 
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,11 @@ import pytest
 
 from apps.contract import states, topology
 from ops.servers.ports import free_ports
+from tests.harness.clone import copy_apps
 from tests.harness.records import Records
-from tests.harness.system import ROOT, Api, System, until
+from tests.harness.simple import WORK_QUEUE
+from tests.harness.system import Api, System, until
+from tests.harness.thorough import POOLS
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +26,7 @@ def api(shared: System) -> Api:
 
 
 def test_both_example_tasks_succeed(api: Api) -> None:
-    ids = {task: api.accepted(task, "Łódź 東京") for task in ("task_1", "task_2")}
+    ids = {task: api.accepted(task, "Łódź 東京") for task in ("first", "second")}
     for task_id in ids.values():
         assert api.ended(task_id) == {
             "task_id": task_id,
@@ -49,7 +51,7 @@ def test_failed_task_is_a_readable_failure(api: Api) -> None:
 
 def test_result_is_kept_for_a_day(api: Api, shared: System) -> None:
     """Defect 3: the original's results turned back into PENDING after 200 s."""
-    for task in ("task_2", "fail"):
+    for task in ("second", "fail"):
         task_id = api.accepted(task)
         api.ended(task_id)
         assert shared.redis.ttl(states.key(task_id)) >= 24 * 3600
@@ -69,7 +71,7 @@ def test_transient_errors_are_retried_and_others_are_not(api: Api, shared: Syste
 def test_task_costs_two_calls_of_redis_and_prefetch_is_what_is_set(system: System) -> None:
     api = system.api()
     system.worker(WORKER_CONCURRENCY="2", WORKER_PREFETCH="3")
-    api.ended(api.accepted("task_2"))  # Redis has both scripts
+    api.ended(api.accepted("second"))  # Redis has both scripts
 
     def prefetched() -> dict[str, int]:
         listed = system.servers.rabbitmq.management(f"/api/consumers/{system.vhost}")
@@ -80,7 +82,7 @@ def test_task_costs_two_calls_of_redis_and_prefetch_is_what_is_set(system: Syste
     held = prefetched()
     assert {queue: held[queue] for queue in topology.WORK_QUEUES} == dict.fromkeys(topology.WORK_QUEUES, 6)
     system.redis.config_resetstat()
-    for task_id in [api.accepted("task_2") for _ in range(5)]:
+    for task_id in [api.accepted("second") for _ in range(5)]:
         api.ended(task_id)
     stats: Any = system.redis.info("commandstats")
     assert stats["cmdstat_evalsha"]["calls"] == 2 * 5 + 5  # the worker's begin and end, and the API's read
@@ -93,10 +95,10 @@ def test_task_costs_two_calls_of_redis_and_prefetch_is_what_is_set(system: Syste
 
 
 @pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="of Linux")
-@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@POOLS
 def test_worker_that_wakes_lets_others_run_on(system: System, pool: str) -> None:
     api, worker = system.api(), system.worker(WORKER_POOL=pool, METRICS_PORT=str(free_ports(1)[0]))
-    api.ended(api.accepted("task_2"))
+    api.ended(api.accepted("second"))
     children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
     threads = [int(thread.name) for thread in Path(f"/proc/{worker.pid}/task").iterdir()]
     assert len(children) + len(threads) > 1
@@ -124,7 +126,7 @@ def test_each_attempt_leaves_a_line(api: Api, shared: System) -> None:
 )
 def test_unusual_errors_are_readable_and_hurt_nobody(api: Api, task: str, result: dict[str, str]) -> None:
     assert api.ended(api.accepted(task))["task_result"] == result
-    assert api.ended(api.accepted("task_2"))["task_status"] == "SUCCESS"
+    assert api.ended(api.accepted("second"))["task_status"] == "SUCCESS"
 
 
 def test_result_that_nobody_could_read_is_a_failure(api: Api) -> None:
@@ -143,7 +145,7 @@ def test_retries_come_to_an_end(system: System) -> None:
 
 
 def test_every_line_about_a_task_has_both_ids(api: Api, shared: System) -> None:
-    response = api.client.post("/tasks", json={"task": "task_2", "name": "a"}, headers={"X-Request-ID": "mine-1"})
+    response = api.client.post("/tasks", json={"task": "second", "name": "a"}, headers={"X-Request-ID": "mine-1"})
     task_id = response.json()["task_id"]
     api.ended(task_id)
     assert response.headers["X-Request-ID"] == "mine-1"
@@ -163,13 +165,13 @@ def test_every_line_is_json(api: Api, shared: System) -> None:
 def test_metrics_of_both_sides_count_a_task(system: System) -> None:
     api = system.api()
     worker = system.worker(METRICS_PORT=str(_free_port()))
-    api.ended(api.accepted("task_2"))
+    api.ended(api.accepted("second"))
     api.ended(api.accepted("fail"))
     text = until(lambda: _scrape(worker.env["METRICS_PORT"], 'outcome="failure"'))
-    assert 'sluice_task_results_total{outcome="success",task="Test_Query:task_2"} 1.0' in text
+    assert f'sluice_task_results_total{{outcome="success",task="{WORK_QUEUE}:second"}} 1.0' in text
     assert api.metric("sluice_accepted_total") == api.metric("sluice_publish_seconds_count") == 2
-    assert re.search(r'sluice_task_wait_seconds_count{task="Test_Query:task_2"} 1.0', text)
-    assert re.search(r'sluice_task_run_seconds_count{task="Test_Query:task_2"} 1.0', text)
+    assert re.search(rf'sluice_task_wait_seconds_count{{task="{WORK_QUEUE}:second"}} 1.0', text)
+    assert re.search(rf'sluice_task_run_seconds_count{{task="{WORK_QUEUE}:second"}} 1.0', text)
 
 
 def test_child_that_grew_too_large_is_replaced(system: System) -> None:
@@ -186,24 +188,12 @@ def test_child_that_grew_too_large_is_replaced(system: System) -> None:
     assert small == large != next_
 
 
-def test_adding_a_task_is_one_entry_and_one_function(system: System, tmp_path: Path) -> None:
-    clone = tmp_path / "clone"
-    shutil.copytree(ROOT / "apps", clone / "apps", ignore=shutil.ignore_patterns("__pycache__"))
-    contract, functions = clone / "apps/contract/tasks.py", clone / "apps/worker/tasks.py"
-    entry = """
-class Shout(NamedInput):
-    task: Literal["shout"]
-
-TASKS = registry(*TASKS.values(), TaskSpec(name="Test_Query:shout", input=Shout, output=Output, hard_limit_s=10))
-"""
-    contract.write_text(contract.read_text().replace("\n\ndef input_adapter", f"\n{entry}\n\ndef input_adapter"))
-    functions.write_text(
-        functions.read_text() + "\n\ndef shout(task, settings):\n"
-        '    return Output(name_task=task.name.upper(), state="done")\n'
-    )
-    api = system.api("apps.api.app", cwd=clone)
-    system.worker("apps.worker.app", cwd=clone)
-    assert api.ended(api.accepted("shout"))["task_result"]["name_task"] == "ABC"
+def test_replacing_the_tasks_is_replacing_their_folders(system: System, tmp_path: Path) -> None:
+    copy_apps(tmp_path)
+    api = system.api("apps.api.app", cwd=tmp_path)
+    system.worker("apps.worker.app", cwd=tmp_path, NAP_S="0.1")
+    assert api.ended(api.accepted("nap"))["task_result"] == {"name": "abc"}
+    assert api.post("first").status_code == 422
 
 
 def _free_port() -> int:
@@ -218,7 +208,7 @@ def _scrape(port: str, wanted: str) -> str:
 def test_worker_has_one_connection_and_declares_nothing(system: System) -> None:
     """Celery's heartbeat events would cost each pod a second connection, and an exchange that nobody reads."""
     system.worker()
-    task_id = system.api().accepted("task_1")
+    task_id = system.api().accepted("first")
     until(lambda: Records(system.redis).read(task_id).state == "SUCCESS")
     listed = system.servers.rabbitmq.management(f"/api/exchanges/{system.vhost}")
     exchanges = {exchange["name"] for exchange in listed}

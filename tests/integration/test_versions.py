@@ -13,10 +13,11 @@ from apps.contract.ids import TaskIds
 from ops.servers.ports import free_ports
 from tests.harness.next import QUEUE
 from tests.harness.records import Records
+from tests.harness.simple import WORK_QUEUE
 from tests.harness.system import Api, System, until
+from tests.harness.thorough import POOLS
 from tests.integration.test_dead_letters import command
 
-POOLS = pytest.mark.parametrize("pool", ["prefork", "threads"])
 OLDER, NEXT = "tests.harness.worker", "tests.harness.next_worker"
 # Long enough for a worker of the other version to start.
 PATIENT: dict[str, Any] = {"RETURN_MAX_S": "300"}
@@ -38,7 +39,7 @@ def declare_queue(system: System) -> None:
 def _grown(allowed: dict[str, str]) -> dict[str, str]:
     """The rights of a user, which also has the new queue."""
     rights = {name: allowed[name] for name in ("configure", "write", "read") if name in allowed}
-    return {name: right.replace("Test_Query", f"Test_Query|{QUEUE}") for name, right in rights.items()}
+    return {name: right.replace(WORK_QUEUE, f"{WORK_QUEUE}|{QUEUE}") for name, right in rights.items()}
 
 
 def returned(system: System, task_id: str) -> list[dict[str, Any]]:
@@ -64,7 +65,7 @@ def test_newer_api_beside_an_older_worker_fails_no_task(system: System, pool: st
     ids = {"field": api.accepted("sleep", colour="blue"), "task": api.accepted("later")}
     ids["type"] = api.accepted("count", digits="three")
     elsewhere = api.accepted("resize")
-    same = api.accepted("task_2")
+    same = api.accepted("second")
     assert api.ended(same)["task_status"] == "SUCCESS"
     assert_waits_for_both(system, api, ids)
     system.worker(NEXT, WORKER_POOL=pool, **PATIENT)
@@ -97,7 +98,7 @@ def test_task_that_no_version_understands_in_time_says_so(system: System, pool: 
     system.recorder()
     system.worker(OLDER, WORKER_POOL=pool, METRICS_PORT=str(port), RETURN_MAX_S="2")
     ids = {"input": api.accepted("sleep", colour="blue"), "task": api.accepted("later")}
-    for what, said in (("input", "refuses the input"), ("task", "has no task 'Test_Query:later'")):
+    for what, said in (("input", "refuses the input"), ("task", f"has no task '{WORK_QUEUE}:later'")):
         result = api.ended(ids[what])["task_result"]
         assert result["type"] == "NotUnderstood"
         assert re.search(rf"within 2 s of its first return \(\d returns\).*{said}", result["message"], re.DOTALL)
@@ -128,7 +129,14 @@ def test_message_of_a_later_form_is_returned_and_one_that_says_nobodys_is_not(sy
     system.recorder()
     system.worker(RETURN_MAX_S="2")
     later = TaskIds(system.task_id_key.encode()).new("tests")
-    headers = {"id": later, "task": "Test_Query:task_2", "publish_id": "p", "owner": "tests", "retries": 0, "form": 2}
+    headers = {
+        "id": later,
+        "task": f"{WORK_QUEUE}:second",
+        "publish_id": "p",
+        "owner": "tests",
+        "retries": 0,
+        "form": 2,
+    }
     _publish(system, b"\x81\xa1a", headers)
     _publish(system, b"\x81\xa1a", headers | {"id": 7})
     records = Records(system.redis)
@@ -145,5 +153,5 @@ def test_message_of_a_later_form_is_returned_and_one_that_says_nobodys_is_not(sy
 def _publish(system: System, body: bytes, headers: dict[str, Any]) -> None:
     with Connection(system.servers.rabbitmq.url(vhost=system.vhost)) as connection:
         exchange = Exchange(topology.EXCHANGE, type="topic", no_declare=True)
-        producer = Producer(connection, exchange, routing_key="Test_Query", auto_declare=False)
+        producer = Producer(connection, exchange, routing_key=WORK_QUEUE, auto_declare=False)
         producer.publish(body, headers=headers, content_type="application/x-msgpack", content_encoding="binary")

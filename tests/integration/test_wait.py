@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from tests.harness.crowd import wait_together
+from tests.harness.simple import WORK_QUEUE
 from tests.harness.system import PATIENT, System, until
 
 WAITERS = 500
@@ -84,4 +85,4 @@ def test_sigterm_finishes_accepted_requests(system: System) -> None:
 
     responses = asyncio.run(post_through_the_end())
     assert [response.status_code for response in responses] == [202] * 20
-    until(lambda: system.depth_messages("Test_Query") == 20)
+    until(lambda: system.depth_messages(WORK_QUEUE) == 20)

@@ -74,9 +74,8 @@ def against(loadtest: Run, system: System, tmp_path: Path) -> Iterator[Run]:
     def run(fault: str) -> subprocess.CompletedProcess[str]:
         assert fault in FAULTS
         (port,) = free_ports(1)
-        times = {"TASK_1_S": "0.2", "TASK_2_S": "0.1"}  # of the shape
         command = [sys.executable, "-m", "tests.load.faulty", fault, str(port)]
-        server = Child(fault, command, log=tmp_path / "server.log", env=os.environ | times, cwd=ROOT)
+        server = Child(fault, command, log=tmp_path / "server.log", env=os.environ, cwd=ROOT)
         servers.append(server)
         server.start()
         server.ready(lambda: is_open(port), 30)

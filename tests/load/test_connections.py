@@ -43,7 +43,7 @@ def stubbed(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, stub.Tasks]]
     """A stub whose connections are counted: its port, and its tasks."""
     monkeypatch.setattr(stub, "Http", Counted)
     (port,) = free_ports(1)
-    tasks = stub.Tasks({"task_1": 0.2, "task_2": 0.1})
+    tasks = stub.Tasks()
     loop = asyncio.new_event_loop()
     serving = loop.create_task(stub.serve(port, tasks))
 

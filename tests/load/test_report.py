@@ -18,6 +18,7 @@ from loadtest.sample import Sample, Usage
 from loadtest.shapes import Shape
 from ops.command import Unusable
 from tests.harness.browser import Page, page
+from tests.harness.simple import WORK_QUEUE
 
 SHAPE = shapes.load("burst", {})
 MISSING = ("7 s: the broker does not answer", "8 s: the broker does not answer")
@@ -48,7 +49,7 @@ def ledger(shape: Shape, late_ms: float) -> Ledger:
         for number in range(users // 20):
             task_id, late_s = f"{second}-{number}", late_ms / 1000 * (1 + 300 * (users > 100))
             events += [
-                (second, "accepted", task_id, "task_2", f"name {task_id}", late_ms / 2 * (1 + number % 3)),
+                (second, "accepted", task_id, "load_short", f"name {task_id}", late_ms / 2 * (1 + number % 3)),
                 (second + 10 + late_s, "finished", task_id, 1000 * late_s),
             ]
         found.read(json.dumps(event) for event in events)
@@ -69,7 +70,9 @@ def written(folder: Path, *, held: bool = True) -> Path:
     if not held:
         run.wrong.append("0199d5a0-7c3e-7b1c: another task's result </script><script>throw 1</script><!--<script>")
     seen = Seen(
-        {"task_2": len(run.tasks)}, dict.fromkeys(("Test_Query", "celery", "dead", "dead.parked"), 0), len(run.tasks)
+        {"load_short": len(run.tasks)},
+        dict.fromkeys((WORK_QUEUE, "celery", "dead", "dead.parked"), 0),
+        len(run.tasks),
     )
     verdict = gates.judged(SHAPE, run, floor, seen)
     about = {
@@ -185,7 +188,7 @@ def test_knee_is_the_last_step_that_serves_its_users(
     for (begin_s, end_s, _), per_s in zip(shape.holds(), accepted_per_s, strict=True):
         for number in range(int(end_s - begin_s) * per_s):
             at_s, task_id = begin_s + number / per_s, f"{begin_s}-{number}"
-            run.read([json.dumps((at_s, "accepted", task_id, "task_2", task_id, 5))])
+            run.read([json.dumps((at_s, "accepted", task_id, "load_short", task_id, 5))])
             run.read([json.dumps((at_s + 0.01, "finished", task_id, 5))])
     verdict = gates.judged(shape, run, run, Seen({}, {}))
     found = report.figures(Run(shape, {}, run, run, list(samples(shape)), verdict))["knee"]

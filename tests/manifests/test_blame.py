@@ -17,7 +17,7 @@ REQUEST = "spec.template.spec.containers.0.resources.requests.memory"
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    for folder in ("kustomize", "helm-releases", "clusters"):
+    for folder in ("kustomize", "helm-releases", "clusters", "loadtest/tasks"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     return tmp_path
 

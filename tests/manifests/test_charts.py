@@ -7,21 +7,21 @@ from pathlib import Path
 import pytest
 import yaml
 
+from minicluster.stand_ins import chart_archives, chart_comparison, keda_release
 from ops import pins
 from ops.charts import __main__ as command
 from ops.charts import effects, source, value_keys
 from ops.charts.source import Chart
 from ops.command import ROOT, Unusable
-from tests.e2e.platform import charts, comparison, keda
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The archives of the stand-ins, which have the real charts' names and versions."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keda, "tag", lambda: "any")  # the programs take minutes to build
+        patch.setattr(keda_release, "tag", lambda: "any")  # the programs take minutes to build
         path = tmp_path_factory.mktemp("charts")
-        charts.package(path)
+        chart_archives.package(path)
     return path
 
 
@@ -153,7 +153,7 @@ def test_stand_in_that_ignores_a_value_is_named(folder: Path, tmp_path: Path) ->
         path = other / "templates" / "statefulset.yaml"
         path.write_text(path.read_text().replace("{{ .Values.image.pullPolicy }}", "IfNotPresent"))
         own = replace(real, chart=replace(real.chart, folder=other))
-        (difference,) = comparison.differences(real, own)
+        (difference,) = chart_comparison.differences(real, own)
     assert difference.startswith("image.pullPolicy: only the chart changes StatefulSet.redis.spec.template.spec.")
 
 

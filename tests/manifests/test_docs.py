@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from apps.contract.tasks import TASKS, input_adapter
+from apps.contract.tasks import input_adapter
+from apps.tasks import TASKS
 from ops import pins, sops
 from ops.command import ROOT
 from ops.credentials import Credentials
@@ -24,7 +25,7 @@ from ops.validate.tree import Tree, render
 DOCUMENTS = sorted([*ROOT.glob("README*.md"), *ROOT.glob("docs/*.md")])
 MAKEFILES = "".join((ROOT / name).read_text() for name in ("Makefile", "ops/targets.mk"))
 # what a document may tell a person to run, besides make
-PROGRAMS = {".venv/bin/sluice", "make", "kubectl", "curl", "git", "flux", "kind", "k3d", "docker", "rm"}
+PROGRAMS = {".venv/bin/sluice", "make", "kubectl", "curl", "git", "flux", "kind", "k3d", "docker", "rm", "sed", "touch"}
 CHARTS = {"RabbitMQ": "rabbitmq", "Redis": "redis", "NGINX": "nginx-ingress", "KEDA": "keda"}
 
 
@@ -100,8 +101,9 @@ def test_patch_of_the_document_sets_the_host(tmp_path: Path) -> None:
 
 
 def test_task_of_the_document_is_accepted() -> None:
-    (body,) = re.findall(r"-d '(.*?)'", "\n".join(commands()))
-    assert input_adapter(TASKS).validate_python(json.loads(body)).task == "task_1"
+    (command,) = re.findall(r'-d "\$\((.*?)\)"', "\n".join(commands()))
+    done = subprocess.run(shlex.split(command), cwd=ROOT, check=True, capture_output=True, text=True, timeout=30)
+    assert input_adapter(TASKS).validate_python(json.loads(done.stdout)).task in TASKS
 
 
 @pytest.mark.parametrize("keys", ["local:abc-_1", "first:abc-_1,second:def"])

@@ -10,11 +10,11 @@ import pytest
 
 from ops import images
 from ops.command import ROOT, Unusable
+from ops.images import API_DOCKERFILE, dockerfile_command
 from ops.release import set_version
 from ops.servers.processes import IMAGE_ENVIRONMENT, UVICORN_OPTIONS
 from ops.tools import packaged
 from ops.validate.pods import pods
-from ops.validate.runtime import API_DOCKERFILE, dockerfile_command
 from ops.validate.tree import render
 
 RECORD = '#!/bin/sh\necho "$(basename "$0") $*" >> "$RECORD"\n'
@@ -236,7 +236,7 @@ def test_every_requirement_has_a_hash(dockerfile: str) -> None:
 
 def test_nothing_else_reaches_the_builder() -> None:
     rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
-    assert rules == ["*", "!apps", "!requirements", "**/__pycache__"]
+    assert rules == ["*", "!apps", "!requirements", "**/__pycache__", "apps/tasks/*/test_*.py"]
 
 
 @pytest.mark.parametrize("dockerfile", images.IMAGES.values())

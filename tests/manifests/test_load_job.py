@@ -7,7 +7,6 @@ from typing import Any
 
 import yaml
 
-from apps.contract.settings import WorkerSettings
 from loadtest.job.image import CONTENT, DOCKERFILE, NAME
 from ops.command import ROOT, output
 from ops.tools import kubectl, packaged
@@ -27,12 +26,6 @@ def container() -> dict[str, Any]:
 
 def test_job_runs_the_image_that_is_built() -> None:
     assert NAME.endswith(f"/{container()['image']}")
-
-
-def test_job_says_what_the_bases_tasks_take() -> None:
-    said = {one["name"]: float(one["value"]) for one in container()["env"] if one["name"].startswith("TASK_")}
-    defaults = WorkerSettings.model_fields
-    assert said == {name: defaults[name.lower()].default for name in ("TASK_1_S", "TASK_2_S")}
 
 
 def test_kubectl_in_the_image_is_the_jobs_service_account() -> None:
@@ -56,7 +49,7 @@ def test_rights_are_to_look_and_no_more() -> None:
 
 
 def test_its_pod_keeps_the_rules_for_resources_and_disks() -> None:
-    job = Object("loadtest/job/job.yaml", "loadtest/job", objects()["Job load"])
+    job = Object("loadtest/job/job.yaml", objects()["Job load"], "loadtest/job")
     found = [str(each) for each in policy.check(Tree(ROOT, {"loadtest/job": [job]}, []))]
     assert [each for each in found if "resources" in each or "sizeLimit" in each] == []
 

@@ -6,8 +6,8 @@ import pytest
 
 from ops.command import ROOT, output
 from ops.deploy import in_order
-from ops.documents import documents
 from ops.tools import kubectl
+from sluice_planner.kubernetes_objects import documents
 
 WORKERS, API = {"celery-worker", "dead-letter-recorder"}, {"api"}
 

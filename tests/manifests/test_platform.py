@@ -72,7 +72,7 @@ def test_chart_from_a_repository() -> None:
 
 
 def test_chart_from_a_registry_without_tls() -> None:
-    assert rendered("tests/e2e/platform/bare")["redis"].chart == (
+    assert rendered("minicluster/stand_ins/platform")["redis"].chart == (
         "oci://10.244.0.1:5000/charts/redis",
         "--version=0.34.18",
         "--plain-http",

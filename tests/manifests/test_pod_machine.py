@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from minicluster.app_images import BASE_PACKAGES, BASE_SUITE
 from ops.command import ROOT, Unusable
 from ops.servers import debian
-from tests.e2e.apps import BASE_PACKAGES, BASE_SUITE
 from tests.harness.pod import Pod
 
 WORKER = ("apps/worker/Dockerfile", "kustomize/base/worker/deployment.yaml")

@@ -1,7 +1,9 @@
 """The workflows of CI: valid, pinned, with the rights to read only, and of make targets that exist."""
 
 import re
+import shlex
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,32 @@ from ops.tools import built
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yaml"))
 MAKEFILES = "".join((ROOT / name).read_text() for name in ("Makefile", "ops/targets.mk"))
+README = ROOT / "README.md"
 PARTS = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / "e2e").glob("test_*.py")}
 each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 
 
+CI = ROOT / ".github" / "workflows" / "ci.yaml"
+NIGHTLY = ROOT / ".github" / "workflows" / "nightly.yaml"
+MATRIX = "${{ matrix.run }}"
+
+
 def steps(path: Path) -> list[dict[str, Any]]:
-    return [step for job in yaml.safe_load(path.read_text())["jobs"].values() for step in job["steps"]]
+    """The steps of all jobs; a step that runs each command of a matrix is one step a command."""
+    return [step for job in yaml.safe_load(path.read_text())["jobs"].values() for step in _of_job(job)]
+
+
+def _of_job(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for step in job["steps"]:
+        if step.get("run") == MATRIX:
+            yield from ({"run": run} for run in job["strategy"]["matrix"]["run"])
+        else:
+            yield step
+
+
+def commands(path: Path) -> list[list[str]]:
+    """The words of each command that a workflow runs."""
+    return [shlex.split(step["run"]) for step in steps(path) if "run" in step]
 
 
 def test_actionlint_finds_nothing() -> None:
@@ -53,8 +75,32 @@ def test_it_may_only_read_and_ends(path: Path) -> None:
     assert all(step["with"]["persist-credentials"] is False for step in checkouts)
 
 
+def test_every_container_is_pinned_by_digest() -> None:
+    images = re.findall(r"image: (\S+)", "".join(path.read_text() for path in WORKFLOWS))
+    assert images
+    assert all(re.fullmatch(r"\S+@sha256:[0-9a-f]{64}", image) for image in images)
+
+
 def test_ci_runs_the_tests() -> None:
-    assert any(step.get("run") == "make test" for step in steps(ROOT / ".github" / "workflows" / "ci.yaml"))
+    assert any(step.get("run") == "make test" for step in steps(CI))
+
+
+def test_ci_runs_every_step_of_ci_run() -> None:
+    script = (ROOT / ".ci" / "run").read_text()
+    for name, value in re.findall(r'^(\w+)="(.*)"$', script, re.MULTILINE):
+        script = script.replace(f"${name}", value)
+    wanted = [shlex.split(line, comments=True) for line in re.findall(r"^step (make .*)$", script, re.MULTILINE)]
+    assert len(wanted) > 5
+    assert [words for words in wanted if words not in commands(CI)] == []
+
+
+def test_ci_runs_what_the_readme_says() -> None:
+    words = " ".join(README.read_text().split())
+    (sentence,) = re.findall(r"CI runs ([^.]*?) for each change, and ([^.]*?) each night", words)
+    for targets, path in zip(sentence, (CI, NIGHTLY), strict=True):
+        named = set(re.findall(r"`make ([a-z0-9-]+)`", targets))
+        assert named
+        assert named <= {words[1] for words in commands(path) if words[0] == "make"}
 
 
 def test_charts_are_tested_nightly_and_when_their_values_change() -> None:

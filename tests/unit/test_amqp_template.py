@@ -13,6 +13,7 @@ from pamqp.header import ContentHeader
 from apps.amqp.template import Template
 from apps.contract import topology
 from apps.contract.message import TaskMessage
+from tests.harness.simple import WORK_QUEUE
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 SHORT = st.text(max_size=60)  # a short string has 255 bytes at most
@@ -37,11 +38,11 @@ def unmarshalled(data: bytes) -> list[Any]:
     body=st.binary(min_size=1, max_size=20_000),
 )
 def test_template_equals_pamqps_encoding(**varying: Any) -> None:
-    message = TaskMessage(task="Test_Query:task_1", routing_key="Test_Query", **varying)
+    message = TaskMessage(task=f"{WORK_QUEUE}:first", routing_key=WORK_QUEUE, **varying)
     publish, header, *bodies = unmarshalled(Template(message.task, message.routing_key).frames(message, 4096))
     assert isinstance(publish, Basic.Publish)
     assert isinstance(header, ContentHeader)
-    assert (publish.exchange, publish.routing_key, publish.mandatory) == (topology.EXCHANGE, "Test_Query", True)
+    assert (publish.exchange, publish.routing_key, publish.mandatory) == (topology.EXCHANGE, WORK_QUEUE, True)
     assert dict(header.properties) | {"reply_to": None} == dict(  # Celery's is empty, which pamqp cannot encode
         Basic.Properties(
             content_type="application/json",

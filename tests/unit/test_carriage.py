@@ -17,8 +17,9 @@ from apps.api.body import batch_model, elements, parse_batch, parse_input
 from apps.api.errors import Problem
 from apps.contract.message import Payload, read_input, republished, task_message
 from apps.contract.purity import obstacles
-from apps.contract.tasks import Input, Output, Registry, TaskSpec, input_adapter, registry
+from apps.contract.tasks import Input, Registry, TaskSpec, input_adapter, registry
 from tests.harness.models import ModelSpec, exact, made_tasks, random_spec, random_text
+from tests.harness.simple import WORK_QUEUE, Output
 
 ANY = random_spec(Random(1), "made_0")  # noqa: S311 - no secret
 RANDOM = st.randoms(use_true_random=False)
@@ -140,7 +141,7 @@ def test_validator_that_breaks_refuses_its_input_alone() -> None:
         def _divide(cls, value: int) -> int:
             return 100 // value if value < 1000 else sys.exit(value)
 
-    tasks = registry(TaskSpec(name="Test_Query:broken", input=Broken, output=Output, hard_limit_s=1))
+    tasks = registry(TaskSpec(name=f"{WORK_QUEUE}:broken", input=Broken, output=Output, hard_limit_s=1))
     adapter = input_adapter(tasks)
     for text in (b'{"task": "broken", "size": 0}', b'{"task": "broken", "size": 1000}'):
         with pytest.raises(Problem) as caught:
@@ -175,7 +176,7 @@ def test_validator_that_raises_anything_refuses_its_input_alone(
         def _raise(cls, _: int) -> int:
             raise error
 
-    tasks = registry(TaskSpec(name="Test_Query:raising", input=Raising, output=Output, hard_limit_s=1))
+    tasks = registry(TaskSpec(name=f"{WORK_QUEUE}:raising", input=Raising, output=Output, hard_limit_s=1))
     with pytest.raises(Problem) as caught:
         parse_input(input_adapter(tasks), b'{"task": "raising", "size": 0}')
     assert (caught.value.status, caught.value.members["errors"][0]["type"]) == (422, "validator_failed")
@@ -188,7 +189,7 @@ def test_text_that_is_no_json_in_a_field_is_invalid_and_not_a_malformed_body() -
         task: Literal["nested"]
         document: Json[int]
 
-    tasks = registry(TaskSpec(name="Test_Query:nested", input=Nested, output=Output, hard_limit_s=1))
+    tasks = registry(TaskSpec(name=f"{WORK_QUEUE}:nested", input=Nested, output=Output, hard_limit_s=1))
     body = b'{"tasks": [{"task": "nested", "document": "{"}]}'
     (problem,) = parse_batch(batch_model(tasks), input_adapter(tasks), body)
     assert isinstance(problem, Problem)

@@ -19,8 +19,9 @@ from pydantic.alias_generators import to_camel
 from apps.client import post
 from apps.client.__main__ import _options
 from apps.contract.example import example_input
-from apps.contract.tasks import TASKS, Input, Output, Registry, TaskSpec, input_adapter, registry
+from apps.contract.tasks import Input, Registry, TaskSpec, input_adapter, registry
 from tests.harness.models import made_tasks, random_spec
+from tests.harness.simple import TASKS, WORK_QUEUE, Output
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,7 +82,7 @@ class Needs(Input):
 def tasks() -> Registry:
     specs = (("everything", Everything), ("needs", Needs))
     return registry(
-        *(TaskSpec(name=f"Test_Query:{name}", input=model, output=Output, hard_limit_s=1) for name, model in specs)
+        *(TaskSpec(name=f"{WORK_QUEUE}:{name}", input=model, output=Output, hard_limit_s=1) for name, model in specs)
     )
 
 
@@ -145,8 +146,8 @@ def test_commands_own_options_stand_before_the_task() -> None:
 
 
 def test_commands_own_options_may_stand_behind_it_where_no_field_has_their_name() -> None:
-    options = _options(["post", "task_1", "--name", "abc", "--wait", "--timeout-s", "5"], TASKS)
-    assert (options.body, options.wait, options.timeout_s) == ({"task": "task_1", "name": "abc"}, True, 5)
+    options = _options(["post", "first", "--name", "abc", "--wait", "--timeout-s", "5"], TASKS)
+    assert (options.body, options.wait, options.timeout_s) == ({"task": "first", "name": "abc"}, True, 5)
 
 
 @pytest.mark.parametrize("arguments", [["everything"], ["needs"], []])
@@ -237,17 +238,12 @@ def test_any_model_has_a_command_and_its_example_is_posted(random: Random) -> No
         assert spec.input.__pydantic_validator__.validate_json(body if isinstance(body, str) else json.dumps(body))
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_tasks_of_the_project_have_examples(task: str) -> None:
-    assert example_input(TASKS[task].input) == {"task": task, "name": "abc"}
-
-
 @pytest.mark.parametrize(
     ("text", "arrives"),
     [
         ("", ""),
-        ('task_1 --json {"name": "a $HOME `b` \\\\ \'c\'"}', 'task_1 --json {"name": "a $HOME `b` \\\\ \'c\'"}'),
-        ("task_1 --name '$(HOME) # é'", "task_1 --name '$(HOME) # é'"),
+        ('first --json {"name": "a $HOME `b` \\\\ \'c\'"}', 'first --json {"name": "a $HOME `b` \\\\ \'c\'"}'),
+        ("first --name '$(HOME) # é'", "first --name '$(HOME) # é'"),
     ],
 )
 def test_text_goes_through_make_as_it_is(text: str, arrives: str, tmp_path: Path) -> None:

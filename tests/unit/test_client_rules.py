@@ -11,7 +11,7 @@ from apps.client import rules
 from apps.client.rules import Call, OutcomeUnknown, Problem, QuotaExceeded, ReadLine, Reply, Rule, Sleep, Task, TimedOut
 
 ROOT = Path(__file__).parents[2]
-INPUT = {"task": "task_1", "name": "abc"}
+INPUT = {"task": "first", "name": "abc"}
 LOST = Reply(0)
 UNSENT = Reply(0, sent=False)
 

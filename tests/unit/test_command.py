@@ -22,8 +22,7 @@ OTHERWISE = {"ops.up", "loadtest", "tests.chaos", "pytest", "pip", "apps.client"
 def modules() -> set[str]:
     """What make's targets run, each `$(if ...)` as all that it may be."""
     text = re.sub(r"-m \$\(if \$\(\w+\),([\w.]+),([\w.]+)\)", r"python -m \1 python -m \2", TARGETS)
-    found = set(re.findall(r"python -m ([\w.]+)", text))
-    return found - OTHERWISE - {"tests.e2e.cluster."} | {"tests.e2e.cluster.binaries", "tests.e2e.cluster.existing"}
+    return set(re.findall(r"python -m ([\w.]+)", text)) - OTHERWISE
 
 
 @pytest.mark.parametrize("module", sorted(modules()))
@@ -86,7 +85,7 @@ STARTS = {
     "make chaos-quick": ("tests.chaos", "quick", "--folder", "{folder}/run"),
     "make load": ("loadtest", "smoke", "--folder", "{folder}/run"),
     "make tools": ("ops.validate.schemas",),
-    "make e2e": ("tests.e2e.cluster.binaries", "admission"),
+    "make e2e": ("minicluster", "build"),
 }
 # the file takes the last inode
 MOUNT = 'mount -t tmpfs -o "$0" tmpfs "$1"; true 2>/dev/null >"$1/file"; shift; exec "$@"'

@@ -12,15 +12,16 @@ from ops.command import Unusable
 from ops.contract.__main__ import FILE, check, contract, text
 from ops.contract.comparison import compare
 from tests.harness.next import NEXT_TASKS, QUEUE
+from tests.harness.simple import TASKS, WORK_QUEUE
 from tests.harness.tasks import TEST_TASKS
 
-CONTRACT = contract()
-TASK = "Test_Query:task_1"
+CONTRACT = contract(TASKS)
+TASK = f"{WORK_QUEUE}:first"
 Change = Any
 
 
 def test_contract_is_its_baseline() -> None:
-    assert json.loads(FILE.read_text()) == json.loads(text(CONTRACT)), "see `make lint`"
+    assert json.loads(FILE.read_text()) == json.loads(text(contract())), "see `make lint`"
 
 
 def changed(change: Change) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def _call(new: dict[str, Any]) -> dict[str, Any]:
 
 BREAKING: dict[str, tuple[Change, str]] = {
     "task removed": (lambda new: new["tasks"].pop(TASK), "the task is gone"),
-    "task renamed": (lambda new: new["tasks"].update({"Test_Query:new": new["tasks"].pop(TASK)}), "the task is gone"),
+    "task renamed": (lambda new: new["tasks"].update({f"{TASK}_2": new["tasks"].pop(TASK)}), "the task is gone"),
     "queue removed": (lambda new: new["queues"].remove("celery"), "celery: the queue is gone"),
     "field removed": (lambda new: _input(new)["properties"].pop("name"), "input.name: the field is gone"),
     "field required": (
@@ -117,8 +118,8 @@ def test_next_version_of_the_tests_is_judged(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(topology, "WORK_QUEUES", (*topology.WORK_QUEUES, QUEUE))
     found = compare(contract(TEST_TASKS), contract(NEXT_TASKS))
     breaking = {finding.where for finding in found if finding.breaking}
-    assert {"celery:elsewhere", "Test_Query:count input.digits"} <= breaking
-    assert "Test_Query:sleep input.colour" in {finding.where for finding in found if not finding.breaking}
+    assert {"celery:elsewhere", f"{WORK_QUEUE}:count input.digits"} <= breaking
+    assert f"{WORK_QUEUE}:sleep input.colour" in {finding.where for finding in found if not finding.breaking}
 
 
 def test_check_says_whether_the_change_breaks_anything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,7 +127,7 @@ def test_check_says_whether_the_change_breaks_anything(tmp_path: Path, capsys: p
     file.write_text(text(changed(HARMLESS["field added"][0])))
     with pytest.raises(Unusable, match="breaks what clients"):
         check(file, CONTRACT)
-    assert "BREAKING: Test_Query:task_1 input.size: the field is gone" in capsys.readouterr().out
+    assert f"BREAKING: {WORK_QUEUE}:first input.size: the field is gone" in capsys.readouterr().out
     file.write_text(text(CONTRACT))
     with pytest.raises(Unusable, match="breaks nothing"):
         check(file, changed(HARMLESS["field added"][0]))

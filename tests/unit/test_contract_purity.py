@@ -40,8 +40,9 @@ from typing_extensions import TypedDict
 from apps.api.app import create_app
 from apps.contract.purity import obstacles, require_pure
 from apps.contract.settings import ApiSettings, WorkerSettings, load
-from apps.contract.tasks import Input, Output, Registry, TaskSpec, registry
+from apps.contract.tasks import Input, Registry, TaskSpec, registry
 from apps.worker import app as worker_app
+from tests.harness.simple import WORK_QUEUE, Output
 from tests.unit.test_settings import GOOD
 
 
@@ -94,7 +95,7 @@ def model(annotation: Any, default: Any = ...) -> type[Input]:
 
 
 def tasks(input_: type[Input]) -> Registry:
-    return registry(TaskSpec(name="Test_Query:m", input=input_, output=Output, hard_limit_s=1))
+    return registry(TaskSpec(name=f"{WORK_QUEUE}:m", input=input_, output=Output, hard_limit_s=1))
 
 
 _PAST: Any = PastDate
@@ -265,7 +266,7 @@ def test_observing_a_factory_leaves_a_profiler_in_its_place() -> None:
 
 def test_neither_api_nor_worker_starts() -> None:
     impure = tasks(model(PastDate))
-    says = "^Task Test_Query:m cannot be accepted: M.x is compared with the clock, [^.]*[.]$"
+    says = f"^Task {WORK_QUEUE}:m cannot be accepted: M.x is compared with the clock, [^.]*[.]$"
     with pytest.raises(SystemExit, match=says):
         require_pure(impure)
     with pytest.raises(SystemExit, match=says):

@@ -11,12 +11,12 @@ import pytest
 from apps.api import app as api
 from apps.contract import queues
 from apps.contract.settings import ApiSettings, WorkerSettings
-from apps.contract.tasks import NamedInput, Output, TaskSpec, registry
+from apps.contract.tasks import TaskSpec, registry
 from apps.worker import app as worker
 from apps.worker import recorder
 from ops import up
 from ops.validate import __main__ as validate
-from tests.harness.tasks import this_module
+from tests.harness.simple import WORK_QUEUE, NamedInput, Output
 
 
 class Resize(NamedInput):
@@ -33,7 +33,7 @@ URLS = {
 }
 STARTS: dict[str, Callable[[], object]] = {
     "api": lambda: api.create_app(ApiSettings(**URLS, task_id_key="0" * 16, auth_disabled=True), tasks_in("images")),  # type: ignore[arg-type]
-    "worker": lambda: worker.create_app(WorkerSettings(**URLS), tasks_in("images"), this_module),  # type: ignore[arg-type]
+    "worker": lambda: worker.create_app(WorkerSettings(**URLS), tasks_in("images"), []),  # type: ignore[arg-type]
     "recorder": lambda: recorder.main().send(None),
     "up": up.main,
     "validate": validate.main,
@@ -50,22 +50,22 @@ def test_task_in_an_undeclared_queue_ends_each_start(start: str, monkeypatch: py
     assert "WORK_QUEUES in apps/contract/topology.py" in str(ended.value)
 
 
-@pytest.mark.parametrize("queue", ["dead", "dead.parked", "celery ", "test_query", "Test_Query.images"])
+@pytest.mark.parametrize("queue", ["dead", "dead.parked", "celery ", "test_query", f"{WORK_QUEUE}.images"])
 def test_only_work_queues_hold_tasks(queue: str) -> None:
     with pytest.raises(SystemExit, match="not declared"):
         queues.require_queues(tasks_in(queue))
 
 
-@pytest.mark.parametrize("queue", ["Test_Query", "celery"])
+@pytest.mark.parametrize("queue", [WORK_QUEUE, "celery"])
 def test_tasks_in_declared_queues_start(queue: str) -> None:
     queues.require_queues(tasks_in(queue))
 
 
 @pytest.mark.parametrize("option", ["-Q", "-X"])
 def test_worker_that_selects_an_undeclared_queue_ends(option: str) -> None:
-    command = [sys.executable, "-m", "celery", "-A", "tests.harness.worker", "worker", option, "Test_Query,images"]
+    command = [sys.executable, "-m", "celery", "-A", "tests.harness.worker", "worker", option, f"{WORK_QUEUE},images"]
     environment = {"PATH": os.environ["PATH"], **{name.upper(): url for name, url in URLS.items()}}
     ended = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=60)
     assert ended.returncode > 0
-    assert ended.stderr.startswith(f"{option} names the queue 'images', which is not declared: use one of Test_Query")
+    assert ended.stderr.startswith(f"{option} names the queue 'images', which is not declared: use one of {WORK_QUEUE}")
     assert "Traceback" not in ended.stderr

@@ -13,7 +13,7 @@ from apps.worker.dead_letter import DeadLetter
 
 pytestmark = pytest.mark.anyio
 
-HEADERS = {"id": "parked", "task": "celery:task_1", "owner": "me"}
+HEADERS = {"id": "parked", "task": "celery:first", "owner": "me"}
 LETTER = DeadLetter(b"", HEADERS, b"[[], {}, {}]", failures.revoked("a test"), kept=False)
 
 

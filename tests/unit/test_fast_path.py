@@ -17,7 +17,8 @@ from apps.contract.ids import TaskIds
 from apps.contract.message import Payload
 from apps.contract.settings import ApiSettings, load
 from apps.contract.states import Record
-from apps.contract.tasks import TASKS, input_adapter
+from apps.contract.tasks import input_adapter
+from tests.harness.simple import TASKS
 
 pytestmark = pytest.mark.anyio
 
@@ -36,16 +37,16 @@ ENVIRONMENT = {
     "BODY_MAX_BYTES": "1024",
 }
 IDS = TaskIds(b"k" * 16)
-BODY = b'{"task":"task_1","name":"abcd"}'
+BODY = b'{"task":"first","name":"abcd"}'
 
 
 class Submitter:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str | None, bytes]] = []
 
-    async def submit(self, owner: str, _: object, *, key: str | None, body: bytes) -> list[Submitted]:
+    async def submit_one(self, owner: str, _: object, *, key: str | None, body: bytes) -> Submitted:
         self.asked.append((owner, key, body))
-        return [Submitted("an-id", CONFIRMED)]
+        return Submitted("an-id", CONFIRMED)
 
 
 class Store:

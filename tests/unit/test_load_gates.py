@@ -12,18 +12,19 @@ from loadtest import gates, shapes
 from loadtest.gates import Gate, Seen, Verdict
 from loadtest.ledger import Follower, Ledger, Writer
 from loadtest.shapes import Shape
+from tests.harness.simple import WORK_QUEUE
 
-SHAPE = shapes.load("smoke", {"TASK_1_S": "1", "TASK_2_S": "0.5"})
+SHAPE = shapes.load("smoke", {"LONG_S": "1", "SHORT_S": "0.5"})
 TASKS = 100
-EMPTY = dict.fromkeys(("Test_Query", "celery", "dead", "dead.parked"), 0)
-SEEN = Seen({"task_1": TASKS}, EMPTY, TASKS)
+EMPTY = dict.fromkeys((WORK_QUEUE, "celery", "dead", "dead.parked"), 0)
+SEEN = Seen({"load_long": TASKS}, EMPTY, TASKS)
 
 
 def ledger(*more: tuple[Any, ...], late_s: float = 0.01, lost: Iterable[int] = (), accept_ms: float = 5) -> Ledger:
     """One task a second; each ends a second and a little later."""
     events: list[tuple[Any, ...]] = [(0, "second", 20, 1, 0), (TASKS + 20, "second", 20, 3 * TASKS, 0)]
     for number in range(TASKS):
-        events.append((number, "accepted", f"id-{number}", "task_1", f"name {number}", accept_ms))
+        events.append((number, "accepted", f"id-{number}", "load_long", f"name {number}", accept_ms))
         if number not in lost:
             events.append((number + 1 + late_s, "finished", f"id-{number}", 1000 * late_s))
     events += [*more, (TASKS + 20, "end", {}, False)]
@@ -56,8 +57,8 @@ def test_lost_task_is_named() -> None:
 @pytest.mark.parametrize(
     ("seen", "gate"),
     [
-        (replace(SEEN, accepted={"task_1": TASKS + 1}), "ledger and /metrics agree"),
-        (replace(SEEN, accepted={"task_2": TASKS}), "ledger and /metrics agree"),
+        (replace(SEEN, accepted={"load_long": TASKS + 1}), "ledger and /metrics agree"),
+        (replace(SEEN, accepted={"load_short": TASKS}), "ledger and /metrics agree"),
         (replace(SEEN, accepted={}), "ledger and /metrics agree"),
         (replace(SEEN, succeeded=TASKS - 1), "ledger and /metrics agree"),
         (replace(SEEN, queues=EMPTY | {"celery": 1}), "queues drained"),
@@ -77,7 +78,7 @@ def test_counters_of_workers_that_come_and_go_are_not_asked_for() -> None:
     ("event", "gate"),
     [
         ((50, "wrong", "id-7", "another task's result"), "every result right"),
-        ((50, "accepted", "id-7", "task_1", "the same id again", 5), "every result right"),
+        ((50, "accepted", "id-7", "load_long", "the same id again", 5), "every result right"),
         ((TASKS + 20, "end", {"POST /tasks: 500": 1}, False), "no failures"),
     ],
 )
@@ -165,7 +166,7 @@ def test_run_that_was_cut_short_is_void() -> None:
 def test_tasks_that_take_less_than_the_shape_says_make_the_run_void(late_s: float, word: str) -> None:
     found = verdict(ledger(late_s=late_s))
     assert found.word == word
-    assert word == "held" or found.void[0].startswith("task_1 takes 400 ms less than the shape says: set TASK_1_S")
+    assert word == "held" or found.void[0].startswith("load_long takes 400 ms less than its inputs say")
 
 
 def test_percentile_is_the_nearest_rank() -> None:
@@ -175,7 +176,7 @@ def test_percentile_is_the_nearest_rank() -> None:
 def test_ledger_is_read_while_it_is_written(tmp_path: Path) -> None:
     writer, follower = Writer(tmp_path / "ledger"), Follower(tmp_path / "ledger")
     assert follower.read().tasks == {}
-    writer.add(1, "accepted", "id-1", "task_1", "ü\u2028\u2029", 5.0)
+    writer.add(1, "accepted", "id-1", "load_long", "ü\u2028\u2029", 5.0)
     writer.flush()
     assert [task.name for task in follower.read().open] == ["ü\u2028\u2029"]
     with (tmp_path / "ledger").open("a") as file:
@@ -188,10 +189,10 @@ def test_ledger_is_read_while_it_is_written(tmp_path: Path) -> None:
 
 
 def test_oldest_waiting_task_is_followed_over_time() -> None:
-    at_once = json.dumps((50, "accepted", "another", "task_1", "accepted in the same moment", 5))
+    at_once = json.dumps((50, "accepted", "another", "load_long", "accepted in the same moment", 5))
     run = ledger(lost=[50])
     run.read([at_once])
-    found = dict(run.oldest_waiting({"task_1": 1}))
+    found = dict(run.oldest_waiting({"load_long": 1}))
     assert found[50] == 0
     assert found[60] == pytest.approx(9)
     assert found[TASKS + 20] == pytest.approx(69)

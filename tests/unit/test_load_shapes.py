@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from apps.contract.tasks import TASKS, input_adapter
+from apps.contract.tasks import input_adapter, registry
 from loadtest import shapes
 from loadtest.system import raise_open_files
+from loadtest.tasks.contract import LONG, SHORT
 from ops.command import Unusable
-from planner import locust_shape
+from sluice_planner import locust_shape
 from tests.harness.system import ROOT
 
 NAMES = (ROOT / "loadtest" / "names.txt").read_text(encoding="utf-8").splitlines()
@@ -19,13 +20,13 @@ ALL = ("smoke", "original", "original-settings", "burst", "soak", "step")
 def test_shape_is_one(name: str) -> None:
     shape = shapes.load(name, {})
     assert sum(shape.mix.users.values()) == 100
-    assert shape.mix.tasks.keys() <= TASKS.keys()
+    assert shape.mix.tasks.keys() <= shape.task_s.keys() == {LONG.short_name, SHORT.short_name}
     assert shape.holds()
 
 
 def test_original_is_what_the_original_says() -> None:
     shape = shapes.load("original", {})
-    assert (shape.users_max, shape.task_1_s, shape.task_2_s) == (7000, 15, 10)
+    assert (shape.users_max, shape.long_s, shape.short_s) == (7000, 15, 10)
     assert [end_s - begin_s for begin_s, end_s, users in shape.holds() if users == 7000] == [300]
 
 
@@ -51,7 +52,7 @@ def test_planner_reads_the_same_users(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_times_of_the_tasks_can_be_said() -> None:
-    assert shapes.load("original", {"TASK_1_S": "2", "TASK_2_S": "1"}).task_s == {"task_1": 2, "task_2": 1}
+    assert shapes.load("original", {"LONG_S": "2", "SHORT_S": "1"}).task_s == {"load_long": 2, "load_short": 1}
 
 
 @pytest.mark.parametrize(
@@ -77,9 +78,9 @@ def test_too_many_open_files_are_refused_in_one_sentence() -> None:
 
 
 def test_names_are_such_as_the_service_takes_and_the_hardest_of_them() -> None:
-    adapter = input_adapter(TASKS)
+    adapter = input_adapter(registry(LONG, SHORT))
     for name in NAMES:
-        adapter.validate_python({"task": "task_1", "name": name})
+        adapter.validate_python({"task": "load_long", "name": name, "seconds": 15})
     assert max(map(len, NAMES)) == 255
     assert any(not name.isascii() for name in NAMES)
     assert any(ord(max(name)) > 0xFFFF for name in NAMES)

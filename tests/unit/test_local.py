@@ -11,14 +11,16 @@ from ops.command import Unusable
 from ops.servers import ports, programs
 from ops.servers.endpoints import Endpoints, Folder, load_running, save
 from ops.servers.inspection import management_of, vhost_of
+from tests.harness.simple import TASKS
 
 ENDPOINTS = Endpoints("http://127.0.0.1:8000", "127.0.0.1:1", None, None)
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_demo_posts_one_of_each_task() -> None:
-    assert demo.inputs() == [{"name": "abc", "task": "task_1"}, {"name": "abc", "task": "task_2"}]
+def test_demo_posts_one_of_each_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "TASKS", TASKS)
+    assert demo.inputs() == [{"name": "abc", "task": "first"}, {"name": "abc", "task": "second"}]
 
 
 def test_running_endpoints_are_found_while_the_folder_is_locked(tmp_path: Path) -> None:

@@ -15,17 +15,17 @@ from apps.contract.message import (
     unreadable_because,
     unreadable_body_because,
 )
-from apps.contract.tasks import TASKS
+from tests.harness.simple import TASKS, WORK_QUEUE
 
 OURS = {"publish_id", "owner", "request_id"}
 
 
-TEXT = """{"task": "task_1",\n\t"name": "\\"Łódź\\" 東京 \\ud83d\\ude00 \U0001f600 \u2028"}"""
+TEXT = """{"task": "first",\n\t"name": "\\"Łódź\\" 東京 \\ud83d\\ude00 \U0001f600 \u2028"}"""
 
 
 @pytest.fixture
 def message() -> TaskMessage:
-    return task_message(TASKS["task_1"], TEXT, task_id="an-id", owner="o", request_id="r")
+    return task_message(TASKS["first"], TEXT, task_id="an-id", owner="o", request_id="r")
 
 
 def test_message_equals_celerys(message: TaskMessage) -> None:
@@ -38,7 +38,7 @@ def test_message_equals_celerys(message: TaskMessage) -> None:
 
 
 def test_each_publish_has_an_id_of_its_own(message: TaskMessage) -> None:
-    second = task_message(TASKS["task_1"], TEXT, task_id="an-id", owner="o", request_id="r")
+    second = task_message(TASKS["first"], TEXT, task_id="an-id", owner="o", request_id="r")
     assert message.publish_id != second.publish_id
     assert message.headers["publish_id"] == message.publish_id
 
@@ -48,7 +48,7 @@ def test_input_stays_out_of_the_headers(message: TaskMessage) -> None:
 
 
 def test_trace_of_the_request_goes_along() -> None:
-    traced = task_message(TASKS["task_1"], TEXT, task_id="i", owner="o", request_id="r", traceparent="00-a-b-01")
+    traced = task_message(TASKS["first"], TEXT, task_id="i", owner="o", request_id="r", traceparent="00-a-b-01")
     assert traced.headers["traceparent"] == "00-a-b-01"
 
 
@@ -56,7 +56,7 @@ def test_republished_work_starts_anew_under_its_new_id(message: TaskMessage) -> 
     old = message.headers
     dead = old | {"retries": 3, "x-death": [{}], "x-delivery-count": 20, "reason": "expired", "failure": "{}"}
     dead |= {"eta": "never", "expires": "2020-01-01T00:00:00"}
-    new = republished(dead, message.body, task_id="new-id", routing_key="Test_Query")
+    new = republished(dead, message.body, task_id="new-id", routing_key=WORK_QUEUE)
     changed = {name for name in new.headers if new.headers[name] != old.get(name)}
     assert changed == {"id", "root_id", "publish_id"}
     assert new.body == message.body

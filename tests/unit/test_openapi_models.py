@@ -27,7 +27,8 @@ from pydantic.alias_generators import to_camel
 from apps.api.app import create_app
 from apps.api.body import batch_model
 from apps.contract.settings import ApiSettings, load
-from apps.contract.tasks import TASKS, Input, NamedInput, Output, TaskSpec, registry
+from apps.contract.tasks import Input, TaskSpec, registry
+from tests.harness.simple import TASKS, NamedInput, Output
 from tests.unit.test_settings import GOOD
 
 T = TypeVar("T")

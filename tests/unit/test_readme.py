@@ -1,6 +1,7 @@
-"""The README and the table of settings say what is true: verbs, folders and settings are the project's."""
+"""The README and the table of settings say what is true of verbs, folders, figures and settings."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,21 @@ SETTINGS = (ROOT / "docs/settings.md").read_text()
 
 
 def test_length_is_that_of_something_people_read() -> None:
-    assert 100 <= len(README.splitlines()) <= 200
+    assert 100 <= len(README.splitlines()) <= 150
+
+
+def test_order_is_that_of_a_newcomers_questions() -> None:
+    introduction, *sections = re.split(r"^## (.*)$", README, flags=re.MULTILINE)
+    assert sections[::2] == ["Start", "Use", "Add a task", "Deploy", "Plan", "Promises", "Map"]
+    assert "![" in introduction
+
+
+def test_figures_are_those_of_the_measurement_that_is_linked() -> None:
+    figures = re.findall(r"^- `make [^\n]*: \[([^\]]+)\]\((docs/measurements/\S+)\)", README, re.MULTILINE)
+    assert len(figures) > 3
+    for text, document in figures:
+        measured = set(_numbers((ROOT / document).read_text()))
+        assert [number for number in _numbers(text) if number not in measured] == [], document
 
 
 def test_every_verb_exists() -> None:
@@ -23,10 +38,12 @@ def test_every_verb_exists() -> None:
     assert set(re.findall(r"(?:`|^|=\S+ )make ([a-z0-9-]+)", README)) <= verbs
 
 
-def test_every_folder_exists() -> None:
-    folders = re.findall(r"^\| `([a-z/]+/)` \|", README, re.MULTILINE)
-    assert len(folders) > 4
-    assert [folder for folder in folders if not (ROOT / folder).is_dir()] == []
+def test_map_has_every_top_level_folder_and_no_other() -> None:
+    folders = re.findall(r"^\| `([a-z-]+)/` \|", README.partition("\n## Map\n")[2], re.MULTILINE)
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+    there = {name.partition("/")[0] for name in files if "/" in name and not name.startswith(".")}
+    assert len(there) > 4
+    assert sorted(folders) == sorted(there)
 
 
 @pytest.mark.parametrize("kind", [ApiSettings, WorkerSettings, RecorderSettings])
@@ -41,6 +58,10 @@ def test_no_setting_is_made_up() -> None:
     known = {name.upper() for kind in (ApiSettings, WorkerSettings, RecorderSettings) for name in kind.model_fields}
     rows = set(re.findall(r"^\| `([A-Z0-9_]+)` \|", SETTINGS, re.MULTILINE))
     assert rows == known
+
+
+def _numbers(text: str) -> list[str]:
+    return re.findall(r"(?<![\d.,])\d[\d,]*(?:\.\d+)?(?![\d])", text)
 
 
 def _shown(default: object) -> str:

@@ -1,5 +1,6 @@
-"""A post whose key was known when it was charged, and whose record had gone when it was claimed."""
+"""What a post costs of its client's quota where it is not accepted, and what is left of its key."""
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,14 +8,17 @@ import pytest
 
 from apps.api.errors import Problem
 from apps.api.idempotency import Claim, Post
-from apps.api.quotas import Quotas
+from apps.api.publisher import CONFIRMED, Outcome
+from apps.api.quotas import Quotas, Share
 from apps.api.submission import Submitter
 from apps.contract.ids import TaskIds
 from apps.contract.message import Payload
 from apps.contract.quota import Quota
-from apps.contract.tasks import TASKS
+from tests.harness.simple import TASKS
 
 pytestmark = pytest.mark.anyio
+
+INPUT = Payload("first", "{}")
 
 
 class Keys:
@@ -33,14 +37,55 @@ class Keys:
         self.settled.append((accepted, refused))
 
 
-async def test_post_that_is_refused_after_its_claim_leaves_no_key() -> None:
-    keys: Any = Keys()
+class Publisher:
+    """Answers each publish with this outcome, or with none."""
+
+    def __init__(self, outcome: Outcome | None) -> None:
+        self._outcome = outcome
+
+    async def publish(self, _: object) -> Outcome:
+        return self._outcome or await asyncio.get_running_loop().create_future()
+
+
+def parts(outcome: Outcome | None = None, keys: Any = None) -> tuple[Submitter, Share]:
+    """A Submitter, and the share of its only client, who may have one open task."""
     unused: Any = None
     memory: Any = SimpleNamespace(full=False)
+    publisher: Any = Publisher(outcome)
     quotas = Quotas(unused, (), Quota(1, 1), life_s=1, anyone="me")
-    quotas.of("me").open_left = 0
-    submitter = Submitter(TASKS, TaskIds(b"k" * 16), unused, keys, memory, quotas, deadline_s=1)
+    return Submitter(TASKS, TaskIds(b"k" * 16), publisher, keys, memory, quotas, deadline_s=1), quotas.of("me")
+
+
+async def test_accepted_task_is_reported_and_stays_charged() -> None:
+    submitter, share = parts(CONFIRMED)
+    assert (await submitter.submit_one("me", INPUT, key=None, body=b"{}")).outcome is CONFIRMED
+    assert (share.open_left, sum(share.next_report().accepted.values())) == (0, 1)
     with pytest.raises(Problem) as refused:
-        await submitter.submit("me", [Payload("task_1", "{}")], key="key", body=b"{}")
+        await submitter.submit_one("me", INPUT, key=None, body=b"{}")
+    assert refused.value.status == 429
+
+
+@pytest.mark.parametrize("kind", ["refused", "unknown"])
+async def test_task_that_is_not_accepted_costs_no_quota(kind: Any) -> None:
+    submitter, share = parts(Outcome(kind, "a reason"))
+    assert (await submitter.submit_one("me", INPUT, key=None, body=b"{}")).outcome.kind == kind
+    assert (share.open_left, share.touched) == (1, False)
+
+
+async def test_post_of_a_client_that_went_away_costs_no_quota() -> None:
+    submitter, share = parts(outcome=None)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await submitter.submit_one("me", INPUT, key=None, body=b"{}")
+    assert (share.open_left, share.touched) == (1, False)
+
+
+async def test_post_that_is_refused_after_its_claim_leaves_no_key() -> None:
+    """Its key was known when the post was charged, and the key's record had gone when the key was claimed."""
+    keys = Keys()
+    submitter, share = parts(keys=keys)
+    share.open_left = 0
+    with pytest.raises(Problem) as refused:
+        await submitter.submit_one("me", INPUT, key="key", body=b"{}")
     assert refused.value.status == 429
     assert keys.settled == [(0, True)]

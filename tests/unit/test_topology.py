@@ -7,6 +7,7 @@ import re
 import pytest
 
 from apps.contract import topology
+from tests.harness.simple import WORK_QUEUE
 
 PASSWORDS = dict.fromkeys(topology.USERS, "a")
 
@@ -17,7 +18,7 @@ def policies(version: tuple[int, int]) -> dict[str, dict[str, object]]:
 
 def test_queues_have_their_type_and_nothing_else() -> None:
     document = topology.definitions(vhost="/", passwords=PASSWORDS, version=(4, 3))
-    assert [queue["name"] for queue in document["queues"]] == ["Test_Query", "celery", "dead", "dead.parked"]
+    assert [queue["name"] for queue in document["queues"]] == [WORK_QUEUE, "celery", "dead", "dead.parked"]
     assert all(queue["arguments"] == {"x-queue-type": "quorum"} for queue in document["queues"])
     assert document["exchanges"][0]["type"] == "topic"
 
@@ -64,21 +65,21 @@ def test_passwords_are_only_there_as_hashes() -> None:
     ("user", "right", "name", "allowed"),
     [
         ("api", "write", "sluice", True),
-        ("api", "write", "Test_Query", False),
+        ("api", "write", WORK_QUEUE, False),
         ("api", "configure", "anything", False),
-        ("api", "read", "Test_Query", False),
-        ("worker", "read", "Test_Query", True),
+        ("api", "read", WORK_QUEUE, False),
+        ("worker", "read", WORK_QUEUE, True),
         ("worker", "read", "dead", False),
         ("recorder", "read", "dead", True),
-        ("recorder", "read", "Test_Query", False),
+        ("recorder", "read", WORK_QUEUE, False),
         ("tool", "read", "dead.parked", True),
         ("tool", "read", "dead-parked", False),
-        ("worker", "configure", "Test_Query", False),
+        ("worker", "configure", WORK_QUEUE, False),
         ("worker", "configure", "dead", False),
         ("worker", "configure", "celery_delayed_3", True),
         ("worker", "configure", "celery@host.celery.pidbox", False),
         ("worker", "configure", "celeryev", False),
-        ("keda", "read", "Test_Query", False),
+        ("keda", "read", WORK_QUEUE, False),
         ("keda", "write", "sluice", False),
     ],
 )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from apps.worker.slots import NEVER_S, Run, Slot, Slots
-from apps.worker.watchdog import Ended, Reason, Watchdog
+from apps.worker.watchdog import TICK_S, Ended, Reason, Watchdog
 from ops.servers.child import until
 
 
@@ -72,9 +72,10 @@ def test_limit_of_the_next_run_counts_from_its_own_start(
 ) -> None:
     watchdog.start()
     for _ in range(3):
-        start(slots[0], hard_at_s=time.monotonic() + 0.3)
-        time.sleep(0.2)
+        earlier = start(slots[0], hard_at_s=time.monotonic() + 1)
         slots[0].stop()
+    start(slots[0], hard_at_s=time.monotonic() + 60)
+    until(lambda: time.monotonic() > earlier.hard_at_s + TICK_S, 10, "the limits of the earlier runs")
     assert process.poll() is None
 
 

@@ -4,7 +4,7 @@ import inspect
 import json
 import subprocess
 import sys
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import celery.backends.base
 import celery.backends.redis
@@ -15,10 +15,13 @@ from celery.app.task import Context
 from apps import logs
 from apps.contract.message import task_message
 from apps.contract.settings import WorkerSettings
-from apps.contract.tasks import TASKS
 from apps.worker.app import create_app
 from apps.worker.request import Request
+from tests.harness import simple
+from tests.harness.simple import TASKS, WORK_QUEUE
+from tests.harness.works import works
 
+WORKS = works(TASKS, simple)
 OURS = {"sluice_record_ttl_s", "sluice_result_ttl_s", "sluice_return_max_s"}
 
 
@@ -46,19 +49,19 @@ def test_setting_that_does_not_exist_would_be_noticed(settings: WorkerSettings) 
 
 
 def test_task_without_a_function_stops_the_start(settings: WorkerSettings) -> None:
-    with pytest.raises(SystemExit, match="Test_Query:task_1 has no function 'task_1' in empty"):
-        create_app(settings, TASKS, ModuleType("empty"))
+    with pytest.raises(SystemExit, match=f"{WORK_QUEUE}:first has no function"):
+        create_app(settings, TASKS, [])
 
 
 def test_request_is_decoded_once_and_has_the_headers_that_a_retry_hands_on(settings: WorkerSettings) -> None:
-    text = '{"task": "task_1", "name": "a"}'
-    sent = task_message(TASKS["task_1"], text, task_id="i", owner="o", request_id="r", traceparent="00-a-b-01")
+    text = '{"task": "first", "name": "a"}'
+    sent = task_message(TASKS["first"], text, task_id="i", owner="o", request_id="r", traceparent="00-a-b-01")
     headers = sent.headers | {"x-team": "theirs"}
     message = SimpleNamespace(
         headers=headers, body=sent.body, payload=json.loads(sent.body), properties={}, delivery_info={},
         content_type="application/json", content_encoding="utf-8",
     )  # fmt: skip
-    request = Request(message, app=create_app(settings), hostname="h")
+    request = Request(message, app=create_app(settings, TASKS, WORKS), hostname="h")
     assert request.body is message.payload
     assert request.content_type is None  # or the pool would decode it again
     assert request.request_dict["headers"] == Context(headers).headers
@@ -66,8 +69,8 @@ def test_request_is_decoded_once_and_has_the_headers_that_a_retry_hands_on(setti
 
 
 def test_lines_after_a_task_are_not_about_it(settings: WorkerSettings) -> None:
-    app = create_app(settings)
-    task = app.tasks[TASKS["task_1"].name]
+    app = create_app(settings, TASKS, WORKS)
+    task = app.tasks[TASKS["first"].name]
     assert task.backend is app.backend
     logs.task_id.set("i")
     logs.request_id.set("r")

@@ -1,0 +1,187 @@
+"""Start, use and stop a cluster: its processes run in private namespaces, and its state is in a folder."""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from minicluster import archives, binaries, cgroups, link, prerequisites, state
+from minicluster.layout import HPA_SYNC_S, NODE
+from minicluster.state import STATE, Running
+from ops.command import ROOT, Unusable, answers, output
+from ops.servers.child import until
+from ops.tools import cache, kubectl, locked
+
+COREDNS = Path(__file__).parent / "coredns"
+NODE_PORT = 30080
+START_TIMEOUT_S = 120
+STOP_TIMEOUT_S = 30
+LOAD_TIMEOUT_S = 300
+STEP_TIMEOUT_S = 60
+POLL_S = 0.2
+
+
+class Minicluster:
+    """The cluster whose state is in a folder. A cluster that already runs there is used, and not stopped by `stop`.
+
+    A cluster ends with the process that started it, unless `lasting` is true.
+    """
+
+    hpa_sync_s: float = HPA_SYNC_S
+
+    def __init__(self, folder: Path = STATE, *, lasting: bool = False) -> None:
+        self.state = folder
+        self.logs = folder / state.LOGS
+        self.kubeconfig = folder / state.KUBECONFIG
+        self.lasting = lasting
+        self._started_here = False
+        self._outer: subprocess.Popen[bytes] | None = None
+        # Named by the folder, so that the next run finds what a killed run left, and two clusters do not share names.
+        # The name of a network device has at most 15 characters.
+        digest = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
+        self.cgroup, self.cable = f"sluice-{digest}", f"sluice{digest}"
+
+    def __str__(self) -> str:
+        return f"a cluster of their own, whose state is in {self.state}"
+
+    def start(self) -> Path:
+        """Start the cluster, wait until its node is Ready and resolves names; the path of its kubeconfig."""
+        with locked(self.state):
+            if self._running():
+                print(f"The cluster of {self.state} is running already: it is used as it is.", flush=True)
+                return self.kubeconfig
+            prerequisites.ensure()
+            self.destroy()
+            try:
+                self._launch()
+                self._settle()
+            except BaseException:
+                self._end()  # the next start must not find half a cluster; the logs stay
+                raise
+            self._started_here = True
+        return self.kubeconfig
+
+    @property
+    def address(self) -> str:
+        """The node's IP address as this machine reaches it."""
+        return self._known().address
+
+    @property
+    def entrance(self) -> str:
+        """The URL of the ingress controller."""
+        return f"http://{self.address}:{NODE_PORT}"
+
+    def load_image(self, archive: Path) -> None:
+        """Import the images of a docker-archive into the node."""
+        command = self.inside("ctr", "--namespace=k8s.io", "images", "import", str(archive))
+        output(*command, timeout_s=LOAD_TIMEOUT_S)
+
+    def ensure_image(self, archive: Path, name: str) -> None:
+        """Import an archive unless the node has an image of that name. The name must change with the content."""
+        there = output(*self.inside("ctr", "--namespace=k8s.io", "images", "list", "--quiet"), timeout_s=STEP_TIMEOUT_S)
+        if name not in there.split():
+            self.load_image(archive)
+
+    def inside(self, *command: str) -> list[str]:
+        """The command line that runs a command in the cluster's namespaces: on its network, and no longer than it."""
+        return ["nsenter", f"--target={self._known().init}", "--all", "--", *command]
+
+    def kill(self, container: str) -> None:
+        """Send SIGKILL to a container's first process."""
+        kill = ("tasks", "kill", "--signal=SIGKILL", container)
+        output(*self.inside("ctr", "--namespace=k8s.io", *kill), timeout_s=STEP_TIMEOUT_S)
+
+    def stop(self) -> None:
+        """Destroy the cluster if this object started it."""
+        if self._started_here:
+            self.destroy()
+
+    def destroy(self) -> None:
+        """Stop the cluster and remove its folder. Unusable if the folder holds anything else."""
+        if not state.is_of_a_cluster(self.state):
+            raise Unusable(
+                f"{self.state} holds no cluster, and would be removed: name another folder by CLUSTER_STATE."
+            )
+        self._end()
+        shutil.rmtree(self.state, ignore_errors=True)
+
+    def _end(self) -> None:
+        """Kill the first process of the namespaces; the kernel then kills every other."""
+        known = state.read(self.state)
+        if known and known.alive:
+            psutil.Process(known.outer).kill()
+            until(lambda: not known.alive, STOP_TIMEOUT_S, "the end of the cluster")
+        if self._outer:
+            self._outer.wait(STOP_TIMEOUT_S)
+        link.remove(self.cable)
+        cgroups.remove(self.cgroup)
+
+    def _launch(self) -> None:
+        cable = link.choose(self.cable)
+        state.write(self.state, cable.cluster)
+        cgroups.make(self.cgroup)
+        folders = [str(binaries.folder_of(module)) for module in (binaries.ETCD, binaries.KUBERNETES)]
+        node = [sys.executable, "-m", "minicluster.node", str(self.state), f"/{self.cgroup}", *folders]
+        unshare = ["unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc"]
+        # the cluster ends with this process, even if this process is killed
+        end_with_us = [] if self.lasting else ["setpriv", "--pdeathsig=KILL"]
+        with (self.logs / "node.log").open("ab") as log:
+            self._outer = subprocess.Popen(
+                [*end_with_us, *unshare, *node], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+        init = self._first_child(self._outer)
+        Running(self._outer.pid, init.pid, init.create_time(), cable.cluster).write(self.state)
+        cable.attach(init.pid)
+
+    def _settle(self) -> None:
+        """Wait until the node is Ready and CoreDNS runs."""
+        api = (kubectl(), f"--kubeconfig={self.kubeconfig}")
+
+        def known() -> bool:
+            self._known()  # raises if the cluster has ended meanwhile
+            return answers(*api, "get", "node", NODE)
+
+        until(known, START_TIMEOUT_S, "the start of the node", POLL_S)
+        for archive in (_archive(binaries.PAUSE), _archive(binaries.COREDNS)):
+            self.load_image(archive)
+        output(*api, "apply", f"--kustomize={COREDNS}", timeout_s=STEP_TIMEOUT_S)
+        wait = (f"--timeout={START_TIMEOUT_S}s",)
+        output(*api, "wait", f"node/{NODE}", "--for=condition=Ready", *wait, timeout_s=START_TIMEOUT_S)
+        where = ("deployment/coredns", "--namespace=kube-system")
+        output(*api, "rollout", "status", *where, *wait, timeout_s=START_TIMEOUT_S)
+
+    def _running(self) -> Running | None:
+        known = state.read(self.state)
+        return known if known and known.alive else None
+
+    def _known(self) -> Running:
+        running = self._running()
+        if running is None:
+            raise Unusable(f"The cluster does not run: start it by `make cluster`; why it ended is in {self.logs}.")
+        return running
+
+    def _first_child(self, outer: subprocess.Popen[bytes]) -> psutil.Process:
+        """The process that unshare forks once it has made the namespaces."""
+        deadline = time.monotonic() + STEP_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if outer.poll() is not None:
+                raise Unusable(f"No namespaces can be made here: this needs a real root. {self.logs} says more.")
+            children = psutil.Process(outer.pid).children()
+            if children:
+                return children[0]
+            time.sleep(POLL_S)
+        raise Unusable(f"unshare did not start anything within {STEP_TIMEOUT_S} s.")
+
+
+def _archive(module: binaries.Module) -> Path:
+    """The archive of an image with one program. Its name needs no registry."""
+    folder = binaries.folder_of(module)
+    path = cache() / f"{folder.name}.tar"
+    program = {f"/{module.name}": folder / module.name}
+    with locked(path):
+        return path if path.exists() else archives.of_programs(program, [f"localhost/sluice-{module.name}:1"], path)

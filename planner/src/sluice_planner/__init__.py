@@ -1,0 +1,1 @@
+"""`sluice` predicts what an autoscaling number does to a queue and its workers."""

@@ -1,0 +1,45 @@
+"""Put the parts of pods that a chart's values have into pods, so that an API server can check them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from ops.validate.tree import Object, walk, without_nulls
+
+# name of a chart's value -> (its place in a pod, its type: a value of another type is no part of a pod)
+PLACES: dict[str, tuple[str, type]] = {
+    "affinity": ("spec.affinity", dict),
+    "containerSecurityContext": ("spec.containers.0.securityContext", dict),
+    "lifecycle": ("spec.containers.0.lifecycle", dict),
+    "nodeSelector": ("spec.nodeSelector", dict),
+    "podSecurityContext": ("spec.securityContext", dict),
+    "terminationGracePeriodSeconds": ("spec.terminationGracePeriodSeconds", int),
+    "tolerations": ("spec.tolerations", list),
+    "topologySpreadConstraints": ("spec.topologySpreadConstraints", list),
+}
+RESOURCES = "spec.containers.0.resources"
+# Pod Security restricts nothing in this namespace, so only faults of the values are found
+NAMESPACE = "default"
+
+
+def pods_of_values(each: Object) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
+    """(a pod, its fields -> fields of the release) for each map of a HelmRelease's values that has parts of pods."""
+    for path, value in walk(each.spec.get("values", {}), "spec.values"):
+        if isinstance(value, dict):
+            parts = {
+                PLACES[name][0]: f"{path}.{name}"
+                for name, part in value.items()
+                if name in PLACES and isinstance(part, PLACES[name][1])
+            }
+            if parts:
+                yield _pod({place: value[name.rpartition(".")[2]] for place, name in parts.items()}), parts
+            if {"requests", "limits"} & value.keys():
+                yield _pod({RESOURCES: value}), {RESOURCES: path}
+
+
+def _pod(parts: dict[str, Any]) -> dict[str, Any]:
+    container: dict[str, Any] = {"name": "main", "image": "image"}
+    spec: dict[str, Any] = {"containers": [container]}
+    for place, part in parts.items():
+        *_, group, field = place.split(".")
+        (container if group == "0" else spec)[field] = without_nulls(part)  # Helm removes nulls, too
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": NAMESPACE}, "spec": spec}

@@ -1,0 +1,20 @@
+"""The functions of test tasks, as the worker wants them."""
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from apps.contract.tasks import Registry
+from apps.worker.functions import Work
+
+
+def works(
+    tasks: Registry, *modules: ModuleType, retry_on: Mapping[str, tuple[type[Exception], ...]] | None = None
+) -> list[Work[Any, Any]]:
+    """The function of each task: that of its name in the first module that has one. Retried are connection errors."""
+
+    def function(name: str) -> Any:
+        return next(getattr(module, name) for module in modules if hasattr(module, name))
+
+    retried = retry_on or {}
+    return [Work(spec, function(name), retried.get(name, (ConnectionError,))) for name, spec in tasks.items()]

@@ -1,0 +1,101 @@
+"""`sluice` on this project's own overlays, and what README and docs/planner.md say of it."""
+
+import json
+import re
+import shlex
+import shutil
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import yaml
+
+from apps.worker.metrics import RUN_SECONDS
+from ops.command import ROOT
+from sluice_planner import arrivals, kubernetes_objects, manifests, service_times
+from sluice_planner.cli import COMMANDS, main
+from sluice_planner.hpa_controller import Policy
+
+TEXT = "".join((ROOT / name).read_text() for name in ("README.md", "docs/planner.md"))
+DOCUMENTED = re.findall(r"^\.venv/bin/sluice (.*)$", TEXT, re.MULTILINE)
+
+
+@pytest.fixture(autouse=True)
+def _in_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def test_documents_show_the_main_commands() -> None:
+    assert {command.split()[0] for command in DOCUMENTED} == {"simulate", "compare", "lint", "size"}
+
+
+@pytest.mark.parametrize("command", DOCUMENTED)
+def test_documented_command_runs(command: str) -> None:
+    assert main(shlex.split(command)) == 0
+
+
+def test_picture_shows_what_the_readme_says(capsys: pytest.CaptureFixture[str]) -> None:
+    (command,) = [each for each in DOCUMENTED if "burst:2200@1m" in each and each.startswith("compare")]
+    assert command in Path("Makefile").read_text().replace(" \\\n\t\t--png docs/planner.png", "")
+    main([*shlex.split(command), "--json"])
+    base, load = (side[0]["summary"] for side in json.loads(capsys.readouterr().out).values())
+    assert (base["replicas_max"], load["replicas_max"]) == (2, 60)
+    assert load["max_ready_at_s"] - 60 == 85
+    assert "sixty after 85 s" in TEXT
+
+
+def test_picture_is_of_modest_size() -> None:
+    assert 10_000 < Path("docs/planner.png").stat().st_size < 200_000
+
+
+def test_every_command_and_format_is_documented() -> None:
+    document = Path("docs/planner.md").read_text()
+    assert {command.NAME for command in COMMANDS} == set(re.findall(r"^\| `(\w+)` \|", document, re.MULTILINE))
+    # the forms that their modules document
+    for module in (arrivals, service_times):
+        forms = re.findall(r"^    (\w+):", module.__doc__ or "", re.MULTILINE)
+        assert [form for form in forms if f"`{form}:" not in document] == []
+
+
+def test_load_overlay_is_simulated(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "kustomize/overlays/load", "--arrivals", "Test_Query=2/s", "--service", "12.5"]) == 0
+    assert "celery-worker-scaler" in capsys.readouterr().out
+
+
+def test_load_overlay_is_rendered_and_read() -> None:
+    (found,) = manifests.workloads(kubernetes_objects.read("kustomize/overlays/load"), manifests.Reading())
+    assert (found.scaler.minimum, found.scaler.maximum, found.scaler.poll_s) == (2, 60, 3)
+    assert [(each.queue, each.value) for each in found.scaler.triggers] == [("Test_Query", 10.0), ("celery", 10.0)]
+    assert found.scaler.behavior
+    assert found.scaler.behavior.down.policies == (Policy("Percent", 50, 120),)
+    assert (found.pod.cpu, found.pod.grace_s) == (Fraction(1, 2), 120)
+
+
+@pytest.mark.parametrize("overlay", ["kustomize/base", "kustomize/overlays/load", "kustomize/overlays/local"])
+def test_lint_finds_nothing(overlay: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lint", overlay, "--task-limit", "90s", "--queue-max-length", "200000"]) == 0
+    assert capsys.readouterr().out == "No problems found.\n"
+
+
+def test_base_takes_the_patch_of_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree("kustomize", tmp_path / "kustomize")
+    folder = tmp_path / "kustomize/overlays/sized"
+    folder.mkdir()
+    options = ["--slo", "p95 wait < 2m", "--arrivals", "0.5/s", "--service", "12.5", "--duration", "10m"]
+    options += ["--replications", "2", "--patch", str(folder / "sized.yaml")]
+    main(["size", str(tmp_path / "kustomize/base"), *options])
+    (folder / "kustomization.yaml").write_text(
+        "resources: [../../base]\n"
+        "patches: [{path: sized.yaml, target: {kind: ScaledObject, name: celery-worker-scaler}}]"
+    )
+    operations = {each["path"]: each["value"] for each in yaml.safe_load((folder / "sized.yaml").read_text())}
+    (sized,) = manifests.workloads(kubernetes_objects.read(str(folder)), manifests.Reading())
+    assert sized.scaler.maximum == operations["/spec/maxReplicaCount"]
+    value = operations["/spec/triggers/0/metadata/value"]
+    assert [f"{each.value:g}" for each in sized.scaler.triggers] == [value, "1000"]
+    capsys.readouterr()
+    assert main(["lint", str(folder)]) == 0
+
+
+def test_worker_has_the_metric_that_service_times_are_read_from() -> None:
+    assert next(iter(RUN_SECONDS.collect())).name == service_times.METRIC
