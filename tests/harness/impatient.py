@@ -3,6 +3,7 @@
 from fastapi import FastAPI
 
 from apps.api import app, http
+from tests.harness.simple import TASKS
 
 HEAD_S, BODY_S, IDLE_S = 2.0, 4.0, 3.0
 
@@ -10,4 +11,4 @@ HEAD_S, BODY_S, IDLE_S = 2.0, 4.0, 3.0
 def create_app() -> FastAPI:
     http.HEAD_S, http.BODY_S = HEAD_S, BODY_S
     http.Protocol.timeout_keep_alive = property(lambda _: IDLE_S, lambda *_: None)  # type: ignore[assignment]
-    return app.create_app()
+    return app.create_app(registry=TASKS)

@@ -47,7 +47,7 @@ def test_ending_is_one_failure_with_its_type_and_message(
     assert "Traceback (most recent call last)" in line["exception"]
 
 
-OURS = ("POST /tasks", "GET /tasks", "DELETE /tasks", "transient", "raise an error")
+OURS = ("POST /tasks", "GET /tasks", "DELETE /tasks", "retry_on", "raise an error")
 
 
 @pytest.mark.parametrize("how", CALLS)

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -45,7 +46,7 @@ def test_repository_holds_no_credential() -> None:
     found = {
         url
         for name in files
-        if not name.startswith("tests/") and (ROOT / name).suffix not in {".png", ".txt"}
+        if "tests" not in Path(name).parts and (ROOT / name).suffix not in {".png", ".txt"}
         for url in re.findall(r"(?:amqps?|rediss?)://[^\s/$<{]*:[^\s@$<{]+@[^\s|`\"]*", (ROOT / name).read_text())
     }
     assert found <= EXAMPLES

@@ -125,6 +125,7 @@ def test_servers_that_cannot_be_reached_end_no_start(system: System) -> None:
     system.servers.rabbitmq.start()
     for child in children:
         system.wait_ready(child)
+    until(lambda: api.get("/healthz") == 200)
     assert api.ended(api.accepted("sleep"))["task_status"] == "SUCCESS"
 
 
