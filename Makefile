@@ -82,7 +82,6 @@ requeue: install ## send a parked task again: make requeue ID=...
 	@test -n "$(ID)" || { echo "Say which one: make requeue ID=..., as listed by make dead-letters."; exit 1; }
 	@$(BIN)/python -m local.run -- $(BIN)/python -m apps.worker.dead_letters requeue "$(ID)"
 
-# The tools of the manifests, which take minutes the first time, are built while the servers' tests mostly wait.
 discard: install ## take a parked message away for good: make discard ID=...
 	@test -n "$(ID)" || { echo "Say which one: make discard ID=..., as listed by make dead-letters."; exit 1; }
 	@$(BIN)/python -m local.run -- $(BIN)/python -m apps.worker.dead_letters discard "$(ID)"
@@ -90,6 +89,7 @@ discard: install ## take a parked message away for good: make discard ID=...
 contract-baseline: install ## accept what `make lint` says of the contract: deploy/contract/baseline.json
 	@$(BIN)/python -m deploy.contract accept
 
+# The tools of the manifests, which take minutes the first time, are built while the servers' tests mostly wait.
 test: lint test-unit ## lint, unit tests, integration tests, tests of the manifests
 	@$(MAKE) --no-print-directory -j2 tools-of-tests test-integration
 	@$(MAKE) --no-print-directory test-manifests
