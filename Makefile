@@ -112,7 +112,8 @@ test-integration: install ## integration tests on real RabbitMQ and Redis proces
 	@$(PYTEST) --numprocesses 5 tests/integration -m "not thorough"  # two of the five wait out an outage first
 
 test-thorough: install ## the integration tests that `make test` leaves out; then what RabbitMQ or NGINX decides, on 4.3 and 1.30 or newer
-	@$(PYTEST) --numprocesses 5 tests/integration -m thorough  # most of them wait for a limit or an outage
+	@$(PYTEST) --numprocesses 5 tests/integration -m "thorough and not alone"  # most wait for a limit or an outage
+	@$(PYTEST) --numprocesses 0 tests/integration -m alone
 	@root="$$($(BIN)/python -m ops.servers.newer)" && SLUICE_TEST_RABBITMQ_ROOT="$$root" $(PYTEST) -m "not thorough" $(BROKER_TESTS)
 
 test-brokers: install ## all integration tests, on RabbitMQ 3.10 or what the machine has, then on 4.3 or newer (and nginx 1.30)

@@ -126,7 +126,7 @@ def _with_tasks(code: Path, copy: Path) -> Path:
     """A copy of the code, with the load's family of tasks in it."""
     if not (code / "apps" / "tasks").is_dir():
         raise Unusable(
-            f"{code} is a commit without apps/tasks, which cannot be given the load's tasks: name a later one."
+            f"{code} has no folder apps/tasks, so the load's tasks cannot be added to it: choose a later commit."
         )
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(code / "apps", copy / "apps", ignore=ignored)

@@ -101,7 +101,7 @@ class Minicluster:
             self.destroy()
 
     def destroy(self) -> None:
-        """Stop the cluster and remove its folder. Unusable if the folder holds anything else."""
+        """Stop the cluster and remove its folder. Raises Unusable if the folder has files and none of a cluster."""
         if not state.is_of_a_cluster(self.state):
             raise Unusable(
                 f"{self.state} holds no cluster, and would be removed: name another folder by CLUSTER_STATE."

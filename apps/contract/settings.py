@@ -174,7 +174,7 @@ class WorkerSettings(ConsumerSettings):
     ] = FAILURE_MESSAGE_MAX_CHARS
     # how long a SIGTERM waits for running tasks before it hands them back; below the grace period
     soft_shutdown_s: Annotated[float, Field(ge=0)] = 100.0
-    # the n-th retry of a transient error waits anywhere from 0 to retry_backoff_s * 2**n seconds
+    # retry n of a transient error, counted from 0, waits anywhere from 0 to retry_backoff_s * 2**n seconds
     retry_max: Annotated[int, Field(ge=0)] = 5
     retry_backoff_s: Annotated[int, Field(ge=1)] = 1
     retry_backoff_max_s: Annotated[int, Field(ge=1)] = 600

@@ -70,9 +70,9 @@ _COMMANDS: dict[bytes, tuple[Any, ...]] = {}
 
 
 def _without_key_before_publish() -> None:
-    from apps.api import app  # noqa: PLC0415 - of the API alone
+    from apps.api import services  # noqa: PLC0415 - of the API alone
 
-    app.Keys = _LateKeys  # type: ignore[attr-defined]
+    services.Keys = _LateKeys  # type: ignore[attr-defined]
 
 
 _CLAIMED = "if string.sub(record, string.byte(record, 2) + 1) ~= ARGV[7] then return 'claimed' end\n"

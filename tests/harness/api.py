@@ -5,7 +5,7 @@ import signal
 
 from fastapi import FastAPI
 
-from apps.api import app
+from apps.api import app, services
 from apps.api.publisher import Outcome, Publisher
 from apps.contract.message import TaskMessage
 from tests.harness.tasks import TEST_TASKS
@@ -31,5 +31,5 @@ class DyingPublisher(Publisher):
 
 def create_app() -> FastAPI:
     if DIE in os.environ:
-        app.Publisher = DyingPublisher  # type: ignore[attr-defined]
+        services.Publisher = DyingPublisher  # type: ignore[attr-defined]
     return app.create_app(registry=TEST_TASKS)

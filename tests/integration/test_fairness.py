@@ -69,6 +69,7 @@ def p95_s(answers: list[tuple[int, float]]) -> float:
     return statistics.quantiles((took_s for _, took_s in answers), n=20)[-1]
 
 
+@pytest.mark.alone
 @pytest.mark.thorough
 def test_others_notice_nothing_of_a_client_that_posts_beyond_its_quota(system: System) -> None:
     """Nine clients post 10 a second each while a tenth floods; compared with runs in which it stays inside."""

@@ -158,7 +158,7 @@ def test_dead_letter_lowers_the_count_and_requeue_raises_it(system: System) -> N
     system.recorder()
     task_id = api.accepted("sleep")
     until(lambda: open_tasks(system) == 1)
-    place = f"/api/queues/{system.vhost}/Test_Query/get"
+    place = f"/api/queues/{system.vhost}/{WORK_QUEUE}/get"
     rejected = {"count": 1, "ackmode": "reject_requeue_false", "encoding": "auto"}
     until(lambda: system.servers.rabbitmq.management(place, "POST", rejected))
     assert api.ended(task_id)["task_status"] == "FAILURE"

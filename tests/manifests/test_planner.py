@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from apps.contract.topology import WORK_QUEUES
 from apps.worker.metrics import RUN_SECONDS
 from ops.command import ROOT
 from sluice_planner import arrivals, kubernetes_objects, manifests, service_times
@@ -58,14 +59,15 @@ def test_every_command_and_format_is_documented() -> None:
 
 
 def test_load_overlay_is_simulated(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["simulate", "kustomize/overlays/load", "--arrivals", "Test_Query=2/s", "--service", "12.5"]) == 0
+    arrivals_of_one = f"{WORK_QUEUES[0]}=2/s"
+    assert main(["simulate", "kustomize/overlays/load", "--arrivals", arrivals_of_one, "--service", "12.5"]) == 0
     assert "celery-worker-scaler" in capsys.readouterr().out
 
 
 def test_load_overlay_is_rendered_and_read() -> None:
     (found,) = manifests.workloads(kubernetes_objects.read("kustomize/overlays/load"), manifests.Reading())
     assert (found.scaler.minimum, found.scaler.maximum, found.scaler.poll_s) == (2, 60, 3)
-    assert [(each.queue, each.value) for each in found.scaler.triggers] == [("Test_Query", 10.0), ("celery", 10.0)]
+    assert [(each.queue, each.value) for each in found.scaler.triggers] == [(WORK_QUEUES[0], 10.0), ("celery", 10.0)]
     assert found.scaler.behavior
     assert found.scaler.behavior.down.policies == (Policy("Percent", 50, 120),)
     assert (found.pod.cpu, found.pod.grace_s) == (Fraction(1, 2), 120)
