@@ -1,4 +1,4 @@
-"""Refuses a task, or a worker's selection, that names a queue which the contract does not have."""
+"""Refuses tasks and worker options that name a queue outside of the contract."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,7 @@ _NAMES = ", ".join(topology.WORK_QUEUES)
 
 
 def require_queues(tasks: Registry) -> None:
-    """Raise SystemExit with one sentence where a task's queue is not declared: no message could be routed to it."""
+    """Raise SystemExit with one sentence if a task's queue is not declared: its messages would be unroutable."""
     for spec in tasks.values():
         if spec.queue not in topology.WORK_QUEUES:
             raise SystemExit(
@@ -21,7 +21,7 @@ def require_queues(tasks: Registry) -> None:
 
 
 def require_selectable(queues: Iterable[str], option: str) -> None:
-    """Raise SystemExit with one sentence where a worker's option selects a queue that is not declared."""
+    """Raise SystemExit with one sentence if a worker's option selects a queue that is not declared."""
     for name in queues:
         if name not in topology.WORK_QUEUES:
             raise SystemExit(
