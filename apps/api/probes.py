@@ -1,4 +1,4 @@
-"""What operators look at: liveness, readiness, health, metrics."""
+"""Routes for operators: liveness, readiness, health, metrics."""
 
 import asyncio
 
@@ -51,7 +51,7 @@ async def metrics(request: Request) -> Response:
 
 
 async def _servers(request: Request) -> dict[str, str | float]:
-    """Ask both servers, note in the gauges whether they answer, and answer the same."""
+    """Ping both servers, update the gauges, and return the states of the servers."""
     services = request.app.state.services
     broker, redis = await asyncio.gather(services.publisher.ping(), services.store.ping())
     BROKER_UP.set(broker)

@@ -1,4 +1,4 @@
-"""What a client can call: post tasks, ask what became of them, follow them, cancel them."""
+"""Routes for clients: post, read, follow and cancel tasks."""
 
 import asyncio
 import time
@@ -25,12 +25,12 @@ from apps.contract import states
 
 router = APIRouter(tags=["tasks"])
 
-# Of a batch's answer, made in one step of the event loop. With ten errors each they take 3 ms.
+# Documents of a batch's answer that are built per turn of the event loop: 3 ms if each has ten errors.
 DOCUMENTS = 100
 
 
 async def services(request: Request) -> Services:
-    """What the requests of this process share."""
+    """The services of this process."""
     found: Services = request.app.state.services
     return found
 
@@ -39,7 +39,7 @@ Shared = Annotated[Services, Depends(services)]
 
 
 async def client(request: Request, shared: Shared) -> str:
-    """The name of the client who asks. Raises the 401 problem."""
+    """The client's name. Raises the 401 problem."""
     return shared.clients.identify(one_header(request, "authorization"))
 
 
@@ -53,12 +53,12 @@ async def idempotency_key(
         ),
     ] = None,
 ) -> str | None:
-    """The request's key. Raises the 400 problem where it was sent twice."""
+    """The request's Idempotency-Key. Raises the 400 problem if it was sent more than once."""
     return one_header(request, "idempotency-key")
 
 
 async def own_task(task_id: str, owner: "Client", shared: Shared) -> str:
-    """A task's id, if it is one of the client's. Raises the 404 problem."""
+    """The id of a task that belongs to the client. Raises the 404 problem."""
     require_own(shared.ids, owner, task_id)
     logs.task_id.set(task_id)
     return task_id
@@ -100,11 +100,11 @@ async def post_batch(request: Request, owner: Client, key: Key, shared: Shared) 
     for index, (one, problem) in enumerate(zip(submitted, problems, strict=True)):
         accepted_one = {"status": 202, "task_id": one.task_id, "task_status": "PENDING"} if one else None
         outcomes.append(errors.document(problem) if problem else accepted_one)
-        if index % DOCUMENTS == 0:  # it is the others' turn
+        if index % DOCUMENTS == 0:  # let other requests run
             await asyncio.sleep(0)
     if not all(problems):
         return JSONResponse({"outcomes": outcomes}, 202, headers={"Retry-After": str(POLL_AFTER_S)})
-    # what may yet change by sending it again comes first
+    # prefer a problem that a retry may resolve
     worst = max((problem for problem in problems if problem), key=lambda problem: _WEIGHT[problem.kind])
     raise worst.with_members(outcomes=outcomes)
 
@@ -138,7 +138,7 @@ async def get_events(
     if last_event_id in states.FINAL:
         return Response(status_code=204)
     stream = events(shared, task_id, record, last_event_id)
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the second: NGINX hands on each event at once
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the second header disables NGINX's buffering
     return CountedStream(stream, shared.streams, owner, headers)
 
 
