@@ -1,7 +1,7 @@
-"""A client for people: `python -m apps.client post NAME --FIELD VALUE --wait`, or `post --wait '{"task": ...}'`.
+"""The command-line client: `python -m apps.client post NAME --FIELD VALUE --wait`, or `post --wait '{"task": ...}'`.
 
-The API's address and key are read from SLUICE_URL and SLUICE_KEY. SLUICE_HOST is the Host header for the address of
-an ingress, as http://127.0.0.1:30080. Results go to standard output, progress to the other.
+The API's URL and key are read from SLUICE_URL and SLUICE_KEY. SLUICE_HOST is the Host header if the URL is the address
+of an ingress, such as http://127.0.0.1:30080. Results are written to standard output, progress to standard error.
 """
 
 import argparse
@@ -26,7 +26,7 @@ TICK_S = 0.1
 
 
 def main(arguments: Sequence[str] | None = None, registry: Registry = TASKS) -> int:
-    """Run one verb; answers the exit status: 1 when it failed, 3 when the outcome is unknown."""
+    """Run a command; returns the exit status: 1 if it failed, 3 if the outcome is unknown."""
     options = _options(arguments, registry)
     url, key = os.environ.get("SLUICE_URL", "http://127.0.0.1:8000"), os.environ.get("SLUICE_KEY", "")
     try:
@@ -57,12 +57,12 @@ def _client(url: str, key: str, host: str) -> Client:
         return Client(url, key, host=host)
     except ValueError as exc:
         sys.exit(f"SLUICE_KEY: {exc}.")
-    except ImportError as exc:  # for a proxy that the environment names
+    except ImportError as exc:  # a proxy in the environment needs a package
         sys.exit(str(exc))
 
 
 def _options(arguments: Sequence[str] | None, registry: Registry) -> argparse.Namespace:
-    """Read the command line; of a post also its body."""
+    """Parse the command line, including the body of a post."""
     parser, post_parser = _parsers(registry)
     options = parser.parse_args(arguments)
     if options.verb == "example":
@@ -120,7 +120,7 @@ def _parsers(registry: Registry) -> tuple[argparse.ArgumentParser, argparse.Argu
 
 
 def _example(registry: Registry) -> list[str]:
-    """The first task's example, or that of another one if its model has none."""
+    """The first example of any task, in the order of the tasks."""
     for spec in registry.values():
         if example := example_input(spec.input):
             return [json.dumps(example)]
@@ -157,7 +157,7 @@ def _show(task: Task) -> int:
 
 
 class _Progress:
-    """A line on the terminal with the seconds and the state; a line for each state where there is no terminal."""
+    """Shows seconds and state in a line that is updated on a terminal; otherwise prints a line for each state."""
 
     def __init__(self, task_id: str) -> None:
         self.state = "PENDING"
