@@ -41,7 +41,7 @@ def create_app(settings: ApiSettings | None = None, registry: Registry = TASKS) 
     app = Service(
         services,
         title="Sluice",
-        summary="Post tasks, and ask what became of them.",
+        summary="Post tasks, and read their states and results.",
         lifespan=_lifespan,
         # the names of functions in generated clients
         generate_unique_id_function=lambda route: route.name,

@@ -132,7 +132,7 @@ class Claim:
 
 
 class Keys:
-    """The state of a key: the id of its first input, and the inputs that the broker has (bit i: input i)."""
+    """The records of all keys. A request waits up to `deadline_s` for a concurrent one; keys expire after `life_s`."""
 
     def __init__(self, store: Store, waiter: Waiter, ids: TaskIds, *, deadline_s: float, life_s: int) -> None:
         self._store = store

@@ -38,7 +38,7 @@ TaskStatus = TypeAliasType("TaskStatus", State)
 
 
 class Task(BaseModel):
-    """What is known of a task. `task_result` is its output, or `{type, message}` of a FAILURE."""
+    """The status of a task. `task_result` is its output, or `{type, message}` of a FAILURE."""
 
     task_id: str
     task_status: TaskStatus
@@ -46,14 +46,14 @@ class Task(BaseModel):
 
 
 class Accepted(BaseModel):
-    """A task that the broker has."""
+    """An accepted task: the broker has confirmed it."""
 
     task_id: str
     task_status: TaskStatus
 
 
 class Problem(BaseModel):
-    """An error (RFC 9457); programs look at `type`. Some kinds have members of their own."""
+    """An error (RFC 9457). Programs should evaluate `type`. Some types have additional members."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -65,22 +65,22 @@ class Problem(BaseModel):
 
 
 class AcceptedInput(Accepted):
-    """An input of a batch that the broker has."""
+    """An accepted input of a batch: the broker has confirmed it."""
 
     status: int
 
 
 class Outcomes(BaseModel):
-    """What became of each input of a batch, in their order."""
+    """The outcome of each input of a batch, in the order of the inputs."""
 
     outcomes: list[AcceptedInput | Problem]
 
 
 _OWN = TypeAdapter(Task | Accepted | Problem | AcceptedInput | Outcomes).json_schema(ref_template=_REF)["$defs"]
 _HEADERS = {
-    "Location": "where to ask for the task",
-    "Retry-After": "seconds after which to ask, or to send it again",
-    "Allow": "the methods there are",
+    "Location": "URL of the task's status",
+    "Retry-After": "seconds to wait before polling or retrying",
+    "Allow": "supported methods",
     "WWW-Authenticate": "Bearer",
 }
 
@@ -151,7 +151,7 @@ _FAILURE = status(_ID, "FAILURE", failure("ValueError", "abc is not acceptable")
 _EVENTS = f'id: STARTED\nevent: STARTED\ndata: {{"task_id":"{_ID}","task_status":"STARTED","task_result":null}}\n\n'
 _OWN["Event"] = {
     "title": "Event",
-    "description": "An event of the stream of a task. `data` is a Task as JSON.",
+    "description": "An event in the stream of a task. `data` is a Task as JSON.",
     "type": "object",
     "properties": {
         "id": {"type": "string", "enum": ["STARTED", *sorted(FINAL)]},
@@ -167,24 +167,31 @@ _OWN["Event"] = {
 
 RESPONSES: dict[str, Answers] = {
     "post": _answers(
-        {202: _answer("the broker has it", Accepted, _PENDING, headers=("Location", "Retry-After"))}, *_OF_A_POST
+        {
+            202: _answer(
+                "accepted: the broker has confirmed the task", Accepted, _PENDING, headers=("Location", "Retry-After")
+            )
+        },
+        *_OF_A_POST,
     ),
     "batch": _answers(
-        {202: _answer("some or all were accepted", Outcomes, _OUTCOMES, headers=("Retry-After",))},
+        {202: _answer("some or all inputs were accepted", Outcomes, _OUTCOMES, headers=("Retry-After",))},
         *_OF_A_POST,
         *(problem.with_members(outcomes=[errors.document(problem)] * 2) for problem in _OF_A_WHOLE_BATCH),
     ),
     "get": _answers(
-        {200: _answer("its state, and how it ended", Task, _SUCCESS, _FAILURE)}, *_OF_A_TASK, errors.too_many_waiting()
+        {200: _answer("the state and the result of the task", Task, _SUCCESS, _FAILURE)},
+        *_OF_A_TASK,
+        errors.too_many_waiting(),
     ),
     "events": _answers(
         {
             200: {
-                "description": "events as the component Event says: each state once, then the end of the stream; "
-                "a comment each 15 s",
+                "description": "events of the component Event: each state once, then the end of the stream; "
+                "a comment every 15 s",
                 "content": {EventStream.media_type: {"schema": {"type": "string"}, "example": _EVENTS}},
             },
-            204: {"description": "the client has seen the last event"},
+            204: {"description": "the client has already received the last event"},
         },
         *_OF_A_TASK,
         errors.too_many_streams(500),
@@ -192,8 +199,13 @@ RESPONSES: dict[str, Answers] = {
     ),
     "delete": _answers(
         {
-            200: _answer("it will not run", Task, status(_ID, "REVOKED")),
-            202: _answer("it runs, and is asked to end", Task, status(_ID, "STARTED"), headers=("Retry-After",)),
+            200: _answer("the task will not run", Task, status(_ID, "REVOKED")),
+            202: _answer(
+                "the task is running, and its cancellation was requested",
+                Task,
+                status(_ID, "STARTED"),
+                headers=("Retry-After",),
+            ),
         },
         *_OF_A_TASK,
         errors.already_ended("SUCCESS"),

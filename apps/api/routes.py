@@ -49,7 +49,7 @@ async def idempotency_key(
         IdempotencyKey | None,
         Header(
             alias="Idempotency-Key",
-            description="Visible ASCII, new for each task or batch; sent again with the same body it is the same task.",
+            description="Visible ASCII, unique for each task or batch. The same key and body are the same task.",
         ),
     ] = None,
 ) -> str | None:
@@ -79,9 +79,9 @@ async def post_task(request: Request, owner: Client, key: Key, shared: Shared) -
 
 @router.post("/tasks/batch", status_code=202, summary="Post up to 1,000 tasks", responses=RESPONSES["batch"])
 async def post_batch(request: Request, owner: Client, key: Key, shared: Shared) -> Response:
-    """One outcome per input, in their order; 202 if any was accepted. A key covers the whole batch.
+    """One outcome per input, in the order of the inputs; 202 if any was accepted. A key covers the whole batch.
 
-    Sent again with its key, a batch is completed: what was accepted keeps its id and is not published again.
+    A batch that is sent again with its key is completed: accepted inputs keep their ids and are not published again.
     """
     submitter, share = shared.submitter, shared.quotas.of(owner)
     await submitter.require_batch_share(share, owner, key)
@@ -109,14 +109,14 @@ async def post_batch(request: Request, owner: Client, key: Key, shared: Shared) 
     raise worst.with_members(outcomes=outcomes)
 
 
-@router.get("/tasks/{task_id}", summary="Ask for a task's state and result", responses=RESPONSES["get"])
+@router.get("/tasks/{task_id}", summary="Get a task's state and result", responses=RESPONSES["get"])
 async def get_task(
     request: Request,
     task_id: OwnTask,
     shared: Shared,
     wait: Annotated[float, Query(ge=0, description="wait up to this many seconds for the end")] = 0,
 ) -> Response:
-    """With `wait`, answers as soon as the task has ended, or after that time with the state it then has."""
+    """With `wait`, answers when the task has ended, or after this time with its current state."""
     record = await follow(shared, request.receive, task_id, wait)
     return Answer(partial(tell, services=shared, task_id=task_id, record=record))
 
@@ -128,11 +128,11 @@ async def get_events(
     owner: Client,
     task_id: OwnTask,
     shared: Shared,
-    last_event_id: Annotated[str | None, Header(description="the state that a client has seen last")] = None,
+    last_event_id: Annotated[str | None, Header(description="the last state that the client has received")] = None,
 ) -> Response:
     """Server-sent events: STARTED if it started, then SUCCESS, FAILURE or REVOKED, then the end of the stream.
 
-    204 for a client that comes back after the last one: it tells a browser's EventSource to stay away.
+    204 for a client that reconnects after the last event: it stops a browser's EventSource from reconnecting.
     """
     record = await current(shared, task_id)
     if last_event_id in states.FINAL:
@@ -144,7 +144,7 @@ async def get_events(
 
 @router.delete("/tasks/{task_id}", summary="Cancel a task", responses=RESPONSES["delete"])
 async def cancel_task(owner: Client, task_id: OwnTask, shared: Shared) -> Response:
-    """200: it will not run. 202: it runs, and is asked to end; a pool of threads lets it run out."""
+    """200: the task will not run. 202: it is running and will be interrupted, except in a pool of threads."""
     await current(shared, task_id)
     place, settings = states.place(task_id), shared.settings
     keys = place.keys(task_id, owner, states.CANCEL_CHANNEL)

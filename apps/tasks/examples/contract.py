@@ -27,7 +27,7 @@ class Task2(NamedInput):
 
 
 class Output(BaseModel):
-    """What both example tasks return."""
+    """Output of both example tasks."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name_task: str
