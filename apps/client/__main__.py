@@ -105,13 +105,15 @@ def _parsers(registry: Registry) -> tuple[argparse.ArgumentParser, argparse.Argu
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    post_parser.add_argument("--wait", action="store_true", help="follow it to its end")
-    post_parser.add_argument("--line", help="the words that follow, in one text; empty: the first task's example")
+    post_parser.add_argument("--wait", action="store_true", help="wait for the end of the task")
+    post_parser.add_argument("--line", help="TASK and its options as one string; empty: the first task's example")
     _following(post_parser)
-    post_parser.add_argument("task", nargs="?", metavar="TASK", help="its name, or the whole input as a JSON object")
+    post_parser.add_argument(
+        "task", nargs="?", metavar="TASK", help="the task's name, or the whole input as a JSON object"
+    )
     post_parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="the options of the task")
-    verbs.add_parser("example", help="print an input of the first task, as JSON")
-    follow = verbs.add_parser("follow", help="show each state of a task, to its end")
+    verbs.add_parser("example", help="print an example input of the first task as JSON")
+    follow = verbs.add_parser("follow", help="show each state of a task until its end")
     follow.add_argument("task_id")
     _following(follow)
     cancel = verbs.add_parser("cancel", help="cancel a task")
@@ -124,11 +126,11 @@ def _example(registry: Registry) -> list[str]:
     for spec in registry.values():
         if example := example_input(spec.input):
             return [json.dumps(example)]
-    sys.exit("No task has an example: give the fields of its model examples=[...], or say what to post.")
+    sys.exit("No task has an example: add examples=[...] to the fields of its model, or name the task to post.")
 
 
 def _following(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--timeout-s", type=float, default=3600.0, help="how long to wait (default: an hour)")
+    parser.add_argument("--timeout-s", type=float, default=3600.0, help="seconds to wait (default: 3600)")
 
 
 def _run(client: Client, options: argparse.Namespace) -> int:

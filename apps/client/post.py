@@ -85,9 +85,9 @@ def _parser(spec: TaskSpec, known: Sequence[Option]) -> argparse.ArgumentParser:
         parser.add_argument(option.flag, dest=f"field.{option.name}", help=about, metavar=option.name.upper(), **more)
     parser.add_argument("-h", *({HELP} - taken), action="help", help="show this help")
     if WAIT not in taken:
-        parser.add_argument(WAIT, action="store_true", help="follow it to its end")
+        parser.add_argument(WAIT, action="store_true", help="wait for the end of the task")
     if TIMEOUT not in taken:
-        parser.add_argument(TIMEOUT, type=float, help="how long to wait (default: an hour)")
+        parser.add_argument(TIMEOUT, type=float, help="seconds to wait (default: 3600)")
     if JSON not in taken:
         parser.add_argument(JSON, help="the whole input as JSON, instead of the other fields")
     return parser

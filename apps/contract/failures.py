@@ -51,7 +51,7 @@ def of_dead_letter(headers: dict[str, Any]) -> dict[str, str]:
         return given
     reason = _death(headers)
     return _BY_BROKER.get(reason) or failure(
-        REJECTED, f"a consumer gave the message up and did not say why (the broker's reason: {reason})"
+        REJECTED, f"a consumer rejected the message without a reason (the broker's reason: {reason})"
     )
 
 

@@ -68,7 +68,7 @@ def parse(text: str) -> tuple[ApiKey, ...]:
     if len({each.name for each in keys}) < len(keys):
         raise ValueError("it gives a name twice; each client has one key, and a changed key keeps the name")
     if len({each.key.get_secret_value() for each in keys}) < len(keys):
-        raise ValueError("it gives two names one key: nobody could tell these clients apart")
+        raise ValueError("it gives two clients the same key: give each client a key of its own")
     return keys
 
 

@@ -179,7 +179,7 @@ def unreadable_body_because(body: bytes) -> str | None:
     try:
         arguments, keywords, embedded = json.loads(body)
     except (ValueError, TypeError, RecursionError):
-        return "its body is no JSON list of arguments, keywords and options"
+        return "its body is not a JSON list of arguments, keywords and options"
     one = isinstance(arguments, list) and len(arguments) == 1 and isinstance(arguments[0], str | dict)
     if not one or keywords or not isinstance(embedded, dict) or any(embedded.values()):
         return "its body is not one input"

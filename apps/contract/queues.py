@@ -16,7 +16,7 @@ def require_queues(tasks: Registry) -> None:
                 f"Task {spec.name} waits in the queue {spec.queue!r}, which is not declared: add {spec.queue!r} to "
                 "WORK_QUEUES in apps/contract/topology.py and a trigger for it to "
                 "kustomize/base/keda/scaled-object.yaml, and run `make definitions contract-baseline`; "
-                f"or put the task into a queue that there is ({_NAMES})."
+                f"or put the task into one of the existing queues ({_NAMES})."
             )
 
 

@@ -32,9 +32,9 @@ def _checked(url: SecretStr, *schemes: str, needs_password: bool) -> SecretStr:
     if not complete:
         raise ValueError(form)
     if needs_password and not parts.password:
-        raise ValueError("it has no password: clients would take the one that everyone knows")
+        raise ValueError("it has no password: clients would use the well-known default; set one")
     if unquote(parts.password or "") in _DEFAULT_PASSWORDS:
-        raise ValueError("its password is one that everyone knows; use another")
+        raise ValueError("its password is a well-known default; use another one")
     return url
 
 
@@ -132,7 +132,7 @@ class ApiSettings(Settings):
             raise ValueError("API_KEYS and API_KEYS_FILE are both set: give all keys in one of them")
         if not (self.api_keys or self.api_keys_file or self.auth_disabled):
             raise ValueError(
-                "API_KEYS is empty: set name:key[,name:key...], or the path API_KEYS_FILE, or say AUTH_DISABLED=true"
+                "API_KEYS is empty: set name:key[,name:key...], or the path API_KEYS_FILE, or set AUTH_DISABLED=true"
             )
         return self
 

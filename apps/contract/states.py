@@ -139,7 +139,7 @@ FAILURE_MESSAGE_BOUNDS_CHARS = (100, 1_000_000)
 
 UNREADABLE = "RecordUnreadable"
 """The type of a FAILURE whose record was overwritten by another program."""
-UNREADABLE_META = json.dumps({"type": UNREADABLE, "message": "what is stored as its record is no record"})
+UNREADABLE_META = json.dumps({"type": UNREADABLE, "message": "the value stored as its record is not a record"})
 
 # Lets a script run while Redis is above maxmemory, when it refuses commands that need memory (Redis 7.0).
 ALSO_WHEN_FULL = "#!lua flags=allow-oom\n"

@@ -102,7 +102,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]  # celery ships no type
         self._park(message, str(exc))
 
     def on_unknown_message(self, body: Any, message: Any) -> None:  # noqa: ARG002
-        self._park(message, "it is no message of Celery's protocol")
+        self._park(message, "it is not a message of Celery's protocol")
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ARG002
         self._return(message, "task", failures.unknown_task(message.headers["task"]))

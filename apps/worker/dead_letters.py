@@ -129,8 +129,8 @@ async def requeue(channel: AbstractChannel, redis: Redis, ids: TaskIds, task_id:
         async with asyncio.timeout(DEADLINE_S):
             await broker.publish(channel, message)
     except DeliveryError as exc:  # returned, or nacked
-        reason = f"the broker has no room or no route for it in the queue {queue} ({exc!r}): do it again later"
-        raise SystemExit(f"{task_id} was not sent again, and is still parked: {reason}") from None
+        reason = f"the broker refuses it, as the queue {queue} is full or missing ({exc!r}): try again later"
+        raise SystemExit(f"{task_id} was not requeued, and is still parked: {reason}") from None
     await redis.hincrby(quota.key(owner), quota.field(new_id), 1)
     for tag, *_ in found:
         await channel.basic_ack(tag)
@@ -171,11 +171,11 @@ def _died(message: DeliveredMessage, letter: DeadLetter) -> object:
 
 async def main() -> None:
     """Run the command in the command line."""
-    parser = argparse.ArgumentParser(prog="dead_letters", description="Work with parked messages.")
+    parser = argparse.ArgumentParser(prog="dead_letters", description="List, requeue or discard parked messages.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="show what is parked")
-    commands.add_parser("requeue", help="send one again").add_argument("id")
-    commands.add_parser("discard", help="take one away for good").add_argument("id")
+    commands.add_parser("list", help="list parked messages")
+    commands.add_parser("requeue", help="publish a parked task again, with a new id").add_argument("id")
+    commands.add_parser("discard", help="delete a parked message permanently").add_argument("id")
     arguments = parser.parse_args()
     settings = load(RequeueSettings)
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # reported by the sentence below
@@ -183,7 +183,9 @@ async def main() -> None:
         await _run(settings, arguments.command, getattr(arguments, "id", ""))
     except (AMQPError, TimeoutError, RedisError, OSError) as exc:
         reason = tls_failure(exc) or repr(exc)
-        raise SystemExit(f"the broker or Redis does not answer as it should ({reason}): is the system up?") from None
+        raise SystemExit(
+            f"the broker or Redis returned an error or no answer ({reason}): check that both are running"
+        ) from None
 
 
 async def _run(settings: RequeueSettings, command: str, task_id: str) -> None:
