@@ -71,7 +71,7 @@ def second_text(since_epoch_s: int) -> str:
 def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
-    except Exception as exc:  # noqa: BLE001 - arguments that do not fit, or whose __str__ raises
+    except Exception as exc:  # noqa: BLE001 - arguments that do not match the format, or whose __str__ raises
         return f"{reprlib.repr(record.msg)}, whose arguments cannot be formatted: {type(exc).__name__}"
 
 

@@ -71,7 +71,7 @@ OwnTask = Annotated[str, Depends(own_task)]
 
 @router.post("/tasks", status_code=202, summary="Post a task", responses=RESPONSES["post"])
 async def post_task(request: Request, owner: Client, key: Key, shared: Shared) -> Response:
-    """202 means durable: the broker has confirmed the message, persistent and in a quorum queue."""
+    """202 means durable: the broker has confirmed a persistent message in a quorum queue."""
     admit(shared, owner, key)
     body = await read_json(request, shared.settings.body_max_bytes)
     return Answer(partial(accepted, task_id=await accept(shared, owner, key, body)))

@@ -18,7 +18,7 @@ LIMIT_MAX_S = 1500
 
 
 class Input(BaseModel):
-    """What every input has: the task's short name, which tells the inputs apart."""
+    """Base class of all inputs. `task` is the task's short name, which discriminates the inputs."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     task: str
