@@ -33,10 +33,10 @@ help: ## list the verbs
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
 
 install: .venv/installed ## install what the lock files name into .venv
-	@$(BIN)/python -m local.packages check
+	@$(BIN)/python -m ops.requirements.packages check
 
 .venv/uv: requirements/uv.txt
-	@$(PYTHON) -m local.venv .venv
+	@$(PYTHON) -m ops.requirements.venv .venv
 	@echo "Installing uv, then the locked requirements, into .venv"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/uv.txt
 	@touch $@
@@ -48,48 +48,48 @@ install: .venv/installed ## install what the lock files name into .venv
 
 # PACKAGE and EXTRA reach it by the environment, whatever characters they have.
 add: install ## let the tasks import a package; no other pin moves: make add PACKAGE="pandas[excel]>=2" [EXTRA=worker]
-	@$(BIN)/python -m local.packages add
+	@$(BIN)/python -m ops.requirements.packages add
 	@$(MAKE) --no-print-directory install
 
 remove: install ## take a package away again: make remove PACKAGE=pandas [EXTRA=worker]
-	@$(BIN)/python -m local.packages remove
+	@$(BIN)/python -m ops.requirements.packages remove
 	@$(MAKE) --no-print-directory install
 
 lock: .venv/uv ## resolve what pyproject.toml names by hand; pins that still fit stay
-	@$(BIN)/python -m local.lock
+	@$(BIN)/python -m ops.requirements.lock
 
 upgrade: .venv/uv ## move every pin to the newest version that fits
-	@$(BIN)/python -m local.lock --upgrade
+	@$(BIN)/python -m ops.requirements.lock --upgrade
 
 up: install ## start everything on this machine, run one of each task, stay up until Ctrl-C
-	@$(BIN)/python -m local.up
+	@$(BIN)/python -m ops.up
 
 demo: install ## run one of each task on the running system again
-	@$(BIN)/python -m local.demo
+	@$(BIN)/python -m ops.demo
 
 # The text reaches the client as it is: through a shell's line, JSON would lose its quotes, and make takes `$$`.
 post: export SLUICE_POST = $(value TASK)
 post: install ## post a task and follow it: make post TASK='NAME --FIELD VALUE', or TASK='{"task": "NAME", ...}', or its example
-	@$(BIN)/python -m local.run -- $(BIN)/python -m apps.client post --wait --line "$$SLUICE_POST"
+	@$(BIN)/python -m ops.run -- $(BIN)/python -m apps.client post --wait --line "$$SLUICE_POST"
 
 rabbitmq-ui: install ## say where RabbitMQ's management page is, and its credentials; CLUSTER=1 forwards the cluster's
-	@$(BIN)/python -m $(if $(CLUSTER),deploy,local).rabbitmq_ui
+	@$(BIN)/python -m ops.rabbitmq_ui $(if $(CLUSTER),--cluster)
 
 dead-letters: install ## list all parked messages of the running system
-	@$(BIN)/python -m local.run -- $(BIN)/python -m apps.worker.dead_letters list
+	@$(BIN)/python -m ops.run -- $(BIN)/python -m apps.worker.dead_letters list
 
 requeue: install ## send a parked task again: make requeue ID=...
 	@test -n "$(ID)" || { echo "Say which one: make requeue ID=..., as listed by make dead-letters."; exit 1; }
-	@$(BIN)/python -m local.run -- $(BIN)/python -m apps.worker.dead_letters requeue "$(ID)"
+	@$(BIN)/python -m ops.run -- $(BIN)/python -m apps.worker.dead_letters requeue "$(ID)"
 
 discard: install ## take a parked message away for good: make discard ID=...
 	@test -n "$(ID)" || { echo "Say which one: make discard ID=..., as listed by make dead-letters."; exit 1; }
-	@$(BIN)/python -m local.run -- $(BIN)/python -m apps.worker.dead_letters discard "$(ID)"
+	@$(BIN)/python -m ops.run -- $(BIN)/python -m apps.worker.dead_letters discard "$(ID)"
 
-contract-baseline: install ## accept what `make lint` says of the contract: deploy/contract/baseline.json
-	@$(BIN)/python -m deploy.contract accept
+contract-baseline: install ## accept what `make lint` says of the contract: ops/contract/baseline.json
+	@$(BIN)/python -m ops.contract accept
 
-# The tools of the manifests, which take minutes the first time, are built while the servers' tests mostly wait.
+# The tools of the manifests, which take minutes to build the first time, are built while the integration tests mostly wait.
 test: lint test-unit ## lint, unit tests, integration tests, tests of the manifests
 	@$(MAKE) --no-print-directory -j2 tools-of-tests test-integration
 	@$(MAKE) --no-print-directory test-manifests
@@ -114,11 +114,11 @@ test-integration: install ## integration tests on real RabbitMQ and Redis proces
 test-thorough: install ## the integration tests that `make test` leaves out; then what RabbitMQ or NGINX decides, on 4.3 and 1.30 or newer
 	@$(PYTEST) --numprocesses 5 tests/integration -m "thorough and not alone"  # most wait for a limit or an outage
 	@$(PYTEST) --numprocesses 0 tests/integration -m alone
-	@root="$$($(BIN)/python -m local.newer)" && SLUICE_TEST_RABBITMQ_ROOT="$$root" $(PYTEST) -m "not thorough" $(BROKER_TESTS)
+	@root="$$($(BIN)/python -m ops.servers.newer)" && SLUICE_TEST_RABBITMQ_ROOT="$$root" $(PYTEST) -m "not thorough" $(BROKER_TESTS)
 
 test-brokers: install ## all integration tests, on RabbitMQ 3.10 or what the machine has, then on 4.3 or newer (and nginx 1.30)
 	@$(PYTEST) tests/integration
-	@root="$$($(BIN)/python -m local.newer)" && SLUICE_TEST_RABBITMQ_ROOT="$$root" $(PYTEST) tests/integration
+	@root="$$($(BIN)/python -m ops.servers.newer)" && SLUICE_TEST_RABBITMQ_ROOT="$$root" $(PYTEST) tests/integration
 
 chaos: install ## every fault, for more than half an hour, and a checker of what was accepted: make chaos SEED=1 (Linux, root)
 	@$(BIN)/python -m tests.chaos full --seed $(or $(SEED),1)
@@ -199,10 +199,10 @@ lint: install ## ruff, mypy, and whether the contract breaks what was released
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@cd planner && "$(abspath $(BIN))/mypy"
-	@$(BIN)/python -m deploy.contract
+	@$(BIN)/python -m ops.contract
 
 clean: ## remove what was installed and generated, the local data and credentials too
 	rm -rf .venv .local build .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info planner/src/*.egg-info \
 		planner/.hypothesis planner/.mypy_cache planner/.pytest_cache
 
-include deploy/targets.mk
+include ops/targets.mk

@@ -1,4 +1,4 @@
-"""aiormq as the recorder and the dead-letter commands use it: its many ways of losing a connection made one."""
+"""aiormq for the recorder and the dead-letter commands, with one exception for all errors of a lost connection."""
 
 import asyncio
 import random
@@ -25,19 +25,19 @@ from apps.startup import tls_failure
 
 
 class Lost(Exception):
-    """The connection ended, or did not answer in time: what was under way has no known outcome."""
+    """The connection ended or timed out: open requests have no known outcome."""
 
 
 class Refused(Lost):
-    """The broker refuses the login, the user lacks a permission, a queue is missing, or TLS finds another server."""
+    """The broker refuses the login, the user lacks a permission, a queue is missing, or TLS verification fails."""
 
 
 @contextmanager
 def losses() -> Iterator[None]:
-    """Raise Lost for whatever aiormq raises when its connection ends.
+    """Raise Lost for every exception that aiormq raises when its connection ends.
 
-    An answer of the broker (DeliveryError: nacked or returned) passes, and so does a cancellation of ours; aiormq
-    cancels its callers too, when a silent broker is given up.
+    DeliveryError, an answer of the broker (nacked or returned), is re-raised, and so is a cancellation by our own code.
+    aiormq also cancels its callers, when it closes the connection to a silent broker: that is a Lost.
     """
     try:
         yield
@@ -54,36 +54,36 @@ def losses() -> Iterator[None]:
 
 
 def _refusal(exc: Exception) -> str | None:
-    """Why the broker refuses this user, what it lacks, or why we refuse it; None for any other reason."""
+    """The reason if the broker refused the user, lacks a queue, or failed TLS verification; None for other errors."""
     if failure := tls_failure(exc):
         return failure
     if isinstance(exc, ChannelNotFoundEntity):
         return f"404 {exc.args[0]}"
     if isinstance(exc, ProbableAuthenticationError | ChannelAccessRefused):
         return f"403 {exc.args[0]}"
-    # aiormq drops what the broker says when it closes the connection at Connection.Open
+    # aiormq drops the broker's reason when the broker closes the connection at Connection.Open
     if isinstance(exc, InvalidFrameError) and "Connection.OpenOk" in str(exc):
         return "530 NOT_ALLOWED: the virtual host does not exist, or this user may not enter it"
     return None
 
 
 def connection(url: str, heartbeat_s: int) -> aiormq.Connection:
-    """An unopened connection to one of the URL's hosts. A broker that is silent for three heartbeats is given up.
+    """An unopened connection to one of the URL's hosts. It ends if the broker is silent for three heartbeats.
 
-    Messages that it delivers are read by apps/worker/dead_letter.py.
+    Read its messages with apps/worker/dead_letter.py.
     """
-    host = random.choice(url.split(";"))  # noqa: S311 - whichever: after a loss the next attempt may find another one
+    host = random.choice(url.split(";"))  # noqa: S311 - load spreading: after a loss, the next attempt may use another host
     return aiormq.Connection(URL(host).update_query(heartbeat=heartbeat_s), transport_factory=Transport())
 
 
 async def publish(channel: AbstractChannel, message: Republished) -> None:
-    """Publish a task again, persistent and mandatory, on a channel with confirms. Raises what aiormq raises."""
+    """Publish a requeued task, persistent and mandatory, on a channel with confirms. Raises aiormq's exceptions."""
     properties = Basic.Properties(
         headers=message.headers,
         content_type=CONTENT_TYPE,
         content_encoding=CONTENT_ENCODING,
         correlation_id=message.task_id,
-        message_id=message.task_id,  # aiormq matches a returned message by it
+        message_id=message.task_id,  # aiormq identifies a returned message by it
         delivery_mode=2,  # persistent
         reply_to="",
         priority=0,

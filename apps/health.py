@@ -1,17 +1,17 @@
-"""The health files of a worker or a recorder, which the probes of its pod check."""
+"""The health files of a worker or a recorder, which the pod's probes check."""
 
 from contextlib import suppress
 from pathlib import Path
 
-# A liveness file of this age means that the process hangs, or has not begun an attempt to connect for so long.
+# A liveness file of this age means that the process hangs, or has not attempted to connect for this time.
 OLD_S = 60
 
 
 class HealthFiles:
-    """A liveness file, which must never be old, and a readiness file, which exists while messages are consumed.
+    """A liveness file, which is touched regularly, and a readiness file, which exists while messages are consumed.
 
-    While the process is connected, its event loop touches the liveness file; while it is not, each attempt to connect
-    does. A file that cannot be written raises no error, which would count as a lost broker: the probe fails instead.
+    While the process is connected, its event loop touches the liveness file; otherwise each attempt to connect does. A
+    file that cannot be written makes the probe fail, but raises no error: that would count as a lost broker.
     """
 
     def __init__(self, liveness_file: str | None, readiness_file: str | None) -> None:
@@ -24,7 +24,7 @@ class HealthFiles:
         _touch(self._liveness)
 
     def ready(self) -> None:
-        """Make the readiness file."""
+        """Create the readiness file."""
         self.has_been_ready = True
         _touch(self._readiness)
 

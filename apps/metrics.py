@@ -1,4 +1,4 @@
-"""Gauges that more than one kind of process exposes: whether the servers that it needs answer it."""
+"""Gauges of several kinds of processes: whether the broker and Redis answer."""
 
 from prometheus_client import Gauge
 

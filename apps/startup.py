@@ -1,8 +1,8 @@
 """Checks at the start of a process: whether the broker and Redis accept its credentials.
 
-A server that refuses them ends the process, with one sentence and a status that is not zero: a rollout with a wrong
-password stops at its first pod. A server that cannot be reached ends no process: a restart would not help.
-Once a process has started, a refusal is retried and logged like any other outage.
+If a server refuses them, the process exits with one sentence and a non-zero status: a rollout with a wrong password
+stops at its first pod. An unreachable server does not end the process, as a restart would not help. After the start, a
+refusal is retried and logged like any other outage.
 """
 
 import asyncio
@@ -17,18 +17,18 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
-# How long a start waits for a server's first answer. As long as one attempt to reach the broker may take.
+# How long a start waits for a server's first answer: as long as one attempt to connect to the broker may take.
 DEADLINE_S = 5.0
 RETRY_S = 0.2
 TIMEOUT_S = 2.0
 
 
 class Refused(Exception):
-    """A server refuses the credentials: a sentence that names the setting, and never a password."""
+    """A server refuses the credentials. The message is a sentence with the setting's name, and never a password."""
 
 
 def broker_refused(host: str, reason: BaseException) -> Refused:
-    """The broker refuses the login, the user lacks a permission, a queue is missing, or TLS finds another server."""
+    """The error for a refused login, a missing permission, a missing queue, or a failed TLS verification."""
     if failure := tls_failure(reason):
         return _untrusted("CELERY_BROKER_URL", "the broker", host, failure)
     if "NOT_FOUND" in str(reason):
@@ -39,12 +39,13 @@ def broker_refused(host: str, reason: BaseException) -> Refused:
 
 
 def tls_failure(exc: BaseException | None) -> str | None:
-    """Why a TLS handshake was given up; None for any other error. Looks into what libraries have wrapped it in.
+    """Why a TLS handshake failed; None for any other error. Also searches the causes of a library's exception.
 
-    Neither a certificate nor a server without TLS becomes right by waiting. A mere end of the connection is no failure.
+    Retrying helps neither against a wrong certificate nor against a server without TLS. A connection that merely ended
+    is not a TLS failure.
     """
     seen: list[BaseException] = []
-    while exc is not None and exc not in seen:  # aiormq raises errors that are, further on, their own cause
+    while exc is not None and exc not in seen:  # aiormq raises exceptions with a cycle of causes
         seen.append(exc)
         if isinstance(exc, ssl.SSLCertVerificationError):
             return f"its certificate is refused: {exc.verify_message.rstrip('.')}"
@@ -62,11 +63,11 @@ def _untrusted(setting: str, server: str, host: str | None, failure: str) -> Ref
 
 
 async def check_redis(url: str, *commands: Sequence[object]) -> None:
-    """Run commands that change nothing, for which the user must have permission.
+    """Check the user's permissions by running these commands, which must not change data.
 
-    Returns once Redis has answered them, or could not be reached for DEADLINE_S. Raises Refused.
+    Returns when Redis has answered them, or was unreachable for DEADLINE_S. Raises Refused.
     """
-    # no time-out around it: on Python 3.11 redis-py may swallow the cancellation that a time-out is
+    # no asyncio.timeout: on Python 3.11, redis-py may swallow its cancellation
     end_s = time.monotonic() + DEADLINE_S
     while True:
         if await _answers(url, commands) or time.monotonic() > end_s:
@@ -75,7 +76,7 @@ async def check_redis(url: str, *commands: Sequence[object]) -> None:
 
 
 async def _answers(url: str, commands: Sequence[Sequence[object]]) -> bool:
-    # RESP2: the answer to SUBSCRIBE is an ordinary one
+    # RESP2: SUBSCRIBE has an ordinary answer
     options: dict[str, Any] = {
         "socket_timeout": TIMEOUT_S,
         "socket_connect_timeout": TIMEOUT_S,

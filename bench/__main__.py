@@ -17,9 +17,8 @@ from typing import Any
 import psutil
 
 from bench import accept, batch, end_to_end, figures, memory, worker
-from local import newer
-from local.child import Unusable
-from local.command import command_line
+from ops.command import Unusable, command_line
+from ops.servers import newer
 from tests.harness.servers import given_root, running
 from tests.harness.system import System
 

@@ -20,8 +20,8 @@ from bench.__main__ import ROUNDS, rabbitmq_version, system
 from bench.apps.model import BODY
 from bench.load import BATCH_TASKS, wrk
 from bench.server import ROOT, Server, ours
-from local.command import command_line
-from local.worktree import checked_out
+from ops.command import command_line
+from ops.worktree import checked_out
 from tests.harness.system import System
 
 RESULT = Path("build/bench-compare.json")

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from bench.apps.model import BODY
 from bench.server import Server
-from deploy import tools
-from local.programs import apt_install, find
+from ops import tools
+from ops.apt import apt_install
+from ops.servers.programs import find
 
 POST = Path(__file__).parent / "post.lua"
 BATCH_TASKS = 1000

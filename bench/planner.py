@@ -22,7 +22,7 @@ from unittest import mock
 import numpy as np
 import simpy
 
-from local.command import command_line
+from ops.command import command_line
 from sluice_planner import arrivals, kubernetes_objects, manifests, service_times
 from sluice_planner.cluster_settings import Cluster
 from sluice_planner.simulation import Outcome, simulate

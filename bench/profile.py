@@ -14,7 +14,7 @@ from pathlib import Path
 from bench.__main__ import rabbitmq_version, system
 from bench.load import wrk
 from bench.server import ours
-from local.command import command_line
+from ops.command import command_line
 
 RESULT = Path("build/profile.md")
 SECONDS = 10

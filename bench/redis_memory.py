@@ -19,8 +19,8 @@ from apps.api.idempotency import CLAIM, SETTLE
 from apps.contract import states
 from apps.contract.settings import Settings
 from apps.contract.topology import MESSAGE_TTL_S
-from local.programs import ensure
-from local.servers import Redis
+from ops.servers.programs import ensure
+from ops.servers.redis import Redis
 
 COUNT = 1_000_000
 CHUNK = 1000

@@ -6,10 +6,10 @@ from typing import Self
 
 import psutil
 
-from deploy.images import API_DOCKERFILE, dockerfile_command
-from local.child import Child
-from local.processes import is_healthy
-from local.servers import free_ports, is_open
+from ops.images import API_DOCKERFILE, dockerfile_command
+from ops.servers.child import Child
+from ops.servers.ports import free_ports, is_open
+from ops.servers.processes import is_healthy
 from tests.harness.system import System
 
 ROOT = Path(__file__).parents[1]

@@ -24,7 +24,7 @@ from bench.apps import ours, stock
 from bench.apps.model import BODY
 from bench.filling import publish_all
 from bench.server import ROOT, administrator, broker_url, purge
-from local.child import Child
+from ops.servers.child import Child
 from tests.harness.system import System, until
 
 TASKS = 6000

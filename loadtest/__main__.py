@@ -17,8 +17,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from apps.client import AsyncClient, OutcomeUnknown, Problem, TimedOut
-from loadtest import cluster, drive, gates, host, report, shapes, system
-from loadtest.cluster import Cluster
+from loadtest import cluster_target, drive, gates, host, report, shapes, system
+from loadtest.cluster_target import Cluster
 from loadtest.drive import Address
 from loadtest.folder import emptied
 from loadtest.gates import Seen, Verdict
@@ -28,10 +28,11 @@ from loadtest.report import Run
 from loadtest.sampler import Sampler
 from loadtest.shapes import Shape
 from loadtest.system import System
-from local import command
-from local.child import Child, Unusable, until
-from local.endpoints import PROJECT, Folder
-from local.servers import free_ports, is_open
+from ops import command
+from ops.command import ROOT, Unusable
+from ops.servers.child import Child, until
+from ops.servers.endpoints import Folder
+from ops.servers.ports import free_ports, is_open
 
 READERS = 50
 STUB_DEADLINE_S = 20.0
@@ -64,7 +65,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--host", help="what to load, http://host:port; without it the local system is started")
     parser.add_argument("--cluster", action="store_true", help="HOST leads to the cluster that kubectl points to")
     parser.add_argument("--apis", type=int, help="API processes of the local system, in place of the shape's number")
-    parser.add_argument("--code", type=Path, default=PROJECT, help="where the local system's apps/ are; this project")
+    parser.add_argument("--code", type=Path, default=ROOT, help="where the local system's apps/ are; this project")
     parser.add_argument("--print-report", action="store_true", help="print the JSON too: what a pod's log can keep")
     parser.add_argument(
         "--folder", type=Path, help="of the report; build/load/<shape> if not given; an earlier report in it is removed"
@@ -81,7 +82,7 @@ def _arguments() -> argparse.Namespace:
 
 def judge(shape: Shape, arguments: argparse.Namespace) -> Verdict:
     """The whole of it."""
-    folder = arguments.folder or PROJECT / "build" / "load" / shape.name
+    folder = arguments.folder or ROOT / "build" / "load" / shape.name
     # each user's connection, and in the proxy that of the API behind it
     open_files = 2 * shape.users_max + 1000
     system.raise_open_files(open_files)
@@ -122,7 +123,7 @@ def _there(arguments: argparse.Namespace, ends: ExitStack) -> Host | Cluster | N
         return None
     there: Host | Cluster
     if arguments.cluster:
-        there = ends.enter_context(cluster.entered(arguments.host))
+        there = ends.enter_context(cluster_target.entered(arguments.host))
         host.check(there.url, there.key, there.host)
     else:
         there = Host(arguments.host)
@@ -134,7 +135,7 @@ def _there(arguments: argparse.Namespace, ends: ExitStack) -> Host | Cluster | N
 def _stub(folder: Path) -> Iterator[str]:
     (port,) = free_ports(1)
     command = [sys.executable, "-m", "loadtest.stub", str(port)]
-    child = Child("the stub", command, log=folder / "stub-server.log", env=os.environ, cwd=PROJECT)
+    child = Child("the stub", command, log=folder / "stub-server.log", env=os.environ, cwd=ROOT)
     child.start()
     try:
         child.ready(lambda: is_open(port), STUB_DEADLINE_S)

@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from local.command import command_line
-from local.endpoints import PROJECT
-from local.worktree import checked_out
+from ops.command import ROOT, command_line
+from ops.worktree import checked_out
 
-FOLDER = PROJECT / "build" / "load-ab"
+FOLDER = ROOT / "build" / "load-ab"
 CODE = FOLDER / "code"
 ROUNDS = 3
 VOID = 3
@@ -73,7 +72,7 @@ def lines(ones: Sequence[Report], others: Sequence[Report]) -> Iterator[str]:
 def _measured(shape: str, code: Path, folder: Path) -> Report:
     """One run. Ends all where its gates do not hold: it says nothing of how fast it would be if they did."""
     command = [sys.executable, "-m", "loadtest", shape, "--code", str(code), "--folder", str(folder)]
-    status = subprocess.run(command, cwd=PROJECT, check=False).returncode  # noqa: S603
+    status = subprocess.run(command, cwd=ROOT, check=False).returncode  # noqa: S603
     if status:
         print(f"This turn did not end well: see {folder}/report.html.", file=sys.stderr)
         sys.exit(VOID if status == VOID else 1)

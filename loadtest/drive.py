@@ -11,8 +11,8 @@ from loadtest import shapes
 from loadtest.ledger import Follower, Ledger
 from loadtest.sample import Usage, used
 from loadtest.shapes import Shape
-from local.child import Child, Unusable
-from local.endpoints import PROJECT
+from ops.command import ROOT, Unusable
+from ops.servers.child import Child
 
 PERIOD_S = 1.0
 PROGRESS_S = 5.0
@@ -45,7 +45,7 @@ def load(shape: Shape, address: Address, path: Path, watch: Watch) -> tuple[Ledg
     command = [sys.executable, "-m", "locust", "--locustfile", "loadtest/locustfile.py", "--headless"]
     command += ["--host", address.url]
     command += ["--stop-timeout", f"{shape.patience_s:.0f}", "--loglevel", "WARNING", "--only-summary"]
-    child = Child("Locust", command, log=path.with_suffix(".log"), env=environment, cwd=PROJECT)
+    child = Child("Locust", command, log=path.with_suffix(".log"), env=environment, cwd=ROOT)
     follower = Follower(path)
     child.start()
     try:

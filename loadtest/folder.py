@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from local.child import Unusable
-from local.endpoints import Folder
+from ops.command import Unusable
+from ops.servers.endpoints import Folder
 
 LOCK = "lock"
 OURS = frozenset(

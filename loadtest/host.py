@@ -11,8 +11,8 @@ from apps.client import Client, Problem, TimedOut
 from loadtest.gates import Seen
 from loadtest.sample import ACCEPTED, Counts, Depths, Sample, accepted_by_task, depths, left, metrics, working
 from loadtest.tasks.contract import SHORT
-from local.child import Unusable
-from local.definitions import management_of, vhost_of
+from ops.command import Unusable
+from ops.servers.inspection import management_of, vhost_of
 
 # a busy machine's first answer may take more than a second
 ANSWER_TIMEOUT_S = 5.0

@@ -12,8 +12,8 @@ from urllib.parse import quote, urlsplit
 import psutil
 
 from apps.contract import topology
-from local.child import Unusable
-from local.management import Management
+from ops.command import Unusable
+from ops.management import Management
 
 TIMEOUT_S = 10.0
 CONNECTIONS: Mapping[str, type[http.client.HTTPConnection]] = {

@@ -3,11 +3,10 @@
 from dataclasses import replace
 from typing import Protocol
 
-from deploy import run
 from loadtest import system
 from loadtest.ledger import Ledger
 from loadtest.sample import Sample, Usage
-from local.child import Unusable
+from ops.command import Unusable
 
 
 class Target(Protocol):
@@ -32,7 +31,7 @@ class Sampler:
             sample = self._target.sample()
         except system.Ended:
             raise
-        except (Unusable, run.Unusable) as exc:
+        except Unusable as exc:
             self.missing.append(f"{at_s:.0f} s: {exc}")
         else:
             self.samples.append((at_s, replace(sample, usage={**sample.usage, "Locust": {"Locust": locust}})))

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loadtest.tasks.contract import LONG, SHORT
-from local.child import Unusable
+from ops.command import Unusable
 
 FILE = Path(__file__).parent / "shapes.toml"
 # How Locust's process is told which shape, and of which file.

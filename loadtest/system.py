@@ -8,18 +8,22 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from deploy.images import API_DOCKERFILE, dockerfile_command
 from loadtest import tasks
 from loadtest.gates import Seen
 from loadtest.sample import Sample, accepted_by_task, depths, left, metrics, total, used, working
 from loadtest.shapes import Local, Shape
-from local import definitions, nginx, processes, programs
-from local.child import Child, Unusable
-from local.credentials import Credentials
-from local.endpoints import Endpoints, Folder
-from local.management import Management
-from local.nginx import Nginx
-from local.servers import RabbitMQ, Redis, free_ports
+from ops import definitions
+from ops.command import Unusable
+from ops.credentials import Credentials
+from ops.images import API_DOCKERFILE, dockerfile_command
+from ops.management import Management
+from ops.servers import nginx, processes, programs
+from ops.servers.child import Child
+from ops.servers.endpoints import Endpoints, Folder
+from ops.servers.nginx import Nginx
+from ops.servers.ports import free_ports
+from ops.servers.rabbitmq import RabbitMQ
+from ops.servers.redis import Redis
 
 TASKS = Path(tasks.__file__).parent
 
@@ -114,7 +118,7 @@ def _servers(folder: Folder, credentials: Credentials, ends: ExitStack) -> tuple
     for server in (broker, redis):
         ends.callback(server.stop)
         server.start()
-    definitions.apply(broker.management, vhost="/", passwords=credentials.broker_passwords)
+    definitions.apply(broker.management, credentials.broker_passwords)
     return broker, redis
 
 

@@ -3,10 +3,10 @@
 import os
 import sys
 
-from deploy.run import ROOT, Unusable, command_line
-from deploy.tools import kubectl
 from minicluster import binaries, prerequisites
 from minicluster.lifecycle import Minicluster
+from ops.command import ROOT, Unusable, command_line
+from ops.tools import kubectl
 
 USAGE = "Use `python -m minicluster up`, `down`, `build` or `build flux`."
 

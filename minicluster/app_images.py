@@ -5,12 +5,13 @@ import os
 import shutil
 from pathlib import Path
 
-from deploy import images
-from deploy.run import ROOT, output
-from deploy.tools import cache, locked
-from local import debian
-from local.programs import apt_install, find
 from minicluster import archives
+from ops import images
+from ops.apt import apt_install
+from ops.command import ROOT, output
+from ops.servers import debian
+from ops.servers.programs import find
+from ops.tools import cache, locked
 
 BASE_SUITE = "trixie"
 BASE_PACKAGES = ("python3", "python3-venv", "ca-certificates")

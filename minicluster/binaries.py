@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.tools import built, cache, go, locked
+from ops.tools import built, cache, go, locked
 
 MODULES = Path(__file__).parent / "go"
 KUBERNETES_VERSION = "1.36.3"
@@ -34,7 +34,7 @@ KEDA = Module("keda", "-X github.com/kedacore/keda/v2/version.Version=2.21.0")
 FLUX = Module("flux")
 PAUSE = Module("pause")
 ALL = (PAUSE, ETCD, KUBERNETES, COREDNS, KEDA, FLUX)
-# Programs of `deploy.pins`: Helm installs the charts; the other two encrypt the Secrets that Flux reads from git.
+# Programs of `ops.pins`: Helm installs the charts; the other two encrypt the Secrets that Flux reads from git.
 HELM = "helm"
 FLUX_SECRETS = ("age-keygen", "sops")
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import psutil
 
-from deploy.run import ROOT, Unusable, answers, output
-from deploy.tools import cache, kubectl, locked
-from local.child import until
 from minicluster import archives, binaries, cgroups, link, prerequisites, state
 from minicluster.layout import HPA_SYNC_S, NODE
 from minicluster.state import STATE, Running
+from ops.command import ROOT, Unusable, answers, output
+from ops.servers.child import until
+from ops.tools import cache, kubectl, locked
 
 COREDNS = Path(__file__).parent / "coredns"
 NODE_PORT = 30080

@@ -5,7 +5,7 @@ import os
 import subprocess
 from dataclasses import dataclass
 
-from deploy.run import Unusable
+from ops.command import Unusable
 
 TIMEOUT_S = 30
 # link-local addresses, which no route of the machine uses

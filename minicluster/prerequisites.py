@@ -4,8 +4,9 @@ import os
 import sys
 from pathlib import Path
 
-from deploy.run import Unusable
-from local.programs import apt_install, find
+from ops.apt import apt_install
+from ops.command import Unusable
+from ops.servers.programs import find
 
 # program -> the Debian package that has it
 PACKAGES = {

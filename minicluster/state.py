@@ -8,10 +8,10 @@ from pathlib import Path
 
 import psutil
 
-from deploy.run import ROOT
-from local.files import write_private
 from minicluster import certificates
 from minicluster.layout import API_PORT, API_SERVICE_ADDRESS, NODE_ADDRESS, VOLUME_COUNT, VOLUMES
+from ops.command import ROOT
+from ops.files import write_private
 
 # The default is that of this clone. Clusters of different folders can run at the same time.
 STATE = Path(os.environ.get("CLUSTER_STATE") or ROOT / ".local" / "cluster").absolute()

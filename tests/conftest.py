@@ -9,7 +9,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from local.child import Unusable
+from ops.command import Unusable
 from tests.harness.servers import Servers, running
 from tests.harness.system import System
 

@@ -1,1 +1,1 @@
-"""AMQP 0-9-1 for one purpose: confirmed publishing of tasks from asyncio. pamqp encodes what is not a task."""
+"""AMQP 0-9-1 for confirmed publishing of tasks with asyncio. pamqp encodes everything except task messages."""

@@ -1,4 +1,4 @@
-"""Where a broker is, and as whom to connect: read from `amqp[s]://user:password@host:port/vhost`, or several by ";"."""
+"""Addresses and credentials of a broker's nodes, from `amqp[s]://user:password@host:port/vhost`, separated by ";"."""
 
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
@@ -19,7 +19,7 @@ class Address:
 
 
 def addresses(urls: str) -> list[Address]:
-    """The nodes in their order. An empty vhost is "/", as Celery reads it."""
+    """The nodes in the order of the URLs. An empty vhost means "/", as in Celery."""
     return [_address(url) for url in urls.split(";")]
 
 

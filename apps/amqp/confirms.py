@@ -1,13 +1,13 @@
-"""Which publishes of a channel have their outcome: a publish gets a tag, and the broker's answers name tags.
+"""Outcomes of a channel's publishes. Each publish has a tag, and the broker's answers refer to tags.
 
-    sent --return----> returned --any of those below--> refused: unroutable
+    sent --return----> returned --any event below--> refused: unroutable
       |----ack-------> confirmed
       |----nack------> refused: queue-full
-      |----deadline--> unknown; its tag is kept until the broker answers, so that what is open stays bounded
+      |----deadline--> unknown; the tag stays open until the broker answers: this bounds the open publishes
       `----lost------> unknown
 
-No I/O. Tags count from 1 in the order of the publishes; an answer for one that is not open, or for more than were sent,
-is none that AMQP allows, and whoever sent it is not believed any further.
+No I/O. Tags count from 1 in the order of the publishes. An answer for a tag that is not open, or was not sent, violates
+AMQP: the connection must end.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from apps.amqp.frames import ProtocolError
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a publish, and why."""
+    """The outcome of a publish, and its reason."""
 
     kind: Literal["confirmed", "refused", "unknown"]
     reason: str = ""
@@ -36,7 +36,7 @@ Future = asyncio.Future[Outcome]
 
 
 class _Publish:
-    """One that the broker has not answered."""
+    """A publish that the broker has not answered."""
 
     __slots__ = ("due_s", "future", "publish_id", "returned")
 
@@ -48,7 +48,7 @@ class _Publish:
 
 
 class Confirms:
-    """The publishes of one channel that the broker has not answered, in their order."""
+    """The unanswered publishes of one channel, in the order of their tags."""
 
     def __init__(self) -> None:
         self._open: dict[int, _Publish] = {}
@@ -59,18 +59,18 @@ class Confirms:
 
     @property
     def asked(self) -> list[Future]:
-        """The outcomes that somebody yet waits for."""
+        """The outcomes that still have a waiter."""
         return [publish.future for publish in self._open.values() if not publish.future.done()]
 
     def sent(self, publish_id: str, future: Future, due_s: float) -> None:
-        """Note a publish; `due_s` must not be earlier than that of the one before."""
+        """Add a publish; `due_s` must not be earlier than that of the previous one."""
         self._last_tag += 1
         self._open[self._last_tag] = _Publish(publish_id, future, due_s)
 
     def answered(self, tag: int, outcome: Outcome, *, multiple: bool) -> None:
-        """The broker acks or nacks one, or all up to it. Raises ProtocolError.
+        """The broker acks or nacks one publish, or all up to it. Raises ProtocolError.
 
-        0 would be "all there are", which has what is not written yet: a broker cannot mean it, and none says it.
+        Tag 0 ("all open") is refused: it would include publishes that are not written yet. No broker sends it.
         """
         if not multiple:
             publish = self._open.pop(tag, None)
@@ -84,7 +84,7 @@ class Confirms:
             _resolve(self._open.pop(each), outcome)
 
     def returned(self, publish_id: str | None) -> None:
-        """The broker hands one back; its ack comes after it. Raises ProtocolError."""
+        """The broker returns a message; its ack follows. Raises ProtocolError."""
         for publish in self._open.values():
             if publish.publish_id == publish_id:
                 publish.returned = True
@@ -92,7 +92,7 @@ class Confirms:
         raise ProtocolError("a message came back that is not open")
 
     def expire(self, now_s: float) -> float | None:
-        """Give those up whose deadline has passed; answers for how long the broker has owed the first of them."""
+        """Resolve the publishes whose deadline has passed. Returns for how long the oldest one is overdue, or None."""
         for publish in self._open.values():
             if publish.due_s > now_s:
                 break
@@ -101,12 +101,12 @@ class Confirms:
         return now_s - first.due_s if first is not None and first.due_s <= now_s else None
 
     def lost(self) -> None:
-        """The connection has ended: whatever is open stays without an answer."""
+        """The connection has ended: open publishes get the outcome LOST."""
         publishes, self._open = self._open, {}
         for publish in publishes.values():
             _resolve(publish, LOST)
 
 
 def _resolve(publish: _Publish, outcome: Outcome) -> None:
-    if not publish.future.done():  # whoever asked has gone, or was told of the deadline
+    if not publish.future.done():  # its waiter has left, or its deadline has passed
         publish.future.set_result(UNROUTABLE if publish.returned else outcome)

@@ -1,4 +1,4 @@
-"""One connection with one channel in confirm mode, from the TCP handshake to its end, which always has a reason.
+"""One connection with one channel in confirm mode, from the TCP handshake to its end and the reason for it.
 
     opening --Start, Tune, OpenOk, Channel.OpenOk, Exchange.DeclareOk, Confirm.SelectOk--> open
        |                                                                                  |   ^
@@ -6,7 +6,7 @@
        |                                                                                 held
        `--> ended <-- reset, refused, Close of connection or channel, silence, no AMQP ----'
 
-Publishes of one turn of the event loop leave in one write: one for each costs a tenth of the rate.
+Publishes of one turn of the event loop are sent with one write: a write for each would cost a tenth of the rate.
 """
 
 import asyncio
@@ -31,14 +31,14 @@ from apps.contract.message import TaskMessage
 log = logging.getLogger(__name__)
 
 CLOSE_DEADLINE_S = 1.0
-# Nothing for two heartbeats: the broker sends at least two frames in each of them.
+# The broker sends at least two frames per heartbeat: after two silent heartbeats the connection ends.
 SILENT_HEARTBEATS = 2
-# Of one turn of the event loop, about twenty messages of a usual size: the broker begins while more are being made.
+# Write after about twenty messages of usual size within one turn: the broker then starts while more are encoded.
 UNSENT_MAX_BYTES = 16 * 1024
 # Reply codes for a wrong password or a missing permission (403 ACCESS_REFUSED), and for a virtual host that does not
 # exist or that the user may not enter (530 NOT_ALLOWED).
 REFUSALS = frozenset({403, 530})
-# What the broker may send us unasked: that it is blocked, and why it refuses a login (it would just hang up).
+# Also ask for Connection.Blocked, and for Connection.Close with a reason after a refused login.
 _CAPABILITIES = {"publisher_confirms": True, "basic.nack": True, "connection.blocked": True} | {
     "authentication_failure_close": True
 }
@@ -50,7 +50,7 @@ M = TypeVar("M", bound=Method)
 
 
 class Ended(Exception):
-    """The connection has ended, or never began: why, in the words of whoever ended it."""
+    """The connection has ended or could not be opened. The message is the reason given by the side that ended it."""
 
 
 class Refused(Ended):
@@ -58,7 +58,7 @@ class Refused(Ended):
 
 
 class Connection(asyncio.Protocol):
-    """Speaks AMQP over one transport. `changed` is called after what may let a waiting publish go, or end."""
+    """AMQP over one transport. Calls `changed` after every event that may resolve or release a waiting publish."""
 
     def __init__(self, heartbeat_s: int, changed: Callable[[], None]) -> None:
         self.confirms = Confirms()
@@ -80,11 +80,11 @@ class Connection(asyncio.Protocol):
         self._returning = False
         self._returning_bytes = 0
 
-    # What the publisher asks for
+    # For the publisher
 
     @classmethod
     async def open(cls, address: Address, heartbeat_s: int, changed: Callable[[], None]) -> "Connection":
-        """Connect and log in. Raises Ended, and OSError when there is nobody to talk to."""
+        """Connect and log in. Raises Ended, or OSError if the host is unreachable."""
         context = ssl.create_default_context() if address.tls else None
         self = cls(heartbeat_s, changed)
         await self.loop.create_connection(lambda: self, address.host, address.port, ssl=context)
@@ -97,28 +97,28 @@ class Connection(asyncio.Protocol):
 
     @property
     def held(self) -> bool:
-        """Whether what is sent now would only wait in our memory."""
+        """Whether a message sent now would only wait in this process's memory."""
         return self._paused or self.blocked
 
     def encoded(self, message: TaskMessage) -> bytes:
-        """The frames of a message, persistent and mandatory. Raises where it has a name that no frame can carry."""
+        """The frames of a persistent and mandatory message. Raises if a name cannot be encoded."""
         return template(message.task, message.routing_key).frames(message, self._reader.frame_max_bytes)
 
     def send(self, publish_id: str, encoded: bytes, future: Future, due_s: float) -> None:
-        """Send an encoded message; the future gets its outcome. From its tag on nothing may fail: tags are counted."""
+        """Send an encoded message; the future gets its outcome. Nothing may fail after the tag is assigned."""
         self.confirms.sent(publish_id, future, due_s)
         self._write(encoded)
 
     def give_up(self, reason: str) -> None:
-        """End it without a goodbye."""
+        """End the connection without Connection.Close."""
         self._end(reason)
 
     async def ping(self) -> None:
-        """One round trip through the channel, which also finds a missing exchange. Raises Ended."""
+        """Make a round trip through the channel, which also detects a missing exchange. Raises Ended."""
         await self._call(Exchange.Declare(exchange=topology.EXCHANGE, passive=True), Exchange.DeclareOk, CHANNEL)
 
     async def close(self) -> None:
-        """Say goodbye, and end."""
+        """Send Connection.Close, wait for the answer, and end."""
         if not self.ended.done():
             try:
                 async with asyncio.timeout(CLOSE_DEADLINE_S):
@@ -127,7 +127,7 @@ class Connection(asyncio.Protocol):
                 log.debug("no goodbye from the broker")
         self._end("closed by us")
 
-    # What the event loop tells
+    # Callbacks of the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -152,7 +152,7 @@ class Connection(asyncio.Protocol):
     # Frames
 
     def _read(self, data: bytes) -> None:
-        """Read frames, FRAMES_MAX in one step of the event loop; nothing more is received before all are read."""
+        """Handle frames, at most FRAMES_MAX per turn of the event loop; receive no more data until all are handled."""
         if self.ended.done():
             return
         try:
@@ -196,14 +196,14 @@ class Connection(asyncio.Protocol):
             raise ProtocolError(f"a frame of type {frame.kind} out of its order")
 
     def _on_ack(self, payload: bytes) -> None:
-        """By hand: it is what nearly every frame is, and pamqp would take ten times as long."""
+        """Decode an ack without pamqp, which takes ten times as long: nearly every frame is an ack."""
         if len(payload) != _ACK_PAYLOAD.size:
             raise ProtocolError("an ack of another length")
         tag, bits = _ACK_PAYLOAD.unpack(payload)
         self.confirms.answered(tag, CONFIRMED, multiple=bool(bits & 1))
 
     def _on_returned_bytes(self, change: int) -> None:
-        """Count the body of a message that comes back; nobody wants to see it."""
+        """Count the body bytes of a returned message; the body itself is discarded."""
         self._returning_bytes += change
         self._returning = self._returning_bytes > 0
 
@@ -221,7 +221,7 @@ class Connection(asyncio.Protocol):
             case Peer.Close():
                 self._write(frames.encoded(Peer.CloseOk(), 0))
                 self._end_closed(method)
-            case Channel.Close():  # the exchange went, or our permission: what else was sent is discarded unanswered
+            case Channel.Close():  # no exchange or permission: the broker discards all later publishes unanswered
                 self._write(frames.encoded(Peer.Close(200, "", 0, 0), 0))
                 self._end_closed(method)
             case _:
@@ -232,7 +232,7 @@ class Connection(asyncio.Protocol):
                     answer.set_result(method)
 
     async def _call(self, method: Method | None, answer: type[M], channel: int = 0) -> M:
-        """Send a method and wait for its answer, one of a kind at a time. Raises Ended."""
+        """Send a method and wait for its answer; one call at a time per type of answer. Raises Ended."""
         self._raise_if_ended()
         self._answers[answer] = future = self.loop.create_future()
         if method is not None:
@@ -245,7 +245,7 @@ class Connection(asyncio.Protocol):
             self.loop.call_soon(self._flush)
         self._unsent.append(data)
         self._unsent_bytes += len(data)
-        if self._unsent_bytes > UNSENT_MAX_BYTES:  # only the transport can say that there is no room
+        if self._unsent_bytes > UNSENT_MAX_BYTES:  # the transport then reports whether it has room
             self._flush()
 
     def _flush(self) -> None:
@@ -254,7 +254,7 @@ class Connection(asyncio.Protocol):
         self._unsent.clear()
         self._unsent_bytes = 0
 
-    # Its life
+    # Login, heartbeats and end
 
     async def _log_in(self, address: Address) -> None:
         self._write(ProtocolHeader().marshal())
@@ -264,7 +264,7 @@ class Connection(asyncio.Protocol):
         properties: dict[str, Any] = {"product": "sluice-api", "capabilities": _CAPABILITIES}
         secret = f"\0{address.user}\0{address.password}"
         tune = await self._call(Peer.StartOk(properties, "PLAIN", secret, "en_US"), Peer.Tune)
-        # 0 is "no limit" in both: ours is one
+        # 0 means "no limit" for both: use our own limits
         frame_max_bytes = min(tune.frame_max or frames.FRAME_MAX_BYTES, frames.FRAME_MAX_BYTES)
         if frame_max_bytes < frames.FRAME_MIN_BYTES:
             raise Ended(f"the broker takes frames of {frame_max_bytes} bytes only")
@@ -275,7 +275,7 @@ class Connection(asyncio.Protocol):
         await self._call(Channel.Open(), Channel.OpenOk, CHANNEL)
         await self.ping()
         await self._call(Confirm.Select(), Confirm.SelectOk, CHANNEL)
-        self._raise_if_ended()  # it may have come in the same read
+        self._raise_if_ended()  # the same read may have contained a Close
         self._beat(heartbeat_s)
 
     def _raise_if_ended(self) -> None:
@@ -284,7 +284,7 @@ class Connection(asyncio.Protocol):
             raise type(ended)(*ended.args)
 
     def _beat(self, heartbeat_s: float) -> None:
-        # beats are counted, not seconds: a process that was itself stopped has not listened
+        # count beats instead of seconds: a process that was itself suspended could not receive
         if self._silent_beats >= 2 * SILENT_HEARTBEATS:
             self._end(f"silent for {SILENT_HEARTBEATS} heartbeats of {heartbeat_s} s")
             return
@@ -297,7 +297,7 @@ class Connection(asyncio.Protocol):
         self._end(f"{method.reply_code} {method.reply_text}", kind)
 
     def _end(self, reason: str, kind: type[Ended] = Ended) -> None:
-        """Once, whoever ends it. What is open gets its outcome."""
+        """End the connection, once. All open publishes and calls get their outcome."""
         if self.ended.done():
             return
         self.ended.set_result(kind(reason))
@@ -310,6 +310,6 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._flush()
             self._transport.close()
-            # whoever does not read our last bytes does not keep the socket
+            # a peer that does not read the last bytes must not keep the socket open
             self.loop.call_later(CLOSE_DEADLINE_S, self._transport.abort)
         self._changed()

@@ -1,7 +1,7 @@
-"""Deliveries whose properties a client library cannot turn into an error, for aiormq and for py-amqp.
+"""Protects aiormq from message properties that it cannot decode.
 
-Both decode a message's header frame before our code has the message, and what they cannot decode ends the connection.
-Here each header frame is handed to them in a form that they can decode, with the bytes as they came beside it.
+aiormq decodes a message's header frame before our code receives the message, and an error there ends the connection.
+This transport replaces each header frame with one that aiormq can decode, and which contains the original bytes.
 """
 
 import asyncio
@@ -14,18 +14,18 @@ from yarl import URL
 
 from apps.amqp import frames, properties
 
-# Class, weight and the body's size, before the properties.
+# Bytes before the properties: class, weight and body size.
 _BEFORE_PROPERTIES = 12
 _RAW = "properties"
 
 
 def raw_properties(message: DeliveredMessage) -> bytes:
-    """The properties of a message that came by `Transport`, as they are on the wire."""
+    """The properties, as raw bytes, of a message that was received through `Transport`."""
     return bytes((message.header.properties.headers or {}).get(_RAW, b""))  # type: ignore[arg-type]
 
 
 class Transport(TransportFactory):
-    """Opens what aiormq opens, and wraps the properties of each message that comes in."""
+    """Opens aiormq's transports, and wraps the properties of each received message."""
 
     async def create(self, url: URL, **kwargs: Any) -> tuple[Any, asyncio.StreamWriter]:
         factory = TLSTransportFactory() if url.scheme == "amqps" else TCPTransportFactory()
@@ -34,7 +34,7 @@ class Transport(TransportFactory):
 
 
 class _WrappingReader:
-    """The part of a StreamReader that aiormq reads frames with."""
+    """The methods of StreamReader that aiormq uses to read frames."""
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
         self._reader = reader
@@ -65,7 +65,10 @@ class _WrappingReader:
 
 
 def _wrapped(payload: bytes) -> bytes:
-    """A content header whose one header is the properties that came; aiormq finds a returned message by its id."""
+    """A content header with the original properties as its only header, and the message id if it is readable.
+
+    aiormq identifies a returned message by its message id.
+    """
     raw = payload[_BEFORE_PROPERTIES:]
     entry = bytes([len(_RAW)]) + _RAW.encode() + b"x" + struct.pack(">I", len(raw)) + raw
     table = struct.pack(">I", len(entry)) + entry

@@ -1,4 +1,4 @@
-"""Frames: what comes in cut into them, within the size that both sides agreed on, and what pamqp makes of a method.
+"""AMQP frames: splitting received data into frames of the negotiated size, and encoding methods with pamqp.
 
 type (1) | channel (2) | size (4) | payload | 0xCE          Source: AMQP 0-9-1, section 4.2.3
 """
@@ -13,28 +13,28 @@ METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
 HEAD = struct.Struct(">BHI")
 END = b"\xce"
 Method = base.Frame
-# Type, channel, size and end around a payload.
+# Type, channel, size and end marker.
 OVERHEAD_BYTES = HEAD.size + len(END)
-# RabbitMQ's own default, and the most that it may send us.
+# RabbitMQ's default; also the largest frame that we accept.
 FRAME_MAX_BYTES = 131_072
-# The least that both must take: a message's headers fit into it.
+# The smallest frame size that AMQP allows: a message's headers must fit into it.
 FRAME_MIN_BYTES = 4096
-# Of a method or a content header that the broker sends. RabbitMQ's longest, Connection.Start, has 500 bytes; a content
-# header is one that we have sent. pamqp takes 3 us for each byte of a table.
+# Largest method or content header that the broker may send. RabbitMQ's longest method, Connection.Start, has 500 bytes;
+# content headers are our own ones, returned. pamqp takes 3 us for each byte of a table.
 CONTROL_MAX_BYTES = FRAME_MIN_BYTES
-# Frames that are read in one step of the event loop; pamqp takes up to 12 us for each.
+# Frames handled per turn of the event loop; pamqp takes up to 12 us for each.
 FRAMES_MAX = 1000
-# All that is published leaves through one channel.
+# The only channel, used for all publishes.
 CHANNEL = 1
 HEARTBEAT_FRAME = HEAD.pack(HEARTBEAT, 0, 0) + END
 
 
 class ProtocolError(Exception):
-    """The other side sent what AMQP does not allow."""
+    """The broker violated the protocol."""
 
 
 class Frame(NamedTuple):
-    """One frame as it came in."""
+    """A received frame."""
 
     kind: int
     channel: int
@@ -42,14 +42,14 @@ class Frame(NamedTuple):
 
 
 class FrameReader:
-    """Cuts a stream into frames; never holds more of it than one frame and what came in last."""
+    """Splits a stream into frames. Buffers at most one frame and the last received data."""
 
     def __init__(self) -> None:
         self.frame_max_bytes = FRAME_MAX_BYTES
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[Frame]:
-        """The frames that are complete now, or the first FRAMES_MAX of them. Raises ProtocolError."""
+        """Add data; returns at most FRAMES_MAX complete frames. Raises ProtocolError."""
         buffer = self._buffer
         buffer += data
         frames: list[Frame] = []
@@ -91,17 +91,17 @@ def _decoded(kind: int, payload: bytes) -> object:
     try:
         return frame.unmarshal(HEAD.pack(kind, 0, len(payload)) + payload + END)[2]
     except Exception as exc:
-        # pamqp raises what its decoders happen to: ValueError, KeyError, struct.error, RecursionError, ...
+        # pamqp does not convert the exceptions of its decoders: ValueError, KeyError, struct.error, RecursionError, ...
         raise ProtocolError(f"a frame that cannot be decoded: {exc!r}") from exc
 
 
 def encoded(method: Method, channel: int) -> bytes:
-    """A method as its frame."""
+    """Encode a method as a frame."""
     return frame.marshal(method, channel)
 
 
 def body_frames(body: bytes, frame_max_bytes: int) -> bytes:
-    """A message's body as one frame, or as many as its size needs."""
+    """Encode a message's body as one frame, or several if it is large."""
     most = frame_max_bytes - OVERHEAD_BYTES
     parts = (body[start : start + most] for start in range(0, len(body), most))
     return b"".join(HEAD.pack(BODY, CHANNEL, len(part)) + part + END for part in parts)

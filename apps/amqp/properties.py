@@ -1,7 +1,7 @@
-"""A message's properties as they are on the wire, read so that nothing a publisher sent is an error.
+"""Decodes a message's properties without raising errors, whatever the publisher sent.
 
-py-amqp and pamqp raise for text that is not UTF-8, times after the year 9999 and deep tables, and with that end the
-connection: the broker delivers the message again, for ever. Here such a value becomes bytes, or `Unread`.
+py-amqp and pamqp raise for text that is not UTF-8, times after the year 9999 and deep tables. This ends the connection,
+and the broker redelivers the message for ever. This module returns bytes or `Unread` for such a value.
 
 flags (2) | content type | content encoding | headers | ...        Sources: AMQP 0-9-1, section 4.2.6.1, and RabbitMQ's
 errata for the types of a table's values.
@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-# Tables in tables: RabbitMQ's own x-death is three deep. A header frame has room for 26,000, which no recursion takes.
+# Nesting of tables: RabbitMQ's x-death has three levels. A header frame can have 26,000, too many for recursion.
 DEPTH_MAX = 16
 # In the order of the flags' bits, from the highest. s: short string, F: table, B: octet, T: timestamp.
 _PROPERTIES = (
@@ -39,13 +39,13 @@ _NUMBERS = {
 
 
 class Unread(bytes):
-    """A value that cannot be read, as it is on the wire: a table or array too deep, a time after the year 9999."""
+    """The raw bytes of a value that cannot be decoded: a table or array too deep, or a time after the year 9999."""
 
 
 def decode(properties: bytes) -> dict[str, Any]:
-    """The properties by name, those that are there; the table of headers is `headers`.
+    """The message's properties by name; the table of headers is `headers`.
 
-    Where the bytes end too early or have an unknown type, the properties before that.
+    If the bytes end early or have an unknown type, only the properties before that.
     """
     found: dict[str, Any] = {}
     try:
@@ -72,7 +72,7 @@ def _short_string(data: bytes, offset: int, _: int) -> tuple[str | bytes, int]:
 
 
 def _sized(data: bytes, offset: int) -> tuple[int, int]:
-    """Start and end of a value that begins with its length in four bytes."""
+    """Start and end of a value after its length of four bytes."""
     (length,) = struct.unpack_from(">I", data, offset)
     return offset + 4, offset + 4 + length
 

@@ -1,6 +1,6 @@
-"""A task's frames from a template: encoded once by pamqp for each kind of task, then only what varies is put in.
+"""Encodes a task's frames from a template, which pamqp encodes once for each kind of task.
 
-pamqp would take 25 us for each message, this takes one or two. That both say the same is a test's business.
+Filling in the varying values takes 1 to 2 us per message; pamqp takes 25 us. A test compares the two encodings.
 """
 
 from functools import cache
@@ -15,21 +15,21 @@ from apps.contract import topology
 from apps.contract.message import CONTENT_ENCODING, CONTENT_TYPE, TaskMessage
 
 _LONG = Struct(">I")
-# Of a content header: the class, a weight of 0, the size of the body that follows.
+# Start of a content header: class, a weight of 0, size of the body.
 _CONTENT = Struct(">HxxQ")
-# Celery's is empty, which pamqp would leave out: it is put in by hand.
+# Placeholder: Celery sends an empty reply_to, which pamqp would omit.
 _REPLY_TO = "<reply>"
 _TRACEPARENT = encode.short_string("traceparent") + b"S"
 
 
-@cache  # as many as there are kinds of tasks
+@cache  # bounded: one per kind of task
 def template(task: str, routing_key: str) -> "Template":
     """The template of a kind of task."""
     return Template(task, routing_key)
 
 
 class Template:
-    """The frames of a publish, cut where a message has its own."""
+    """The frames of a publish, split at the values that vary between messages."""
 
     def __init__(self, task: str, routing_key: str) -> None:
         sample = TaskMessage(task, routing_key, "<id>", "<publish>", "<owner>", "<request>", None, b"")
@@ -76,7 +76,7 @@ def _properties(message: TaskMessage) -> Basic.Properties:
         content_type=CONTENT_TYPE,
         content_encoding=CONTENT_ENCODING,
         correlation_id=message.task_id,
-        message_id=message.publish_id,  # by it a returned message is found; a task's id may be published twice
+        message_id=message.publish_id,  # identifies a returned message; a task id may be published twice
         delivery_mode=2,  # persistent
         reply_to=_REPLY_TO,
         priority=0,
@@ -84,7 +84,7 @@ def _properties(message: TaskMessage) -> Basic.Properties:
 
 
 def _cut(whole: bytes, *parts: bytes) -> list[bytes]:
-    """What lies between the parts, which follow one another."""
+    """Split `whole` at each of the parts, which must occur in this order."""
     pieces = []
     for part in parts:
         piece, whole = whole.split(part, 1)

@@ -1,1 +1,1 @@
-"""The HTTP service: it accepts tasks into the broker, and tells what became of them."""
+"""The HTTP service: accepts tasks, and returns their states and results."""

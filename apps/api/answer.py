@@ -1,4 +1,4 @@
-"""What a client is told of a task, as JSON: its result is stored as JSON, and is sent as it is stored."""
+"""Answers with a task's status as JSON. Results are stored as JSON, and are sent unchanged."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -14,14 +14,14 @@ from apps.api.store import Unavailable
 from apps.contract import results
 from apps.contract.states import Record, State
 
-# Hint for a client that polls; one that can should wait with `?wait=`.
+# Polling interval suggested to clients; they should rather wait with `?wait=`.
 POLL_AFTER_S = 1
 _RETRY_AFTER = (b"retry-after", str(POLL_AFTER_S).encode())
 _JSON = (b"content-type", b"application/json")
 
 
 class Answer(Response):
-    """The answer of a route that is given by one of these functions, as on the fast path."""
+    """A route's answer, sent by one of the functions below. The fast path calls them directly."""
 
     def __init__(self, give: Callable[[Send], Awaitable[None]]) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ async def accepted(send: Send, task_id: str) -> None:
 
 
 async def tell(send: Send, services: Services, task_id: str, record: Record) -> None:
-    """Answer 200 with what is known of a task. Raises the 503 problem before the answer has begun."""
+    """Answer 200 with a task's status. Raises the 503 problem before the answer has begun."""
     if not record.large_bytes:
         document = small(task_id, record)
         await _start(send, 200, len(document))
@@ -50,23 +50,23 @@ async def tell(send: Send, services: Services, task_id: str, record: Record) -> 
             await _start(send, 200, sum(map(len, found)))
             for part in found:
                 await send({"type": "http.response.body", "body": part, "more_body": True})
-                await asyncio.sleep(0)  # between two parts it is the others' turn, even if the client takes all at once
+                await asyncio.sleep(0)  # let other requests run, even if the client reads without delay
             await send({"type": "http.response.body", "body": b""})
     except Unavailable:
         raise errors.results_unavailable() from None
 
 
 def small(task_id: str, record: Record) -> bytes:
-    """The document where the result is with the record, or there is none."""
+    """The document of a task with a small result, or without one."""
     return _head(task_id, record.state) + record.meta.encode()[: -1 if record.requeued_as else None] + _tail(record)
 
 
 @asynccontextmanager
 async def parts(large: LargeResults, task_id: str, record: Record) -> AsyncIterator[list[bytes]]:
-    """The document of a large result, for as long as the block lasts. Raises Unavailable."""
+    """The document of a large result in parts, for the length of the block. Raises Unavailable."""
     async with large.held(task_id, record.large_bytes, record.large_from) as stored:
-        # Version 0.1 stored lone surrogates and NaN as they came. What this version has stored is valid, and is not
-        # looked through: that takes too long.
+        # Version 0.1 stored lone surrogates and NaN unchanged. Results of this version are valid and are not checked,
+        # which would take too long.
         earlier = record.state == "FAILURE" or not record.large_from
         meta = await asyncio.to_thread(_readable, stored) if earlier else stored
         end = len(meta) - bool(record.requeued_as)
@@ -82,7 +82,7 @@ def _head(task_id: str, state: State) -> bytes:
 
 
 def _tail(record: Record) -> bytes:
-    """What ends the document: a FAILURE that was sent again tells its new id inside of the result."""
+    """The end of the document. A FAILURE that was requeued has its new id inside of the result."""
     return f',"requeued_as":"{record.requeued_as}"}}}}'.encode() if record.requeued_as else b"}"
 
 

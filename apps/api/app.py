@@ -1,4 +1,4 @@
-"""The FastAPI app: `uvicorn --factory apps.api.app:create_app`. Connections live as long as its lifespan."""
+"""The FastAPI app: `uvicorn --factory apps.api.app:create_app`. Its lifespan opens and closes connections."""
 
 import asyncio
 import gc
@@ -29,9 +29,9 @@ GC_THRESHOLDS = (10_000, 10, 100)
 
 
 def create_app(settings: ApiSettings | None = None, registry: Registry = TASKS) -> FastAPI:
-    """Build the service; without `settings` they come from the environment.
+    """Create the app; `settings` are read from the environment by default.
 
-    Raises SystemExit where an input cannot be carried to the worker, or a task has no queue.
+    Raises SystemExit if the worker could read an input differently than the API, or if a task's queue is not declared.
     """
     settings = settings or load(ApiSettings)
     logs.configure(settings.log_level)
@@ -41,9 +41,9 @@ def create_app(settings: ApiSettings | None = None, registry: Registry = TASKS) 
     app = Service(
         services,
         title="Sluice",
-        summary="Post tasks, and ask what became of them.",
+        summary="Post tasks, and read their states and results.",
         lifespan=_lifespan,
-        # what generated clients call their functions
+        # the names of functions in generated clients
         generate_unique_id_function=lambda route: route.name,
         redirect_slashes=False,
         docs_url=None,
@@ -60,7 +60,7 @@ def create_app(settings: ApiSettings | None = None, registry: Registry = TASKS) 
 
 
 class Service(FastAPI):
-    """FastAPI, and in front of it the two calls that are too frequent for its routing."""
+    """FastAPI, with a fast path in front of it for the two most frequent calls."""
 
     def __init__(self, services: Services, **options: Any) -> None:
         super().__init__(**options)
@@ -75,7 +75,7 @@ class Service(FastAPI):
 
 
 def _sentence_only(send: Send) -> Send:
-    """Of a start that was refused uvicorn logs the sentence; Starlette would have it log the traceback."""
+    """Let uvicorn log only the sentence of a refused start; Starlette would send the traceback."""
     kind = f"{startup.Refused.__module__}.{startup.Refused.__qualname__}: "
 
     async def send_sentence(message: Message) -> None:
@@ -89,9 +89,10 @@ def _sentence_only(send: Send) -> Send:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    # Looking for cycles took a tenth of the time, and there are hardly any: what was imported stays, and what requests
-    # in flight hold is looked through less often than after each 700 objects; what long-polls hold, which are old by
-    # then, up to ten times less often still: with thousands of them each look is tens of milliseconds, for everybody.
+    # Garbage collection took a tenth of the time, and there are hardly any cycles. Imported objects are excluded, and
+    # the youngest generation is collected less often than after 700 new objects. The oldest generation, with the
+    # objects of long-polls, is collected up to ten times less often: with thousands of them, a collection blocks for
+    # tens of milliseconds.
     gc.set_threshold(*GC_THRESHOLDS)
     gc.freeze()
     services: Services = app.state.services
@@ -108,7 +109,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await _started(publisher, services.settings.celery_result_backend.get_secret_value())
         await memory.read()
         running.append(asyncio.create_task(memory.run()))
-        await quotas.renew()  # a replica that starts has no more than its share
+        await quotas.renew()  # a new replica must not use more than its share
         with _on_sigterm(waiter.drain):
             yield
     finally:
@@ -123,16 +124,16 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _started(publisher: Publisher, redis_url: str) -> None:
-    """Wait until both servers have accepted the credentials, or could not be reached. Raises startup.Refused."""
+    """Wait until both servers have accepted the credentials or are unreachable. Raises startup.Refused."""
     key, channel = states.key("none"), states.channel("none")
     commands = (("GET", key), ("EVAL", "return 1", 1, key), ("INFO", "memory"), ("SUBSCRIBE", channel))
     await asyncio.gather(publisher.wait_started(startup.DEADLINE_S), startup.check_redis(redis_url, *commands))
 
 
 class _on_sigterm:  # noqa: N801 - reads as a statement
-    """Call a function at SIGTERM, before the server's own handler.
+    """Call a function at SIGTERM, before uvicorn's handler.
 
-    uvicorn ends the lifespan only after its last response: a long-poll must hear of the end before that.
+    uvicorn ends the lifespan only after the last response, and long-polls must be released before that.
     """
 
     def __init__(self, function: Callable[[], None]) -> None:

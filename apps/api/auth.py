@@ -1,4 +1,4 @@
-"""Who asks: a client is known by its bearer key, and its tasks by the client's name."""
+"""Authentication of clients by bearer keys, and ownership of tasks by client names."""
 
 import hmac
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from apps.contract.ids import TaskIds
 from apps.contract.keys import ApiKey
 from apps.contract.settings import ApiSettings
 
-# Owner of every task where authentication is switched off.
+# Owner of every task if authentication is disabled.
 ANYONE = "anyone"
 
 
 class Clients:
-    """The clients with their bearer keys; none at all means that authentication was disabled aloud."""
+    """Clients with their bearer keys. Without any, authentication is explicitly disabled (AUTH_DISABLED)."""
 
     def __init__(self, api_keys: Sequence[ApiKey]) -> None:
         self._keys = [(each.name, each.key.get_secret_value().encode()) for each in api_keys]
@@ -23,7 +23,7 @@ class Clients:
     def identify(self, authorization: str | None) -> str:
         """The client's name. Raises the 401 problem.
 
-        Each key is compared, and each in constant time: how long the answer takes tells nothing about a key.
+        All keys are compared in constant time: the duration reveals nothing about a key.
         """
         if not self._keys:
             return ANYONE
@@ -36,13 +36,13 @@ class Clients:
 
 
 def require_own(ids: TaskIds, owner: str, task_id: str) -> None:
-    """Raises the 404 problem of an id that is not one of the client's tasks."""
+    """Raise the 404 problem if the id is not that of one of the client's tasks."""
     if not ids.owns(owner, task_id):
         raise errors.not_found()
 
 
 def read_keys(settings: ApiSettings) -> tuple[ApiKey, ...]:
-    """The clients of API_KEYS, or of the file that API_KEYS_FILE names. Raises SystemExit with one sentence."""
+    """The clients from API_KEYS or the file API_KEYS_FILE. Raises SystemExit with one sentence."""
     if settings.api_keys_file is None:
         return settings.api_keys
     about = f"API_KEYS_FILE: {settings.api_keys_file}"

@@ -1,4 +1,4 @@
-"""`/docs`: Swagger UI, with its files from a package, so that the page asks no other host for anything."""
+"""`/docs`: Swagger UI with files from a package, so that the page requests nothing from other hosts."""
 
 from importlib.resources import files
 
@@ -8,20 +8,20 @@ from fastapi.responses import FileResponse
 
 router = APIRouter(include_in_schema=False)
 
-# Only these: the package has those of ReDoc too, which loads its logo and its fonts from elsewhere.
+# Not the package's ReDoc, which loads its logo and fonts from other hosts.
 _FILES = {
     "swagger-ui.css": "text/css",
     "swagger-ui-bundle.js": "text/javascript",
     "favicon.png": "image/png",
 }
 _FOLDER = files("fastapi_offline") / "static"
-# The names stay the same when the package changes.
+# Short, as the file names do not change with the package's version.
 _FRESH_S = 3600
 
 
 @router.get("/docs")
 async def docs(request: Request) -> Response:
-    """The page."""
+    """Serve the page."""
     app = request.app
     return get_swagger_ui_html(
         openapi_url=app.openapi_url,

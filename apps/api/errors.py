@@ -1,4 +1,4 @@
-"""Everything that is answered with an error, as RFC 9457 problem documents.
+"""All error answers, as RFC 9457 problem documents.
 
 Problem
 |-- 400 malformed          |-- 401 unauthenticated   |-- 404 not-found         |-- 409 request-open
@@ -6,9 +6,9 @@ Problem
 |-- 413 too-complex        |-- 415 not-json          |-- 422 invalid           |-- 422 key-reused
 |-- 429 quota-exceeded     |-- 429 too-many-streams  |-- 500 internal
 |-- 404 not-found, 405 method-not-allowed  of a path
-|-- 503 refused            definite: nothing was accepted, send it again after Retry-After
+|-- 503 refused            definite: nothing was accepted, retry after Retry-After
 |-- 503 outcome-unknown    the task may have been accepted
-|-- 503 results-full       definite as well: Redis has room for the results of accepted tasks alone
+|-- 503 results-full       also definite: Redis has room only for the results of accepted tasks
 |-- 503 results-unavailable, too-many-waiting, streams-full
 `-- 503 not-ready, unhealthy  of /readyz and /healthz
 """
@@ -29,17 +29,17 @@ from apps.contract.quota import Quota
 from apps.contract.text import clean, clean_all
 
 MEDIA_TYPE = "application/problem+json"
-# Of a text in a problem: what a validator says, or a field's name, of which a body may have a MiB.
+# Limit per text in a problem: a validator's message or a field's name can have a MiB.
 TEXT_MAX_CHARS = 1000
-# A refused client comes back after it: long enough for a broker to restart its connection, short for a person.
+# Long enough for a reconnect to the broker, and short for a person.
 RETRY_AFTER_S = 2
 
 
 class Problem(Exception):
-    """An error that the client is told. `kind` is the stable name that programs look at."""
+    """An error that is sent to the client. `kind` is its stable name for programs."""
 
     held_s = 0.0
-    """How long the answer is held back: apps/api/quotas.py says why."""
+    """Delay before the answer is sent; apps/api/quotas.py explains it."""
 
     def __init__(
         self, status: int, kind: str, detail: str, *, headers: Mapping[str, str] | None = None, **members: Any
@@ -52,12 +52,12 @@ class Problem(Exception):
         self.members = members
 
     async def hold(self) -> None:
-        """Wait until it may be answered."""
+        """Wait for the delay of the answer."""
         if self.held_s:
             await asyncio.sleep(self.held_s)
 
     def with_members(self, **members: Any) -> "Problem":
-        """The same problem, told with more."""
+        """A copy with additional members."""
         return Problem(self.status, self.kind, self.detail, headers=self.headers, **self.members, **members)
 
 
@@ -67,13 +67,13 @@ def malformed(detail: str) -> Problem:
 
 
 def unauthenticated() -> Problem:
-    """No key of ours came with it."""
+    """The request has no valid bearer key."""
     detail = "send a key of this API as 'Authorization: Bearer <key>'"
     return Problem(401, "unauthenticated", detail, headers={"WWW-Authenticate": "Bearer"})
 
 
 def not_found() -> Problem:
-    """Never made, or somebody else's: the two are not told apart."""
+    """The id was never created, or belongs to another client: the answers must be the same."""
     return Problem(404, "not-found", "no task of yours has this id")
 
 
@@ -100,12 +100,12 @@ def request_open() -> Problem:
 
 
 def already_ended(state: str) -> Problem:
-    """Too late to cancel."""
+    """The task has ended before the cancel."""
     return Problem(409, "already-ended", f"the task has ended: {state}", task_status=state)
 
 
 def expired() -> Problem:
-    """It was a task once; nothing is known of it any more."""
+    """The task's record has expired."""
     return Problem(410, "expired", "the result of this task is no longer kept")
 
 
@@ -115,22 +115,22 @@ def too_large(limit_bytes: int) -> Problem:
 
 
 def too_complex(bound: str) -> Problem:
-    """The body has more keys, elements or levels than are parsed, or takes too long."""
+    """The body exceeds the limit of keys, elements or levels, or of the time for parsing."""
     return Problem(413, "too-complex", f"the body is too complex: {bound}")
 
 
 def not_json() -> Problem:
-    """The body is of another type."""
+    """The body's content type is not JSON."""
     return Problem(415, "not-json", "send the body as 'Content-Type: application/json'")
 
 
 def invalid(errors: list[dict[str, Any]]) -> Problem:
-    """The body is JSON, and no input."""
+    """The body is JSON, but not a valid input."""
     return Problem(422, "invalid", "the body does not describe a task; see errors", errors=errors)
 
 
 def key_reused() -> Problem:
-    """Another body came with this Idempotency-Key before."""
+    """The Idempotency-Key was used with another body before."""
     return Problem(422, "key-reused", "this Idempotency-Key was used with another body; a new task needs a new key")
 
 
@@ -156,13 +156,13 @@ def quota_exceeded(limits: Quota, exceeded: str, tasks: int, *, after_s: int, he
 
 
 def too_many_streams(limit: int) -> Problem:
-    """The client has as many event streams open as it may have."""
+    """The client has reached its limit of open event streams."""
     detail = f"{limit} event streams of this client are open: close one, or ask with ?wait="
     return Problem(429, "too-many-streams", detail, headers=_retry_after())
 
 
 def streams_full() -> Problem:
-    """The process has as many event streams open as it may have."""
+    """The process has reached its limit of open event streams."""
     detail = "no more event streams can be opened: ask with ?wait=, or open it after Retry-After"
     return Problem(503, "streams-full", detail, headers=_retry_after())
 
@@ -192,25 +192,25 @@ def results_unavailable() -> Problem:
 
 
 def too_many_waiting() -> Problem:
-    """As many clients wait as the process has room for."""
+    """The process has reached its limit of waiting clients."""
     detail = "no more clients can wait for tasks: ask again after Retry-After, or without ?wait="
     return Problem(503, "too-many-waiting", detail, headers=_retry_after())
 
 
 def not_ready(away: list[str]) -> Problem:
-    """The process cannot serve now."""
+    """The process must not receive requests now."""
     return Problem(503, "not-ready", f"not ready: {', '.join(away)}", reasons=away)
 
 
 def unhealthy(servers: Mapping[str, Any]) -> Problem:
-    """The broker or Redis does not answer, or Redis is full; `servers` says of each whether it is up, down or full."""
+    """The broker or Redis does not answer, or Redis is full. `servers` has the state of each: up, down or full."""
     down = [name for name, state in servers.items() if state == "down"]
     detail = f"does not answer: {', '.join(down)}" if down else "Redis is full: posts are refused"
     return Problem(503, "unhealthy", detail, headers=_retry_after(), **servers)
 
 
 def defect() -> Problem:
-    """Not the client's fault."""
+    """An unexpected exception: a defect of Sluice."""
     return Problem(500, "internal", "a defect of this service; its log has the request id")
 
 
@@ -231,7 +231,7 @@ def document(problem: Problem) -> dict[str, Any]:
 
 
 def response(problem: Problem) -> JSONResponse:
-    """The answer that an error is."""
+    """The HTTP response for a problem."""
     metrics.PROBLEMS.labels(problem.kind).inc()
     return JSONResponse(document(problem), problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
 

@@ -1,10 +1,10 @@
 """`POST /tasks` and `GET /tasks/{id}` before FastAPI's routing, dependencies and responses.
 
-Those take longer than all that has to be done here: docs/performance.md says what each way costs. The fast path takes
-the requests that a client usually sends. Every other request, and each that breaks a rule, goes on to the FastAPI app
-before anything of its body is read: the routes call the same functions, and answer with the problem.
+FastAPI's part takes longer than the rest of a request: docs/performance.md has the costs of both ways. The fast path
+handles the usual requests. All others, and those that break a rule, are forwarded to the FastAPI app before their body
+is read: the routes call the same functions, and answer with the problem.
 
-What is added to the FastAPI app (middleware, dependencies, its telemetry) does not see these requests: add it here too.
+Middleware, dependencies and telemetry of the FastAPI app do not see these requests: add them here too.
 """
 
 import re
@@ -23,16 +23,16 @@ from apps.api.posting import accept, admit
 from apps.api.request_log import RequestLog
 from apps.api.services import Services
 
-# The middleware of the app that a request on the fast path does not pass: its method and path are compared here.
+# Middleware of the app that the fast path skips: the fast path checks method and path itself.
 SKIPPED = (Methods,)
-# And that which it passes.
+# Middleware that the fast path also applies.
 PASSED = (RequestLog,)
 
 _TASK = re.compile(r"/tasks/([0-9a-f-]+)")
 _WAIT = re.compile(rb"(?:wait=([0-9]{1,6}(?:\.[0-9]{1,6})?))?")
 _WANTED = frozenset({b"authorization", b"content-length", b"content-type", b"idempotency-key", b"transfer-encoding"})
 _KEY = TypeAdapter(headers.IdempotencyKey).validator
-_ASKED = "sluice.asked"  # what is found out on the way, in the scope
+_ASKED = "sluice.asked"  # key of the parsed request in the scope
 
 
 class _Post(NamedTuple):
@@ -46,7 +46,7 @@ class _Get(NamedTuple):
 
 
 class FastPath:
-    """Answers the usual requests, and hands all others on to the app."""
+    """Answers the usual requests, and forwards all others to the app."""
 
     def __init__(self, app: ASGIApp, services: Services) -> None:
         self._app = app
@@ -63,16 +63,16 @@ class FastPath:
         await self._app(scope, receive, send)
 
     def _asked(self, scope: Scope) -> _Post | _Get | None:
-        """What a usual request asks for; None of any other one, and of one that breaks a rule."""
+        """The parsed request if it is a usual one; None for others, and for requests that break a rule."""
         method, path = scope["method"], scope["path"]
-        if len(scope["raw_path"]) != len(path):  # percent-encoded, in part
+        if len(scope["raw_path"]) != len(path):  # partly percent-encoded
             return None
         try:
             if method == "POST" and path == "/tasks":
                 return self._post(_headers(scope))
             if method == "GET" and (task := _TASK.fullmatch(path)) and (wait := _WAIT.fullmatch(scope["query_string"])):
                 return self._get(_headers(scope), task[1], float(wait[1] or 0))
-        except (errors.Problem, ValueError):  # the route answers with it
+        except (errors.Problem, ValueError):  # the route answers with the problem
             pass
         return None
 
@@ -110,7 +110,7 @@ class FastPath:
 
 
 def _headers(scope: Scope) -> dict[bytes, str] | None:
-    """Those that are looked at; None where one was sent twice."""
+    """The headers used here; None if one of them was sent more than once."""
     given: dict[bytes, str] = {}
     for name, value in scope["headers"]:
         if name in _WANTED:
@@ -121,7 +121,7 @@ def _headers(scope: Scope) -> dict[bytes, str] | None:
 
 
 async def _read(receive: Receive) -> bytes | None:
-    """The body, no longer than its Content-Length, which the server sees to; None where the client has gone."""
+    """The body, which the server limits to its Content-Length; None if the client has disconnected."""
     parts = []
     while True:
         message = await receive()

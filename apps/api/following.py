@@ -15,7 +15,7 @@ from apps.api.waiter import Waiter, set_within
 from apps.contract import ids
 from apps.contract.states import CLOCKS_S, Record
 
-# Proxies take a stream for dead that is silent for a minute (NGINX's default).
+# Below the minute after which proxies close a silent stream (NGINX's default).
 COMMENT_S = 15.0
 
 
@@ -31,7 +31,7 @@ async def current(services: Services, task_id: str) -> Record:
 
 
 async def _is_forgotten(services: Services, task_id: str) -> bool:
-    """Whether an id without a record is one of a task that has ended. Only an old one is looked for."""
+    """Whether an id without a record belongs to an ended task. Redis is queried only if the id is old enough."""
     age_s, settings = time.time() - ids.created_at_s(task_id), services.settings
     if age_s > settings.record_ttl_s:
         return True
@@ -39,7 +39,7 @@ async def _is_forgotten(services: Services, task_id: str) -> bool:
 
 
 async def follow(services: Services, receive: Receive, task_id: str, wait_s: float) -> Record:
-    """A task's state and result once it is final, or as it is after `wait_s`. Raises as `current`."""
+    """A task's record when it is final, or after `wait_s`. Raises like `current`."""
     if wait_s <= 0:
         return await current(services, task_id)
     if services.waiter.full:
@@ -52,13 +52,13 @@ async def follow(services: Services, receive: Receive, task_id: str, wait_s: flo
 
 
 async def _wait_for_end(services: Services, gone: asyncio.Future[None], task_id: str, limit_s: float) -> Record:
-    """Not for a client that has gone: its slot is given back, and its subscription."""
+    """Wait for the end of a task; stops if the client disconnects, which releases its slot and subscription."""
     waiter: Waiter = services.waiter
     end_s = time.monotonic() + limit_s
     with waiter.watch(task_id) as changed:
         gone.add_done_callback(lambda _: changed.set())
-        # Who asks so has usually just posted: to look before the subscription is confirmed would be a round trip more.
-        # A Redis that does not confirm it is asked all the same, and a client told that it is away.
+        # The task was usually just posted: reading it before the subscription is confirmed would add a round trip. If
+        # Redis does not confirm the subscription, read the record anyway: the client then learns that Redis is down.
         await set_within(changed, min(limit_s, TIMEOUT_S) if waiter.connected else 0)
         record = changed.told or await current(services, task_id)
         in_time = True
@@ -70,10 +70,10 @@ async def _wait_for_end(services: Services, gone: asyncio.Future[None], task_id:
 
 
 async def events(services: Services, task_id: str, record: Record, seen: str | None) -> AsyncIterator[bytes]:
-    """Each state of a task once, as server-sent events, to its end; those after `seen` for a client that comes back.
+    """Server-sent events with each state of a task once; for a reconnecting client only the states after `seen`.
 
-    After STREAM_MAX_S the stream ends without a final state, and the client opens another one. Format: WHATWG HTML,
-    section 9.2. A Redis that goes away in between only delays what comes.
+    After STREAM_MAX_S the stream ends without a final state, and the client reconnects. An outage of Redis only delays
+    events. Format: WHATWG HTML, section 9.2.
     """
     waiter: Waiter = services.waiter
     end_s = time.monotonic() + services.settings.stream_max_s
@@ -86,12 +86,12 @@ async def events(services: Services, task_id: str, record: Record, seen: str | N
                 yield b"id: STARTED\nevent: STARTED\ndata: %b\n\n" % small(task_id, Record("STARTED"))
             if record.final:
                 with suppress(Unavailable):
-                    async with aclosing(_end(services, task_id, record)) as end:  # also where the client leaves
+                    async with aclosing(_end(services, task_id, record)) as end:  # also if the client disconnects
                         async for part in end:
                             yield part
                     return
             left_s = end_s - time.monotonic()
-            if waiter.draining or left_s <= 0:  # the client comes back, to another replica
+            if waiter.draining or left_s <= 0:  # the client reconnects, to another replica
                 return
             if not await set_within(changed, min(COMMENT_S, left_s)):
                 yield b": still here\n\n"
@@ -105,7 +105,7 @@ async def _disconnected(receive: Receive) -> None:
 
 
 async def _end(services: Services, task_id: str, record: Record) -> AsyncGenerator[bytes, None]:
-    """The last event, in parts. Raises Unavailable before the first of them."""
+    """The last event in parts. Raises Unavailable before the first part."""
     head = f"id: {record.state}\nevent: {record.state}\ndata: ".encode()
     if not record.large_bytes:
         yield head + small(task_id, record) + b"\n\n"
@@ -113,4 +113,4 @@ async def _end(services: Services, task_id: str, record: Record) -> AsyncGenerat
     async with parts(services.large, task_id, record) as found:
         for part in (head, *found, b"\n\n"):
             yield part
-            await asyncio.sleep(0)  # the others' turn
+            await asyncio.sleep(0)  # let other requests run

@@ -1,4 +1,4 @@
-"""What the headers of a request must say. The routes and the fast path call the same functions."""
+"""Rules for request headers, called by the routes and the fast path."""
 
 from typing import Annotated
 
@@ -15,7 +15,7 @@ _CHARSETS = frozenset({"charset=utf-8", 'charset="utf-8"'})
 
 
 def one_header(request: Request, name: str) -> str | None:
-    """A header that may be sent once. Raises the 400 problem where it was sent twice."""
+    """The value of a header. Raises the 400 problem if it was sent more than once."""
     values = request.headers.getlist(name)
     if len(values) > 1:
         raise errors.malformed(f"the header {name} was sent {len(values)} times")
@@ -23,8 +23,8 @@ def one_header(request: Request, name: str) -> str | None:
 
 
 def require_json(content_type: str | None) -> None:
-    """Raises the 415 problem of a body that is said to be anything but JSON in UTF-8."""
-    if content_type == JSON:  # as nearly all
+    """Raise the 415 problem unless the content type is JSON in UTF-8."""
+    if content_type == JSON:  # the usual case
         return
     media_type, *parameters = (content_type or "").lower().split(";")
     if media_type.strip() != JSON or not _CHARSETS.issuperset(parameter.strip() for parameter in parameters):
@@ -32,6 +32,6 @@ def require_json(content_type: str | None) -> None:
 
 
 def require_length(content_length: str | None, limit_bytes: int) -> None:
-    """Raises the 413 problem of a body that is said to be too large; one without a length is counted as it comes."""
+    """Raise the 413 problem if Content-Length is too large. A body without it is counted while it is read."""
     if content_length is not None and content_length.isdecimal() and int(content_length) > limit_bytes:
         raise errors.too_large(limit_bytes)

@@ -1,24 +1,24 @@
-"""uvicorn's HTTP protocol with six changes: `uvicorn --http apps.api.http:Protocol`.
+"""uvicorn's HTTP protocol with these changes: `uvicorn --http apps.api.http:Protocol`.
 
-Head and body of an answer leave in one write. uvicorn writes them one after the other, and each is a system call that
-wakes the client: a tenth of what an accepted task costs.
+Head and body of an answer are sent with one write. uvicorn uses two, and each is a system call that wakes the client:
+this takes a tenth of the CPU time of an accepted task.
 
-A client that takes nothing of its answer loses its connection. uvicorn would wait for ever, and the request would keep
-what it holds, such as a large result.
+A client that does not read its answer loses its connection. uvicorn would wait for ever, and the request would keep its
+resources, such as a large result.
 
-What is received is parsed in parts, one in each step of the event loop, and no further while requests wait behind the
-one that is answered. uvicorn would parse all of it: 14,000 small requests in a row took 0.12 s. A head has a bound.
+Received data is parsed in parts, one per turn of the event loop, and parsing stops while pipelined requests are
+waiting. uvicorn parses everything: 14,000 small pipelined requests took 0.12 s. The size of a head is limited.
 
-The head and the body of a request have to arrive within some seconds of its first byte. uvicorn would wait for ever,
-and so it would for the first byte of a connection.
+The head and the body of a request must arrive within a few seconds of its first byte. uvicorn would wait for ever, and
+also for the first byte of a connection.
 
-An idle connection is closed by a timer of the connection. uvicorn starts and cancels a timer for each request, which
+Idle connections are closed by one timer per connection. uvicorn starts and cancels a timer for each request, which
 takes 2% of the CPU time of an accepted post.
 
-What is no HTTP request is answered with a problem document.
+An invalid HTTP request is answered with a problem document.
 
-A request to upgrade, to WebSocket or HTTP/2, is answered as if it had not asked for that (RFC 9110, 7.8). uvicorn would
-drop its body, which Java's HttpClient sends with the first request of each connection.
+Requests to upgrade to WebSocket or HTTP/2 are answered as if they had no such header (RFC 9110, 7.8). uvicorn would
+drop the body, and Java's HttpClient sends such a request first on each connection.
 """
 
 import asyncio
@@ -34,43 +34,42 @@ from apps.api import errors, metrics
 
 log = logging.getLogger(__name__)
 
-# For a quarter of what uvicorn lets a client be behind with, and longer than a mobile network is silent.
+# Time to read a quarter of uvicorn's write buffer; longer than usual pauses of mobile networks.
 STALLED_S = 10.0
-# From the first byte of a request to the end of its head, and to the end of its body. A head is one or two packets; a
-# body of 1 MiB takes 30 s at 280 kbit/s. Behind NGINX, which reads a request before it forwards it, both take
-# milliseconds.
+# Time from the first byte of a request to the end of its head, and of its body. A head is one or two packets; a body of
+# 1 MiB takes 30 s at 280 kbit/s. NGINX buffers requests before it forwards them: behind it, both take milliseconds.
 HEAD_S = 10.0
 BODY_S = 30.0
-# Parsed in one step of the event loop: 900 of the smallest requests there are, which take 8 ms.
+# Bytes parsed per turn of the event loop: 900 requests of minimal size, which take 8 ms.
 STEP_BYTES = 16 * 1024
-# Of the head of a request, until it is complete; NGINX hands on 32 KiB at most (large_client_header_buffers).
+# Largest head of a request; NGINX forwards at most 32 KiB (large_client_header_buffers).
 HEAD_MAX_BYTES = 64 * 1024
-# A copy of more costs more than the system call that it saves.
+# Copying more bytes costs more than the saved system call.
 JOINED_MAX_BYTES = 16 * 1024
 
 
 class Protocol(HttpToolsProtocol):
-    """As uvicorn's own, on a transport that joins writes, and that clients have to read from."""
+    """uvicorn's protocol with the changes above."""
 
     _stalled: asyncio.TimerHandle | None = None
     _idle: asyncio.TimerHandle | None = None
     _idle_since_s = 0.0
-    """When the last answer was complete, or the connection was made."""
+    """The time of the last complete answer, or of the connection."""
     _upgrading = False
-    """Whether the last complete head asks to upgrade."""
+    """Whether the last complete head requests an upgrade."""
     _body_arriving = False
     """Whether the last complete head has a body that is not complete."""
     _began_s = 0.0
     _overdue: asyncio.TimerHandle | None = None
     _unread = b""
-    """What was received and is not parsed."""
+    """Received data that is not parsed yet."""
     _read_held = False
-    """Nothing is received until `_unread` is parsed, and until no request waits behind another one."""
+    """Whether receiving is paused, until `_unread` is parsed and no pipelined request is waiting."""
     _complete: list[tuple[bytes, bytes]] | None = None
-    """The headers of the last complete head; uvicorn makes a new list where a request begins."""
+    """The headers of the last complete head. uvicorn creates a new list for each request."""
     _head_bytes = 0
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's signature
         self._joined = Joined(transport, self.loop, self._resume)
         super().connection_made(cast("asyncio.Transport", self._joined))
         self._idle_since_s = self.loop.time()
@@ -86,8 +85,8 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """As uvicorn's own, in parts."""
-        if len(data) <= STEP_BYTES and not self._unread:  # as nearly all
+        """Like uvicorn's method, but parses in parts."""
+        if len(data) <= STEP_BYTES and not self._unread:  # the usual case
             self._receive(data)
         else:
             self._unread += data
@@ -97,7 +96,7 @@ class Protocol(HttpToolsProtocol):
             self._hold()
 
     def on_response_complete(self) -> None:
-        """As uvicorn's own, without a timer for each request: see `_check_idle`."""
+        """Like uvicorn's method, but without a timer per request: see `_check_idle`."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
@@ -114,14 +113,14 @@ class Protocol(HttpToolsProtocol):
             self._joined.pause_reading()
 
     def _resume(self) -> None:
-        """Called by uvicorn when it has room for more."""
+        """Called by uvicorn when it can accept more data."""
         if self._read_held:
             self.loop.call_soon(self._read_on)
         else:
             self._joined.receive_on()
 
     def _read_on(self) -> None:
-        """Parse the next part, or receive on; called again where that has to wait."""
+        """Parse the next part, or resume receiving. Called again if it must wait."""
         if self.pipeline or self.flow.read_paused or self.transport.is_closing() or not self._read_held:
             return
         if self._unread:
@@ -133,7 +132,7 @@ class Protocol(HttpToolsProtocol):
             self._joined.receive_on()
 
     def _receive(self, data: bytes) -> None:
-        """As uvicorn's own, except for requests to upgrade, and for those that do not arrive at once."""
+        """Like uvicorn's method, except for upgrades, and for requests that arrive in several pieces."""
         try:
             self._parse(data)
         except httptools.HttpParserError:
@@ -146,7 +145,7 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._complete = self.headers
         self._head_bytes = 0
-        # a CONNECT asks for a tunnel in any case; it is refused as any other method that a path does not have
+        # CONNECT always counts as an upgrade; it is refused like any other unsupported method
         self._upgrading = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
         if not self._upgrading:
             self._body_arriving = True
@@ -161,11 +160,11 @@ class Protocol(HttpToolsProtocol):
 
     @property
     def _arriving(self) -> bool:
-        """Whether a request has begun that is not complete."""
+        """Whether a request is only partly received."""
         return self._body_arriving or self.headers is not self._complete
 
     def _check_idle(self) -> None:
-        """Close the connection if it has been idle for `timeout_keep_alive`; otherwise check again when it may be."""
+        """Close the connection if it has been idle for `timeout_keep_alive`; otherwise schedule the next check."""
         busy = self._arriving or (self.cycle is not None and not self.cycle.response_complete)
         idle_s = 0.0 if busy else self.loop.time() - self._idle_since_s
         if idle_s < self.timeout_keep_alive:
@@ -174,7 +173,7 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
 
     def _arrives(self) -> None:
-        """Begin to measure; nothing is done for a request that arrives in one piece, as nearly all do."""
+        """Start the timer of a request. Not called for a request that arrives in one piece, as nearly all do."""
         if self._overdue is None and not self.transport.is_closing():
             self._began_s = self.loop.time()
             self._overdue = self.loop.call_later(HEAD_S, self._check_arrival)
@@ -186,7 +185,7 @@ class Protocol(HttpToolsProtocol):
 
     def _check_arrival(self) -> None:
         self._overdue = None
-        if self.flow.read_paused or self._read_held:  # it is us who do not read on
+        if self.flow.read_paused or self._read_held:  # we have paused reading
             self._arrives()
             return
         part, limit_s = ("body", BODY_S) if self.headers is self._complete else ("head", HEAD_S)
@@ -197,15 +196,15 @@ class Protocol(HttpToolsProtocol):
         metrics.SLOW_REQUESTS.labels(part).inc()
         answering = self.cycle is not None and not self.cycle.response_complete
         begun = answering and (part == "head" or self.cycle.response_started or bool(self.pipeline))
-        if begun or (part == "body" and not answering):  # the answer is on its way, or was sent
+        if begun or (part == "body" and not answering):  # an answer was begun or sent
             self.transport.close()
         else:
             self._end(errors.too_slow(part, limit_s))
 
     def _parse(self, data: bytes) -> None:
-        """Parse data; the head of a request to upgrade a second time, without that header.
+        """Parse data. The head of a request to upgrade is parsed again without that header.
 
-        Raises HttpParserError, also for a head that is too long.
+        Raises HttpParserError, also if a head is too long.
         """
         received = len(data)
         while data:
@@ -213,7 +212,7 @@ class Protocol(HttpToolsProtocol):
                 self.parser.feed_data(data)
             except httptools.HttpParserUpgrade as exc:
                 data = self._head_without_upgrade() + data[exc.args[0] :] if self._upgrading else b""
-                # as uvicorn makes it; the old one reads nothing more where the client also asked to close
+                # created as in uvicorn; the old parser stops if the client also requested to close
                 self.parser = httptools.HttpRequestParser(self)
                 self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
             else:
@@ -248,7 +247,7 @@ class Protocol(HttpToolsProtocol):
         self._joined.abort()
 
     def send_400_response(self, msg: str) -> None:
-        """A problem document, as for any other error; uvicorn's own answer is text."""
+        """Answer with a problem document; uvicorn would send plain text."""
         self._end(errors.malformed(msg))
 
     def _end(self, problem: errors.Problem) -> None:
@@ -262,7 +261,7 @@ class Protocol(HttpToolsProtocol):
 
 
 class Joined:
-    """A transport that holds a write back for the next one, at most until the event loop's turn is over."""
+    """A transport that joins a write with the next one of the same turn of the event loop."""
 
     def __init__(
         self,
@@ -280,7 +279,7 @@ class Joined:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        if self._lost:  # uvicorn goes on with the requests that a client had sent before it left
+        if self._lost:  # uvicorn still handles pipelined requests of a client that has disconnected
             return
         if len(data) > JOINED_MAX_BYTES:
             self._flush()
@@ -297,12 +296,12 @@ class Joined:
         self._transport.close()
 
     def receive_on(self) -> None:
-        """Let data be received again."""
+        """Resume receiving."""
         if not self._lost and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def discard(self) -> None:
-        """Drop what is held and what is written from now on: the client has gone, and to write to it would raise."""
+        """Drop held and future data: the client has disconnected, and writing would raise."""
         self._lost = True
         self._held = b""
 

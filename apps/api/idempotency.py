@@ -1,24 +1,24 @@
-r"""Idempotency-Key: one id and one execution for a key and a body, however often and to whichever replica it is sent.
+r"""Idempotency-Key: a key and a body get one id and one execution, for any number of requests to any replicas.
 
-    (no record) --claim--> publishing --settle--> done       its id is answered from then on
+    (no record) --claim--> publishing --settle--> done       later requests get its id
                                |
                                `--settle (refused, unknown) or abandoned--> claimed by the next request:
                                   published again under the same id, with a new publish id
 
-A record is one string by client and key. It is written before the publish, and settled soon after it. The answer does
-not wait for that: a crash in between costs a second publish of the same id, and a repetition a 409 until the claim is
-abandoned, but never a second id; `begin` (apps.contract.states) lets only one of them run. What was refused for certain
-leaves no record: refused posts must not fill Redis. Semantics: draft-ietf-httpapi-idempotency-key-header.
+A record is one string per client and key. It is written before the publish, and settled soon after; the answer does not
+wait for the settlement. After a crash in between, a repeated request gets a 409 until the claim is abandoned, and then
+publishes the same id again, never a second id; `begin` (apps.contract.states) lets only one of them run. A definite
+refusal leaves no record, as refused posts must not fill Redis. Semantics: draft-ietf-httpapi-idempotency-key-header.
 
-    bytes 1 to 10     of the body's digest
-    11 to 26          the UUID of the first id: the rest of an id follows from it and the client
-    27                D: the broker has the one input. O: anything else, and then
-    28, 29            how often it was claimed
-    30 to 35          when it was claimed last, in ms since the epoch; 0 once that claim is settled
-    the rest          bits of the inputs that the broker has, a colon, bits of those that were wanted if it has them all
+    bytes 1 to 10     the body's digest, shortened
+    11 to 26          the UUID of the first id; the rest of the id is derived from it and the client
+    27                D: the broker has the only input. O: any other state, followed by
+    28, 29            number of claims
+    30 to 35          time of the last claim, in ms since the epoch; 0 after that claim is settled
+    the rest          bits of the inputs that the broker has, a colon, bits of the requested inputs if it has them all
 
-It lives from its first claim on, never longer for a later one: its id tells how old it is, and a task that was
-published under an older id could be taken for forgotten (410) while it still waits.
+A record expires a fixed time after its first claim; later claims do not extend its life. Otherwise a task could be
+published under an old id, and while it waits, the id's age would make it count as forgotten (410).
 """
 
 import time
@@ -32,19 +32,19 @@ from apps.api.waiter import Waiter, set_within
 from apps.contract import states
 from apps.contract.ids import TaskIds
 
-# With 16 bytes of the client's and its key's digest it fits into 24 bytes of the allocator.
+# With 16 bytes of the digest of client and key, a Redis key fits into 24 bytes of the allocator.
 _RECORD = b"sl:k:"
 UUID_DIGITS = 32
 
-# Bytes of the body's digest that are kept: the client alone would profit from two bodies with the same.
+# Kept bytes of the body's digest. They can be few: a client could only deceive itself by a collision.
 DIGEST_BYTES = 10
 
-# KEYS: record, record of version 0.1 (a hash, which is then used on). ARGV: digest of the body, UUID if there is none
-# yet, age at which a claim is abandoned (ms), life (s), bits of the inputs that are wanted, the digest as version 0.1
-# has it.
-# Answers {"mine" | "done" | "open" | "other", UUID or id, bits of the inputs that the broker has, number of this
-# claim}; no UUID for a new record.
-# It is done for what was wanted then: who wants more, as a replica that knows a newer task, completes it.
+# KEYS: record, record of version 0.1 (a hash, which stays in use). ARGV: digest of the body, UUID for a new record, age
+# at which a claim is abandoned (ms), life (s), bits of the requested inputs, digest in the form of version 0.1.
+# Returns {"mine" | "done" | "open" | "other", UUID or id, bits of the inputs that the broker has, number of this
+# claim}; the UUID is empty for a new record.
+# "done" applies to the same requested inputs only: a replica that knows a newer task may request more, and publishes
+# them.
 CLAIM = r"""
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -82,8 +82,8 @@ return {'mine', id, accepted, claims}
 """
 
 # KEYS: record, record of version 0.1, channel of its id. ARGV: number of the claim, bits of the inputs that the broker
-# has, bits of those that were wanted, or '' if they are not all there, and 1 where no message can have reached it.
-# A claim that was taken over settles nothing: who took it publishes the same again, and settles that.
+# has, bits of the requested inputs or '' if it does not have them all, 1 if no message can have reached the broker.
+# A claim that another request has taken over is not settled: that request publishes the same inputs, and settles them.
 SETTLE = f"""{states.ALSO_WHEN_FULL}
 local record, number = redis.pcall('GET', KEYS[1]), tonumber(ARGV[1])
 local kept = record and KEYS[1] or KEYS[2]
@@ -110,7 +110,7 @@ return 1
 
 @dataclass(frozen=True)
 class Post:
-    """A request with a key: whose, its body, the inputs to be published (bit i: input i), and how long that takes."""
+    """A request with a key: owner, body, inputs to publish (bit i: input i), maximum duration of the publish."""
 
     owner: str
     key: str
@@ -121,7 +121,7 @@ class Post:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a key stands for: the id of its first input, and which inputs the broker has already (bit i: input i)."""
+    """The state of a key: the id of its first input, and the inputs that the broker already has (bit i: input i)."""
 
     records: tuple[bytes, str]
     first_id: str
@@ -132,7 +132,7 @@ class Claim:
 
 
 class Keys:
-    """The records of all keys. A request waits `deadline_s` for another one's outcome; a key lives `life_s`."""
+    """The records of all keys. A request waits up to `deadline_s` for a concurrent one; keys expire after `life_s`."""
 
     def __init__(self, store: Store, waiter: Waiter, ids: TaskIds, *, deadline_s: float, life_s: int) -> None:
         self._store = store
@@ -142,13 +142,13 @@ class Keys:
         self._life_s = life_s
 
     async def is_known(self, owner: str, key: str) -> bool:
-        """Whether a post came with this key before. Writes nothing. Raises the store's Unavailable."""
+        """Whether a post with this key is recorded. Writes nothing. Raises the store's Unavailable."""
         return bool(await self._store.call("EXISTS", *_records(owner, key)))
 
     async def claim(self, post: Post, new_id: str) -> Claim:
-        """Claim the key for the body, once the request that has it is settled or abandoned; until the deadline.
+        """Claim the key for the body; waits until a concurrent request is settled or abandoned.
 
-        Raises the 409 problem after it, the 422 one for another body, and the store's Unavailable.
+        Raises the 409 problem after the deadline, the 422 problem for another body, and the store's Unavailable.
         """
         records = _records(post.owner, post.key)
         command = self._command(post, records, new_id)
@@ -166,9 +166,9 @@ class Keys:
         return Claim(records, first_id, int(accepted, 16), post.wanted, kind == "done", number)
 
     def settle(self, claim: Claim, accepted: int, *, refused: bool = False) -> None:
-        """Note what the broker has; not waited for. Where Redis is away the next request publishes the same id.
+        """Record which inputs the broker has, without waiting. After a failure, the next request publishes again.
 
-        `refused`: it has nothing of this claim, for certain. Where it was the first one, the key is as it was before.
+        `refused`: the broker certainly has none of them. If this was the key's first claim, its record is deleted.
         """
         done = f"{claim.wanted:x}" if claim.wanted & ~accepted == 0 else ""
         arguments = (claim.number, f"{accepted:x}", done, int(refused))
@@ -176,19 +176,19 @@ class Keys:
 
     def _command(self, post: Post, records: tuple[bytes, str], new_id: str) -> tuple[Any, ...]:
         digest = blake2b(post.body, digest_size=16).digest()
-        # by then the process that has it got its answers from Redis and from the broker, or it is dead
+        # by then the claiming process has its answers from Redis and from the broker, or is dead
         abandoned_ms = int((TIMEOUT_S + post.open_s) * 1000)
         uuid = bytes.fromhex(new_id[:36].replace("-", ""))
         arguments = (digest[:DIGEST_BYTES], uuid, abandoned_ms, self._life_s, f"{post.wanted:x}", digest.hex())
         return ("EVAL", CLAIM, len(records), *records, *arguments)
 
     def _full_id(self, id_: str, owner: str) -> str:
-        """Version 0.1 kept the whole id."""
+        """The id for a UUID; records of version 0.1 have the whole id."""
         return self._ids.of_uuid(id_, owner) if len(id_) == UUID_DIGITS else id_
 
 
 def _records(owner: str, key: str) -> tuple[bytes, str]:
-    """The Redis keys of a request's key: today's, and that of version 0.1."""
-    # neither part has a NUL: a name is printable, and a key has its form
+    """The Redis keys for a request's key: of this version, and of version 0.1."""
+    # NUL separates the parts: a name is printable, and a key has visible ASCII characters
     of_client = blake2b(f"{owner}\0{key}".encode(), digest_size=16)
     return _RECORD + of_client.digest(), f"sluice:key:{of_client.hexdigest()}"

@@ -1,10 +1,10 @@
-"""Large results from Redis, on connections of their own, so that nothing small waits for one.
+"""Reads large results from Redis, on separate connections, so that small commands never wait for them.
 
     record says "large" -> a slot of its lane -> GETRANGE on a connection of the lane -> sent in parts -> slot free
 
-The slots bound the memory: a result is held from its reading until the client has taken it. It is
-read as a whole, but passes through the event loop in pieces, on its way in and out. A client that takes nothing
-loses its connection (`apps.api.http`), and its slot is free again.
+Slots bound the memory: a result is in memory until the client has received it. It is read as a whole, but received and
+sent in pieces, so that it does not block the event loop. A client that does not read loses its connection
+(`apps.api.http`), which frees its slot.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ConnectionError  # noqa: A004 - Python's own is another one
+from redis.exceptions import ConnectionError  # noqa: A004 - not Python's ConnectionError
 
 from apps.api.store import Unavailable, connection_to
 from apps.contract import states
@@ -23,22 +23,22 @@ from apps.contract.states import SMALL_BYTES_MAX
 
 log = logging.getLogger(__name__)
 
-# Of an answer, sent at once: above what uvicorn lets a client be behind with, so that each part is waited for.
+# Bytes per send: above uvicorn's limit for its write buffer, so each part waits for the client.
 PART_BYTES = 128 * 1024
-# For a slot and a connection, from the request on: longer than a client that takes nothing keeps a slot
-# (`apps.api.http`). After that a reader is told to ask again.
+# Maximum wait for a slot and a connection: longer than a client that does not read keeps a slot (`apps.api.http`).
+# After it, the answer is 503.
 SLOT_DEADLINE_S = 15.0
-# Readers that wait in one lane; the next one is told at once.
+# Waiting readers per lane; more get a 503 immediately.
 WAITING_MAX = 1000
-# 64 MiB, the most that a result may have, at 100 Mbit/s.
+# For 64 MiB, the largest result, at 100 Mbit/s.
 READ_DEADLINE_S = 6.0
-# Two, so that one is read while the other's round trip ends. More would take turns from requests for small results.
+# Per lane: one result is read during the other's round trip. More would delay requests for small results.
 CONNECTIONS = 2
 
 
 @dataclass
 class _Lane:
-    """Results up to a size; none waits for one of another lane."""
+    """Results up to a size; they do not wait for results in other lanes."""
 
     max_bytes: int | None
     slots: asyncio.Semaphore
@@ -47,7 +47,7 @@ class _Lane:
     waiting: int = 0
 
     async def acquire(self, semaphore: asyncio.Semaphore, due_s: float) -> None:
-        """Wait for a slot or a connection until then. Raises Unavailable."""
+        """Wait for a slot or a connection until `due_s`. Raises Unavailable."""
         if self.waiting >= WAITING_MAX:
             raise Unavailable
         self.waiting += 1
@@ -61,22 +61,22 @@ class _Lane:
 
 
 class LargeResults:
-    """Reads them, a bounded number at a time."""
+    """Reads a bounded number of large results at a time."""
 
     def __init__(self, url: str) -> None:
         self._url = url
-        # 64 of a quarter MiB, and 8 of up to 64 MiB: 16 MiB and 512 MiB at the very most, in a pod of 2 GiB; 24 MiB in
-        # all where results have 1 MiB at most, the default.
+        # 64 results of up to 256 KiB, and 8 of up to 64 MiB: 16 MiB and 512 MiB at most, in a pod of 2 GiB; 24 MiB in
+        # all with the default limit of 1 MiB per result.
         self._lanes = (_Lane(16 * SMALL_BYTES_MAX, asyncio.Semaphore(64)), _Lane(None, asyncio.Semaphore(8)))
 
     @property
     def waiting(self) -> int:
-        """Readers that wait for a slot or a connection."""
+        """The number of readers that wait for a slot or a connection."""
         return sum(lane.waiting for lane in self._lanes)
 
     @asynccontextmanager
     async def held(self, task_id: str, size_bytes: int, start: int) -> AsyncIterator[bytes]:
-        """The meta of a task's record, for as long as the block lasts; `start` is where it begins in the record.
+        """The meta of a task's record, for the length of the block; `start` is its offset in the record.
 
         Raises Unavailable.
         """
@@ -105,7 +105,7 @@ class LargeResults:
                 async with asyncio.timeout(READ_DEADLINE_S):
                     try:
                         value = await _meta(connection, command)
-                    except ConnectionError:  # it was closed meanwhile; a new one is opened
+                    except ConnectionError:  # an idle connection was closed: reopen it
                         value = await _meta(connection, command)
             except Exception as exc:
                 log.warning("large result not read", extra={"fields": {"error": repr(exc)}})
@@ -114,7 +114,7 @@ class LargeResults:
                 lane.idle.append(connection)
         finally:
             lane.connections.release()
-        if not value:  # the record has expired since it was read
+        if not value:  # the record has expired in the meantime
             raise Unavailable
         return value
 
@@ -122,11 +122,11 @@ class LargeResults:
 async def _meta(connection: AbstractConnection, command: tuple[Any, ...]) -> bytes | None:
     complete = False
     try:
-        await connection.connect()  # type: ignore[no-untyped-call]  # does nothing where it is open
+        await connection.connect()  # type: ignore[no-untyped-call]  # does nothing if it is open
         await connection.send_packed_command(connection.pack_command(*command), check_health=False)
         value: bytes | None = await connection.read_response(disable_decoding=True)
         complete = True
     finally:
-        if not complete:  # a late answer would be read as the answer to the next command
+        if not complete:  # the next command would get a late answer
             await connection.disconnect(nowait=True)
     return value

@@ -1,10 +1,10 @@
-"""Methods and paths as RFC 9110 and RFC 3986 define them, decided before FastAPI's routing.
+"""Methods and paths as defined by RFC 9110 and RFC 3986, checked before FastAPI's routing.
 
-- HEAD is allowed where GET is. It is answered with the headers of GET, and its body is never made.
-- OPTIONS is answered with the methods of the path, `OPTIONS *` with those that any path has.
-- Any other method that the path does not have is answered with 405; `Allow` lists those it has.
-- A path is compared as it was sent. There is no redirect: a trailing slash makes another path, which is answered with
-  404. So does `%2F`, which is not the separator `/`.
+- HEAD is allowed if GET is. The answer has the headers of GET, and the body is not produced.
+- OPTIONS returns the methods of the path, and `OPTIONS *` the methods of all paths.
+- Any other unsupported method is answered with 405; `Allow` lists the supported ones.
+- Paths are compared without normalization, and there are no redirects: a path with a trailing slash, or with `%2F`
+  instead of `/`, is a different path, and is answered with 404.
 """
 
 import re
@@ -21,7 +21,7 @@ from apps.api import errors
 
 
 class Methods:
-    """Lets a request through to the app if its path has the request's method."""
+    """Forwards a request to the app if its path supports the method."""
 
     def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
         self._app = app
@@ -44,20 +44,20 @@ class Methods:
             await self._app(scope, receive, send)
 
     def _allowed(self, scope: Scope) -> frozenset[str]:
-        """The methods of the request's path; none if there is nothing at this path."""
+        """The methods of the request's path; empty if the path does not exist."""
         if b"%2f" in scope["raw_path"].lower():
             return frozenset()
         literal, patterns = self._resources
         path = scope["path"]
-        if path == "*" and scope["method"] == "OPTIONS":  # the server as a whole; no other method has this target
+        if path == "*" and scope["method"] == "OPTIONS":  # the whole server; only OPTIONS has this target
             return frozenset().union(*literal.values(), *patterns.values())
-        if path in literal:  # not what a pattern allows for it: /tasks/batch is no task
+        if path in literal:  # before patterns: /tasks/batch is not a task
             return literal[path]
         return next((allowed for pattern, allowed in patterns.items() if pattern.fullmatch(path)), frozenset())
 
     @cached_property
     def _resources(self) -> tuple[dict[str, frozenset[str]], dict[re.Pattern[str], frozenset[str]]]:
-        """Path -> methods, of the paths without parameters and of those with some."""
+        """Path -> methods, for paths without parameters, and for paths with parameters."""
         literal: dict[str, frozenset[str]] = {}
         patterns: dict[re.Pattern[str], frozenset[str]] = {}
         for route in iter_route_contexts(self._routes):
@@ -71,7 +71,7 @@ class Methods:
         return literal, patterns
 
     async def _head(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """End the request at the headers: a stream of events would go on until its task ends."""
+        """End the request after the headers: an event stream would continue until the task ends."""
 
         async def send_headers(message: Message) -> None:
             await send(message)

@@ -1,4 +1,4 @@
-"""The API's metrics: what became of posts, how full each list is (docs/reliability.md), and what was turned away."""
+"""The API's metrics: outcomes of posts, lengths of queues (docs/reliability.md), and refused requests."""
 
 from functools import cache
 
@@ -7,7 +7,7 @@ from prometheus_client import Counter, Gauge, Histogram
 ACCEPTED = Counter("sluice_accepted", "Tasks answered with 202", ["task"])
 REFUSED = Counter("sluice_refused", "Tasks that were refused, or whose outcome is unknown, by reason", ["reason"])
 REPEATED = Counter("sluice_repeated", "Posts answered from an earlier one with the same Idempotency-Key")
-# Clients are those of API_KEYS, so that the labels are bounded.
+# The label is a name from API_KEYS, so the number of labels is bounded.
 QUOTA_REFUSED = Counter("sluice_quota_refused", "Posts refused by the client's quota", ["client", "quota"])
 QUOTA_OPEN = Gauge("sluice_quota_open", "Tasks of the client that wait or run, as of the last renewal", ["client"])
 STREAMS = Gauge("sluice_event_streams", "Event streams that are open")
@@ -33,9 +33,9 @@ COMMANDS_DROPPED = Counter(
 )
 LARGE_WAITING = Gauge("sluice_large_results_waiting", "Clients that wait until a large result can be read")
 STALLED = Counter("sluice_stalled_clients", "Connections that were ended because the client did not read its answer")
-# Found once for each task and outcome: looking one up costs as much as counting.
+# Cached per label: looking up a counter takes as long as incrementing it.
 accepted = cache(ACCEPTED.labels)
 publish_seconds = cache(PUBLISH_SECONDS.labels)
-# Present from the start: a rate over a counter that appears with its first event would miss that one.
+# Present from the start: rate() would miss the first event of a counter that appears with it.
 for each in ("overdue", "full"):
     COMMANDS_DROPPED.labels(each)

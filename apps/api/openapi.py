@@ -1,7 +1,7 @@
-"""The OpenAPI document: every answer of every call, with an example made by the code that answers.
+"""The OpenAPI document: all answers of all calls, with examples from the code that answers.
 
-FastAPI describes what it parses and answers by itself; bodies are read and errors are made here. The document is of
-version 3.1, which generators of clients support; 3.2 could also say what each event of a stream is (`itemSchema`).
+FastAPI describes only the parts that it handles; this module adds bodies and errors. The document has version 3.1,
+which client generators support; 3.2 could also describe the events of a stream (`itemSchema`).
 """
 
 import datetime as dt
@@ -28,17 +28,17 @@ from apps.contract.text import clean_all
 _REF = "#/components/schemas/{model}"
 _ID = "0199d5a0-7c3e-7b1c-9f0e-2f6d3a1b4c5d-8c1f0a9b7d6e5f43"
 _BODY_LIMIT_BYTES = 1024 * 1024
-# Of a text in the document: more than any description or pattern has.
+# Limit per text in the document: above any description or pattern.
 TEXT_MAX_CHARS = 1_000_000
 _BOUNDS = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"})
 
 
-# By a name of its own, generators make one enumeration of it, not one for each model.
+# With its own name, generators create one enumeration of it instead of one for each model.
 TaskStatus = TypeAliasType("TaskStatus", State)
 
 
 class Task(BaseModel):
-    """What is known of a task. `task_result` is its output, or `{type, message}` of a FAILURE."""
+    """The status of a task. `task_result` is its output, or `{type, message}` of a FAILURE."""
 
     task_id: str
     task_status: TaskStatus
@@ -46,14 +46,14 @@ class Task(BaseModel):
 
 
 class Accepted(BaseModel):
-    """A task that the broker has."""
+    """An accepted task: the broker has confirmed it."""
 
     task_id: str
     task_status: TaskStatus
 
 
 class Problem(BaseModel):
-    """An error (RFC 9457); programs look at `type`. Some kinds have members of their own."""
+    """An error (RFC 9457). Programs should evaluate `type`. Some types have additional members."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -65,22 +65,22 @@ class Problem(BaseModel):
 
 
 class AcceptedInput(Accepted):
-    """An input of a batch that the broker has."""
+    """An accepted input of a batch: the broker has confirmed it."""
 
     status: int
 
 
 class Outcomes(BaseModel):
-    """What became of each input of a batch, in their order."""
+    """The outcome of each input of a batch, in the order of the inputs."""
 
     outcomes: list[AcceptedInput | Problem]
 
 
 _OWN = TypeAdapter(Task | Accepted | Problem | AcceptedInput | Outcomes).json_schema(ref_template=_REF)["$defs"]
 _HEADERS = {
-    "Location": "where to ask for the task",
-    "Retry-After": "seconds after which to ask, or to send it again",
-    "Allow": "the methods there are",
+    "Location": "URL of the task's status",
+    "Retry-After": "seconds to wait before polling or retrying",
+    "Allow": "supported methods",
     "WWW-Authenticate": "Bearer",
 }
 
@@ -106,7 +106,7 @@ def _described(headers: Any) -> dict[str, Any]:
 
 
 def _answers(good: Answers, *problems: errors.Problem) -> Answers:
-    """What a call may answer, by status: when it goes well, and each problem."""
+    """The possible answers of a call by status: successes, and problems."""
     answers = good.copy()
     for status_ in sorted({problem.status for problem in problems}):
         kinds = [problem for problem in problems if problem.status == status_]
@@ -151,7 +151,7 @@ _FAILURE = status(_ID, "FAILURE", failure("ValueError", "abc is not acceptable")
 _EVENTS = f'id: STARTED\nevent: STARTED\ndata: {{"task_id":"{_ID}","task_status":"STARTED","task_result":null}}\n\n'
 _OWN["Event"] = {
     "title": "Event",
-    "description": "An event of the stream of a task. `data` is a Task as JSON.",
+    "description": "An event in the stream of a task. `data` is a Task as JSON.",
     "type": "object",
     "properties": {
         "id": {"type": "string", "enum": ["STARTED", *sorted(FINAL)]},
@@ -167,24 +167,31 @@ _OWN["Event"] = {
 
 RESPONSES: dict[str, Answers] = {
     "post": _answers(
-        {202: _answer("the broker has it", Accepted, _PENDING, headers=("Location", "Retry-After"))}, *_OF_A_POST
+        {
+            202: _answer(
+                "accepted: the broker has confirmed the task", Accepted, _PENDING, headers=("Location", "Retry-After")
+            )
+        },
+        *_OF_A_POST,
     ),
     "batch": _answers(
-        {202: _answer("some or all were accepted", Outcomes, _OUTCOMES, headers=("Retry-After",))},
+        {202: _answer("some or all inputs were accepted", Outcomes, _OUTCOMES, headers=("Retry-After",))},
         *_OF_A_POST,
         *(problem.with_members(outcomes=[errors.document(problem)] * 2) for problem in _OF_A_WHOLE_BATCH),
     ),
     "get": _answers(
-        {200: _answer("its state, and how it ended", Task, _SUCCESS, _FAILURE)}, *_OF_A_TASK, errors.too_many_waiting()
+        {200: _answer("the state and the result of the task", Task, _SUCCESS, _FAILURE)},
+        *_OF_A_TASK,
+        errors.too_many_waiting(),
     ),
     "events": _answers(
         {
             200: {
-                "description": "events as the component Event says: each state once, then the end of the stream; "
-                "a comment each 15 s",
+                "description": "events of the component Event: each state once, then the end of the stream; "
+                "a comment every 15 s",
                 "content": {EventStream.media_type: {"schema": {"type": "string"}, "example": _EVENTS}},
             },
-            204: {"description": "the client has seen the last event"},
+            204: {"description": "the client has already received the last event"},
         },
         *_OF_A_TASK,
         errors.too_many_streams(500),
@@ -192,8 +199,13 @@ RESPONSES: dict[str, Answers] = {
     ),
     "delete": _answers(
         {
-            200: _answer("it will not run", Task, status(_ID, "REVOKED")),
-            202: _answer("it runs, and is asked to end", Task, status(_ID, "STARTED"), headers=("Retry-After",)),
+            200: _answer("the task will not run", Task, status(_ID, "REVOKED")),
+            202: _answer(
+                "the task is running, and its cancellation was requested",
+                Task,
+                status(_ID, "STARTED"),
+                headers=("Retry-After",),
+            ),
         },
         *_OF_A_TASK,
         errors.already_ended("SUCCESS"),
@@ -204,14 +216,14 @@ RESPONSES: dict[str, Answers] = {
 
 
 def install(app: FastAPI, inputs: TypeAdapter[Input]) -> None:
-    """Let the app describe itself so."""
+    """Set the app's OpenAPI document."""
 
     def describe() -> dict[str, Any]:
         if app.openapi_schema is None:
             app.openapi_schema = _describe(app, inputs)
         return app.openapi_schema
 
-    app.openapi = describe  # type: ignore[method-assign]  # FastAPI's own way of changing it
+    app.openapi = describe  # type: ignore[method-assign]  # as FastAPI's documentation does
 
 
 def _describe(app: FastAPI, inputs: TypeAdapter[Input]) -> dict[str, Any]:
@@ -224,7 +236,7 @@ def _describe(app: FastAPI, inputs: TypeAdapter[Input]) -> dict[str, Any]:
         }
     for path, operations in document["paths"].items():
         for operation in operations.values():
-            # a parameter that is wrong is answered with 400; FastAPI would document its own 422
+            # an invalid parameter is answered with 400; FastAPI would document its 422
             if "HTTPValidationError" in str(operation["responses"].get("422")):
                 del operation["responses"]["422"]
             if path.startswith("/tasks"):
@@ -233,14 +245,14 @@ def _describe(app: FastAPI, inputs: TypeAdapter[Input]) -> dict[str, Any]:
         "schemas": schemas | _OWN,
         "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
     }
-    # what a team's examples and descriptions may have, and JSON has not
+    # examples and descriptions of models may contain values that JSON does not have
     cleaned = _json_only(clean_all(document, TEXT_MAX_CHARS))
     plain: dict[str, Any] = from_json(to_json(cleaned, inf_nan_mode="null"))
     return plain
 
 
 def _json_only(value: Any) -> Any:
-    """The value without entries and items that JSON has no word for; NaN and the infinities are no bounds."""
+    """The value without entries that JSON cannot represent, and without bounds that are NaN or infinite."""
     if isinstance(value, dict):
         return {
             name: _json_only(one)
@@ -253,7 +265,7 @@ def _json_only(value: Any) -> Any:
 
 
 def _is_json(value: Any) -> bool:
-    """Whether JSON has a word for it; what a collection has in it is looked at one by one."""
+    """Whether JSON can represent a value; the items of collections are checked separately."""
     if isinstance(value, str | dict | list | tuple):
         return True
     try:
@@ -264,7 +276,7 @@ def _is_json(value: Any) -> bool:
 
 
 def _bodies(inputs: TypeAdapter[Input]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Path -> schema of its body, and the components that these need: the models of the team's tasks, and Batch."""
+    """Path -> schema of its body, and the components that these use: the models of the tasks, and Batch."""
     schemas, definitions = TypeAdapter.json_schemas(
         [("input", "validation", inputs)], ref_template=_REF, schema_generator=_TeamSchema
     )
@@ -282,7 +294,7 @@ def _bodies(inputs: TypeAdapter[Input]) -> tuple[dict[str, Any], dict[str, Any]]
 
 
 def _distinguish_titles(theirs: dict[str, Any], batch: dict[str, Any]) -> None:
-    """Title models of one name by their components' names: generators call their classes by the titles."""
+    """Give models with the same title the names of their components: generators name classes by titles."""
     named = [*theirs.items(), *_OWN.items(), ("Batch", batch)]
     counts = Counter(schema.get("title", name) for name, schema in named)
     for name, schema in theirs.items():
@@ -291,30 +303,30 @@ def _distinguish_titles(theirs: dict[str, Any], batch: dict[str, Any]) -> None:
 
 
 class _TeamSchema(GenerateJsonSchema):
-    """Describes any model whose input can be validated, and leaves the names of our own components to these."""
+    """Describes any model that can be validated, and renames those with the names of our own components."""
 
     def normalize_name(self, name: str) -> str:
         normalized = super().normalize_name(name)
         return f"{normalized}Model" if normalized in {*_OWN, "Batch"} else normalized
 
     def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> dict[str, Any]:  # noqa: ARG002 - pydantic's
-        """Anything: JSON Schema has no word for what a validator makes of it."""
+        """Describe it as any value: JSON Schema cannot express a custom validator."""
         return {}
 
     def emit_warning(self, kind: Any, detail: str) -> None:
-        """Nothing is wrong with a model of which JSON Schema cannot say everything."""
+        """Ignore warnings: JSON Schema need not express everything."""
 
     def generate_inner(self, schema: Any) -> dict[str, Any]:
         metadata = schema.get("metadata", {})
         extra = metadata.get("pydantic_js_extra")
-        if isinstance(extra, dict):  # a team's json_schema_extra, of which pydantic makes JSON or raises
+        if isinstance(extra, dict):  # json_schema_extra; pydantic raises if it is not JSON
             schema = schema | {"metadata": metadata | {"pydantic_js_extra": _json_only(extra)}}
         return super().generate_inner(schema)
 
     def enum_schema(self, schema: Any) -> dict[str, Any]:
         try:
             return super().enum_schema(schema)
-        except (PydanticSerializationError, UnicodeError):  # a member that is no JSON
+        except (PydanticSerializationError, UnicodeError):  # JSON cannot represent a member
             return {}
 
     def generate_definitions(self, inputs: Any) -> Any:
@@ -322,9 +334,9 @@ class _TeamSchema(GenerateJsonSchema):
         return super().generate_definitions(inputs)
 
     def default_schema(self, schema: Any) -> dict[str, Any]:
-        """With the default only where its JSON stands for it: a generated client sends it.
+        """Include the default only if its JSON validates to it, as a generated client sends it.
 
-        It does not for a secret, which is written as asterisks, or where a default is not of its field's own type.
+        It does not for a secret, which is written as asterisks, or if the default is not of the field's type.
         """
         described = super().default_schema(schema)
         if "default" in described and not self._stands_for(described["default"], schema):
@@ -336,11 +348,11 @@ class _TeamSchema(GenerateJsonSchema):
         try:
             validated = SchemaValidator(inner).validate_json(json.dumps(described))
             return bool(validated == schema["default"])
-        except Exception:  # noqa: BLE001 - whatever a team's validator or comparison raises
+        except Exception:  # noqa: BLE001 - any error of a custom validator or comparison
             return False
 
     def encode_default(self, dft: Any) -> Any:
-        """Raises PydanticSerializationError for what JSON has no word for; the schema is then without the default."""
+        """Raises PydanticSerializationError if JSON cannot represent a default, which the schema then omits."""
         default = super().encode_default(dft)
         try:
             json.dumps(default, allow_nan=False, ensure_ascii=False).encode()

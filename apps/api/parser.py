@@ -1,9 +1,9 @@
-"""Heavy bodies are parsed by a process of their own: pydantic holds the GIL for as long as it validates.
+"""Parses heavy bodies in a separate process, as pydantic holds the GIL while it validates.
 
 light body (`apps.api.body.is_light`) --> parsed on the event loop, in a few milliseconds at most
 heavy body --> its client's turn --> the process: scan, validate --> inputs, or 4xx
-                                        `--too much CPU--> 413, and a new process
-    in all longer than DEADLINE_S, or WAITING_MAX of the client wait --> 503 refused
+                                        `--too much CPU time--> 413, and a new process
+    above DEADLINE_S in all, or WAITING_MAX bodies of the client are waiting --> 503 refused
 """
 
 import asyncio
@@ -17,14 +17,14 @@ from apps.api.parser_process import BATCH, CPU_MAX_S, INPUT, Parsed, ParserProce
 from apps.contract.message import Payload
 from apps.contract.tasks import Registry
 
-# From the request to the inputs: the longest turn of another client, and an own one of half of that.
+# From the request to the inputs: the longest turn of another client, and half of that for this body.
 DEADLINE_S = 1.5 * CPU_MAX_S
-# Bodies of one client that wait: 8 MiB of memory for each client.
+# Waiting bodies per client: 8 MiB of memory.
 WAITING_MAX = 8
-# Batches of one client that are read and parsed at once: 4 MiB of memory for each client. When one of them is refused,
-# those that wait are refused unread.
+# Batches per client that are read and parsed at once: 4 MiB of memory. If one of them is refused, the waiting ones are
+# refused without reading them.
 BATCHES_READ = 4
-# Batches of one client that are read and parsed, or wait for that.
+# Batches per client that are read and parsed, or waiting.
 BATCHES_MAX = 64
 
 _Turn = asyncio.Future[None]
@@ -39,9 +39,9 @@ class Batches:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Wait for batches before this one; read and parse it in the block.
+        """Wait for earlier batches; the block must read and parse this one.
 
-        Raises 503 `refused` where the wait takes longer than DEADLINE_S, or too many batches wait.
+        Raises 503 `refused` if the wait exceeds DEADLINE_S, or if too many batches are waiting.
         """
         if self._count >= BATCHES_MAX:
             raise _refused()
@@ -64,28 +64,28 @@ class Batches:
 
 
 class Parser:
-    """The process, which starts with the first heavy body, and the bodies that wait for it."""
+    """The process, which is started by the first heavy body, and the waiting bodies."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        # Client -> its bodies that wait; the client that has waited longest since its last turn is the first.
+        # client -> its waiting bodies; the client whose last turn is the longest ago is first
         self._waiting: dict[str, deque[_Turn]] = {}
         self._busy = False
         self._process: ParserProcess | None = None
 
     @property
     def waiting(self) -> int:
-        """Bodies that wait for their turn."""
+        """The number of waiting bodies."""
         return sum(not turn.done() for own in self._waiting.values() for turn in own)
 
     async def parse_input(self, owner: str, body: bytes) -> Payload:
-        """As `apps.api.body.parse_input`. Raises also the 413 problem of a body over a bound, and 503 `refused`."""
+        """Like `apps.api.body.parse_input`. Also raises the 413 problem of a too complex body, and 503 `refused`."""
         (parsed,) = await self._parse(owner, INPUT, body)
         assert isinstance(parsed, Payload)  # noqa: S101 - the problem of the only input is that of the body
         return parsed
 
     async def parse_batch(self, owner: str, body: bytes) -> list[Parsed]:
-        """As `apps.api.body.parse_batch`. Raises as `parse_input`."""
+        """Like `apps.api.body.parse_batch`. Raises like `parse_input`."""
         return await self._parse(owner, BATCH, body)
 
     def close(self) -> None:
@@ -97,7 +97,7 @@ class Parser:
     async def _parse(self, owner: str, kind: int, body: bytes) -> list[Parsed]:
         try:
             async with asyncio.timeout(DEADLINE_S), self._turn(owner):
-                for _ in range(2):  # it may have been killed from outside: the body is given to another one
+                for _ in range(2):  # retry once with a new process: it may have been killed from outside
                     with suppress(EOFError, ConnectionError):
                         return await self._ask(kind, body)
                     metrics.PARSER_LOST.inc()
@@ -107,7 +107,7 @@ class Parser:
         raise errors.invalid([{"loc": [], "msg": message, "type": "validator_failed"}])
 
     async def _ask(self, kind: int, body: bytes) -> list[Parsed]:
-        """The inputs in a body. Raises its problem, and EOFError or ConnectionError where the process has ended."""
+        """The inputs in a body. Raises its problem, and EOFError or ConnectionError if the process has ended."""
         if self._process is None:
             self._process = await ParserProcess.start(self._registry)
         process, complete = self._process, False
@@ -119,7 +119,7 @@ class Parser:
                 raise
             raise errors.too_complex(f"validating it may take {CPU_MAX_S:g} s of a CPU at most") from None
         finally:
-            if not complete:  # a late answer would be read as the answer to the next body
+            if not complete:  # the next body would get a late answer
                 self.close()
         return inputs(answer)
 
@@ -143,12 +143,12 @@ class Parser:
         try:
             await turn
         except asyncio.CancelledError:
-            if not turn.cancelled():  # it was given in the same moment
+            if not turn.cancelled():  # it got its turn at the same moment
                 self._free()
             raise
 
     def _free(self) -> None:
-        """Give the turn to the client that has waited longest since its last one."""
+        """Give the turn to the client whose last turn is the longest ago."""
         self._busy = False
         while self._waiting and not self._busy:
             owner = next(iter(self._waiting))

@@ -1,11 +1,11 @@
-"""The process that parses heavy bodies: a fork of the API, so that it has the same models, with one socket to it.
+"""The process that parses heavy bodies: a fork of the API, and so with the same models, connected by a socket.
 
     request: kind, bytes of the request id, bytes of the body | request id | body
-    answer:  its bytes | JSON: [problem of the body or null, list of inputs], an input being [task, text] or a problem,
-             and a problem [status, kind, detail, members]
+    answer:  size | JSON: [problem of the body or null, list of inputs]; an input is [task, text] or a problem, and a
+             problem is [status, kind, detail, members]
 
-It ends when the socket is closed, and so with the API, however that ends. A timer of the kernel ends it when a body
-takes too much CPU time, also in code that no exception interrupts.
+The process ends when the socket is closed, and so with the API, however that ends. A kernel timer kills it if a body
+takes too much CPU time, even in code that no exception can interrupt.
 """
 
 import asyncio
@@ -26,8 +26,8 @@ from apps.contract.tasks import Registry, input_adapter
 
 Parsed = Payload | errors.Problem
 
-# A body of VALUES_MAX values is validated in 0.04 s and refused in 0.1 s with a plain model, and in 0.9 s with a union
-# of five types. The rest is for the validators of a team.
+# With a plain model, a body of VALUES_MAX values is validated in 0.04 s, or refused in 0.1 s; with a union of five
+# types in 0.9 s. The rest is for custom validators.
 CPU_MAX_S = 2.0
 INPUT, BATCH = 0, 1
 _REQUEST = struct.Struct(">BII")
@@ -36,7 +36,7 @@ _FIRST_OWN_FD = 3  # after stdin, stdout and stderr
 
 
 class ParserProcess:
-    """The process, as its parent sees it."""
+    """The process, in its parent."""
 
     def __init__(self, pid: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._pid = pid
@@ -46,10 +46,10 @@ class ParserProcess:
 
     @classmethod
     async def start(cls, registry: Registry) -> Self:
-        """Fork it. The fork takes the event loop a few milliseconds."""
+        """Fork the process. This blocks the event loop for a few milliseconds."""
         ours, theirs = socket.socketpair()
         with warnings.catch_warnings():
-            # Python 3.12 and newer warn of a fork beside threads. Those that serve files hold no lock that it needs.
+            # Python 3.12 and later warn about a fork with threads. Our threads hold no lock that the child needs.
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
         if pid == 0:
@@ -63,7 +63,7 @@ class ParserProcess:
             raise
 
     async def ask(self, kind: int, body: bytes) -> bytes:
-        """What it answers to a body. Raises OSError and EOFError where it has ended."""
+        """Send a body, and return the answer. Raises OSError or EOFError if the process has ended."""
         request_id = (logs.request_id.get() or "").encode()
         self._writer.write(_REQUEST.pack(kind, len(request_id), len(body)) + request_id + body)
         await self._writer.drain()
@@ -71,7 +71,7 @@ class ParserProcess:
         return await self._reader.readexactly(size)
 
     def end(self) -> int:
-        """End it; answers the signal that ended it."""
+        """Kill the process; returns the signal that ended it."""
         if self._signal is None:
             self._signal = _end(self._pid)
             self._writer.transport.abort()
@@ -79,13 +79,13 @@ class ParserProcess:
 
 
 def _end(pid: int) -> int:
-    """End a child; answers the signal that ended it."""
-    os.kill(pid, signal.SIGKILL)  # no effect if it has ended: it is not reaped yet, so its pid is not reused
+    """Kill a child; returns the signal that ended it."""
+    os.kill(pid, signal.SIGKILL)  # harmless if it has ended: its pid is not reused before waitpid
     return os.WTERMSIG(os.waitpid(pid, 0)[1])
 
 
 def inputs(answer: bytes) -> list[Parsed]:
-    """The inputs in an answer, and the problem of each that is none. Raises the problem of the body."""
+    """The inputs in an answer, with a problem for each invalid input. Raises the problem of the body."""
     whole, parsed = from_json(answer)
     if whole is not None:
         raise _problem(whole)
@@ -112,9 +112,9 @@ def _run(connection: socket.socket, registry: Registry) -> None:
 
 
 def _leave_parent(own_fd: int) -> None:
-    """Give up what belongs to the API: its signal handlers and its connections."""
+    """Reset the API's signal handlers, and close its connections."""
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to a whole group: the socket says when to end
+    for number in (signal.SIGINT, signal.SIGTERM):  # may be sent to the process group; the child ends with the socket
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     os.closerange(_FIRST_OWN_FD, own_fd)

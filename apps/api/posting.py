@@ -1,4 +1,4 @@
-"""From the body of a post to the task that the broker has. The routes and the fast path call the same functions."""
+"""Handles a post, from its body to the accepted task. Called by the routes and the fast path."""
 
 from apps.api import errors
 from apps.api.body import is_light, parse_batch, parse_input
@@ -8,16 +8,16 @@ from apps.api.services import Services
 
 
 def admit(services: Services, owner: str, key: str | None) -> None:
-    """Before a post is read: raises the 429 problem where not even one task would be admitted.
+    """Raise the 429 problem, before the post is read, if no task would be admitted.
 
-    A post with a key may repeat one that was accepted, and costs nothing then.
+    A post with a key is not checked here: it may repeat an accepted post, which uses no quota.
     """
     if key is None:
         services.quotas.require_one(owner)
 
 
 async def accept(services: Services, owner: str, key: str | None, body: bytes) -> str:
-    """The id of the task that the broker has. Raises the problems of a post."""
+    """Publish the input in a body; returns the task id. Raises the problems of a post."""
     if is_light(body):
         payload = parse_input(services.inputs, body)
     else:
@@ -29,12 +29,12 @@ async def accept(services: Services, owner: str, key: str | None, body: bytes) -
 
 
 async def inputs_of_batch(services: Services, owner: str, body: bytes) -> list[Parsed]:
-    """The inputs of a batch, and the problem of each that is none. Raises the problem of the body."""
+    """The inputs of a batch, with a problem for each invalid input. Raises the problem of the body."""
     if is_light(body):
         return parse_batch(services.batch, services.inputs, body)
     return await services.parser.parse_batch(owner, body)
 
 
 def problem_of(outcome: Outcome) -> errors.Problem:
-    """What a client is told of a publish that is not confirmed."""
+    """The problem for an unconfirmed publish."""
     return errors.refused(outcome.reason) if outcome.kind == "refused" else errors.outcome_unknown(outcome.reason)

@@ -1,4 +1,4 @@
-"""What operators look at: liveness, readiness, health, metrics."""
+"""Routes for operators: liveness, readiness, health, metrics."""
 
 import asyncio
 
@@ -14,16 +14,16 @@ router = APIRouter(tags=["operations"])
 
 @router.get("/livez", summary="The process runs")
 async def livez() -> dict[str, str]:
-    """Depends on nothing else: a restart would not mend the broker."""
+    """Independent of the broker and Redis: a restart would not repair them."""
     return {"status": "ok"}
 
 
 @router.get("/readyz", summary="The process takes requests", responses=RESPONSES["readyz"])
 async def readyz(request: Request) -> dict[str, str]:
-    """503 from the process's SIGTERM on. It listens once it has started: see `/healthz` for the broker and Redis.
+    """503 after the process has received SIGTERM. A process listens only when it has started.
 
-    Depends on neither: while one is away each replica answers 503 `refused`, which a client can rely on. Without a
-    ready replica NGINX would answer 502, after which nobody knows whether a task was accepted.
+    Independent of the broker and Redis (see `/healthz`): during their outages, each replica answers 503 `refused`, a
+    definite answer. Without a ready replica NGINX would answer 502, which does not show whether a task was accepted.
     """
     if request.app.state.services.waiter.draining:
         raise errors.not_ready(["draining"])
@@ -32,10 +32,10 @@ async def readyz(request: Request) -> dict[str, str]:
 
 @router.get("/healthz", summary="The broker and Redis answer", responses=RESPONSES["healthz"])
 async def healthz(request: Request) -> dict[str, str | float]:
-    """503 where one of them does not, or where Redis is so full that posts are refused.
+    """503 if the broker or Redis does not answer, or if Redis is so full that posts are refused.
 
-    Both are named, each as `up` or `down`, Redis also as `full`. `redis_memory_share` is the used share of Redis'
-    `maxmemory`, if it has one.
+    `broker` and `redis` are `up` or `down`; `redis` may also be `full`. `redis_memory_share` is the used share of
+    Redis' `maxmemory`, if it has one.
     """
     servers = await _servers(request)
     if set(servers.values()) & {"down", "full"}:
@@ -45,13 +45,13 @@ async def healthz(request: Request) -> dict[str, str | float]:
 
 @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
-    """Of this process."""
+    """The metrics of this process."""
     await _servers(request)
     return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
 
 
 async def _servers(request: Request) -> dict[str, str | float]:
-    """Ask both servers, note in the gauges whether they answer, and answer the same."""
+    """Ping both servers, update the gauges, and return the states of the servers."""
     services = request.app.state.services
     broker, redis = await asyncio.gather(services.publisher.ping(), services.store.ping())
     BROKER_UP.set(broker)

@@ -1,16 +1,16 @@
-"""Confirmed publishing: `publish(message)` answers confirmed, refused or unknown, within its deadline.
+"""Confirmed publishing: `publish(message)` returns confirmed, refused or unknown within its deadline.
 
-    away --connect, to one host after the other--> connected --lost--> away      (backoff with jitter)
-                                                       `--stop--> draining --all answered--> closed
+    away --connect to the hosts in turn--> connected --lost--> away              (backoff with jitter)
+                                               `--stop--> draining --all answered--> closed
 
 A publish while connected:
 
     waiting --there is room on the wire--> sent --ack, nack, return, deadline, lost--> (apps/amqp/confirms.py)
-       |--deadline or lost--> refused: it never left
-       `--no room here either, blocked, silent, away, draining--> refused at once
+       |--deadline or lost--> refused: it was never sent
+       `--queue full, blocked, silent, away, draining--> refused immediately
 
     confirmed   the broker acked a persistent, mandatory message: it is in a quorum queue
-    refused     it is not, and never will be: see the reasons below
+    refused     it is not in a queue, and never will be; the reasons are below
     unknown     sent, and neither acked nor refused before the deadline or the end of the connection
 """
 
@@ -33,31 +33,32 @@ log = logging.getLogger(__name__)
 
 CONNECT_DEADLINE_S = 5.0
 PING_DEADLINE_S = 1.0
-# Reconnect after 0.1 s, doubling to 2 s, each with jitter: soon after a restart, and not all replicas at once.
+# Reconnect after 0.1 s, doubled up to 2 s, with jitter: soon after a restart, but not all replicas at the same time.
 BACKOFF_MIN_S = 0.1
 BACKOFF_MAX_S = 2.0
-# Unanswered on the wire: it fills the pipe to the broker. With 1,000 the broker itself takes a third as many a second.
+# Unconfirmed publishes on the connection: enough to use it fully. With 1,000 the broker's rate drops to a third.
 WINDOW = 256
-# Of bodies that wait for room: as many as there may be publishes of a usual size, and few of the largest.
+# Size of the waiting messages: enough for the maximum number of messages of usual size, but few of the largest.
 WAITING_MAX_BYTES = 16 * 1024 * 1024
-# An answer that is so late, longer than the election of a queue's leader, will not come on this connection: a node that
-# has just come back, or is parted from the others, may never answer, and another one does. Whoever asked was told.
+# If an answer is overdue by this, which is longer than the election of a queue's leader, close the connection: a node
+# that has just restarted, or is partitioned, may never answer, and another node may. The caller already has its
+# outcome.
 OWED_MAX_S = 10.0
-# How late a deadline may be noticed.
+# Precision of deadlines.
 SWEEP_S = 0.05
 
 AWAY = Outcome("refused", "broker-away")
 TOO_MANY = Outcome("refused", "too-many-in-flight")
 BLOCKED = Outcome("refused", "broker-blocked")
-# It owes answers past their deadline, and has sent nothing at all in that time.
+# The broker has overdue answers, and has sent nothing for the duration of a deadline.
 SILENT = Outcome("refused", "broker-silent")
-# No room on the wire before the deadline.
+# Not sent before the deadline.
 SLOW = Outcome("refused", "broker-slow")
 DRAINING = Outcome("refused", "shutting-down")
 
 
 class Publisher:
-    """One connection to the broker, kept up by `run`."""
+    """One connection to the broker, maintained by `run`."""
 
     def __init__(self, url: str, *, deadline_s: float, in_flight_max: int, heartbeat_s: int) -> None:
         self._addresses = addresses(url)
@@ -65,30 +66,30 @@ class Publisher:
         self._in_flight_max = in_flight_max
         self._heartbeat_s = heartbeat_s
         self._connection: Connection | None = None
-        # of one connection: publish id, frames, outcome, deadline
+        # for the current connection: publish id, frames, outcome, deadline
         self._waiting: deque[tuple[str, bytes, Future, float]] = deque()
         self._waiting_bytes = 0
         self._silent = self._draining = False
         self._sweeper: asyncio.TimerHandle | None = None
         self._pinging: asyncio.Task[None] | None = None
-        # of a start: the broker has accepted the credentials, or refused them
+        # at the start: the broker has accepted or refused the credentials
         self._answered = asyncio.Event()
         self._refused: Exception | None = None
 
     @property
     def in_flight(self) -> int:
-        """Publishes that wait, and those that the broker has not answered, also where nobody waits for it any more."""
+        """The number of waiting and unanswered publishes, including those whose callers have left."""
         return len(self._waiting) + (len(self._connection.confirms) if self._connection else 0)
 
     async def publish(self, message: TaskMessage) -> Outcome:
-        """Publish one message. Raises only for a cancelled caller, and for what cannot be encoded: it is not sent."""
+        """Publish one message. Raises only if the caller is cancelled, or if the message cannot be encoded."""
         connection = self._connection
         if connection is None or connection.ended.done():
             return AWAY
         if refusal := self._refusal(connection):
             return refusal
         encoded = connection.encoded(message)
-        loop = connection.loop  # asking for the running one would be a system call
+        loop = connection.loop  # get_running_loop() would make a system call
         future: Future = loop.create_future()
         due_s = loop.time() + self._deadline_s
         if self._sweeper is None:
@@ -101,14 +102,14 @@ class Publisher:
         return await future
 
     async def ping(self) -> bool:
-        """Whether the broker answers, and has the exchange: one round trip, shared by all who ask meanwhile."""
+        """Whether the broker answers and has the exchange. Concurrent callers share one round trip."""
         connection = self._connection
-        # blocked, it would not answer
+        # a broker that blocks the connection does not answer
         if connection is None or connection.ended.done() or connection.blocked or self._draining:
             return False
         if self._pinging is None or self._pinging.done():
             self._pinging = asyncio.create_task(connection.ping())
-            self._pinging.add_done_callback(_heard)  # also when nobody waits for it any more
+            self._pinging.add_done_callback(_heard)  # its callers may have left
         with suppress(Ended, TimeoutError):
             async with asyncio.timeout(PING_DEADLINE_S):
                 await asyncio.shield(self._pinging)
@@ -116,9 +117,9 @@ class Publisher:
         return False
 
     async def wait_started(self, deadline_s: float) -> None:
-        """Wait until the broker has accepted the credentials, or none of its hosts could be reached for this long each.
+        """Wait until the broker has accepted the credentials, at most `deadline_s` for each host.
 
-        Raises apps.startup.Refused where it refuses them.
+        Raises apps.startup.Refused if the broker refuses them.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(deadline_s * len(self._addresses)):
@@ -127,7 +128,7 @@ class Publisher:
             raise self._refused
 
     async def run(self) -> None:
-        """Keep the connection up until cancelled; then refuse what comes, and wait for what was sent."""
+        """Maintain the connection until cancelled. Then refuse new publishes, and wait for the open ones."""
         tries = 0
         try:
             for turn in count():
@@ -138,8 +139,8 @@ class Publisher:
                     log.info("broker connected", extra={"fields": {"broker": address.host}})
                     tries = 0
                     self._answered.set()
-                    raise await asyncio.shield(self._connection.ended)  # noqa: TRY301 - as any other reason
-                except Exception as exc:  # noqa: BLE001 - whatever it is: without this task nothing is published again
+                    raise await asyncio.shield(self._connection.ended)  # noqa: TRY301 - handled like any other error
+                except Exception as exc:  # noqa: BLE001 - this task must survive any error: only it reconnects
                     fields = {"broker": address.host, "error": str(exc) or repr(exc)}
                     log.warning("broker away", extra={"fields": fields})
                     refused = isinstance(exc, Refused) or tls_failure(exc) is not None
@@ -155,7 +156,7 @@ class Publisher:
             await self._drain()
 
     def _refusal(self, connection: Connection) -> Outcome | None:
-        """Why nothing may be added to what is under way."""
+        """Why new publishes are refused now, or None."""
         if self._draining:
             return DRAINING
         if connection.blocked:
@@ -170,7 +171,7 @@ class Publisher:
         return len(connection.confirms) < WINDOW and not connection.held
 
     def _on_change(self) -> None:
-        """The broker has sent something, the write buffer is empty again, or the connection has ended."""
+        """Called when data was received, when the write buffer is empty again, and when the connection has ended."""
         connection = self._connection
         if connection is None:
             return
@@ -188,7 +189,7 @@ class Publisher:
         return publish
 
     def _sweep(self) -> None:
-        """Tell those whose deadline has passed."""
+        """Resolve publishes whose deadline has passed."""
         loop = asyncio.get_running_loop()
         now_s = loop.time()
         while self._waiting and self._waiting[0][3] <= now_s:
@@ -202,7 +203,7 @@ class Publisher:
         self._sweeper = loop.call_later(SWEEP_S, self._sweep) if self.in_flight else None
 
     async def _drain(self) -> None:
-        """Nothing new; what is under way has until its deadline."""
+        """Refuse new publishes, wait for the open ones until their deadlines, and close the connection."""
         self._draining = True
         if self._connection is not None:
             asked = [*(future for *_, future, _ in self._waiting), *self._connection.confirms.asked]
@@ -219,5 +220,5 @@ def _heard(ping: asyncio.Task[None]) -> None:
 
 
 def _tell(future: Future, outcome: Outcome) -> None:
-    if not future.done():  # whoever asked has gone
+    if not future.done():  # else the caller has left
         future.set_result(outcome)

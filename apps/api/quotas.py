@@ -1,15 +1,15 @@
-"""Quotas: how many tasks a client may have accepted per second, and waiting or running at once.
+"""Quotas of a client: accepted tasks per second, and open (waiting or running) tasks.
 
-A post is admitted from a share that this process holds in memory, by comparing and subtracting integers. Each second
-`run` reports to Redis what was accepted, and receives a new share; no request waits for that:
+Posts are admitted from a share in this process's memory, by comparing and subtracting integers. Each second `run`
+reports the accepted tasks to Redis, and receives a new share; requests do not wait for it:
 
-    Redis: open tasks (counted by the API, lowered by the scripts in apps/contract/states.py), tokens of a bucket
-      |  renew: report accepted tasks, receive what is left, divided by the number of replicas
+    Redis: open tasks (decremented by the scripts in apps/contract/states.py), tokens of a token bucket
+      |  renew: report accepted tasks, receive the rest of the quota divided by the number of replicas
     share of one replica --charge--> publish --accept (confirmed) | give back (refused, unknown)
 
-Several replicas that use their whole shares within one second exceed the quota by at most that: replicas x share. While
-Redis is away the last share stays in force: the rate goes on in memory, and as no task can end either, open tasks only
-grow, up to the share. A report has a number and is repeated until it is answered: Redis applies it once.
+Replicas that use their whole shares within one second exceed the quota by at most replicas x share. During an outage of
+Redis, the last share remains valid: the rate continues in memory, and the open tasks grow up to the share, as no task
+can end. Reports are numbered and repeated until they are answered; Redis applies each once.
 """
 
 import asyncio
@@ -33,23 +33,23 @@ from apps.contract.quota import Quota
 log = logging.getLogger(__name__)
 
 RENEW_S = 1.0
-# A client may use the rate of so many seconds at once, and at least one batch: which is admitted or refused whole.
+# Burst: a client may use the rate of this many seconds at once, and at least one batch, which is admitted as a whole.
 BURST_S = 10
-# A replica that has not renewed for so long gets no share.
+# A replica that has not renewed for this time gets no share.
 REPLICA_S = 5
 REPORTS_S = 3600
 REPLICAS = "sluice:replicas"
-# Of a client's refused posts between two renewals the first are answered at once, and the others after HELD_S, half of
-# it more or less: each connection of a client that ignores Retry-After then costs one refusal in two seconds, and not
-# all of the CPU. With the same time for all, 64 connections would send their next 64 batches in the same moment. Beyond
-# HELD_MAX they are answered at once, so that the number of held requests is bounded.
+# Between two renewals, a client's first PROMPT_MAX refused posts are answered immediately, and the others after HELD_S,
+# plus or minus half of it: a connection of a client that ignores Retry-After then causes one refusal in two seconds,
+# instead of using all CPU time. With a constant delay, 64 connections would send their next 64 batches simultaneously.
+# Above HELD_MAX, refusals are immediate again: this bounds the number of delayed requests.
 PROMPT_MAX = 8
 HELD_MAX = 1000
 HELD_S = 2.0
 
 # KEYS: the client's counts, REPLICAS, this replica's reports. ARGV: this replica, the client, number of the report,
-# life of the counts (s), rate, burst, tasks that were admitted, then pairs: field, tasks that were accepted.
-# Answers {open tasks, tokens, replicas}. A report that was applied before is not applied again.
+# life of the counts (s), rate, burst, number of admitted tasks, then pairs of field and number of accepted tasks.
+# Returns {open tasks, tokens, replicas}. A repeated report is not applied again.
 RENEW = f"""
 local time = redis.call('TIME')
 local now_s = time[1] + time[2] / 1000000
@@ -82,16 +82,16 @@ return {{open, math.floor(tokens), redis.call('ZCARD', KEYS[2])}}
 
 
 class Report(NamedTuple):
-    """What was admitted and accepted between two renewals."""
+    """Numbers of admitted and accepted tasks between two renewals."""
 
     number: int
     admitted: int
     accepted: dict[str, int]
-    """By the field of the client's counts."""
+    """By field of the client's counts."""
 
 
 class Share:
-    """What this process may admit of one client until the next renewal."""
+    """The tasks of one client that this process may admit until the next renewal."""
 
     def __init__(self, owner: str, limits: Quota) -> None:
         self.owner = owner
@@ -100,12 +100,12 @@ class Share:
         self.rate_left = self.burst
         self.open_left = limits.open_tasks
         self.settled = False
-        """Whether the client had no open task and all its tokens at the last renewal: the share need not be renewed."""
+        """Whether the client had no open tasks and all its tokens at the last renewal: no renewal is needed."""
         self.report: Report | None = None
         self.batches = Batches()
-        """One is parsed at a time: when it is refused, those that came with it are refused unparsed."""
+        """A few are parsed at a time: if one is refused, the waiting ones are refused without parsing."""
         self._numbers = itertools.count(1)
-        self._in_flight = 0  # tasks that are admitted and have no outcome yet
+        self._in_flight = 0  # admitted tasks without an outcome
         self._admitted = 0  # since the last report
         self._accepted: dict[str, int] = {}
         self._refused = 0  # posts since the last renewal
@@ -120,29 +120,29 @@ class Share:
 
     @property
     def exhausted(self) -> bool:
-        """Whether not even one task would be admitted."""
+        """Whether no task would be admitted."""
         return self.rate_left < 1 or self.open_left < 1
 
     @property
     def refuses_batches(self) -> bool:
-        """Whether a batch is refused unread: also after another one was refused, until the share is renewed.
+        """Whether a batch is refused without reading it: after a refused batch, until the share is renewed.
 
-        How many tasks a batch has is known only once it is parsed, which may take milliseconds.
+        The number of tasks in a batch is known only after parsing, which may take milliseconds.
         """
         return self.exhausted or self._refused_batch > 0
 
     def fits(self, tasks: int) -> bool:
-        """Whether so many tasks would be admitted."""
+        """Whether this number of tasks would be admitted."""
         return not tasks or (tasks <= self.rate_left and tasks <= self.open_left)
 
     def charge(self, tasks: int) -> "Charge":
-        """Admit tasks for the length of a block. Raises as `admit`."""
+        """Admit tasks for the length of a block. Raises like `admit`."""
         self.admit(tasks)
         return Charge(self, tasks)
 
     def admit(self, tasks: int) -> None:
-        """Admit tasks, all or none; each is then either `accepted` or given back. Raises the 429 problem."""
-        if tasks and (tasks > self.rate_left or tasks > self.open_left):  # as `fits`, without a call
+        """Admit all tasks or none; then call `accepted` or `give_back` for each. Raises the 429 problem."""
+        if tasks and (tasks > self.rate_left or tasks > self.open_left):  # `fits`, inlined
             raise self.refusal(tasks)
         self.rate_left -= tasks
         self.open_left -= tasks
@@ -150,11 +150,11 @@ class Share:
         self._in_flight += tasks
 
     def refusal_unread(self) -> errors.Problem:
-        """The 429 problem of a batch that was not read."""
+        """The 429 problem of an unread batch."""
         return self.refusal(self._refused_batch or 1)
 
     def refusal(self, tasks: int) -> errors.Problem:
-        """The 429 problem of a post of so many tasks."""
+        """The 429 problem of a post with this number of tasks."""
         self._refused += 1
         if tasks > 1:
             self._refused_batch = max(self._refused_batch, tasks)
@@ -168,27 +168,27 @@ class Share:
         return errors.quota_exceeded(self.quota, limit, tasks, after_s=max(1, after_s), held_s=held_s)
 
     def accepted(self, task_id: str) -> None:
-        """Count a task that the broker has."""
+        """Count an accepted task."""
         self._in_flight -= 1
         period = quota.field(task_id)
         self._accepted[period] = self._accepted.get(period, 0) + 1
 
     def give_back(self, tasks: int) -> None:
-        """Take back what was admitted and not accepted."""
+        """Release tasks that were admitted but not accepted."""
         self._in_flight -= tasks
         self._admitted -= tasks
         self.rate_left += tasks
         self.open_left += tasks
 
     def next_report(self) -> Report:
-        """What is to be reported: the same as before until it was answered."""
+        """The next report, or the previous one if it is unanswered."""
         if self.report is None:
             self.report = Report(next(self._numbers), self._admitted, self._accepted)
             self._admitted, self._accepted = 0, {}
         return self.report
 
     def renew(self, open_tasks: int, tokens: int, replicas: int) -> None:
-        """Take what is left of the quota, divided by the replicas; as much as a refused batch needed, if there is."""
+        """Set the share: the rest of the quota divided by the replicas, or the size of a refused batch if possible."""
         self.report = None
         self.settled = not open_tasks and tokens >= self.burst
         self._replicas = max(1, replicas)
@@ -197,7 +197,7 @@ class Share:
         self._begin_period()
 
     def refill(self) -> None:
-        """Go on without Redis: this replica's part of the rate, which is then not taken from the bucket in Redis."""
+        """Refill the share during an outage of Redis, with this replica's part of the rate; Redis does not count it."""
         fresh = int((time.monotonic() - self._refilled_s) * self.quota.tasks_per_s / self._replicas)
         if fresh:
             self._admitted -= min(fresh, max(0, self._admitted))
@@ -214,7 +214,7 @@ class Share:
 
 
 class Charge:
-    """Tasks that were admitted; at the end of the block those that were not accepted are given back."""
+    """Admitted tasks; the end of the block releases those that were not accepted."""
 
     __slots__ = ("_left", "_share")
 
@@ -230,19 +230,19 @@ class Charge:
             self._share.give_back(self._left)
 
     def accept(self, task_id: str) -> None:
-        """The broker has one of the tasks."""
+        """The broker has accepted one of the tasks."""
         self._left -= 1
         self._share.accepted(task_id)
 
     def raise_to(self, tasks: int) -> None:
-        """Admit the tasks that are missing to so many. Raises the 429 problem."""
+        """Admit more tasks, up to `tasks` in all. Raises the 429 problem."""
         if tasks > self._left:
             self._share.admit(tasks - self._left)
             self._left = tasks
 
 
 class Quotas:
-    """The shares of all clients, kept up by `run`."""
+    """The shares of all clients, renewed by `run`."""
 
     def __init__(self, store: Store, keys: Iterable[ApiKey], default: Quota, *, life_s: int, anyone: str) -> None:
         self._store = store
@@ -258,7 +258,7 @@ class Quotas:
         self._turns = itertools.cycle(self._shares.values())
 
     def require_one(self, owner: str) -> None:
-        """Raise the 429 problem, before a post is read, where not even one task would be admitted."""
+        """Raise the 429 problem, before a post is read, if no task would be admitted."""
         share = self.of(owner)
         if share.exhausted:
             raise share.refusal(1)
@@ -269,11 +269,11 @@ class Quotas:
             await asyncio.sleep(RENEW_S)
             try:
                 await self.renew()
-            except Exception:  # whatever it is: without this task no share is renewed again
+            except Exception:  # this task must survive any error: only it renews shares
                 log.exception("quotas not renewed")
 
     async def renew(self) -> None:
-        """Report and renew the shares that are in use, and one of the others, so that this replica stays known."""
+        """Renew the shares in use, and one of the others, so that Redis continues to count this replica."""
         due = {share.owner: share for share in self._shares.values() if share.touched or not share.settled}
         turn = next(self._turns)
         await asyncio.gather(*map(self._renew, (due | {turn.owner: turn}).values()))

@@ -1,7 +1,7 @@
-"""How full Redis is: asked for about once a second, outside of requests, so that a post only reads a number.
+"""Monitors Redis' memory about once a second, outside of requests, so that a post only reads a number.
 
-Above the configured share posts are refused, before anything is written for them. What is left is for the results of
-the tasks that were accepted before.
+Above the configured share, posts are refused before they write anything. The rest of the memory is for the results of
+tasks that are already accepted.
 """
 
 import asyncio
@@ -19,26 +19,26 @@ POLL_S = 1.0
 
 
 class RedisMemory:
-    """The last share of maxmemory that was read; one that cannot be read changes nothing."""
+    """The used share of maxmemory. A failed read keeps the previous value."""
 
     def __init__(self, store: Store, full_share: float) -> None:
         self._store = store
         self._full_share = full_share
         self.share: float | None = None
-        """None where Redis has no maxmemory, or has not answered yet."""
+        """None if Redis has no maxmemory, or has not answered yet."""
         self.full = False
 
     async def run(self) -> None:
-        """Read it until cancelled."""
+        """Read the share regularly until cancelled."""
         while True:
             await self.read()
             await asyncio.sleep(POLL_S)
 
     async def read(self) -> None:
-        """Read it once, within the deadline of a command."""
+        """Read the share once, within the deadline of a command."""
         try:
             self.share = share_of(await self._store.call("INFO", "memory"))
-        except Exception as exc:  # noqa: BLE001 - whatever it is: without this task the share is never read again
+        except Exception as exc:  # noqa: BLE001 - this task must survive any error: only it reads the share
             log.warning("share of Redis' memory not read", extra={"fields": {"error": repr(exc)}})
             return
         self.full = self.share is not None and self.share >= self._full_share
@@ -46,11 +46,11 @@ class RedisMemory:
 
 
 def share_of(info: str) -> float | None:
-    """The share of maxmemory that is used, as Redis itself counts before it refuses a write. None without a limit."""
+    """The used share of maxmemory, as Redis counts it before it refuses a write. None without a limit."""
     fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
     limit_bytes = int(fields["maxmemory"])
     if not limit_bytes:
         return None
-    # buffers of the append-only file and of replicas
+    # buffers of the append-only file and of replicas do not count
     uncounted = int(fields.get("mem_not_counted_for_evict", 0))
     return max(0, int(fields["used_memory"]) - uncounted) / limit_bytes

@@ -1,4 +1,4 @@
-"""Around every request: its id, its trace, and the line in the log that it leaves."""
+"""Middleware for every request: its id, its trace context, and its log line."""
 
 import asyncio
 import json
@@ -21,20 +21,20 @@ from apps.contract.text import clean
 log = logging.getLogger(__name__)
 
 REQUEST_ID_FORM = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
-# W3C Trace Context, version 00; ids of zeros alone are invalid
+# W3C Trace Context, version 00; ids that consist of zeros are invalid
 TRACEPARENT_FORM = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-# A killed process loses the lines of so long.
+# A killed process loses the lines of this interval.
 WRITE_INTERVAL_S = 0.02
-# So many are written at once: a write of 16 MiB at most.
+# Lines per write: 16 MiB at most.
 LINES_MAX = 1000
-# Of four bytes each: with the rest, a line is within `logs.LINE_MAX_BYTES`.
+# With four bytes per character, a line stays within `logs.LINE_MAX_BYTES`.
 PATH_MAX_CHARS = 2000
-# Probes would be most of the log.
+# Not logged: probes would be most of the log.
 SILENT_PATHS = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 
 
 class RequestLog:
-    """Gives every request an id, the client's own where it sent a fitting one, and logs its end."""
+    """Assigns an id to every request, the client's if it is valid, and logs the end of the request."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -48,7 +48,7 @@ class RequestLog:
         logs.traceparent.set(_given(scope, b"traceparent", TRACEPARENT_FORM))
         logs.task_id.set(None)
         started_s = time.perf_counter()
-        status = 0  # what is logged where the client had gone before an answer
+        status = 0  # logged if the client disconnects before the answer
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -60,10 +60,10 @@ class RequestLog:
         try:
             await self._app(scope, receive, send_with_id)
         except ClientDisconnect:
-            pass  # in the middle of its body or of the answer: its line tells, with status 0 where none had begun
+            pass  # while its body was read, or during the answer: only the log line remains
         except Exception:
             log.exception("unhandled")
-            if status:  # its answer has begun: all that is left is to break it off
+            if status:  # the answer has begun: it can only be aborted
                 raise
             await errors.response(errors.defect())(scope, receive, send_with_id)
         finally:
@@ -72,7 +72,7 @@ class RequestLog:
 
 
 def _given(scope: Scope, name: bytes, form: re.Pattern[bytes]) -> str | None:
-    """A header's first value, where it has that form."""
+    """The first value of a header, or None if it does not have this form."""
     for key, value in scope["headers"]:
         if key == name:
             return value.decode() if form.fullmatch(value) else None
@@ -80,9 +80,9 @@ def _given(scope: Scope, name: bytes, form: re.Pattern[bytes]) -> str | None:
 
 
 class _Lines:
-    """The lines of requests, as `apps.logs` would format them; those of some milliseconds in one write.
+    """Log lines of requests in the format of `apps.logs`; writes those of WRITE_INTERVAL_S at once.
 
-    By way of `logging`, a line would cost as much as all else that is done for a post.
+    With `logging`, a line would take as much time as the rest of a post.
     """
 
     def __init__(self) -> None:
@@ -104,12 +104,12 @@ class _Lines:
             self.write()
 
     def write(self) -> None:
-        """Write what there is."""
+        """Write all pending lines."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         lines, self._unwritten = self._unwritten, []
-        with suppress(OSError):  # as `logging`: a full disk loses lines, and ends nothing
+        with suppress(OSError):  # like `logging`: a full disk only loses lines
             sys.stderr.write("".join(lines))
             sys.stderr.flush()
 
@@ -121,12 +121,12 @@ _quoted = json.JSONEncoder(ensure_ascii=False).encode
 
 @lru_cache(maxsize=2)
 def _moment(since_epoch_ms: int) -> tuple[str, int]:
-    """What the lines of one millisecond share: the time, and the process, which would be a system call for each."""
+    """The time and the process id, cached per millisecond: getpid() is a system call."""
     second, ms = divmod(since_epoch_ms, 1000)
     return f"{logs.second_text(second)}.{ms:03d}+00:00", os.getpid()
 
 
 @lru_cache(maxsize=16)
 def _path(path: str) -> str:
-    """A path as JSON; posts have the same one."""
+    """A path as JSON. Cached, as all posts have the same path."""
     return _quoted(clean(path, PATH_MAX_CHARS))

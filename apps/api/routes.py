@@ -1,4 +1,4 @@
-"""What a client can call: post tasks, ask what became of them, follow them, cancel them."""
+"""Routes for clients: post, read, follow and cancel tasks."""
 
 import asyncio
 import time
@@ -25,12 +25,12 @@ from apps.contract import states
 
 router = APIRouter(tags=["tasks"])
 
-# Of a batch's answer, made in one step of the event loop. With ten errors each they take 3 ms.
+# Documents of a batch's answer that are built per turn of the event loop: 3 ms if each has ten errors.
 DOCUMENTS = 100
 
 
 async def services(request: Request) -> Services:
-    """What the requests of this process share."""
+    """The services of this process."""
     found: Services = request.app.state.services
     return found
 
@@ -39,7 +39,7 @@ Shared = Annotated[Services, Depends(services)]
 
 
 async def client(request: Request, shared: Shared) -> str:
-    """The name of the client who asks. Raises the 401 problem."""
+    """The client's name. Raises the 401 problem."""
     return shared.clients.identify(one_header(request, "authorization"))
 
 
@@ -49,16 +49,16 @@ async def idempotency_key(
         IdempotencyKey | None,
         Header(
             alias="Idempotency-Key",
-            description="Visible ASCII, new for each task or batch; sent again with the same body it is the same task.",
+            description="Visible ASCII, unique for each task or batch. The same key and body are the same task.",
         ),
     ] = None,
 ) -> str | None:
-    """The request's key. Raises the 400 problem where it was sent twice."""
+    """The request's Idempotency-Key. Raises the 400 problem if it was sent more than once."""
     return one_header(request, "idempotency-key")
 
 
 async def own_task(task_id: str, owner: "Client", shared: Shared) -> str:
-    """A task's id, if it is one of the client's. Raises the 404 problem."""
+    """The id of a task that belongs to the client. Raises the 404 problem."""
     require_own(shared.ids, owner, task_id)
     logs.task_id.set(task_id)
     return task_id
@@ -71,7 +71,7 @@ OwnTask = Annotated[str, Depends(own_task)]
 
 @router.post("/tasks", status_code=202, summary="Post a task", responses=RESPONSES["post"])
 async def post_task(request: Request, owner: Client, key: Key, shared: Shared) -> Response:
-    """202 means durable: the broker has confirmed the message, persistent and in a quorum queue."""
+    """202 means durable: the broker has confirmed a persistent message in a quorum queue."""
     admit(shared, owner, key)
     body = await read_json(request, shared.settings.body_max_bytes)
     return Answer(partial(accepted, task_id=await accept(shared, owner, key, body)))
@@ -79,9 +79,9 @@ async def post_task(request: Request, owner: Client, key: Key, shared: Shared) -
 
 @router.post("/tasks/batch", status_code=202, summary="Post up to 1,000 tasks", responses=RESPONSES["batch"])
 async def post_batch(request: Request, owner: Client, key: Key, shared: Shared) -> Response:
-    """One outcome per input, in their order; 202 if any was accepted. A key covers the whole batch.
+    """One outcome per input, in the order of the inputs; 202 if any was accepted. A key covers the whole batch.
 
-    Sent again with its key, a batch is completed: what was accepted keeps its id and is not published again.
+    A batch that is sent again with its key is completed: accepted inputs keep their ids and are not published again.
     """
     submitter, share = shared.submitter, shared.quotas.of(owner)
     await submitter.require_batch_share(share, owner, key)
@@ -100,23 +100,23 @@ async def post_batch(request: Request, owner: Client, key: Key, shared: Shared) 
     for index, (one, problem) in enumerate(zip(submitted, problems, strict=True)):
         accepted_one = {"status": 202, "task_id": one.task_id, "task_status": "PENDING"} if one else None
         outcomes.append(errors.document(problem) if problem else accepted_one)
-        if index % DOCUMENTS == 0:  # it is the others' turn
+        if index % DOCUMENTS == 0:  # let other requests run
             await asyncio.sleep(0)
     if not all(problems):
         return JSONResponse({"outcomes": outcomes}, 202, headers={"Retry-After": str(POLL_AFTER_S)})
-    # what may yet change by sending it again comes first
+    # prefer a problem that a retry may resolve
     worst = max((problem for problem in problems if problem), key=lambda problem: _WEIGHT[problem.kind])
     raise worst.with_members(outcomes=outcomes)
 
 
-@router.get("/tasks/{task_id}", summary="Ask for a task's state and result", responses=RESPONSES["get"])
+@router.get("/tasks/{task_id}", summary="Get a task's state and result", responses=RESPONSES["get"])
 async def get_task(
     request: Request,
     task_id: OwnTask,
     shared: Shared,
     wait: Annotated[float, Query(ge=0, description="wait up to this many seconds for the end")] = 0,
 ) -> Response:
-    """With `wait`, answers as soon as the task has ended, or after that time with the state it then has."""
+    """With `wait`, answers when the task has ended, or after this time with its current state."""
     record = await follow(shared, request.receive, task_id, wait)
     return Answer(partial(tell, services=shared, task_id=task_id, record=record))
 
@@ -128,23 +128,23 @@ async def get_events(
     owner: Client,
     task_id: OwnTask,
     shared: Shared,
-    last_event_id: Annotated[str | None, Header(description="the state that a client has seen last")] = None,
+    last_event_id: Annotated[str | None, Header(description="the last state that the client has received")] = None,
 ) -> Response:
     """Server-sent events: STARTED if it started, then SUCCESS, FAILURE or REVOKED, then the end of the stream.
 
-    204 for a client that comes back after the last one: it tells a browser's EventSource to stay away.
+    204 for a client that reconnects after the last event: it stops a browser's EventSource from reconnecting.
     """
     record = await current(shared, task_id)
     if last_event_id in states.FINAL:
         return Response(status_code=204)
     stream = events(shared, task_id, record, last_event_id)
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the second: NGINX hands on each event at once
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the second header disables NGINX's buffering
     return CountedStream(stream, shared.streams, owner, headers)
 
 
 @router.delete("/tasks/{task_id}", summary="Cancel a task", responses=RESPONSES["delete"])
 async def cancel_task(owner: Client, task_id: OwnTask, shared: Shared) -> Response:
-    """200: it will not run. 202: it runs, and is asked to end; a pool of threads lets it run out."""
+    """200: the task will not run. 202: it is running and will be interrupted, except in a pool of threads."""
     await current(shared, task_id)
     place, settings = states.place(task_id), shared.settings
     keys = place.keys(task_id, owner, states.CANCEL_CHANNEL)

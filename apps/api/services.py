@@ -1,4 +1,4 @@
-"""What the requests of an API process share: made before it starts, and the same until it ends."""
+"""The services shared by all requests of an API process. They are created once, before it starts."""
 
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ from apps.contract.tasks import Input, Registry, input_adapter
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Each part by its type; none has a connection until the app's lifespan begins."""
+    """All services. None opens a connection before the app's lifespan begins."""
 
     settings: ApiSettings
     clients: Clients
@@ -43,7 +43,7 @@ class Services:
 
 
 def make_services(settings: ApiSettings, registry: Registry) -> Services:
-    """The services of these tasks. Raises SystemExit with one sentence where the API keys cannot be read."""
+    """Create the services for these tasks. Raises SystemExit with one sentence if the API keys cannot be read."""
     api_keys = read_keys(settings)
     ids = TaskIds(settings.task_id_key.get_secret_value().encode())
     redis_url = settings.celery_result_backend.get_secret_value()

@@ -1,10 +1,11 @@
-"""Redis as the API uses it: one connection a process, on which the commands of all requests travel in batches.
+"""The API's Redis client: one connection per process, which sends the commands of all requests in batches.
 
-    asked for --in the next batch--> sent --answer--> done
-       |--the list is full--> Unavailable, at once
-       `--TIMEOUT_S after it was asked for, sent or not--> Unavailable
+    waiting --in the next batch--> sent --answer--> done
+       |--the queue is full--> Unavailable, immediately
+       `--TIMEOUT_S after the call, sent or not--> Unavailable
 
-What was not sent by then, or whose caller has gone, is never sent. What was sent to a silent Redis may yet run.
+An overdue command, or one whose caller has left, is not sent any more. A command that was sent to a silent Redis may
+still run.
 """
 
 import asyncio
@@ -24,21 +25,21 @@ from apps.contract import states
 
 log = logging.getLogger(__name__)
 
-# From the moment that a command is asked for. After a loss, 7,000 clients that wait are read for in 0.5 s.
+# From the call of a command. After a lost connection, the records for 7,000 waiting clients are read in 0.5 s.
 TIMEOUT_S = 2.0
 BATCH_COMMANDS = 200
-# Commands that wait to be sent: more than Redis answers in TIMEOUT_S, 10 MB of memory. Beyond it each would be overdue.
+# Waiting commands: 10 MB of memory. Redis answers fewer in TIMEOUT_S, so further commands would be overdue.
 WAITING_MAX = 20_000
-# How late a deadline may be noticed. One timer for all: one for each command would cost as much as the command.
+# Precision of deadlines. All commands share a timer: a timer per command would cost as much as the command.
 SWEEP_S = 0.05
-# What no answer waits for goes with the next command, or alone after this: at once it would be a round trip of its own.
+# A command without a caller is sent with the next batch, or alone after this time, to save a round trip.
 LATER_S = 0.02
-# No retries and no time-outs of redis-py's own: it would set a timer for each answer, and start a task for each write.
-# The user of a connection sets one time-out around all that it does. RESP2: a subscriber's messages are plain answers.
+# No retries and time-outs of redis-py, which would create a timer for each answer, and a task for each write. Code that
+# uses a connection sets one time-out around all its operations. RESP2: messages of subscriptions are plain answers.
 _OPTIONS: dict[str, Any] = {
     "protocol": 2,
     "decode_responses": True,
-    "encoding_errors": "replace",  # one value that is not UTF-8 must not cost all others their connection
+    "encoding_errors": "replace",  # a value that is not UTF-8 must not end the shared connection
     "socket_timeout": None,
     "socket_connect_timeout": None,
     "socket_keepalive": True,
@@ -49,18 +50,18 @@ _READ_SHA = hashlib.sha1(states.READ.encode(), usedforsecurity=False).hexdigest(
 
 
 def connection_to(url: str) -> AbstractConnection:
-    """An unopened connection to Redis; what the URL says of time-outs or the protocol does not count."""
+    """An unopened connection to Redis. It ignores time-outs and the protocol version in the URL."""
     pool = ConnectionPool.from_url(url)
     connection: AbstractConnection = pool.connection_class(**pool.connection_kwargs | _OPTIONS)
     return connection
 
 
 class Unavailable(Exception):
-    """Redis does not answer, or cannot do what it was asked to: it is full, loading, or read-only."""
+    """Redis does not answer, or cannot run the command: it is full, loading, or read-only."""
 
 
 class _Command(NamedTuple):
-    """A command without an answer yet. Without a future its answer is dropped."""
+    """An unanswered command. Without a future, its answer is dropped."""
 
     parts: tuple[Any, ...]
     future: asyncio.Future[Any] | None
@@ -68,16 +69,16 @@ class _Command(NamedTuple):
 
     @property
     def is_abandoned(self) -> bool:
-        """Its caller has gone, or was told that it is overdue."""
+        """Whether its caller has left, or was already answered that it is overdue."""
         return self.future is not None and self.future.done()
 
 
 class Store:
-    """Runs commands: what is asked for during a round trip goes into the next one."""
+    """Runs commands. Those that are called during a round trip are sent with the next one."""
 
     def __init__(self, url: str) -> None:
         self._connection = connection_to(url)
-        # In the order of their deadlines, which is that of their requests.
+        # in the order of their calls, and so of their deadlines
         self._waiting: deque[_Command] = deque()
         self._sent: deque[_Command] = deque()
         self._sender: asyncio.Task[None] | None = None
@@ -86,11 +87,11 @@ class Store:
 
     @property
     def unanswered(self) -> int:
-        """Commands that wait to be sent, or for their answer."""
+        """The number of commands that are not sent or not answered."""
         return len(self._waiting) + len(self._sent)
 
     async def call(self, *command: Any) -> Any:
-        """Run one command; its answer as Redis gives it. Raises Unavailable."""
+        """Run a command; returns Redis' answer. Raises Unavailable."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._add(command, future)
         self._send()
@@ -102,7 +103,7 @@ class Store:
         return answer
 
     def later(self, *command: Any) -> None:
-        """Run one command soon, before those that are asked for after it; nobody hears of its answer or failure."""
+        """Run a command soon, before any later one. Its answer and its failure are ignored."""
         with suppress(Unavailable):
             self._add(command, None)
         if self._timer is None:
@@ -117,12 +118,12 @@ class Store:
         except Unavailable as exc:
             if not isinstance(exc.__cause__, NoScriptError):
                 raise
-            # the first read of a Redis that was started since
+            # Redis was restarted, and does not have the script
             answer = await self.call("EVAL", states.READ, *operands)
         return states.decode(answer)
 
     async def has_ended(self, task_id: str) -> bool:
-        """Whether a task without a record has ended: its result is no longer kept. Raises Unavailable."""
+        """Whether a task without a record has ended, and its result has expired. Raises Unavailable."""
         place = states.place(task_id)
         return bool(await self.call("SISMEMBER", place.ended, place.member))
 
@@ -134,13 +135,13 @@ class Store:
         return False
 
     async def close(self) -> None:
-        """Send what is left, as much as goes in the time of a command, and close the connection."""
+        """Send the remaining commands, for at most TIMEOUT_S, and close the connection."""
         self._send()
         if self._sender is not None:
             await asyncio.wait([self._sender], timeout=TIMEOUT_S)
         if self._sweeper is not None:
             self._sweeper.cancel()
-        await self._connection.disconnect(nowait=True)  # else it waits for the other end
+        await self._connection.disconnect(nowait=True)  # otherwise it waits for Redis
 
     def _add(self, parts: tuple[Any, ...], future: asyncio.Future[Any] | None) -> None:
         if len(self._waiting) >= WAITING_MAX:
@@ -164,7 +165,7 @@ class Store:
             try:
                 async with asyncio.timeout_at(batch[-1].due_s):
                     answers = await self._round_trip([command.parts for command in batch])
-            except Exception as exc:  # noqa: BLE001 - whatever it is, nobody may wait for ever
+            except Exception as exc:  # noqa: BLE001 - after any error, no caller may wait for ever
                 log.warning("Redis away", extra={"fields": {"error": repr(exc)}})
                 answers = [exc] * len(batch)
             self._sent.clear()
@@ -181,7 +182,7 @@ class Store:
         return batch
 
     def _sweep(self) -> None:
-        """Answer what is overdue. A command that was sent stays in its batch: Redis owes an answer to it."""
+        """Answer overdue commands. A sent command stays in its batch, as Redis will answer it."""
         loop = asyncio.get_running_loop()
         now_s = loop.time()
         for command in self._sent:
@@ -193,20 +194,20 @@ class Store:
         self._sweeper = loop.call_later(SWEEP_S, self._sweep) if self.unanswered else None
 
     async def _round_trip(self, commands: list[tuple[Any, ...]]) -> list[Any]:
-        """The answers, errors among them. Raises for a lost connection, which the next one opens again."""
+        """The answers, which may be errors. Raises if the connection is lost; the next round trip reopens it."""
         connection = self._connection
         packed = connection.pack_commands(commands)
         complete = False
         try:
-            if connection.is_connected and await connection.can_read():  # nothing is owed to us: Redis has closed it
+            if connection.is_connected and await connection.can_read():  # no answer is due: Redis has closed it
                 await connection.disconnect(nowait=True)
-            await connection.connect()  # type: ignore[no-untyped-call]  # does nothing where it is open
+            await connection.connect()  # type: ignore[no-untyped-call]  # does nothing if it is open
             await connection.send_packed_command(packed, check_health=False)
             answers = [await _answer(connection) for _ in commands]
             complete = True
             return answers
         finally:
-            if not complete:  # a late answer would be read as the answer to the next command
+            if not complete:  # the next command would get a late answer
                 await connection.disconnect(nowait=True)
 
 

@@ -1,4 +1,4 @@
-"""How many event streams are open: each costs memory for as long as its client keeps it."""
+"""Limits on open event streams, each of which takes memory until its client closes it."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -11,7 +11,7 @@ from apps.api import errors, metrics
 
 
 class Streams:
-    """Counts the open event streams of this process, of each client and in total."""
+    """Counts this process's open event streams, per client and in total."""
 
     def __init__(self, *, per_client_max: int, total_max: int) -> None:
         self._per_client_max = per_client_max
@@ -24,7 +24,7 @@ class Streams:
 
     @contextmanager
     def opened(self, owner: str) -> Iterator[None]:
-        """Count a stream for as long as the block lasts. Raises the 429 and 503 problems."""
+        """Count a stream for the length of the block. Raises the 429 and 503 problems."""
         if self._open[owner] >= self._per_client_max:
             metrics.STREAMS_REFUSED.labels("client").inc()
             raise errors.too_many_streams(self._per_client_max)
@@ -45,9 +45,9 @@ class EventStream(StreamingResponse):
 
 
 class CountedStream(EventStream):
-    """Events, if the client may open a stream. Raises the 429 and 503 problems before it has begun.
+    """A stream of events within the limits. Raises the 429 and 503 problems before the answer has begun.
 
-    Counted around the whole answer: a generator that was never started runs no `finally`.
+    The stream is counted around the whole answer, not in its generator: one that never starts runs no `finally`.
     """
 
     def __init__(self, content: AsyncIterator[bytes], streams: Streams, owner: str, headers: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""From validated inputs to tasks that the broker has: one input or a batch, with an Idempotency-Key or without."""
+"""Publishes validated inputs as tasks: one input or a batch, with or without an Idempotency-Key."""
 
 import asyncio
 import time
@@ -18,13 +18,13 @@ from apps.contract.ids import TaskIds
 from apps.contract.message import Payload, task_message
 from apps.contract.tasks import Registry
 
-# Of one batch unconfirmed at once: it fills the pipe to the broker, and leaves the publisher's window to others.
+# Unconfirmed publishes per batch: enough to use the connection fully, and leaves room for other requests.
 WINDOW = 100
 NOT_SENT = Outcome("refused", "not-sent")
 
 
 class Submitted(NamedTuple):
-    """What became of one input."""
+    """The task id and the publish outcome of an input."""
 
     task_id: str
     outcome: Outcome
@@ -36,9 +36,9 @@ def _results_full() -> errors.Problem:
 
 
 class Submitter:
-    """Gives inputs their ids and publishes them."""
+    """Assigns ids to inputs, and publishes them."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - the parts of one service, each by its type
+    def __init__(  # noqa: PLR0913, PLR0917 - parts of one service, with distinct types
         self,
         registry: Registry,
         ids: TaskIds,
@@ -58,10 +58,10 @@ class Submitter:
         self._deadline_s = deadline_s
 
     async def submit_one(self, owner: str, payload: Payload, *, key: str | None, body: bytes) -> Submitted:
-        """Publish one input. Raises as `submit`."""
+        """Publish one input. Raises like `submit`."""
         if key is not None:
             (submitted,) = await self.submit(owner, [payload], key=key, body=body)
-            assert submitted is not None  # noqa: S101 - of an input
+            assert submitted is not None  # noqa: S101 - the payload is not None
             return submitted
         if self._redis_memory.full:
             raise _results_full()
@@ -81,10 +81,10 @@ class Submitter:
     async def submit(
         self, owner: str, inputs: Sequence[Payload | None], *, key: str | None, body: bytes
     ) -> list[Submitted | None]:
-        """Publish each input, None for those that are none; answers in their order.
+        """Publish inputs; None stands for an invalid input. Returns their outcomes in the same order.
 
-        With a key, what an earlier request with it had accepted is not published again, and costs no quota. Raises the
-        503 problem of a full Redis, the problems of a quota, and those of a key, in this order.
+        With a key, tasks that an earlier request had accepted are not published again, and use no quota. Raises the 503
+        problem of a full Redis, the problems of a quota, and those of a key, in this order.
         """
         if self._redis_memory.full and any(inputs):
             raise _results_full()
@@ -98,12 +98,12 @@ class Submitter:
             return await self._submit_once(charge, owner, inputs, key, body, first_id)
 
     async def require_batch_share(self, share: Share, owner: str, key: str | None) -> None:
-        """Raise the 429 problem of a batch before its inputs are looked at, unless it may repeat an accepted one."""
+        """Raise the 429 problem of a batch before it is parsed, unless it may repeat an accepted batch."""
         if share.refuses_batches and not (key is not None and await self._is_known(owner, key)):
             raise share.refusal_unread()
 
     async def _charge(self, share: Share, tasks: int, owner: str, key: str) -> Charge:
-        """Before the key is claimed, so that a refused post leaves no key; a known key is charged after its claim."""
+        """Charge before the claim, so that a refused post leaves no key. A known key is charged after its claim."""
         known = not share.fits(tasks) and await self._is_known(owner, key)
         return share.charge(0 if known else tasks)
 
@@ -121,14 +121,14 @@ class Submitter:
         try:
             claim = await self._keys.claim(Post(owner, key, body, wanted, self._open_s(len(inputs))), first_id)
         except Unavailable as exc:
-            if isinstance(exc.__cause__, OutOfMemoryError):  # since the share was read
+            if isinstance(exc.__cause__, OutOfMemoryError):  # full since its memory was last read
                 raise _results_full() from None
             metrics.REFUSED.labels("redis-away").inc()
             raise errors.refused("redis-away") from None
         if claim.done:
             metrics.REPEATED.inc()
             return await self._publish(charge, owner, inputs, claim.first_id, claim.accepted)
-        accepted, refused = claim.accepted, True  # until something is sent
+        accepted, refused = claim.accepted, True  # nothing was sent yet
         try:
             charge.raise_to((wanted & ~accepted).bit_count())
             refused = False
@@ -141,15 +141,16 @@ class Submitter:
         return submitted
 
     def _open_s(self, inputs: int) -> float:
-        """The longest that `_publish` takes."""
+        """The maximum duration of `_publish`."""
         return self._deadline_s * (1 if inputs == 1 else 2)
 
     async def _publish(
         self, charge: Charge, owner: str, inputs: Sequence[Payload | None], first_id: str, accepted: int
     ) -> list[Submitted | None]:
-        """Publish those that the broker does not have.
+        """Publish the inputs that are not accepted yet.
 
-        After the first that it may not have, and after the deadline, no more are sent: so two deadlines are the most.
+        After the first unknown outcome, and after the deadline, no more are sent: this bounds the duration to twice the
+        deadline.
         """
         submitted: list[Submitted | None] = [None] * len(inputs)
         end_s = time.monotonic() + self._deadline_s
@@ -160,7 +161,7 @@ class Submitter:
             nonlocal stopped
             for index, payload in waiting:
                 task_id = self._ids.member(first_id, index, owner)
-                if accepted >> index & 1:  # also one that this replica knows no task for: another had it accepted
+                if accepted >> index & 1:  # even if only another replica knows its task
                     outcome = CONFIRMED
                 elif payload is None:
                     continue
@@ -174,7 +175,7 @@ class Submitter:
                     stopped = stopped or outcome.kind == "unknown"
                 submitted[index] = Submitted(task_id, outcome)
 
-        if len(inputs) == 1:  # in the request's own context: its log lines name the task
+        if len(inputs) == 1:  # in the request's context, so its log lines have the task id
             await publish_some()
             return submitted
         async with asyncio.TaskGroup() as group:

@@ -1,7 +1,7 @@
-"""Waiting for changes of records: one Redis connection a process, however many wait.
+"""Waiting for changes of records, with one Redis connection per process for any number of waiters.
 
-A waiter subscribes, and reads the record once the subscription is confirmed: the record has all earlier changes, and
-each later one is published. When the connection is lost, all waiters read again.
+A waiter subscribes, and reads the record after the subscription is confirmed: the record includes all earlier changes,
+and later ones are published. When the connection is lost, all waiters read their records again.
 """
 
 import asyncio
@@ -20,21 +20,21 @@ from apps.contract import states
 log = logging.getLogger(__name__)
 
 RECONNECT_S = 0.5
-# Redis is asked so often whether it is there, and given up when it says nothing for twice as long.
+# Redis is pinged at this interval. If it is silent for SILENT_S, the connection is closed.
 PING_INTERVAL_S = 5.0
 SILENT_S = 2 * PING_INTERVAL_S
-# Reset the silence timer at most once per NOTED_S: resetting it costs as much as reading a message. So Redis may be
-# given up NOTED_S too early.
+# Reset the silence timer at most once per NOTED_S: resetting it costs as much as reading a message. The connection may
+# therefore be closed NOTED_S too early.
 NOTED_S = 1.0
-# Batch UNSUBSCRIBE commands for LEAVE_S seconds, or for LEAVE_MAX channels: each alone would be a write, an answer and
-# a turn of the event loop. Until then a message may arrive that nobody waits for.
+# Batch UNSUBSCRIBE commands for LEAVE_S seconds, or for LEAVE_MAX channels: each command would cost a write, an answer
+# and a turn of the event loop. Until then, messages without a waiter may arrive.
 LEAVE_S = 0.5
 LEAVE_MAX = 1000
-# Clients that wait, of all kinds: 16 KB of memory each, so 160 MB of the pod's 2 GiB. The next one is refused.
+# Waiting clients of all kinds: 16 KB of memory each, 160 MB of the pod's 2 GiB in all. More are refused.
 WATCHES_MAX = 10_000
-# Commands that the connection has not taken. A Redis that reads nothing for so long is given up.
+# Commands that are not written yet. If Redis does not read, and there are more, the connection is closed.
 OUTBOX_MAX = 10_000
-# Something is always subscribed, so that the connection exists before the first client waits.
+# Always subscribed, so that the connection exists before the first client waits.
 IDLE_CHANNEL = "sluice:idle"
 
 
@@ -42,12 +42,12 @@ class Change(asyncio.Event):
     """Set when a record may have changed."""
 
     told: states.Record | None = None
-    """How the task ended, where that was told: state and result alone."""
+    """The end of the task if it was published: only state and result."""
 
 
 @dataclass
 class _Topic:
-    """One channel: who watches it, and whether Redis has confirmed that we are told of it."""
+    """A channel: its watchers, and whether Redis has confirmed the subscription."""
 
     watchers: set[Change] = field(default_factory=set)
     confirmed: bool = False
@@ -59,16 +59,16 @@ class _Topic:
 
 
 class Waiter:
-    """Tells those who wait for a task that its record has changed.
+    """Notifies waiters of changes of their task's record.
 
-    One task reads the connection, and is the only one to replace it when it is lost; a second one writes to it, and a
-    third pings Redis. A waiter only queues its command, and never waits for the connection.
+    `run` reads the connection and reconnects; a second asyncio task writes to it, and a third one pings Redis. Waiters
+    only queue commands, and never wait for the connection.
     """
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._topics: dict[str, _Topic] = {}
-        # Commands for the present connection; None while there is none: the next one begins with every topic.
+        # Commands for the current connection, or None without one: a new connection subscribes to every topic.
         self._outbox: asyncio.Queue[tuple[str, ...]] | None = None
         self._left: list[str] = []
         self._watches = 0
@@ -82,21 +82,22 @@ class Waiter:
 
     @property
     def waiting(self) -> int:
-        """How many wait."""
+        """The number of waiters."""
         return self._watches
 
     @property
     def full(self) -> bool:
-        """Whether nobody else may wait."""
+        """Whether the limit of waiters is reached."""
         return self._watches >= WATCHES_MAX
 
     @contextmanager
     def watch(self, task_id: str, *, begin: bool = False) -> Iterator[Change]:
-        """Yield what is set by the confirmed subscription, the task's end, its settled key, and a lost connection.
+        """Yield an event that is set when the task's record may have changed.
 
-        With `begin`, by its beginning too.
+        It is set when the subscription is confirmed, the task ends, its key is settled, or the connection is lost;
+        with `begin`, also when the task starts.
 
-        Whoever reads the record each time it is set misses nothing, however often the connection is lost.
+        A waiter that reads the record each time it is set misses no change, however often the connection is lost.
         """
         change = Change()
         channels = [states.channel(task_id), states.begun_channel(task_id)][: 1 + begin]
@@ -111,18 +112,18 @@ class Waiter:
                 self._leave(channel, change)
 
     def drain(self) -> None:
-        """Let everyone go: the process is about to end."""
+        """Release all waiters, as the process is about to end."""
         self.draining = True
         self._wake()
 
     async def run(self) -> None:
-        """Listen until cancelled, over as many connections as that takes."""
+        """Listen until cancelled; reconnects if necessary."""
         while True:
             connection = connection_to(self._url)
             try:
                 async with asyncio.timeout(TIMEOUT_S) as silence:
                     await self._listen(connection, silence)
-            except Exception as exc:  # noqa: BLE001 - who answers may be no Redis at all; the next one may be
+            except Exception as exc:  # noqa: BLE001 - retry after any error, even if another server answers
                 log.warning("Redis away", extra={"fields": {"error": repr(exc)}})
             finally:
                 self._outbox = None
@@ -135,7 +136,7 @@ class Waiter:
         await connection.connect()  # type: ignore[no-untyped-call]
         heard_s = now_s()
         silence.reschedule(heard_s + SILENT_S)
-        # From here on newcomers subscribe for themselves; no await lies between that and the list of the others.
+        # From here on, new waiters subscribe themselves. No await may follow before SUBSCRIBE for the existing ones.
         for topic in self._topics.values():
             topic.confirmed = False
         self._outbox = asyncio.Queue(OUTBOX_MAX)
@@ -175,7 +176,7 @@ class Waiter:
 
     def _unsubscribe(self) -> None:
         left, self._left = self._left, []
-        if unwatched := [channel for channel in left if channel not in self._topics]:  # without a name it means all
+        if unwatched := [channel for channel in left if channel not in self._topics]:  # no channels would mean all
             self._send("UNSUBSCRIBE", *unwatched)
 
     def _send(self, *command: str) -> None:
@@ -183,7 +184,7 @@ class Waiter:
             return
         try:
             self._outbox.put_nowait(command)
-        except asyncio.QueueFull:  # the next connection begins with every topic
+        except asyncio.QueueFull:  # a new connection subscribes to every topic
             self._outbox = None
             with suppress(RuntimeError):  # it has just expired
                 cast("asyncio.Timeout", self._silence).reschedule(0)
@@ -200,13 +201,13 @@ class Waiter:
 
 
 async def _write(connection: AbstractConnection, outbox: asyncio.Queue[tuple[str, ...]]) -> None:
-    """Send what comes, all of it at once."""
-    with suppress(RedisError, OSError):  # whoever reads the connection finds out that it is lost
+    """Send queued commands, all in one write."""
+    with suppress(RedisError, OSError):  # the reader detects the lost connection
         while True:
             commands = [await outbox.get()]
             while not outbox.empty():
                 commands.append(outbox.get_nowait())
-            if not connection.is_connected:  # it would connect by itself, beside `run`
+            if not connection.is_connected:  # redis-py would reconnect; only `run` may
                 return
             await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
 
@@ -218,10 +219,10 @@ async def _ping(outbox: asyncio.Queue[tuple[str, ...]]) -> None:
 
 
 async def set_within(event: asyncio.Event, limit_s: float) -> bool:
-    """Wait for an event and clear it; False when it was not set within that time.
+    """Wait for an event and clear it; returns False if it was not set in time.
 
-    The time-out is around this wait alone: on Python 3.11 redis-py may swallow the cancellation that a time-out around
-    a command is, and the command's caller would then wait without any.
+    Use the time-out only around this wait, not around a command: on Python 3.11, redis-py may swallow the cancellation
+    of a time-out, and the caller would wait without a limit.
     """
     try:
         async with asyncio.timeout(limit_s):

@@ -1,4 +1,4 @@
-"""A Python client that does with each answer what docs/api.md says: `Client` and `AsyncClient`."""
+"""A Python client that handles each answer as docs/api.md specifies: `Client` and `AsyncClient`."""
 
 from apps.client.client import AsyncClient, Client
 from apps.client.rules import Outcome, OutcomeUnknown, Problem, QuotaExceeded, Task, TimedOut

@@ -1,7 +1,7 @@
-"""A client for people: `python -m apps.client post NAME --FIELD VALUE --wait`, or `post --wait '{"task": ...}'`.
+"""The command-line client: `python -m apps.client post NAME --FIELD VALUE --wait`, or `post --wait '{"task": ...}'`.
 
-The API's address and key are read from SLUICE_URL and SLUICE_KEY. SLUICE_HOST is the Host header for the address of
-an ingress, as http://127.0.0.1:30080. Results go to standard output, progress to the other.
+The API's URL and key are read from SLUICE_URL and SLUICE_KEY. SLUICE_HOST is the Host header if the URL is the address
+of an ingress, such as http://127.0.0.1:30080. Results are written to standard output, progress to standard error.
 """
 
 import argparse
@@ -26,7 +26,7 @@ TICK_S = 0.1
 
 
 def main(arguments: Sequence[str] | None = None, registry: Registry = TASKS) -> int:
-    """Run one verb; answers the exit status: 1 when it failed, 3 when the outcome is unknown."""
+    """Run a command; returns the exit status: 1 if it failed, 3 if the outcome is unknown."""
     options = _options(arguments, registry)
     url, key = os.environ.get("SLUICE_URL", "http://127.0.0.1:8000"), os.environ.get("SLUICE_KEY", "")
     try:
@@ -57,12 +57,12 @@ def _client(url: str, key: str, host: str) -> Client:
         return Client(url, key, host=host)
     except ValueError as exc:
         sys.exit(f"SLUICE_KEY: {exc}.")
-    except ImportError as exc:  # for a proxy that the environment names
+    except ImportError as exc:  # a proxy in the environment needs a package
         sys.exit(str(exc))
 
 
 def _options(arguments: Sequence[str] | None, registry: Registry) -> argparse.Namespace:
-    """Read the command line; of a post also its body."""
+    """Parse the command line, including the body of a post."""
     parser, post_parser = _parsers(registry)
     options = parser.parse_args(arguments)
     if options.verb == "example":
@@ -105,13 +105,15 @@ def _parsers(registry: Registry) -> tuple[argparse.ArgumentParser, argparse.Argu
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    post_parser.add_argument("--wait", action="store_true", help="follow it to its end")
-    post_parser.add_argument("--line", help="the words that follow, in one text; empty: the first task's example")
+    post_parser.add_argument("--wait", action="store_true", help="wait for the end of the task")
+    post_parser.add_argument("--line", help="TASK and its options as one string; empty: the first task's example")
     _following(post_parser)
-    post_parser.add_argument("task", nargs="?", metavar="TASK", help="its name, or the whole input as a JSON object")
+    post_parser.add_argument(
+        "task", nargs="?", metavar="TASK", help="the task's name, or the whole input as a JSON object"
+    )
     post_parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="the options of the task")
-    verbs.add_parser("example", help="print an input of the first task, as JSON")
-    follow = verbs.add_parser("follow", help="show each state of a task, to its end")
+    verbs.add_parser("example", help="print an example input of the first task as JSON")
+    follow = verbs.add_parser("follow", help="show each state of a task until its end")
     follow.add_argument("task_id")
     _following(follow)
     cancel = verbs.add_parser("cancel", help="cancel a task")
@@ -120,15 +122,15 @@ def _parsers(registry: Registry) -> tuple[argparse.ArgumentParser, argparse.Argu
 
 
 def _example(registry: Registry) -> list[str]:
-    """The first task's example, or that of another one if its model has none."""
+    """The first example of any task, in the order of the tasks."""
     for spec in registry.values():
         if example := example_input(spec.input):
             return [json.dumps(example)]
-    sys.exit("No task has an example: give the fields of its model examples=[...], or say what to post.")
+    sys.exit("No task has an example: add examples=[...] to the fields of its model, or name the task to post.")
 
 
 def _following(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--timeout-s", type=float, default=3600.0, help="how long to wait (default: an hour)")
+    parser.add_argument("--timeout-s", type=float, default=3600.0, help="seconds to wait (default: 3600)")
 
 
 def _run(client: Client, options: argparse.Namespace) -> int:
@@ -157,7 +159,7 @@ def _show(task: Task) -> int:
 
 
 class _Progress:
-    """A line on the terminal with the seconds and the state; a line for each state where there is no terminal."""
+    """Shows seconds and state in a line that is updated on a terminal; otherwise prints a line for each state."""
 
     def __init__(self, task_id: str) -> None:
         self.state = "PENDING"

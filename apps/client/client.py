@@ -1,4 +1,4 @@
-"""The rules of `apps.client.rules` over httpx, blocking (`Client`) and with asyncio (`AsyncClient`)."""
+"""Blocking (`Client`) and asyncio (`AsyncClient`) clients, which run the rules of `apps.client.rules` with httpx."""
 
 import asyncio
 import ssl
@@ -18,17 +18,17 @@ T = TypeVar("T")
 DEADLINE_S = 30.0
 CONNECT_TIMEOUT_S = 5.0
 Inputs = Mapping[str, Any]
-# Of httpx's client, those that its transport takes.
+# Options of httpx's client that belong to its transport.
 _OF_TRANSPORT = {"verify", "cert", "trust_env", "http1", "http2", "limits"}
 
 
 class Client:
-    """A blocking client of one API. `key` is the bearer key, empty for an API without; `options` are httpx's.
+    """A blocking client of one API. `key` is the bearer key, empty without authentication; `options` are httpx's.
 
-    `host` is the Host header, for a URL that names the address of an ingress and not the host that it serves.
-    A proxy that the environment names is used for a remote API, and not for one on this machine.
+    `host` is the Host header, for a URL with the address of an ingress instead of its host name. A proxy from the
+    environment is used for a remote API, but not for one on this machine.
 
-    Raises ValueError for a key that no header can carry; its calls raise httpx's own errors for an impossible URL.
+    Raises ValueError for a key that is not visible ASCII. The methods raise httpx's errors for an invalid URL.
     """
 
     def __init__(self, url: str, key: str, *, host: str = "", **options: Any) -> None:
@@ -45,31 +45,31 @@ class Client:
     def submit(
         self, inputs: Inputs | str, *, key: str | None = None, idempotent: bool = True, deadline_s: float = DEADLINE_S
     ) -> str:
-        """Post a task, such as `{"task": "resize", "path": "cat.png"}`; answers its id once it is accepted.
+        """Post a task, such as `{"task": "resize", "path": "cat.png"}`; returns its id when it is accepted.
 
-        A string is sent as it is: JSON whose numbers, say, Python would not write again as they were.
+        A string is sent unchanged, for example to preserve the spelling of numbers in JSON.
 
-        It is sent again until it is, or the deadline is over, under one Idempotency-Key: `key`, or a new one. Not
-        `idempotent` it has none: it then needs no Redis, and is not sent again when it may have been accepted.
-        Raises Problem when it was not accepted, OutcomeUnknown when it may have been.
+        The request is retried until the deadline with one Idempotency-Key: `key`, or a new one. With
+        `idempotent=False` it has no key: it then does not need Redis, and is not retried if it may have been accepted.
+        Raises Problem if the task was not accepted, and OutcomeUnknown if it may have been.
         """
         return self._run(rules.submit(inputs, _key(key) if idempotent else None, deadline_s))
 
     def submit_batch(
         self, inputs: Sequence[Inputs], *, key: str | None = None, deadline_s: float = DEADLINE_S
     ) -> list[Outcome]:
-        """Post up to 1,000 inputs, each with its `task`; answers each one's id or error, in order.
+        """Post up to 1,000 inputs, each with its `task`; returns the id or the error of each, in order.
 
-        Raises as `submit` where nothing of it was accepted.
+        Raises like `submit` if no answer has outcomes of the inputs.
         """
         return self._run(rules.submit_batch(inputs, _key(key), deadline_s))
 
     def result(self, task_id: str, timeout_s: float) -> Task:
-        """Wait for the end of a task. Raises TimedOut, and Problem for an id that is unknown or expired."""
+        """Wait for the end of a task. Raises TimedOut, or Problem for an unknown or expired id."""
         return self._run(rules.result(task_id, timeout_s))
 
     def stream(self, task_id: str, timeout_s: float) -> Iterator[Task]:
-        """The task in each of its states, as they come. Raises as `result`."""
+        """Yield the task in each of its states. Raises like `result`."""
         rule = rules.stream(task_id, timeout_s)
         opened: list[httpx.Response] = []
         try:
@@ -87,9 +87,9 @@ class Client:
                 response.close()
 
     def cancel(self, task_id: str, *, deadline_s: float = DEADLINE_S) -> Task:
-        """Cancel a task; answers it as it is then: REVOKED, STARTED (asked to end), or how it had ended before.
+        """Cancel a task; returns it as REVOKED, STARTED (asked to end), or with an earlier final state.
 
-        Raises Problem, and OutcomeUnknown if there was no definite answer in time.
+        Raises Problem, or OutcomeUnknown if there was no definite answer in time.
         """
         return self._run(rules.cancel(task_id, deadline_s))
 
@@ -125,7 +125,7 @@ class Client:
 
 
 class AsyncClient:
-    """As `Client`, with asyncio."""
+    """Like `Client`, for asyncio."""
 
     def __init__(self, url: str, key: str, *, host: str = "", **options: Any) -> None:
         self._http = httpx.AsyncClient(
@@ -141,21 +141,21 @@ class AsyncClient:
     async def submit(
         self, inputs: Inputs | str, *, key: str | None = None, idempotent: bool = True, deadline_s: float = DEADLINE_S
     ) -> str:
-        """As `Client.submit`."""
+        """See `Client.submit`."""
         return await self._run(rules.submit(inputs, _key(key) if idempotent else None, deadline_s))
 
     async def submit_batch(
         self, inputs: Sequence[Inputs], *, key: str | None = None, deadline_s: float = DEADLINE_S
     ) -> list[Outcome]:
-        """As `Client.submit_batch`."""
+        """See `Client.submit_batch`."""
         return await self._run(rules.submit_batch(inputs, _key(key), deadline_s))
 
     async def result(self, task_id: str, timeout_s: float) -> Task:
-        """As `Client.result`."""
+        """See `Client.result`."""
         return await self._run(rules.result(task_id, timeout_s))
 
     async def stream(self, task_id: str, timeout_s: float) -> AsyncIterator[Task]:
-        """As `Client.stream`."""
+        """See `Client.stream`."""
         rule = rules.stream(task_id, timeout_s)
         opened: list[httpx.Response] = []
         try:
@@ -173,7 +173,7 @@ class AsyncClient:
                 await response.aclose()
 
     async def cancel(self, task_id: str, *, deadline_s: float = DEADLINE_S) -> Task:
-        """As `Client.cancel`."""
+        """See `Client.cancel`."""
         return await self._run(rules.cancel(task_id, deadline_s))
 
     async def _run(self, rule: Rule[T]) -> T:
@@ -220,9 +220,9 @@ def _headers(key: str, host: str) -> dict[str, str]:
 def _direct(
     url: str, transport: type[httpx.HTTPTransport | httpx.AsyncHTTPTransport], options: dict[str, Any]
 ) -> dict[str, Any]:
-    """The options of a client. For an API on this machine it gets a transport, and so no proxy from the environment.
+    """The options of a client. For an API on this machine they include a transport, which disables proxies.
 
-    Not `trust_env=False`, which would also ignore SSL_CERT_FILE.
+    `trust_env=False` would also ignore SSL_CERT_FILE.
     """
     if options.keys() & {"transport", "proxy", "mounts"} or not _is_loopback(httpx.URL(url).host):
         return options
@@ -232,7 +232,7 @@ def _direct(
 
 
 def _is_loopback(host: str) -> bool:
-    host = host.removesuffix(".")  # of a name that is absolute
+    host = host.removesuffix(".")  # the final dot of an absolute name
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -253,19 +253,19 @@ def _reply(response: httpx.Response) -> Reply:
 
 
 def _is_untrusted(exc: BaseException | None) -> bool:
-    """Whether TLS has found another server than the URL's, or none that speaks it: no key was sent."""
+    """Whether the TLS handshake failed, for example because of the certificate: no key was sent."""
     seen: list[BaseException] = []
     while exc is not None and not isinstance(exc, ssl.SSLError):
         seen.append(exc)
         exc = exc.__cause__ or exc.__context__
-        if exc in seen:  # a library may have made a circle of them
+        if exc in seen:  # a library may have created a cycle of causes
             return False
     return exc is not None and not isinstance(exc, ssl.SSLEOFError | ssl.SSLZeroReturnError)
 
 
 def _lost(step: Call | ReadLine, exc: httpx.TransportError) -> Reply | None:
     if isinstance(exc, httpx.UnsupportedProtocol | httpx.LocalProtocolError) or _is_untrusted(exc):
-        raise exc  # the caller's mistake, or not the caller's API: no repetition mends it
+        raise exc  # a wrong URL, or an untrusted server: a retry cannot help
     if isinstance(step, ReadLine):
         return None
     # without a connection nothing was sent

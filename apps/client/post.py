@@ -1,4 +1,4 @@
-"""A post at a terminal: the options of a task, made from the model of its input, and the JSON that they stand for."""
+"""A post in a terminal: derives options from the model of a task's input, and converts them to JSON."""
 
 import argparse
 import io
@@ -15,13 +15,13 @@ from apps.contract.example import example_input
 from apps.contract.tasks import Input, TaskSpec
 
 Path = tuple[str | int, ...]
-# Of the command itself. A field of the same name takes the option after the task's name; before it, it is always ours.
+# Options of the command. After the task's name, a field of the same name takes precedence.
 WAIT, TIMEOUT, JSON, HELP = "--wait", "--timeout-s", "--json", "--help"
 _RAW_JSON = re.compile(r"(--[^\s'\"=]+=)?(?=[\[{])")
 
 
 class Option(NamedTuple):
-    """A field as an option, and where the JSON has its value."""
+    """An option for a field, and the path of its value in the JSON."""
 
     name: str
     flag: str
@@ -30,12 +30,12 @@ class Option(NamedTuple):
 
     @property
     def is_switch(self) -> bool:
-        """Whether the option may stand without a value: it is then true."""
+        """Whether the option may have no value, which means true."""
         return bool in {self.field.annotation, *get_args(self.field.annotation)}
 
 
 def options(model: type[Input]) -> list[Option]:
-    """The options of a model's fields, without `task`, which is the command's first word."""
+    """The options for a model's fields, except `task`, which is the command's first word."""
     by_name = model.model_config.get("validate_by_alias") is False
     return [
         Option(name, f"--{name.replace('_', '-')}", (name,) if by_name else _path(name, field.validation_alias), field)
@@ -53,9 +53,9 @@ def _path(name: str, alias: str | AliasPath | AliasChoices | None) -> Path:
 
 
 def parse(spec: TaskSpec, arguments: Sequence[str]) -> argparse.Namespace:
-    """Read what follows a task's name. Answers `body`, and `wait` and `timeout_s` where they were given.
+    """Parse the arguments after a task's name. Returns `body`, and `wait` and `timeout_s` if they were given.
 
-    Exits with a usage message, as argparse does.
+    Exits with a usage message, like argparse.
     """
     known = options(spec.input)
     parser = _parser(spec, known)
@@ -79,22 +79,22 @@ def _parser(spec: TaskSpec, known: Sequence[Option]) -> argparse.ArgumentParser:
         add_help=False,
         epilog=f"For example: {command(spec)}".replace("%", "%%"),
     )
-    for option in known:  # for the help: their values are read before, as argparse takes none with a leading dash
+    for option in known:  # only for the help: argparse accepts no values with a leading dash
         about = (option.field.description or "").replace("%", "%%")
         more: dict[str, Any] = {"nargs": "?"} if option.is_switch else {}
         parser.add_argument(option.flag, dest=f"field.{option.name}", help=about, metavar=option.name.upper(), **more)
     parser.add_argument("-h", *({HELP} - taken), action="help", help="show this help")
     if WAIT not in taken:
-        parser.add_argument(WAIT, action="store_true", help="follow it to its end")
+        parser.add_argument(WAIT, action="store_true", help="wait for the end of the task")
     if TIMEOUT not in taken:
-        parser.add_argument(TIMEOUT, type=float, help="how long to wait (default: an hour)")
+        parser.add_argument(TIMEOUT, type=float, help="seconds to wait (default: 3600)")
     if JSON not in taken:
         parser.add_argument(JSON, help="the whole input as JSON, instead of the other fields")
     return parser
 
 
 def _field_values(known: Sequence[Option], arguments: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """What was given for each field, by its name, and the words that belong to no field."""
+    """The values of each field by its name, and the words that belong to no field."""
     by_flag = {option.flag: option for option in known}
     values: dict[str, list[str]] = {}
     others: list[str] = []
@@ -111,16 +111,16 @@ def _field_values(known: Sequence[Option], arguments: Sequence[str]) -> tuple[di
         elif not equals and waiting:
             value = waiting.pop()
         elif not equals:
-            others.append(word)  # argparse says that its value is missing
+            others.append(word)  # argparse reports the missing value
             continue
         values.setdefault(option.name, []).append(value)
     return values, others
 
 
 def inputs(spec: TaskSpec, values: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """The input that options stand for. A value is a string, JSON, or a list of either: the first that the model takes.
+    """The input for options. A value is a string, JSON, or a list of either: the first form that the model accepts.
 
-    A value that the model takes in no form stays as it is: the API says what is wrong with it.
+    If the model accepts no form, the last one is sent, and the API reports the error.
     """
     given = [(option, _forms(values[option.name])) for option in options(spec.input) if option.name in values]
     chosen = dict.fromkeys(values, 0)
@@ -140,7 +140,7 @@ def inputs(spec: TaskSpec, values: Mapping[str, Sequence[str]]) -> dict[str, Any
 
 
 def _forms(texts: Sequence[str]) -> list[Any]:
-    """What one option may stand for, given once or several times; at the end what is likely meant if nothing fits."""
+    """The possible values of an option, given once or several times; the last is the most likely one if none fits."""
     decoded = [_decoded(text) for text in texts]
     if len(texts) > 1:
         return [list(texts), decoded]
@@ -156,7 +156,7 @@ def _decoded(text: str) -> Any:
 
 
 def _put(document: dict[str, Any], path: Path, value: Any) -> None:
-    """Set a value inside of nested objects and arrays, which are made where they are missing."""
+    """Set a value inside of nested objects and arrays, which are created if missing."""
     at: Any = document
     part: Any
     for part, after in zip(path, [*path[1:], None], strict=True):
@@ -172,19 +172,19 @@ def _put(document: dict[str, Any], path: Path, value: Any) -> None:
 
 
 def _wrong_fields(model: type[Input], document: dict[str, Any]) -> set[Path]:
-    """Where the model finds errors: each beginning of their places."""
+    """The locations of the model's errors, with all their prefixes."""
     try:
         model.__pydantic_validator__.validate_json(json.dumps(document))
     except ValidationError as exc:
         places = [error["loc"] for error in exc.errors(include_url=False, include_context=False)]
         return {place[:end] for place in places for end in range(1, len(place) + 1)}
-    except Exception:  # noqa: BLE001 - a validator's own defect, which the API will tell of
+    except Exception:  # noqa: BLE001 - a defect of a validator, which the API will report
         return set()
     return set()
 
 
 def with_task(task: str, text: str) -> str:
-    """The JSON of an input, with its task where it names none, and otherwise unchanged: each value stays as it is."""
+    """The JSON of an input, with its task added if it has none. The rest of the text is unchanged."""
     given = _decoded(text)
     if not isinstance(given, dict) or "task" in given:
         return text
@@ -193,7 +193,7 @@ def with_task(task: str, text: str) -> str:
 
 
 def command(spec: TaskSpec) -> str:
-    """The words that post the model's example, or its JSON where a required field has no option."""
+    """The command line for the model's example, or its JSON if a required field has no option."""
     example = example_input(spec.input)
     if example is None:
         return json.dumps({"task": spec.short_name})[:-1] + ", ...}"
@@ -209,9 +209,9 @@ def command(spec: TaskSpec) -> str:
 
 
 def words(line: str) -> list[str]:
-    """Split a line as a shell does, except that a JSON object or array is one word, whose quotes are its own.
+    """Split a line like a shell, except that a JSON object or array is one word and keeps its quotes.
 
-    Raises ValueError for a quote that is not closed.
+    Raises ValueError for an unclosed quote.
     """
     found = []
     rest = line.strip()
@@ -230,7 +230,7 @@ def words(line: str) -> list[str]:
 
 
 def _end_of_json(text: str) -> int:
-    """Where an object or array ends that the text begins with, after an option and its equals sign; 0 if none does."""
+    """The end of a JSON object or array at the start of the text, or after `--option=`; 0 if there is none."""
     match = _RAW_JSON.match(text)
     if match is None:
         return 0

@@ -1,7 +1,7 @@
-"""What a client does with each answer (docs/api.md), without I/O: generators that say what to do next.
+"""Rules of a client for each answer (docs/api.md), as generators without I/O.
 
-A rule yields a Step and is sent its Reply; what it returns is the result of the call. `apps.client.client` carries the
-steps out, blocking or with asyncio.
+A rule yields steps, receives the reply of each, and returns the result of the call. `apps.client.client` runs the
+steps, blocking or with asyncio.
 """
 
 import json
@@ -14,22 +14,22 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 FINAL = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
-# What one answer may take; a post is answered within the API's own deadline of a few seconds.
+# Time-out of an answer; the API answers posts within its own deadline of a few seconds.
 CALL_TIMEOUT_S = 15.0
 WAIT_S = 20.0
-# Three comments of an event stream: it is dead when none of them comes.
+# Three times the interval of an event stream's comments: a stream that is silent for longer is dead.
 STREAM_TIMEOUT_S = 45.0
-# By so much a deadline may be missed.
+# Deadlines may be exceeded by this.
 SLACK_S = 1.0
 BACKOFF_MIN_S = 0.1
 BACKOFF_MAX_S = 2.0
-# Not answered by the API itself but in front of it, or by an API that cannot now: nothing says whether it acted.
+# Answers of a proxy, or of a failing API: the outcome of the request is unknown.
 AMBIGUOUS = frozenset({500, 502, 504})
 
 
 @dataclass(frozen=True)
 class Call:
-    """Send a request; `stream` leaves the body to be read line by line."""
+    """Send a request. With `stream`, the body is read line by line."""
 
     method: str
     path: str
@@ -41,21 +41,21 @@ class Call:
 
 @dataclass(frozen=True)
 class Sleep:
-    """Wait."""
+    """Wait for some seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
 class ReadLine:
-    """Read the next line of an answer; None at its end or when the connection is lost."""
+    """Read the next line of a reply; None at its end, or if the connection is lost."""
 
     reply: "Reply"
 
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer; status 0 when none came, and then `sent` says whether the request may have arrived."""
+    """An answer. Status 0 means none; `sent` is then whether the request may have arrived."""
 
     status: int
     headers: dict[str, str] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class Reply:
 
     @property
     def document(self) -> dict[str, Any]:
-        """The JSON object in the body, or an empty one: what stands in front of the API answers in HTML."""
+        """The JSON object in the body, or an empty one: proxies answer with HTML."""
         try:
             document = json.loads(self.body)
         except ValueError:
@@ -75,7 +75,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Task:
-    """A task as the API tells of it."""
+    """A task's status from the API."""
 
     id: str
     status: str
@@ -87,7 +87,7 @@ class Task:
 
 
 class Problem(Exception):
-    """A definite error: nothing was done. `kind` is the last part of its type, such as `refused` or `not-found`."""
+    """A definite error: the request had no effect. `kind` is the last part of its type, such as `not-found`."""
 
     def __init__(self, status: int, document: dict[str, Any]) -> None:
         self.status = status
@@ -97,11 +97,11 @@ class Problem(Exception):
 
 
 class QuotaExceeded(Problem):
-    """The client's quota was used up until the deadline, and nothing was accepted; `quota` says what it is."""
+    """The client's quota was used up until the deadline, and nothing was accepted. `quota` has the limits."""
 
     @property
     def quota(self) -> dict[str, Any]:
-        """`tasks_per_s`, `open_tasks`, and which of them is `exceeded`."""
+        """The limits `tasks_per_s` and `open_tasks`; `exceeded` names one of them."""
         quota = self.document.get("quota")
         return quota if isinstance(quota, dict) else {}
 
@@ -112,7 +112,7 @@ def _problem(reply: Reply) -> Problem:
 
 
 class OutcomeUnknown(Exception):
-    """It may have been done: the same call tells, whenever it is made; a post with the same `key`, if it had one."""
+    """The request may have had an effect. Repeat the call to find out; a post with the same `key`, if it had one."""
 
     def __init__(self, detail: str, key: str | None = None) -> None:
         self.key = key
@@ -120,17 +120,17 @@ class OutcomeUnknown(Exception):
 
 
 class TimedOut(Exception):
-    """The task has not ended in the time given; it goes on."""
+    """The task has not ended in time, and continues."""
 
 
-# Of one input of a batch: its id, or why it has none that is known.
+# Outcome of an input of a batch: its id, or the reason why it has none or an unknown one.
 Outcome = str | Problem | OutcomeUnknown
 Step = Call | Sleep | ReadLine
 Rule = Generator[Step | Task, Any, T]
 
 
 def submit(inputs: Mapping[str, Any] | str, key: str | None, deadline_s: float) -> Rule[str]:
-    """Post one task; answers its id. Raises Problem and OutcomeUnknown."""
+    """Post a task; returns its id. Raises Problem and OutcomeUnknown."""
     reply, _ = yield from _post(
         "/tasks", inputs if isinstance(inputs, str) else dict(inputs), key, time.monotonic() + deadline_s
     )
@@ -138,9 +138,9 @@ def submit(inputs: Mapping[str, Any] | str, key: str | None, deadline_s: float) 
 
 
 def submit_batch(inputs: Sequence[Mapping[str, Any]], key: str, deadline_s: float) -> Rule[list[Outcome]]:
-    """Post a batch until nothing more of it can be accepted; answers what became of each input, in order.
+    """Post a batch, and retry while more inputs can be accepted; returns the outcome of each input, in order.
 
-    Raises Problem and OutcomeUnknown where no answer told of the inputs.
+    Raises Problem or OutcomeUnknown if no answer had outcomes of the inputs.
     """
     end_s = time.monotonic() + deadline_s
     body = {"tasks": [dict(one) for one in inputs]}
@@ -154,7 +154,7 @@ def submit_batch(inputs: Sequence[Mapping[str, Any]], key: str, deadline_s: floa
                 raise
             return [_together(one, exc) for one in told]
         now = [_outcome(one, key) for one in reply.document["outcomes"]]
-        # what an earlier answer, or one that never came, left open is not closed by a later refusal
+        # a later refusal does not settle an unknown outcome of an earlier or missing answer
         before: Sequence[Outcome | None] = told or [None] * len(now)
         before = [_together(one, unknown) for one in before] if unknown else before
         told = [_together(*pair) for pair in zip(before, now, strict=True)]
@@ -181,7 +181,7 @@ def result(task_id: str, timeout_s: float) -> Rule[Task]:
 
 
 def stream(task_id: str, timeout_s: float) -> Rule[None]:
-    """Yield a task in each of its states, to its end. Raises Problem and TimedOut."""
+    """Yield a task in each of its states until its end. Raises Problem and TimedOut."""
     end_s = time.monotonic() + timeout_s
     timed_out = TimedOut(f"{task_id} has not ended within {timeout_s} s")
     seen: str | None = None
@@ -200,15 +200,15 @@ def stream(task_id: str, timeout_s: float) -> Rule[None]:
                 if task.final:
                     return
             if time.monotonic() + silence_s > end_s + SLACK_S:
-                break  # silence could outlast the time: open it again, with less patience
+                break  # the next read could exceed the deadline: reopen with a shorter time-out
         yield Sleep(BACKOFF_MIN_S)
     raise timed_out
 
 
 def cancel(task_id: str, deadline_s: float) -> Rule[Task]:
-    """Cancel a task; answers it as it is then: REVOKED, STARTED (asked to end), or how it had ended before.
+    """Cancel a task; returns it as REVOKED, STARTED (asked to end), or with an earlier final state.
 
-    Raises Problem, and OutcomeUnknown if the time is over without a definite answer.
+    Raises Problem, or OutcomeUnknown if there was no definite answer in time.
     """
     reply = yield from _ask(Call("DELETE", f"/tasks/{task_id}"), time.monotonic() + deadline_s)
     if reply.status in {200, 202, 409}:
@@ -225,12 +225,12 @@ def _outcome(told: dict[str, Any], key: str) -> Outcome:
 
 
 def _settled(outcome: Outcome | None) -> bool:
-    """Whether sending the batch again cannot change it."""
+    """Whether a retry of the batch cannot change an outcome."""
     return isinstance(outcome, Problem) and outcome.status == 422
 
 
 def _together(before: Outcome | None, now: Outcome) -> Outcome:
-    """What is known of an input: accepted stays accepted, and what may have been is not refused by a later answer."""
+    """Combine two outcomes of an input: accepted stays accepted, and a later refusal does not replace unknown."""
     if isinstance(now, str) or before is None:
         return now
     if isinstance(before, str | OutcomeUnknown) or _settled(before):
@@ -241,12 +241,13 @@ def _together(before: Outcome | None, now: Outcome) -> Outcome:
 def _post(
     path: str, body: object, key: str | None, end_s: float
 ) -> Generator[Step, Any, tuple[Reply, OutcomeUnknown | None]]:
-    """Post until there is a definite answer: a key makes sending it again safe, its absence makes it a choice.
+    """Post until there is a definite answer. Without a key, a post that may have been accepted is not retried.
 
-    Answers that, and whether an earlier try may have been accepted. Raises Problem and OutcomeUnknown.
+    Returns the answer, and an OutcomeUnknown if an earlier try may have been accepted. Raises Problem and
+    OutcomeUnknown.
     """
     headers = {"Content-Type": "application/json"} | ({"Idempotency-Key": key} if key else {})
-    # as UTF-8, which is what the limit counts; a lone surrogate is the service's to refuse
+    # UTF-8 without escapes: the API's limit counts bytes. The API refuses lone surrogates
     text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
     content = text.encode(errors="surrogatepass")
     unknown: OutcomeUnknown | None = None
@@ -267,7 +268,7 @@ def _post(
 
 
 def _ask(call: Call, end_s: float) -> Generator[Step, Any, Reply]:
-    """Send a request that may be sent again as often as one likes; answers the last reply when the time is over."""
+    """Send an idempotent request, and retry it; returns the last reply if the time is over."""
     pauses = _pauses()
     while True:
         reply: Reply = yield replace(call, timeout_s=_patience_s(call.timeout_s, end_s))
@@ -278,7 +279,7 @@ def _ask(call: Call, end_s: float) -> Generator[Step, Any, Reply]:
 
 
 def _patience_s(usual_s: float, end_s: float) -> float:
-    """How long to wait for an answer, so that the time is not overrun by more than the slack."""
+    """Time-out of an answer that exceeds the deadline by at most SLACK_S."""
     return min(usual_s, max(0.0, end_s - time.monotonic()) + SLACK_S)
 
 
@@ -287,7 +288,7 @@ def _again(reply: Reply) -> bool:
 
 
 def _unanswered(reply: Reply, otherwise: Exception) -> Exception:
-    """The problem that an answer is; `otherwise` where it is none that lasts."""
+    """The problem of an answer, or `otherwise` if it is a temporary one."""
     return otherwise if _again(reply) or reply.status in AMBIGUOUS else Problem(reply.status, reply.document)
 
 
@@ -299,7 +300,7 @@ def _pauses() -> Generator[float, None, None]:
 
 
 def _pause_s(reply: Reply, pauses: Generator[float, None, None]) -> float:
-    """Retry-After where it was sent, a little spread so that all do not come back at once; else a backoff."""
+    """Retry-After with jitter if it was sent, else a backoff."""
     after = reply.headers.get("retry-after", "")
     backoff_s = next(pauses)
     return int(after) * random.uniform(1, 1.25) if after.isdecimal() else backoff_s  # noqa: S311

@@ -1,1 +1,1 @@
-"""What the API and the worker agree on: names, models, ids, topology, states, settings. No I/O."""
+"""The contract between API and worker: names, models, ids, topology, states, settings. No I/O."""

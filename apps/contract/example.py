@@ -1,4 +1,4 @@
-"""Example inputs, made from what a model says of its fields: their examples, defaults, limits and types."""
+"""Example inputs, built from the examples, defaults, limits and types of a model's fields."""
 
 import json
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from apps.contract.tasks import Input
 
 Schema = Mapping[str, Any]
 
-DEPTH_MAX = 20  # a schema that refers to itself without end has no finite example
+DEPTH_MAX = 20  # a recursive schema may have no finite example
 _TEXT = "abc"
 _FORMATS = {
     "base64url": "YWJj",
@@ -29,17 +29,17 @@ _FORMATS = {
 
 
 def example_input(model: type[Input]) -> dict[str, Any] | None:
-    """An input that the model accepts, with no more than the required fields; None where none was found."""
+    """A valid input with only the required fields; None if none was found."""
     try:
         found = example(model.model_json_schema())
         model.__pydantic_validator__.validate_json(json.dumps(found))
-    except Exception:  # noqa: BLE001 - no JSON schema, no valid example, or whatever a validator raises
+    except Exception:  # noqa: BLE001 - no JSON schema, no valid example, or any error of a validator
         return None
     return dict(found)
 
 
 def example(schema: Schema) -> Any:
-    """A value of a JSON schema. It may be invalid: a pattern, or a rule between fields, is not followed."""
+    """A value for a JSON schema. It may be invalid: patterns and rules between fields are ignored."""
     return _Examples(schema.get("$defs", {})).of(schema)
 
 
@@ -60,7 +60,7 @@ class _Examples:
         return self._made(schema, depth + 1) if instead is None else self.of(instead, depth + 1)
 
     def _instead(self, schema: Schema) -> Schema | None:
-        """The schema that this one refers to, or the first of those that it chooses from."""
+        """The target of a `$ref`, or the first alternative of `anyOf`, `oneOf` or `allOf`."""
         if "$ref" in schema:
             found: Schema = self._definitions[schema["$ref"].rpartition("/")[2]]
             return found
@@ -96,7 +96,7 @@ def _text(schema: Schema) -> str:
 
 
 def _number(schema: Schema) -> Any:
-    """The smallest number that is allowed, or one that is not above an upper limit, or 1."""
+    """The smallest allowed number, else the largest if it is below the step, else the step (1 by default)."""
     step = schema.get("multipleOf", 1)
     if "minimum" in schema:
         return schema["minimum"] + -schema["minimum"] % step

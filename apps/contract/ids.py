@@ -1,11 +1,11 @@
-r"""Task ids: a UUIDv7 and a keyed tag, so that any replica knows its own ids without a look-up.
+r"""Task ids: a UUIDv7 and a keyed tag, so that any replica can verify an id without a look-up.
 
     0199d5a0-7c3e-7b1c-9f0e-2f6d3a1b4c5d-8c1f0a9b7d6e5f43
     \____________ UUIDv7 ______________/ \____ tag ____/
 
 UUIDv7: RFC 9562, section 5.7 (48 bits of Unix milliseconds, then random). The tag is a 64-bit keyed BLAKE2b
-(RFC 7693) over the UUID and the owner's name: an id that was made up, or that belongs to another client, does
-not verify, and is then as unknown as one that never was.
+(RFC 7693) over the UUID and the owner's name. A forged id, or one of another client, does not verify and is
+treated like an id that does not exist.
 """
 
 import hmac
@@ -23,17 +23,17 @@ _FORM = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9
 
 @dataclass(frozen=True)
 class TaskIds:
-    """Makes and recognises ids under one secret, which all replicas share."""
+    """Creates and verifies ids with a secret that all replicas share."""
 
     secret: bytes
 
     def new(self, owner: str) -> str:
-        """Make an id for a client's task."""
+        """Create an id for a task of the client `owner`."""
         plain = uuid7()
         return f"{plain}-{self._tag(plain, owner)}"
 
     def member(self, first: str, index: int, owner: str) -> str:
-        """The id of a batch's input at `index`, where `first` is the one at 0: the same whenever it is asked for."""
+        """The id of a batch's input at `index`, derived from `first`, the id of input 0; deterministic."""
         if index == 0:
             return first
         random = blake2b(f"{first}/{index}".encode(), key=self.secret, digest_size=10).digest()
@@ -41,12 +41,12 @@ class TaskIds:
         return f"{plain}-{self._tag(plain, owner)}"
 
     def of_uuid(self, uuid: str, owner: str) -> str:
-        """The id whose UUID is this, 32 hexadecimal digits."""
+        """The id for a UUID given as 32 hexadecimal digits."""
         plain = f"{uuid[:8]}-{uuid[8:12]}-{uuid[12:16]}-{uuid[16:20]}-{uuid[20:]}"
         return f"{plain}-{self._tag(plain, owner)}"
 
     def owns(self, owner: str, task_id: str) -> bool:
-        """Whether `task_id` was made under this secret for `owner`."""
+        """Whether `task_id` was created with this secret for `owner`."""
         if not _FORM.fullmatch(task_id):
             return False
         return hmac.compare_digest(task_id[37:], self._tag(task_id[:36], owner))
@@ -58,20 +58,20 @@ class TaskIds:
 
     @cached_property
     def _keyed(self) -> blake2b:
-        """A hash that has taken the key already: four times as fast as to begin with it each time."""
+        """A hash initialized with the key. Copying it is four times as fast as creating one each time."""
         return blake2b(key=self.secret, digest_size=8)
 
 
 def created_at_s(task_id: str) -> float:
-    """When an id was made, in seconds since the epoch, to the millisecond.
+    """The creation time of an id in seconds since the epoch, to the millisecond.
 
-    Raises ValueError where it is none of ours.
+    Raises ValueError if it is not an id of this form.
     """
     return int(task_id[:8] + task_id[9:13], 16) / 1000
 
 
 def uuid7() -> str:
-    """A UUIDv7; Python has its own from 3.14 on."""
+    """A UUIDv7. Python 3.14 and later have `uuid.uuid7`."""
     return _uuid7(time.time_ns() // 1_000_000, random_bytes()[:10])
 
 
@@ -82,12 +82,12 @@ def _uuid7(ms: int, random: bytes) -> str:
 
 
 def random_hex() -> str:
-    """128 random bits."""
+    """128 random bits as hexadecimal digits."""
     return random_bytes().hex()
 
 
 def random_bytes() -> bytes:
-    """16 random bytes, of a stock: asking the system costs more than what it answers."""
+    """16 random bytes from a pool, which one system call fills with 256 of them: a call for each is slow."""
     try:
         return _stock.pop()
     except IndexError:
@@ -97,4 +97,4 @@ def random_bytes() -> bytes:
 
 STOCK = 256
 _stock: list[bytes] = []
-os.register_at_fork(after_in_child=_stock.clear)  # or both would go on with the same
+os.register_at_fork(after_in_child=_stock.clear)  # otherwise parent and child would use the same bytes

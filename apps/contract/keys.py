@@ -1,6 +1,6 @@
-"""The clients of the API: the name, bearer key and quota of each, as API_KEYS or the file API_KEYS_FILE gives them.
+"""The clients of the API: name, bearer key and quota of each, from API_KEYS or the file API_KEYS_FILE.
 
-Two forms: `name:key[,name:key...]`, or JSON, which may also give a client a quota of its own:
+Two forms: `name:key[,name:key...]`, or JSON, which can also set a quota per client:
 
     [{"name": "shop", "key": "...", "tasks_per_s": 50, "open_tasks": 5000}, {"name": "reports", "key": "..."}]
 """
@@ -11,8 +11,8 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
 
 SECRET_MIN_BYTES = 16  # a shorter one can be guessed
-SECRET_MAX_BYTES = 64  # blake2b takes no longer key
-CLIENT_NAME_MAX = 64  # it is in each message's headers, which must fit into the smallest frame there is, 4 KiB
+SECRET_MAX_BYTES = 64  # the longest key of blake2b
+CLIENT_NAME_MAX = 64  # message headers contain it, and must fit into the smallest frame, 4 KiB
 FORM = "it must read name:key[,name:key...], or be a JSON array of objects with name, key, tasks_per_s and open_tasks"
 
 
@@ -38,13 +38,13 @@ def _name(value: str) -> str:
 
 
 Secret = Annotated[SecretStr, AfterValidator(_secret)]
-# Tasks accepted per second over time, and tasks that wait or run at once. Without one, a client has the default.
+# Accepted tasks per second on average, and waiting or running tasks at once. A client without one has the default.
 TasksPerS = Annotated[int, Field(ge=1, le=1_000_000)]
 OpenTasks = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
 
 class ApiKey(BaseModel):
-    """One client."""
+    """A client's name, key and quota."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -58,7 +58,7 @@ _KEYS = TypeAdapter(tuple[ApiKey, ...])
 
 
 def parse(text: str) -> tuple[ApiKey, ...]:
-    """The clients in a text of either form. Raises ValueError with one sentence that shows no key."""
+    """Parse clients in either form. Raises ValueError with one sentence that contains no key."""
     text = text.strip()
     try:
         keys = _KEYS.validate_json(text) if text.startswith("[") else _KEYS.validate_python(_pairs(text))
@@ -68,12 +68,12 @@ def parse(text: str) -> tuple[ApiKey, ...]:
     if len({each.name for each in keys}) < len(keys):
         raise ValueError("it gives a name twice; each client has one key, and a changed key keeps the name")
     if len({each.key.get_secret_value() for each in keys}) < len(keys):
-        raise ValueError("it gives two names one key: nobody could tell these clients apart")
+        raise ValueError("it gives two clients the same key: give each client a key of its own")
     return keys
 
 
 def first_key(text: str) -> str:
-    """The bearer key of the first client, for a program that posts as it; the text was accepted by an API."""
+    """The first client's bearer key, for a program that posts as this client. `text` must be valid."""
     text = text.strip()
     return str(json.loads(text)[0]["key"]) if text.startswith("[") else text.split(",")[0].partition(":")[2]
 
@@ -86,7 +86,7 @@ def _pairs(text: str) -> list[dict[str, str]]:
 
 
 def _sentence(location: tuple[int | str, ...], message: str) -> str:
-    """The error of one entry; a name that a person mistyped is shown, and no value."""
+    """The sentence for an error. It shows names of fields, which may be mistyped, but never values."""
     if not location:
         return f"{FORM} ({message})"
     number, *field = location

@@ -1,11 +1,11 @@
-"""A task on the wire: a message of Celery's protocol 2, as its own `as_task_v2` would build it.
+"""A task on the wire: a message of Celery's protocol 2, as Celery's `as_task_v2` builds it.
 
-Source: Celery's documentation, "Message Protocol", version 2. On top of it three headers of ours, which survive
-Celery's retries: `publish_id` (one per publish; tells a republished task from a redelivered one), `owner` (the
-client's name) and `request_id`; and `traceparent` (W3C Trace Context) where the request had one.
+Source: Celery's documentation, "Message Protocol", version 2. Sluice adds headers, which Celery's retries keep:
+`publish_id` (one per publish; distinguishes a republished task from a redelivered one), `owner` (the client's name),
+`request_id`, and `traceparent` (W3C Trace Context) if the request had one.
 
-The one argument is a string: the client's JSON, as it was accepted. The API and the worker validate the same text by
-the same model, so the task receives the value that was accepted, whatever the model's fields and configuration are.
+The only argument is a string: the client's JSON, unchanged. The API and the worker validate the same text with the
+same model, so the task receives the accepted value, whatever the model's fields and configuration are.
 """
 
 import base64
@@ -23,17 +23,17 @@ from apps.contract.tasks import Input, TaskSpec
 
 CONTENT_TYPE = "application/json"
 CONTENT_ENCODING = "utf-8"
-# What a worker that does not understand a message notes in it: when that was first (s), and how often since.
+# Set by workers that do not understand a message: time of the first return (s since the epoch), number of returns.
 FIRST_RETURN_HEADER = "first_return_s"
 RETURNS_HEADER = "returns"
-# Headers of a dead letter, which the same work under another id does not have.
-_OF_THE_DEAD = {FAILURE_HEADER, FIRST_RETURN_HEADER, RETURNS_HEADER, "reason"}  # the last is of earlier versions
-# The form of a message: absent means 1, the form of this module. Whoever changes what workers read of a message gives
-# the new form the next number: then a worker of an earlier version hands such a message to one of a later version.
+# Headers of a dead letter, which a requeue under a new id drops.
+_OF_THE_DEAD = {FAILURE_HEADER, FIRST_RETURN_HEADER, RETURNS_HEADER, "reason"}  # "reason": earlier versions
+# The form of a message: absent means 1, the form of this module. A change of what workers read from a message must
+# increase this number: workers of an earlier version then leave such messages to workers of a later version.
 FORM_HEADER = "form"
 FORM = 1
-# A message that nobody can read is kept so: its body as it came, and its properties as they were on the wire (base64).
-# A frame has 128 KiB: larger properties stand in front of the body, and a header says how many bytes of it they are.
+# An unreadable message is parked with its body unchanged and its properties as raw bytes (base64) in a header. A frame
+# has 128 KiB: larger properties are put in front of the body, and another header has their size.
 RAW_HEADER = "raw_properties"
 RAW_SIZE_HEADER = "raw_properties_bytes"
 _RAW_HEADER_MAX_BYTES = 64 * 1024
@@ -41,14 +41,14 @@ _EMBED = b',{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]'
 
 
 class Payload(NamedTuple):
-    """An accepted input: the short name of its task, and the JSON text that was validated."""
+    """An accepted input: the short name of its task, and the validated JSON text."""
 
     task: str
     text: str
 
 
 class TaskMessage(NamedTuple):
-    """A new task, ready to be published to the exchange, persistent and mandatory."""
+    """A new task, to be published to the exchange as a persistent and mandatory message."""
 
     task: str
     routing_key: str
@@ -61,7 +61,7 @@ class TaskMessage(NamedTuple):
 
     @property
     def headers(self) -> dict[str, Any]:
-        """The message's headers."""
+        """Celery's headers and those of Sluice."""
         headers: dict[str, Any] = {
             "lang": "py",
             "task": self.task,
@@ -72,11 +72,11 @@ class TaskMessage(NamedTuple):
             "group": None,
             "group_index": None,
             "retries": 0,
-            # the worker's own registry decides, so that a changed limit reaches waiting tasks
+            # the worker's registry has the limits: a changed limit also applies to waiting tasks
             "timelimit": [None, None],
             "root_id": self.task_id,
             "parent_id": None,
-            "argsrepr": "(...)",  # inputs are the client's business: they stay out of logs and consoles
+            "argsrepr": "(...)",  # inputs are confidential: keep them out of logs and consoles
             "kwargsrepr": "{}",
             "origin": "sluice-api",
             "ignore_result": False,
@@ -90,16 +90,16 @@ class TaskMessage(NamedTuple):
         return headers if self.traceparent is None else headers | {"traceparent": self.traceparent}
 
 
-def task_message(  # noqa: PLR0913 - all by name: what varies from message to message
+def task_message(  # noqa: PLR0913 - keyword arguments: everything that varies between messages
     spec: TaskSpec, text: str, *, task_id: str, owner: str, request_id: str, traceparent: str | None = None
 ) -> TaskMessage:
-    """Build the message of a new task with this JSON as its input, under a publish id of its own."""
+    """Build the message of a new task with a new publish id. `text` is its input as JSON."""
     body = b"[[" + to_json(text) + b"],{}" + _EMBED
     return TaskMessage(spec.name, spec.queue, task_id, random_hex(), owner, request_id, traceparent, body)
 
 
 _TEXT, _MAYBE_TEXT = (str,), (str, type(None))
-# Types of the headers that are read. Other headers are ignored.
+# Allowed types of the headers that Celery or the worker reads; other headers are ignored.
 _HEADERS: Mapping[str, tuple[type, ...]] = {
     "id": _TEXT,
     "task": _TEXT,
@@ -110,7 +110,7 @@ _HEADERS: Mapping[str, tuple[type, ...]] = {
     "retries": (int,),
     "eta": _MAYBE_TEXT,
     "expires": _MAYBE_TEXT,
-    "shadow": (type(None),),  # another name in logs and metrics
+    "shadow": (type(None),),  # it would replace the task's name in logs and metrics
     "group": (type(None),),
     "group_index": (type(None),),
     "root_id": _MAYBE_TEXT,
@@ -127,20 +127,20 @@ _HEADERS: Mapping[str, tuple[type, ...]] = {
     FIRST_RETURN_HEADER: (int, float, type(None)),
     RETURNS_HEADER: (int, type(None)),
     FORM_HEADER: (int, type(None)),
-    "CC": (type(None),),  # the broker would route each copy to these too
+    "CC": (type(None),),  # the broker would also route every republished copy to these keys
 }
 _OF_EACH_FORM = ("id", "task", "publish_id", "owner", "retries", FIRST_RETURN_HEADER, RETURNS_HEADER, FORM_HEADER)
 _REQUIRED = ("id", "task", "publish_id", "owner", "retries")
 _NAMES = tuple(_HEADERS)
-# Combinations of types that were found readable: one look-up for almost every message, a third of the time.
+# Cache of valid combinations of header types: one look-up for almost every message, in a third of the time.
 _readable: set[tuple[type, ...]] = set()
 _READABLE_MAX = 100
 
 
 def unreadable_because(headers: Mapping[Any, Any]) -> str | None:
-    """Why these are not the headers of a task, as a sentence; None where they are.
+    """Why these headers are not those of a task, as a sentence; None if they are.
 
-    A message of another form has readable headers as long as they say whose it is.
+    For a message of another form, only the headers that identify the task and its owner are checked.
     """
     types = tuple(map(type, map(headers.get, _NAMES)))
     if types in _readable:
@@ -157,13 +157,13 @@ def unreadable_because(headers: Mapping[Any, Any]) -> str | None:
 
 
 def is_known_form(headers: Mapping[Any, Any]) -> bool:
-    """Whether a message has the form that this version reads."""
+    """Whether this version can read the form of a message."""
     form = headers.get(FORM_HEADER)
     return form is None or bool(form == FORM)
 
 
 def _unreadable_death(deaths: object) -> str | None:
-    """RabbitMQ 3.10 ends the dead-lettering of all its queues when it adds to a list that is not its own."""
+    """Why `x-death` was not written by the broker. Extending such a list, RabbitMQ 3.10 stops all dead-lettering."""
     if deaths is not None and not isinstance(deaths, list):
         return f"its header x-death is of the type {type(deaths).__name__}"
     for death in deaths or ():
@@ -175,11 +175,11 @@ def _unreadable_death(deaths: object) -> str | None:
 
 
 def unreadable_body_because(body: bytes) -> str | None:
-    """Why this is not the body of a task, as a sentence; None where it is."""
+    """Why this is not the body of a task, as a sentence; None if it is."""
     try:
         arguments, keywords, embedded = json.loads(body)
     except (ValueError, TypeError, RecursionError):
-        return "its body is no JSON list of arguments, keywords and options"
+        return "its body is not a JSON list of arguments, keywords and options"
     one = isinstance(arguments, list) and len(arguments) == 1 and isinstance(arguments[0], str | dict)
     if not one or keywords or not isinstance(embedded, dict) or any(embedded.values()):
         return "its body is not one input"
@@ -187,14 +187,14 @@ def unreadable_body_because(body: bytes) -> str | None:
 
 
 class Raw(NamedTuple):
-    """A message that nobody can read, in a form that every client library can."""
+    """An unreadable message in a form that every client library can read."""
 
     body: bytes
     headers: dict[str, Any]
 
 
 def raw(properties: bytes, body: bytes, failed: dict[str, str]) -> Raw:
-    """Keep a message's body and properties as they came, and why it cannot be read."""
+    """Wrap an unreadable message: its body and properties unchanged, and the failure."""
     headers: dict[str, Any] = {FAILURE_HEADER: json.dumps(failed)}
     if len(properties) <= _RAW_HEADER_MAX_BYTES:
         return Raw(body, headers | {RAW_HEADER: base64.b64encode(properties).decode()})
@@ -202,30 +202,29 @@ def raw(properties: bytes, body: bytes, failed: dict[str, str]) -> Raw:
 
 
 def raw_properties(headers: Mapping[Any, Any], body: bytes) -> bytes | None:
-    """The properties of a message that was kept by `raw`; None for any other."""
+    """The original properties of a message that `raw` wrapped; None for any other message."""
     kept, size = headers.get(RAW_HEADER), headers.get(RAW_SIZE_HEADER)
     if isinstance(kept, str):
-        with suppress(ValueError):  # anybody may have published it
+        with suppress(ValueError):  # the publisher is not trusted
             return base64.b64decode(kept, validate=True)
     return body[:size] if isinstance(size, int) and 0 <= size <= len(body) else None
 
 
 def read_input(model: type[Input], argument: object) -> Input:
-    """The input of a task, from its message's one argument. Raises ValidationError.
+    """Validate the only argument of a task's message. Raises ValidationError.
 
-    The core validator is the one that the API's union of models runs, whatever classmethods a model overrides.
+    Calls the core validator, as the API's union of models does: a model may override `model_validate_json`.
     """
     if isinstance(argument, str):
         return model.__pydantic_validator__.validate_json(argument)  # type: ignore[no-any-return]  # pydantic_core: Any
     # An API of commit 0ddeda5 or earlier sent an object: the validated input, dumped in JSON mode by field name. Delete
-    # this branch when no such message can be left: 24 h after the last such API stopped, and once nothing that was
-    # parked before then is to be sent again.
+    # this branch 24 h after the last such API has stopped, and once no message parked before then will be requeued.
     dumped = json.dumps(argument)
     return model.__pydantic_validator__.validate_json(dumped, by_alias=True, by_name=True)  # type: ignore[no-any-return]
 
 
 def obstacle_to_requeue(headers: Mapping[Any, Any]) -> str | None:
-    """Why a parked message that can be read cannot be sent again, as a sentence; None where it can."""
+    """Why a readable parked message cannot be requeued, as a sentence; None if it can."""
     queue = str(headers.get("task")).partition(":")[0]
     if queue not in topology.WORK_QUEUES:
         return f"its task, {headers.get('task')!r}, is in none of the queues {', '.join(topology.WORK_QUEUES)}"
@@ -233,7 +232,7 @@ def obstacle_to_requeue(headers: Mapping[Any, Any]) -> str | None:
 
 
 class Republished(NamedTuple):
-    """The same work under another id: what a requeue from the parked messages sends."""
+    """A parked task under a new id, as a requeue publishes it."""
 
     task_id: str
     routing_key: str
@@ -242,11 +241,11 @@ class Republished(NamedTuple):
 
 
 def republished(headers: Mapping[Any, Any], body: bytes, *, task_id: str, routing_key: str) -> Republished:
-    """Build it from a parked message."""
+    """Build a Republished message from a parked one."""
     kept = {
         name: value
         for name, value in headers.items()
-        # What the broker added stays behind, and what no publisher of ours writes.
+        # drops headers that the broker added, and those that Sluice never writes
         if not str(name).startswith("x-") and name not in _OF_THE_DEAD and (name in _HEADERS or isinstance(value, str))
     }
     fresh = {"id": task_id, "root_id": task_id, "retries": 0, "publish_id": random_hex(), "eta": None, "expires": None}

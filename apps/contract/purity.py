@@ -1,7 +1,7 @@
-"""Refuses models whose validation depends on more than the JSON.
+"""Refuses models whose validation depends on anything but the JSON.
 
 The API validates an input, and the worker validates the same JSON again, later and on another machine. Both get the
-same value only if the JSON alone decides it. A validator's code cannot be judged from outside; the rest can.
+same value only if it depends on the JSON alone. The code of custom validators cannot be checked; all else can.
 """
 
 import datetime as dt
@@ -26,12 +26,12 @@ Schema = Mapping[str, Any]
 
 _CHECKS_FILES = {PathType.validate_file, PathType.validate_directory, PathType.validate_new, PathType.validate_socket}
 _IMPORTS = {_validators.import_string}
-# Parts of a core schema that do not validate: descriptions, output, and values.
+# Parts of a core schema that do not validate: descriptions, serialization, and constants.
 _INERT = {"cls", "computed_fields", "config", "default", "expected", "members", "metadata", "serialization"}
-# Functions in C that answer by the clock, the process or the machine, by module. Two calls in a row may agree.
+# C functions, by module, whose result depends on the clock, the process or the machine. Two calls may agree.
 _OUTSIDE = {
     "_io": {"open"},
-    "io": {"open"},  # its module in Python 3.11
+    "io": {"open"},  # the module of `open` in Python 3.11
     "_socket": {"gethostname"},
     "posix": {"cpu_count", "getcwd", "getpid", "getppid", "listdir", "stat", "times", "uname"},
     "time": {
@@ -50,17 +50,17 @@ _OUTSIDE = {
 
 
 def require_pure(tasks: Registry) -> None:
-    """Raise SystemExit with one sentence where an input cannot be carried from the API to the worker."""
+    """Raise SystemExit with one sentence if the worker could read an input differently than the API."""
     for spec in tasks.values():
         for sentence in obstacles(spec.input):
             raise SystemExit(f"Task {spec.name} cannot be accepted: {sentence}.")
 
 
 def obstacles(model: type[Input]) -> Iterator[str]:
-    """What stands in the way of carrying a model, a sentence each."""
+    """The reasons why API and worker may read a model differently, a sentence each."""
     if "task" not in _names_of_task(model):
         yield f'{model.__name__}.task has an alias, but inputs are told apart by "task": give it Field(alias="task")'
-    model.model_rebuild()  # does nothing where it is complete, which it is not with defer_build
+    model.model_rebuild()  # needed with defer_build; does nothing if the schema is complete
     whole: Any = model.__pydantic_core_schema__
     for node in _walk(whole, _Place(model.__name__, {})):
         if reason := _obstacle(node, whole):
@@ -68,7 +68,7 @@ def obstacles(model: type[Input]) -> Iterator[str]:
 
 
 def _names_of_task(model: type[Input]) -> set[str]:
-    """The names under which the model reads `task`."""
+    """The JSON names that the model accepts for `task`."""
     config, alias = model.model_config, model.model_fields["task"].validation_alias
     by_name = config.get("validate_by_name") or config.get("populate_by_name")
     names: set[str] = {"task"} if by_name or alias is None else set()
@@ -78,7 +78,7 @@ def _names_of_task(model: type[Input]) -> set[str]:
 
 
 class _Place(NamedTuple):
-    """Where a schema stands: its field, and the fields of the same model that are validated before it."""
+    """The position of a schema: its field, and the fields of the same model that are validated before it."""
 
     name: str
     before: Schema
@@ -90,7 +90,7 @@ class _Node(NamedTuple):
 
 
 def _walk(schema: Any, place: _Place) -> Iterator[_Node]:
-    """Every schema inside of a core schema, itself included. Source: pydantic_core.core_schema."""
+    """A core schema and every schema inside of it. Source: pydantic_core.core_schema."""
     if isinstance(schema, list | tuple):
         for part in schema:
             yield from _walk(part, place)
@@ -103,14 +103,14 @@ def _walk(schema: Any, place: _Place) -> Iterator[_Node]:
     for name, part in schema.items():
         if name == "fields":
             yield from _walk_fields(part, inside)
-        elif name == "choices" and isinstance(part, Mapping):  # by tags, which are a team's words
+        elif name == "choices" and isinstance(part, Mapping):  # the keys are tags of a union, which may be any word
             yield from _walk(list(part.values()), inside)
         elif name not in _INERT:
             yield from _walk(part, inside)
 
 
 def _walk_fields(fields: Any, model: _Place) -> Iterator[_Node]:
-    # models and typed dictionaries have a dictionary of fields, dataclasses a list, and another one of names alone
+    # models and typed dictionaries have a dictionary of fields; dataclasses have a list of fields and one of names
     named = fields if isinstance(fields, Mapping) else {one["name"]: one for one in fields if isinstance(one, Mapping)}
     for index, (name, field) in enumerate(named.items()):
         before = dict(itertools.islice(named.items(), index))
@@ -137,14 +137,14 @@ def _factory_obstacle(node: _Node, whole: Schema) -> str | None:
     factory = _in_python(node.schema["default_factory"])
     try:
         given = [_sample(node.place.before, whole)] if node.schema.get("default_factory_takes_data") else []
-    except Exception:  # noqa: BLE001 - whatever a validator or the schema's generation raises
+    except Exception:  # noqa: BLE001 - any error of a validator or of the schema's generation
         return "has a default_factory that takes the validated fields, and they have no examples=[...] to check it with"
     calls = _OutsideCalls()
     try:
-        first = factory(*given)  # not observed: it may import a module, and imports look at files and clocks
+        first = factory(*given)  # not observed: it may import modules, and imports read files and clocks
         with calls:
             second = factory(*given)
-    except Exception as exc:  # noqa: BLE001 - a team's code
+    except Exception as exc:  # noqa: BLE001 - the factory is code of a task's author
         with_what = f"with the examples {given[0]!r:.200}" if given else "without arguments"
         return f"has a default_factory that cannot be called {with_what}: {exc!r}"
     if calls.names:
@@ -155,7 +155,7 @@ def _factory_obstacle(node: _Node, whole: Schema) -> str | None:
 
 
 def _in_python(factory: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function, whose call can be observed: a partial calls its function from C."""
+    """The same function in a form that the profiler can observe: a partial calls its function from C."""
     if not isinstance(factory, partial):
         return factory
     function = _in_python(factory.func)
@@ -163,9 +163,9 @@ def _in_python(factory: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _OutsideCalls:
-    """Notes the calls of functions inside of the block whose answer their arguments do not decide.
+    """Records calls, inside of the block, of functions whose result does not depend on their arguments alone.
 
-    They would not all be found by calling a factory twice: two calls of `date.today` in a row agree.
+    Calling a factory twice would not find them all: two successive calls of `date.today` agree.
     """
 
     def __init__(self) -> None:
@@ -192,14 +192,14 @@ def _same(first: Any, second: Any) -> bool:
     try:
         if type(first) is type(second) and bool(first == second):
             return True
-        return pickle.dumps(first) == pickle.dumps(second)  # NaN, and objects without an equality of their own
-    except Exception:  # noqa: BLE001 - what can be neither compared nor pickled cannot be shown to be the same
+        return pickle.dumps(first) == pickle.dumps(second)  # NaN, and objects without `__eq__`
+    except Exception:  # noqa: BLE001 - values that can be neither compared nor pickled count as different
         return False
 
 
 def _sample(fields: Schema, whole: Schema) -> dict[str, Any]:
-    """Validated values of fields, made from their examples, defaults and types. Raises where none are valid."""
-    # without their aliases, and as the fields of a model, whatever they are the fields of
+    """Validated values of fields, built from their examples, defaults and types. Raises if the values are invalid."""
+    # without aliases, and as model fields even if they belong to a dataclass or a typed dictionary
     plain = {name: {"metadata": {}, **field, "type": "model-field"} for name, field in fields.items()}
     for field in plain.values():
         field.pop("validation_alias", None)

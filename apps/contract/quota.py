@@ -1,19 +1,21 @@
-"""How many tasks of a client wait or run: its counts in Redis, which the API raises and the scripts of `states` lower.
+"""Counts of a client's open (waiting or running) tasks in Redis.
 
-A client's counts are a hash: a field for each period of 2^20 ms (17.5 minutes), which counts the tasks whose ids were
-made in it. The count of a period may be wrong for a while: an API that is killed has not reported its last second, a
-Redis that was emptied knows no task, and then ends lower what nobody has raised. So a negative count means none, the
-error stays within its period, and a period older than a record lives is deleted: no error lasts for longer.
+The API increments the counts, and the scripts of `states` decrement them.
+
+The counts of a client are a hash with a field per period of 2^20 ms (17.5 minutes): the number of open tasks whose ids
+were created in this period. A count can be wrong: a killed API has not reported its last second, and after Redis has
+lost its data, tasks decrement counts that were never incremented. Therefore a negative count is read as 0, an error
+affects only one period, and periods older than the life of a record are deleted, which bounds the life of an error.
 """
 
 from typing import NamedTuple
 
-# Bits of the milliseconds in an id that do not count: an id begins with the other 28, as seven hexadecimal digits.
+# Low bits of an id's milliseconds that the period ignores. The other 28 are the id's first seven hexadecimal digits.
 PERIOD_BITS = 20
 
 
 class Quota(NamedTuple):
-    """What a client may have."""
+    """The limits of a client."""
 
     tasks_per_s: int
     open_tasks: int
@@ -25,14 +27,15 @@ def key(owner: object) -> str:
 
 
 def field(task_id: str) -> str:
-    """The field that counts a task: the period in which its id was made."""
+    """The field that counts a task: the period in which its id was created."""
     return task_id[:7]
 
 
 def lowered(key: str, field: str, life_s: str) -> str:
-    """Lua that counts one open task less.
+    """Lua that decrements the count of open tasks.
 
-    -1 means that this script may have created the hash, so it sets the hash's life: the API sets it only at a renewal.
+    A result of -1 means that HINCRBY may have created the hash. The script then sets the hash's time to live, which the
+    API sets only when it renews a count.
     """
     lower = f"redis.call('HINCRBY', {key}, {field}, -1)"
     return f"if {lower} == -1 then redis.call('EXPIRE', {key}, {life_s}) end"

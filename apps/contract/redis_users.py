@@ -1,11 +1,10 @@
-"""Redis's users as data, and as the lines of an ACL file: what each part may run, on which keys and channels.
+"""Redis users as data and as lines of an ACL file: the commands, keys and channels that each component may use.
 
-A part that runs a new command, or uses a new key or channel, needs it in USERS; the matrix in
-tests/integration/test_rights.py has an entry for each. `make secrets` brings a changed table into a cluster, before the
-release that needs it.
+Add every new command, key or channel of a component to USERS, and to the matrix in tests/integration/test_rights.py.
+Run `make secrets` to apply a changed table to a cluster, before the release that needs it.
 
-What Redis cannot separate: a script runs with its caller's rights, so whoever may run EVAL needs the commands inside it
-too, and Redis asks for read and write on each key that a script names. So the API could write a task's record by hand.
+Limit of Redis: a script runs with its caller's permissions, so a user of EVAL also needs the commands inside the
+script, and read and write permission on every key that it names. The API could therefore write records directly.
 """
 
 import hashlib
@@ -15,27 +14,27 @@ from typing import NamedTuple
 from apps.contract import states
 
 RECORDS = ("sl:t:*", "sluice:task:*")
-"""Today's, and those of version 0.1, whose parts write them in a rolling update."""
+"""Of this version, and of version 0.1, whose processes write them during a rolling update."""
 ENDED = "sl:e:*"
 IDEMPOTENCY_KEYS = ("sl:k:*", "sluice:key:*")
-"""Today's, and those of version 0.1."""
+"""Of this version, and of version 0.1."""
 REQUEUED = states.requeued_key("*")
-# What clients may have, and have (apps/api/quotas.py).
+# Counts of open tasks (apps/api/quotas.py).
 QUOTAS = "sluice:quota:*"
 REPLICAS = ("sluice:replicas", "sluice:reports:*")
 ENDS = states.channel("*")
 BEGINNINGS = states.begun_channel("*")
-# Scripts name the channels that they publish on among their keys: Redis then asks for the right to a key of that name.
+# Scripts pass their channels as keys, so the user needs permission for keys of these names too.
 TOLD_BY_API = (ENDS, states.CANCEL_CHANNEL)
 TOLD_BY_WORKER = (ENDS, BEGINNINGS)
-# the API is always subscribed to something (apps/api/waiter.py)
+# the API is always subscribed to at least this channel (apps/api/waiter.py)
 IDLE = "sluice:idle"
 
-# Clients ask on their own whether a connection is alive. They also send CLIENT SETINFO, and do without it where it is
-# refused: Redis 7.0 would not start on a rule with a command that it does not know.
+# redis-py checks connections with PING. It also sends CLIENT SETINFO and tolerates its refusal: Redis 7.0 does not
+# start with a rule for a command that it does not know.
 ALIVE = ("ping",)
 SCRIPTS = ("eval", "evalsha")
-# inside the scripts that begin, end and cancel tasks, on records of today and of version 0.1 (apps/contract/states.py)
+# in the scripts that begin, end and cancel tasks (apps/contract/states.py), on records of version 0.1 too
 WRITES = (
     "get", "set", "del", "exists", "sadd", "sismember", "expireat", "hmget", "hset", "hincrby", "expire", "persist",
 )  # fmt: skip
@@ -44,7 +43,7 @@ CHANNELS = ("publish", "subscribe", "unsubscribe")
 
 
 class RedisUser(NamedTuple):
-    """What a user may do; the patterns of keys and channels are Redis's own globs."""
+    """The permissions of a user; keys and channels are Redis glob patterns."""
 
     commands: tuple[str, ...]
     keys: tuple[str, ...] = ()
@@ -60,8 +59,8 @@ USERS: Mapping[str, RedisUser] = {
         (*RECORDS, ENDED, REQUEUED, *IDEMPOTENCY_KEYS, QUOTAS, *REPLICAS, *TOLD_BY_API),
         (*TOLD_BY_API, BEGINNINGS, IDLE),
     ),
-    # It asks for the most bytes of a value, and for maxmemory (apps/worker/storing.py). `config|get` also shows a
-    # password, `requirepass`: that of DEFAULT.
+    # `config|get` reads the largest size of a value, and maxmemory (apps/worker/storing.py). It also reveals
+    # `requirepass`, the password of DEFAULT.
     "worker": RedisUser(
         (*ALIVE, *SCRIPTS, *CHANNELS, *WRITES, "getrange", "setrange", "hexists", "info", "config|get"),
         (*RECORDS, ENDED, QUOTAS, *TOLD_BY_WORKER),
@@ -76,22 +75,22 @@ USERS: Mapping[str, RedisUser] = {
     "tool": RedisUser((*ALIVE, "hsetnx", "hincrby", "expire", "hget"), (REQUEUED, QUOTAS)),
 }  # fmt: skip
 
-# The user of a client that names none; no part has its password. The probes of the chart do, and only ask whether Redis
-# is alive. Redis itself writes as this user when it reads its append-only file at a start: where it lacks a right to
-# what a script has written, Redis leaves that out of the data, and starts.
+# The user of clients that name none. Only the chart's probes have its password, and they only check whether Redis is
+# alive. Redis replays its append-only file as this user: if it lacks permission for a write of a script, Redis starts
+# without this write.
 DEFAULT = "default"
 PROBE = RedisUser((*ALIVE, "@write"), ("*",))
-# For people, as in RabbitMQ: no part of the system has its password.
+# For people, as in RabbitMQ: no component has its password.
 ADMIN = "admin"
 
 NAMES = (DEFAULT, *USERS, ADMIN)
-"""Everyone who has a password."""
+"""All users with a password."""
 
 
 def acl(passwords: Mapping[str, str]) -> Iterator[str]:
     """The lines of an ACL file, or of redis.conf; `passwords` by the names in NAMES.
 
-    They are there as hashes, but for the one of DEFAULT: the probes of the chart read it in the file.
+    Passwords are hashed, except that of DEFAULT: the chart's probes read it from the file.
     """
     yield _line(DEFAULT, f">{passwords[DEFAULT]}", PROBE)
     for name, user in USERS.items():
@@ -103,5 +102,5 @@ def _line(name: str, password: str, user: RedisUser) -> str:
     rules = [f"~{pattern}" for pattern in user.keys]
     rules += [f"&{pattern}" for pattern in user.channels]
     rules += [f"+{command}" for command in user.commands]
-    # `reset` first: it takes away what Redis gives to the default user, and to new users of channels
+    # `reset` first: it removes the initial permissions of the default user, and of new users for channels
     return " ".join((f"user {name}", "reset", "on", password, *rules))

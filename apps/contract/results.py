@@ -1,9 +1,9 @@
-"""A task's result as the JSON text that is stored, and that the API sends as it is: valid, readable and bounded.
+"""A task's result as JSON text of bounded size, which is stored and which the API sends unchanged.
 
     output --pydantic--> bytes --checks--> stored
               `-- lone surrogates, bytes that are not UTF-8, NaN --> escaped or null, encoded again
 
-The check that matters for speed is none: a small result without odd text is encoded once.
+A small result without such values is encoded once and not parsed: results are on the hot path.
 """
 
 import copy
@@ -21,33 +21,33 @@ from pydantic import BaseModel
 
 from apps.contract.text import escape_surrogates
 
-# So short, a result has no number of too many digits for Python to read again, and is not too deep for it.
+# Up to this length, a result has no number with more digits, and no deeper nesting, than Python's json can read.
 READABLE_CHARACTERS = sys.int_info.str_digits_check_threshold
-# The highest limit that a setting or a TaskSpec may give. Redis refuses values of 512 MiB (proto-max-bulk-len) and
-# closes the connection, which looks like an outage; an eighth of that is also read within the API's time-out.
+# The highest limit that a setting or a TaskSpec may set. Redis refuses values of 512 MiB (proto-max-bulk-len) by
+# closing the connection, which looks like an outage. An eighth of that can also be read within the API's time-out.
 CEILING_BYTES = 64 * 1024 * 1024
-# What pydantic makes of each surrogate in a key, so that two keys may become one.
+# pydantic replaces each surrogate in a key with this character, and two keys may become one.
 _LOSSY = "\ufffd".encode()
-# Escapes of surrogates and what Python's json writes for numbers that JSON has not; also found in ordinary text.
+# Escaped surrogates, and Python's spelling of numbers that JSON does not have. Ordinary text may contain them too.
 _SUSPECT = ("\\ud", "\\uD", "NaN", "Infinity")
 
 
-# `_escaped` copies these, and their subclasses as these: a subclass may have another constructor.
+# `_escaped` copies these. A copy of a subclass has the base type: the subclass may have another constructor.
 _COLLECTIONS = (list, tuple, set, frozenset, deque)
 
 
 class _ConsumedError(Exception):
-    """A result has an iterator, which the first attempt to encode it has read, to its end or to an error."""
+    """A result contains an iterator, which the first attempt to encode it has consumed."""
 
 
 class ResultTooLarge(Exception):
-    """A result has more bytes than are kept."""
+    """A result exceeds its size limit."""
 
 
 def encode(output: BaseModel, max_bytes: int) -> bytes:
-    """The result as JSON in UTF-8; NaN and the infinities are null.
+    """Encode a result as JSON in UTF-8; NaN and the infinities become null.
 
-    Raises ResultTooLarge, ValueError and RecursionError for what Python could not read again, and pydantic's own error
+    Raises ResultTooLarge, ValueError or RecursionError if Python could not read the result again, and pydantic's error
     for a type that it cannot serialize.
     """
     try:
@@ -67,15 +67,15 @@ def encode(output: BaseModel, max_bytes: int) -> bytes:
         )
     if len(encoded) > READABLE_CHARACTERS:
         json.loads(encoded)
-    if b"NaN" in encoded or b"Infinity" in encoded:  # a model may be configured to write them; JSON has neither
+    if b"NaN" in encoded or b"Infinity" in encoded:  # a model's configuration may allow them
         encoded = pydantic_core.to_json(json.loads(encoded), inf_nan_mode="null")
     return encoded
 
 
 def readable(encoded: str) -> str:
-    """A stored result as JSON that any parser reads.
+    """A stored result as JSON that any parser can read.
 
-    For records of older versions, which stored lone surrogates and NaN as they came.
+    Earlier versions stored lone surrogates and NaN unchanged.
     """
     if not any(suspect in encoded for suspect in _SUSPECT):
         return encoded
@@ -87,18 +87,18 @@ def readable(encoded: str) -> str:
 
 
 def _encode_odd(output: BaseModel) -> bytes:
-    """Encode a result that has text or bytes without an encoding. Raises as pydantic does, and _ConsumedError."""
+    """Encode a result with text or bytes that are not valid UTF-8. Raises pydantic's errors, and _ConsumedError."""
     serializer = output.__pydantic_serializer__
     try:
         plain = serializer.to_python(_escaped(output, with_bytes=False), mode="json", warnings=False)
-    except (pydantic_core.PydanticSerializationError, UnicodeError):  # not first: a model may write bytes as base64
+    except (pydantic_core.PydanticSerializationError, UnicodeError):  # second: a model may encode bytes as base64
         plain = serializer.to_python(_escaped(output, with_bytes=True), mode="json", warnings=False)
-    # again: a serializer of the team's own may have made such text
+    # again: a custom serializer may have returned such text
     return pydantic_core.to_json(_escaped(plain, with_bytes=True), inf_nan_mode="null")
 
 
 def _escaped(value: Any, *, with_bytes: bool) -> Any:  # noqa: PLR0911 - a case for each kind of value
-    """A copy in which every string can be encoded, the keys included; `with_bytes`: in which bytes are text, too."""
+    """A copy whose strings, including keys, can all be encoded. `with_bytes` also converts bytes to text."""
 
     def escaped(one: Any) -> Any:
         return _escaped(one, with_bytes=with_bytes)
@@ -134,7 +134,7 @@ def _fields(value: Any) -> dict[str, Any]:
 
 
 def _copy(value: Any, changed: dict[str, Any]) -> Any:
-    """Not by the constructor, which would validate it again."""
+    """Copy an object with changed fields, without its constructor, which would validate it again."""
     copied = copy.copy(value)
     if isinstance(value, BaseModel) and value.__pydantic_extra__:
         extra = {name: changed.pop(name) for name in value.__pydantic_extra__}

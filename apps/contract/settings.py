@@ -1,4 +1,4 @@
-"""Every setting, read from the environment once, when a process starts. None has a built-in credential."""
+"""All settings, read from the environment once at the start of a process. No credential has a default."""
 
 import re
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ from apps.contract.results import CEILING_BYTES
 from apps.contract.states import FAILURE_MESSAGE_BOUNDS_CHARS, FAILURE_MESSAGE_MAX_CHARS
 from apps.contract.topology import MAX_LENGTH_MESSAGES, MESSAGE_TTL_S
 
-# Passwords that ship with servers and examples; starting on one is starting without.
+# Default passwords of servers and examples, which are as good as no password.
 _DEFAULT_PASSWORDS = frozenset({"guest", "rabbitmq", "redis", "password", "changeme", "admin"})
-# Names of URL parameters that change TLS in aiormq, kombu, Celery or redis-py; and those of Redis that all parts read
-# in the same way, each with its only allowed value (None: any).
+# URL parameters that change TLS in aiormq, kombu, Celery or redis-py; and the allowed ones of Redis, which all its
+# clients read in the same way, each with its only allowed value (None: any).
 _OF_TLS = re.compile(r"ssl|verify|^c(a|ert)|^key")
 _REDIS_TLS = {"ssl_cert_reqs": "required", "ssl_ca_certs": None, "ssl_certfile": None, "ssl_keyfile": None}
 
@@ -32,14 +32,14 @@ def _checked(url: SecretStr, *schemes: str, needs_password: bool) -> SecretStr:
     if not complete:
         raise ValueError(form)
     if needs_password and not parts.password:
-        raise ValueError("it has no password: clients would take the one that everyone knows")
+        raise ValueError("it has no password: clients would use the well-known default; set one")
     if unquote(parts.password or "") in _DEFAULT_PASSWORDS:
-        raise ValueError("its password is one that everyone knows; use another")
+        raise ValueError("its password is a well-known default; use another one")
     return url
 
 
 def _verified(url: SecretStr, allowed: Mapping[str, str | None]) -> None:
-    """Refuse parameters by which a library would not verify the server's certificate and name, or others would not."""
+    """Refuse parameters that stop any of the libraries from verifying the server's certificate and host name."""
     for name, value in parse_qsl(urlsplit(url.get_secret_value()).query, keep_blank_values=True):
         if _OF_TLS.search(name) and allowed.get(name, "") not in {None, value}:
             raise ValueError(
@@ -49,7 +49,7 @@ def _verified(url: SecretStr, allowed: Mapping[str, str | None]) -> None:
 
 
 def _broker_url(urls: SecretStr) -> SecretStr:
-    for url in urls.get_secret_value().split(";"):  # one for each host, as Celery reads it
+    for url in urls.get_secret_value().split(";"):  # a URL per host, as in Celery
         _verified(_checked(SecretStr(url), "amqp", "amqps", needs_password=True), {})
     return urls
 
@@ -64,61 +64,61 @@ RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 
 
 class Settings(BaseSettings):
-    """What every process needs."""
+    """Settings of every process."""
 
     model_config = SettingsConfigDict(frozen=True, hide_input_in_errors=True, extra="ignore")
 
     celery_broker_url: BrokerUrl
     celery_result_backend: RedisUrl
-    # Promise 2: a result can be read for at least 24 h; the extra hour is for clocks that differ.
+    # Promise 2: a result can be read for at least 24 h. The 25th hour allows for clock differences.
     result_ttl_s: Annotated[int, Field(ge=60)] = 25 * 3600
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @property
     def record_ttl_s(self) -> int:
-        """How long a record lives after its last change, and how old an id without one is when it is forgotten.
+        """The life of a record after its last change, and the age at which an id without a record is forgotten.
 
-        Longer than a message can wait: a younger id without a record has not begun.
+        It is longer than a message can wait: a task with a younger id and no record has not begun.
         """
         return MESSAGE_TTL_S + self.result_ttl_s
 
     @property
     def key_ttl_s(self) -> int:
-        """How long an Idempotency-Key is remembered from its first use: 24 h where a result lives 25.
+        """How long an Idempotency-Key is remembered after its first use: 24 h if results are kept for 25 h.
 
-        The difference is for clocks that differ, and for the recorder: a task that was published in the last moment of
-        its key, and that then waits as long as a message may, must not be taken for forgotten.
+        The difference allows for clock differences and for the recorder: a task that is published just before its key
+        expires, and then waits for the longest time that a message may, must not count as forgotten.
         """
         return self.result_ttl_s * 24 // 25
 
 
 class ApiSettings(Settings):
-    """What the API needs besides."""
+    """Additional settings of the API."""
 
     task_id_key: Secret
-    # a client's tasks belong to its name, so that its key can be changed; apps/contract/keys.py has the forms
+    # tasks belong to a client's name: its key can be changed. apps/contract/keys.py describes the forms
     api_keys: Annotated[tuple[ApiKey, ...], NoDecode] = ()
     api_keys_file: Annotated[str, Field(min_length=1)] | None = None
     auth_disabled: bool = False
-    # of a client without a quota of its own. Accepted tasks per second: as many as NGINX lets one address request
+    # default quota of a client, in accepted tasks per second: NGINX's limit of requests per address
     quota_tasks_per_s: TasksPerS = 100
-    # and tasks that wait or run at once: a tenth of what a queue takes, so that no client can fill it
+    # default quota of waiting or running tasks: a tenth of a queue's maximum length, so no client can fill the queue
     quota_open_tasks: OpenTasks = MAX_LENGTH_MESSAGES // 10
-    # of one process; a stream takes 16 KiB, so all of them 32 MiB
+    # event streams per process: 16 KiB each, 32 MiB in all
     streams_max: Annotated[int, Field(ge=1)] = 2000
-    # a quarter: three others always find room
+    # a quarter of STREAMS_MAX leaves room for three other clients
     streams_per_client_max: Annotated[int, Field(ge=1)] = 500
-    # a client opens it again where it was; a stream of a task that never ends is not held for ever
+    # a client resumes a stream that ended; a task that never ends does not hold its stream for ever
     stream_max_s: Annotated[float, Field(gt=0)] = 3600.0
     publish_deadline_s: Annotated[float, Field(gt=0, le=60)] = 2.0
-    # more than the broker takes in at once only wait: a window of 1,000 already costs a third of the rate
+    # more would only wait for the broker: a window of 1,000 already costs a third of the rate
     publish_in_flight_max: Annotated[int, Field(ge=1)] = 1000
-    # below the 60 s after which NGINX gives up on an answer
+    # below the 60 s after which NGINX times out
     wait_max_s: Annotated[float, Field(ge=0, le=55)] = 25.0
     body_max_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
     broker_heartbeat_s: Annotated[int, Field(ge=1)] = 10
-    # of Redis' maxmemory: above it posts are refused. The rest is for the results of what was accepted before: a tenth
-    # of 384 MiB holds those of 100,000 of the example tasks
+    # share of Redis' maxmemory above which posts are refused. The rest is for the results of tasks already accepted:
+    # a tenth of 384 MiB holds the results of 100,000 example tasks
     results_full_share: Annotated[float, Field(gt=0, le=1)] = 0.9
 
     @field_validator("api_keys", mode="before")
@@ -132,7 +132,7 @@ class ApiSettings(Settings):
             raise ValueError("API_KEYS and API_KEYS_FILE are both set: give all keys in one of them")
         if not (self.api_keys or self.api_keys_file or self.auth_disabled):
             raise ValueError(
-                "API_KEYS is empty: set name:key[,name:key...], or the path API_KEYS_FILE, or say AUTH_DISABLED=true"
+                "API_KEYS is empty: set name:key[,name:key...], or the path API_KEYS_FILE, or set AUTH_DISABLED=true"
             )
         return self
 
@@ -144,9 +144,9 @@ class ApiSettings(Settings):
 
 
 class ConsumerSettings(Settings):
-    """What whoever consumes from the broker needs besides."""
+    """Additional settings of all consumers."""
 
-    # a dead network is found after two or three of them
+    # a dead network is detected after two or three heartbeats
     broker_heartbeat_s: Annotated[int, Field(ge=1)] = 10
     liveness_file: str | None = None
     readiness_file: str | None = None
@@ -155,41 +155,41 @@ class ConsumerSettings(Settings):
 
 
 class WorkerSettings(ConsumerSettings):
-    """What the worker needs besides."""
+    """Additional settings of the worker."""
 
     worker_pool: Literal["prefork", "threads"] = "prefork"
-    # prefork 1 as the original: one pod, one task; threads for tasks that mostly wait
+    # prefork and 1 as in the original: one task per pod. Threads suit tasks that mostly wait
     worker_concurrency: Annotated[int, Field(ge=1)] = 1
-    # messages of each queue that are held for a process or thread, the running one included. What waits here for
-    # longer than 0.2 s is handed back, and is charged by the delivery limit when its neighbour ends the pod: more is
-    # for tasks of milliseconds
+    # messages per queue and per process or thread, including the running one. A message that waits here for longer than
+    # 0.2 s is returned, and counts against the delivery limit if another task kills the pod: raise it only for tasks
+    # of milliseconds
     worker_prefetch: Annotated[int, Field(ge=1)] = 1
-    # a child above it is replaced after its task; half of the pod's 1 GiB, so that one leak cannot end the pod
+    # a child process above it is replaced after its task; half of the pod's 1 GiB, so one leak cannot kill the pod
     worker_max_memory_mib: Annotated[int, Field(ge=64)] = 512
-    # as large as the largest body: who may send a MiB may be answered one
+    # the same as BODY_MAX_BYTES: a client that may send 1 MiB may also receive 1 MiB
     result_max_bytes: Annotated[int, Field(ge=1024, le=CEILING_BYTES)] = 1024 * 1024
     # in characters
     failure_message_max: Annotated[
         int, Field(ge=FAILURE_MESSAGE_BOUNDS_CHARS[0], le=FAILURE_MESSAGE_BOUNDS_CHARS[1])
     ] = FAILURE_MESSAGE_MAX_CHARS
-    # how long a SIGTERM waits for running tasks before it hands them back; below the grace period
+    # how long running tasks may continue after SIGTERM before they are returned; below the grace period
     soft_shutdown_s: Annotated[float, Field(ge=0)] = 100.0
-    # retry n of a transient error, counted from 0, waits anywhere from 0 to retry_backoff_s * 2**n seconds
+    # retry n of a transient error, counted from 0, is delayed by a random time of 0 to retry_backoff_s * 2**n seconds
     retry_max: Annotated[int, Field(ge=0)] = 5
     retry_backoff_s: Annotated[int, Field(ge=1)] = 1
     retry_backoff_max_s: Annotated[int, Field(ge=1)] = 600
-    # how long a task that this version does not understand is returned for workers of another one, from its first
-    # return on: a rollout takes minutes, and a person who finds a half of it stuck has the rest of an hour to go on or
-    # back. The last return may wait a day in its queue: the sum stays below the life of a record. 0: not at all
+    # how long, from its first return, a task that this version does not understand is returned for workers of another
+    # version. A rollout takes minutes; if it gets stuck, an hour is enough to complete it or roll it back. After the
+    # last return the task may wait a day in its queue: the sum stays below the life of a record. 0: never returned
     return_max_s: Annotated[float, Field(ge=0, le=3600)] = 3600.0
 
 
 class RecorderSettings(ConsumerSettings):
-    """What the dead-letter recorder needs: nothing besides."""
+    """Settings of the dead-letter recorder."""
 
 
 class RequeueSettings(Settings):
-    """What sending a parked task again needs besides: the key of new ids."""
+    """Additional settings of a requeue of parked tasks: the secret of task ids."""
 
     task_id_key: Secret
 
@@ -198,9 +198,9 @@ S = TypeVar("S", bound=BaseSettings)
 
 
 def load(kind: type[S], environment: Mapping[str, str] | None = None) -> S:
-    """Read settings from the process's environment, or from the one given.
+    """Read settings from the process's environment, or from `environment`.
 
-    Raises SystemExit with a sentence for each key that is missing or wrong; it never shows a value.
+    Raises SystemExit with a sentence for each missing or invalid setting. Sentences never contain values.
     """
     try:
         if environment is None:

@@ -1,28 +1,28 @@
 r"""States of a task, its record in Redis, and the four atomic scripts that write it.
 
     (no record) --begin--> STARTED --end--> SUCCESS | FAILURE | REVOKED
-        ^ \__give_back____/                 (a worker of another version does not understand the input)
+        ^ \__give_back____/                 (the worker does not understand the input: it needs another version)
         |  \______________________end____________/        (dead letters that never ran)
         \__________________cancel_____________________________/
 
-A record is one string under `key(id)`; a task without one is PENDING. The scripts are the only writers, used by worker,
-recorder and API alike. Each change is published in the same round trip: a start on `begun_channel(id)`, an end on
-`channel(id)`; a SUCCESS with its result, if that is small, so that the waiters need not read it.
+A record is one string under `key(id)`; a task without one is PENDING. Worker, recorder and API write records only with
+these scripts. The script that begins or ends a task also publishes the change: a start on `begun_channel(id)`, an end
+on `channel(id)`. A small result is published with its SUCCESS: waiters then need not read the record.
 
-    byte 1      S, F, V: SUCCESS, FAILURE, REVOKED. R: STARTED. C: STARTED, and asked to end by a client
-    byte 2      where the rest begins: a later version may put more in between, and this one skips it
-    byte 3      how often it was started, 255 at most
-    4 to 9      when it was started last, in ms since the epoch; 0 where it never was
-    10 to 15    when it ended, in ms
-    the rest    of a final state its result as JSON, else the publish id that has claimed the task
+    byte 1      S, F, V: SUCCESS, FAILURE, REVOKED. R: STARTED. C: STARTED, and a client has requested its cancellation
+    byte 2      offset of the rest: a later version may insert fields before it, which this version skips
+    byte 3      number of starts, 255 at most
+    4 to 9      time of the last start, in ms since the epoch; 0 if it was never started
+    10 to 15    time of the end, in ms since the epoch
+    the rest    final states: the result as JSON; other states: the publish id that has claimed the task
 
-One string takes half of the memory that a hash of the same fields takes, whatever the result's size: Redis turns a hash
-with a value above 64 bytes into a hash table. `python -m bench.redis_memory` measures it.
+One string takes half the memory of a hash with the same fields, whatever the result's size: Redis stores a hash with a
+value above 64 bytes as a hash table. `python -m bench.redis_memory` measures it.
 
-A result is kept for `result_ttl_s` from the task's end. What is left then is one member of 8 bytes in a set of the ids
-that were made in the same 4 seconds and have ended (`ended`). The set is kept until its ids are older than
-`record_ttl_s`, which is longer than a message can wait: an older id without a record is forgotten (410), a younger one
-that is not in the set is PENDING. A key of its own for each id that has ended would take ten times as much.
+A result is kept for `result_ttl_s` after the task's end. Then only a member of 8 bytes remains, in a set of the ended
+tasks whose ids were created in the same 4 seconds (`ended`). The set is kept until its ids are older than
+`record_ttl_s`, which is longer than a message can wait. An older id without a record is forgotten (410); a younger id
+that is not in the set is PENDING. A key for each ended id would take ten times the memory.
 """
 
 import json
@@ -38,30 +38,30 @@ State = Literal["PENDING", "STARTED", "SUCCESS", "FAILURE", "REVOKED"]
 FINAL = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
 
 
-# The only keys of this kind there are: 16 bytes of the id, so that the whole fits into 24 bytes of the allocator.
+# Short prefixes: with 16 bytes of the id, a key fits into 24 bytes of the allocator.
 _RECORD, _ENDED = b"sl:t:", b"sl:e:"
-# Stands for the set of an id that was not made by the API. Never written; no key of a script may be empty, as Redis
-# asks for the right to each.
+# Placeholder key for ids that the API did not create; never written. A script's key must not be empty: Redis checks the
+# caller's permission for each.
 NO_SET = _ENDED
-# Ids that were made in the same 4 seconds share a set: the low 12 of the 48 bits of their time are left out. Redis
-# keeps 512 integers of a set packed: at more than 125 tasks a second a member takes 70 bytes and not 8, unless
+# Ids that were created in the same 4 seconds share a set: its key omits the low 12 of the 48 bits of their time. Redis
+# packs sets of up to 512 integers: above 125 tasks per second a member takes 70 bytes instead of 8, unless
 # `set-max-intset-entries` is raised.
 _SLICES = [bytes([byte & 0xF0]) for byte in range(256)]
 _ID_BYTES = 24
-# A set outlives its ids' age by this: the clocks that made the ids may differ from Redis' own.
+# Additional life of a set: the clocks of the APIs that created the ids may differ from Redis' clock.
 CLOCKS_S = 2 * 3600
 
 
 class Place(NamedTuple):
-    """Where a task's record is, and what shows, once that is gone, that the task has ended."""
+    """The keys of a task's record, and of the set that shows its end after the record has expired."""
 
     record: bytes
     earlier: str
     """The key of a record that version 0.1 wrote."""
     ended: bytes
-    """The key of the set of ended ids; NO_SET for an id that was not made by the API: nobody can ask for it."""
+    """The key of the set of ended ids; NO_SET for an id that the API did not create, which no client can query."""
     member: int
-    """The id in this set: its keyed tag."""
+    """The id's member of this set: its keyed tag as an integer."""
     created_s: float
     period: str
     """The field that counts the task as open."""
@@ -71,7 +71,7 @@ class Place(NamedTuple):
         return [self.record, self.earlier, self.ended, channel(task_id), quota.key(owner), *other_channel]
 
     def arguments(self, now_s: float, result_ttl_s: int, record_ttl_s: int) -> list[Any]:
-        """The ARGV with which those of each script begin."""
+        """The first ARGV of each of the four scripts."""
         return [
             int(now_s * 1000).to_bytes(6),
             result_ttl_s,
@@ -82,9 +82,9 @@ class Place(NamedTuple):
         ]
 
 
-@lru_cache(maxsize=1024)  # a worker asks at the begin and at the end of a task
+@lru_cache(maxsize=1024)  # a worker needs it at the begin and at the end of a task
 def place(task_id: str) -> Place:
-    """Where the record of a task is. Any text may be an id in a message."""
+    """The keys for a task. In a message, any text may be an id."""
     try:
         raw = unhexlify(task_id.replace("-", ""))
     except ValueError:
@@ -108,40 +108,40 @@ def key(task_id: str) -> bytes:
 
 
 def channel(task_id: str) -> str:
-    """The Redis channel on which a task's end is published, and that its key is settled."""
+    """The Redis channel on which a task's end is published, and the settlement of its Idempotency-Key."""
     return f"sluice:state:{task_id}"
 
 
 def begun_channel(task_id: str) -> str:
-    """The Redis channel on which a task's start is published: most waiters want its end alone."""
+    """The Redis channel on which a task's start is published. It is separate, as most waiters need only the end."""
     return f"sluice:begun:{task_id}"
 
 
 def requeued_key(task_id: str) -> str:
-    """The Redis key of a hash whose one field, `requeued_as`, is the new id of a parked task that was sent again."""
+    """The Redis key of a hash whose only field, `requeued_as`, is the new id of a requeued task."""
     return f"sluice:requeued:{task_id}"
 
 
-# A running task that is cancelled is told of here: its id, to every process that runs tasks.
+# Publishes the id of a running task that was cancelled to every process that runs tasks.
 CANCEL_CHANNEL = "sluice:cancel"
 
-# A longer result is not in the message: each API process that has a client waiting would be sent all of it.
+# A longer result is not published: every API process with a waiting client would receive all of it.
 TOLD_BYTES_MAX = 4096
-# A longer result is not read with the rest of a record: the 200 records of one batch then have 3 MiB at most, which
-# takes a few milliseconds.
+# A longer result is not read with the rest of its record: 200 records, one batch, then have at most 3 MiB, which take
+# a few milliseconds.
 SMALL_BYTES_MAX = 16 * 1024
-# Of a FAILURE: the name of an exception's class, and its message unless a setting says otherwise. Most messages have a
-# few hundred characters; pydantic's and a database's have thousands.
+# Limits of a FAILURE: the exception's class name, and the default limit of its message. Most messages have a few
+# hundred characters; those of pydantic and of databases have thousands.
 TYPE_MAX_CHARS = 255
 FAILURE_MESSAGE_MAX_CHARS = 4096
-# Shorter, a message has no room for what was left out; longer, it is a result rather than a message.
+# Below the minimum there is no room for the note about omitted text; above the maximum it is a result, not a message.
 FAILURE_MESSAGE_BOUNDS_CHARS = (100, 1_000_000)
 
 UNREADABLE = "RecordUnreadable"
-"""The type of a FAILURE whose record something else has written over."""
-UNREADABLE_META = json.dumps({"type": UNREADABLE, "message": "what is stored as its record is no record"})
+"""The type of a FAILURE whose record was overwritten by another program."""
+UNREADABLE_META = json.dumps({"type": UNREADABLE, "message": "the value stored as its record is not a record"})
 
-# Scripts with this run also while Redis is above its maxmemory, where it refuses all that takes memory (Redis 7.0).
+# Lets a script run while Redis is above maxmemory, when it refuses commands that need memory (Redis 7.0).
 ALSO_WHEN_FULL = "#!lua flags=allow-oom\n"
 
 
@@ -149,9 +149,9 @@ _LOWERED = quota.lowered("KEYS[5]", "ARGV[5]", "ARGV[6]")
 
 
 def _finish(letter: str, meta: str) -> str:
-    """Lua that makes the record final, remembers that the id has ended, and forgets the record of version 0.1.
+    """Lua that makes the record final, adds the id to the ended ones, and deletes the record of version 0.1.
 
-    The owner has one open task less.
+    It also decrements the owner's count of open tasks.
     """
     return rf"""
 redis.call('SET', KEYS[1], {letter} .. '\015' .. started .. ARGV[1] .. {meta}, 'EX', ARGV[2])
@@ -163,12 +163,11 @@ if adopted then redis.call('DEL', KEYS[2]) end
 {_LOWERED}"""
 
 
-# How each script begins. KEYS: record, record of version 0.1, set of ended ids, channel, the owner's counts
-# (apps/contract/quota.py); BEGIN and CANCEL have another channel. ARGV: now (6 bytes, ms), life of a result (s), member
-# of the set, when the set is forgotten (s since the epoch), the task's field in the counts, and their life (s).
-# `letter` is the first byte of the record, nil where there is none. Where the value is not a record, the task becomes a
-# FAILURE.
-# `started` is how often and when the task was started.
+# The common first part of the scripts. KEYS: record, record of version 0.1, set of ended ids, channel, the owner's
+# counts (apps/contract/quota.py); BEGIN and CANCEL have one more channel. ARGV: now (6 bytes, ms), life of a result
+# (s), member of the set, expiry of the set (s since the epoch), the task's field in the counts, life of the counts (s).
+# `letter` is the first byte of the record, nil if there is no record. `started` is the number of starts and the time of
+# the last one. A value that is not a record makes the task a FAILURE.
 _FOUND = rf"""
 local record, adopted = redis.pcall('GET', KEYS[1]), false
 if not record and redis.call('EXISTS', KEYS[2]) == 1 then
@@ -193,10 +192,10 @@ end
 _HAS_ENDED = f"(KEYS[3] ~= '{NO_SET.decode()}' and redis.pcall('SISMEMBER', KEYS[3], ARGV[3]) == 1)"
 _CLAIMED = "if string.sub(record, string.byte(record, 2) + 1) ~= ARGV[7] then return 'claimed' end"
 
-# KEYS[6]: begun channel. ARGV from 7: publish id, life of the record of a running task (s), 1 where the id is so old
-# that its result may be gone.
-# Answers "run", or why not: "final", "claimed" (by another publish of the same id), "cancelled" (while it ran before,
-# or waited for its retry) or "unreadable" (it is a FAILURE now).
+# KEYS[6]: begun channel. ARGV from 7: publish id, life of the record of a running task (s), 1 if the id is so old that
+# its result may have expired.
+# Returns "run", or the reason not to run: "final", "claimed" (by another publish of the same id), "cancelled" (during
+# an earlier try, or while waiting for a retry) or "unreadable" (it is a FAILURE now).
 BEGIN = rf"""{_FOUND}
 local tries = 0
 if letter == 'R' or letter == 'C' then
@@ -219,9 +218,9 @@ return 'run'
 """
 
 # ARGV from 7: publish id, state, meta (JSON).
-# Answers "stored", or why not: "final" (the first end stands), "claimed" (another publish of the id has begun) or
-# "unreadable" (it is a FAILURE now).
-# Publishes the state; of a SUCCESS, after a space, the meta too, up to TOLD_BYTES_MAX.
+# Returns "stored", or the reason not to store: "final" (the first end stands), "claimed" (another publish of the id has
+# begun) or "unreadable" (it is a FAILURE now).
+# Publishes the state; for a SUCCESS also a space and the meta, if it has at most TOLD_BYTES_MAX.
 END = rf"""{_FOUND}
 if letter == 'R' or letter == 'C' then
   {_CLAIMED}
@@ -234,14 +233,14 @@ if told == 'SUCCESS' and #ARGV[9] <= {TOLD_BYTES_MAX} then told = told .. ' ' ..
 redis.call('PUBLISH', KEYS[4], told)
 return 'stored'
 """
-# For a FAILURE or REVOKED, which are small: limits and cancellations also end tasks while Redis is full. What this
-# takes above maxmemory is bounded by the tasks that the broker has.
+# For FAILURE and REVOKED, which are small: limits and cancellations also end tasks while Redis is full. The memory used
+# above maxmemory is bounded by the number of tasks in the broker.
 END_WHEN_FULL = ALSO_WHEN_FULL + END
 
-# A worker that does not understand the input gives the task back: it is PENDING again, or STARTED if it ran before.
+# A worker that does not understand the input returns the task: it is PENDING again, or STARTED if it ran before.
 # ARGV[7]: publish id.
-# Answers "returned", "cancelled" (meanwhile: it is REVOKED now), "claimed" (another publish of the id has begun) or
-# "unreadable" (it is a FAILURE now).
+# Returns "returned", "cancelled" (in the meantime; it is REVOKED now), "claimed" (another publish of the id has begun)
+# or "unreadable" (it is a FAILURE now).
 GIVE_BACK = rf"""{ALSO_WHEN_FULL}{_FOUND}
 if adopted or not (letter == 'R' or letter == 'C') then return 'claimed' end
 {_CLAIMED}
@@ -256,8 +255,8 @@ return 'returned'
 """
 
 # KEYS[6]: CANCEL_CHANNEL. ARGV from 7: id, life of the record (s).
-# Answers the state that it found: PENDING is REVOKED now, STARTED is asked to end, a final one stands.
-# What has no record is REVOKED in the form of version 0.1, whose workers may yet be given the task in a rolling update.
+# Returns the previous state: a PENDING task is REVOKED now, a STARTED one will be cancelled, a final state stands.
+# A task without a record is REVOKED in the form of version 0.1, whose workers may receive it during a rolling update.
 CANCEL = f"""{ALSO_WHEN_FULL}{_FOUND}
 if not letter then
   redis.call('HSET', KEYS[2], 'state', 'REVOKED')
@@ -275,9 +274,9 @@ return ({{S = 'SUCCESS', F = 'FAILURE', V = 'REVOKED'}})[letter]
 """
 
 # KEYS: record, record of version 0.1, requeued key.
-# Answers the letter or the state, the tries, when it was started (ms), the bytes of the meta, the meta if it is small,
-# where it begins in the record (0: it is a field of the earlier record), and the new id of a FAILURE that was sent
-# again. Nothing where there is no record.
+# Returns the letter or the state, the number of tries, the time of the start (ms), the size of the meta in bytes, the
+# meta if it is small, its offset in the record (0: it is a field of a record of version 0.1), and the new id of a
+# FAILURE that was requeued. Returns an empty list if there is no record.
 READ = f"""
 local record = redis.pcall('GETRANGE', KEYS[1], 0, {SMALL_BYTES_MAX + 255})
 local letter = record.err and '?' or string.sub(record, 1, 1)
@@ -313,7 +312,7 @@ _STATES: dict[str, State] = {
 
 @dataclass(frozen=True)
 class Record:
-    """A task's record as read from Redis. `meta` is its result as JSON; a large one has only its size here."""
+    """A task's record as read from Redis. `meta` is its result as JSON; of a large result only the size is known."""
 
     state: State = "PENDING"
     meta: str = "null"
@@ -322,7 +321,7 @@ class Record:
     started_s: float | None = None
     requeued_as: str | None = None
     large_from: int = 0
-    """Where a large result begins in its record; 0: it is the field `meta` of a record that version 0.1 wrote."""
+    """The offset of a large result in its record; 0: it is the field `meta` of a record that version 0.1 wrote."""
 
     @property
     def final(self) -> bool:
@@ -330,12 +329,12 @@ class Record:
 
     @property
     def result(self) -> Any:
-        """The result that `meta` is."""
+        """The result, decoded from `meta`."""
         return json.loads(self.meta)
 
 
 def decode(answer: list[Any]) -> Record:
-    """The record that READ has answered; an empty answer means PENDING."""
+    """Decode the answer of READ; an empty answer means PENDING."""
     if not answer:
         return Record()
     letter, tries, started_ms, meta_bytes, meta, large_from, requeued_as = answer
@@ -353,18 +352,18 @@ def decode(answer: list[Any]) -> Record:
 
 
 def told(message: str) -> Record | None:
-    """The end that a message on `channel(id)` tells: state and result alone. None where the record must be read."""
+    """The end in a message on `channel(id)`: only state and result. None if the record must be read."""
     state, _, meta = message.partition(" ")
-    if state != "SUCCESS" or not meta:  # what was requeued after a FAILURE stands elsewhere
+    if state != "SUCCESS" or not meta:  # the id of a requeue is only in Redis
         return None
     return Record("SUCCESS", results.readable(meta))
 
 
 def status(task_id: str, state: State, result: Any = None) -> dict[str, Any]:
-    """What a client is told of a task."""
+    """The status of a task in an answer to a client."""
     return {"task_id": task_id, "task_status": state, "task_result": result}
 
 
 def failure(type_: str, message: str, max_chars: int = FAILURE_MESSAGE_MAX_CHARS) -> dict[str, str]:
-    """The result of a task that ended FAILURE, as text that can be stored and sent."""
+    """The result of a FAILURE: type and message, as text that can be stored and sent."""
     return {"type": text.clean(type_, TYPE_MAX_CHARS), "message": text.clean(message, max_chars)}

@@ -1,4 +1,4 @@
-"""What a task is: its input, its output, its queue and its limits. The tasks themselves are in apps/tasks.
+"""The specification of a task: input, output, queue and limits. The tasks themselves are in apps/tasks.
 
 The worker validates the client's JSON again, so validators must be pure: docs/api.md, "Models".
 """
@@ -13,12 +13,12 @@ from pydantic_core import CoreSchema, core_schema
 from apps.contract.results import CEILING_BYTES
 from apps.contract.states import FAILURE_MESSAGE_BOUNDS_CHARS
 
-# After 30 minutes a RabbitMQ older than 4.3 takes a message for abandoned, and gives it to another worker.
+# After 30 minutes, RabbitMQ before 4.3 considers a consumer stuck and redelivers its message.
 LIMIT_MAX_S = 1500
 
 
 class Input(BaseModel):
-    """What every input has: the task's short name, which tells the inputs apart."""
+    """Base class of all inputs. `task` is the task's short name, which discriminates the inputs."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     task: str
@@ -28,9 +28,9 @@ class Input(BaseModel):
 class TaskSpec:
     """One kind of task.
 
-    `name` is `<queue>:<short name>`; the part before the colon is the queue it waits in. The hard limit ends
-    the task's process and what it has started, and its record becomes FAILURE; the soft one raises
-    `SoftTimeLimitExceeded` inside the task before that. Both need prefork: threads cannot be ended (docs/tasks.md).
+    `name` is `<queue>:<short name>`. At the hard limit, the task's process and its descendants are killed, and the
+    record becomes FAILURE; the soft limit raises `SoftTimeLimitExceeded` inside the task before that. Both need the
+    prefork pool: threads cannot be killed (docs/tasks.md).
     """
 
     name: str
@@ -39,9 +39,9 @@ class TaskSpec:
     hard_limit_s: int
     soft_limit_s: int | None = None
     result_max_bytes: int | None = None
-    """The largest result, as JSON, instead of `RESULT_MAX_BYTES`; a larger one is the FAILURE `ResultTooLarge`."""
+    """Overrides `RESULT_MAX_BYTES` for the result as JSON; a larger one is the FAILURE `ResultTooLarge`."""
     failure_message_max_chars: int | None = None
-    """The longest message of a FAILURE, instead of `FAILURE_MESSAGE_MAX`; of a longer one, head and tail are kept."""
+    """Overrides `FAILURE_MESSAGE_MAX`, the longest message of a FAILURE; head and tail of a longer one are kept."""
 
     @property
     def queue(self) -> str:
@@ -59,7 +59,7 @@ Registry = Mapping[str, TaskSpec]
 def registry(*specs: TaskSpec) -> Registry:
     """Index tasks by their short name.
 
-    Raises ValueError where a spec contradicts itself or another one.
+    Raises ValueError if a spec is invalid or conflicts with another one.
     """
     tasks: dict[str, TaskSpec] = {}
     for spec in specs:
@@ -82,10 +82,10 @@ def registry(*specs: TaskSpec) -> Registry:
 
 
 class _ToldApartByTask:
-    """Makes the schema of a union of inputs, each under its short name.
+    """The schema of a union of inputs, discriminated by their short names.
 
-    Pydantic's `Field(discriminator=...)` would read the names from the models, and refuses models that validate `task`
-    before, such as by `field_validator("*", mode="before")`.
+    Pydantic's `Field(discriminator=...)` reads the names from the models, and refuses models with a before-validator
+    for `task`, such as `field_validator("*", mode="before")`.
     """
 
     def __init__(self, tasks: Registry) -> None:
@@ -97,12 +97,12 @@ class _ToldApartByTask:
 
 
 def input_union(tasks: Registry) -> Any:
-    """The type of all inputs, told apart by `task`."""
-    if len(tasks) == 1:  # a union of one has nothing to tell apart
+    """The union of all inputs, discriminated by `task`."""
+    if len(tasks) == 1:  # a single input needs no discriminator
         return next(iter(tasks.values())).input
     return Annotated[Input, _ToldApartByTask(tasks)]
 
 
 def input_adapter(tasks: Registry) -> TypeAdapter[Input]:
-    """A validator of any task's input."""
+    """A validator for the input of any task."""
     return TypeAdapter(input_union(tasks))

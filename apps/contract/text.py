@@ -1,10 +1,10 @@
-r"""Text of a task, a client or a library, made fit to be stored, logged and sent: the one place that does it.
+r"""Sanitizes text of tasks, clients and libraries before it is stored, logged or sent.
 
-Not every Python string can be encoded: a lone surrogate stands for a byte that is not UTF-8, as in names of files. It
-becomes its backslash escape, `caf\udce9.mp4`, which still says which byte it was, and keeps different names different,
-unlike a replacement character. In text for people (messages, names, log fields) control characters become escapes too,
-except tab and line breaks: terminals act on them, and PostgreSQL refuses NUL. In results they stay: JSON has escapes of
-its own for them, and a result is data.
+Not every Python string can be encoded: a lone surrogate stands for a byte that is not UTF-8, such as in a file name. It
+is replaced by its backslash escape, `caf\udce9.mp4`, which preserves the byte and, unlike a replacement character,
+keeps different names different. In text for people (messages, names, log fields), control characters except tab and
+line breaks are escaped too: terminals interpret them, and PostgreSQL refuses NUL. Results keep them: a result is data,
+and JSON escapes them itself.
 """
 
 import re
@@ -14,8 +14,8 @@ _UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def clean(text: str, max_chars: int) -> str:
-    """The text with escapes, at most so many characters of it: its head, how long it is, and its tail."""
-    shortened = _shorten(text, max_chars, len(text))  # before the rest: what a text of megabytes costs is bounded too
+    """Escape a text and limit it to `max_chars`; a longer text keeps its head, a note of its length, and its tail."""
+    shortened = _shorten(text, max_chars, len(text))  # first: bounds the cost of a text of megabytes
     if shortened.isprintable():
         return shortened
     escaped = _UNFIT.sub(lambda found: found[0].encode("unicode_escape").decode(), shortened)
@@ -23,7 +23,7 @@ def clean(text: str, max_chars: int) -> str:
 
 
 def clean_all(value: Any, max_chars: int) -> Any:
-    """The same for each string of a JSON document, the names in its objects included."""
+    """Apply `clean` to each string of a JSON document, including the names in its objects."""
     if isinstance(value, str):
         return clean(value, max_chars)
     if isinstance(value, dict):

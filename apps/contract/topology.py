@@ -2,8 +2,8 @@
 
     sluice (topic) --<queue>--> Test_Query, celery --dead letters--> sluice --dead--> dead --recorder--> dead.parked
 
-A queue is declared with its type alone; every number is in a policy, so that a changed number never makes a
-declare fail (406) during a rolling update.
+A queue is declared with its type only, and policies have all limits: a changed limit then never makes a declare fail
+(406) during a rolling update.
 """
 
 import base64
@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-# A topic exchange: Celery's native delayed delivery (retries) blocks the worker behind any other type.
+# It must be a topic exchange: with any other type, Celery's native delayed delivery (retries) blocks the worker.
 EXCHANGE = "sluice"
 DEFAULT_QUEUE = "celery"
 WORK_QUEUES: tuple[str, ...] = ("Test_Query", DEFAULT_QUEUE)
@@ -22,37 +22,38 @@ QUEUES = (*WORK_QUEUES, DEAD_QUEUE, PARKED_QUEUE)
 QUEUE_ARGUMENTS = {"x-queue-type": "quorum"}
 
 MESSAGE_TTL_S = 24 * 3600
-# Redeliveries of a task whose worker dies. RabbitMQ's own default since 4.0; enough for twenty evictions in a row.
+# Redeliveries of a task whose worker dies. The default since RabbitMQ 4.0; allows twenty successive evictions.
 DELIVERY_LIMIT = 20
-# As many tasks as 30 worker processes end in a day, at 12.5 s each. A message lives for a day: more could only expire.
+# 30 worker processes complete this number in a day, at 12.5 s per task. Messages live for a day: more would expire.
 MAX_LENGTH_MESSAGES = 200_000
-# The recorder records so many in a minute; they are the dead letters of about an hour in which it or Redis is away. A
-# full `dead` refuses: the broker keeps a dead letter in its work queue until there is room (dead-letter-strategy).
+# The recorder handles this number in a minute; it is about an hour of dead letters during an outage of the recorder or
+# Redis. A full `dead` refuses messages: the broker keeps a dead letter in its work queue until there is room
+# (dead-letter-strategy).
 DEAD_MAX_MESSAGES = 50_000
-# As many as a person can look at, with the commands of apps/worker/dead_letters.py. Full, it refuses, and the recorder
-# says aloud what it does not keep (apps/worker/recorder.py).
+# As many as a person can inspect with the commands of apps/worker/dead_letters.py. When the queue is full, it refuses
+# messages, and the recorder logs each dead letter that it does not keep (apps/worker/recorder.py).
 PARKED_MAX_MESSAGES = 10_000
-# Of each of the two: a fifth of the broker's volume in all, where most bodies have less than 1 KiB.
+# For each of `dead` and `dead.parked`; together a fifth of the broker's volume. Most bodies are below 1 KiB.
 DEAD_MAX_BYTES = 1024**3
-# RabbitMQ's own default since 4.0; 128 MiB before. The recorder holds several messages of this size.
+# The default since RabbitMQ 4.0; 128 MiB before. The recorder holds several messages of this size.
 MESSAGE_MAX_BYTES = 16 * 1024**2
 
-# Only a consumer that holds a message far longer than any hard time limit is taken for dead.
+# Far above any hard time limit: a consumer that holds a message for longer is considered dead.
 CONSUMER_TIMEOUT_S = 3600
 
-# What only an advanced.config can say, in milliseconds.
-# quorum_tick_interval: how old a queue's length may be in the management API, which KEDA scales on; 5 s by default.
-# dead_letter_worker_publisher_confirm_timeout: when the broker tries again to hand on a dead letter (a retry that has
-# come due is one) which a full queue has refused; after 3 minutes by default, long after there is room again.
+# Settings in milliseconds that only advanced.config supports.
+# quorum_tick_interval: update interval of queue lengths in the management API, on which KEDA scales; 5 s by default.
+# dead_letter_worker_publisher_confirm_timeout: delay before the broker republishes a dead letter that a full queue has
+# refused. A retry that has come due is a dead letter too. The default, 3 minutes, is long after there is room again.
 ADVANCED_CONFIG = "[{rabbit, [{quorum_tick_interval, 1000}, {dead_letter_worker_publisher_confirm_timeout, 10000}]}]."
 
-_DELAYED = r"celery_delayed_.*"  # exchanges and queues that Celery declares for its delayed retries
+_DELAYED = r"celery_delayed_.*"  # exchanges and queues of Celery's delayed retries
 _WORK = "|".join(map(re.escape, WORK_QUEUES))
 _PARKED = re.escape(PARKED_QUEUE)
 NOTHING = "^$"
 
 
-def policies(  # noqa: PLR0913 - all by name: what tests make smaller
+def policies(  # noqa: PLR0913 - keyword arguments: limits that tests reduce
     version: tuple[int, int],
     *,
     delivery_limit: int = DELIVERY_LIMIT,
@@ -61,7 +62,7 @@ def policies(  # noqa: PLR0913 - all by name: what tests make smaller
     dead_max_messages: int = DEAD_MAX_MESSAGES,
     parked_max_messages: int = PARKED_MAX_MESSAGES,
 ) -> list[dict[str, Any]]:
-    """The policies for a broker of that (major, minor) version; it refuses keys that it does not know."""
+    """The policies for a broker of this (major, minor) version; a broker refuses keys that it does not know."""
     work: dict[str, Any] = {
         "delivery-limit": delivery_limit,
         "dead-letter-exchange": EXCHANGE,
@@ -74,15 +75,15 @@ def policies(  # noqa: PLR0913 - all by name: what tests make smaller
     }
     dead: dict[str, Any] = {"overflow": "reject-publish", "max-length-bytes": DEAD_MAX_BYTES}
     if version >= (4, 0):
-        dead["delivery-limit"] = -1  # looking at a parked message must never drop it; older ones have no limit
+        dead["delivery-limit"] = -1  # inspecting a parked message must never drop it; before 4.0 there is no limit
     if version >= (4, 3):
         work["consumer-timeout"] = dead["consumer-timeout"] = CONSUMER_TIMEOUT_S * 1000
     kept = [
         _policy(f"sluice-{queue.replace('.', '-')}", f"^{re.escape(queue)}$", dead | {"max-length": most})
         for queue, most in ((DEAD_QUEUE, dead_max_messages), (PARKED_QUEUE, parked_max_messages))
     ]
-    # None for Celery's delay queues: kombu declares them at-least-once since 5.7, so that a retry which comes due
-    # while its queue is full waits (tests/integration/test_broker_away.py).
+    # Celery's delay queues need no policy: kombu declares them at-least-once since 5.7, so a retry that comes due while
+    # its queue is full waits (tests/integration/test_broker_away.py).
     return [_policy("sluice-work", f"^({_WORK})$", work), *kept]
 
 
@@ -91,26 +92,27 @@ def _policy(name: str, pattern: str, definition: dict[str, Any]) -> dict[str, An
 
 
 class BrokerUser(NamedTuple):
-    """What a user may do in the virtual host: patterns of the names of exchanges and queues, and of routing keys."""
+    """Permissions of a user in the virtual host: patterns for names of exchanges and queues, and for routing keys."""
 
     tags: tuple[str, ...] = ()
     configure: str = NOTHING
     write: str = NOTHING
     read: str = NOTHING
     publish_to: str = NOTHING
-    """Routing keys that the user may publish with to EXCHANGE; RabbitMQ calls them topic permissions."""
+    """Routing keys with which the user may publish to EXCHANGE (RabbitMQ: topic permissions)."""
     bind_by: str = NOTHING
     """Routing keys by which the user may bind a queue to EXCHANGE, or unbind it."""
 
 
-# What RabbitMQ cannot separate: whoever may consume from a queue may also get and purge it, as all three need `read`;
-# and whoever may declare a queue or an exchange may also delete it, as both need `configure`.
+# Limits of RabbitMQ: a user that may consume from a queue may also get and purge it (all need `read`), and a user that
+# may declare a queue or an exchange may also delete it (both need `configure`).
 USERS: Mapping[str, BrokerUser] = {
-    # Posts tasks, and asks passively for the exchange. A key that is not allowed closes the channel, and with it the
-    # posts of all clients: that of a queue which a release has taken away is allowed, and returned as unroutable.
+    # Publishes tasks, and declares the exchange passively. A forbidden routing key closes the channel, and every open
+    # publish fails with it. Unknown keys are therefore allowed: for a queue that a release has removed, the broker
+    # returns the message as unroutable.
     "api": BrokerUser(write=f"^{EXCHANGE}$", publish_to=rf"^(?!({DEAD_QUEUE}|{_PARKED})$)"),
-    # Consumes from the work queues. Declares and binds Celery's delay queues at each start, for which RabbitMQ wants
-    # `write` on each queue that is bound. Publishes retries, and dead letters with their reason.
+    # Consumes from the work queues. Declares and binds Celery's delay queues at each start: RabbitMQ requires `write`
+    # on each bound queue. Publishes retries, and dead letters with their reason.
     "worker": BrokerUser(
         configure=f"^{_DELAYED}$",
         write=f"^({EXCHANGE}|{_WORK}|{_DELAYED})$",
@@ -118,12 +120,12 @@ USERS: Mapping[str, BrokerUser] = {
         publish_to=f"^({_WORK}|{DEAD_QUEUE})$",
         bind_by=rf"^#\.({_WORK})$",
     ),
-    # consumes dead letters, and parks them
+    # consumes and parks dead letters
     "recorder": BrokerUser(write=f"^{EXCHANGE}$", read=f"^{DEAD_QUEUE}$", publish_to=rf"^{_PARKED}$"),
-    # apps/worker/dead_letters.py: takes parked messages, and sends them again
+    # apps/worker/dead_letters.py: consumes parked messages and republishes them
     "tool": BrokerUser(write=f"^{EXCHANGE}$", read=rf"^{_PARKED}$", publish_to=f"^({_WORK})$"),
-    # Reads lengths of queues in the management API, for which the tag and the right to enter the virtual host are
-    # enough. `read` would let it purge the queues, and read inputs.
+    # Reads queue lengths in the management API, which needs only the tag and access to the virtual host. `read` would
+    # allow it to purge queues and to read inputs.
     "keda": BrokerUser(tags=("management",)),
 }
 
@@ -167,7 +169,7 @@ def definitions(
 
 
 def user(name: str, tags: list[str], password: str) -> dict[str, Any]:
-    """One user of the definitions document; the same password gives the same hash, so that documents compare.
+    """A user of the definitions document. The salt is derived from the password: equal users give equal documents.
 
     Source: RabbitMQ, "Computing Password Hashes" (salt of 4 bytes, SHA-256).
     """

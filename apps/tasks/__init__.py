@@ -1,7 +1,7 @@
-"""All tasks. Each folder here is a family of tasks: all that a team replaces (README.md, Add a task).
+"""All tasks. Each folder is a family of tasks; a team replaces only this package (README.md, Add a task).
 
-`contract.py` has the models and specs of a family, and the API imports it; `work.py` has the functions and their
-settings, and only the worker imports it. So only the worker needs the packages that the functions use.
+A family's `contract.py` has models and specs, and is imported by the API; `work.py` has functions and their settings,
+and is imported only by the worker. Therefore only the worker needs the packages that the functions use.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from types import ModuleType
 
 from apps.contract.tasks import TaskSpec, registry
 
-# found, not listed: to add or remove a family is to add or remove its folder
+# discovered: to add or remove a family, add or remove its folder
 _FAMILIES = sorted(path.parent.name for path in Path(__file__).parent.glob("*/contract.py"))
 
 

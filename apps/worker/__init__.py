@@ -1,1 +1,1 @@
-"""The Celery worker: it runs tasks and keeps their records; and the dead-letter recorder beside it."""
+"""The Celery worker, which runs tasks and writes their records, and the dead-letter recorder."""

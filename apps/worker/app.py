@@ -1,4 +1,4 @@
-"""The Celery app: `celery -A apps.worker.app worker`. Settings come from the environment when it is built."""
+"""The Celery app: `celery -A apps.worker.app worker`. It reads its settings from the environment."""
 
 import logging
 import multiprocessing
@@ -35,16 +35,16 @@ from apps.worker.task import ContractTask, run
 def create_app(
     settings: WorkerSettings, registry: Registry = TASKS, works: Iterable[Work[Any, Any]] | None = None
 ) -> Celery:
-    """Build the app for these tasks; `works` are their functions, by default those of apps/tasks.
+    """Create the app for these tasks; `works` are their functions, by default those of apps/tasks.
 
-    Raises SystemExit when a task has no function, no queue, a setting that is missing or wrong, or an input that cannot
-    be carried from the API.
+    Raises SystemExit if a task has no function, an undeclared queue, a missing or invalid setting, or an input that the
+    worker could read differently than the API.
     """
     logs.configure(settings.log_level)
     require_pure(registry)
     require_queues(registry)
     app = App("sluice", task_cls=ContractTask, set_as_current=False)
-    # Not the setting `result_backend`: Celery lets CELERY_RESULT_BACKEND in the environment override it.
+    # The setting `result_backend` cannot be used: CELERY_RESULT_BACKEND in the environment overrides it.
     app.redis_url = settings.celery_result_backend.get_secret_value()
     app.backend_cls = "apps.worker.backend:Backend+" + app.redis_url
     app.conf.update(_configuration(settings))
@@ -53,7 +53,7 @@ def create_app(
             run,
             name=work.spec.name,
             bind=True,
-            shared=False,  # of this app alone
+            shared=False,  # only in this app
             spec=work.spec,
             function=staticmethod(work.function),
             function_settings=work.loaded_settings(),
@@ -69,7 +69,7 @@ def create_app(
     signals.setup_logging.connect(lambda **_: logs.configure(settings.log_level), weak=False)
     signals.celeryd_init.connect(_on_celeryd_init, weak=False)
     signals.worker_init.connect(lambda **_: _on_worker_init(settings, health), weak=False)
-    # sent in the processes of the pool alone
+    # sent only in the processes of the pool
     signals.worker_process_init.connect(lambda **_: _on_process_init(app), weak=False)
     return app
 
@@ -77,7 +77,7 @@ def create_app(
 def _configuration(settings: WorkerSettings) -> dict[str, Any]:
     exchange = Exchange(topology.EXCHANGE, type="topic", no_declare=True)
     queues = [
-        # no_declare: the definitions made them; the worker's user may not
+        # no_declare: the definitions create the queues; the worker's user has no permission to
         Queue(name, exchange, routing_key=name, queue_arguments=topology.QUEUE_ARGUMENTS, no_declare=True)
         for name in topology.WORK_QUEUES
     ]
@@ -87,17 +87,17 @@ def _configuration(settings: WorkerSettings) -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_heartbeat": settings.broker_heartbeat_s,
-        # a retry is a publish: it must be confirmed too
+        # a retry is a publish, which must be confirmed
         "broker_transport_options": {"confirm_publish": True, "frame_handler": frames.frame_handler},
         "result_backend_always_retry": True,
-        # 0.1 s to 2 s: a result is stored soon after Redis is back
+        # 0.1 s to 2 s: store results soon after Redis has recovered
         "result_backend_base_sleep_between_retries_ms": 100,
         "result_backend_max_sleep_between_retries_ms": 2000,
-        "result_backend_thread_safe": True,  # else each thread of the pool has a connection of its own
+        "result_backend_thread_safe": True,  # otherwise each thread of the pool has its own connection
         "redis_socket_timeout": 5,
         "redis_socket_connect_timeout": 3,
         "redis_backend_health_check_interval": 30,
-        # Celery refuses rediss:// without it; redis-py then verifies the host name too
+        # Celery requires it for rediss://; redis-py then also verifies the host name
         "redis_backend_use_ssl": {"ssl_cert_reqs": "required"} if redis_url.startswith("rediss:") else None,
         "sluice_record_ttl_s": settings.record_ttl_s,
         "sluice_result_ttl_s": settings.result_ttl_s,
@@ -111,11 +111,11 @@ def _configuration(settings: WorkerSettings) -> dict[str, Any]:
         "task_create_missing_queues": False,
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
-        # on a lost connection the broker gives the task to another worker: a process is ended, so that it does not run
-        # twice at once; a thread cannot be
+        # After a lost connection, the broker redelivers the task. Kill its process, so the task does not run twice at
+        # the same time; a thread cannot be killed.
         "worker_cancel_long_running_tasks_on_connection_loss": True,
-        # its queue is exclusive: until a cluster has found the end of a lost connection, the same worker may not have
-        # it again, and Celery ends the process for it. Cancelling has a channel of its own (apps/worker/cancel.py).
+        # Its queue is exclusive: until a cluster has detected a lost connection, the worker cannot redeclare the queue,
+        # and Celery exits. Cancellation uses Redis instead (apps/worker/cancel.py).
         "worker_enable_remote_control": False,
         "worker_consumer": "apps.worker.consumer:Consumer",
         "worker_pool": f"apps.worker.{settings.worker_pool}:TaskPool",
@@ -124,38 +124,38 @@ def _configuration(settings: WorkerSettings) -> dict[str, Any]:
         "worker_max_memory_per_child": settings.worker_max_memory_mib * 1024,
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
-        # a child that died sends nothing more; were it wrong, `begin` skips what is final
+        # a dead child sends no more results; if a result was stored nevertheless, `begin` skips the task
         "worker_lost_wait": 1.0,
-        # a busy machine starts children slowly; a child taken for dead too early would be started for ever
+        # children start slowly on a busy machine; with a short time-out, Celery would restart them for ever
         "worker_proc_alive_timeout": 60.0,
     }
 
 
 _QUIETER = {
     "celery.worker.strategy": logging.WARNING,
-    "celery.app.trace": logging.ERROR,  # for what apps/worker/task.py lets through: a rejected task is no error
+    "celery.app.trace": logging.ERROR,  # task.py raises Reject for dead letters, which is not an error
     "celery.worker.request": logging.CRITICAL,
 }
 
 
 def _on_celeryd_init(options: dict[str, Any], **_: object) -> None:
-    """Called before Celery selects queues: of an unknown one it would make a traceback, or take no notice."""
+    """Called before Celery selects queues: it raises a traceback for an unknown queue in -Q, and ignores it in -X."""
     require_selectable(options.get("queues") or (), "-Q")
     require_selectable(options.get("exclude_queues") or (), "-X")
 
 
 def _on_worker_init(settings: WorkerSettings, health: HealthFiles) -> None:
-    health.unready()  # a container that was killed left the file; its pod's /tmp outlives it
+    health.unready()  # a killed container leaves the file in the pod's /tmp
     _let_others_run()
     os.register_at_fork(after_in_child=_default_signals)
     if multiprocessing.get_start_method(allow_none=True) is None:
-        # A fork copies the locks that other threads hold just then, those of a kept executor too, and the new process
-        # may wait for them for ever. Python's own default from 3.14 on.
+        # A fork copies locks that other threads hold, such as those of a task's executor, and the new process may wait
+        # for them for ever. This is Python's default from 3.14 on.
         multiprocessing.set_start_method("forkserver")
-    # their lines about a task lack the request id; ours say the same with it
+    # their lines about a task lack the request id; our own lines have it
     for name, level in _QUIETER.items():
         logging.getLogger(name).setLevel(level)
-    util.get_logger().propagate = True  # billiard's own, which else prints plain text
+    util.get_logger().propagate = True  # otherwise billiard prints plain text
     if settings.metrics_port:
         start_http_server(settings.metrics_port, addr=settings.metrics_host)
     check_redis(settings, health)
@@ -164,14 +164,14 @@ def _on_worker_init(settings: WorkerSettings, health: HealthFiles) -> None:
 def _on_process_init(app: App) -> None:
     prefork.enter_pool()
     app.limits.enter_pool()
-    # as in apps/worker/threads.py
+    # see `task_join_will_block` in apps/worker/threads.py
     _set_task_join_will_block(blocks=False)
 
 
 def _default_signals() -> None:
-    """Called in each process that is forked from the worker or its pool, by a task too.
+    """Called in each process that is forked from the worker or its pool, including forks by tasks.
 
-    The worker's handlers end no process: multiprocessing, which ends its own by SIGTERM, would wait for ever.
+    The worker's handlers do not end a process: multiprocessing, which stops its processes by SIGTERM, would hang.
     """
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         if callable(signal.getsignal(number)):
@@ -179,11 +179,12 @@ def _default_signals() -> None:
 
 
 def _let_others_run() -> None:
-    """What wakes here waits for what runs on that processor (Linux: sched(7), SCHED_BATCH).
+    """Use SCHED_BATCH (Linux: sched(7)): a worker that wakes up does not preempt running processes.
 
-    API, Redis and broker hold up every client, a task only its own. And fewer switches cost less.
+    A delay of API, Redis or broker affects every client; a delay of a task only its own. It also saves context
+    switches.
     """
-    with suppress(AttributeError, OSError):  # another system has no such policy; a sandbox may forbid to ask for it
+    with suppress(AttributeError, OSError):  # not available on other systems; a sandbox may forbid it
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
@@ -193,7 +194,7 @@ def _app() -> Celery:
 
 
 def __getattr__(name: str) -> Celery:
-    # Celery looks for a module attribute. Built at that look-up, not at import: importing reads no environment.
+    # Celery reads a module attribute. Create the app here, not at import: importing must not read the environment.
     if name in {"app", "celery"}:
         return _app()
     raise AttributeError(name)

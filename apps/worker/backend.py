@@ -1,16 +1,16 @@
-"""Celery's result backend on the contract's records: only `begin`, `end` and `give_back` write them.
+"""Celery's result backend for the contract's records, which only `begin`, `end` and `give_back` write.
 
-The base class brings the connection's settings, its time-outs and the endless retry while Redis is away
-(`result_backend_always_retry`). All are called in the worker's pool alone (apps/worker/task.py): a wait for Redis in
-the main process would stop its heartbeats and its time limits. What ends there becomes a dead letter, and the recorder
-writes its FAILURE.
+The base class provides connection settings, time-outs and endless retries during an outage of Redis
+(`result_backend_always_retry`). The three methods are called only in the worker's pool (apps/worker/task.py): waiting
+for Redis in the main process would stop heartbeats and time limits. A task that fails in the main process becomes a
+dead letter, and the recorder writes its FAILURE.
 """
 
 import logging
 import time
 from collections import deque
 from functools import cached_property
-from json import dumps  # by name: a task may replace the functions of the module
+from json import dumps  # imported by name: a task may patch the module
 from typing import Any
 
 from celery.backends.redis import RedisBackend
@@ -18,7 +18,7 @@ from celery.exceptions import Reject
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection
-from redis.exceptions import ConnectionError, RedisError  # noqa: A004 - Python's own is another one
+from redis.exceptions import ConnectionError, RedisError  # noqa: A004 - not Python's ConnectionError
 from redis.retry import Retry
 
 from apps import logs
@@ -36,10 +36,10 @@ GIVE_BACK = Script(states.GIVE_BACK)
 
 
 class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
-    """Records in Redis."""
+    """Task records in Redis."""
 
     def begin(self, task_id: str, publish_id: str, now_s: float, owner: object) -> str:
-        """Claim a task for this publish. Answers as the script does; waits while Redis is away or full."""
+        """Claim a task for this publish; waits while Redis is unreachable or full. Returns the answer of BEGIN."""
         place = states.place(task_id)
         keys = place.keys(task_id, owner, states.begun_channel(task_id))
         old = now_s - place.created_s > self._result_ttl_s - states.CLOCKS_S
@@ -48,9 +48,9 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
         return answer
 
     def end(self, request: Any, state: str, meta: str | bytes) -> str:
-        """Write the final state of the task that began with this request, and its result as JSON; waits as `begin`.
+        """Write the final state of the task that began with this request, and its result as JSON. Waits like `begin`.
 
-        Answers the state: FAILURE where Redis will never take this result. Raises Reject where it takes none at all.
+        Returns the state: FAILURE if Redis will never accept this result. Raises Reject if it refuses the FAILURE too.
         """
         now_s = time.time()
         try:
@@ -87,7 +87,7 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
         return place.arguments(now_s, self._result_ttl_s, self._record_ttl_s)
 
     def give_back(self, request: Any) -> str:
-        """Undo `begin` for a task whose input this version does not understand. Answers as the script; waits as it."""
+        """Undo `begin` for an input that this version does not understand. Waits and returns like `begin`."""
         place = states.place(request.id)
         keys = place.keys(request.id, request.get("owner"))
         arguments = [*self._arguments(place, time.time()), request.publish_id]
@@ -95,7 +95,7 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
         return answer
 
     def _celerys_own(self, *_: object, **__: object) -> None:
-        """Nothing: Celery calls these around each task, whose outcome is written, or will be by the recorder."""
+        """Does nothing. Celery calls these methods for each task, but `end` or the recorder writes its outcome."""
 
     mark_as_done = mark_as_failure = mark_as_retry = mark_as_revoked = on_task_call = _celerys_own
 
@@ -105,23 +105,22 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
     forget = save_group = restore_group = refused("AsyncResult", READ)
 
     def exception_safe_to_retry(self, exc: Exception) -> bool:
-        # not only lost connections: also a Redis that is full, loading or read-only may be so no longer; what cannot
-        # change is found in apps/worker/storing.py
+        # also retry while Redis is full, loading or read-only; apps/worker/storing.py detects permanent errors
         return isinstance(exc, RedisError | OSError)
 
     def process_cleanup(self) -> None:
-        """Called after each task, however it ended: what is logged next is about none."""
+        """Called after each task, whatever its outcome. Clears the ids for the next log lines."""
         logs.request_id.set(None)
         logs.task_id.set(None)
 
     def _create_client(self, **params: Any) -> Redis:
-        # Celery retries around each call; redis-py's own retries inside those would only multiply the waits.
+        # Celery retries each call; additional retries of redis-py would only multiply the delays.
         client: Redis = super()._create_client(**params | {"retry": Retry(NoBackoff(), 0), "decode_responses": True})
         return client
 
     @cached_property
     def _record_ttl_s(self) -> int:
-        ttl_s: int = self.app.conf.sluice_record_ttl_s  # a look-up there takes longer than all else around it
+        ttl_s: int = self.app.conf.sluice_record_ttl_s  # cached: a look-up in the configuration is slow
         return ttl_s
 
     @cached_property
@@ -134,19 +133,18 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
         return deque()
 
     def _run(self, script: Script, keys: list[bytes | str], arguments: list[Any]) -> str:
-        """One round trip, on a connection of redis-py, without its client.
+        """Run a script in one round trip, on a connection of redis-py without its client.
 
-        That one would look before each command whether the connection has died, and measure it all: as long again as
-        the round trip.
+        The client checks the connection before each command and records metrics, which takes as long as the round trip.
         """
         try:
             connection = self._idle.pop()
         except IndexError:
-            pool = self.client.connection_pool  # which itself would give no more than a hundred
+            pool = self.client.connection_pool  # used for its settings only: it is limited to 100 connections
             return self._ask(pool.connection_class(**pool.connection_kwargs), script, keys, arguments)
         try:
             return self._ask(connection, script, keys, arguments)
-        except ConnectionError:  # it was closed meanwhile; both scripts may be run again
+        except ConnectionError:  # an idle connection may have been closed; the scripts are idempotent
             return self._ask(connection, script, keys, arguments)
 
     def _ask(
@@ -157,7 +155,7 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
             answer = script.run(connection, keys, arguments)
             answered = True
         finally:
-            if not answered:  # also after a signal: a late answer would be read as the next task's
+            if not answered:  # also after a signal: the next task would read the late answer
                 connection.disconnect()  # type: ignore[no-untyped-call]
             self._idle.append(connection)
         return answer

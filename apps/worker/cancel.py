@@ -1,11 +1,11 @@
-"""Hears in the worker's main process which tasks are cancelled; a pool of threads does not listen.
+"""Receives cancelled task ids in the worker's main process. A pool of threads does not listen.
 
     API: cancel --> Redis: flag in the record, id on the channel --> this thread --> watchdog
                                                                                        | signal
                                              Cancelled, raised in the task --> end(REVOKED), ack
 
-A task that will not be interrupted is ended with its process; the next `begin` finds the flag. In a pool of threads
-a running task runs out.
+If a task ignores the interrupt, its process is killed, and the next `begin` finds the flag. In a pool of threads, a
+running task is not interrupted.
 """
 
 import logging
@@ -23,12 +23,12 @@ from apps.worker.watchdog import Watchdog
 log = logging.getLogger(__name__)
 
 RECONNECT_S = 1.0
-# A Redis that says nothing for so long is asked whether it is there.
+# If Redis is silent for this time, check the connection with PING.
 LISTEN_S = 5.0
 
 
 def listen(watchdog: Watchdog, redis_url: str) -> None:
-    """Start to listen; called once in the main process."""
+    """Start the thread; called once in the main process."""
     threading.Thread(target=_listen, args=(watchdog, redis_url), name="cancellation", daemon=True).start()
 
 
@@ -54,7 +54,7 @@ def _serve(watchdog: Watchdog, client: Redis) -> None:
             kind = message["type"] if message else ""
             if kind == "message":
                 watchdog.cancel(str(message["data"]))
-            elif kind == "subscribe":  # a cancel that came before the subscription was not heard
+            elif kind == "subscribe":  # also check for cancels before the subscription
                 for task_id in watchdog.noted():
                     if _is_cancelled(client, task_id):
                         watchdog.cancel(task_id)

@@ -1,6 +1,6 @@
-"""Celery's own API as the code of a task meets it: each call fails at once and names the call that works instead.
+"""Disables Celery's API for the code of tasks: each call raises an error that names the supported alternative.
 
-A message that Celery itself would publish has no owner, no publish id and no record: no client could read its result.
+Messages published by Celery itself have no owner, publish id or record: no client could read their result.
 """
 
 from collections.abc import Callable
@@ -20,11 +20,11 @@ CANCEL = "cancel the task with DELETE /tasks/{id}, for example with apps.client"
 
 
 class CeleryCallRefused(RuntimeError):
-    """Code in a worker called a part of Celery that does not work here."""
+    """Code in a worker called a disabled part of Celery's API."""
 
 
 def refused(call: str, instead: str) -> Callable[..., NoReturn]:
-    """A method that raises CeleryCallRefused, whatever it is called with."""
+    """A method that raises CeleryCallRefused for any arguments."""
 
     def method(*_: object, **__: object) -> NoReturn:
         raise CeleryCallRefused(f"Celery's {call} does not work in this worker: {instead}")
@@ -36,22 +36,22 @@ _publishing_refused = refused("group, chain or chord", POST)
 
 
 class App(Celery):  # type: ignore[misc]  # celery ships no types
-    """The worker's app, which publishes nothing but the retries of its own tasks."""
+    """The worker's app. It publishes only retries of its own tasks."""
 
     send_task = refused("send_task", POST)
     send_own_task = Celery.send_task
-    """For our retries alone."""
+    """Only for our retries."""
     connection_or_acquire = refused("app.control", CANCEL)
     redis_url: str
 
     @cached_property
     def limits(self) -> Limits:
-        """Of each process of the pool."""
+        """The limits of this process of the pool."""
         return Limits()
 
     @cached_property
     def rejections(self) -> Rejections:
-        """Of the worker's main process."""
+        """The rejections of the worker's main process."""
         return Rejections(self)
 
     def producer_or_acquire(self, producer: Any = None) -> Any:
@@ -61,7 +61,7 @@ class App(Celery):  # type: ignore[misc]  # celery ships no types
 
 
 class RefusingTask(Task):  # type: ignore[misc]
-    """A task that only a message from the broker can start."""
+    """A task that cannot be called or published by code in the worker."""
 
     abstract = True
     apply_async = refused("apply_async", POST)

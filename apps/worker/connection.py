@@ -1,11 +1,11 @@
-"""The worker's connections: each attempt to reach a server is noted for the liveness probe, and a refusal is judged.
+"""The worker's connections: attempts to connect touch the liveness file, and a refusal may end the worker.
 
     an attempt begins  -> the liveness file is touched
-    unreachable        -> tried again, at most RETRY_MAX_S after it was found so
-    refused            -> a worker that has not consumed yet ends, with a sentence; another one tries again
+    unreachable        -> retried, at most RETRY_MAX_S after the attempt failed
+    refused            -> a worker that has not consumed yet exits with a sentence; otherwise it retries
 
-Celery reconnects in the main thread, whose event loop stands still meanwhile: without this the file would grow old
-in each outage, and a worker that waits for its broker would look like one that hangs.
+Celery reconnects in the main thread, which blocks the event loop. If attempts did not touch the file, the probe would
+consider a worker that waits for its broker hung.
 """
 
 import asyncio
@@ -22,8 +22,8 @@ from apps.contract import states
 from apps.contract.settings import WorkerSettings
 from apps.health import HealthFiles
 
-# kombu's own waits grow to 30 s. An attempt itself may take 40 s where no DNS server answers (4 names of a pod's search
-# list, each tried twice for 5 s): the sum must stay below `health.OLD_S`.
+# kombu's default delays grow to 30 s. An attempt may take 40 s if no DNS server answers (4 names from the pod's search
+# list, two tries of 5 s each): the sum must stay below `health.OLD_S`.
 RETRY_MAX_S = 10
 # A wrong password or a missing permission; a virtual host that does not exist or that the user may not enter; a queue
 # that does not exist.
@@ -31,11 +31,11 @@ REFUSALS = (AccessRefused, NotAllowed, NotFound)
 
 
 class Connection(kombu.Connection):  # type: ignore[misc]  # kombu ships no types
-    """A connection of one worker, whose health files these are."""
+    """A connection to the broker that maintains the worker's health files."""
 
     health: HealthFiles
     _name: str
-    """The present host as its URL names it; kombu makes 127.0.0.1 of localhost, which no certificate need have."""
+    """The current host as in its URL: kombu replaces localhost by 127.0.0.1, which a certificate may lack."""
 
     def _init_params(self, hostname: str, **others: Any) -> None:
         super()._init_params(hostname, **others)
@@ -45,11 +45,11 @@ class Connection(kombu.Connection):  # type: ignore[misc]  # kombu ships no type
         return super().ensure_connection(*args, interval_max=RETRY_MAX_S, **kwargs)
 
     def _establish_connection(self) -> Any:
-        if _in_main_loop():  # other threads and the pool's processes publish, and say nothing of the main loop
+        if _in_main_loop():  # connections of other threads and processes say nothing about the main loop
             self.health.alive()
         if self.transport_cls == "amqps":
-            # Of this attempt's host: Celery would verify the certificate, but not whose it is, and drop TLS altogether
-            # for the second of several hosts.
+            # Use the host of this attempt. Celery verifies the certificate but not the host name, and does not use TLS
+            # at all for the second of several hosts.
             self.ssl = {"server_hostname": self._name, "cert_reqs": ssl.CERT_REQUIRED}
         try:
             return super()._establish_connection()
@@ -59,7 +59,7 @@ class Connection(kombu.Connection):  # type: ignore[misc]  # kombu ships no type
             refused = startup.broker_refused(self.hostname, exc)
             if _in_main_loop() and not self.health.has_been_ready:
                 raise SystemExit(str(refused)) from None
-            raise ConnectionRefusedError(str(refused)) from exc  # of the errors that kombu and Celery retry
+            raise ConnectionRefusedError(str(refused)) from exc  # kombu and Celery retry this error
 
 
 def _in_main_loop() -> bool:
@@ -67,14 +67,14 @@ def _in_main_loop() -> bool:
 
 
 def connection_to_broker(health: HealthFiles) -> type[Connection]:
-    """The class that Celery makes its connections of."""
+    """The class of Celery's connections to the broker."""
     return type("Connection", (Connection,), {"health": health})
 
 
 def check_redis(settings: WorkerSettings, health: HealthFiles) -> None:
-    """End with a sentence where Redis refuses the credentials. Once: later only the pool uses Redis.
+    """Exit with a sentence if Redis refuses the credentials. Called once: later, only the pool uses Redis.
 
-    An attempt too: where no DNS server answers, the start waits for the end of each look-up, 45 s in all.
+    Touches the liveness file like an attempt to connect: if no DNS server answers, the check takes 45 s.
     """
     health.alive()
     url = settings.celery_result_backend.get_secret_value()

@@ -1,10 +1,10 @@
-"""The worker's consumer: Celery's own, with files that tell a probe how it is, and an orderly end.
+"""Celery's consumer, extended with health files, dead letters with reasons, and a graceful shutdown.
 
     SIGTERM -> no new messages -> running tasks end, are stored and acked -> exit
-                             `-> SOFT_SHUTDOWN_S pass -> exit; the broker hands what was not acked to another worker
+                             `-> SOFT_SHUTDOWN_S pass -> exit; the broker redelivers unacked messages to other workers
 
-Celery's own soft shutdown sleeps in the signal handler: no heartbeat and no ack for all of its time, which is
-always the whole of it. Here the event loop goes on.
+Celery's soft shutdown always sleeps for the full time in the signal handler, without heartbeats and acks. Here the
+event loop continues, and the worker exits as soon as its tasks have ended.
 """
 
 import logging
@@ -33,23 +33,23 @@ from apps.worker.returns import Copy
 
 log = logging.getLogger(__name__)
 
-# The properties of our own messages have less than 1 KiB. A frame of 128 KiB has room for larger ones, but not for what
-# is added to them with each copy.
+# The properties of our messages have less than 1 KiB. Larger ones would fit into a frame of 128 KiB, but not with the
+# headers that each copy adds.
 PROPERTIES_MAX_BYTES = 32 * 1024
-# The liveness file is touched so often while the worker is connected: far more often than the 60 s of the probe.
+# Interval of touching the liveness file while connected, far below the 60 s of the probe.
 TICK_S = 0.5
-# Idle for so many in a row, a worker that drains has sent the acks of its last tasks.
+# A draining worker exits after this number of idle ticks: the acks of its last tasks are sent by then.
 IDLE_TICKS = 2
 
 
 class Consumer(consumer.Consumer):  # type: ignore[misc]  # celery ships no types
-    """Celery's consumer; a message that it cannot run becomes a dead letter with the reason."""
+    """Celery's consumer; a message that it cannot run is dead-lettered with the reason."""
 
     prefetch: Prefetch
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # All of it is talk between workers, which nothing here needs: each start would wait a second for answers, and
-        # each worker hold a second connection to the broker. What keeps the first one alive is AMQP's own heartbeat.
+        # Disable messages between workers, which are not needed: they would delay each start by a second, and need a
+        # second connection. AMQP's own heartbeat does not depend on `without_heartbeat`.
         super().__init__(*args, **kwargs, without_mingle=True, without_gossip=True, without_heartbeat=True)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
@@ -57,7 +57,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]  # celery ships no type
 
         def on_task_received(message: Any) -> None:
             properties = message.properties
-            message.raw_properties = properties.pop(frames.RAW)  # else they would be sent to the pool
+            message.raw_properties = properties.pop(frames.RAW)  # removed, or they would be sent to the pool
             try:
                 if reason := _unreadable_because(message):
                     self._park(message, reason)
@@ -67,16 +67,16 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]  # celery ships no type
                     self._return(message, "form", failures.not_understood("its form is of another version"))
             except (*self.connection_errors, *self.channel_errors):
                 raise
-            except Exception as exc:  # noqa: BLE001 - Celery would end the worker, and the next one, and the next
+            except Exception as exc:  # noqa: BLE001 - the error would end the worker, and each worker after it
                 self.on_decode_error(message, exc)
 
         return on_task_received
 
     def call_soon_ack(self, method: Any, *args: Any) -> Any:
-        """Send an ack or a reject, in any thread. It may be the end of a task, so a place of the pool may be free."""
+        """Send an ack or a reject, from any thread. The task may have ended: a slot of the pool may be free."""
         if self.prefetch.limited:
             self.prefetch.place_is_free()
-        return self.call_soon(method, *args)  # which is what Celery's own does where there is an event loop
+        return self.call_soon(method, *args)  # as Celery does with an event loop
 
     def update_strategies(self) -> None:
         super().update_strategies()
@@ -85,10 +85,9 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]  # celery ships no type
                 del self.strategies[name]
 
     def start(self) -> None:
-        """Connect, consume, and again, until the worker ends.
+        """Connect, consume and reconnect until the worker ends.
 
-        A user who may not consume, or a queue that does not exist, ends a worker that starts; `Lifecycle` makes it an
-        error that is retried later.
+        During the start, a missing permission or queue ends the worker; `Lifecycle` makes it a retried error later.
         """
         try:
             super().start()
@@ -103,29 +102,30 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]  # celery ships no type
         self._park(message, str(exc))
 
     def on_unknown_message(self, body: Any, message: Any) -> None:  # noqa: ARG002
-        self._park(message, "it is no message of Celery's protocol")
+        self._park(message, "it is not a message of Celery's protocol")
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ARG002
         self._return(message, "task", failures.unknown_task(message.headers["task"]))
 
     def _return(self, message: Any, what: str, failure: dict[str, str]) -> None:
-        """Hand a message of another version to a later worker, or give it up when its time is up."""
+        """Return a message of another version for a later worker, or dead-letter it after RETURN_MAX_S."""
         outcome = returns.later(message, what, failure, self.app.conf.sluice_return_max_s)
         copy, failure = (outcome, failure) if isinstance(outcome, Copy) else (None, outcome)
-        # Rejected, the task of a version that is coming would be a FAILURE.
+        # Never reject a copy: a task of a version that is being rolled out would become a FAILURE.
         reject = None if copy else self._answer(message.reject_log_error)
         self.app.rejections.add(
             Rejection(message, failure, self._answer(message.ack_log_error), reject, copy),
         )
 
     def _park(self, message: Any, reason: str) -> None:
-        """Give up a message that nobody can read: the dead letters get it as it came."""
+        """Dead-letter an unreadable message unchanged."""
         failure = failures.malformed(reason)
-        # What could be read of it: whose it is.
+        # the readable headers, for the log
         headers = message.headers or frames.decoded(message.raw_properties)
         log.error("given up", extra={"fields": {"task_id": headers.get("id"), "reason": failure["message"]}})
         copy = raw_copy(message, failure)
-        # Never rejected: the broker would add to its headers, and some end the dead-lettering of RabbitMQ 3.10.
+        # Never reject it: the broker would extend its headers, and some headers then stop RabbitMQ 3.10's
+        # dead-lettering.
         self.app.rejections.add(Rejection(message, failure, self._answer(message.ack_log_error), None, copy))
 
     def _answer(self, method: Callable[..., None]) -> Callable[[], None]:
@@ -146,10 +146,10 @@ def _unreadable_because(message: Any) -> str | None:
 
 
 class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Keeps the liveness and the readiness file, and ends the worker at SIGTERM.
+    """Maintains the health files, and shuts the worker down at SIGTERM.
 
-    The worker's own event loop touches the first file while it is connected, and each attempt to connect does: a
-    worker that hangs, or that no longer tries, lets it grow old. The second exists while the worker consumes.
+    The liveness file is touched by the event loop while connected, and by each attempt to connect: it becomes old if
+    the worker hangs or stops trying. The readiness file exists while the worker consumes.
     """
 
     requires = (DelayedDelivery, Prefetch)
@@ -163,10 +163,10 @@ class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def start(self, c: Any) -> None:
         """Called at each connection to the broker."""
-        # A child that ended just before the connection may still be in the pool, without the descriptor by which its
-        # end is heard: Celery's event loop, which begins next, would end the worker for it.
+        # A child that ended just before the connection may still be in the pool, without the file descriptor that
+        # reports its end. Celery's event loop, which starts next, would end the worker because of it.
         c.pool.maintain_pool()
-        if self._draining:  # what was running belongs to others now
+        if self._draining:  # the broker has redelivered the running tasks
             state.should_stop = os.EX_OK
             return
         self._consuming = True
@@ -176,7 +176,7 @@ class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
         c.call_soon(self._on_consuming, c)
 
     def _on_consuming(self, c: Any) -> None:
-        """Called in the first turn of the event loop: the broker has accepted the consumer."""
+        """Called in the first turn of the event loop, when the broker has accepted the consumer."""
         if self._draining or not self._consuming:
             return
         if not self.health.has_been_ready:
@@ -186,7 +186,7 @@ class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
         log.info("consuming", extra={"fields": {"queues": [queue.name for queue in c.task_consumer.queues]}})
 
     def stop(self, c: Any) -> None:  # noqa: ARG002 - Celery's signature
-        """Called at each loss of the connection, and at the end."""
+        """Called when the connection is lost, and at the end."""
         if self._consuming:
             self._timer.cancel()
         self._consuming = False
@@ -221,14 +221,14 @@ class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
 
 
 def _hand_back(pool: Any) -> None:
-    # Neither a pool of threads nor a child that waits for Redis can be asked to stop. The kernel ends the children
-    # with their parent (Celery sets the death signal), and nothing is acked that was not stored.
+    # Neither a pool of threads nor a child that waits for Redis can be stopped gracefully. The kernel kills the
+    # children with their parent (Celery sets the parent-death signal), and tasks without a stored result are not acked.
     log.warning("tasks still run: handing them back", extra={"fields": {"tasks": list(state.requests)}})
-    with suppress(Exception):  # whatever that meets, the worker ends
+    with suppress(Exception):  # the worker must exit after any error
         pool.end_descendants()
     os._exit(os.EX_OK)
 
 
 def lifecycle(settings: WorkerSettings, health: HealthFiles) -> type[Lifecycle]:
-    """The step under these settings; Celery makes the instance itself."""
+    """A step class with these settings; Celery creates the instance."""
     return type("Lifecycle", (Lifecycle,), {"settings": settings, "health": health})

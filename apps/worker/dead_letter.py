@@ -1,4 +1,4 @@
-"""A message of `dead` or `dead.parked`, read so that nothing in it is an error: for the recorder and the commands."""
+"""Reads messages of `dead` and `dead.parked`, whatever they contain, for the recorder and the commands."""
 
 import json
 from collections.abc import Mapping
@@ -13,36 +13,36 @@ from apps.contract import failures, message
 from apps.contract.failures import FAILURE_HEADER
 from apps.contract.message import Raw
 
-# A frame has 128 KiB; the broker may add to the headers, and this leaves room for its part.
+# A frame has 128 KiB; the rest is for headers that the broker may add.
 _HEADERS_MAX_BYTES = 96 * 1024
-# A longer id is none of ours, and would be a key in Redis.
+# A longer id is not one of ours, and must not become a Redis key.
 _ID_MAX_CHARS = 255
 
 
 class DeadLetter(NamedTuple):
-    """What a message was before it died, and why it did."""
+    """A dead letter: the original message, and its failure."""
 
     properties: bytes
-    """As they are on the wire."""
+    """The raw bytes."""
     headers: dict[Any, Any]
-    """Of `properties`, those that can be read."""
+    """The readable headers of `properties`."""
     body: bytes
     failure: dict[str, str]
     kept: bool
-    """It was kept by `message.raw` before."""
+    """It was wrapped by `message.raw` before."""
 
     @property
     def malformed(self) -> bool:
-        """Nobody can read it."""
+        """Whether the message cannot be read."""
         return self.failure["type"] == failures.MALFORMED
 
     def text(self, name: str) -> str | None:
-        """A header that is a text of ordinary length."""
+        """A header if it is a string of at most 255 characters, else None."""
         value = self.headers.get(name)
         return value if isinstance(value, str) and len(value) <= _ID_MAX_CHARS else None
 
     def copy(self) -> Raw:
-        """What is parked: headers that this library can write and that fit into a frame, or else raw."""
+        """The copy to park, wrapped by `message.raw` if pamqp cannot write its headers, or if they exceed a frame."""
         headers = self.headers | {FAILURE_HEADER: json.dumps(self.failure)}
         if self.malformed or not _can_be_written(headers):
             return message.raw(self.properties, self.body, self.failure)
@@ -50,7 +50,7 @@ class DeadLetter(NamedTuple):
 
 
 def read(delivered: DeliveredMessage) -> DeadLetter:
-    """Read a message that came by `apps.amqp.deliveries`."""
+    """Read a message that was received through `apps.amqp.deliveries`."""
     properties, body = raw_properties(delivered), bytes(delivered.body)
     headers = _headers(properties)
     kept = message.raw_properties(headers, body)
@@ -74,5 +74,5 @@ def _unreadable_body(headers: Mapping[Any, Any], body: bytes) -> str | None:
 def _can_be_written(headers: dict[Any, Any]) -> bool:
     try:
         return len(encode.field_table(headers)) <= _HEADERS_MAX_BYTES
-    except Exception:  # noqa: BLE001 - whatever the library raises for a type or a size that it cannot write
+    except Exception:  # noqa: BLE001 - pamqp raises various errors for types and sizes that it cannot write
         return False

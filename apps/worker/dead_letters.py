@@ -1,8 +1,8 @@
-"""The parked messages: `python -m apps.worker.dead_letters list`, `requeue ID` or `discard ID`.
+"""Commands for parked messages: `python -m apps.worker.dead_letters list`, `requeue ID` or `discard ID`.
 
-A requeue gives the work a new id, which the old task's result then names as `requeued_as`. The new id is noted
-before it is published, and the parked message acked last: repeated after a crash, it sends the same id again,
-and `begin` runs it once.
+A requeue gives the task a new id, and the old task's result shows it as `requeued_as`. The new id is stored before the
+publish, and the parked message is acked last: a requeue that is repeated after a crash publishes the same id again, and
+`begin` runs it only once.
 """
 
 import argparse
@@ -30,18 +30,18 @@ from apps.startup import tls_failure
 from apps.worker import dead_letter
 from apps.worker.dead_letter import DeadLetter
 
-# For each message, not for the whole: thousands of messages take as long as they take.
+# Per message, not for the whole command, which may process thousands of messages.
 DEADLINE_S = 30.0
 REDIS_DEADLINE_S = 5.0
 CLOSE_DEADLINE_S = 2.0
-# More than can be parked (topology.PARKED_MAX_MESSAGES), also before there was a bound: the most that AMQP can say.
-# Without a number, RabbitMQ holds a quorum queue's consumer to 2,000.
+# The maximum of AMQP, above the length of dead.parked (topology.PARKED_MAX_MESSAGES). Without a prefetch count,
+# RabbitMQ limits the consumer of a quorum queue to 2,000 messages.
 PREFETCH_MAX = 65_535
 HEARTBEAT_S = 10
 
 
 class Parked(NamedTuple):
-    """One parked message; `letter` is only there where it was asked for, as bodies are large."""
+    """A parked message. `letter` is set only for a message with the wanted name, as bodies are large."""
 
     tag: int
     name: str
@@ -50,10 +50,10 @@ class Parked(NamedTuple):
 
 
 async def parked(channel: AbstractChannel, wanted: str | None = None) -> AsyncIterator[Parked]:
-    """Every message that is parked now, the oldest first, and the letters of those with this name.
+    """All messages that are parked now, the oldest first; with letters for those whose name is `wanted`.
 
-    One consumer takes them all: what it does not ack returns in its order when the connection ends, while messages that
-    were taken one by one (basic.get) return in any order. Until then another command finds nothing.
+    A single consumer receives them all: its unacked messages return in their order when the connection ends, whereas
+    messages from basic.get return in any order. Until then, other commands find no messages.
     """
     found: asyncio.Queue[Parked] = asyncio.Queue()
 
@@ -75,16 +75,16 @@ async def parked(channel: AbstractChannel, wanted: str | None = None) -> AsyncIt
 
 
 def name_of(letter: DeadLetter) -> str:
-    """By what the commands know a message: its id; for one without, a digest of what it is."""
+    """The name of a message in the commands: its id, or a digest of its content if it has none."""
     if (task_id := letter.text("id")) is not None:
         return task_id
-    # The broker counts its deliveries in it.
+    # exclude the broker's count of deliveries, which changes
     headers = {name: value for name, value in letter.headers.items() if name != "x-delivery-count"}
     return f"raw-{blake2b(repr(headers).encode() + letter.body, digest_size=8).hexdigest()}"
 
 
 def _summary(name: str, letter: DeadLetter, died: object) -> dict[str, object]:
-    """What a person is told of a message."""
+    """The output of the commands for a message."""
     line: dict[str, object] = {"id": name} | {name: letter.text(name) for name in ("task", "owner")}
     line |= {"reason": letter.failure["type"], "message": letter.failure["message"], "died": died}
     obstacle = _obstacle(letter)
@@ -92,7 +92,7 @@ def _summary(name: str, letter: DeadLetter, died: object) -> dict[str, object]:
 
 
 async def list_parked(channel: AbstractChannel) -> None:
-    """Print one JSON line for each parked message, the oldest first; they stay parked."""
+    """Print a JSON line for each parked message, the oldest first. The messages stay parked."""
     count = 0
     async for one in parked(channel):
         count += 1
@@ -101,17 +101,17 @@ async def list_parked(channel: AbstractChannel) -> None:
 
 
 async def discard(channel: AbstractChannel, name: str) -> None:
-    """Take a parked message away for good, and print what it was. Raises SystemExit where none has this id."""
+    """Delete a parked message permanently, and print it. Raises SystemExit if no message has this id."""
     for tag, said, _ in await _found(channel, name):
         print(json.dumps(said, default=str))
         await channel.basic_ack(tag)
 
 
 async def requeue(channel: AbstractChannel, redis: Redis, ids: TaskIds, task_id: str, ttl_s: int) -> str:
-    """Send a parked task again; answers its new id.
+    """Publish a parked task again; returns its new id.
 
-    Raises SystemExit where none is parked under `task_id`, or it cannot be sent again, or the broker refuses it, and
-    TimeoutError where the broker does not answer.
+    Raises SystemExit if no task is parked under `task_id`, if it cannot be requeued, or if the broker refuses it, and
+    TimeoutError if the broker does not answer.
     """
     found = await _found(channel, task_id)
     letter = found[0].letter
@@ -129,8 +129,8 @@ async def requeue(channel: AbstractChannel, redis: Redis, ids: TaskIds, task_id:
         async with asyncio.timeout(DEADLINE_S):
             await broker.publish(channel, message)
     except DeliveryError as exc:  # returned, or nacked
-        reason = f"the broker has no room or no route for it in the queue {queue} ({exc!r}): do it again later"
-        raise SystemExit(f"{task_id} was not sent again, and is still parked: {reason}") from None
+        reason = f"the broker refuses it, as the queue {queue} is full or missing ({exc!r}): try again later"
+        raise SystemExit(f"{task_id} was not requeued, and is still parked: {reason}") from None
     await redis.hincrby(quota.key(owner), quota.field(new_id), 1)
     for tag, *_ in found:
         await channel.basic_ack(tag)
@@ -144,11 +144,11 @@ class _Found(NamedTuple):
 
 
 async def _found(channel: AbstractChannel, name: str) -> list[_Found]:
-    """The messages of this id: more than one where a crash made the recorder park it again."""
+    """The messages with this id: more than one if the recorder parked it again after a crash."""
     found = [
         _Found(one.tag, one.summary, one.letter)
         async for one in parked(channel, name)
-        if one.letter is not None  # it has the name
+        if one.letter is not None  # the name matches
     ]
     if not found:
         raise SystemExit(f"no parked message has the id {name}: see `make dead-letters`")
@@ -156,7 +156,7 @@ async def _found(channel: AbstractChannel, name: str) -> list[_Found]:
 
 
 def _obstacle(letter: DeadLetter) -> str | None:
-    """Why it cannot be sent again."""
+    """Why a message cannot be requeued; None if it can."""
     if letter.malformed:
         return f"{letter.failure['message']}; post the task again"
     return obstacle_to_requeue(letter.headers)
@@ -164,26 +164,28 @@ def _obstacle(letter: DeadLetter) -> str | None:
 
 def _died(message: DeliveredMessage, letter: DeadLetter) -> object:
     found = decode(raw_properties(message)).get("timestamp")
-    deaths = letter.headers.get("x-death")  # what an earlier version left of the time
+    deaths = letter.headers.get("x-death")  # earlier versions set no timestamp
     first = deaths[0] if isinstance(deaths, list) and deaths else {}
     return found if found is not None or not isinstance(first, dict) else first.get("time")
 
 
 async def main() -> None:
-    """Read the command line and do what it says."""
-    parser = argparse.ArgumentParser(prog="dead_letters", description="Work with parked messages.")
+    """Run the command in the command line."""
+    parser = argparse.ArgumentParser(prog="dead_letters", description="List, requeue or discard parked messages.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="show what is parked")
-    commands.add_parser("requeue", help="send one again").add_argument("id")
-    commands.add_parser("discard", help="take one away for good").add_argument("id")
+    commands.add_parser("list", help="list parked messages")
+    commands.add_parser("requeue", help="publish a parked task again, with a new id").add_argument("id")
+    commands.add_parser("discard", help="delete a parked message permanently").add_argument("id")
     arguments = parser.parse_args()
     settings = load(RequeueSettings)
-    logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # the sentence below says it
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # reported by the sentence below
     try:
         await _run(settings, arguments.command, getattr(arguments, "id", ""))
     except (AMQPError, TimeoutError, RedisError, OSError) as exc:
         reason = tls_failure(exc) or repr(exc)
-        raise SystemExit(f"the broker or Redis does not answer as it should ({reason}): is the system up?") from None
+        raise SystemExit(
+            f"the broker or Redis returned an error or no answer ({reason}): check that both are running"
+        ) from None
 
 
 async def _run(settings: RequeueSettings, command: str, task_id: str) -> None:

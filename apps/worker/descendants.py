@@ -1,11 +1,11 @@
-"""The processes that a task has started: found in /proc by where they come from, and ended.
+"""Finds the descendants of a task in /proc, and kills them.
 
-A process of the pool leads a session of its own, and bears a mark that every process inherits and none loses: neither
-by fork, exec, setsid, a second fork, nor an empty environment. Left alone is what
-  - began before the task. Except the helpers of the process: forks of it in its own session, and other processes of
-    multiprocessing. They wait for work of it alone, and would wait for ever;
-  - removes the shared memory of the others when they are gone: the resource tracker of multiprocessing;
-  - was started by another process on request (systemd, cron, a container runtime), or runs as another user.
+A process of the pool leads its own session, and has a mark that all descendants inherit and cannot lose by fork, exec,
+setsid, a double fork or an empty environment. Not killed are
+  - processes that started before the task, except the helpers of the pool's process: forks in its own session, and
+    other processes of multiprocessing. They only wait for its work, and would wait for ever;
+  - multiprocessing's resource tracker, which removes the shared memory of the others after their end;
+  - processes that another process started on request (systemd, cron, a container runtime), or of another user.
 """
 
 import os
@@ -17,18 +17,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-# A limit on the CPU time of real-time processes, which an unprivileged process can only lower: at 146,000 years it
-# limits nothing, and each process of the pool has a number of its own. /proc/<pid>/limits shows it.
+# The mark is a limit on the CPU time of real-time processes (RLIMIT_RTTIME), which an unprivileged process can only
+# lower. It is unique for each process of the pool, at 146,000 years has no effect, and is visible in
+# /proc/<pid>/limits.
 _MARK_US = 2**62
 _CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-# A process that is killed is gone within milliseconds, unless it waits for a disk or starts others faster than they
-# are found. What then remains is logged.
+# A killed process ends within milliseconds, unless it waits for a disk, or starts others faster than they are found.
+# The caller logs the killed processes.
 _PASSES = 100
 _PASS_S = 0.02
 
 
 class Process(NamedTuple):
-    """A line of /proc/<pid>/stat; a pid that is used again has another `started_ticks`."""
+    """Fields of /proc/<pid>/stat; `started_ticks` distinguishes processes with a reused pid."""
 
     pid: int
     name: str
@@ -43,21 +44,21 @@ class Process(NamedTuple):
 
 
 def become_leader() -> None:
-    """Called in a process of the pool: what it starts from here on can be found."""
-    with suppress(PermissionError):  # it leads a group already
+    """Mark this process of the pool: its descendants can then be found."""
+    with suppress(PermissionError):  # it already leads a group
         os.setsid()
     mark = _MARK_US + os.getpid()
-    # On another system, under a lower limit or in a sandbox there is no mark: the session and the tree remain.
+    # Without the mark (other systems, a lower limit, a sandbox), only the session and the process tree are searched.
     with suppress(AttributeError, ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_RTTIME, (mark, mark))
 
 
 def process(pid: int) -> Process | None:
-    """The process of this id, or None."""
+    """Read the process with this id; None if there is none."""
     line = _read(pid, "stat").decode(errors="replace")
     if not line:
         return None
-    head, _, tail = line.rpartition(")")  # a name may have parentheses in it
+    head, _, tail = line.rpartition(")")  # a name may contain parentheses
     fields = tail.split()
     return Process(
         pid, head.partition("(")[2], fields[0], int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19])
@@ -65,16 +66,16 @@ def process(pid: int) -> Process | None:
 
 
 def end(leader: Process, since_s: float) -> list[str]:
-    """End a process of the pool with its helpers, and with what its task, running since then, has started.
+    """Kill a process of the pool, its helpers, and the descendants of its task, and wait for their end.
 
-    `since_s` is of time.monotonic(); slots.NEVER_S: there was no task. Answers the names of what was ended besides;
-    returns when all are gone.
+    `since_s` is the start of the task by time.monotonic(), or slots.NEVER_S without a task. Returns the names of the
+    killed processes, except the process of the pool itself.
     """
     return _end(leader, since_s, with_leader=True)
 
 
 def end_started_by(leader: Process, since_s: float) -> list[str]:
-    """The same, but for the process of the pool itself."""
+    """Like `end`, but does not kill the process of the pool."""
     return _end(leader, since_s, with_leader=False)
 
 
@@ -82,7 +83,7 @@ def _end(leader: Process, since_s: float, *, with_leader: bool) -> list[str]:
     since_ticks = _ticks(since_s)
     ended: dict[int, Process] = {}
     for _ in range(_PASSES):
-        # The leader first: its code then starts nothing more, and does not see what happens to the others.
+        # Kill the leader first: its code then cannot start more processes, or react to the end of the others.
         alive = [leader] if with_leader and _is_alive(leader) else []
         alive += _started_by(leader, {leader.pid, *ended}, since_ticks)
         killed = [each for each in alive if _kill(each)]
@@ -117,7 +118,7 @@ def _pids() -> Iterable[int]:
 
 
 def _tree(everything: dict[int, Process], roots: set[int]) -> set[int]:
-    """The descendants of these by their parents; a process whose parent has ended has another one."""
+    """The descendants of `roots` by parent ids. Processes whose parent has ended are missing."""
     children: dict[int, list[int]] = {}
     for each in everything.values():
         children.setdefault(each.parent, []).append(each.pid)
@@ -156,7 +157,7 @@ def _is_alive(each: Process) -> bool:
 
 
 def _kill(each: Process) -> bool:
-    """Whether it was killed; not where it is gone, or another user's."""
+    """Kill a process; returns False if it has ended or belongs to another user."""
     if not _is_alive(each):
         return False
     try:
@@ -167,6 +168,6 @@ def _kill(each: Process) -> bool:
 
 
 def _ticks(at_s: float) -> float:
-    """A time of time.monotonic() as /proc counts: from the boot, with the time that the machine slept."""
+    """Convert a time of time.monotonic() to /proc's clock ticks since boot, which include suspend time."""
     slept_s = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
-    return (at_s + slept_s) * _CLOCK_TICKS_PER_S - 1  # it rounds down
+    return (at_s + slept_s) * _CLOCK_TICKS_PER_S - 1  # /proc rounds down

@@ -1,6 +1,7 @@
-"""Frames of the worker's connection: a message that py-amqp cannot decode is delivered, with its properties as bytes.
+"""Delivers messages that py-amqp cannot decode, with their properties as bytes.
 
-py-amqp raises in the middle of its frames, which ends the connection, and the broker delivers the message again.
+Without this, py-amqp raises between the frames of such a message. This ends the connection, and the broker redelivers
+the message.
 """
 
 from collections.abc import Callable
@@ -10,17 +11,17 @@ from amqp import method_framing  # type: ignore[import-untyped]
 
 from apps.amqp import frames, properties
 
-# Class, weight and the body's size, before the properties.
+# Bytes before the properties: class, weight and body size.
 _BEFORE_PROPERTIES = 12
 _NO_PROPERTIES = b"\x00\x00"
 RAW = "raw_properties"
 
 
 def frame_handler(connection: Any, callback: Callable[..., None]) -> Callable[[tuple[int, int, bytes]], bool]:
-    """As py-amqp's own, for its connection's parameter `frame_handler`.
+    """A replacement for py-amqp's frame handler, for the parameter `frame_handler` of its connection.
 
-    Each message has `properties[RAW]`: its properties as they came, and kombu's header `compression` is taken out of
-    the headers, as kombu would decompress a body of any size before anybody looked at the message.
+    Adds the raw properties to each message as `properties[RAW]`. Removes the header `compression`: kombu would
+    decompress a body of any size before our code can check the message.
     """
     headers: dict[int, bytes] = {}
 
@@ -42,8 +43,8 @@ def frame_handler(connection: Any, callback: Callable[..., None]) -> Callable[[t
         headers[channel] = header = bytes(payload)
         try:
             return bool(handle(frame))
-        except Exception:  # of struct, text, numbers, recursion: whatever its decoder meets
-            if channel not in headers:  # it was decoded, and handed on: the error is the consumer's
+        except Exception:  # any error of py-amqp's decoder
+            if channel not in headers:  # the message was decoded: the error is the consumer's
                 raise
             return bool(handle((kind, channel, header[:_BEFORE_PROPERTIES] + _NO_PROPERTIES)))
 

@@ -1,4 +1,4 @@
-"""The functions of the tasks, each with its spec and the errors to retry on: what `work.py` of a family has."""
+"""Functions of tasks, each with its spec and the errors to retry on. A family's `work.py` contains them."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,36 +17,36 @@ R = TypeVar("R", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Work(Generic[P, R]):
-    """What a task does. A call of it, as in a test, is a call of the function."""
+    """A task's function. Calling a Work, for example in a test, calls the function."""
 
     spec: TaskSpec
     function: Callable[P, R]
     retry_on: tuple[type[Exception], ...] = ()
-    """Errors that a later attempt may not meet; any other ends the task as FAILURE."""
+    """Transient errors, after which the task is retried. Any other error ends the task as FAILURE."""
     settings: type[BaseSettings] | None = None
 
     def __call__(self, *arguments: P.args, **named: P.kwargs) -> R:
         return self.function(*arguments, **named)
 
     def loaded_settings(self) -> tuple[BaseSettings, ...]:
-        """The arguments of the function after the input. Raises SystemExit with a sentence for each wrong setting."""
+        """The function's arguments after the input. Raises SystemExit with a sentence for each invalid setting."""
         return () if self.settings is None else (load(self.settings),)
 
 
 def work(
     spec: TaskSpec, *, retry_on: tuple[type[Exception], ...] = (), settings: type[BaseSettings] | None = None
 ) -> Callable[[Callable[P, R]], Work[P, R]]:
-    """Make a function the one of a task.
+    """Register a function for a task.
 
-    It gets the validated input, and returns the spec's output model. With `settings` it gets them as its second
-    argument: the worker reads them from its environment when it starts. It may run more than once (at-least-once
-    delivery), so what it does should be repeatable.
+    The function takes the validated input, and returns the spec's output model. With `settings`, it takes them as its
+    second argument: the worker reads them from its environment at the start. The function may run more than once
+    (at-least-once delivery), so it should be idempotent.
     """
     return lambda function: Work(spec, function, retry_on, settings)
 
 
 def works_of(*modules: ModuleType) -> list[Work[Any, Any]]:
-    """All functions of tasks in these modules."""
+    """All task functions in these modules."""
     return [each for module in modules for each in vars(module).values() if isinstance(each, Work)]
 
 

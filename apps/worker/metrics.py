@@ -1,4 +1,4 @@
-"""The worker's Prometheus metrics, kept and served by its main process."""
+"""The worker's Prometheus metrics, collected and served by its main process."""
 
 from prometheus_client import Counter, Histogram
 
@@ -14,7 +14,7 @@ RETURNED = Counter(
     " (task, input, form)",
     ["what"],
 )
-for each in ("task", "input", "form"):  # present from the start, so that the first one is a rise
+for each in ("task", "input", "form"):  # present from the start, so that the first return is an increase
     RETURNED.labels(each)
 RUN_SECONDS = Histogram(
     "sluice_task_run_seconds", "From a start to its end, the storing of the result included", ["task"], buckets=_SECONDS

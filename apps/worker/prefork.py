@@ -1,9 +1,9 @@
-"""Celery's pool of processes: children are allowed, a watchdog ends what must end, each replacement is logged.
+"""Celery's pool of processes, extended: tasks may start processes, a watchdog kills tasks, replacements are logged.
 
-    main process --fork--> process of the pool --(whatever a task starts)--> found by apps/worker/descendants.py
+    main process --fork--> process of the pool --(processes of a task)--> found by apps/worker/descendants.py
          `-- watchdog: limits and cancellation (apps/worker/watchdog.py)
 
-Celery has no hook for the end of a process and its reason: here are subclasses of its pool and of billiard's.
+Celery has no hook for the end of a process and its reason, so this module subclasses its pool and billiard's.
 """
 
 import logging
@@ -25,16 +25,16 @@ from apps.worker.watchdog import Ended, Reason, Watchdog
 
 log = logging.getLogger(__name__)
 
-# What multiprocessing knows of the process that imports this, the main one: it may have children.
+# multiprocessing's object for the importing process, the main one, which may have children.
 _MAIN_PROCESS = multiprocessing.process.current_process()
 
 
 class HardLimitError(WorkerLostError):  # type: ignore[misc]  # billiard ships no types
-    """The process was ended at its task's hard time limit."""
+    """The process was killed at its task's hard time limit."""
 
 
 class Worker(asynpool.Worker):  # type: ignore[misc]
-    """What a process of the pool does: it waits for a task and runs it, again and again."""
+    """The loop of a process of the pool: wait for a task, run it."""
 
     def __init__(self, limits: Limits, *args: Any, **kwargs: Any) -> None:
         self._limits = limits
@@ -54,7 +54,7 @@ class Worker(asynpool.Worker):  # type: ignore[misc]
 
 
 class Pool(asynpool.AsynPool):  # type: ignore[misc]
-    """The processes, as the main process has them."""
+    """The pool in the main process."""
 
     def __init__(self, slots: Slots, watchdog: Watchdog, limits: Limits, *args: Any, **kwargs: Any) -> None:
         self._slots = slots
@@ -66,12 +66,12 @@ class Pool(asynpool.AsynPool):  # type: ignore[misc]
     def _create_worker_process(self, i: int) -> Any:
         self._slots[i].clear()
         process = super()._create_worker_process(i)
-        process._controlled_termination = True  # noqa: SLF001 - else billiard logs its end too, with less in it
+        process._controlled_termination = True  # noqa: SLF001 - billiard would log its end too, with less detail
         self._watchdog.watch(i, process.pid)
         return process
 
     def process_flush_queues(self, proc: Any) -> None:
-        """Called once the process has ended, before its job is given up; again for one whose pipes are replaced."""
+        """Called after the process has ended, before its job is marked as lost; also when its pipes are replaced."""
         super().process_flush_queues(proc)
         if proc.exitcode is None:
             return
@@ -82,13 +82,13 @@ class Pool(asynpool.AsynPool):  # type: ignore[misc]
                 self._log_replaced(proc, ended)
 
     def on_job_process_lost(self, job: Any, pid: int, exitcode: int) -> None:
-        """Called for the job of a process that has ended without an answer."""
+        """Called for the job of a process that ended without a result."""
         ended = self._ends.get(pid)
         if ended is None or ended.reason is not Reason.HARD_LIMIT:
             super().on_job_process_lost(job, pid, exitcode)
             return
         try:
-            raise HardLimitError  # noqa: TRY301 - billiard makes its answer of the error that is handled
+            raise HardLimitError  # noqa: TRY301 - ExceptionInfo() reads the exception being handled
         except HardLimitError:
             job._set(None, (False, ExceptionInfo()))  # noqa: SLF001 - as billiard does
 
@@ -100,10 +100,10 @@ class Pool(asynpool.AsynPool):  # type: ignore[misc]
             self._ends = {pid: ended for pid, ended in self._ends.items() if pid in alive}
 
     def flush(self) -> None:
-        """Called when the connection to the broker was lost, after the tasks known to run were told to end.
+        """Called when the connection to the broker is lost, after the tasks known to run were asked to end.
 
-        Ends the processes that were given a task and whose word that it runs has not arrived: Celery would forget it,
-        and the broker gives it to another worker.
+        Ends the processes that have received a task and have not reported its start yet: Celery would forget such a
+        task, and the broker redelivers it to another worker.
         """
         for job in tuple(self._cache.values()):
             process = job._write_to  # noqa: SLF001
@@ -138,7 +138,7 @@ class Pool(asynpool.AsynPool):  # type: ignore[misc]
 
 
 class TaskPool(prefork.TaskPool):  # type: ignore[misc]
-    """The pool as Celery's worker starts it."""
+    """The pool class that Celery's worker starts."""
 
     def on_start(self) -> None:
         slots = self.app.limits.slots = Slots(self.limit)
@@ -157,12 +157,12 @@ class TaskPool(prefork.TaskPool):  # type: ignore[misc]
         self._watchdog.stop()
 
     def end_descendants(self) -> None:
-        """End what running tasks have started; called when the worker ends without waiting for them."""
+        """Kill the descendants of running tasks; called when the worker exits without waiting for the tasks."""
         self._watchdog.end_descendants()
 
 
 def enter_pool() -> None:
     """Called once in each process of the pool, by its main thread."""
     descendants.become_leader()
-    # billiard makes it a daemonic process, which may have no children.
+    # billiard marks it as a daemonic process, which may not have children
     multiprocessing.process._current_process = _MAIN_PROCESS  # type: ignore[attr-defined]  # noqa: SLF001

@@ -1,13 +1,13 @@
-"""The dead-letter recorder: `python -m apps.worker.recorder`. No task stays STARTED for ever.
+"""The dead-letter recorder: `python -m apps.worker.recorder`. It ensures that no task stays STARTED for ever.
 
     dead --> end(FAILURE, reason) --> dead.parked (confirmed) --> ack
 
-Each step waits for the one before, without limit and without blocking the connection's heartbeat; a crash in
-between repeats them, and `end` stores only once. Whatever a message is, it is parked: raw where nobody can read it.
+Each step waits for the previous one, without limit and without blocking heartbeats. A crash repeats the steps, and
+`end` stores only once. Unreadable messages are parked as raw bytes.
 
-Only a full dead.parked is not waited for: what nobody looks at must not stop the recording of FAILUREs, nor in the
-end, when `dead` and the work queues are full too, the API. The client has its answer; the copy for people is given up,
-with a line in the log and a count.
+The exception is a full dead.parked: parked messages that nobody processes must not stop the recording of FAILUREs nor,
+when `dead` and the work queues become full too, the API. The client has its result; the parked copy is dropped, logged
+and counted.
 """
 
 import asyncio
@@ -50,18 +50,18 @@ FAILURES = Counter(
     "Failed attempts by cause: broker (a connection that was lost or not made), redis (a command), message (a defect)",
     ["cause"],
 )
-# Present from the start: a rate over a counter that appears with its first failure would miss that one.
+# Present from the start: rate() would miss the first failure of a counter that appears with it.
 for each in ("broker", "redis", "message"):
     FAILURES.labels(each)
 
-# One at a time would be enough for dead letters; a few overlap their two round trips. The largest message has 16 MiB
-# (topology.MESSAGE_MAX_BYTES), and each is held twice while it is parked.
+# 1 would be enough for the rate of dead letters; 4 overlap their two round trips. A message has up to 16 MiB
+# (topology.MESSAGE_MAX_BYTES), and is held twice while it is parked.
 PREFETCH = 4
 RETRY_S = 0.5
 CONNECT_DEADLINE_S = 10.0
 PARK_DEADLINE_S = 10.0
-# dead.parked is considered full once it has refused messages for so long: a queue also refuses while it elects its
-# leader.
+# dead.parked is considered full after it has refused messages for this time: a queue also refuses them while it elects
+# a leader.
 FULL_AFTER_S = 10.0
 TOUCH_INTERVAL_S = 1.0
 REDIS_PING_INTERVAL_S = 5.0
@@ -69,12 +69,12 @@ CLOSE_DEADLINE_S = 2.0
 
 
 class Recorder:
-    """Consumes `dead` until it is cancelled, over as many connections as that takes."""
+    """Consumes `dead` until it is cancelled, and reconnects if necessary."""
 
     def __init__(self, settings: RecorderSettings) -> None:
         self.settings = settings
         self._health = HealthFiles(settings.liveness_file, settings.readiness_file)
-        # No retries and short time-outs of redis-py's own: waiting is done here, where heartbeats go on.
+        # No retries by redis-py, and short time-outs: this class retries without blocking heartbeats.
         self.redis = Redis.from_url(
             settings.celery_result_backend.get_secret_value(),
             socket_timeout=2,
@@ -82,15 +82,15 @@ class Recorder:
             retry=Retry(NoBackoff(), 0),
             decode_responses=True,
         )
-        # also while Redis is full: what it stores are failures, which are small
+        # also while Redis is full: FAILUREs are small
         self._end = self.redis.register_script(states.END_WHEN_FULL)
         self._read = self.redis.register_script(states.READ)
         self._refused_since_s: float | None = None
-        """When dead.parked refused a message first, of all since it took the last one."""
+        """The time of the first refusal by dead.parked since it last accepted a message, or None."""
 
     async def run(self) -> None:
-        """Serve one connection after the other. Raises startup.Refused where a start is refused."""
-        self._health.unready()  # a container that was killed left the file; its pod's /tmp outlives it
+        """Connect and consume repeatedly. Raises startup.Refused if a server refuses the credentials at the start."""
+        self._health.unready()  # a killed container leaves the file in the pod's /tmp
         redis_url = self.settings.celery_result_backend.get_secret_value()
         await startup.check_redis(redis_url, ("EVAL", "return 1", 1, states.key("none")))
         while True:
@@ -107,7 +107,7 @@ class Recorder:
             await asyncio.sleep(RETRY_S)
 
     async def watch_redis(self) -> None:
-        """Keep the gauge true, also while there are no dead letters."""
+        """Update the gauge even when there are no dead letters."""
         while True:
             try:
                 await self.redis.ping()
@@ -124,7 +124,7 @@ class Recorder:
         settings = self.settings
         connection = broker.connection(settings.celery_broker_url.get_secret_value(), settings.broker_heartbeat_s)
         ended = asyncio.Event()
-        self._health.alive()  # the attempt begins: while the broker is away, nothing else touches the file
+        self._health.alive()  # at each attempt: nothing else touches the file during an outage of the broker
         try:
             async with asyncio.timeout(CONNECT_DEADLINE_S):
                 await connection.connect()
@@ -137,7 +137,7 @@ class Recorder:
                     FAILURES.labels("broker").inc()
                     log.warning("broker away", extra={"fields": {"error": repr(exc)}})
                     ended.set()
-                except Exception:  # the next connection is given the message again
+                except Exception:  # the broker redelivers the message to the next connection
                     FAILURES.labels("message").inc()
                     log.exception("dead letter not recorded")
                     ended.set()
@@ -161,7 +161,7 @@ class Recorder:
         logs.request_id.set(letter.text("request_id"))
         failure = letter.failure
         stored = await self._record(letter)
-        # Another publish of the same id goes on, or the task had ended well: its record is not this message's.
+        # Do not park the message if another publish of the id is active, or if the task ended without a FAILURE.
         if letter.malformed or stored in {"stored", "FAILURE", "unreadable", "refused"}:
             await self._park(message, letter)
         await message.channel.basic_ack(message.delivery_tag or 0)
@@ -171,12 +171,12 @@ class Recorder:
         log.info("dead letter", extra={"fields": about})
 
     async def _record(self, letter: DeadLetter) -> str:
-        """Store the FAILURE, and wait while Redis is away; answers as `end`, or the final state that stands.
+        """Store the FAILURE; waits while Redis is unreachable.
 
-        "refused" where Redis never takes it.
+        Returns the answer of END, the state if it is already final, or "refused" if Redis will never accept it.
         """
         task_id = letter.text("id")
-        if task_id is None:  # nobody can ask for it: it is only parked
+        if task_id is None:  # no client can query it: only park it
             return "stored"
         place, settings = states.place(task_id), self.settings
         arguments = place.arguments(time.time(), settings.result_ttl_s, settings.record_ttl_s)
@@ -189,20 +189,20 @@ class Recorder:
             except (RedisError, OSError) as exc:
                 FAILURES.labels("redis").inc()
                 refused = refused + 1 if is_about_the_command(exc) else 0
-                if refused >= ATTEMPTS:  # there is no record, and the reason is parked with the message
+                if refused >= ATTEMPTS:  # no record; the reason is parked with the message
                     log.error("failure not stored", extra={"fields": {"error": repr(exc)}})  # noqa: TRY400 - no defect
                     return "refused"
                 log.warning("Redis away", extra={"fields": {"error": repr(exc)}})
                 await asyncio.sleep(RETRY_S)
 
     async def _state(self, task_id: str) -> str:
-        """The state of a task that has ended; PENDING once its result is no longer kept."""
+        """The state of a task that has ended; PENDING if its result has expired."""
         place = states.place(task_id)
         keys: list[bytes | str] = [place.record, place.earlier, states.requeued_key(task_id)]
         return states.decode(await self._read(keys=keys)).state
 
     async def _park(self, message: DeliveredMessage, letter: DeadLetter) -> None:
-        """Publish a copy to dead.parked, and wait while it has no binding; while it is full, give the copy up."""
+        """Publish a copy to dead.parked. Waits while the queue has no binding; drops the copy if the queue is full."""
         while True:
             try:
                 await _publish_parked(message.channel, letter.copy())
@@ -227,7 +227,7 @@ async def _publish_parked(channel: AbstractChannel, copy: Raw) -> None:
     properties = Basic.Properties(
         headers=copy.headers,
         delivery_mode=2,
-        timestamp=datetime.now(UTC),  # when it died
+        timestamp=datetime.now(UTC),  # shown by the commands as `died`
     )
     await channel.basic_publish(
         copy.body,
@@ -241,7 +241,7 @@ async def _publish_parked(channel: AbstractChannel, copy: Raw) -> None:
 
 async def main() -> None:
     """Run until SIGTERM or SIGINT."""
-    require_queues(TASKS)  # with the API and the worker: a release with such a task starts nowhere
+    require_queues(TASKS)  # as in the API and the worker: no process of such a release starts
     settings = load(RecorderSettings)
     logs.configure(settings.log_level)
     if settings.metrics_port:
@@ -255,7 +255,7 @@ async def main() -> None:
     watching.cancel()
     try:
         if not recording.cancelled():
-            recording.result()  # let a defect be seen, and the process restarted
+            recording.result()  # raise a defect, so that the process is restarted
     except startup.Refused as exc:
         raise SystemExit(str(exc)) from None
 

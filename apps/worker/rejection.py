@@ -1,13 +1,12 @@
-"""Messages that the worker's main process gives up or returns: a copy is published, then the original is acked.
+"""Dead-letters or returns messages from the worker's main process: publishes a copy, then acks the original.
 
     main process --(message, failure)--> a thread --publish, confirmed--> dead --> recorder: FAILURE, dead.parked
                                             |  `-- or the delay exchange (apps/worker/returns.py)
                                             `-- only then: ack of the original
 
-A plain reject would make a dead letter too, but has no room for the reason. The thread has a connection of its own: a
-broker that takes no messages (an alarm) stops a connection that publishes, acks and heartbeats included. Whatever goes
-wrong, the original is not acked: it is rejected without a reason, or the copy is published later, or the broker
-delivers the original again.
+A plain reject would also dead-letter the message, but without the reason. The thread has its own connection: during an
+alarm, the broker blocks connections that publish, including their acks and heartbeats. After any error the original is
+not acked: it is rejected without a reason, or the copy is published later, or the broker redelivers the original.
 """
 
 import json
@@ -28,23 +27,23 @@ from apps.worker.returns import Copy
 
 log = logging.getLogger(__name__)
 
-# From the request on. A confirm takes milliseconds, and until then the message occupies a place of the worker: when the
-# broker takes no messages, it gets them as rejects after this. A copy that is under way then may take as long again.
+# From `Rejections.add` on. A confirm takes milliseconds, and until then the message may occupy a slot of the pool. If
+# the broker accepts no messages, they are rejected after this time. A publish that has started may take as long again.
 PUBLISH_DEADLINE_S = 10.0
 CONNECT_DEADLINE_S = 3.0
-# How soon a copy is published again that the broker did not take.
+# Delay before a refused copy is published again.
 RETRY_S = 1.0
-# A connection costs more than a message: it is kept for the next one of a series.
+# An idle connection is kept for this time, as opening one costs more than a publish.
 IDLE_S = 5.0
-# With its escapes, the header must fit in one frame of 128 KiB beside the others.
+# In characters: with escapes, the header must fit into one frame of 128 KiB beside the others.
 MESSAGE_MAX = 4_000
 
 
 class Rejection(NamedTuple):
-    """A message, why it is given up, and what is done with the original: both may be called in any thread.
+    """A message with its failure; `ack` and `reject` answer the original, and may be called in any thread.
 
-    One without `reject` is never rejected: its copy is published again until the broker has taken it. `copy` is
-    published in place of one with the failure.
+    Without `reject`, the copy is published again until the broker accepts it. `copy` replaces the dead letter with the
+    failure.
     """
 
     message: Any
@@ -55,7 +54,7 @@ class Rejection(NamedTuple):
 
 
 class _Waiting(NamedTuple):
-    """In the order of the queue: those with a deadline first. `number` is unique, so that nothing else is compared."""
+    """An entry of the queue; those with a deadline are first. `number` is unique: later fields are not compared."""
 
     without_deadline: bool
     number: int
@@ -64,7 +63,7 @@ class _Waiting(NamedTuple):
 
 
 class Rejections:
-    """Of one worker's main process; the thread starts with the first."""
+    """Rejections of a worker's main process; the first one starts the thread."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
@@ -73,10 +72,10 @@ class Rejections:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self.pending = 0
-        """Messages that are neither acked nor rejected yet."""
+        """The number of messages that are not acked or rejected yet."""
 
     def add(self, rejection: Rejection) -> None:
-        """Give a message up. Returns at once."""
+        """Dead-letter or return a message. Does not block."""
         due_s = time.monotonic() + PUBLISH_DEADLINE_S
         with self._lock:
             self.pending += 1
@@ -100,7 +99,7 @@ class Rejections:
             try:
                 settled = _settle(publisher, waiting.rejection, waiting.due_s)
             except Exception:
-                log.exception("rejection failed")  # the message stays unacked: the broker delivers it again
+                log.exception("rejection failed")  # unacked: the broker will redeliver the message
             if not settled:
                 self._queue.put(waiting._replace(number=next(self._numbers)))
                 time.sleep(RETRY_S)
@@ -111,16 +110,16 @@ class Rejections:
 
 
 def _settle(publisher: "_Publisher", rejection: Rejection, due_s: float) -> bool:
-    """Publish the copy, and answer the broker. False where it must be tried again.
+    """Publish the copy, and ack or reject the original. Returns False if it must be retried.
 
-    `due_s` is when to reject, by the monotonic clock.
+    `due_s` is the time of the monotonic clock at which the original is rejected.
     """
-    if not _is_held(rejection.message):  # its connection was lost: the broker delivers it again
+    if not _is_held(rejection.message):  # its connection was lost: the broker redelivers it
         return True
     within_s = PUBLISH_DEADLINE_S if rejection.reject is None else due_s - time.monotonic()
     try:
         _publish(publisher, rejection, within_s)
-    except Exception as exc:  # noqa: BLE001 - of kombu, amqp and sockets
+    except Exception as exc:  # noqa: BLE001 - errors of kombu, amqp and sockets
         publisher.drop()
         about = {"error": repr(exc), "type": rejection.failure["type"]}
         if rejection.reject is None:
@@ -139,12 +138,12 @@ def _publish(publisher: "_Publisher", rejection: Rejection, within_s: float) -> 
         raise TimeoutError("the deadline passed while others were published")
     try:
         publisher.publish(rejection.copy or _dead_copy(rejection.message, rejection.failure), within_s)
-    except _UnwritableError as exc:  # no later attempt will write it
+    except _UnwritableError as exc:  # a retry cannot succeed
         publisher.publish(raw_copy(rejection.message, failures.malformed(str(exc))), within_s)
 
 
 def _dead_copy(message: Any, failed: dict[str, str]) -> Copy:
-    """The message as a dead letter with its failure."""
+    """A dead letter: the message with its failure."""
     header = json.dumps(failure(failed["type"], failed["message"][:MESSAGE_MAX]))
     headers = message.headers | {FAILURE_HEADER: header}
     return Copy(
@@ -153,24 +152,24 @@ def _dead_copy(message: Any, failed: dict[str, str]) -> Copy:
 
 
 def raw_copy(message: Any, failed: dict[str, str]) -> Copy:
-    """A message that nobody can read as a dead letter."""
+    """A dead letter that contains an unreadable message."""
     body = message.body
     kept = raw(message.raw_properties, body.encode() if isinstance(body, str) else bytes(body), failed)
     return Copy(topology.EXCHANGE, topology.DEAD_QUEUE, kept.body, kept.headers, None, None)
 
 
 def _is_held(message: Any) -> bool:
-    """Whether the connection on which the message came is still there."""
+    """Whether the connection that delivered the message is still open."""
     connection = message.channel.connection
     return bool(connection and connection.connected)
 
 
 class _UnwritableError(Exception):
-    """py-amqp can read a message's headers and cannot write them."""
+    """py-amqp has read a message's headers but cannot write them."""
 
 
 class _Publisher:
-    """One connection that is opened when needed."""
+    """A connection that is opened on demand."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
@@ -178,7 +177,7 @@ class _Publisher:
         self._returned: list[Exception] = []
 
     def publish(self, copy: Copy, within_s: float) -> None:
-        """Publish a copy. Returns when it is confirmed within that time, and raises in any other case."""
+        """Publish a copy. Returns if it is confirmed in time, and raises otherwise."""
         channel = self._channel()
         self._returned.clear()
         properties: dict[str, Any] = {"delivery_mode": 2}
@@ -192,7 +191,7 @@ class _Publisher:
             properties=properties,
         )
         try:
-            prepared._serialize_properties()  # noqa: SLF001 - later, its errors look like the broker's
+            prepared._serialize_properties()  # noqa: SLF001 - in basic_publish, its errors would look like errors of the broker
         except Exception as exc:
             raise _UnwritableError(f"its headers cannot be written: {exc!r}") from exc
         channel.basic_publish(
@@ -202,14 +201,14 @@ class _Publisher:
             raise self._returned[0]
 
     def close(self) -> None:
-        """Close the connection in an orderly way."""
+        """Close the connection with Connection.Close."""
         if self._connection is not None:
-            with suppress(Exception):  # the broker may have ended it meanwhile
+            with suppress(Exception):  # the broker may have closed it
                 self._connection.release()
         self._connection = None
 
     def drop(self) -> None:
-        """Close the connection without a word to the broker, which may be silent."""
+        """Close the connection without Connection.Close, as the broker may not respond."""
         if self._connection is not None:
             with suppress(Exception):
                 self._connection.collect()
@@ -223,6 +222,6 @@ class _Publisher:
                 transport_options={"read_timeout": PUBLISH_DEADLINE_S, "write_timeout": PUBLISH_DEADLINE_S},
             )
             self._connection.connect()
-            # it comes before the confirm
+            # called before the confirm
             self._connection.default_channel.events["basic_return"] = {lambda error, *_: self._returned.append(error)}
         return self._connection.default_channel

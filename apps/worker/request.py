@@ -1,11 +1,11 @@
-"""A task's message in the worker's main process: when it is acked, when it goes to the dead letters.
+"""A task's message in the worker's main process: when it is acked, requeued, returned or dead-lettered.
 
     child ends its task   -> record written by the child, then ack
     child is lost         -> back to the queue; the broker counts it (delivery limit)
     input of another version -> the delay exchange, for a worker of that version (apps/worker/returns.py)
     anything else         -> dead letters with the reason (apps/worker/rejection.py); the recorder writes the FAILURE
 
-Nothing here waits for Redis: while it is away, time limits and heartbeats must go on.
+This module never waits for Redis: during its outages, time limits and heartbeats must continue.
 """
 
 import logging
@@ -31,40 +31,40 @@ from apps.worker.threads import Waiting
 
 log = logging.getLogger(__name__)
 
-# Found once for each task and outcome: looking one up costs as much as counting.
+# Cached per task and outcome: looking up a counter takes as long as incrementing it.
 results = cache(metrics.RESULTS.labels)
 wait_seconds = cache(metrics.WAIT_SECONDS.labels)
 run_seconds = cache(metrics.RUN_SECONDS.labels)
 
 
 class Request(request.Request):  # type: ignore[misc]  # celery ships no types
-    """Celery's request, with its answers to the broker changed and the outcome counted."""
+    """Celery's request, with changed answers to the broker, and with metrics."""
 
     _outcome = ""
 
     def __init_subclass__(cls) -> None:
-        # Celery makes a subclass for each task, with an `on_success` that takes every answer for a success.
+        # Celery creates a subclass for each task, whose `on_success` treats every answer as a success.
         cls.on_success = Request.on_success  # type: ignore[method-assign]
 
     def __init__(self, message: Any, **options: Any) -> None:
-        if not options.get("decoded"):  # Celery has decoded it to look at it, and would again to run it
+        if not options.get("decoded"):  # Celery has already decoded it, and would decode it again
             options |= {"body": message.payload, "decoded": True}
         super().__init__(message, **options)
-        self.time_limits = (None, None)  # a message has none: the task's are kept by apps/worker/watchdog.py
+        self.time_limits = (None, None)  # ignore the message's limits: apps/worker/watchdog.py has the task's
         arguments, keywords, embedded = self._payload
         one = isinstance(arguments, list) and len(arguments) == 1 and isinstance(arguments[0], str | dict)
         if not one or keywords:
             raise InvalidTaskError("its arguments are not one input")
         if not isinstance(embedded, dict) or any(embedded.values()):
             raise InvalidTaskError("it has callbacks, which no message of the API has")
-        # What a retry hands on: else Celery makes the list of its own names, and takes each out, at each task.
+        # The headers that a retry keeps. Celery would compute this list for each task.
         self._request_dict["headers"] = {name: value for name, value in message.headers.items() if name not in _CELERYS}
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         super().on_accepted(pid, time_accepted)
         first = not self._request_dict.get("retries") and not self.delivery_info.get("redelivered")
         if first:
-            with suppress(ValueError):  # an id that is not ours has no time in it
+            with suppress(ValueError):  # an id that is not ours contains no time
                 wait_seconds(self.name).observe(max(0.0, self.time_start - ids.created_at_s(self.id)))
 
     def on_success(self, failed__retval__runtime: Any, **_: Any) -> None:
@@ -86,7 +86,7 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
             self._outcome = "lost"
             self._log("its process was lost", reason=str(exc))
             if isinstance(exc, Terminated) and not self._already_cancelled:
-                # The process was told to end for an earlier task, which took no notice: Celery would revoke this one.
+                # An earlier task ignored the request to end this process. Celery would revoke the present task.
                 state.task_ready(self)
                 self.reject(requeue=True)
                 return
@@ -95,7 +95,7 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
             self._return(exc.reason)
         elif isinstance(exc, Reject):
             self._give_up(exc.reason)
-        else:  # raised around `run` (apps/worker/task.py), which lets nothing of the task's own through
+        else:  # a defect outside of the task: `run` (apps/worker/task.py) handles all errors of the task
             self._give_up(failure_of(exc))
 
     def acknowledge(self) -> None:
@@ -104,7 +104,7 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
         super().acknowledge()
 
     def reject(self, requeue: bool = False) -> None:
-        if not requeue:  # Celery's own decision: an ETA that is no time, for one
+        if not requeue:  # Celery decided to reject it, for example because of an invalid ETA
             self._give_up(failures.revoked("Celery rejected it; the log of the worker says more"))
             return
         if not self.acknowledged:
@@ -113,13 +113,13 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
 
     @property
     def delivery_count(self) -> int:
-        """How many deliveries the broker has counted against the delivery limit."""
+        """The number of deliveries that the broker has counted against the delivery limit."""
         count = self.message.headers.get("x-delivery-count")
-        return count if isinstance(count, int) else 0  # before the first one, 4.3 leaves what the publisher wrote
+        return count if isinstance(count, int) else 0  # before the first delivery, 4.3 keeps the publisher's value
 
     def withdraw(self) -> bool:
-        """Keep a task from starting, so that its message can be handed back. False: it has started, or is about to."""
-        if self._apply_result is not None:  # the pool has it
+        """Prevent a task from starting, to return its message. Returns False if it has started or is about to."""
+        if self._apply_result is not None:  # already submitted to the pool
             given = self._apply_result()
             if not isinstance(given, Waiting) or not given.withdraw():
                 return False
@@ -135,7 +135,7 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
         self._app.rejections.add(Rejection(self.message, failure, self.acknowledge, self._reject_without_reason))
 
     def _return(self, failure: dict[str, str]) -> None:
-        """Hand the task to a later worker, as this version does not understand its input; give it up after a time."""
+        """Return a task whose input this version does not understand, or dead-letter it after RETURN_MAX_S."""
         outcome = returns.later(self.message, "input", failure, self._app.conf.sluice_return_max_s)
         if not isinstance(outcome, Copy):
             self._give_up(outcome)
@@ -149,12 +149,12 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
         super().reject(requeue=False)
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: object, expired: bool) -> None:
-        # Celery would ack first and store second, from here: the dead letters lose nothing in between.
+        # Celery would ack before storing the result; dead-lettering cannot lose the task in between.
         self._give_up(failures.revoked(reason))
         self._already_revoked = True
 
     def _success_was_stored(self) -> bool:
-        # Celery would ask Redis from here. The next run's `begin` does: a task that is final is not run again.
+        # Celery would query Redis here. The next run's `begin` does, and skips a task in a final state.
         return False
 
     def _count(self, outcome: str) -> None:
@@ -167,9 +167,9 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
         log.warning(message, extra={"fields": about | fields})
 
 
-# As Celery finds them in Context; a test compares the two.
+# Celery's names, from Context; a test compares them with Celery's list.
 _CELERYS = {*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"}
-# The child ended without an answer; Celery hands the task back, unless it ended it itself.
+# The child ended without an answer. Celery requeues the task, unless it ended the child itself.
 _LOST = (WorkerLostError, Terminated, SystemExit, KeyboardInterrupt)
-# By what `run` answered, as Celery's text of it.
+# Outcome by the repr of the value that `run` returned, which Celery passes to `on_success`.
 _OUTCOMES = {repr(end): end.lower() for end in (SUCCESS, FAILURE, RETRY, REVOKED, SKIPPED)}

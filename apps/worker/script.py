@@ -1,4 +1,4 @@
-"""A Lua script that Redis keeps under its hash."""
+"""A Lua script, run by its hash."""
 
 import hashlib
 from typing import Any
@@ -9,14 +9,14 @@ from redis.exceptions import NoScriptError
 
 
 class Script:
-    """One script, run on any connection."""
+    """A script that can be run on any connection."""
 
     def __init__(self, source: str) -> None:
         self._source = source
         self._sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
     def run(self, connection: AbstractConnection, keys: list[bytes | str], arguments: list[object]) -> str:
-        """Its answer. Raises RedisError; the caller then closes the connection, and its next use opens it."""
+        """Run the script. Raises RedisError; the caller then closes the connection, and its next use reopens it."""
         operands = (len(keys), *keys, *arguments)
         try:
             return _answer(connection, "EVALSHA", self._sha, *operands)
@@ -25,6 +25,6 @@ class Script:
 
 
 def _answer(connection: AbstractConnection, *command: Any) -> str:
-    # as `send_command` does it, without its looks at each operand
+    # like `send_command`, without its checks of each operand
     connection.send_packed_command([pack_command(command)])  # type: ignore[no-untyped-call]
     return str(connection.read_response())

@@ -1,17 +1,17 @@
-"""What each process of the pool runs, in memory that it shares with the worker's main process.
+"""Shared memory in which each process of the pool reports its running task to the worker's main process.
 
     pool process --(task id, start, limits)--> its slot --> main process (apps/worker/watchdog.py)
-                 <--(the run that is cancelled)--
+                 <--(the cancelled run)--
 
-A message for each start would cost both processes a system call and a wake-up; a slot costs less than a microsecond,
-and the main process reads it when a limit may have passed.
+A message for each start would cost both processes a system call and a wake-up. Writing a slot costs less than a
+microsecond, and the main process reads slots only when a limit may have passed.
 """
 
 import mmap
 import struct
 from typing import NamedTuple
 
-# Ids have 53 bytes (apps/contract/ids.py). An id that somebody else made may be longer, and is compared by its start.
+# Our ids have 53 bytes (apps/contract/ids.py). Ids of other publishers may be longer; only their start is compared.
 _ID_BYTES = 64
 _ID_OFFSET = 64
 _SLOT_BYTES = _ID_OFFSET + _ID_BYTES
@@ -20,9 +20,9 @@ NEVER_S = float("inf")
 
 
 class Run(NamedTuple):
-    """A function that runs; times are of time.monotonic(), which all processes share.
+    """A running function; times are those of time.monotonic(), which all processes share.
 
-    A process starts no two functions at the same time: `started_s` tells its runs apart.
+    `started_s` identifies a run within its process.
     """
 
     task_id: str
@@ -41,18 +41,18 @@ class Slot:
     # Called by the process of the pool.
 
     def note(self, task_id: str) -> None:
-        """The task that this process begins next."""
+        """Set the id of the task that this process begins next."""
         struct.pack_into(f"{_ID_BYTES}s", self._memory, _ID_OFFSET, task_id.encode())
 
     def start(self, started_s: float, soft_at_s: float, hard_at_s: float) -> None:
-        """The function of the noted task starts."""
+        """The task's function starts."""
         values = self._values
         values[_SOFT_AT_S] = soft_at_s
         values[_HARD_AT_S] = hard_at_s
-        values[_STARTED_S] = started_s  # last: without it, the others are not read
+        values[_STARTED_S] = started_s  # last: the other values are read only if it is set
 
     def stop(self) -> None:
-        """The function has ended."""
+        """The task's function has ended."""
         self._values[_STARTED_S] = 0.0
 
     def is_cancelled(self, started_s: float) -> bool:
@@ -60,7 +60,7 @@ class Slot:
         return self._values[_CANCELLED] == started_s
 
     def retire(self) -> None:
-        """The process ends after its task, for what the task left in it or as it was told to end."""
+        """End the process after its task: the task's descendants were killed, or the process was asked to end."""
         self._values[_RETIRES] = 1.0
 
     # Called by the main process; `retire` and `retires` by both.
@@ -70,7 +70,7 @@ class Slot:
         self._memory[:] = bytes(_SLOT_BYTES)
 
     def cancel(self, run: Run) -> None:
-        """Tell the process that this run is cancelled."""
+        """Mark a run as cancelled."""
         self._values[_CANCELLED] = run.started_s
 
     @property
@@ -79,22 +79,22 @@ class Slot:
 
     @property
     def noted(self) -> str:
-        """The id of the last task that the process began, or an empty text."""
+        """The id of the last task that the process began, or an empty string."""
         return bytes(self._memory[_ID_OFFSET:]).rstrip(b"\0").decode(errors="replace")
 
     def read(self) -> Run | None:
-        """The function that runs, or None."""
+        """The running function, or None."""
         values = self._values
         started_s = values[_STARTED_S]
         if not started_s:
             return None
         run = Run(self.noted, started_s, values[_SOFT_AT_S], values[_HARD_AT_S])
-        # another run may have started meanwhile, and these may be its limits
+        # if another run has started in the meantime, the limits may be those of that run
         return run if values[_STARTED_S] == started_s else None
 
 
 class Slots:
-    """One for each process of the pool, by its index. Made before the pool's processes are forked."""
+    """The slots of all processes of the pool, by index. Create them before forking the processes."""
 
     def __init__(self, count: int) -> None:
         memory = memoryview(mmap.mmap(-1, count * _SLOT_BYTES))

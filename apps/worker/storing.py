@@ -1,12 +1,12 @@
-"""Which refusals of Redis are final for a value, so that waiting for a better time cannot help.
+"""Distinguishes permanent refusals of a value by Redis from temporary ones.
 
-    away, loading, failing over, read-only, full    the value is stored once that is over: tried again without limit
-    more bytes than Redis takes                     never: the task ends as FAILURE
-    an error about the command itself               the same, if it is repeated
+    unreachable, loading, failing over, read-only, full    temporary: retried without limit
+    value above Redis' size limit                          permanent: the task ends as FAILURE
+    an error about the command itself                      permanent if it is repeated
 
-Redis gives each state of the whole server a code of its own (LOADING, BUSY, READONLY, OOM, MISCONF and others), and ERR
-or WRONGTYPE to a command that it would refuse in any state. A proxy may answer ERR for a server that is away, so a
-single one proves nothing.
+For states of the whole server, Redis has own error codes (LOADING, BUSY, READONLY, OOM, MISCONF and others). It returns
+ERR or WRONGTYPE for a command that it would refuse in any state. A proxy may also return ERR for an unreachable server,
+so a single ERR is not conclusive.
 """
 
 from redis import Redis
@@ -14,16 +14,16 @@ from redis.exceptions import ConnectionError, DataError, OutOfMemoryError, Redis
 
 from apps.contract import failures
 
-# The same error of a command so often in a row is about the value: three attempts take less than a second.
+# Successive command errors that count as permanent; three attempts take less than a second.
 ATTEMPTS = 3
 # Redis closes the connection on a value above proto-max-bulk-len, which looks like an outage.
 BULK_LEN_DEFAULT_BYTES = 512 * 1024 * 1024
-# A shorter value that does not fit meets a Redis that is full, and not a limit of values.
+# A shorter value is refused only because Redis is full, and not because of a size limit.
 LONG_BYTES = 16 * 1024
 
 
 class NotStored(Exception):
-    """Redis will never take this value. `failure` is the result of its task."""
+    """Redis will never accept this value. `failure` is the result of the task."""
 
     def __init__(self, failure: dict[str, str]) -> None:
         super().__init__(failure["message"])
@@ -31,9 +31,9 @@ class NotStored(Exception):
 
 
 def raise_if_final(exc: Exception, size_bytes: int, redis: Redis, refused: list[Exception]) -> None:
-    """Return if a value that could not be stored may be stored later, and raise NotStored if it never can be.
+    """Raise NotStored if an error is permanent; return if storing the value may be retried.
 
-    `refused` are the errors about the command in a row so far; this one is added.
+    `refused` has the successive command errors so far. This function adds `exc` to it, or clears it.
     """
     if isinstance(exc, ConnectionError | OutOfMemoryError | OSError) and size_bytes > LONG_BYTES:
         limit = _limit(redis)
@@ -48,17 +48,17 @@ def raise_if_final(exc: Exception, size_bytes: int, redis: Redis, refused: list[
 
 
 def is_about_the_command(exc: Exception) -> bool:
-    """Whether Redis, or its client, has refused this command, and not for the state that the server is in."""
+    """Whether Redis or its client refused the command itself, and not because of the server's state."""
     if isinstance(exc, DataError):
         return True
-    if type(exc) is not ResponseError:  # its subclasses are the codes that the client knows
+    if type(exc) is not ResponseError:  # subclasses are error codes that the client knows
         return False
     code = str(exc).partition(" ")[0]
     return code == "WRONGTYPE" or not (code.isupper() and code.isalpha())  # the client cuts ERR off
 
 
 def _limit(redis: Redis) -> tuple[int, str] | None:
-    """The most bytes that Redis can take as one value, and the setting that says so. None if it does not answer."""
+    """The largest size of a value in Redis, and the setting that limits it. None if Redis does not answer."""
     try:
         memory = redis.info("memory")
     except (RedisError, OSError):

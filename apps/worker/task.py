@@ -1,13 +1,13 @@
-"""The one path of every task: claim its record, call the team's function, write the outcome.
+"""The path of every task: claim its record, call its function, write the outcome.
 
     begin --> function: SUCCESS, FAILURE --> end --> the main process acks
          |            | an error to retry on --> the retry is published --> ack; refused --> dead letter
          |            | a cancel (apps/worker/limits.py) --> end(REVOKED) --> ack
          |            | an input of another version --> give_back --> returned (apps/worker/returns.py) --> ack
-         |            `-- SIGTERM to this process --> nothing is written; the broker gives the task to another worker
+         |            `-- SIGTERM to this process --> nothing is written; the broker redelivers the task
          `-- final, claimed or cancelled --> ack
 
-Celery's control exceptions have no meaning in a function: raised there, they are errors like any other.
+Celery's control exceptions have no special meaning in a function: they are handled like any other error.
 """
 
 import logging
@@ -16,7 +16,7 @@ import sys
 import time
 from contextlib import suppress
 from functools import cached_property
-from json import dumps, loads  # by name: a task may replace the functions of the module
+from json import dumps, loads  # imported by name: a task may patch the module
 from typing import Any, NamedTuple
 
 from billiard.common import terminate_handler_fired
@@ -40,7 +40,7 @@ _called_refused = refused("call of a task", POST)
 
 
 class End(NamedTuple):
-    """How one run of a task ended; `meta` is the result as JSON."""
+    """The end of a run; `meta` is the result as JSON."""
 
     state: str
     meta: str | bytes
@@ -51,11 +51,11 @@ RETURNED = "RETURNED"
 
 
 class _NotUnderstood(Exception):
-    """The API accepted this input, and this version's model refuses it; its one argument is the model's failure."""
+    """The worker's model refuses an input that the API accepted. The only argument is the failure."""
 
 
 class ContractTask(RefusingTask):
-    """A task of the contract. Celery calls `run` for each message, in the pool."""
+    """A task of the contract. Celery calls `run` in the pool for each message."""
 
     abstract = True
     Request = "apps.worker.request:Request"
@@ -68,11 +68,11 @@ class ContractTask(RefusingTask):
 
     @cached_property
     def backend(self) -> Any:
-        """The app's, which Celery would look up three times a task."""
+        """The app's backend, cached: Celery looks it up three times per task."""
         return self.app.backend
 
     def publish_retry(self, request: Any) -> None:
-        """Publish this task again, due later; returns when the broker has confirmed it, raises where it has not."""
+        """Publish this task again with a delay. Returns when the broker has confirmed it; raises if it does not."""
         settings = self.settings
         signature = self.signature_from_request(
             request,
@@ -81,7 +81,7 @@ class ContractTask(RefusingTask):
                 factor=settings.retry_backoff_s,
                 retries=request.retries,
                 maximum=settings.retry_backoff_max_s,
-                full_jitter=True,  # so that what failed together does not return together
+                full_jitter=True,  # spreads the retries of tasks that failed at the same time
             ),
         )
         returned: list[Exception] = []
@@ -90,11 +90,11 @@ class ContractTask(RefusingTask):
             returned.append(error)
 
         with self.app.producer_pool.acquire(block=True) as producer:
-            producer.on_return = on_return  # also for the channel of a new connection
-            producer.channel.events["basic_return"] = {on_return}  # it comes before the confirm
+            producer.on_return = on_return  # for the channel of a new connection too
+            producer.channel.events["basic_return"] = {on_return}  # called before the confirm
             self.app.send_own_task(
                 self.name, signature.args, signature.kwargs, task_type=self, producer=producer, mandatory=True,
-                argsrepr="(...)", kwargsrepr="{}",  # inputs stay out of the headers, as in the first message
+                argsrepr="(...)", kwargsrepr="{}",  # keep inputs out of the headers, as in the first message
                 **signature.options,
             )  # fmt: skip
         if returned:
@@ -102,10 +102,10 @@ class ContractTask(RefusingTask):
 
 
 def run(task: ContractTask, payload: Any) -> str:
-    """Run one message's task; answers its outcome, for the worker's main process.
+    """Run the task of a message. Returns its outcome for the worker's main process.
 
-    Raises Reject where the message must become a dead letter, SystemExit where this process is being ended from
-    outside, and what is a defect of ours: the main process makes a dead letter of that one too.
+    Raises Reject if the message must be dead-lettered, and SystemExit if this process receives SIGTERM. Any other
+    exception is a defect of Sluice: the main process then also dead-letters the message.
     """
     request = task.request
     if request.called_directly or hasattr(request, "began_s"):
@@ -131,30 +131,30 @@ def run(task: ContractTask, payload: Any) -> str:
 
 
 def _call(task: ContractTask, request: Any, payload: Any) -> End:
-    """Call the function, within its limits; so is the text of its error, which its own code makes."""
+    """Call the function within its limits, which also cover formatting its error: that runs the task's own code."""
     spec = task.spec
     max_bytes = spec.result_max_bytes or task.settings.result_max_bytes
     try:
         with task.limits.running(spec.soft_limit_s, spec.hard_limit_s):
             try:
                 return End(SUCCESS, results.encode(_output(task, request, payload), max_bytes))
-            except BaseException as exc:  # noqa: BLE001 - whatever it is, it is this task's end
+            except BaseException as exc:  # noqa: BLE001 - any exception is this task's end
                 return _end_of(task, request, exc)
-    except BaseException as exc:  # noqa: BLE001 - a limit or a cancel that came while the block ended
-        return _end_of(task, request, exc, chain=False)  # what it follows may be an error whose text takes for ever
+    except BaseException as exc:  # noqa: BLE001 - a limit or a cancel at the end of the block
+        return _end_of(task, request, exc, chain=False)  # formatting the chained error may never return
 
 
 def _output(task: ContractTask, request: Any, payload: Any) -> BaseModel:
-    """What the function returns. What it changed of the process that its own end depends on is put back."""
+    """Call the function; returns its output. Restores the process state that the end of the task depends on."""
     process, recursion_limit, fields = os.getpid(), sys.getrecursionlimit(), vars(request).copy()
     try:
         output = task.function(_input(task, payload), *task.function_settings)
     finally:
-        if os.getpid() != process:  # a child that the function forked and that came back: the task is its parent's
+        if os.getpid() != process:  # a forked child that returned: the task belongs to its parent
             os._exit(os.EX_SOFTWARE)
-        if sys.getrecursionlimit() < recursion_limit:  # a higher one may be of a task in another thread
+        if sys.getrecursionlimit() < recursion_limit:  # a task in another thread may have raised it
             sys.setrecursionlimit(recursion_limit)
-        # Celery's current_task.request: its ids name the record that is to be ended
+        # a task can change current_task.request, whose ids identify the record
         vars(request).update(fields)
         with suppress(Exception):
             logs.restore(log, backend.log)
@@ -162,7 +162,7 @@ def _output(task: ContractTask, request: Any, payload: Any) -> BaseModel:
 
 
 def _input(task: ContractTask, payload: Any) -> Input:
-    """The validated input. Raises _NotUnderstood for what the API accepted, and so a model of another version."""
+    """Validate the input. Raises _NotUnderstood: the API accepted it, so its model is of another version."""
     try:
         return read_input(task.spec.input, payload)
     except SoftTimeLimitExceeded:
@@ -172,10 +172,10 @@ def _input(task: ContractTask, payload: Any) -> Input:
 
 
 def _end_of(task: ContractTask, request: Any, exc: BaseException, *, chain: bool = True) -> End:
-    """The end of a run by this error."""
+    """The end of a run that raised this error."""
     if terminate_handler_fired():
-        # The signal raised SystemExit in the function; `exc` may be what its clean-up raised then. Celery would take
-        # an Exception for the task's own.
+        # The signal raised SystemExit in the function; `exc` may be a later error of its clean-up. Celery would treat
+        # an Exception as the task's failure.
         raise SystemExit from exc
     if task.limits.cancelled_by(exc):
         return End(REVOKED, "null")
@@ -191,7 +191,7 @@ def _end_of(task: ContractTask, request: Any, exc: BaseException, *, chain: bool
 
 
 def _give_back(task: ContractTask, request: Any, failure: dict[str, str]) -> str:
-    """Undo `begin`; the main process returns the message."""
+    """Undo `begin`; the main process then returns the message."""
     if task.backend.give_back(request) == "cancelled":
         return REVOKED
     reason = f"the worker's model refuses the input ({failure['type']}: {failure['message']})"
@@ -201,6 +201,6 @@ def _give_back(task: ContractTask, request: Any, failure: dict[str, str]) -> str
 def _retry(task: ContractTask, request: Any, failure: dict[str, str]) -> None:
     try:
         task.publish_retry(request)
-    except Exception as exc:  # noqa: BLE001 - of kombu, amqp and sockets; the failure says which
+    except Exception as exc:  # noqa: BLE001 - errors of kombu, amqp and sockets; the failure has the type
         raise Reject(failures.retry_refused(failure_of(exc), failure), requeue=False) from None
     logs.write(log, logging.INFO, "tried again later", task=task.name, retries=request.retries, error=failure["type"])

@@ -1,4 +1,4 @@
-"""Celery's pool of threads, with a way out for a task that ends in no ordinary way."""
+"""Celery's pool of threads, extended to handle tasks that raise any BaseException."""
 
 import gc
 import logging
@@ -12,23 +12,23 @@ from celery.concurrency import thread
 
 log = logging.getLogger(__name__)
 
-# Looking for cycles after each 700 new objects, Python's own number, took 3% of the time. A third of the looks: what
-# tasks leave in cycles is a team's own, may be large, and waits that much longer.
+# Garbage collection with Python's default threshold of 700 took 3% of the time. This threshold collects a third as
+# often; it is not higher because tasks may leave large objects in cycles.
 GC_THRESHOLD = 2_000
 
 
 class Waiting(thread.ApplyResult):  # type: ignore[misc]  # celery ships no types
-    """A task given to the pool."""
+    """A task submitted to the pool."""
 
     def withdraw(self) -> bool:
-        """Keep the task from starting. False: it has started."""
+        """Prevent the task from starting. Returns False if it has started."""
         return bool(self.f.cancel())
 
 
 class TaskPool(thread.TaskPool):  # type: ignore[misc]  # celery ships no types
-    """Tells the request of every end; Celery's would keep an exception of the trace, or a SystemExit, to itself."""
+    """Reports every end of a task; Celery's pool would not report an error in its tracer, or SystemExit."""
 
-    # Celery's own refusal of AsyncResult.get() names its documentation; ours names our API (apps/worker/celery_api.py)
+    # AsyncResult.get() is refused by apps/worker/celery_api.py, which names our API, and not by Celery
     task_join_will_block = False
 
     def on_start(self) -> None:
@@ -38,7 +38,7 @@ class TaskPool(thread.TaskPool):  # type: ignore[misc]  # celery ships no types
             " tasks that must end need WORKER_POOL=prefork"
         )
         gc.set_threshold(GC_THRESHOLD)
-        gc.freeze()  # what was imported stays
+        gc.freeze()  # imported modules are never garbage
 
     def on_apply(  # noqa: PLR0913, PLR0917 - Celery's signature
         self,
@@ -54,14 +54,14 @@ class TaskPool(thread.TaskPool):  # type: ignore[misc]  # celery ships no types
             accept_callback(os.getpid(), time.monotonic())
             try:
                 answer = target(*args, **kwargs or {})
-            except BaseException:  # noqa: BLE001 - whatever it is, the message must be answered
+            except BaseException:  # noqa: BLE001 - the message must be acked or rejected after any error
                 error_callback(ExceptionInfo())
             else:
                 callback(answer)
 
-        # Celery keeps a weak reference to it: `run`, which the executor drops at the task's end, keeps it alive
+        # Celery keeps only a weak reference to `waiting`; `run` keeps it alive until the task ends
         run.waiting = waiting = Waiting(self.executor.submit(run))  # type: ignore[attr-defined]
         return waiting
 
     def end_descendants(self) -> None:
-        """Nothing: nobody knows which thread started what."""
+        """Does nothing: it is unknown which thread started which process."""

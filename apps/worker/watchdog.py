@@ -1,11 +1,11 @@
-"""Ends tasks from the worker's main process, whatever their code does: at a hard time limit, and after a cancel.
+"""Kills tasks from the worker's main process, whatever their code does: at hard time limits and after cancels.
 
     slots: what each process of the pool runs --> this thread --> soft limit, cancel: a signal (apps/worker/limits.py)
     apps/worker/cancel.py: ids of cancelled tasks -->   |
                                                         `--> hard limit, or KILL_AFTER_S after a cancel: SIGKILL to the
-                                                             process and to all that its task started
+                                                             process and its task's descendants
 
-A thread, since the main thread may wait for the broker. It waits for nothing but time, and for /proc.
+The watchdog has its own thread, as the main thread may block on the broker. It blocks only on timers and /proc.
 """
 
 import logging
@@ -25,15 +25,15 @@ from apps.worker.slots import NEVER_S, Run, Slots
 
 log = logging.getLogger(__name__)
 
-# Slots are read so often: below the shortest limit, 1 s, so that each limit is seen before it has passed.
+# Interval between reads of the slots: below the shortest limit, 1 s.
 TICK_S = 0.5
-# What a cancelled task has to clean up, before its process is ended.
+# Time for a cancelled task to clean up before its process is killed.
 KILL_AFTER_S = 10.0
 REMEMBERED = 1000
 
 
 class Reason(Enum):
-    """Why the watchdog ends a process of the pool; the text is for the log."""
+    """Why the watchdog kills a process of the pool; the value is the text in the log."""
 
     HARD_LIMIT = "its task ran for longer than its hard time limit"
     CANCELLED = f"its task was cancelled, and went on for {KILL_AFTER_S:.0f} s"
@@ -41,7 +41,7 @@ class Reason(Enum):
 
 
 class Ended(NamedTuple):
-    """How a process of the pool ended; `run` is the function that it then ran."""
+    """How a process of the pool ended; `run` is the function that was running."""
 
     reason: Reason | None
     run: Run | None
@@ -50,7 +50,7 @@ class Ended(NamedTuple):
 
 @dataclass
 class Watched:
-    """One process of the pool; `run` is what it is ended for, at `kill_at_s`."""
+    """A process of the pool. It is killed at `kill_at_s` because of `run`."""
 
     index: int
     process: descendants.Process
@@ -62,14 +62,14 @@ class Watched:
 
 
 class Watchdog:
-    """Of the main process of a worker with a pool of processes."""
+    """The watchdog thread of a worker with a pool of processes; runs in its main process."""
 
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
         self._watched: dict[int, Watched] = {}
-        # ids that were cancelled lately: one may be told before its task has begun here
+        # recently cancelled ids: a cancel may arrive before its task begins here
         self._cancelled: dict[str, None] = {}
-        # processes whose task must not go on, and since when that ran
+        # processes to kill, and the start time of their task
         self._to_end: deque[tuple[descendants.Process, float]] = deque()
         self._lock = threading.Lock()
         self._changed = threading.Event()
@@ -79,14 +79,14 @@ class Watchdog:
         threading.Thread(target=self._serve, name="watchdog", daemon=True).start()
 
     def watch(self, index: int, pid: int) -> None:
-        """A process of the pool was started."""
+        """Watch a new process of the pool."""
         process = descendants.process(pid)
         if process:
             with self._lock:
                 self._watched[pid] = Watched(index, process)
 
     def forget(self, pid: int) -> Ended | None:
-        """A process of the pool has ended. So do its helpers, and what its task has started, if it ran one."""
+        """A process of the pool has ended: kill its helpers, and the descendants of the task that it ran."""
         with self._lock:
             watched = self._watched.pop(pid, None)
             if watched is None:
@@ -102,7 +102,7 @@ class Watchdog:
             return Ended(reason, run, slot.retires)
 
     def cancel(self, task_id: str) -> None:
-        """Interrupt the task, now or when it starts, and end it where that does not."""
+        """Interrupt the task, now or when it starts; kill it if it does not end."""
         with self._lock:
             self._cancelled[task_id] = None
             if len(self._cancelled) > REMEMBERED:
@@ -110,21 +110,21 @@ class Watchdog:
         self._changed.set()
 
     def noted(self) -> list[str]:
-        """The ids of the tasks that the processes began last."""
+        """The id of the last task that each process began."""
         with self._lock:
             return [noted for each in self._watched.values() if (noted := self._slots[each.index].noted)]
 
     def hand_back(self, pid: int) -> None:
-        """The process was told to end: see to it that it does, with what its task has started."""
+        """Ensure that a process which was asked to end does so, with the descendants of its task."""
         with self._lock:
             watched = self._watched.get(pid)
             if watched and not watched.killed:
-                # a task that goes on may end before it is killed: the next one must not be killed in its place
+                # the task may end before the kill: the process must not take another task, which would be killed
                 self._slots[watched.index].retire()
                 self._end_later(watched, self._slots[watched.index].read(), Reason.HANDED_BACK)
 
     def end_descendants(self) -> None:
-        """End what running tasks have started, and stop their processes where they are: the worker ends at once."""
+        """Kill the descendants of running tasks, and suspend the tasks' processes: the worker exits immediately."""
         with self._lock:
             for watched in self._watched.values():
                 run = self._slots[watched.index].read()
@@ -133,7 +133,7 @@ class Watchdog:
                     descendants.end_started_by(watched.process, run.started_s)
 
     def stop(self) -> None:
-        """The pool has ended: end the helpers of its processes."""
+        """The pool has stopped: kill the helpers of its processes."""
         with self._lock:
             for watched in self._watched.values():
                 self._end(watched, None)
@@ -146,12 +146,12 @@ class Watchdog:
             self._changed.clear()
             try:
                 wait_s = self._look()
-            except Exception:  # without this thread nothing has a limit
+            except Exception:  # without this thread, no limit is enforced
                 log.exception("watchdog failed")
                 wait_s = TICK_S
 
     def _look(self) -> float:
-        """Do what is due. Answers in how many seconds the next thing is."""
+        """Perform due actions. Returns the seconds until the next one."""
         with self._lock:
             due_s = [self._look_at(watched) for watched in self._watched.values()]
         self._end_all()
@@ -168,7 +168,7 @@ class Watchdog:
                 log.warning("ended what tasks had started", extra={"fields": {"processes": ended}})
 
     def _look_at(self, watched: Watched) -> float:
-        """Do what is due for this process. Answers when the next thing is."""
+        """Perform due actions for a process. Returns the time of the next one."""
         if watched.killed:
             return NEVER_S
         now_s, run = time.monotonic(), self._slots[watched.index].read()

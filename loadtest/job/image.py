@@ -5,13 +5,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from deploy import images
-from deploy.run import ROOT, command_line, show
+from ops import images
+from ops.command import ROOT, command_line, show
 
 NAME = f"{images.DEFAULT_REGISTRY}/sluice-load:0.1.0"
 DOCKERFILE = "loadtest/job/Dockerfile"
 # The project's .dockerignore lets only in what its services need.
-CONTENT = ("apps", "deploy", "loadtest", "local", "requirements")
+CONTENT = ("apps", "loadtest", "ops", "requirements")
 
 
 def main() -> None:

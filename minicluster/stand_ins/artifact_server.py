@@ -13,10 +13,11 @@ from pathlib import Path
 
 import yaml
 
-from deploy.run import command_line
-from local.child import Child
-from local.programs import apt_install, find
 from minicluster.stand_ins import web
+from ops.apt import apt_install
+from ops.command import command_line
+from ops.servers.child import Child
+from ops.servers.programs import find
 
 REGISTRY_PORT = 5000
 WEB_PORT = 8000

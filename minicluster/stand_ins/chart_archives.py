@@ -4,11 +4,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from deploy.run import ROOT, output
-from deploy.tools import built
-from deploy.validate import controller
 from minicluster.stand_ins import ingress_controller, keda_release, server_image
 from minicluster.stand_ins.ingress_controller import controller_settings
+from ops.command import ROOT, output
+from ops.tools import built
+from ops.validate import controller
 
 FOLDER = Path(__file__).parent
 TIMEOUT_S = 60

@@ -17,10 +17,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from deploy.charts import source
-from deploy.charts.effects import Key, ValueSet, leaves, value_sets
-from deploy.run import Unusable, command_line
 from minicluster.stand_ins import chart_archives
+from ops.charts import source
+from ops.charts.effects import Key, ValueSet, leaves, value_sets
+from ops.command import Unusable, command_line
 from sluice_planner.kubernetes_objects import documents
 
 NOT_TESTED = re.compile(r"^\| (?P<chart>[\w-]+) \| `(?P<value>[\w.-]+)` \|", re.MULTILINE)

@@ -5,11 +5,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from deploy.run import output, show
-from deploy.tools import cache, kubectl, locked, module_folders
 from minicluster import archives, binaries
 from minicluster.lifecycle import Minicluster
 from minicluster.stand_ins.server_image import REPOSITORY
+from ops.command import output, show
+from ops.tools import cache, kubectl, locked, module_folders
 
 CONTROLLERS = ("source-controller", "kustomize-controller", "helm-controller")
 NAMESPACE = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "flux-system"}}

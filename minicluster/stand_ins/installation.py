@@ -5,14 +5,14 @@ import socket
 import subprocess
 import sys
 
-from deploy.run import ROOT, output, show
-from deploy.secrets import listed
-from deploy.tools import built, kubectl
-from local.child import until
-from local.files import append_private
 from minicluster.layout import INSIDE, NODE, VOLUME_COUNT, VOLUMES
 from minicluster.lifecycle import Minicluster
 from minicluster.stand_ins import artifact_server, chart_archives, keda_release, server_image, volumes
+from ops.command import ROOT, output, show
+from ops.files import append_private
+from ops.secrets import listed
+from ops.servers.child import until
+from ops.tools import built, kubectl
 
 PLATFORM = "minicluster/stand_ins/platform"
 # below the cluster's state folder: what the artifact server serves
@@ -26,9 +26,9 @@ INSTALL_TIMEOUT_S = 900
 def install(cluster: Minicluster) -> None:
     """Install every Secret, RabbitMQ, Redis, NGINX and KEDA."""
     prepare(cluster)
-    show("make", "secrets", timeout_s=INSTALL_TIMEOUT_S, KUBECONFIG=str(cluster.kubeconfig))
+    show("make", "secrets", timeout_s=INSTALL_TIMEOUT_S, env={"KUBECONFIG": str(cluster.kubeconfig)})
     command = cluster.inside("env", f"--chdir={ROOT}", f"KUBECONFIG={cluster.kubeconfig}", sys.executable)
-    show(*command, "-m", "deploy.platform", PLATFORM, timeout_s=INSTALL_TIMEOUT_S)
+    show(*command, "-m", "ops.platform", PLATFORM, timeout_s=INSTALL_TIMEOUT_S)
 
 
 def prepare(cluster: Minicluster) -> None:

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from deploy.run import output
-from deploy.tools import cache, kubectl, locked, module_folders
 from minicluster import archives, binaries
 from minicluster.stand_ins.server_image import REPOSITORY
+from ops.command import output
+from ops.tools import cache, kubectl, locked, module_folders
 
 # place in the image -> the program's name as Go builds it
 PROGRAMS = {"/keda": "operator", "/keda-adapter": "adapter", "/keda-admission-webhooks": "webhooks"}

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from deploy.tools import cache, locked
-from local import debian, newer
 from minicluster import archives
+from ops.servers import debian, newer
+from ops.tools import cache, locked
 
 REPOSITORY = "localhost/sluice-platform"
 SERVERS = ("rabbitmq", "redis", "nginx")

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.run import ROOT
 from minicluster.stand_ins.ingress_controller.admission import admitted, rejections
 from minicluster.stand_ins.ingress_controller.controller_settings import NotImplementedHereError, from_config_map
 from minicluster.stand_ins.ingress_controller.nginx_conf import configuration, scaled
+from ops.command import ROOT
 
 INGRESS: dict[str, Any] = yaml.safe_load((ROOT / "kustomize/base/ingress/ingress.yaml").read_text())
 RELEASE: dict[str, Any] = list(yaml.safe_load_all((ROOT / "helm-releases/nginx.yaml").read_text()))[-1]

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy.run import Unusable
 from minicluster import state
 from minicluster.lifecycle import Minicluster
+from ops.command import Unusable
 
 
 def test_two_clusters_of_one_process_have_each_their_cable(tmp_path: Path) -> None:

@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy import pins
-from deploy.charts.effects import leaves
-from deploy.platform import Release, releases
-from deploy.run import ROOT, Unusable, output
-from deploy.tools import built, kubectl
-from deploy.validate import pod_security, pods, schemas
-from deploy.validate.charts import known_keys
-from deploy.validate.tree import Object, Tree, walk
 from minicluster.layout import NODE_ADDRESS
 from minicluster.stand_ins import chart_archives, chart_comparison, keda_release
 from minicluster.stand_ins.artifact_server import REGISTRY_PORT, WEB_PORT
 from minicluster.stand_ins.chart_comparison import changed
+from ops import pins
+from ops.charts.effects import leaves
+from ops.command import ROOT, Unusable, output
+from ops.platform import Release, releases
+from ops.tools import built, kubectl
+from ops.validate import pod_security, pods, schemas
+from ops.validate.charts import known_keys
+from ops.validate.tree import Object, Tree, walk
 
 # What the stand-in of NGINX leaves to the real chart; the others' are in minicluster/stand_ins/README.md
 LEFT_OUT = {

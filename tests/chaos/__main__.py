@@ -15,10 +15,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from local import command, files, newer
-from local.child import Unusable
-from local.child import until as wait_until
-from local.programs import apt_install, ensure
+from ops import command, files
+from ops.apt import apt_install
+from ops.command import Unusable
+from ops.servers import newer
+from ops.servers.child import until as wait_until
+from ops.servers.programs import ensure
 from tests.chaos import bounds, namespaces, report, versions
 from tests.chaos.bounds import Bound
 from tests.chaos.checker import Checker

@@ -13,11 +13,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from local.child import POLL_S, Child, until
-from local.files import write_private
-from local.management import Management
-from local.programs import Programs
-from local.servers import RabbitMQ
+from ops.files import write_private
+from ops.management import Management
+from ops.servers.child import POLL_S, Child, until
+from ops.servers.programs import Programs
+from ops.servers.rabbitmq import RabbitMQ
 
 BRIDGE = "brokers"
 HERE = "10.77.0.254"

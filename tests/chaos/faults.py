@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from local.child import Child
+from ops.servers.child import Child
 from tests.chaos.cluster import Node
 from tests.chaos.weakened import KILL_UNSTORED, TAKEN
 from tests.chaos.world import World

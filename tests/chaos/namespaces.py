@@ -7,7 +7,7 @@ import subprocess
 import sys
 from typing import Any
 
-from local.child import Unusable
+from ops.command import Unusable
 
 PROGRAMS = ("unshare", "setpriv", "nsenter", "ip", "iptables")
 _INSIDE = "CHAOS_INSIDE"

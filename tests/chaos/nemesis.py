@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from itertools import count
 
-from local.child import Unusable
+from ops.command import Unusable
 from tests.chaos.faults import named
 from tests.chaos.journal import Crashed, Effect, Failed, Injected, Journal, Tail, Try
 from tests.chaos.schedule import Planned, Step

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from apps.contract import topology
-from local.child import Child, Unusable
+from ops.command import Unusable
+from ops.servers.child import Child
 from tests.chaos.faults import Harm, fault, pids
 from tests.chaos.tasks import OLDER
 from tests.chaos.world import World

@@ -13,10 +13,11 @@ import httpx
 
 from apps.contract import topology
 from apps.contract.settings import ApiSettings
-from local import newer
-from local.child import Child, Unusable
-from local.programs import ensure
-from local.servers import Redis
+from ops.command import Unusable
+from ops.servers import newer
+from ops.servers.child import Child
+from ops.servers.programs import ensure
+from ops.servers.redis import Redis
 from tests.chaos.cluster import Cluster
 from tests.chaos.proxy import Proxy
 from tests.chaos.weakened import WITHOUT, weaken_definitions

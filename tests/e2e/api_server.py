@@ -15,8 +15,8 @@ from typing import Any, Self
 
 import httpx
 
-from deploy.forward import api_server
-from deploy.validate.tree import Finding, Object, Tree, once
+from ops.forward import api_server
+from ops.validate.tree import Finding, Object, Tree, once
 from tests.e2e import chart_pods
 
 TIMEOUT_S = 60

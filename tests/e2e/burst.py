@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from deploy.run import ROOT
+from ops.command import ROOT
 from tests.e2e import objects
 from tests.e2e.curve import SERVICE_S
 from tests.e2e.system import System

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from deploy.validate.tree import Object, walk, without_nulls
+from ops.validate.tree import Object, walk, without_nulls
 
 # name of a chart's value -> (its place in a pod, its type: a value of another type is no part of a pod)
 PLACES: dict[str, tuple[str, type]] = {

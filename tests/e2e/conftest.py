@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from deploy import cluster as api
-from deploy import overlay
-from deploy.images import deployed
-from deploy.run import Unusable
 from minicluster import app_images
 from minicluster.lifecycle import Minicluster
 from minicluster.stand_ins import installation
+from ops import cluster as api
+from ops import deploy
+from ops.command import Unusable
+from ops.images import deployed
 from tests.e2e import burst, evidence, objects
 from tests.e2e.burst import Posted
 from tests.e2e.existing import Existing, check_entrance
@@ -92,7 +92,7 @@ def system(platform: Provider) -> Iterator[System]:
 @pytest.fixture(scope="module")
 def local(system: System) -> System:
     """The local overlay, applied and waited for by the code of `make deploy`."""
-    overlay.up(objects.LOCAL)
+    deploy.up(objects.LOCAL)
     return system
 
 
@@ -110,7 +110,7 @@ def load(system: System) -> Iterator[System]:
 def running(system: System) -> System:
     """A system under any overlay: the one that runs, or else the load overlay."""
     if not api.has("scaledobjects.keda.sh", objects.SCALER[2], f"--namespace={objects.SCALER[0]}"):
-        overlay.up(objects.OVERLAYS / "load")
+        deploy.up(objects.OVERLAYS / "load")
     return system
 
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import redis
 
-from deploy.run import Unusable
+from ops.command import Unusable
 from tests.e2e import objects
 from tests.e2e.system import System
 

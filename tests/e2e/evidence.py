@@ -4,9 +4,9 @@ import re
 import shutil
 from pathlib import Path
 
-from deploy.run import ROOT, Unusable, answers, output
-from deploy.tools import kubectl
 from minicluster.state import LOGS
+from ops.command import ROOT, Unusable, answers, output
+from ops.tools import kubectl
 from tests.e2e import objects
 
 FOLDER = ROOT / "build" / "e2e" / "failure"

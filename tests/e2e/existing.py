@@ -5,10 +5,10 @@ from pathlib import Path
 
 import httpx
 
-from deploy.run import ROOT, Unusable, output, show
-from deploy.tools import kubectl
-from local.child import until
-from local.files import write_private
+from ops.command import ROOT, Unusable, output, show
+from ops.files import write_private
+from ops.servers.child import until
+from ops.tools import kubectl
 
 FOLDER = ROOT / ".local" / "e2e"
 # One file per process: two sessions in one clone may use different clusters.
@@ -52,7 +52,7 @@ class Existing:
     def install_platform(self) -> None:
         """Install every Secret, RabbitMQ, Redis, NGINX and KEDA from the real charts."""
         for verb in ("secrets", "platform"):
-            show("make", verb, timeout_s=INSTALL_TIMEOUT_S, KUBECONFIG=str(KUBECONFIG))
+            show("make", verb, timeout_s=INSTALL_TIMEOUT_S, env={"KUBECONFIG": str(KUBECONFIG)})
 
     def stop(self) -> None:
         """Remove the copy of the kubeconfig."""

@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from deploy import cluster as api
 from minicluster.lifecycle import Minicluster
 from minicluster.stand_ins import flux_release, installation
+from ops import cluster as api
 from tests.e2e import objects
 from tests.e2e.repository import Repository
 
@@ -21,7 +21,7 @@ FLUX = "flux-system"
 APPS = "kustomization/apps"
 API = "kustomization/api"  # after the workers of APPS
 # `make flux` without its check of the origin's URL: it refuses HTTP, and the artifact server of the cluster has no TLS
-FOLLOW = "from deploy import flux; flux.git_url = str; flux.main()"
+FOLLOW = "from ops import flux; flux.git_url = str; flux.main()"
 REQUEST = "reconcile.fluxcd.io/requestedAt"
 
 
@@ -35,7 +35,7 @@ class Following:
         self.repository = Repository(
             folder / "sluice", cluster.state / installation.SERVED, cluster.address, environment
         )
-        self.repository.python("-m", "deploy.secrets", "--flux", timeout_s=SECRETS_TIMEOUT_S)
+        self.repository.python("-m", "ops.sops", timeout_s=SECRETS_TIMEOUT_S)
         self.repository.commit("Secrets of this cluster")
         self.repository.python("-c", FOLLOW, timeout_s=READY_TIMEOUT_S)
 

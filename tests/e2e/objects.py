@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from deploy import cluster
-from deploy.run import ROOT
-from local import child
+from ops import cluster
+from ops.command import ROOT
+from ops.servers import child
 
 WORKER = ("celery-workers", "deployment", "celery-worker")
 API = ("fastapi", "deployment", "api")

@@ -5,9 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from deploy.run import ROOT
 from minicluster.layout import NODE_ADDRESS
 from minicluster.stand_ins.artifact_server import WEB_PORT
+from ops.command import ROOT
 
 TIMEOUT_S = 60
 PLATFORM = "clusters/local/infrastructure/kustomization.yaml"

@@ -14,10 +14,10 @@ from apps.client import Client, Problem
 from apps.contract import keys
 from apps.contract.example import example_input
 from apps.tasks import TASKS
-from deploy import cluster
-from deploy.forward import forwarded
-from local.child import until
-from local.management import Management
+from ops import cluster
+from ops.forward import forwarded
+from ops.management import Management
+from ops.servers.child import until
 from tests.e2e import objects
 
 # the keys of tests/e2e/overlays/ledger/tasks.py

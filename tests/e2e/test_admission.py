@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy import cluster
-from deploy.run import ROOT, output
-from deploy.secrets import listed
-from deploy.tools import kubectl, module_folders
-from deploy.validate import blame, tree
+from ops import cluster
+from ops.command import ROOT, output
+from ops.secrets import listed
+from ops.tools import kubectl, module_folders
+from ops.validate import blame, tree
 from tests.e2e.api_server import ApiServer
 from tests.e2e.provider import Provider
 from tests.harness.faults import Fault, copied, faults

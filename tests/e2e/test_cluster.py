@@ -10,9 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deploy import cluster as api
-from local.child import until
 from minicluster.lifecycle import Minicluster
+from ops import cluster as api
+from ops.servers.child import until
 from tests.e2e.provider import Provider
 
 START_AND_WAIT = """

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from deploy import cluster
-from deploy.run import ROOT, output
-from deploy.tools import kubectl
 from minicluster import app_images
 from minicluster.layout import NODE_ADDRESS
 from minicluster.lifecycle import Minicluster
 from minicluster.stand_ins import installation
+from ops import cluster
+from ops.command import ROOT, output
+from ops.tools import kubectl
 from tests.e2e import existing, objects
 from tests.e2e.provider import Provider
 from tests.e2e.system import System

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from deploy import cluster, images
-from deploy.run import ROOT
 from minicluster import app_images
 from minicluster.lifecycle import Minicluster
 from minicluster.state import STATE
+from ops import cluster, images
+from ops.command import ROOT
 from tests.e2e import objects
 from tests.e2e.following import APPS, Following
 from tests.e2e.objects import API, SCALER, WORKER
@@ -95,7 +95,7 @@ def test_pushed_number_reaches_the_scaler(following: Following) -> None:
 
 def test_release_rolls_out(following: Following, node: Minicluster, tmp_path: Path) -> None:
     following.repository.python(
-        "-m", "deploy.release", RELEASE, timeout_s=BUILD_TIMEOUT_S, **app_images.settings(local_base=True)
+        "-m", "ops.release", RELEASE, timeout_s=BUILD_TIMEOUT_S, **app_images.settings(local_base=True)
     )
     for image, name in images.full_names(RELEASE, None).items():
         archive = tmp_path / f"{image}.tar"

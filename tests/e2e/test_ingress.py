@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from local.child import until
+from ops.servers.child import until
 from tests.e2e import objects
 from tests.e2e.system import System, example
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from apps.contract.topology import PARKED_QUEUE
-from deploy import cluster
-from deploy.run import Unusable
-from local.management import Management
+from ops import cluster
+from ops.command import Unusable
+from ops.management import Management
 from sluice_planner import keda
 from sluice_planner.fields import Field
 from tests.e2e import objects

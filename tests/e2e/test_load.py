@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from deploy import cluster
-from deploy.run import ROOT, show
 from loadtest.job.image import NAME
 from minicluster import app_images
 from minicluster.lifecycle import Minicluster
+from ops import cluster
+from ops.command import ROOT, show
 from tests.e2e import objects
 from tests.e2e.evidence import FOLDER
 from tests.e2e.provider import Provider
@@ -39,12 +39,8 @@ def threads(load: System) -> Iterator[System]:
 def image(provider: Provider, tmp_path: Path) -> None:
     """The Job's image, in the nodes."""
     archive = tmp_path / "load.tar"
-    show(
-        "make",
-        "load-image",
-        timeout_s=RUN_TIMEOUT_S,
-        **app_images.settings(local_base=isinstance(provider, Minicluster)),
-    )
+    settings = app_images.settings(local_base=isinstance(provider, Minicluster))
+    show("make", "load-image", timeout_s=RUN_TIMEOUT_S, env=settings)
     app_images.save(NAME, archive)
     provider.load_image(archive)
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from deploy import cluster
-from deploy.forward import forwarded
-from deploy.run import Unusable
-from deploy.tools import kubectl
+from ops import cluster
+from ops.command import Unusable
+from ops.forward import forwarded
+from ops.tools import kubectl
 from tests.e2e import existing, objects
 from tests.e2e.system import SPEC, System, example
 

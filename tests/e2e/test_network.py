@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy import cluster
-from deploy.run import ROOT, output
-from deploy.tools import kubectl
-from deploy.validate import network, tree
-from deploy.validate.references import matches
+from ops import cluster
+from ops.command import ROOT, output
+from ops.tools import kubectl
+from ops.validate import network, tree
+from ops.validate.references import matches
 from tests.e2e.system import System
 
 TIMEOUT_S = 60

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deploy.run import ROOT
+from ops.command import ROOT
 from tests.e2e import burst, objects
 from tests.e2e.burst import ALONE_S, FOLDER, MAXIMUM, MINIMUM, TASKS
 from tests.e2e.curve import SERVICE_S, Recorder

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from apps.client import Problem
-from deploy import cluster
-from deploy.run import Unusable
 from minicluster.lifecycle import Minicluster
+from ops import cluster
+from ops.command import Unusable
 from tests.e2e import objects
 from tests.e2e.clients import Patient
 from tests.e2e.provider import Provider

@@ -15,8 +15,8 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
-from local.child import Child, until
-from local.programs import apt_install
+from ops.apt import apt_install
+from ops.servers.child import Child, until
 
 PROGRAMS = ("chromium", "google-chrome", "chrome")
 PACKAGE = "chromium"

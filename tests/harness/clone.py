@@ -22,12 +22,12 @@ def copy_apps(folder: Path) -> None:
 
 
 class Clone:
-    """`python -m local.up`, which is what `make up` runs once everything is installed, and its output."""
+    """`python -m ops.up`, which is what `make up` runs once everything is installed, and its output."""
 
     def __init__(self, folder: Path, port: str, **environment: str) -> None:
         self.folder = folder
         copy_apps(folder)
-        shutil.copytree(ROOT / "local", folder / "local", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / "ops", folder / "ops", ignore=shutil.ignore_patterns("__pycache__"))
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("CELERY", "RABBITMQ"))}
         # No Docker engine: the programs of this machine are what is tested, and they need no download.
         base = {"API_PORT": port, "DOCKER_HOST": f"unix://{folder}/none"}
@@ -51,7 +51,7 @@ class Clone:
         """Start it; the answer is the supervisor."""
         with self.output.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "local.up"],
+                [sys.executable, "-m", "ops.up"],
                 cwd=self.folder, env=self.environment, stdout=output, stderr=subprocess.STDOUT,
             )  # fmt: skip
         return psutil.Process(self._process.pid)

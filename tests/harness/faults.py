@@ -9,8 +9,8 @@ from pathlib import Path
 import yaml
 
 from apps.contract import topology
-from deploy.run import ROOT
-from deploy.validate.tree import Finding
+from ops.command import ROOT
+from ops.validate.tree import Finding
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from local.child import until
+from ops.servers.child import until
 
 _RLIMIT_LOCKS = 10  # linux/resource.h; Python has no name for it
 _DEADLINE_S = 20.0

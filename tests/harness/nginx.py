@@ -13,12 +13,12 @@ from typing import Any, Self
 
 import pytest
 
-from deploy.tools import cache
-from local import debian, newer
-from local.child import Child, until
-from local.programs import find
-from local.servers import free_ports, is_open
 from minicluster.stand_ins.ingress_controller import nginx_conf
+from ops.servers import debian, newer
+from ops.servers.child import Child, until
+from ops.servers.ports import free_ports, is_open
+from ops.servers.programs import find
+from ops.tools import cache
 from tests.harness.servers import given_root
 
 # of keepalive_min_timeout, which helm-releases/nginx.yaml sets
@@ -38,7 +38,9 @@ def command() -> list[str]:
         return [str(found)]
     kept = cache() / debian.name(newer.SUITE, newer.PACKAGES)
     if not kept.exists():
-        pytest.skip(f"needs nginx {'.'.join(map(str, OLDEST))} or newer: `python -m local.newer` makes one, as root")
+        pytest.skip(
+            f"needs nginx {'.'.join(map(str, OLDEST))} or newer: `python -m ops.servers.newer` makes one, as root"
+        )
     return _in(kept)
 
 

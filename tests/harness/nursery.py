@@ -20,7 +20,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, Self
 
-from local.child import Child
+from ops.servers.child import Child
 from tests.harness.marks import set_mark
 
 ROOT = Path(__file__).parents[2]

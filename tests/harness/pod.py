@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from local.child import Unusable
+from ops.command import Unusable
 
 TIMEOUT_S = 120
 UNLIMITED = "1Gi"

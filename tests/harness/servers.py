@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from apps.contract import topology
-from local.child import Unusable
-from local.programs import ensure
-from local.servers import RabbitMQ, Redis
+from ops.command import Unusable
+from ops.servers.programs import ensure
+from ops.servers.rabbitmq import RabbitMQ
+from ops.servers.redis import Redis
 from tests.harness.nursery import Nursery
 
 # On a busy machine RabbitMQ may take longer than a person's ten seconds for a virtual host's definitions.

@@ -19,11 +19,11 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from local import definitions
-from local.child import Child
-from local.management import Refused
-from local.processes import UVICORN_OPTIONS
-from local.servers import free_ports
+from ops import definitions
+from ops.management import Refused
+from ops.servers.child import Child
+from ops.servers.ports import free_ports
+from ops.servers.processes import UVICORN_OPTIONS
 from tests.harness.marks import end_marked, marked_command
 from tests.harness.nursery import Forked
 from tests.harness.servers import Servers
@@ -97,7 +97,7 @@ class System:
         """Apply the broker's definitions to this system's virtual host."""
         broker = self.servers.rabbitmq
         try:
-            definitions.apply(broker.management, vhost=self.vhost, passwords=self.passwords, **limits)
+            definitions.apply(broker.management, self.passwords, self.vhost, **limits)
         except Refused as exc:  # the broker's own page says only that it failed
             exc.add_note(f"its log ends:\n{broker.node.last_lines(60)}")
             raise

@@ -185,7 +185,7 @@ def test_message_that_another_consumer_rejects_is_a_failure_that_says_no_more(sy
     until(lambda: system.servers.rabbitmq.management(place, "POST", got))
     ended = api.ended(task_id)["task_result"]
     assert ended["type"] == "Rejected"
-    assert "did not say why" in ended["message"]
+    assert "without a reason" in ended["message"]
 
 
 @pytest.mark.parametrize("dies", ["publish", *thorough("ack")])

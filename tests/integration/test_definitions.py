@@ -9,11 +9,11 @@ import kombu
 import pytest
 
 from apps.contract import topology
-from deploy.credentials import Credentials
-from deploy.definitions import VERSION, document
-from local import definitions
-from local.programs import ensure
-from local.servers import RabbitMQ
+from ops.credentials import Credentials
+from ops.definitions import VERSION, of_cluster
+from ops.servers import inspection
+from ops.servers.programs import ensure
+from ops.servers.rabbitmq import RabbitMQ
 from tests.harness.servers import ImportingRabbitMQ
 
 ROOT = os.environ.get("SLUICE_TEST_RABBITMQ_ROOT")
@@ -43,7 +43,7 @@ def credentials() -> Credentials:
 def broker(credentials: Credentials, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
     folder, root = tmp_path_factory.mktemp("defined"), Path(ROOT) if ROOT else None
     node = Defined(folder, ensure(), password=credentials.broker_password_admin, root=root)
-    node.definitions = json.dumps(document(credentials, VERSION if ROOT else (3, 10)))
+    node.definitions = json.dumps(of_cluster(credentials, VERSION if ROOT else (3, 10)))
     try:
         node.start()  # it is ready when its management API knows the administrator
         yield node
@@ -53,7 +53,7 @@ def broker(credentials: Credentials, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_it_is_what_the_contract_says(broker: RabbitMQ) -> None:
-    definitions.check(broker.url(), f"http://admin:{broker.password}@127.0.0.1:{broker.management_port}")
+    inspection.check(broker.url(), f"http://admin:{broker.password}@127.0.0.1:{broker.management_port}")
 
 
 def test_it_has_no_other_user(broker: RabbitMQ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from local.servers import free_ports
+from ops.servers.ports import free_ports
 from tests.harness import raw
 from tests.harness.raw import TASK, headers
 from tests.harness.simple import WORK_QUEUE

@@ -18,7 +18,7 @@ from apps.api.large import LargeResults
 from apps.api.store import Unavailable
 from apps.contract import states
 from apps.contract.ids import TaskIds
-from local.child import Child
+from ops.servers.child import Child
 from tests.harness.readers import connect, read
 from tests.harness.records import Records
 from tests.harness.system import ROOT, Api, System, until

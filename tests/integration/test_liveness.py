@@ -18,7 +18,7 @@ import yaml
 from apps.health import OLD_S
 from apps.worker import recorder
 from apps.worker.connection import RETRY_MAX_S
-from local.child import Child
+from ops.servers.child import Child
 from tests.harness.hung import FAIL, HANG, STOP_TRYING
 from tests.harness.system import ROOT, System, until
 from tests.harness.thorough import thorough

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from local.nginx import Nginx
+from ops.servers.nginx import Nginx
 from tests.harness.clone import left
 from tests.harness.system import Api, System, until
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from deploy.validate.agreement import api_routes
+from ops.validate.agreement import api_routes
 from tests.harness.system import Api, System
 
 PROBLEM = "application/problem+json"

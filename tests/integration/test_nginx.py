@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.run import ROOT, output
-from deploy.tools import kubectl
-from local.child import Unusable
 from minicluster.stand_ins.ingress_controller.nginx_conf import configuration
 from minicluster.tests.test_ingress_controller import changed, hosted
+from ops.command import ROOT, Unusable, output
+from ops.tools import kubectl
 from tests.harness.nginx import Backend, Nginx
 from tests.harness.system import until
 

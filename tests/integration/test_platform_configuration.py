@@ -11,15 +11,16 @@ import pytest
 import yaml
 from redis import Redis as Client
 
-from deploy.credentials import Credentials
-from deploy.definitions import VERSION, document
-from deploy.run import ROOT, output
-from deploy.tools import cache, kubectl
-from local import debian, newer
-from local.child import Unusable, until
-from local.files import write_private
-from local.programs import ensure
-from local.servers import RabbitMQ, Redis
+from ops.command import ROOT, Unusable, output
+from ops.credentials import Credentials
+from ops.definitions import VERSION, of_cluster
+from ops.files import write_private
+from ops.servers import debian, newer
+from ops.servers.child import until
+from ops.servers.programs import ensure
+from ops.servers.rabbitmq import RabbitMQ
+from ops.servers.redis import Redis
+from ops.tools import cache, kubectl
 from tests.harness.servers import ImportingRabbitMQ, given_root
 from tests.harness.thorough import thorough
 
@@ -90,7 +91,7 @@ def rabbitmq(folder: Path, text: str, advanced: str) -> Iterator[RabbitMQ]:
     root, credentials = newer_root(), Credentials()
     version = VERSION if root else (3, 10)
     server = LandedRabbitMQ(folder, ensure(), password=credentials.broker_password_admin, root=root)
-    server.definitions = json.dumps(document(credentials, version))
+    server.definitions = json.dumps(of_cluster(credentials, version))
     server.more_configuration, server.advanced = known(text, version), advanced
     try:
         server.start()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from local.servers import free_ports
+from ops.servers.ports import free_ports
 from tests.harness.system import System, until
 
 

@@ -4,7 +4,7 @@ import pytest
 from redis import Redis
 
 from bench.redis_memory import RATES, RESULTS, measure
-from deploy.validate import results
+from ops.validate import result_memory
 from tests.harness.servers import Servers
 
 # In a table of this many entries Redis' slots are neither as empty nor as full as they can be.
@@ -22,9 +22,9 @@ def measured(servers: Servers) -> dict[str, float]:
 
 
 def test_bytes_that_validate_reckons_with_are_those_of_a_real_redis(measured: dict[str, float]) -> None:
-    reckoned = {f"record, result of {length} bytes": results.RECORD_BYTES + float(results.RESULT_FACTOR) * length
-                for length in RESULTS}  # fmt: skip
-    reckoned |= {"idempotency key": results.KEY_BYTES, "ended id, 3/s": results.ENDED_BYTES}
+    factor = float(result_memory.RESULT_FACTOR)
+    reckoned = {f"record, result of {length} bytes": result_memory.RECORD_BYTES + factor * length for length in RESULTS}
+    reckoned |= {"idempotency key": result_memory.KEY_BYTES, "ended id, 3/s": result_memory.ENDED_BYTES}
     for name, size in reckoned.items():
         assert 0.75 * size < measured[name] <= 1.02 * size, name
 

@@ -21,13 +21,12 @@ from redis.exceptions import NoPermissionError, NoScriptError
 from apps.api.idempotency import CLAIM, SETTLE
 from apps.api.quotas import RENEW
 from apps.contract import redis_users, states, topology
-from deploy.credentials import Credentials
-from deploy.secrets import contents
-from local import credentials as local_credentials
-from local.child import Child
-from local.management import Management, Refused
-from local.programs import ensure
-from local.servers import free_ports
+from ops.credentials import Credentials
+from ops.management import Management, Refused
+from ops.secrets import contents
+from ops.servers.child import Child
+from ops.servers.ports import free_ports
+from ops.servers.programs import ensure
 from tests.harness.system import ROOT, System, until
 
 WORK, PARKED = topology.WORK_QUEUES[0], topology.PARKED_QUEUE
@@ -530,7 +529,7 @@ def test_secret_of_the_chart_lets_each_part_in(tmp_path: Path) -> None:
 
 def test_docker_compose_gives_redis_its_users(tmp_path: Path) -> None:
     """The command of compose.yaml, with Redis at a port of ours."""
-    credentials, (port,) = local_credentials.Credentials(), free_ports(1)
+    credentials, (port,) = Credentials(), free_ports(1)
     given = {"REDIS_USERS": "\n".join(redis_users.acl(credentials.redis_passwords))}
     shell, option, script = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["redis"]["command"]
     script = script.replace("$$", "$").replace("dir /data", f'dir "{tmp_path}"\nbind 127.0.0.1\nport {port}')

@@ -8,10 +8,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from local import definitions
-from local.child import Unusable, until
-from local.management import Management
-from local.servers import is_open, is_redis
+from ops.command import Unusable
+from ops.management import Management
+from ops.servers import inspection
+from ops.servers.child import until
+from ops.servers.ports import is_open
+from ops.servers.redis import is_redis
 from tests.harness.clone import left
 from tests.harness.processes import STARTS, started
 from tests.harness.servers import Servers, running
@@ -111,11 +113,11 @@ def test_check_names_the_difference(
     system: System, path: str, method: str, body: dict[str, str] | None, sentence: str
 ) -> None:
     rabbitmq = system.servers.rabbitmq
-    definitions.check(rabbitmq.url(vhost=system.vhost), rabbitmq.management.url)
+    inspection.check(rabbitmq.url(vhost=system.vhost), rabbitmq.management.url)
     policy = {"pattern": f"^({WORK_QUEUE}|celery)$", "apply-to": "queues", "definition": body} if body else None
     rabbitmq.management(path.format(vhost=system.vhost), method, policy)
     with pytest.raises(Unusable, match=sentence):
-        definitions.check(rabbitmq.url(vhost=system.vhost), rabbitmq.management.url)
+        inspection.check(rabbitmq.url(vhost=system.vhost), rabbitmq.management.url)
 
 
 def test_check_names_a_classic_queue(system: System) -> None:
@@ -123,11 +125,11 @@ def test_check_names_a_classic_queue(system: System) -> None:
     rabbitmq.management(QUEUE.format(vhost=system.vhost), "DELETE")
     rabbitmq.management(QUEUE.format(vhost=system.vhost), "PUT", {"durable": True})
     with pytest.raises(Unusable, match="the queue dead is of type classic, not quorum"):
-        definitions.check(rabbitmq.url(vhost=system.vhost), rabbitmq.management.url)
+        inspection.check(rabbitmq.url(vhost=system.vhost), rabbitmq.management.url)
 
 
 def test_check_says_what_to_set_when_policies_cannot_be_read(system: System) -> None:
     rabbitmq = system.servers.rabbitmq
     url = rabbitmq.url("worker", system.passwords["worker"], system.vhost)
     with pytest.raises(Unusable, match="set RABBITMQ_MANAGEMENT_URL"):
-        definitions.check(url, rabbitmq.management.url)
+        inspection.check(url, rabbitmq.management.url)

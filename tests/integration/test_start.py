@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from apps.contract import topology
-from local.child import Child
+from ops.servers.child import Child
 from tests.harness.system import System, until
 from tests.harness.thorough import thorough
 

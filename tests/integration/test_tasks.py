@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from apps.contract import states, topology
-from local.servers import free_ports
+from ops.servers.ports import free_ports
 from tests.harness.clone import copy_apps
 from tests.harness.records import Records
 from tests.harness.simple import WORK_QUEUE

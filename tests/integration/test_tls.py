@@ -16,8 +16,8 @@ import pytest
 
 from apps.health import HealthFiles
 from apps.worker.connection import connection_to_broker
-from local.child import Child
-from local.management import Management
+from ops.management import Management
+from ops.servers.child import Child
 from tests.harness.system import ROOT, System, until
 from tests.harness.thorough import thorough
 from tests.harness.tls import Authority, Impostor, tls_in_front_of

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from local.servers import free_ports
+from ops.servers.ports import free_ports
 from tests.harness.clone import Clone, left
 from tests.harness.servers import Servers
 from tests.harness.system import System, until
@@ -52,9 +52,9 @@ def test_runs_the_main_job_and_leaves_no_process(make_clone: MakeClone) -> None:
     clone.says("Post a task")
     assert '-d \'{"task": "nap", "name": "abc"}\'' in clone.printed
     assert len(re.findall(r"(nap|rest)  SUCCESS", clone.printed)) == 2
-    assert clone.run("local.demo").stdout.count("SUCCESS") == 2
+    assert clone.run("ops.demo").stdout.count("SUCCESS") == 2
     post = [sys.executable, "-m", "apps.client", "post", "nap", "--name", "abc", "--wait"]
-    assert '"task_status": "SUCCESS"' in clone.run("local.run", "--", *post).stdout
+    assert '"task_status": "SUCCESS"' in clone.run("ops.run", "--", *post).stdout
     processes = supervisor.children(recursive=True)
     assert {"epmd", "beam.smp", "redis-server"} <= {process.name() for process in processes}
     supervisor.send_signal(signal.SIGINT)
@@ -70,7 +70,7 @@ def test_kill_of_the_supervisor_leaves_no_process(make_clone: MakeClone) -> None
     processes = supervisor.children(recursive=True)
     supervisor.kill()
     until(lambda: not left(processes), 10, "the end of every process")
-    assert "No system runs here" in clone.run("local.demo").stderr
+    assert "No system runs here" in clone.run("ops.demo").stderr
 
 
 @pytest.mark.thorough
@@ -94,7 +94,7 @@ def test_servers_given_by_url_are_used_and_a_dead_api_starts_again(make_clone: M
     api = next(process for process in supervisor.children() if "uvicorn" in process.cmdline())
     api.kill()
     clone.says("api ended; it starts again in 1 s")
-    until(lambda: clone.run("local.demo").returncode == 0, 60, "an answer of the new API")
+    until(lambda: clone.run("ops.demo").returncode == 0, 60, "an answer of the new API")
 
 
 @pytest.mark.thorough
@@ -102,7 +102,7 @@ def test_two_in_one_folder(make_clone: MakeClone, system: System) -> None:
     clone = make_clone(**of_broker(system))
     clone.up()
     clone.says("are ready")
-    second = clone.run("local.up")
+    second = clone.run("ops.up")
     assert (second.returncode, second.stdout) == (1, "")
     assert second.stderr.startswith("A `make up` or `make load` of this folder is running already")
 
@@ -110,14 +110,14 @@ def test_two_in_one_folder(make_clone: MakeClone, system: System) -> None:
 def test_port_in_use(make_clone: MakeClone) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        refused = make_clone(port=str(port)).run("local.up")
+        refused = make_clone(port=str(port)).run("ops.up")
     assert refused.returncode == 1
     assert refused.stderr.startswith(f"Port {port} is in use")
 
 
 @pytest.mark.parametrize("port", ["eighty", *thorough("99999")])
 def test_no_port(make_clone: MakeClone, port: str) -> None:
-    refused = make_clone(port=port).run("local.up")
+    refused = make_clone(port=port).run("ops.up")
     assert (refused.returncode, refused.stderr) == (
         1,
         f"API_PORT is {port!r}: set it to a number from 1024 to 65535.\n",
@@ -126,7 +126,7 @@ def test_no_port(make_clone: MakeClone, port: str) -> None:
 
 def test_broker_that_is_not_as_the_contract_wants_it(make_clone: MakeClone, system: System) -> None:
     system.servers.rabbitmq.management(f"/api/queues/{system.vhost}/dead", "DELETE")
-    refused = make_clone(**of_broker(system)).run("local.up")
+    refused = make_clone(**of_broker(system)).run("ops.up")
     assert refused.returncode == 1
     assert refused.stderr.startswith("The broker in CELERY_BROKER_URL lacks the queue dead:")
 
@@ -139,7 +139,7 @@ def test_broker_that_is_not_as_the_contract_wants_it(make_clone: MakeClone, syst
     ],
 )
 def test_url_that_is_none(make_clone: MakeClone, name: str, url: str, form: str) -> None:
-    refused = make_clone(**{name: url}).run("local.up")
+    refused = make_clone(**{name: url}).run("ops.up")
     assert refused.returncode == 1
     assert refused.stderr.startswith(f"{name}: it must read {form}://user:password@host:port/")
     assert len(refused.stderr.splitlines()) == 1
@@ -147,7 +147,7 @@ def test_url_that_is_none(make_clone: MakeClone, name: str, url: str, form: str)
 
 def test_redis_that_does_not_answer(make_clone: MakeClone, system: System) -> None:
     nowhere = f"redis://127.0.0.1:{free_ports(1)[0]}/0"
-    refused = make_clone(**of_broker(system, CELERY_RESULT_BACKEND=nowhere)).run("local.up")
+    refused = make_clone(**of_broker(system, CELERY_RESULT_BACKEND=nowhere)).run("ops.up")
     assert refused.returncode == 1
     assert refused.stderr.startswith("The Redis in CELERY_RESULT_BACKEND does not answer")
 

@@ -10,7 +10,7 @@ from kombu import Connection, Exchange, Producer
 
 from apps.contract import topology
 from apps.contract.ids import TaskIds
-from local.servers import free_ports
+from ops.servers.ports import free_ports
 from tests.harness.next import QUEUE
 from tests.harness.records import Records
 from tests.harness.simple import WORK_QUEUE

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from loadtest.ledger import Follower, Ledger
-from local.child import Child
-from local.servers import free_ports, is_open
+from ops.servers.child import Child
+from ops.servers.ports import free_ports, is_open
 from tests.harness.system import ROOT, System
 from tests.load.faulty import FAULTS
 

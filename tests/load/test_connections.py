@@ -8,8 +8,8 @@ import pytest
 
 from loadtest import stub
 from loadtest.ledger import Ledger
-from local.child import until
-from local.servers import free_ports, is_open
+from ops.servers.child import until
+from ops.servers.ports import free_ports, is_open
 
 USERS = 12  # of the shape `short`
 READY_S = 30

@@ -2,7 +2,7 @@
 
 import pytest
 
-from local.servers import free_ports
+from ops.servers.ports import free_ports
 from tests.harness.system import System
 from tests.load.conftest import Run
 

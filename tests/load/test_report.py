@@ -16,7 +16,7 @@ from loadtest.ledger import Ledger
 from loadtest.report import Run
 from loadtest.sample import Sample, Usage
 from loadtest.shapes import Shape
-from local.child import Unusable
+from ops.command import Unusable
 from tests.harness.browser import Page, page
 from tests.harness.simple import WORK_QUEUE
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from loadtest.ledger import Ledger
-from local.servers import free_ports
+from ops.servers.ports import free_ports
 
 
 @pytest.mark.parametrize(("file", "warned"), [("tests/load/warned.py", True), ("loadtest/locustfile.py", False)])

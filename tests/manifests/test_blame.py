@@ -6,10 +6,10 @@ from types import ModuleType
 
 import pytest
 
-from deploy.run import ROOT
-from deploy.validate import policy, quantities
-from deploy.validate.blame import sources
-from deploy.validate.tree import Finding, render
+from ops.command import ROOT
+from ops.validate import policy, quantities
+from ops.validate.blame import sources
+from ops.validate.tree import Finding, render
 
 BASE = "kustomize/base/worker/deployment.yaml"
 REQUEST = "spec.template.spec.containers.0.resources.requests.memory"

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deploy import pins
-from deploy.charts import __main__ as command
-from deploy.charts import effects, keys, source
-from deploy.charts.source import Chart
-from deploy.run import ROOT, Unusable
 from minicluster.stand_ins import chart_archives, chart_comparison, keda_release
+from ops import pins
+from ops.charts import __main__ as command
+from ops.charts import effects, source, value_keys
+from ops.charts.source import Chart
+from ops.command import ROOT, Unusable
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def test_record_has_each_key_and_its_types(tmp_path: Path) -> None:
     (tmp_path / "values.schema.json").write_text(
         '{"properties": {"replicas": {"type": ["string", "null"]}, "extra": {"type": "boolean"}}}'
     )
-    assert keys.record(Chart("any", "1.0.0", tmp_path)).splitlines()[3:] == [
+    assert value_keys.record(Chart("any", "1.0.0", tmp_path)).splitlines()[3:] == [
         "extra bool",
         "labels.* map",
         "name any",

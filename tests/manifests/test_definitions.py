@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 from apps.contract import topology
-from deploy import definitions
-from deploy.credentials import Credentials
-from deploy.run import ROOT
+from ops import definitions
+from ops.command import ROOT
+from ops.credentials import Credentials
 
 
 def test_git_has_what_the_contract_says() -> None:
@@ -28,7 +28,7 @@ def test_a_changed_number_changes_the_file_and_the_pods(tmp_path: Path) -> None:
 
 
 def test_document_is_the_file_and_hashes() -> None:
-    document = definitions.document(Credentials())
+    document = definitions.of_cluster(Credentials())
     for user in document["users"]:
         del user["password_hash"]
     assert document == json.loads((ROOT / definitions.FILE).read_text())
@@ -36,5 +36,5 @@ def test_document_is_the_file_and_hashes() -> None:
 
 def test_same_password_same_document() -> None:
     credentials = Credentials()
-    assert definitions.document(credentials) == definitions.document(credentials)
-    assert definitions.document(credentials) != definitions.document(Credentials())
+    assert definitions.of_cluster(credentials) == definitions.of_cluster(credentials)
+    assert definitions.of_cluster(credentials) != definitions.of_cluster(Credentials())

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from deploy.run import ROOT
-from deploy.validate.delivery import compile_, environment
-from deploy.validate.tree import render
+from ops.command import ROOT
+from ops.validate.delivery import compile_, environment
+from ops.validate.tree import render
 
 
 @pytest.fixture(scope="module")

@@ -14,16 +14,16 @@ import yaml
 
 from apps.contract.tasks import input_adapter
 from apps.tasks import TASKS
-from deploy import pins, sops
-from deploy.credentials import Credentials
-from deploy.run import ROOT
-from deploy.secrets import contents, manifests
-from deploy.validate.agreement import api_routes
-from deploy.validate.charts import version_of
-from deploy.validate.tree import Tree, render
+from ops import pins, sops
+from ops.command import ROOT
+from ops.credentials import Credentials
+from ops.secrets import contents, manifests
+from ops.validate.agreement import api_routes
+from ops.validate.charts import version_of
+from ops.validate.tree import Tree, render
 
 DOCUMENTS = sorted([*ROOT.glob("README*.md"), *ROOT.glob("docs/*.md")])
-MAKEFILES = "".join((ROOT / name).read_text() for name in ("Makefile", "deploy/targets.mk"))
+MAKEFILES = "".join((ROOT / name).read_text() for name in ("Makefile", "ops/targets.mk"))
 # what a document may tell a person to run, besides make
 PROGRAMS = {".venv/bin/sluice", "make", "kubectl", "curl", "git", "flux", "kind", "k3d", "docker", "rm", "sed", "touch"}
 CHARTS = {"RabbitMQ": "rabbitmq", "Redis": "redis", "NGINX": "nginx-ingress", "KEDA": "keda"}
@@ -55,7 +55,7 @@ def test_make_targets_exist() -> None:
 
 
 def test_make_variables_exist() -> None:
-    text = MAKEFILES + "".join(path.read_text() for name in ("deploy", "local") for path in (ROOT / name).glob("*.py"))
+    text = MAKEFILES + "".join(path.read_text() for path in (ROOT / "ops").glob("**/*.py"))
     words = {
         word.partition("=")[0] for line in commands("make") for word in shlex.split(line, comments=True) if "=" in word
     }

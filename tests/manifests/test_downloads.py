@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from deploy import pins, tools
-from deploy.run import ROOT, Unusable
-from deploy.validate.tree import render
-from local import debian
-from local.lock import LOCKS
+from ops import pins, tools
+from ops.command import ROOT, Unusable
+from ops.requirements.lock import LOCKS
+from ops.servers import debian
+from ops.validate.tree import render
 
 DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 HASHED = "--require-hashes"
@@ -24,7 +24,7 @@ ALLOWED = {
     r"apt-get[\"', ]+(install|update)|_apt\(|apt_install\(": "signed by the archive's key",
     r"\bdebootstrap\b": "signed by the archive's key: --force-check-gpg",
 }
-FILES_OF_DEBOOTSTRAP = {"local/debian.py", ".github/workflows/ci.yaml"}
+FILES_OF_DEBOOTSTRAP = {"ops/servers/debian.py", ".github/workflows/ci.yaml"}
 # (file, what is there) of what downloads without a hash, and why
 EXCEPTIONS = {
     ("Makefile", "--editable . --editable ./planner"): "the project itself: --no-deps",
@@ -36,16 +36,16 @@ DOWNLOADERS = re.compile(
 )
 # Lines that match and download nothing, by file: each is looked at once, here.
 HARMLESS = {
-    "deploy/charts/__main__.py": "charts by exact version, signed ones with helm-releases/components/verify",
-    "deploy/images.py": "pushes",
-    "deploy/tools.py": "go with go.sum, or the sums in pins.py; pip with hashes: the tests below",
-    "deploy/validate/controller_keys.py": "reads a checkout",
-    "local/programs.py": "apt",
-    "loadtest/cluster.py": "asks the API inside of its own pod",
-    "local/up.py": "prints a command",
+    "ops/charts/__main__.py": "charts by exact version, signed ones with helm-releases/components/verify",
+    "ops/images.py": "pushes",
+    "ops/tools.py": "go with go.sum, or the sums in pins.py; pip with hashes: the tests below",
+    "ops/validate/controller_keys.py": "reads a checkout",
+    "ops/apt.py": "apt",
+    "loadtest/cluster_target.py": "asks the API inside of its own pod",
+    "ops/up.py": "prints a command",
     "planner/src/sluice_planner/service_times.py": "asks a Prometheus that its user names",
 }
-CODE = ("apps", "bench", "deploy", "loadtest", "local", "planner", ".ci", ".github", "Makefile", "compose.yaml")
+CODE = ("apps", "bench", "loadtest", "ops", "planner", ".ci", ".github", "Makefile", "compose.yaml")
 
 
 def listed() -> list[Path]:
@@ -71,9 +71,9 @@ def test_pip_and_uv_install_by_hash_alone() -> None:
         for file, line in lines_of(install, listed())
         if HASHED not in line and not any(file == name and text in line for name, text in EXCEPTIONS)
     ]
-    # deploy/tools.py has its options in the line above
-    assert {file for file, _ in found} <= {"deploy/tools.py"}
-    assert HASHED in (ROOT / "deploy" / "tools.py").read_text()
+    # ops/tools.py has its options in the line above
+    assert {file for file, _ in found} <= {"ops/tools.py"}
+    assert HASHED in (ROOT / "ops" / "tools.py").read_text()
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
@@ -116,7 +116,7 @@ def test_modules_of_crds_have_their_sums(monkeypatch: pytest.MonkeyPatch) -> Non
     assert set(pins.CRD_SUMS) == set(pins.CRD_MODULES)
     first = pins.CRD_MODULES[0]
     monkeypatch.setitem(pins.CRD_SUMS, first, "h1:another")
-    with pytest.raises(Unusable, match="is not the one that deploy/pins"):
+    with pytest.raises(Unusable, match="is not the one that ops/pins"):
         tools.module_folders()
 
 
@@ -187,4 +187,4 @@ def test_no_check_of_a_signature_or_certificate_is_switched_off() -> None:
         r"CERT_NONE|_create_unverified_context|GONOSUMCHECK|GOSUMDB=off|--trusted-host|strict-ssl|http\.sslVerify"
     )
     found = {file for file, _ in lines_of(off, listed())}
-    assert found == {"deploy/validate/policy.py"}  # it looks for the same in manifests
+    assert found == {"ops/validate/policy.py"}  # it looks for the same in manifests

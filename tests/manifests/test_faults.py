@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.run import ROOT
-from deploy.validate.__main__ import findings
+from ops.command import ROOT
+from ops.validate.__main__ import findings
 from tests.harness.faults import Fault, copied, faults
 
 FILES = sorted(Path(__file__).with_name("faults").glob("*.yaml"))

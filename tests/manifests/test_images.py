@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from deploy import images
-from deploy.images import API_DOCKERFILE, dockerfile_command
-from deploy.release import set_version
-from deploy.run import ROOT, Unusable
-from deploy.tools import packaged
-from deploy.validate.pods import pods
-from deploy.validate.tree import render
-from local.processes import IMAGE_ENVIRONMENT, UVICORN_OPTIONS
+from ops import images
+from ops.command import ROOT, Unusable
+from ops.images import API_DOCKERFILE, dockerfile_command
+from ops.release import set_version
+from ops.servers.processes import IMAGE_ENVIRONMENT, UVICORN_OPTIONS
+from ops.tools import packaged
+from ops.validate.pods import pods
+from ops.validate.tree import render
 
 RECORD = '#!/bin/sh\necho "$(basename "$0") $*" >> "$RECORD"\n'
 
@@ -131,7 +131,7 @@ def test_release_without_a_registry_takes_the_old_one_away(tmp_path: Path) -> No
 
 def release(clone: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`make release` in a clone."""
-    command = [sys.executable, "-m", "deploy.release", *arguments]
+    command = [sys.executable, "-m", "ops.release", *arguments]
     return subprocess.run(command, cwd=clone, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -139,7 +139,7 @@ def release(clone: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def clone(tmp_path: Path, record: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A git repository with what a release needs, and a docker that records."""
     folder = tmp_path / "clone"
-    for name in ("apps", "deploy", "kustomize"):
+    for name in ("apps", "kustomize", "ops"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / ".gitignore").write_text("__pycache__/\n")
     for name in ("AUTHOR", "COMMITTER"):

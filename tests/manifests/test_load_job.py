@@ -7,11 +7,11 @@ from typing import Any
 
 import yaml
 
-from deploy.run import ROOT, output
-from deploy.tools import kubectl, packaged
-from deploy.validate import policy
-from deploy.validate.tree import Object, Tree
 from loadtest.job.image import CONTENT, DOCKERFILE, NAME
+from ops.command import ROOT, output
+from ops.tools import kubectl, packaged
+from ops.validate import policy
+from ops.validate.tree import Object, Tree
 
 
 def objects() -> dict[str, dict[str, Any]]:

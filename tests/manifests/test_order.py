@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from deploy.overlay import in_order
-from deploy.run import ROOT, output
-from deploy.tools import kubectl
+from ops.command import ROOT, output
+from ops.deploy import in_order
+from ops.tools import kubectl
 from sluice_planner.kubernetes_objects import documents
 
 WORKERS, API = {"celery-worker", "dead-letter-recorder"}, {"api"}

@@ -12,7 +12,7 @@ import yaml
 
 from apps.contract.topology import WORK_QUEUES
 from apps.worker.metrics import RUN_SECONDS
-from deploy.run import ROOT
+from ops.command import ROOT
 from sluice_planner import arrivals, kubernetes_objects, manifests, service_times
 from sluice_planner.cli import COMMANDS, main
 from sluice_planner.hpa_controller import Policy

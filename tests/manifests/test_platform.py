@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy import flux
-from deploy.platform import Release, around, releases
-from deploy.run import ROOT, Unusable, output
-from deploy.tools import built, kubectl
+from ops import flux
+from ops.command import ROOT, Unusable, output
+from ops.platform import Release, around, releases
+from ops.tools import built, kubectl
 
 
 def rendered(folder: str) -> dict[str, Release]:

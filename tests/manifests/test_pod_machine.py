@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy.run import ROOT
-from local import debian
-from local.child import Unusable
 from minicluster.app_images import BASE_PACKAGES, BASE_SUITE
+from ops.command import ROOT, Unusable
+from ops.servers import debian
 from tests.harness.pod import Pod
 
 WORKER = ("apps/worker/Dockerfile", "kustomize/base/worker/deployment.yaml")

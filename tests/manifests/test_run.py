@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from deploy import pins
-from deploy.run import ROOT, Unusable, output, show
-from deploy.tools import cache, module_folders, packaged
-from deploy.validate import schemas
+from ops import pins
+from ops.command import ROOT, Unusable, output, show
+from ops.tools import cache, module_folders, packaged
+from ops.validate import schemas
 
 
 def test_missing_program() -> None:

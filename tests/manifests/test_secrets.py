@@ -14,14 +14,14 @@ import yaml
 
 from apps.contract import redis_users, topology
 from apps.contract.settings import ApiSettings, RecorderSettings, RequeueSettings, WorkerSettings, load
-from deploy import sops
-from deploy.credentials import PLACES, Credentials
-from deploy.run import ROOT, Unusable, output
-from deploy.secrets import BROKER, REDIS, contents, key_of, manifests, namespaces
-from deploy.tools import kubectl
-from deploy.validate import network
-from deploy.validate.__main__ import findings
-from deploy.validate.tree import render
+from ops import sops
+from ops.command import ROOT, Unusable, output
+from ops.credentials import PLACES, Credentials
+from ops.secrets import BROKER, REDIS, contents, key_of, manifests, namespaces
+from ops.tools import kubectl
+from ops.validate import network
+from ops.validate.__main__ import findings
+from ops.validate.tree import render
 
 OF_WORKERS = ("worker", "recorder", "tool")
 SUM = "sluice/credentials-sha256"

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deploy import pins, tools
-from deploy.run import ROOT
+from ops import pins, tools
+from ops.command import ROOT
 
 VERBS = {
-    "make secrets": ("deploy.secrets",),
-    "make platform": ("deploy.platform",),
-    "make deploy": ("deploy.overlay", "up"),
-    "make undeploy": ("deploy.overlay", "down"),
-    "make flux": ("deploy.flux",),
-    "make rabbitmq-ui CLUSTER=1": ("deploy.rabbitmq_ui",),
+    "make secrets": ("ops.secrets",),
+    "make platform": ("ops.platform",),
+    "make deploy": ("ops.deploy", "up"),
+    "make undeploy": ("ops.deploy", "down"),
+    "make flux": ("ops.flux",),
+    "make rabbitmq-ui CLUSTER=1": ("ops.rabbitmq_ui", "--cluster"),
 }
 each_verb = pytest.mark.parametrize("command", VERBS.values(), ids=VERBS)
 
@@ -56,17 +56,17 @@ def test_cluster_that_does_not_answer(command: tuple[str, ...], tmp_path: Path) 
 
 
 def test_overlay_that_is_not_there() -> None:
-    assert said("deploy.overlay", "up", "lokal") == "There is no overlay lokal: choose one of load, local by OVERLAY=."
+    assert said("ops.deploy", "up", "lokal") == "There is no overlay lokal: choose one of load, local by OVERLAY=."
 
 
 def test_without_git(tmp_path: Path) -> None:
-    assert said("deploy.release", "1.2.3", PATH=str(tmp_path)) == "git is not installed, or not on the PATH."
+    assert said("ops.release", "1.2.3", PATH=str(tmp_path)) == "git is not installed, or not on the PATH."
 
 
 @pytest.mark.parametrize("program", pins.PROGRAMS)
 def test_program_that_cannot_be_built(program: str, tmp_path: Path) -> None:
     """No registry of Go modules, and nothing built before."""
-    script = f"import deploy.run as r, deploy.tools as t; r.command_line(lambda: print(t.built({program!r})))"
+    script = f"import ops.command as r, ops.tools as t; r.command_line(lambda: print(t.built({program!r})))"
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
@@ -99,7 +99,7 @@ def stub_go(folder: Path, end: str) -> dict[str, str]:
 def test_validating_builds_kubeconform_and_nothing_else(tmp_path: Path) -> None:
     environment = stub_go(tmp_path, 'touch "$5"')
     done = subprocess.run(
-        [sys.executable, "-m", "deploy.tools"],
+        [sys.executable, "-m", "ops.validate.schemas"],
         cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=170, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -111,7 +111,7 @@ def test_validating_builds_kubeconform_and_nothing_else(tmp_path: Path) -> None:
 
 def test_full_disk_is_not_taken_for_a_missing_proxy(tmp_path: Path) -> None:
     environment = stub_go(tmp_path, "echo 'link: write /tmp/a.out: no space left on device' >&2; exit 1")
-    line = said("deploy.tools", **environment, lines=2)
+    line = said("ops.validate.schemas", **environment, lines=2)
     assert line.endswith("no space left on device): free space or fix the permissions there, and run this again.")
 
 
@@ -121,7 +121,7 @@ def test_without_kubectl(tmp_path: Path) -> None:
     python.symlink_to(sys.executable)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run(
-        [python, "-m", "deploy.secrets"],
+        [python, "-m", "ops.secrets"],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.stderr == f"kubectl is missing from {tmp_path}: run `make install`.\n"

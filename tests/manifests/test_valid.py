@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from deploy import pins
-from deploy.run import ROOT
-from deploy.validate import platform
-from deploy.validate.__main__ import findings
-from deploy.validate.tree import Object, Tree, render
 from minicluster import binaries
+from ops import pins
+from ops.command import ROOT
+from ops.validate import chart_values
+from ops.validate.__main__ import findings
+from ops.validate.tree import Object, Tree, render
 
 LOAD = "kustomize/overlays/load"
 BASE = "kustomize/base"
@@ -107,7 +107,7 @@ def test_keda_may_watch_the_namespaces_of_scaled_objects(tree: Tree, names: str,
     keda = next(each for each in tree.objects("HelmRelease", target="helm-releases") if each.name == "keda")
     spec = {**keda.spec, "values": keda.spec["values"] | {"watchNamespace": names}}
     changed = [replace(keda, body={**keda.body, "spec": spec}), *tree.rendered[BASE]]
-    findings_ = platform.check(Tree(ROOT, {"helm-releases": changed}, []))
+    findings_ = chart_values.check(Tree(ROOT, {"helm-releases": changed}, []))
     assert [each.message for each in findings_ if "watchNamespace" in each.field] == found
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.run import ROOT
-from deploy.tools import built
+from ops.command import ROOT
+from ops.tools import built
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yaml"))
-MAKEFILES = "".join((ROOT / name).read_text() for name in ("Makefile", "deploy/targets.mk"))
+MAKEFILES = "".join((ROOT / name).read_text() for name in ("Makefile", "ops/targets.mk"))
 README = ROOT / "README.md"
 PARTS = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / "e2e").glob("test_*.py")}
 each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from local.servers import free_ports
+from ops.servers.ports import free_ports
 from tests.harness.system import ROOT, until
 
 # make test-unit takes 80 s on two quiet cores

@@ -1,5 +1,6 @@
 """Another program has the locks of apt: it is waited for with a bound, and named. The folders are not the machine's."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -9,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from local import programs
-from local.child import Unusable
+from ops import apt
+from ops.command import Unusable
 
 HOLD = """
 import fcntl, sys
@@ -26,7 +27,7 @@ LOCKS = ("state/lists/lock", "dpkg/lock-frontend")
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Folders of an apt that knows no package, and where its lock files are."""
-    if programs.find("apt-get") is None:
+    if shutil.which("apt-get") is None:
         pytest.skip("of Debian and Ubuntu")
     for folder in ("dpkg", "state/lists/partial", "cache/archives/partial", "etc/apt"):
         (tmp_path / folder).mkdir(parents=True)
@@ -35,9 +36,9 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     lines = [f'Dir::{name} "{tmp_path}/{place}";' for name, place in configuration.items()]
     (tmp_path / "apt.conf").write_text("\n".join(lines))
     monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
-    monkeypatch.setattr(programs, "LOCK", tmp_path / "ours")
-    monkeypatch.setattr(programs, "POLICY", tmp_path / "policy-rc.d")
-    monkeypatch.setattr("local.programs.os.geteuid", lambda: 0)  # nothing of it is the machine's
+    monkeypatch.setattr(apt, "LOCK", tmp_path / "ours")
+    monkeypatch.setattr(apt, "POLICY", tmp_path / "policy-rc.d")
+    monkeypatch.setattr("ops.apt.os.geteuid", lambda: 0)  # nothing of it is the machine's
     return tmp_path
 
 
@@ -56,9 +57,9 @@ def holder(root: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Po
 def test_program_that_keeps_a_lock_is_named(
     holder: subprocess.Popen[str], root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(programs, "BUSY_DEADLINE_S", -1.0)
+    monkeypatch.setattr(apt, "BUSY_DEADLINE_S", -1.0)
     with pytest.raises(Unusable) as caught:
-        programs.apt_install(["no-such-package"])
+        apt.apt_install(["no-such-package"])
     (sentence,) = str(caught.value).splitlines()
     assert f"(process {holder.pid}) uses the package manager" in sentence
     assert f"({root}/" in sentence
@@ -70,9 +71,9 @@ def test_program_that_ends_is_waited_for(
 ) -> None:
     # of that module alone: subprocess sleeps, too, while it waits for a slow process
     clock = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: holder.communicate())
-    monkeypatch.setattr(programs, "time", clock)
+    monkeypatch.setattr(apt, "time", clock)
     with pytest.raises(Unusable, match="Unable to locate package no-such-package"):  # the next that apt says
-        programs.apt_install(["no-such-package"])
+        apt.apt_install(["no-such-package"])
     waits = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Waiting for ")]
     assert len(waits) == 1
     assert f"(process {holder.pid}), which uses the package manager, 300 s at most." in waits[0]
@@ -87,10 +88,10 @@ def test_program_that_ends_is_waited_for(
     ],
 )
 def test_lock_is_told_from_what_any_apt_says(said: str, who: str | None) -> None:
-    busy = programs.BUSY.search(said)
+    busy = apt.BUSY.search(said)
     assert busy is not None
     assert (busy["path"].rstrip("."), busy["name"]) == ("/var/lib/dpkg/lock", who)
 
 
 def test_other_failures_are_no_locks() -> None:
-    assert programs.BUSY.search("E: Unable to locate package nothing") is None
+    assert apt.BUSY.search("E: Unable to locate package nothing") is None

@@ -11,19 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from local.child import Unusable
-from local.command import REFUSALS, command_line, sentence
+from ops.command import REFUSALS, Unusable, command_line, sentence
 from tests.harness.system import ROOT
 
-TARGETS = "".join((ROOT / name).read_text() for name in ("Makefile", "deploy/targets.mk"))
+TARGETS = "".join((ROOT / name).read_text() for name in ("Makefile", "ops/targets.mk"))
 # they end so in their own way: they have more than one status, or are the clients' and the workers'
-OTHERWISE = {"local.up", "loadtest", "tests.chaos", "pytest", "pip", "apps.client", "apps.worker.dead_letters"}
+OTHERWISE = {"ops.up", "loadtest", "tests.chaos", "pytest", "pip", "apps.client", "apps.worker.dead_letters"}
 
 
 def modules() -> set[str]:
     """What make's targets run, each `$(if ...)` as all that it may be."""
-    found = set(re.findall(r"python -m ([\w.]+)", TARGETS.replace("$(if $(CLUSTER),deploy,local)", "local")))
-    return found - OTHERWISE
+    text = re.sub(r"-m \$\(if \$\(\w+\),([\w.]+),([\w.]+)\)", r"python -m \1 python -m \2", TARGETS)
+    return set(re.findall(r"python -m ([\w.]+)", text)) - OTHERWISE
 
 
 @pytest.mark.parametrize("module", sorted(modules()))
@@ -82,10 +81,10 @@ DISKS = {
     "full": ("size=4k,nr_inodes=2", "No space is left on the disk of "),
 }
 STARTS = {
-    "make up": ("local.up",),
+    "make up": ("ops.up",),
     "make chaos-quick": ("tests.chaos", "quick", "--folder", "{folder}/run"),
     "make load": ("loadtest", "smoke", "--folder", "{folder}/run"),
-    "make tools": ("deploy.tools",),
+    "make tools": ("ops.validate.schemas",),
     "make e2e": ("minicluster", "build"),
 }
 # the file takes the last inode
@@ -99,7 +98,7 @@ def test_disk_that_takes_nothing_is_one_sentence(start: str, disk: str, tmp_path
         pytest.skip("mounts are root's")
     folder = tmp_path / ".local"
     folder.mkdir()
-    for package in ("apps", "local"):
+    for package in ("apps", "ops"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     options, said = DISKS[disk]
     command = [sys.executable, "-m", *(part.format(folder=folder) for part in STARTS[start])]

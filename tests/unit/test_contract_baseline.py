@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from apps.contract import topology
-from deploy.contract.__main__ import FILE, check, contract, text
-from deploy.contract.comparison import compare
-from deploy.run import Unusable
+from ops.command import Unusable
+from ops.contract.__main__ import FILE, check, contract, text
+from ops.contract.comparison import compare
 from tests.harness.next import NEXT_TASKS, QUEUE
 from tests.harness.simple import TASKS, WORK_QUEUE
 from tests.harness.tasks import TEST_TASKS

@@ -14,8 +14,8 @@ from apps.contract.settings import ApiSettings, WorkerSettings
 from apps.contract.tasks import TaskSpec, registry
 from apps.worker import app as worker
 from apps.worker import recorder
-from deploy.validate import __main__ as validate
-from local import up
+from ops import up
+from ops.validate import __main__ as validate
 from tests.harness.simple import WORK_QUEUE, NamedInput, Output
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from apps.worker import descendants
 from apps.worker.slots import NEVER_S
-from local.child import until
+from ops.servers.child import until
 
 
 @pytest.fixture

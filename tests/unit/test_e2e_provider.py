@@ -11,8 +11,8 @@ from threading import Thread
 
 import pytest
 
-from deploy.run import Unusable
 from minicluster.lifecycle import Minicluster
+from ops.command import Unusable
 from tests.e2e import existing, provider
 from tests.e2e.existing import Existing, check_entrance
 

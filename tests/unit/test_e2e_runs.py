@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from local.child import until
+from ops.servers.child import until
 from tests.e2e import system
 from tests.harness.system import ROOT
 
@@ -20,7 +20,7 @@ TIMEOUT_S = 120
 MEETING = """
 import os
 from pathlib import Path
-from local.child import until
+from ops.servers.child import until
 
 def test_meet():
     Path("{folder}/{own}").write_text(os.environ["CLUSTER_STATE"])

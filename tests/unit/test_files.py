@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from deploy import tools
-from local import endpoints, files, programs, servers
-from local.child import Child, Unusable
-from local.credentials import load_or_make
+from ops import apt, files, tools
+from ops.command import Unusable
+from ops.credentials import load_or_make
+from ops.servers import endpoints
+from ops.servers.child import Child
+from ops.servers.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534
@@ -38,7 +40,7 @@ def ports(shared: Path) -> Path:
 
 
 def use_ports(_: Path) -> None:
-    servers.free_ports(1)
+    free_ports(1)
 
 
 def use_local(path: Path) -> None:
@@ -145,8 +147,8 @@ def test_readable_credentials_are_closed(tmp_path: Path) -> None:
 def test_lock_of_apt_is_no_link(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     victim = shared.parent / "victim" / "file"
     (shared / "lock").symlink_to(victim)
-    monkeypatch.setattr(programs, "LOCK", shared / "lock")
-    with pytest.raises(PermissionError), programs._alone():  # noqa: SLF001 - what an installation holds
+    monkeypatch.setattr(apt, "LOCK", shared / "lock")
+    with pytest.raises(PermissionError), apt._alone():  # noqa: SLF001 - what an installation holds
         pass
     assert victim.read_text() == "as it was"
 
@@ -155,7 +157,7 @@ def test_what_is_said_of_a_link_is_one_sentence(shared: Path) -> None:
     ports(shared).symlink_to(shared.parent / "victim")
     script = (
         "import tempfile; tempfile.tempdir = " + repr(str(shared)) + "\n"
-        "from local.command import command_line; from local.servers import free_ports\n"
+        "from ops.command import command_line; from ops.servers.ports import free_ports\n"
         "command_line(lambda: free_ports(1))\n"
     )
     done = subprocess.run(
@@ -166,15 +168,15 @@ def test_what_is_said_of_a_link_is_one_sentence(shared: Path) -> None:
     assert "may not be used by this user (it is a link" in done.stderr
 
 
-# Where a known name in a shared folder, or a file with a secret, would be opened without local.files.
+# Where a known name in a shared folder, or a file with a secret, would be opened without ops.files.
 SHARED = re.compile(r"gettempdir\(|[\"'](/tmp|/var/tmp|/run|/dev/shm)/")
 CREATING = re.compile(r"os\.open\([^)]*O_CREAT|\.open\(\"[wax]")
 # why each is right as it is
 ALLOWED = {
-    "local/files.py": "the one place",
-    "local/servers.py": "the folder of ports, by local.files",
-    "local/programs.py": "the lock of apt, by local.files",
-    "deploy/validate": "paths in manifests",
+    "ops/files.py": "the one place",
+    "ops/servers/ports.py": "the folder of ports, by ops.files",
+    "ops/apt.py": "the lock of apt, by ops.files",
+    "ops/validate": "paths in manifests",
     "minicluster/stand_ins/ingress_controller": "inside a container, which has its own /tmp",
     "tests/e2e/burst.py": "in build/, which is the project's",
     "minicluster/components.py": "inside a mount namespace of its own",
@@ -188,7 +190,7 @@ ALLOWED = {
 
 def test_no_other_place_makes_files_in_shared_folders() -> None:
     listed = subprocess.run(
-        ["git", "ls-files", "local/*.py", "deploy/*.py", "bench/*.py", "loadtest/*.py", "apps/*.py", "minicluster/*.py",
+        ["git", "ls-files", "ops/*.py", "bench/*.py", "loadtest/*.py", "apps/*.py", "minicluster/*.py",
          "tests/e2e/*.py", "tests/chaos/__main__.py"],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy import forward
-from local.child import until
+from ops import forward
+from ops.servers.child import until
 
 # Far more than a pipe holds, as after some thousand connections.
 TALKATIVE = """#!{python}

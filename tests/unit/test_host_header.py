@@ -15,10 +15,9 @@ from uuid import uuid4
 import pytest
 
 from apps.client import AsyncClient, Client, Problem
-from deploy import cluster
-from deploy.run import ROOT
 from loadtest import host as addresses
-from local.child import Unusable
+from ops import cluster
+from ops.command import ROOT, Unusable
 
 HOST = "tasks.example.com"
 TIMEOUT_S = 5.0

@@ -47,7 +47,7 @@ def test_first_key_is_found_in_either_form(text: str) -> None:
         (json.dumps([entry(open_tasks=1.5)]), "(client 1, open_tasks)"),
         (json.dumps([entry(rate=5)]), "(client 1, rate)"),
         (json.dumps([entry(), entry(key=f"{KEY}-2")]), "it gives a name twice"),
-        (json.dumps([entry(), entry(name="b")]), "it gives two names one key"),
+        (json.dumps([entry(), entry(name="b")]), "it gives two clients the same key"),
     ],
 )
 def test_wrong_keys_are_one_sentence_that_shows_none(text: str, says: str, tmp_path: Path) -> None:

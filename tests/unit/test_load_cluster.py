@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from apps.contract import topology
-from deploy import cluster as kubernetes
-from deploy import forward
-from loadtest import cluster
+from loadtest import cluster_target
 from loadtest.ledger import Ledger
 from loadtest.sample import Usage
 from loadtest.sampler import Sampler
+from ops import cluster as kubernetes
+from ops import forward
 
 POD = {
     "podRef": {"namespace": "celery-workers", "name": "celery-worker-1"},
@@ -28,13 +28,13 @@ GOING = {"podRef": {"namespace": "celery-workers", "name": "celery-worker-2"}}
 ANSWERS = {
     "/api/v1/nodes": {"items": [{"metadata": {"name": "one"}}]},
     "/api/v1/nodes/one/proxy/stats/summary": {"pods": [POD, GOING]},
-    cluster.SCALER: {"spec": {"maxReplicaCount": 30}},
-    cluster.WORKER: {"status": {"readyReplicas": 3}},
+    cluster_target.SCALER: {"spec": {"maxReplicaCount": 30}},
+    cluster_target.WORKER: {"status": {"readyReplicas": 3}},
     "/api/overview": {"rabbitmq_version": "4.3.0"},
     "/api/queues/%2F": [{"name": name, "messages_ready": 1} for name in topology.QUEUES],
 }
 KINDS = ("closes", "is half", "breaks off", "410", "503")
-PATHS = (cluster.SCALER, "/api/v1/nodes/one/proxy/stats/summary", "/api/queues/%2F")
+PATHS = (cluster_target.SCALER, "/api/v1/nodes/one/proxy/stats/summary", "/api/queues/%2F")
 # By its first word; all that is forwarded leads to the scripted server. The Secrets: API_KEYS load:key, password word.
 KUBECTL = """#!/bin/sh
 case "$1 $2" in
@@ -93,7 +93,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 def test_gap_is_noted_and_the_sampler_goes_on(server: Server) -> None:
     faults = list(product(PATHS, KINDS))
-    with cluster.entered("http://scripted") as target:
+    with cluster_target.entered("http://scripted") as target:
         sampler = Sampler(target)
         for number, fault in enumerate(faults):
             for at_s, server.fault in ((2 * number, fault), (2 * number + 1, None)):
@@ -107,5 +107,5 @@ def test_gap_is_noted_and_the_sampler_goes_on(server: Server) -> None:
 
 @pytest.mark.usefixtures("server")
 def test_load_is_sent_to_the_host_of_the_ingress() -> None:
-    with cluster.entered("http://10.0.0.1:30080") as target:
+    with cluster_target.entered("http://10.0.0.1:30080") as target:
         assert (target.url, target.host) == ("http://10.0.0.1:30080", "tasks.example.com")

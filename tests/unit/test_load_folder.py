@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from loadtest import folder
-from local.child import Unusable
+from ops.command import Unusable
 
 
 def test_what_an_earlier_run_left_is_removed(tmp_path: Path) -> None:

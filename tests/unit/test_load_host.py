@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from loadtest import host
-from local.child import Unusable
-from local.servers import free_ports
+from ops.command import Unusable
+from ops.servers.ports import free_ports
 
 
 @contextmanager

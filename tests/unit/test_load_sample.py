@@ -4,8 +4,8 @@ import pytest
 
 from apps.contract import topology
 from loadtest.sample import left, metrics
-from local.child import Unusable
-from local.servers import free_ports
+from ops.command import Unusable
+from ops.servers.ports import free_ports
 
 
 def test_dead_letters_of_before_are_not_the_runs_and_those_taken_away_hide_none() -> None:

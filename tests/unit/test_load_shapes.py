@@ -8,7 +8,7 @@ from apps.contract.tasks import input_adapter, registry
 from loadtest import shapes
 from loadtest.system import raise_open_files
 from loadtest.tasks.contract import LONG, SHORT
-from local.child import Unusable
+from ops.command import Unusable
 from sluice_planner import locust_shape
 from tests.harness.system import ROOT
 

@@ -1,4 +1,4 @@
-"""The parts of local/ that touch no server."""
+"""The parts of ops/ that touch no server."""
 
 import subprocess
 import sys
@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from local import demo, programs, servers
-from local.child import Unusable
-from local.definitions import management_of, vhost_of
-from local.endpoints import Endpoints, Folder, load_running, save
+from ops import demo
+from ops.command import Unusable
+from ops.servers import ports, programs
+from ops.servers.endpoints import Endpoints, Folder, load_running, save
+from ops.servers.inspection import management_of, vhost_of
 from tests.harness.simple import TASKS
 
 ENDPOINTS = Endpoints("http://127.0.0.1:8000", "127.0.0.1:1", None, None)
@@ -64,16 +65,16 @@ def test_unknown_program_is_not_found() -> None:
 
 TAKE = """
 from itertools import chain
-from local import servers
+from ops.servers import ports
 offered = chain([{taken}], range(10_000, 32_000))
-servers.random.randrange = lambda *_: next(offered)
-print(*servers.free_ports(1))
+ports.random.randrange = lambda *_: next(offered)
+print(*ports.free_ports(1))
 """
 
 
 def test_port_belongs_to_its_process_also_while_nothing_listens() -> None:
     """Another one took the port of a broker that a test had stopped, and the broker could not come back."""
-    (ours,) = servers.free_ports(1)
+    (ours,) = ports.free_ports(1)
     code = TAKE.format(taken=ours)
     theirs = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert int(theirs) != ours

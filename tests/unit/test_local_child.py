@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from local.child import Child, Unusable, until
+from ops.command import Unusable
+from ops.servers.child import Child, until
 
 Start = Callable[[str], Child]
 IGNORES_SIGTERM = (

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from local.child import Unusable
-from local.credentials import load_or_make
+from ops.command import Unusable
+from ops.credentials import load_or_make
 
 
 def test_generated_once_and_private(tmp_path: Path) -> None:

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from local.child import Unusable
-from local.endpoints import PROJECT
-from local.lock import LOCKS, PLANNER, PYPROJECT, changing, resolve
-from local.packages import change, check
+from ops.command import ROOT, Unusable
+from ops.requirements.lock import LOCKS, PLANNER, PYPROJECT, changing, resolve
+from ops.requirements.packages import change, check
 
 PROJECT_TOML = """\
 [project]
@@ -143,8 +142,8 @@ def test_package_of_the_planner_is_in_its_own_distribution(project: Path, index:
 
 def test_planner_is_asked_of_no_package_index() -> None:
     """Nobody owns its name there: an installer would take whatever has it."""
-    assert "sluice-planner" not in (PROJECT / PYPROJECT).read_text()
-    assert not [lock.name for lock in LOCKS if "sluice-planner==" in lock.path(PROJECT).read_text()]
+    assert "sluice-planner" not in (ROOT / PYPROJECT).read_text()
+    assert not [lock.name for lock in LOCKS if "sluice-planner==" in lock.path(ROOT).read_text()]
 
 
 def test_pyproject_keeps_its_comments(project: Path, index: Path) -> None:
@@ -172,7 +171,7 @@ def test_package_itself_may_move(project: Path, index: Path) -> None:
 
 @pytest.mark.parametrize("lock", [lock.name for lock in LOCKS])
 def test_no_address_gets_into_a_lock_file(project: Path, lock: str) -> None:
-    for folder in (project, PROJECT):
+    for folder in (project, ROOT):
         text = (folder / "requirements" / f"{lock}.txt").read_text()
         assert "://" not in text
         assert "--index-url" not in text
@@ -332,18 +331,18 @@ def lock_all(project: Path) -> None:
 
 
 def test_lock_files_of_this_project_fit() -> None:
-    check(PROJECT)
+    check(ROOT)
 
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """The project's Makefile and what it reads, as if everything were installed."""
     folder = tmp_path / "clone"
-    for name in ("local", "requirements"):
-        shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("Makefile", PYPROJECT, PLANNER, "deploy/targets.mk"):
+    for name in ("ops", "requirements"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("Makefile", PYPROJECT, PLANNER, "ops/targets.mk"):
         (folder / name).parent.mkdir(exist_ok=True)
-        shutil.copy(PROJECT / name, folder / name)
+        shutil.copy(ROOT / name, folder / name)
     (folder / ".venv").mkdir()
     return folder
 

@@ -16,7 +16,7 @@ from apps.api import publisher as module
 from apps.api.publisher import CONFIRMED, Outcome, Publisher
 from apps.contract.message import TaskMessage
 from apps.startup import Refused
-from local.servers import free_ports
+from ops.servers.ports import free_ports
 from tests.harness.peer import Published, Session, listening, running, until
 from tests.harness.simple import WORK_QUEUE
 from tests.harness.tls import self_signed, server_context

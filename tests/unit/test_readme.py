@@ -32,7 +32,7 @@ def test_figures_are_those_of_the_measurement_that_is_linked() -> None:
 
 
 def test_every_verb_exists() -> None:
-    text = "".join((ROOT / name).read_text() for name in ("Makefile", "deploy/targets.mk"))
+    text = "".join((ROOT / name).read_text() for name in ("Makefile", "ops/targets.mk"))
     verbs = set(re.findall(r"^([a-z0-9-]+):.*?##", text, re.MULTILINE))
 
     assert set(re.findall(r"(?:`|^|=\S+ )make ([a-z0-9-]+)", README)) <= verbs

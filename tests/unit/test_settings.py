@@ -15,8 +15,8 @@ GOOD = {
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"CELERY_BROKER_URL": "amqp://guest:guest@broker/"}, "CELERY_BROKER_URL: its password is one"),
-        ({"CELERY_BROKER_URL": "amqp://rabbitmq:rabbitmq@broker/"}, "CELERY_BROKER_URL: its password is one"),
+        ({"CELERY_BROKER_URL": "amqp://guest:guest@broker/"}, "CELERY_BROKER_URL: its password is a well-known"),
+        ({"CELERY_BROKER_URL": "amqp://rabbitmq:rabbitmq@broker/"}, "CELERY_BROKER_URL: its password is a well-known"),
         ({"CELERY_BROKER_URL": "amqp://broker/"}, "CELERY_BROKER_URL: it has no password"),
         ({"CELERY_BROKER_URL": "amqp://guest@broker/"}, "CELERY_BROKER_URL: it has no password"),
         ({"CELERY_BROKER_URL": "broker:5672"}, "CELERY_BROKER_URL: it must read amqp://"),
@@ -30,7 +30,7 @@ GOOD = {
         ({"API_KEYS": "no-name-and-only-a-key"}, "API_KEYS: it must read name:key"),
         ({"API_KEYS": "tests:short"}, "API_KEYS: it must have 16 to 64 bytes"),
         ({"API_KEYS": "a:sixteen-bytes-or-more,a:sixteen-bytes-or-less"}, "API_KEYS: it gives a name twice"),
-        ({"API_KEYS": "a:sixteen-bytes-or-more,b:sixteen-bytes-or-more"}, "API_KEYS: it gives two names one key"),
+        ({"API_KEYS": "a:sixteen-bytes-or-more,b:sixteen-bytes-or-more"}, "API_KEYS: it gives two clients"),
         ({"API_KEYS": "a:sixteen bytes or more"}, "API_KEYS: a key has visible ASCII"),
         ({"API_KEYS": "a:sechzehn-zeichen-oder-mehr-ü"}, "API_KEYS: a key has visible ASCII"),
         ({"API_KEYS": f"{'n' * 65}:sixteen-bytes-or-more"}, "API_KEYS: a name may have 64 characters"),

@@ -34,7 +34,7 @@ def test_nothing_else_of_the_project_names_a_family() -> None:
     named = [f"apps.tasks.{family}" for family in families] + [f"apps/tasks/{family}" for family in families]
     sources = [
         path
-        for folder in ("apps", "bench", "deploy", "loadtest", "local", "planner", "tests")
+        for folder in ("apps", "bench", "loadtest", "ops", "planner", "tests")
         for path in (root / folder).rglob("*.py")
         if FOLDER not in path.parents
     ]

@@ -8,7 +8,7 @@ import pytest
 
 from apps.worker.slots import NEVER_S, Run, Slot, Slots
 from apps.worker.watchdog import TICK_S, Ended, Reason, Watchdog
-from local.child import until
+from ops.servers.child import until
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from local import worktree
+from ops import worktree
 
 
 def test_code_that_a_killed_run_left_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = tmp_path / "project"
-    monkeypatch.setattr(worktree, "PROJECT", project)
+    monkeypatch.setattr(worktree, "ROOT", project)
     folder = tmp_path / "code"
     who = ("-c", "user.name=A", "-c", "user.email=a@example.com")
     for command in (

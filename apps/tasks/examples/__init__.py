@@ -1,1 +1,1 @@
-"""The two example tasks. Delete this folder once there are tasks of your own."""
+"""The two example tasks. Delete this folder when you have added your own tasks."""

@@ -1,4 +1,4 @@
-"""What a client may ask of the example tasks, and what it gets."""
+"""Inputs, outputs and specs of the example tasks."""
 
 from typing import Annotated, Literal
 
@@ -10,8 +10,7 @@ from apps.contract.tasks import Input, TaskSpec
 class NamedInput(Input):
     """Work on one name."""
 
-    # 255 characters: the longest file or host name a team is likely to send. No control characters: what the task
-    # hands the name to, a file system or a database, would refuse a NUL.
+    # 255 characters: the longest usual file or host name. No control characters: file systems and databases refuse NUL.
     name: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$", examples=["abc"])]
 
 
@@ -28,13 +27,13 @@ class Task2(NamedInput):
 
 
 class Output(BaseModel):
-    """What both example tasks return."""
+    """Output of both example tasks."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name_task: str
     state: str
 
 
-# They sleep 15 s and 10 s: one that takes 90 s hangs.
+# They sleep 15 s and 10 s: a task that runs for 90 s hangs.
 TASK_1 = TaskSpec(name="Test_Query:task_1", input=Task1, output=Output, hard_limit_s=90)
 TASK_2 = TaskSpec(name="Test_Query:task_2", input=Task2, output=Output, hard_limit_s=90)

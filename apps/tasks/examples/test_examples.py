@@ -1,4 +1,4 @@
-"""The example tasks have the names, the form and the defaults that they have always had."""
+"""The example tasks keep their original names, fields and defaults."""
 
 from apps.contract.example import example_input
 from apps.tasks.examples.contract import TASK_1, TASK_2, Output, Task1, Task2

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from deploy.validate.controller import FORMS, is_of
 from minicluster.stand_ins.ingress_controller import controller_settings
+from ops.validate.controller import FORMS, is_of
 
 Ingress = Mapping[str, Any]
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from deploy.validate import controller
-from deploy.validate.controller import FORMS, Key, is_of
+from ops.validate import controller
+from ops.validate.controller import FORMS, Key, is_of
 
 RECORD = Path(controller.__file__).parent / "controller-keys" / "nginx-5.5.4.txt"
 PREFIX = "nginx.org/"

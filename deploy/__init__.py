@@ -1,1 +1,0 @@
-"""The commands behind the make targets that build, validate, deploy and release."""

@@ -1,1 +1,0 @@
-"""The whole system on one machine: servers, their definitions, and the processes of apps/ under one supervisor."""

@@ -1,0 +1,102 @@
+"""Applies an overlay, or takes it away: `python -m ops.deploy up|down [overlay] [workers|api]`.
+
+The workers are rolled out first: a new one understands what an API of the last version accepts, and an old one would
+have to return what only the new API accepts (apps/worker/returns.py). On the way back to an earlier version it is the
+other way round: FIRST=api.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from ops import cluster
+from ops.command import ROOT, Unusable, command_line, show
+from ops.kustomize import rendered
+from ops.secrets import listed
+from ops.tools import kubectl
+
+TIMEOUT_S = 60
+KEDA = "scaledobjects.keda.sh"
+# a worker that is replaced may take its whole grace period of 120 s, and its successor as long to start
+ROLLOUT_TIMEOUT_S = 300
+
+
+FIRST = ("workers", "api")
+# Of the API's Deployment. Every other one is a worker's.
+API = "api"
+
+
+def up(folder: Path, first: str = FIRST[0]) -> None:
+    """Apply all but the Deployments that come second, wait until it runs, then apply those."""
+    cluster.check()
+    if not cluster.has("crd", KEDA):
+        raise Unusable("The cluster has no KEDA: run `make secrets platform` first.")
+    for part in in_order(_objects(folder), first):
+        _apply(part)
+    for each in _objects(folder, "ScaledObject"):
+        wait = ("wait", f"scaledobject/{_name(each)}", _where(each), "--for=condition=Ready", f"--timeout={TIMEOUT_S}s")
+        show(kubectl(), *wait, timeout_s=2 * TIMEOUT_S)
+
+
+def in_order(objects: list[dict[str, Any]], first: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What is applied before the Deployments that come second, and those."""
+    second = [each for each in objects if each["kind"] == "Deployment" and _comes_second(each, first)]
+    return [each for each in objects if each not in second], second
+
+
+def _comes_second(deployment: dict[str, Any], first: str) -> bool:
+    is_api: bool = deployment["metadata"].get("labels", {}).get("app.kubernetes.io/component") == API
+    return is_api != (first == API)
+
+
+def _apply(objects: list[dict[str, Any]]) -> None:
+    show(kubectl(), "apply", "--filename=-", text=listed(objects), timeout_s=ROLLOUT_TIMEOUT_S)
+    for each in objects:
+        if each["kind"] == "Deployment":
+            wait = ("rollout", "status", f"deployment/{_name(each)}", _where(each), f"--timeout={ROLLOUT_TIMEOUT_S}s")
+            show(kubectl(), *wait, timeout_s=ROLLOUT_TIMEOUT_S + TIMEOUT_S)
+
+
+def down(folder: Path) -> None:
+    """Delete all of it but the namespaces: their Secrets hold the passwords of the broker's users.
+
+    The namespace `data` is the platform's: its network policies protect RabbitMQ and Redis as long as these run.
+    """
+    cluster.check()
+    # kubectl fails on kinds that the cluster does not know
+    unknown = () if cluster.has("crd", KEDA) else ("ScaledObject", "TriggerAuthentication")
+    rest = [each for each in _objects(folder) if each["kind"] not in {"Namespace", *unknown}]
+    delete = ("delete", "--ignore-not-found", f"--timeout={ROLLOUT_TIMEOUT_S}s", "--filename=-")
+    show(kubectl(), *delete, text=listed(rest), timeout_s=ROLLOUT_TIMEOUT_S + TIMEOUT_S)
+
+
+def _objects(folder: Path, kind: str | None = None) -> list[dict[str, Any]]:
+    return [each for each in rendered(folder) if kind in {None, each["kind"]}]
+
+
+def _name(each: dict[str, Any]) -> str:
+    return str(each["metadata"]["name"])
+
+
+def _where(each: dict[str, Any]) -> str:
+    return f"--namespace={each['metadata']['namespace']}"
+
+
+def main() -> None:
+    """Up or down."""
+    verb, name = sys.argv[1], sys.argv[2] if sys.argv[2:] else "local"
+    folder = ROOT / "kustomize" / "overlays" / name
+    if not folder.is_dir():
+        names = ", ".join(sorted(path.name for path in folder.parent.iterdir()))
+        raise Unusable(f"There is no overlay {name}: choose one of {names} by OVERLAY=.")
+    if verb == "down":
+        down(folder)
+        return
+    first = sys.argv[3] if sys.argv[3:] else FIRST[0]
+    if first not in FIRST:
+        raise Unusable(f"FIRST={first} is neither of {' and '.join(FIRST)}: say what is rolled out first.")
+    up(folder, first)
+
+
+if __name__ == "__main__":
+    command_line(main)

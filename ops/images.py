@@ -1,0 +1,116 @@
+"""Builds both images with docker, podman or buildah: `python -m ops.images`.
+
+Their names are those that the overlays deploy. BASE in the environment takes the place of the Dockerfiles' base image.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import cast
+
+import yaml
+
+from ops.command import ROOT, Unusable, answers, command_line, show
+
+IMAGES = {"sluice-api": "apps/api/Dockerfile", "sluice-worker": "apps/worker/Dockerfile"}
+API_DOCKERFILE, WORKER_DOCKERFILE = IMAGES.values()
+# the first that works; `docker info` fails where there is a client but no engine
+ENGINES = {"docker": ("info",), "podman": ("info",), "buildah": ("version",)}
+# docker and podman keep the layers that did not change without being told
+KEEP_LAYERS = {"buildah": ("--layers",)}
+BUILD_TIMEOUT_S = 1800
+PUSH_TIMEOUT_S = 900
+OVERLAYS = "kustomize/overlays/*/kustomization.yaml"
+# A cluster reads a name without a registry so; podman and buildah read it as localhost/... So our names are complete.
+DEFAULT_REGISTRY = "docker.io/library"
+
+
+def dockerfile_command(root: Path, dockerfile: str) -> list[str]:
+    """The CMD in exec form; empty if it has none."""
+    match = re.search(r"^CMD (\[.*?\])$", (root / dockerfile).read_text(), re.MULTILINE | re.DOTALL)
+    return cast("list[str]", json.loads(match[1].replace("\\\n", ""))) if match else []
+
+
+def engine() -> str:
+    """The program that builds. Unusable if there is none."""
+    for name, check in ENGINES.items():
+        if answers(name, *check):
+            return name
+    raise Unusable("Images need docker (with its engine running), podman or buildah: install one of them.")
+
+
+def build(names: dict[str, str], base: str | None = None) -> None:
+    """Build both images, by the names that each is to have, on a base image if one is named."""
+    program = engine()
+    base = base or os.environ.get("BASE")
+    arguments = ("--build-arg", f"BASE={base}") if base else ()
+    for image, dockerfile in IMAGES.items():
+        options = (*KEEP_LAYERS.get(program, ()), *arguments, "--file", dockerfile, "--tag", names[image])
+        show(program, "build", *options, ".", timeout_s=BUILD_TIMEOUT_S)
+
+
+def push(names: Iterable[str]) -> None:
+    """Push images to their registry."""
+    program = engine()
+    for name in names:
+        show(program, "push", name, timeout_s=PUSH_TIMEOUT_S)
+
+
+def full_names(version: str, registry: str | None) -> dict[str, str]:
+    """Image -> its whole name, registry and tag too."""
+    return {image: f"{(registry or DEFAULT_REGISTRY).rstrip('/')}/{image}:{version}" for image in IMAGES}
+
+
+def deployed(root: Path = ROOT) -> dict[str, str]:
+    """Image -> the whole name that the overlays deploy it by. Unusable if they do not agree."""
+    names: dict[str, set[str]] = {image: set() for image in IMAGES}
+    for path in root.glob(OVERLAYS):
+        for entry in yaml.safe_load(path.read_text()).get("images") or []:
+            name = entry.get("newName") or f"{DEFAULT_REGISTRY}/{entry['name']}"
+            names.setdefault(entry["name"], set()).add(f"{name}:{entry['newTag']}")
+    for image in IMAGES:
+        if len(names[image]) != 1:
+            there = ", ".join(sorted(names[image])) or "none"
+            raise Unusable(f"The overlays do not deploy one {image} ({there}): run `make release VERSION=...`.")
+    return {image: names[image].pop() for image in IMAGES}
+
+
+def into_cluster(program: str, names: Iterable[str]) -> list[str]:
+    """How these images get from an engine into a cluster on this machine, a line each: who, and the command."""
+    words = " ".join(names)
+    if program == "docker":
+        return [
+            "docker-desktop  has them",
+            f"kind            kind load docker-image {words}",
+            f"k3d             k3d image import {words}",
+        ]
+    archive = {
+        "podman": f"podman save --multi-image-archive --output sluice.tar {words}",
+        "buildah": " && ".join(f"buildah push {name} docker-archive:{_archive(name)}:{name}" for name in words.split()),
+    }[program]
+    files = ["sluice.tar"] if program == "podman" else [_archive(name) for name in words.split()]
+    return [
+        f"first           {archive}",
+        f"docker-desktop  {' && '.join(f'docker load --input {file}' for file in files)}",
+        f"kind            {' && '.join(f'kind load image-archive {file}' for file in files)}",
+        f"k3d             k3d image import {' '.join(files)}",
+    ]
+
+
+def _archive(name: str) -> str:
+    return f"{name.rpartition('/')[2].partition(':')[0]}.tar"
+
+
+def main() -> None:
+    """Build what the overlays deploy."""
+    names = deployed()
+    build(names)
+    program = engine()
+    print(f"Built {' and '.join(names.values())} with {program}. A cluster on this machine gets them by")
+    print("\n".join(f"  {line}" for line in into_cluster(program, names.values())))
+
+
+if __name__ == "__main__":
+    command_line(main)

@@ -1,0 +1,15 @@
+"""Renders Kustomize folders, by the Kustomize in kubectl."""
+
+from pathlib import Path
+from typing import Any
+
+from ops.command import output
+from ops.tools import kubectl
+from sluice_planner.kubernetes_objects import documents
+
+TIMEOUT_S = 60
+
+
+def rendered(folder: Path) -> list[dict[str, Any]]:
+    """The objects of a folder. Unusable, with the reason, if Kustomize refuses it."""
+    return documents(output(kubectl(), "kustomize", folder, timeout_s=TIMEOUT_S))

@@ -1,0 +1,1 @@
+"""The virtual environment, the packages in it, and the lock files under requirements/."""

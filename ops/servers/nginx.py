@@ -1,0 +1,89 @@
+"""NGINX in front of the API as a child of ours, with the numbers of helm-releases/nginx.yaml and the Ingress."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ops.apt import apt_install
+from ops.files import private_folder, write_private
+from ops.servers.child import Child
+from ops.servers.ports import free_ports, is_open
+from ops.servers.programs import find
+
+PROGRAM = "nginx"
+PACKAGE = "nginx-light"
+START_DEADLINE_S = 20.0
+# Above uvicorn's default and Locust's bursts: a full backlog drops connections, which clients see as a second's wait.
+BACKLOG = 4096
+
+
+class Nginx:
+    """One worker process on a loopback port, which balances over the APIs' ports. Installed if need be, as `ensure`."""
+
+    def __init__(
+        self, folder: Path, upstream_ports: Sequence[int], *, open_files: int, logs: Path | None = None
+    ) -> None:
+        self.folder = folder.resolve()
+        self.url = f"http://127.0.0.1:{(port := free_ports(1)[0])}"
+        self._port = port
+        ensure()
+        configuration = private_folder(self.folder) / "nginx.conf"
+        write_private(configuration, _configuration(self.folder, port, upstream_ports, open_files))
+        command = [str(find(PROGRAM)), "-e", "stderr", "-p", str(self.folder), "-c", str(configuration)]
+        self.node = Child("NGINX", command, log=(logs or self.folder) / "nginx.log", env=dict(os.environ))
+
+    def start(self) -> None:
+        """Start it, and wait until it listens. Unusable if it does not."""
+        self.node.start()
+        self.node.ready(lambda: is_open(self._port), START_DEADLINE_S)
+
+    def stop(self) -> None:
+        """End it, and its worker."""
+        self.node.stop()
+
+
+def ensure() -> None:
+    """Install it if need be. Unusable where we may not."""
+    if find(PROGRAM) is None:
+        apt_install([PACKAGE])
+
+
+def _configuration(folder: Path, port: int, upstream_ports: Sequence[int], open_files: int) -> str:
+    temporary = [f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")]
+    lines = [
+        "daemon off;",
+        "worker_processes 1;",
+        *(["user root;"] if os.geteuid() == 0 else []),  # else its worker may not write into the folder
+        f"pid {folder}/nginx.pid;",
+        "error_log stderr warn;",
+        f"worker_rlimit_nofile {open_files};",
+        # a client that waits is two connections: its own, and one to the API
+        "events { worker_connections 16384; }",
+        "http {",
+        "access_log off;",
+        *temporary,
+        "keepalive_timeout 75s;",
+        "keepalive_requests 10000;",
+        "client_max_body_size 2m;",
+        "upstream api {",
+        *(f"server 127.0.0.1:{upstream};" for upstream in upstream_ports),
+        "keepalive 1024;",
+        "keepalive_requests 10000;",
+        "}",
+        "server {",
+        f"listen 127.0.0.1:{port} backlog={BACKLOG};",
+        "location = /metrics { return 404; }",
+        "location = /readyz { return 404; }",
+        "location = /healthz { return 404; }",
+        "location / {",
+        "proxy_http_version 1.1;",
+        'proxy_set_header Connection "";',
+        "proxy_connect_timeout 5s;",
+        "proxy_read_timeout 60s;",
+        "proxy_buffering off;",
+        "proxy_pass http://api;",
+        "}",
+        "}",
+        "}",
+    ]
+    return "\n".join(lines) + "\n"

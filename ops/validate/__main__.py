@@ -1,0 +1,81 @@
+"""`python -m ops.validate`: says what is wrong with the manifests, a line each, and fails if there is anything."""
+
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+from apps.contract.queues import require_queues
+from apps.tasks import TASKS
+from ops.command import ROOT, command_line
+from ops.credentials import Credentials
+from ops.secrets import contents
+from ops.validate import (
+    agreement,
+    blame,
+    budgets,
+    chart_values,
+    charts,
+    consumption,
+    delivery,
+    ingress,
+    network,
+    nginx_release,
+    placement,
+    policy,
+    quantities,
+    references,
+    result_memory,
+    runtime,
+    scaling,
+    schemas,
+    secret_names,
+    tree,
+    wholeness,
+)
+from ops.validate.tree import Finding
+
+
+def findings(root: Path, targets: Collection[str] = ()) -> list[Finding]:
+    """Everything that is wrong in these folders, or in all."""
+    rendered = tree.render(root, targets)
+    made = {key: set(values) for key, values in contents(Credentials()).items()}
+    made["flux-system", "sops-age"] = {"age.agekey"}  # by `make flux`
+    # each reads what a tree without the findings before it has
+    for gate in (schemas.check, quantities.check, charts.check):
+        invalid = [*rendered.findings, *gate(rendered)]
+        if invalid:
+            return blame.sources(rendered, invalid)
+    found = [
+        *wholeness.check(rendered),
+        *policy.check(rendered),
+        *references.check(rendered),
+        *secret_names.check(rendered, made),
+        *chart_values.check(rendered),
+        *ingress.check(rendered),
+        *nginx_release.check(rendered),
+        *network.check(rendered),
+        *agreement.check(rendered),
+        *runtime.check(rendered),
+        *result_memory.check(rendered),
+        *consumption.check(rendered),
+        *budgets.check(rendered),
+        *placement.check(rendered),
+        *scaling.check(rendered),
+        *delivery.check(rendered),
+    ]
+    return blame.sources(rendered, found)
+
+
+def main() -> None:
+    """Print the findings."""
+    require_queues(TASKS)
+    found = findings(ROOT)
+    for finding in found:
+        print(finding)
+    if found:
+        sys.exit(f"{len(found)} faults")
+    print("The manifests are valid.")
+
+
+if __name__ == "__main__":
+    command_line(main)

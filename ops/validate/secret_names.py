@@ -1,0 +1,115 @@
+"""Every reference to a Secret or a ConfigMap, in whatever field of whatever object, leads to one that there is."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+from ops.validate.tree import Finding, Object, Tree, walk
+
+# a field whose value names one, alone or in each of a list
+FIELDS = {
+    "Secret": re.compile(r"(^secret|secretRef|secretKeyRef|secretTargetRef|imagePullSecrets)$", re.IGNORECASE),
+    "ConfigMap": re.compile(r"(^configMap|configMapRef|configMapKeyRef|configMapTargetRef)$", re.IGNORECASE),
+}
+# what reads git cannot have its Secret from there: the flux program makes it
+OUTSIDE_OF_GIT = {"GitRepository"}
+# public keys of a chart's publisher: no credential of ours, and made by hand (docs/deploy.md)
+PUBLIC = "spec.verify.secretRef"
+# what a chart's value must name: the key that `make secrets` gives the Secret for it
+CHART_KEYS = {
+    "existingPasswordKey": "password",
+    "existingSecretPasswordKey": "password",
+    "existingErlangCookieKey": "erlang-cookie",
+    "existingSecretKey": "defs.json",
+    "existingSecretACLKey": "users.acl",
+}
+# in every namespace, by Kubernetes itself
+EVERYWHERE = {("ConfigMap", "kube-root-ca.crt"): {"ca.crt"}}
+
+Keys = dict[tuple[str, str], set[str]]
+"""(namespace, name) -> keys."""
+Reference = tuple[str, str, str, set[str]]
+"""field, kind, name, keys."""
+
+
+def check(tree: Tree, secrets: Keys) -> Iterator[Finding]:
+    """Every reference of every object; `secrets` are those that `make secrets` makes."""
+    known: dict[str, Keys] = {"Secret": dict(secrets), "ConfigMap": defaultdict(set)}
+    for each in tree.objects():
+        if each.kind in known:
+            data = (each.body.get("data") or {}) | (each.body.get("stringData") or {})
+            known[each.kind].setdefault((each.namespace, each.name), set(data))
+    for each in tree.objects():
+        yield from _swapped(each, secrets)
+        for field, kind, name, keys in references(each) if each.kind not in OUTSIDE_OF_GIT else ():
+            if field == PUBLIC:
+                continue
+            there = known[kind].get((each.namespace, name), EVERYWHERE.get((kind, name)))
+            if there is None:
+                made = "`make secrets` makes no" if kind == "Secret" else "there is no"
+                yield each.finding(field, f"{made} {kind} {each.namespace}/{name}")
+            elif keys - there:
+                missing = ", ".join(sorted(keys - there))
+                yield each.finding(field, f"the {kind} {each.namespace}/{name} has no key {missing}")
+
+
+def _swapped(each: Object, secrets: Keys) -> Iterator[Finding]:
+    """Where a Secret has a key of just the name that is to be filled, no other key fills it."""
+    for path, value in walk(each.body):
+        for field, name, purpose, key in _purposes(path, value) if isinstance(value, dict) else ():
+            if key != purpose and purpose in secrets.get((each.namespace, name), ()):
+                yield each.finding(field, f"takes the key {key} of {each.namespace}/{name}, which has {purpose}")
+
+
+def _purposes(path: str, value: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    """(field, Secret, what its key is for, the key): in an environment, a TriggerAuthentication, a chart's values."""
+    source = value.get("valueFrom")
+    reference = source.get("secretKeyRef") if isinstance(source, dict) else None
+    if reference:
+        yield f"{path}.valueFrom.secretKeyRef", reference["name"], value["name"], reference["key"]
+    if {"parameter", "name", "key"} <= value.keys():
+        yield path, value["name"], value["parameter"], value["key"]
+    for name in CHART_KEYS.keys() & value.keys():
+        yield f"{path}.{name}", value.get("existingSecret", ""), CHART_KEYS[name], value[name]
+
+
+def references(each: Object) -> Iterator[Reference]:
+    """What an object refers to; optional ones may be missing."""
+    for path, value in walk(each.body):
+        if isinstance(value, dict) and not value.get("optional"):
+            yield from _beside(path, value)
+            if "secretName" in value and not _by_cert_manager(each):
+                yield f"{path}.secretName", "Secret", value["secretName"], _items(value)
+        for kind, fields in FIELDS.items():
+            if fields.search(path.rpartition(".")[2]):
+                yield from _named(path, kind, value)
+
+
+def _named(path: str, kind: str, value: object) -> Iterator[Reference]:
+    """`secretKeyRef: {name: x, key: y}`, `imagePullSecrets: [{name: x}]`."""
+    if isinstance(value, list):
+        for number, one in enumerate(value):
+            yield from _named(f"{path}.{number}", kind, one)
+    elif isinstance(value, dict) and isinstance(value.get("name"), str) and not value.get("optional"):
+        yield path, kind, value["name"], {value["key"]} if "key" in value else _items(value)
+
+
+def _beside(path: str, value: dict[str, Any]) -> Iterator[Reference]:
+    """`{kind: Secret, name: x, valuesKey: y}` as in valuesFrom; `{existingSecret: x, existingPasswordKey: y}`."""
+    if value.get("kind") in FIELDS and isinstance(value.get("name"), str):
+        yield path, value["kind"], value["name"], {value["valuesKey"]} if "valuesKey" in value else set()
+    keys = {inner for key, inner in value.items() if re.fullmatch("existing.*Key", key)}
+    for kind in FIELDS:
+        if value.get(f"existing{kind}"):
+            yield f"{path}.existing{kind}", kind, value[f"existing{kind}"], keys
+
+
+def _items(value: dict[str, Any]) -> set[str]:
+    """The keys that a volume takes, where it does not take all."""
+    return {item["key"] for item in value.get("items") or []}
+
+
+def _by_cert_manager(each: Object) -> bool:
+    """It makes the TLS Secret of an Ingress that asks for one."""
+    return any(name.startswith("cert-manager.io/") for name in each.body["metadata"].get("annotations") or {})

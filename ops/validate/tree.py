@@ -1,0 +1,200 @@
+"""Renders every Kustomization and component of a tree, and keeps which file each object came from."""
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ops.command import Unusable, run
+from ops.tools import kubectl
+from sluice_planner import kubernetes_objects
+from sluice_planner.kubernetes_objects import document, document_of, documents
+
+ORIGIN = "config.kubernetes.io/origin"
+FOLDERS = ("kustomize", "helm-releases", "clusters")
+KUSTOMIZATION = "kustomization.yaml"
+BASE = "kustomize/base"
+# what a component is rendered with, by the folder that it is in
+HOMES = {"kustomize": BASE, "helm-releases": "helm-releases"}
+RENDER_TIMEOUT_S = 60
+
+
+@dataclass(frozen=True, order=True)
+class Finding:
+    """Something wrong, and where: a file, an object in it, a field of that."""
+
+    file: str
+    object: str
+    field: str
+    message: str
+    target: str = dataclasses.field(default="", compare=False)  # the folder that was rendered, "" if none
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.object}: {self.field}: {self.message}"
+
+
+@dataclass(frozen=True)
+class Object(kubernetes_objects.Object):
+    """A rendered object: its source is a file of the tree, `target` the folder that was rendered."""
+
+    target: str
+
+    @property
+    def file(self) -> str:
+        """The source, relative to the tree."""
+        return self.source
+
+    @property
+    def group(self) -> str:
+        """Of its kind; "" for those of v1."""
+        return str(self.body.get("apiVersion")).rpartition("/")[0]
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        return dict(self.body.get("spec") or {})
+
+    def finding(self, field: str, message: str) -> Finding:
+        """Something wrong with this object."""
+        return Finding(self.file, self.title, field, message, self.target)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """What a folder's Kustomizations render to, by target."""
+
+    root: Path
+    rendered: dict[str, list[Object]]
+    findings: list[Finding]
+    parts: dict[str, list[Object]] = dataclasses.field(default_factory=dict)
+    """What folders render to that only leave out objects of another folder: that one is judged as a whole."""
+
+    def objects(self, kind: str | None = None, *, target: str | None = None) -> Iterator[Object]:
+        """The objects of a kind, in one target or in all; those of a part only where it is named."""
+        chosen = self.rendered if target not in self.parts else self.parts
+        for name, objects in chosen.items():
+            if target in {None, name}:
+                yield from (each for each in objects if kind in {None, each.kind})
+
+
+def once(tree: Tree) -> dict[str, list[Object]]:
+    """What a cluster would be sent, each object once, as JSON, with the objects of all targets that say the same."""
+    texts: dict[str, list[Object]] = {}
+    for each in tree.objects():
+        texts.setdefault(json.dumps(_decrypted(each.body), sort_keys=True), []).append(each)
+    return texts
+
+
+def _decrypted(body: dict[str, Any]) -> dict[str, Any]:
+    """What Flux does before the API server sees an object that SOPS encrypted; the values themselves stay unknown."""
+    if "sops" not in body:
+        return body
+    known = {key: value for key, value in body.items() if key != "sops"}
+    return known | {group: dict.fromkeys(known[group], "") for group in ("data", "stringData") if known.get(group)}
+
+
+def without_nulls(value: Any, *, but: str = "") -> Any:
+    """What is null is not there, for the API server as for Helm, and empty in a list; below `but` it stays as it is."""
+    if isinstance(value, list):
+        return [{} if each is None else without_nulls(each, but=but) for each in value]
+    if not isinstance(value, dict):
+        return value
+    there = ((key, inner) for key, inner in value.items() if inner is not None)
+    return {key: inner if key == but else without_nulls(inner, but=but) for key, inner in there}
+
+
+def at(there: Any, path: str) -> Any:
+    """What is at a path; None if nothing is."""
+    for name in path.split("."):
+        there = there.get(name) if isinstance(there, dict) else None
+    return there
+
+
+def walk(value: object, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value inside, itself first, with its path: `spec.containers.0.name`."""
+    yield path, value
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield from walk(inner, f"{path}.{key}".lstrip("."))
+
+
+def render(root: Path, targets: Collection[str] = ()) -> Tree:
+    """Render these folders, or everything; what Kustomize refuses or warns of is a finding."""
+    kustomizations = {
+        str(path.parent.relative_to(root)): document_of(path)
+        for folder in FOLDERS
+        for path in sorted((root / folder).rglob(KUSTOMIZATION))
+    }
+    chosen = {name: each for name, each in kustomizations.items() if name in (targets or _entries(kustomizations))}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = list(pool.map(lambda item: _target(root, *item), chosen.items()))
+    rendered = {name: objects for name, objects, _ in results}
+    parts = {name: rendered.pop(name) for name in chosen if _is_part(root / name, chosen[name])}
+    return Tree(root, rendered, [finding for *_, findings in results for finding in findings], parts)
+
+
+def _is_part(folder: Path, kustomization: dict[str, Any]) -> bool:
+    """Whether all that a folder does is to leave out objects of another one."""
+    patches = [folder / patch["path"] for patch in kustomization.get("patches") or [] if "path" in patch]
+    return bool(patches) and all("$patch: delete" in path.read_text() for path in patches if path.exists())
+
+
+def _entries(kustomizations: dict[str, dict[str, Any]]) -> set[str]:
+    """The folders that are rendered by themselves: not those that one above them includes, itself or by another."""
+
+    def reached(name: str) -> Iterator[str]:
+        for resource in (kustomizations[name].get("resources") or []) + (kustomizations[name].get("components") or []):
+            inside = os.path.normpath(Path(name, resource))
+            if inside in kustomizations:
+                yield inside
+                yield from reached(inside)
+
+    parts = {each for name in kustomizations for each in reached(name) if Path(each).is_relative_to(name)}
+    return set(kustomizations) - parts
+
+
+def _target(root: Path, name: str, kustomization: dict[str, Any]) -> tuple[str, list[Object], list[Finding]]:
+    folder = root / name
+    if kustomization["kind"] == "Component":  # it has no meaning of its own
+        parts = {"resources": [root / HOMES[Path(name).parts[0]]], "components": [folder]}
+    else:
+        parts = {"resources": [folder]}
+    try:
+        return name, _build(root, name, parts), []
+    except Unusable as exc:
+        return name, [], [Finding(f"{name}/{KUSTOMIZATION}", "Kustomization", "build", str(exc))]
+
+
+def _build(root: Path, target: str, parts: dict[str, list[Path]]) -> list[Object]:
+    """Render by a Kustomization around the target that adds where each object comes from."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        around: dict[str, Any] = {
+            key: [os.path.relpath(path, folder) for path in paths] for key, paths in parts.items()
+        }
+        around["buildMetadata"] = ["originAnnotations"]
+        (folder / KUSTOMIZATION).write_text(yaml.safe_dump(around))
+        return [_object(root, target, folder, body) for body in documents(_kustomize(folder))]
+
+
+def _kustomize(folder: Path) -> str:
+    done = run(kubectl(), "kustomize", folder, timeout_s=RENDER_TIMEOUT_S)
+    # warnings, as of deprecated fields, fail too
+    if done.returncode != 0 or done.stderr.strip():
+        raise Unusable(done.stderr.strip())
+    return done.stdout
+
+
+def _object(root: Path, target: str, folder: Path, body: dict[str, Any]) -> Object:
+    annotations = body["metadata"]["annotations"]
+    origin = document(annotations.pop(ORIGIN))
+    if not annotations:
+        del body["metadata"]["annotations"]
+    file = (folder / (origin.get("path") or origin["configuredIn"])).resolve().relative_to(root.resolve())
+    return Object(str(file), without_nulls(body, but="values"), target)
