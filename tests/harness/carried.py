@@ -16,7 +16,7 @@ from pydantic import field_validator
 from apps.api import app as api
 from apps.contract.settings import WorkerSettings, load
 from apps.contract.tasks import Input, Registry, TaskSpec, registry
-from apps.worker import app as worker
+from apps.worker import celery_app as worker
 from apps.worker.functions import Work
 from tests.harness.models import decoded_spec, exact, made_tasks
 from tests.harness.simple import WORK_QUEUE, Output

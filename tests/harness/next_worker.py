@@ -4,7 +4,7 @@ from celery import Celery
 
 from apps.contract import topology
 from apps.contract.settings import WorkerSettings, load
-from apps.worker.app import create_app
+from apps.worker.celery_app import create_app
 from tests.harness.next import NEXT_TASKS, NEXT_WORKS, QUEUE
 
 topology.WORK_QUEUES = (*topology.WORK_QUEUES, QUEUE)

@@ -41,7 +41,7 @@ IMPORTED = (
     # of the recorder and of apps.worker.dead_letters, which cannot be imported themselves: they are run as programs
     "aiormq",
     "apps.broker",
-    "apps.worker.dead_letter",
+    "apps.worker.dead_letter_reader",
     "redis.asyncio",
     "tests.harness.api",
     "tests.harness.tasks",

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 
 from apps.api import app as api
 from apps.contract.settings import WorkerSettings, load
-from apps.worker import app as worker
+from apps.worker import celery_app as worker
 from tests.harness import simple
 from tests.harness.simple import TASKS
 from tests.harness.works import works

@@ -13,8 +13,8 @@ import httpx
 import psutil
 import pytest
 
-from apps.api import large
-from apps.api.large import LargeResults
+from apps.api import large_results
+from apps.api.large_results import LargeResults
 from apps.api.store import Unavailable
 from apps.contract import states
 from apps.contract.ids import TaskIds
@@ -151,7 +151,7 @@ def test_clients_that_take_nothing_lose_their_connections_and_not_the_others_the
 
 @pytest.fixture
 def store(shared: System, monkeypatch: pytest.MonkeyPatch) -> LargeResults:
-    monkeypatch.setattr(large, "SLOT_DEADLINE_S", 0.2)
+    monkeypatch.setattr(large_results, "SLOT_DEADLINE_S", 0.2)
     return LargeResults(shared.servers.redis.url())
 
 

@@ -17,7 +17,7 @@ import yaml
 
 from apps.health import OLD_S
 from apps.worker import recorder
-from apps.worker.connection import RETRY_MAX_S
+from apps.worker.connection_attempts import RETRY_MAX_S
 from ops.servers.child import Child
 from tests.harness.hung import FAIL, HANG, STOP_TRYING
 from tests.harness.system import ROOT, System, until

@@ -191,7 +191,7 @@ def test_child_that_grew_too_large_is_replaced(system: System) -> None:
 def test_replacing_the_tasks_is_replacing_their_folders(system: System, tmp_path: Path) -> None:
     copy_apps(tmp_path)
     api = system.api("apps.api.app", cwd=tmp_path)
-    system.worker("apps.worker.app", cwd=tmp_path, NAP_S="0.1")
+    system.worker("apps.worker.celery_app", cwd=tmp_path, NAP_S="0.1")
     assert api.ended(api.accepted("nap"))["task_result"] == {"name": "abc"}
     assert api.post("first").status_code == 422
 

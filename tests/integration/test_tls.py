@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from apps.health import HealthFiles
-from apps.worker.connection import connection_to_broker
+from apps.worker.connection_attempts import connection_to_broker
 from ops.management import Management
 from ops.servers.child import Child
 from tests.harness.system import ROOT, System, until

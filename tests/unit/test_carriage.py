@@ -16,7 +16,7 @@ from pydantic import Field, Json, TypeAdapter, ValidationError, field_validator
 from apps.api.body import batch_model, elements, parse_batch, parse_input
 from apps.api.errors import Problem
 from apps.contract.message import Payload, read_input, republished, task_message
-from apps.contract.purity import obstacles
+from apps.contract.model_checks import obstacles
 from apps.contract.tasks import Input, Registry, TaskSpec, input_adapter, registry
 from tests.harness.models import ModelSpec, exact, made_tasks, random_spec, random_text
 from tests.harness.simple import WORK_QUEUE, Output
