@@ -19,8 +19,8 @@ from apps.api.store import Unavailable
 from apps.contract import states
 from apps.contract.ids import TaskIds
 from ops.servers.child import Child
-from tests.harness.readers import connect, read
 from tests.harness.records import Records
+from tests.harness.result_readers import connect, read
 from tests.harness.system import ROOT, Api, System, until
 
 MIB = 1024 * 1024
@@ -47,7 +47,7 @@ def stored(system: System, size_bytes: int, task_id: str | None = None) -> str:
 def reading(system: System, api: Api, task_ids: list[str]) -> Iterator[Child]:
     """Readers of these, all of which have been answered once."""
     log = system.folder / f"readers-{time.monotonic_ns()}.log"
-    command = [sys.executable, "-m", "tests.harness.readers", api.url, system.key, str(READERS), *task_ids]
+    command = [sys.executable, "-m", "tests.harness.result_readers", api.url, system.key, str(READERS), *task_ids]
     child = Child("readers", command, log=log, env=system.environment("api"), cwd=ROOT)
     child.start()
     try:

@@ -16,7 +16,7 @@ from apps.api.task_events import follow
 from apps.api.waiter import Waiter, set_within
 from apps.contract import ids, states
 from tests.harness.servers import Servers
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import Api, System, until
 from tests.harness.thorough import POOLS
 

@@ -18,7 +18,7 @@ from apps.api.large_results import LargeResults
 from apps.api.store import TIMEOUT_S, Store, Unavailable
 from apps.api.task_events import follow
 from apps.api.waiter import Waiter
-from tests.harness import greedy
+from tests.harness import greedy_client
 from tests.harness.servers import Servers
 from tests.harness.system import Api, System, until
 
@@ -171,7 +171,8 @@ async def _post_for(system: System, api: Api, *, keyed: bool) -> Counter[int]:
     async def post(number: int) -> None:
         key = {"Idempotency-Key": f"silent-{number}"} if keyed else {}
         reader, writer = await asyncio.open_connection(at.host, at.port)
-        statuses[await greedy.post(reader, writer, greedy.request("/tasks", system.key, BODY, **key))] += 1
+        request = greedy_client.request("/tasks", system.key, BODY, **key)
+        statuses[await greedy_client.post(reader, writer, request)] += 1
         writer.close()
 
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:

@@ -12,7 +12,7 @@ from apps.contract import states, topology
 from ops.servers.ports import free_ports
 from tests.harness.clone import copy_apps
 from tests.harness.records import Records
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import Api, System, until
 from tests.harness.thorough import POOLS
 

@@ -16,7 +16,7 @@ from apps.worker import celery_app as worker
 from apps.worker import recorder
 from ops import up
 from ops.validate import __main__ as validate
-from tests.harness.simple import WORK_QUEUE, NamedInput, Output
+from tests.harness.simple_tasks import WORK_QUEUE, NamedInput, Output
 
 
 class Resize(NamedInput):

@@ -17,11 +17,11 @@ from apps.contract.message import task_message
 from apps.contract.settings import WorkerSettings
 from apps.worker.celery_app import create_app
 from apps.worker.request import Request
-from tests.harness import simple
-from tests.harness.simple import TASKS, WORK_QUEUE
-from tests.harness.works import works
+from tests.harness import simple_tasks
+from tests.harness.simple_tasks import TASKS, WORK_QUEUE
+from tests.harness.task_functions import works
 
-WORKS = works(TASKS, simple)
+WORKS = works(TASKS, simple_tasks)
 OURS = {"sluice_record_ttl_s", "sluice_result_ttl_s", "sluice_return_max_s"}
 
 

@@ -1,4 +1,6 @@
-"""A worker (`celery -A tests.harness.hung worker`) and a recorder (`python -m tests.harness.hung`) that hang when told.
+"""A worker and a recorder that hang on a signal.
+
+`celery -A tests.harness.hanging_processes worker`, `python -m tests.harness.hanging_processes`.
 
 The process lives on, and so do its threads and the processes of its pool. A worker tries to connect each second.
 """
