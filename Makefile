@@ -164,7 +164,7 @@ bench: $(BENCH) ## what accepting and working costs, beside other ways to do the
 	@$(BENCH)/bin/python -m bench $(PARTS)
 
 bench-compare: $(BENCH) ## accepting and running tasks, beside another commit: make bench-compare REF=main [PARTS=worker] (8 min)
-	@$(BENCH)/bin/python -m bench.compare $(or $(REF),HEAD) $(PARTS)
+	@$(BENCH)/bin/python -m bench.compare_commits $(or $(REF),HEAD) $(PARTS)
 
 profile: $(BENCH) ## where the microseconds of an accepted task are; build/profile.md
 	@$(BENCH)/bin/python -m bench.profile

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from apps.api.publisher import CONFIRMED, WINDOW, Publisher
 from apps.contract.message import TaskMessage
-from tests.harness.peer import eventually
+from tests.harness.fake_broker import eventually
 
 
 async def publish_all(url: str, messages: Iterator[TaskMessage]) -> float:

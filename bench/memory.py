@@ -10,7 +10,7 @@ from bench import figures
 from bench.apps.model import BODY
 from bench.load import wrk
 from bench.server import Server, ours, purge
-from tests.harness.peer import eventually
+from tests.harness.fake_broker import eventually
 from tests.harness.system import System
 
 LONG_POLLS = 7000

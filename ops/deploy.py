@@ -1,8 +1,8 @@
 """Applies an overlay, or takes it away: `python -m ops.deploy up|down [overlay] [workers|api]`.
 
 The workers are rolled out first: a new one understands what an API of the last version accepts, and an old one would
-have to return what only the new API accepts (apps/worker/returns.py). On the way back to an earlier version it is the
-other way round: FIRST=api.
+have to return what only the new API accepts (apps/worker/version_returns.py). On the way back to an earlier version it
+is the other way round: FIRST=api.
 """
 
 import sys

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from apps.api import errors
-from apps.api.large import PART_BYTES, LargeResults
+from apps.api.large_results import PART_BYTES, LargeResults
 from apps.api.services import Services
 from apps.api.store import Unavailable
 from apps.contract import results

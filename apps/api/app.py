@@ -19,7 +19,7 @@ from apps.api.publisher import Publisher
 from apps.api.request_log import RequestLog
 from apps.api.services import Services, make_services
 from apps.contract import states
-from apps.contract.purity import require_pure
+from apps.contract.model_checks import require_pure
 from apps.contract.queues import require_queues
 from apps.contract.settings import ApiSettings, load
 from apps.contract.tasks import Registry

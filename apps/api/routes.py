@@ -10,17 +10,17 @@ from fastapi.responses import JSONResponse
 
 from apps import logs
 from apps.api import errors, metrics
+from apps.api.acceptance import accept, admit, inputs_of_batch, problem_of
 from apps.api.answer import POLL_AFTER_S, Answer, accepted, tell
 from apps.api.auth import require_own
 from apps.api.body import read_json
-from apps.api.following import current, events, follow
-from apps.api.headers import IdempotencyKey, one_header
 from apps.api.openapi import RESPONSES
-from apps.api.posting import accept, admit, inputs_of_batch, problem_of
 from apps.api.publisher import CONFIRMED
+from apps.api.request_headers import IdempotencyKey, one_header
 from apps.api.services import Services
 from apps.api.store import Unavailable
 from apps.api.streams import CountedStream, EventStream
+from apps.api.task_events import current, events, follow
 from apps.contract import states
 
 router = APIRouter(tags=["tasks"])

@@ -7,7 +7,7 @@ from pydantic import BaseModel, TypeAdapter
 from apps.api.auth import ANYONE, Clients, read_keys
 from apps.api.body import batch_model
 from apps.api.idempotency import Keys
-from apps.api.large import LargeResults
+from apps.api.large_results import LargeResults
 from apps.api.parser import Parser
 from apps.api.publisher import Publisher
 from apps.api.quotas import Quotas

@@ -17,7 +17,7 @@ on `channel(id)`. A small result is published with its SUCCESS: waiters then nee
     the rest    final states: the result as JSON; other states: the publish id that has claimed the task
 
 One string takes half the memory of a hash with the same fields, whatever the result's size: Redis stores a hash with a
-value above 64 bytes as a hash table. `python -m bench.redis_memory` measures it.
+value above 64 bytes as a hash table. `python -m bench.record_bytes` measures it.
 
 A result is kept for `result_ttl_s` after the task's end. Then only a member of 8 bytes remains, in a set of the ended
 tasks whose ids were created in the same 4 seconds (`ended`). The set is kept until its ids are older than

@@ -23,9 +23,9 @@ from redis.retry import Retry
 
 from apps import logs
 from apps.contract import states
-from apps.worker.celery_api import READ, refused
+from apps.worker.disabled_celery_api import READ, refused
+from apps.worker.redis_errors import NotStored, raise_if_final
 from apps.worker.script import Script
-from apps.worker.storing import NotStored, raise_if_final
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
     forget = save_group = restore_group = refused("AsyncResult", READ)
 
     def exception_safe_to_retry(self, exc: Exception) -> bool:
-        # also retry while Redis is full, loading or read-only; apps/worker/storing.py detects permanent errors
+        # also retry while Redis is full, loading or read-only; apps/worker/redis_errors.py detects permanent errors
         return isinstance(exc, RedisError | OSError)
 
     def process_cleanup(self) -> None:

@@ -28,17 +28,17 @@ from redis.exceptions import RedisError
 
 from apps import broker, logs, startup
 from apps.amqp.address import addresses
+from apps.availability import BROKER_UP, REDIS_UP
 from apps.broker import Lost, Refused, losses
 from apps.contract import failures, states, topology
 from apps.contract.message import Raw
 from apps.contract.queues import require_queues
 from apps.contract.settings import RecorderSettings, load
 from apps.health import HealthFiles
-from apps.metrics import BROKER_UP, REDIS_UP
 from apps.tasks import TASKS
-from apps.worker import dead_letter
-from apps.worker.dead_letter import DeadLetter
-from apps.worker.storing import ATTEMPTS, is_about_the_command
+from apps.worker import dead_letter_reader
+from apps.worker.dead_letter_reader import DeadLetter
+from apps.worker.redis_errors import ATTEMPTS, is_about_the_command
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +156,7 @@ class Recorder:
             await connection.close(timeout=CLOSE_DEADLINE_S)
 
     async def _on_message(self, message: DeliveredMessage) -> None:
-        letter = dead_letter.read(message)
+        letter = dead_letter_reader.read(message)
         logs.task_id.set(letter.text("id"))
         logs.request_id.set(letter.text("request_id"))
         failure = letter.failure

@@ -70,7 +70,8 @@ def recorder(folder: Folder, environment: Mapping[str, str], code: Path = ROOT) 
 
 def worker(folder: Folder, environment: Mapping[str, str], *, name: str = "worker", code: Path = ROOT) -> Process:
     """One Celery worker; of several, each needs a name."""
-    command = [sys.executable, "-m", "celery", "--quiet", "-A", "apps.worker.app", "worker", "--hostname", f"{name}@%h"]
+    celery = [sys.executable, "-m", "celery", "--quiet", "-A", "apps.worker.celery_app"]
+    command = [*celery, "worker", "--hostname", f"{name}@%h"]
     short = {
         "METRICS_PORT": str(free_ports(1)[0]),
         # After SIGTERM, running tasks have 3 s before they are handed back: Ctrl-C should not take as long as a task.

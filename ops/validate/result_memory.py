@@ -12,7 +12,7 @@ from ops.validate.tree import Finding, Object, Tree, at
 
 # On a ScaledObject: results in a second, on average over a day, and bytes of one of them, as JSON.
 RATE, SIZE = "sluice/results-per-s", "sluice/result-bytes"
-# Measured by `python -m bench.redis_memory` and rounded up: tests/integration/test_redis_memory.py holds them against a
+# Measured by `python -m bench.record_bytes` and rounded up: tests/integration/test_redis_memory.py holds them against a
 # real Redis. The allocator rounds up what a result takes.
 RECORD_BYTES, RESULT_FACTOR = 165, Decimal("1.15")
 ENDED_BYTES = 20

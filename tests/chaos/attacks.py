@@ -13,8 +13,8 @@ from apps.contract import topology
 from tests.chaos.cluster import run
 from tests.chaos.faults import ATTACKS, Harm, fault
 from tests.chaos.world import LEDGER_FILE, World
-from tests.harness.nursery import Forked
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.fork_server import Forked
+from tests.harness.simple_tasks import WORK_QUEUE
 
 # Of each kind, to each queue, at the begin of the fault.
 MESSAGES = 5
@@ -27,7 +27,7 @@ def _attack(kind: str, world: World) -> Iterator[Harm]:
         "api", CHAOS_APIS=urls, CHAOS_KEY=world.greedy_key, CHAOS_LEDGER=str(world.folder / LEDGER_FILE)
     )
     log = world.folder / f"{kind}.log"
-    attacker = Forked(world.system.servers.nursery, kind, ["tests.chaos.attacker", kind], log=log, env=env)
+    attacker = Forked(world.system.servers.fork_server, kind, ["tests.chaos.attacker", kind], log=log, env=env)
     attacker.start()
     yield Harm("both APIs")
     if not attacker.alive:

@@ -15,7 +15,7 @@ from ops.servers.child import Child
 from tests.chaos.cluster import Node
 from tests.chaos.weakened import KILL_UNSTORED, TAKEN
 from tests.chaos.world import World
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import Api, until
 
 READY_S = 90.0

@@ -17,9 +17,9 @@ from pydantic import Field, create_model
 from apps.contract.tasks import TaskSpec, registry
 from tests.chaos.endings import ENDLESS, ODD_ENDS, RAISED, RETURNED, TOO_LARGE, too_large
 from tests.chaos.journal import STARTED, STARTED_STEP, Effect, Journal
-from tests.harness.simple import WORK_QUEUE, NamedInput, Output
+from tests.harness.simple_tasks import WORK_QUEUE, NamedInput, Output
+from tests.harness.task_functions import works
 from tests.harness.tasks import EFFECTS
-from tests.harness.works import works
 
 
 class Work(NamedInput):

@@ -10,7 +10,7 @@ from tests.chaos.endings import RAISED, RETURNED
 from tests.chaos.history import Cut, History, Read, Stored
 from tests.chaos.journal import Crashed, Effect, Flood, Injected, Post, Seen, Try
 from tests.chaos.world import Life
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 
 ID, OTHER, NAME, RESULT = "id-1", "id-2", "1-1", {"name_task": "1-1", "state": "7-1"}
 LIMIT = {"type": failures.DELIVERY_LIMIT, "message": "lost"}

@@ -18,7 +18,7 @@ from ops.servers.child import Child
 from tests.chaos.faults import Harm, fault, pids
 from tests.chaos.tasks import OLDER
 from tests.chaos.world import World
-from tests.harness.nursery import Forked
+from tests.harness.fork_server import Forked
 from tests.harness.system import ROOT, until
 
 # The last commit whose API sends an input as an object instead of its text.

@@ -3,7 +3,7 @@
 from celery import Celery
 
 from apps.contract.settings import WorkerSettings, load
-from apps.worker.app import create_app
+from apps.worker.celery_app import create_app
 from tests.chaos.tasks import TASKS, WORKS
 from tests.chaos.weakened import obey_orders, weaken_worker
 

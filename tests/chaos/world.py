@@ -21,7 +21,7 @@ from ops.servers.redis import Redis
 from tests.chaos.cluster import Cluster
 from tests.chaos.proxy import Proxy
 from tests.chaos.weakened import WITHOUT, weaken_definitions
-from tests.harness.nursery import Forked, Nursery
+from tests.harness.fork_server import Forked, ForkServer
 from tests.harness.servers import Servers
 from tests.harness.system import Api, System
 
@@ -132,7 +132,7 @@ class World:
             CHAOS_LEDGER=str(self.folder / LEDGER_FILE),
         )  # fmt: skip
         log = self.folder / "clients.log"
-        self.clients = Forked(self.system.servers.nursery, "clients", ["tests.chaos.clients"], log=log, env=env)
+        self.clients = Forked(self.system.servers.fork_server, "clients", ["tests.chaos.clients"], log=log, env=env)
         self.clients.start()
 
     @property
@@ -194,7 +194,7 @@ def running(folder: Path, setup: Setup, without: str) -> Iterator[World]:
     """Start everything but the clients; ended at the end."""
     programs = ensure()
     with ExitStack() as ends:
-        nursery = ends.enter_context(Nursery())
+        fork_server = ends.enter_context(ForkServer())
         cluster = Cluster(setup.nodes, folder / "rabbitmq", programs, newer.ensure() if setup.newer else None)
         ends.callback(cluster.stop)
         cluster.start()
@@ -203,7 +203,7 @@ def running(folder: Path, setup: Setup, without: str) -> Iterator[World]:
         redis.start()
         weaken_definitions(without)
         passwords = {user: secrets.token_urlsafe(24) for user in topology.USERS}
-        servers = Servers(cluster.nodes[0], redis, passwords, nursery)
+        servers = Servers(cluster.nodes[0], redis, passwords, fork_server)
         system = ends.enter_context(System(servers, folder, delivery_limit=setup.delivery_limit))
         system.effects_file = folder / EFFECTS_FILE
         world = World(setup, without, cluster, redis, system)

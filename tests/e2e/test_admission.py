@@ -17,7 +17,7 @@ from ops.tools import kubectl, module_folders
 from ops.validate import blame, tree
 from tests.e2e.api_server import ApiServer
 from tests.e2e.provider import Provider
-from tests.harness.faults import Fault, copied, faults
+from tests.harness.manifest_faults import Fault, copied, faults
 
 TIMEOUT_S = 120
 OVERLAYS = sorted((ROOT / "kustomize" / "overlays").iterdir())

@@ -12,13 +12,13 @@ from tests.harness.system import ROOT, until
 
 
 def copy_apps(folder: Path) -> None:
-    """Copy the services; their only tasks are those of tests/harness/family."""
+    """Copy the services; their only tasks are those of tests/harness/replacement_family."""
     ignored = shutil.ignore_patterns("__pycache__")
     tasks = folder / "apps" / "tasks"
     shutil.copytree(ROOT / "apps", folder / "apps", ignore=ignored)
     for contract in tasks.glob("*/contract.py"):
         shutil.rmtree(contract.parent)
-    shutil.copytree(ROOT / "tests" / "harness" / "family", tasks / "family", ignore=ignored)
+    shutil.copytree(ROOT / "tests" / "harness" / "replacement_family", tasks / "family", ignore=ignored)
 
 
 class Clone:

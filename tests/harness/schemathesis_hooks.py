@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import schemathesis
 
-from apps.api.headers import KEY_FORM
+from apps.api.request_headers import KEY_FORM
 
 
 @schemathesis.hook

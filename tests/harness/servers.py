@@ -12,7 +12,7 @@ from ops.command import Unusable
 from ops.servers.programs import ensure
 from ops.servers.rabbitmq import RabbitMQ
 from ops.servers.redis import Redis
-from tests.harness.nursery import Nursery
+from tests.harness.fork_server import ForkServer
 
 # On a busy machine RabbitMQ may take longer than a person's ten seconds for a virtual host's definitions.
 MANAGEMENT_DEADLINE_S = 60.0
@@ -26,7 +26,7 @@ class Servers:
     redis: Redis
     passwords: dict[str, str]
     """Of the broker's users, by name."""
-    nursery: Nursery
+    fork_server: ForkServer
 
     def restore(self) -> None:
         """Bring back what a test has stopped."""
@@ -52,10 +52,10 @@ def running(folder: Path, root: Path | None = None) -> Iterator[Servers]:
     redis = Redis(folder / "redis", programs)
     rabbitmq.management = replace(rabbitmq.management, deadline_s=MANAGEMENT_DEADLINE_S)
     try:
-        with Nursery() as nursery:
+        with ForkServer() as fork_server:
             rabbitmq.start()
             redis.start()
-            yield Servers(rabbitmq, redis, passwords, nursery)
+            yield Servers(rabbitmq, redis, passwords, fork_server)
     finally:
         redis.stop()
         rabbitmq.kill()  # an orderly stop takes RabbitMQ 3.10 six seconds, and its data is thrown away

@@ -24,8 +24,8 @@ from ops.management import Refused
 from ops.servers.child import Child
 from ops.servers.ports import free_ports
 from ops.servers.processes import UVICORN_OPTIONS
-from tests.harness.marks import end_marked, marked_command
-from tests.harness.nursery import Forked
+from tests.harness.fork_server import Forked
+from tests.harness.process_marks import end_marked, marked_command
 from tests.harness.servers import Servers
 from tests.harness.tasks import EFFECTS, release_file
 
@@ -162,7 +162,7 @@ class System:
         output, errors = (self.folder / f"{module}-{self._count}.{kind}" for kind in ("output", "errors"))
         self._count += 1
         command, env = [module, *arguments], self.environment(user)
-        child = Forked(self.servers.nursery, module, command, log=errors, env=env, mark=self._mark, output=output)
+        child = Forked(self.servers.fork_server, module, command, log=errors, env=env, mark=self._mark, output=output)
         self._ends.callback(child.kill)
         child.start()
         until(lambda: not child.alive, what=f"the end of {module}")
@@ -243,9 +243,9 @@ class System:
     def _start(self, name: str, command: list[str], environment: dict[str, str], cwd: Path = ROOT) -> Child:
         log = self.folder / f"{name}-{self._count}.log"
         self._count += 1
-        # what the nursery cannot give: other code than it has imported, or a library that is loaded at the exec
+        # what the fork server cannot give: other code than it has imported, or a library that is loaded at the exec
         if cwd == ROOT and "LD_PRELOAD" not in environment:
-            child: Child = Forked(self.servers.nursery, name, command, log=log, env=environment, mark=self._mark)
+            child: Child = Forked(self.servers.fork_server, name, command, log=log, env=environment, mark=self._mark)
         else:
             command = marked_command(self._mark, [sys.executable, "-m", *command])
             child = Child(name, command, log=log, env=environment, cwd=cwd)

@@ -14,10 +14,10 @@ from pydantic import Field, model_validator
 
 from apps.contract.tasks import TaskSpec, registry
 from apps.worker.limits import Cancelled
-from tests.harness.endings import CALLS, CHANGES, DEATHS, ENDINGS
-from tests.harness.processes import HELPERS, RUNAWAYS, STARTS, share_memory
-from tests.harness.simple import TASKS, WORK_QUEUE, NamedInput, Output, first, second
-from tests.harness.works import works
+from tests.harness.failing_functions import CALLS, CHANGES, DEATHS, ENDINGS
+from tests.harness.runaway_functions import HELPERS, RUNAWAYS, STARTS, share_memory
+from tests.harness.simple_tasks import TASKS, WORK_QUEUE, NamedInput, Output, first, second
+from tests.harness.task_functions import works
 
 EFFECTS = "TEST_EFFECTS_FILE"
 

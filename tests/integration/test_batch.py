@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import Api, System, until
 
 
@@ -86,7 +86,7 @@ def test_batch_refused_half_way_is_completed_by_sending_it_again(system: System)
 
 def test_batch_repeated_where_more_tasks_are_known_is_completed_and_nothing_is_made_up(system: System) -> None:
     """In a rolling update a replica knows a task that another does not know yet."""
-    older, newer = system.api("tests.harness.simple_app"), system.api()
+    older, newer = system.api("tests.harness.simple_tasks_app"), system.api()
     inputs = [{"task": "first", "name": "a"}, *sleeps(1), {"task": "nothing"}]
     first = older.batch(inputs, "k")
     assert statuses(first) == [202, 422, 422]

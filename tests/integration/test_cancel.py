@@ -18,7 +18,7 @@ from apps.worker.slots import Slots
 from apps.worker.watchdog import Watchdog
 from tests.harness.records import Records
 from tests.harness.servers import Servers
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import Api, System, until
 from tests.harness.thorough import POOLS
 

@@ -9,15 +9,15 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from apps.contract.tasks import Input, input_adapter
-from tests.harness.carried import MODELS, MOOD
-from tests.harness.models import exact, made_tasks, random_spec, random_text
+from tests.harness.echo_app import MODELS, MOOD
+from tests.harness.random_models import exact, made_tasks, random_spec, random_text
 from tests.harness.records import Records
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import Api, System, until
 from tests.harness.thorough import POOL_PARAMETERS
 from tests.integration.test_dead_letters import command
 
-MODULE = "tests.harness.carried"
+MODULE = "tests.harness.echo_app"
 SEED = 19
 RANDOM = Random(SEED)  # noqa: S311 - no secret
 SPECS = [random_spec(RANDOM, f"made_{number}") for number in range(10)]

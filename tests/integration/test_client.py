@@ -174,7 +174,7 @@ def _restart(replica: Api) -> None:
 
 def command(api: Api, *arguments: str, key: str, status: int = 0) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": os.environ["PATH"], "SLUICE_URL": api.url, "SLUICE_KEY": key}
-    line = [sys.executable, "-m", "tests.harness.client", *arguments]
+    line = [sys.executable, "-m", "tests.harness.client_command", *arguments]
     done = subprocess.run(line, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
@@ -185,7 +185,7 @@ def command(api: Api, *arguments: str, key: str, status: int = 0) -> subprocess.
 def posting(api: Api, system: System, stderr: int | IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
     """The command that posts a task and follows it to its end; killed where the test fails before that."""
     environment = {"PATH": os.environ["PATH"], "SLUICE_URL": api.url, "SLUICE_KEY": system.key}
-    line = [sys.executable, "-m", "tests.harness.client", "post", "first", "--name", "abc", "--wait"]
+    line = [sys.executable, "-m", "tests.harness.client_command", "post", "first", "--name", "abc", "--wait"]
     with subprocess.Popen(line, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr) as process:
         try:
             yield process

@@ -12,7 +12,7 @@ from kombu import Connection, Exchange, Producer
 from apps.contract import topology
 from apps.contract.ids import TaskIds
 from tests.harness.servers import Servers
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import Api, System, until
 from tests.harness.thorough import POOL_PARAMETERS, POOLS, thorough
 
@@ -98,7 +98,7 @@ def test_task_that_waits_too_long_is_a_failure_that_says_so(system: System) -> N
 def test_task_that_no_worker_knows_is_a_failure_that_says_so(system: System, pool: str) -> None:
     api = system.api()
     system.recorder()
-    system.worker("tests.harness.simple_app", WORKER_POOL=pool)  # which has two tasks alone
+    system.worker("tests.harness.simple_tasks_app", WORKER_POOL=pool)  # which has two tasks alone
     task_id = api.accepted("sleep")
     result = api.ended(task_id)["task_result"]
     assert result["type"] == "NotUnderstood"
@@ -192,7 +192,7 @@ def test_message_that_another_consumer_rejects_is_a_failure_that_says_no_more(sy
 def test_worker_that_dies_while_it_gives_a_task_up_loses_nothing(system: System, dies: str) -> None:
     api = system.api()
     system.recorder()
-    worker = system.worker("tests.harness.troubled", TROUBLE=dies)
+    worker = system.worker("tests.harness.faulty_publisher_worker", TROUBLE=dies)
     task_id = api.accepted("stuck", "stuck")
     until(lambda: not worker.alive)
     system.worker()
@@ -238,7 +238,7 @@ def test_broker_that_takes_no_messages_holds_nobody_up(system: System, alarm: Ca
 
 def test_worker_that_is_told_to_stop_gives_up_what_it_has_first(system: System) -> None:
     api = system.api()
-    worker = system.worker("tests.harness.troubled", TROUBLE="late", SOFT_SHUTDOWN_S="50")
+    worker = system.worker("tests.harness.faulty_publisher_worker", TROUBLE="late", SOFT_SHUTDOWN_S="50")
     task_id = api.accepted("stuck", "stuck")
     until(lambda: system.effects("stuck", "begun") == 1)
     worker.signal(signal.SIGTERM)

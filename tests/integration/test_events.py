@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from apps.api.following import COMMENT_S
+from apps.api.task_events import COMMENT_S
 from apps.contract import states
-from tests.harness.crowd import wait_together
+from tests.harness.parallel_clients import wait_together
 from tests.harness.system import DEADLINE_S, Api, System, until
 
 STREAMS = 1000

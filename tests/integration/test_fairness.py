@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.harness.greedy import TASKS, post, request
+from tests.harness.greedy_client import TASKS, post, request
 from tests.harness.system import ROOT, System
 
 CONNECTIONS = 64
@@ -31,7 +31,7 @@ PAIRS = (2, 6)
 @contextmanager
 def greedy(url: str, key: str, pause_s: float, told: dict[str, int]) -> Iterator[None]:
     """Have the greedy client run; how often each status was answered is told after the block."""
-    arguments = [sys.executable, "-m", "tests.harness.greedy", url, key, str(CONNECTIONS), str(pause_s)]
+    arguments = [sys.executable, "-m", "tests.harness.greedy_client", url, key, str(CONNECTIONS), str(pause_s)]
     process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         yield

@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 from ops.servers.ports import free_ports
-from tests.harness import raw
-from tests.harness.raw import TASK, headers
-from tests.harness.simple import WORK_QUEUE
+from tests.harness import raw_messages
+from tests.harness.raw_messages import TASK, headers
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import System, until
 from tests.integration.test_dead_letters import command
 
@@ -62,7 +62,7 @@ def test_worker_gives_up_what_a_full_queue_of_dead_letters_refuses(system: Syste
     api = system.api()
     system.worker()
     url = system.servers.rabbitmq.url(vhost=system.vhost)
-    raw.publish(url, [(WORK_QUEUE, headers(TASK), b"%d" % number) for number in range(4)])
+    raw_messages.publish(url, [(WORK_QUEUE, headers(TASK), b"%d" % number) for number in range(4)])
     # unreadable ones wait in the worker, whose process is free: a readable one is done as soon as it is delivered
     until(lambda: system.depth_messages("dead") >= 1)
     system.recorder()
@@ -73,9 +73,10 @@ def test_worker_gives_up_what_a_full_queue_of_dead_letters_refuses(system: Syste
 @pytest.mark.thorough
 def test_thousands_are_listed_in_their_order_and_stay(system: System) -> None:
     url = system.servers.rabbitmq.url(vhost=system.vhost)
-    messages = [("dead.parked", headers(TASK | {b"id": raw.text(b"n-%05d" % number)}), b"") for number in range(PARKED)]
-    assert all(raw.publish(url, messages))
     expected = [f"n-{number:05d}" for number in range(PARKED)]
+    ids = (raw_messages.text(task_id.encode()) for task_id in expected)
+    messages = [("dead.parked", headers(TASK | {b"id": task_id}), b"") for task_id in ids]
+    assert all(raw_messages.publish(url, messages))
     for _ in range(3):
         assert [line["id"] for line in listed(system)] == expected
     command(system, "discard", "n-01700")

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import PATIENT, Api, System, until
 
 # What the API waits before it takes a request without an outcome for dead: its time-outs of Redis and of the broker.

@@ -13,14 +13,14 @@ import httpx
 import psutil
 import pytest
 
-from apps.api import large
-from apps.api.large import LargeResults
+from apps.api import large_results
+from apps.api.large_results import LargeResults
 from apps.api.store import Unavailable
 from apps.contract import states
 from apps.contract.ids import TaskIds
 from ops.servers.child import Child
-from tests.harness.readers import connect, read
 from tests.harness.records import Records
+from tests.harness.result_readers import connect, read
 from tests.harness.system import ROOT, Api, System, until
 
 MIB = 1024 * 1024
@@ -47,7 +47,7 @@ def stored(system: System, size_bytes: int, task_id: str | None = None) -> str:
 def reading(system: System, api: Api, task_ids: list[str]) -> Iterator[Child]:
     """Readers of these, all of which have been answered once."""
     log = system.folder / f"readers-{time.monotonic_ns()}.log"
-    command = [sys.executable, "-m", "tests.harness.readers", api.url, system.key, str(READERS), *task_ids]
+    command = [sys.executable, "-m", "tests.harness.result_readers", api.url, system.key, str(READERS), *task_ids]
     child = Child("readers", command, log=log, env=system.environment("api"), cwd=ROOT)
     child.start()
     try:
@@ -151,7 +151,7 @@ def test_clients_that_take_nothing_lose_their_connections_and_not_the_others_the
 
 @pytest.fixture
 def store(shared: System, monkeypatch: pytest.MonkeyPatch) -> LargeResults:
-    monkeypatch.setattr(large, "SLOT_DEADLINE_S", 0.2)
+    monkeypatch.setattr(large_results, "SLOT_DEADLINE_S", 0.2)
     return LargeResults(shared.servers.redis.url())
 
 

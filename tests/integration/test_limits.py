@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.harness.processes import HELPERS, RUNAWAYS, STARTS, started
+from tests.harness.runaway_functions import HELPERS, RUNAWAYS, STARTS, started
 from tests.harness.servers import Servers
 from tests.harness.system import Api, System, until
 from tests.harness.thorough import POOLS, thorough

@@ -17,23 +17,23 @@ import yaml
 
 from apps.health import OLD_S
 from apps.worker import recorder
-from apps.worker.connection import RETRY_MAX_S
+from apps.worker.connection_attempts import RETRY_MAX_S
 from ops.servers.child import Child
-from tests.harness.hung import FAIL, HANG, STOP_TRYING
+from tests.harness.hanging_processes import FAIL, HANG, STOP_TRYING
 from tests.harness.system import ROOT, System, until
 from tests.harness.thorough import thorough
 
 KINDS = ("prefork", *thorough("threads"), "recorder")
 # py-amqp's time-out of a connection, and of each of the three frames that the broker then sends
 ATTEMPT_S = 4 * 4
-# longer than any wait of the processes in tests/harness/hung.py, where an attempt is refused at once
+# longer than any wait of the processes in tests/harness/hanging_processes.py, where an attempt is refused at once
 TOUCHED_S = 5.0
 
 
 def start(system: System, kind: str, *, hung: bool = False) -> Child:
     if kind == "recorder":
-        return system.recorder("tests.harness.hung" if hung else "apps.worker.recorder")
-    return system.worker("tests.harness.hung" if hung else "tests.harness.worker", WORKER_POOL=kind)
+        return system.recorder("tests.harness.hanging_processes" if hung else "apps.worker.recorder")
+    return system.worker("tests.harness.hanging_processes" if hung else "tests.harness.worker", WORKER_POOL=kind)
 
 
 def probe(child: Child, name: str) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import System, until
 
 POOLS = pytest.mark.parametrize("pool", ["prefork", "threads"])
@@ -27,7 +27,7 @@ def test_killed_child_runs_its_task_again_and_it_ends_once(system: System) -> No
 
 def test_worker_outlives_a_lost_connection_just_after_a_lost_child(system: System) -> None:
     """Celery itself ended the worker: it listened to each child of the pool again, also to one that was gone."""
-    api, worker = system.api(), system.worker("tests.harness.unreaped")
+    api, worker = system.api(), system.worker("tests.harness.unreaped_child_worker")
 
     def said() -> list[str]:
         return [line["message"] for line in system.log_lines()]

@@ -16,11 +16,11 @@ from kombu import Connection
 from apps.amqp import properties
 from apps.contract.ids import TaskIds
 from apps.contract.message import RAW_HEADER, RAW_SIZE_HEADER
-from tests.harness import raw
-from tests.harness.raw import TASK, headers, text
+from tests.harness import raw_messages
+from tests.harness.raw_messages import TASK, headers, text
 from tests.harness.records import Records
 from tests.harness.servers import Servers
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import Api, System, until
 from tests.harness.thorough import POOL_PARAMETERS
 from tests.integration.test_dead_letters import command
@@ -50,7 +50,7 @@ def api(system: System, request: pytest.FixtureRequest) -> Iterator[Api]:
 
 def publish(system: System, messages: list[tuple[str, bytes, bytes]]) -> int:
     """Publish messages; how many the broker took."""
-    return sum(raw.publish(system.servers.rabbitmq.url(vhost=system.vhost), messages))
+    return sum(raw_messages.publish(system.servers.rabbitmq.url(vhost=system.vhost), messages))
 
 
 def listed(system: System) -> list[dict[str, Any]]:
@@ -86,7 +86,7 @@ def assert_parked(system: System, api: Api, messages: list[tuple[str, bytes, byt
 
 def test_properties_of_any_kind_are_parked_and_end_no_connection(system: System, api: Api) -> None:
     known = len(listed(system))
-    assert_parked(system, api, [(queue, one, b"{") for one in raw.PROPERTIES.values() for queue in QUEUES])
+    assert_parked(system, api, [(queue, one, b"{") for one in raw_messages.PROPERTIES.values() for queue in QUEUES])
     found = listed(system)[known:]
     assert {line["reason"] for line in found} == {"malformed"}
     assert all(line["requeue"].startswith("not possible") for line in found)
@@ -133,15 +133,15 @@ VALUES = st.recursive(
     st.one_of(
         st.just(b"V"),
         st.binary(max_size=20).map(text),
-        st.binary(max_size=20).map(lambda data: b"x" + raw.sized(data)),
+        st.binary(max_size=20).map(lambda data: b"x" + raw_messages.sized(data)),
         st.integers(0, 2**64 - 1).map(lambda number: b"T" + struct.pack(">Q", number)),
         st.integers(-(2**63), 2**63 - 1).map(lambda number: b"l" + struct.pack(">q", number)),
         st.binary(min_size=5, max_size=5).map(lambda data: b"D" + data),
         st.binary(min_size=1, max_size=1).map(lambda data: b"t" + data),
     ),
     lambda values: st.one_of(
-        st.lists(values, max_size=3).map(lambda found: raw.array(*found)),
-        st.dictionaries(st.binary(max_size=10), values, max_size=3).map(raw.table),
+        st.lists(values, max_size=3).map(lambda found: raw_messages.array(*found)),
+        st.dictionaries(st.binary(max_size=10), values, max_size=3).map(raw_messages.table),
     ),
     max_leaves=8,
 )
@@ -168,7 +168,7 @@ def test_any_message_leaves_every_queue_and_ends_no_connection(
 @pytest.mark.parametrize("queue", [WORK_QUEUE, "dead"])
 def test_parked_message_is_as_it_came(system: System, api: Api, kind: str, queue: str) -> None:
     system.servers.rabbitmq.management(f"/api/queues/{system.vhost}/dead.parked/contents", "DELETE")
-    sent = raw.PROPERTIES[kind]
+    sent = raw_messages.PROPERTIES[kind]
     body = f"{kind} in {queue}".encode()
     assert_parked(system, api, [(queue, sent, body)])
     kept, found = _last_parked(system, body)
@@ -192,7 +192,7 @@ def _last_parked(system: System, body: bytes) -> tuple[bytes, bytes]:
 def test_real_dead_letter_among_unreadable_ones_is_a_failure(system: System, api: Api) -> None:
     """Sixteen of them made the recorder connect again and again, and the real one stayed STARTED."""
     connected = connections(system)
-    publish(system, [("dead", raw.PROPERTIES["x-death-of-text"], BODY)] * 16)
+    publish(system, [("dead", raw_messages.PROPERTIES["x-death-of-text"], BODY)] * 16)
     task_id = api.accepted("validated")  # it dies, as its worker refuses its input each time
     assert api.ended(task_id)["task_result"]["type"] == "NotUnderstood"
     assert connections(system) == connected

@@ -6,15 +6,15 @@ import sys
 
 import pytest
 
-from tests.harness.steps import STEP_MAX_S
+from tests.harness.measured_loop_api import STEP_MAX_S
 from tests.harness.system import ROOT, System
 
 
 @pytest.mark.thorough
 def test_every_generated_request_gets_a_documented_answer(shared: System) -> None:
-    api = shared.api("tests.harness.steps", WAIT_MAX_S="0.2", UVICORN_LOOP="asyncio")
+    api = shared.api("tests.harness.measured_loop_api", WAIT_MAX_S="0.2", UVICORN_LOOP="asyncio")
     before = long_steps(shared)  # of the start
-    shared.worker("tests.harness.simple_app", WORKER_POOL="threads", WORKER_CONCURRENCY="8")
+    shared.worker("tests.harness.simple_tasks_app", WORKER_POOL="threads", WORKER_CONCURRENCY="8")
     shared.recorder()
     (shared.folder / "schemathesis.toml").write_text(f'[auth.openapi.bearer]\nbearer = "{shared.key}"\n')
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{api.url}/openapi.json", "--seed", "1", "--no-color"]

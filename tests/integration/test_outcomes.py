@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.harness.endings import CALLS, CHANGES, ENDINGS
+from tests.harness.failing_functions import CALLS, CHANGES, ENDINGS
 from tests.harness.servers import Servers
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import Api, System, until
 from tests.harness.thorough import POOLS
 
@@ -85,7 +85,7 @@ def test_error_around_the_function_is_a_failure_that_says_so_and_is_parked(
 ) -> None:
     api = system.api()
     system.recorder()
-    system.worker("tests.harness.defective", DEFECT=defect, WORKER_POOL=pool)
+    system.worker("tests.harness.faulty_backend_worker", DEFECT=defect, WORKER_POOL=pool)
     end = api.ended(api.accepted("sleep", "defective"))
     assert end["task_result"] == {"type": "ValueError", "message": "a defect of ours"}
     assert system.effects("defective", "done") == (defect == "end")

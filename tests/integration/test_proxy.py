@@ -68,7 +68,7 @@ def test_client_asks_this_machine_directly(url: str, shared: System) -> None:
 
 def test_command_asks_this_machine_directly(proxy: dict[str, str], api: Api, shared: System) -> None:
     environment = {"PATH": os.environ["PATH"], "SLUICE_URL": api.url, "SLUICE_KEY": shared.key, **proxy}
-    command = [sys.executable, "-m", "tests.harness.client", "post", "--wait", "--line", ""]
+    command = [sys.executable, "-m", "tests.harness.client_command", "post", "--wait", "--line", ""]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, '"task_status": "SUCCESS"' in done.stdout) == (0, True), done.stderr
 

@@ -15,8 +15,8 @@ from celery import Celery
 from apps.api.publisher import CONFIRMED, Outcome, Publisher
 from apps.contract import topology
 from apps.contract.message import TaskMessage, task_message
-from tests.harness.peer import eventually, running, until
-from tests.harness.simple import TASKS, WORK_QUEUE
+from tests.harness.fake_broker import eventually, running, until
+from tests.harness.simple_tasks import TASKS, WORK_QUEUE
 from tests.harness.system import System
 from tests.harness.tls import self_signed, tls_in_front_of
 

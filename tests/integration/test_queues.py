@@ -14,7 +14,7 @@ from redis import Redis
 
 from apps.contract import ids, states
 from apps.worker.prefetch import HAND_BACK_MAX
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import Api, System, until
 from tests.harness.thorough import POOLS, thorough
 

@@ -15,7 +15,7 @@ from apps.api import quotas
 from apps.contract import quota
 from apps.contract.ids import TaskIds
 from tests.harness.records import Records
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import Api, System, until
 from tests.integration.test_dead_letters import command
 

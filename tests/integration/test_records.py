@@ -12,8 +12,8 @@ import redis
 
 from apps.contract import states
 from apps.contract.settings import WorkerSettings, load
-from apps.worker.app import create_app
 from apps.worker.backend import Backend
+from apps.worker.celery_app import create_app
 from tests.harness.records import RECORD_TTL_S, RESULT_TTL_S, Records
 from tests.harness.servers import Servers
 

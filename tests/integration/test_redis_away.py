@@ -11,12 +11,12 @@ import httpx
 import pytest
 from redis import Redis
 
-from apps.api.following import follow
 from apps.api.store import BATCH_COMMANDS, TIMEOUT_S, Store, Unavailable
+from apps.api.task_events import follow
 from apps.api.waiter import Waiter, set_within
 from apps.contract import ids, states
 from tests.harness.servers import Servers
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import Api, System, until
 from tests.harness.thorough import POOLS
 

@@ -9,7 +9,7 @@ from redis import Redis
 
 from apps.contract import states
 from apps.contract.ids import TaskIds
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import Api, System, until
 from tests.harness.thorough import POOLS
 
@@ -207,13 +207,13 @@ def test_record_of_another_type_is_a_failure_at_once(system: System, pool: str) 
 def test_result_that_redis_refuses_for_good_is_a_failure_or_a_dead_letter(system: System, pool: str) -> None:
     """The script is one that Redis cannot run: for a SUCCESS alone, or for every end."""
     api = system.api()
-    system.worker("tests.harness.refused_ends", WORKER_POOL=pool, TEST_REFUSED="SUCCESS")
+    system.worker("tests.harness.refused_end_worker", WORKER_POOL=pool, TEST_REFUSED="SUCCESS")
     assert api.ended(api.accepted("sleep"), 20)["task_result"]["type"] == "ResultNotStored"
 
 
 def test_end_that_redis_never_takes_is_a_dead_letter_with_its_reason(system: System) -> None:
     api = system.api()
-    system.worker("tests.harness.refused_ends", TEST_REFUSED="all")
+    system.worker("tests.harness.refused_end_worker", TEST_REFUSED="all")
     system.recorder()
     ended = api.ended(api.accepted("sleep"), 20)
     assert (ended["task_status"], ended["task_result"]["type"]) == ("FAILURE", "ResultNotStored")
@@ -224,7 +224,7 @@ def test_dead_letter_whose_failure_redis_never_takes_is_parked(system: System) -
     """The recorder goes on with the next one."""
     system.define(message_ttl_s=1)
     api = system.api()
-    system.recorder("tests.harness.refused_recorder")
+    system.recorder("tests.harness.refused_end_recorder")
     task_id = api.accepted("sleep")
     until(lambda: system.depth_messages("dead.parked") == 1, what="a parked message")
     until(lambda: system.depth_messages("dead") == 0)  # it is acked after that

@@ -3,7 +3,7 @@
 import pytest
 from redis import Redis
 
-from bench.redis_memory import RATES, RESULTS, measure
+from bench.record_bytes import RATES, RESULTS, measure
 from ops.validate import result_memory
 from tests.harness.servers import Servers
 

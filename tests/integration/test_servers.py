@@ -15,9 +15,9 @@ from ops.servers.child import until
 from ops.servers.ports import is_open
 from ops.servers.redis import is_redis
 from tests.harness.clone import left
-from tests.harness.processes import STARTS, started
+from tests.harness.runaway_functions import STARTS, started
 from tests.harness.servers import Servers, running
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import System
 
 NEWER = "SLUICE_TEST_RABBITMQ_ROOT"

@@ -12,13 +12,13 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
-from apps.api import large, store, waiter
+from apps.api import large_results, store, waiter
 from apps.api.errors import Problem
-from apps.api.following import follow
-from apps.api.large import LargeResults
+from apps.api.large_results import LargeResults
 from apps.api.store import TIMEOUT_S, Store, Unavailable
+from apps.api.task_events import follow
 from apps.api.waiter import Waiter
-from tests.harness import greedy
+from tests.harness import greedy_client
 from tests.harness.servers import Servers
 from tests.harness.system import Api, System, until
 
@@ -171,7 +171,8 @@ async def _post_for(system: System, api: Api, *, keyed: bool) -> Counter[int]:
     async def post(number: int) -> None:
         key = {"Idempotency-Key": f"silent-{number}"} if keyed else {}
         reader, writer = await asyncio.open_connection(at.host, at.port)
-        statuses[await greedy.post(reader, writer, greedy.request("/tasks", system.key, BODY, **key))] += 1
+        request = greedy_client.request("/tasks", system.key, BODY, **key)
+        statuses[await greedy_client.post(reader, writer, request)] += 1
         writer.close()
 
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
@@ -184,9 +185,9 @@ async def _post_for(system: System, api: Api, *, keyed: bool) -> Counter[int]:
 def test_large_results_are_waited_for_until_the_deadline_and_by_a_bounded_number(
     silent: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(large, "SLOT_DEADLINE_S", 1.0)
-    monkeypatch.setattr(large, "READ_DEADLINE_S", 1.0)
-    monkeypatch.setattr(large, "WAITING_MAX", 10)
+    monkeypatch.setattr(large_results, "SLOT_DEADLINE_S", 1.0)
+    monkeypatch.setattr(large_results, "READ_DEADLINE_S", 1.0)
+    monkeypatch.setattr(large_results, "WAITING_MAX", 10)
 
     async def read(results: LargeResults) -> None:
         async with results.held("large", 20_000, 1):
@@ -198,7 +199,7 @@ def test_large_results_are_waited_for_until_the_deadline_and_by_a_bounded_number
         await asyncio.sleep(0.1)
         assert results.waiting == 10
         waits = await asyncio.gather(*reads)
-        assert sum(wait < 0.5 for wait in waits) == 40 - 10 - large.CONNECTIONS
+        assert sum(wait < 0.5 for wait in waits) == 40 - 10 - large_results.CONNECTIONS
         assert max(waits) < 2 + SLACK_S  # a turn, and the reading
         await results.close()
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from apps.api import http
-from tests.harness.impatient import BODY_S, HEAD_S, IDLE_S
+from tests.harness.short_limits_api import BODY_S, HEAD_S, IDLE_S
 from tests.harness.system import Api, System, until
 
 LATE_S = 5
@@ -19,7 +19,7 @@ BODY = b'{"task": "first", "name": "abc"}'
 
 @pytest.fixture(scope="module")
 def api(shared: System) -> Api:
-    return shared.api("tests.harness.impatient")
+    return shared.api("tests.harness.short_limits_api")
 
 
 def head(api: Api, length: int = len(BODY)) -> bytes:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from apps.contract.message import read_input
-from tests.harness.steps import STEP_MAX_S, Tree
+from tests.harness.measured_loop_api import STEP_MAX_S, Tree
 from tests.harness.system import DEADLINE_S, Api, System
 from tests.harness.thorough import thorough
 
@@ -25,7 +25,7 @@ JSON = {"Content-Type": "application/json"}
 
 @pytest.fixture(scope="module")
 def api(shared: System) -> Iterator[Api]:
-    api = shared.api("tests.harness.steps", UVICORN_LOOP="asyncio", TEST_HEAVY="1")
+    api = shared.api("tests.harness.measured_loop_api", UVICORN_LOOP="asyncio", TEST_HEAVY="1")
     api.metric("test_longest_step_seconds")  # of the start
     yield api
     assert api.get("/healthz") == 200

@@ -12,7 +12,7 @@ from apps.contract import states, topology
 from ops.servers.ports import free_ports
 from tests.harness.clone import copy_apps
 from tests.harness.records import Records
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import Api, System, until
 from tests.harness.thorough import POOLS
 
@@ -191,7 +191,7 @@ def test_child_that_grew_too_large_is_replaced(system: System) -> None:
 def test_replacing_the_tasks_is_replacing_their_folders(system: System, tmp_path: Path) -> None:
     copy_apps(tmp_path)
     api = system.api("apps.api.app", cwd=tmp_path)
-    system.worker("apps.worker.app", cwd=tmp_path, NAP_S="0.1")
+    system.worker("apps.worker.celery_app", cwd=tmp_path, NAP_S="0.1")
     assert api.ended(api.accepted("nap"))["task_result"] == {"name": "abc"}
     assert api.post("first").status_code == 422
 

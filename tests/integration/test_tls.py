@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from apps.health import HealthFiles
-from apps.worker.connection import connection_to_broker
+from apps.worker.connection_attempts import connection_to_broker
 from ops.management import Management
 from ops.servers.child import Child
 from tests.harness.system import ROOT, System, until
@@ -204,7 +204,7 @@ def test_client_sends_its_key_to_no_other_server(trusted: Authority, faults: dic
     key = "a-bearer-key-of-a-client"
     with Impostor(certificate) as impostor:
         done = subprocess.run(
-            [sys.executable, "-m", "tests.harness.client", "post", "first", "--name", "a"],
+            [sys.executable, "-m", "tests.harness.client_command", "post", "first", "--name", "a"],
             cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
             env=os.environ | {
                 "SLUICE_URL": f"https://localhost:{impostor.port}", "SLUICE_KEY": key,

@@ -11,14 +11,14 @@ from kombu import Connection, Exchange, Producer
 from apps.contract import topology
 from apps.contract.ids import TaskIds
 from ops.servers.ports import free_ports
-from tests.harness.next import QUEUE
+from tests.harness.next_version import QUEUE
 from tests.harness.records import Records
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import Api, System, until
 from tests.harness.thorough import POOLS
 from tests.integration.test_dead_letters import command
 
-OLDER, NEXT = "tests.harness.worker", "tests.harness.next_worker"
+OLDER, NEXT = "tests.harness.worker", "tests.harness.next_version_worker"
 # Long enough for a worker of the other version to start.
 PATIENT: dict[str, Any] = {"RETURN_MAX_S": "300"}
 
@@ -59,7 +59,7 @@ def assert_waits_for_both(system: System, api: Api, ids: dict[str, str]) -> None
 def test_newer_api_beside_an_older_worker_fails_no_task(system: System, pool: str) -> None:
     system.define(delivery_limit=1)  # a return is no delivery
     declare_queue(system)
-    api = system.api("tests.harness.next_api")
+    api = system.api("tests.harness.next_version_api")
     system.recorder()
     system.worker(OLDER, WORKER_POOL=pool, **PATIENT)
     ids = {"field": api.accepted("sleep", colour="blue"), "task": api.accepted("later")}
@@ -94,7 +94,7 @@ def test_older_api_beside_a_newer_worker_fails_no_task(system: System, pool: str
 @POOLS
 def test_task_that_no_version_understands_in_time_says_so(system: System, pool: str) -> None:
     (port,) = free_ports(1)
-    api = system.api("tests.harness.next_api")
+    api = system.api("tests.harness.next_version_api")
     system.recorder()
     system.worker(OLDER, WORKER_POOL=pool, METRICS_PORT=str(port), RETURN_MAX_S="2")
     ids = {"input": api.accepted("sleep", colour="blue"), "task": api.accepted("later")}
@@ -116,7 +116,7 @@ def _metric(port: int, name: str) -> float:
 
 @pytest.mark.parametrize(("task", "more"), [("sleep", {"colour": "blue"}), ("later", {})])
 def test_task_that_waits_for_another_version_can_be_cancelled(system: System, task: str, more: dict[str, Any]) -> None:
-    api = system.api("tests.harness.next_api")
+    api = system.api("tests.harness.next_version_api")
     system.recorder()
     system.worker(OLDER, **PATIENT)
     task_id = api.accepted(task, **more)

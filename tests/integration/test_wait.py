@@ -8,8 +8,8 @@ import time
 import httpx
 import pytest
 
-from tests.harness.crowd import wait_together
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.parallel_clients import wait_together
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import PATIENT, System, until
 
 WAITERS = 500

@@ -18,7 +18,7 @@ from loadtest.sample import Sample, Usage
 from loadtest.shapes import Shape
 from ops.command import Unusable
 from tests.harness.browser import Page, page
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 
 SHAPE = shapes.load("burst", {})
 MISSING = ("7 s: the broker does not answer", "8 s: the broker does not answer")

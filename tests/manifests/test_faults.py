@@ -6,7 +6,7 @@ import pytest
 
 from ops.command import ROOT
 from ops.validate.__main__ import findings
-from tests.harness.faults import Fault, copied, faults
+from tests.harness.manifest_faults import Fault, copied, faults
 
 FILES = sorted(Path(__file__).with_name("faults").glob("*.yaml"))
 FAULTS = [fault for path in FILES for fault in faults(path)]

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from apps.contract.topology import WORK_QUEUES
-from apps.worker.metrics import RUN_SECONDS
+from apps.worker.task_metrics import RUN_SECONDS
 from ops.command import ROOT
 from sluice_planner import arrivals, kubernetes_objects, manifests, service_times
 from sluice_planner.cli import COMMANDS, main

@@ -10,7 +10,7 @@ from pamqp.commands import Basic
 from pamqp.common import FieldTable
 
 from apps.amqp.properties import DEPTH_MAX, Unread, decode
-from tests.harness import raw
+from tests.harness import raw_messages
 
 NOW = datetime(2026, 11, 30, 1, 2, 3, tzinfo=UTC)
 TABLE: FieldTable = {
@@ -36,16 +36,16 @@ def test_properties_that_a_library_wrote_are_read() -> None:
 def test_any_bytes_are_read(data: bytes) -> None:
     decode(data)
     decode(b"\xff\xfe" + data)
-    decode(b"\x20\x00" + raw.sized(data))
+    decode(b"\x20\x00" + raw_messages.sized(data))
 
 
-@pytest.mark.parametrize("kind", raw.PROPERTIES)
+@pytest.mark.parametrize("kind", raw_messages.PROPERTIES)
 def test_any_properties_of_the_integration_tests_are_read(kind: str) -> None:
-    decode(raw.PROPERTIES[kind])
+    decode(raw_messages.PROPERTIES[kind])
 
 
 def test_tables_too_deep_are_bytes() -> None:
-    value = decode(raw.PROPERTIES["deep"])["headers"]["any"]
+    value = decode(raw_messages.PROPERTIES["deep"])["headers"]["any"]
     for _ in range(DEPTH_MAX):
         assert len(value) == 1
         value = value[0]

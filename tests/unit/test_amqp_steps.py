@@ -16,7 +16,7 @@ from pamqp.header import ContentHeader
 
 from apps.amqp import frames
 from apps.amqp.connection import Connection
-from tests.harness.steps import STEP_MAX_S
+from tests.harness.measured_loop_api import STEP_MAX_S
 
 # What asyncio and uvloop read at once.
 READ_BYTES = 256 * 1024

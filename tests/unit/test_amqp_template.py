@@ -13,7 +13,7 @@ from pamqp.header import ContentHeader
 from apps.amqp.template import Template
 from apps.contract import topology
 from apps.contract.message import TaskMessage
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 SHORT = st.text(max_size=60)  # a short string has 255 bytes at most

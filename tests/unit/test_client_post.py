@@ -20,8 +20,8 @@ from apps.client import post
 from apps.client.__main__ import _options
 from apps.contract.example import example_input
 from apps.contract.tasks import Input, Registry, TaskSpec, input_adapter, registry
-from tests.harness.models import made_tasks, random_spec
-from tests.harness.simple import TASKS, WORK_QUEUE, Output
+from tests.harness.random_models import made_tasks, random_spec
+from tests.harness.simple_tasks import TASKS, WORK_QUEUE, Output
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,8 +11,8 @@ from apps.contract import topology
 from ops.command import Unusable
 from ops.contract.__main__ import FILE, check, contract, text
 from ops.contract.comparison import compare
-from tests.harness.next import NEXT_TASKS, QUEUE
-from tests.harness.simple import TASKS, WORK_QUEUE
+from tests.harness.next_version import NEXT_TASKS, QUEUE
+from tests.harness.simple_tasks import TASKS, WORK_QUEUE
 from tests.harness.tasks import TEST_TASKS
 
 CONTRACT = contract(TASKS)

@@ -12,11 +12,11 @@ from apps.api import app as api
 from apps.contract import queues
 from apps.contract.settings import ApiSettings, WorkerSettings
 from apps.contract.tasks import TaskSpec, registry
-from apps.worker import app as worker
+from apps.worker import celery_app as worker
 from apps.worker import recorder
 from ops import up
 from ops.validate import __main__ as validate
-from tests.harness.simple import WORK_QUEUE, NamedInput, Output
+from tests.harness.simple_tasks import WORK_QUEUE, NamedInput, Output
 
 
 class Resize(NamedInput):

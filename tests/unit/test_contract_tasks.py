@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from apps.contract.tasks import TaskSpec, input_adapter, registry
-from tests.harness.simple import TASKS, First, NamedInput, Output, Second
+from tests.harness.simple_tasks import TASKS, First, NamedInput, Output, Second
 
 
 class Other(NamedInput):

@@ -9,7 +9,7 @@ import pytest
 from apps.contract import failures
 from apps.contract.ids import TaskIds
 from apps.worker import dead_letters
-from apps.worker.dead_letter import DeadLetter
+from apps.worker.dead_letter_reader import DeadLetter
 
 pytestmark = pytest.mark.anyio
 

@@ -18,7 +18,7 @@ from apps.contract.message import Payload
 from apps.contract.settings import ApiSettings, load
 from apps.contract.states import Record
 from apps.contract.tasks import input_adapter
-from tests.harness.simple import TASKS
+from tests.harness.simple_tasks import TASKS
 
 pytestmark = pytest.mark.anyio
 

@@ -8,9 +8,9 @@ from pydantic_settings import BaseSettings
 
 from apps.contract.settings import WorkerSettings
 from apps.contract.tasks import TaskSpec, registry
-from apps.worker.app import create_app
+from apps.worker.celery_app import create_app
 from apps.worker.functions import Work, by_task, work, works_of
-from tests.harness.simple import TASKS, WORK_QUEUE, First, Output, first, second
+from tests.harness.simple_tasks import TASKS, WORK_QUEUE, First, Output, first, second
 
 FIRST, SECOND = TASKS.values()
 

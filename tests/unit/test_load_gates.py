@@ -12,7 +12,7 @@ from loadtest import gates, shapes
 from loadtest.gates import Gate, Seen, Verdict
 from loadtest.ledger import Follower, Ledger, Writer
 from loadtest.shapes import Shape
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 
 SHAPE = shapes.load("smoke", {"LONG_S": "1", "SHORT_S": "0.5"})
 TASKS = 100

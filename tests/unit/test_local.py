@@ -11,7 +11,7 @@ from ops.command import Unusable
 from ops.servers import ports, programs
 from ops.servers.endpoints import Endpoints, Folder, load_running, save
 from ops.servers.inspection import management_of, vhost_of
-from tests.harness.simple import TASKS
+from tests.harness.simple_tasks import TASKS
 
 ENDPOINTS = Endpoints("http://127.0.0.1:8000", "127.0.0.1:1", None, None)
 

@@ -15,7 +15,7 @@ from apps.contract.message import (
     unreadable_because,
     unreadable_body_because,
 )
-from tests.harness.simple import TASKS, WORK_QUEUE
+from tests.harness.simple_tasks import TASKS, WORK_QUEUE
 
 OURS = {"publish_id", "owner", "request_id"}
 

@@ -28,7 +28,7 @@ from apps.api.app import create_app
 from apps.api.body import batch_model
 from apps.contract.settings import ApiSettings, load
 from apps.contract.tasks import Input, TaskSpec, registry
-from tests.harness.simple import TASKS, NamedInput, Output
+from tests.harness.simple_tasks import TASKS, NamedInput, Output
 from tests.unit.test_settings import GOOD
 
 T = TypeVar("T")

@@ -19,7 +19,7 @@ from apps.api.errors import Problem
 from apps.api.parser import BATCHES_MAX, BATCHES_READ, WAITING_MAX, Batches, Parser
 from apps.contract.message import Payload
 from apps.contract.tasks import Input, TaskSpec, registry
-from tests.harness.simple import TASKS, Output
+from tests.harness.simple_tasks import TASKS, Output
 
 pytestmark = pytest.mark.anyio
 
@@ -220,7 +220,7 @@ async def test_more_errors_than_can_be_listed_are_counted(parser: Parser) -> Non
 PARENT = f"""
 import asyncio
 from apps.api.parser import Parser
-from tests.harness.simple import TASKS
+from tests.harness.simple_tasks import TASKS
 
 async def main():
     await Parser(TASKS).parse_input("a", {GOOD!r})

@@ -17,8 +17,8 @@ from apps.api.publisher import CONFIRMED, Outcome, Publisher
 from apps.contract.message import TaskMessage
 from apps.startup import Refused
 from ops.servers.ports import free_ports
-from tests.harness.peer import Published, Session, listening, running, until
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.fake_broker import Published, Session, listening, running, until
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.tls import self_signed, server_context
 
 pytestmark = pytest.mark.anyio

@@ -10,7 +10,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from apps import logs
 from apps.api.request_log import RequestLog, flush
-from tests.harness.peer import until
+from tests.harness.fake_broker import until
 
 pytestmark = pytest.mark.anyio
 

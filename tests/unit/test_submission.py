@@ -14,7 +14,7 @@ from apps.api.submission import Submitter
 from apps.contract.ids import TaskIds
 from apps.contract.message import Payload
 from apps.contract.quota import Quota
-from tests.harness.simple import TASKS
+from tests.harness.simple_tasks import TASKS
 
 pytestmark = pytest.mark.anyio
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from apps.contract import topology
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 
 PASSWORDS = dict.fromkeys(topology.USERS, "a")
 

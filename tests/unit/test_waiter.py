@@ -9,7 +9,7 @@ import pytest
 from apps.api import waiter
 from apps.api.store import connection_to
 from apps.api.waiter import Waiter
-from tests.harness.peer import until
+from tests.harness.fake_broker import until
 
 pytestmark = pytest.mark.anyio
 

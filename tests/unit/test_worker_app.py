@@ -15,13 +15,13 @@ from celery.app.task import Context
 from apps import logs
 from apps.contract.message import task_message
 from apps.contract.settings import WorkerSettings
-from apps.worker.app import create_app
+from apps.worker.celery_app import create_app
 from apps.worker.request import Request
-from tests.harness import simple
-from tests.harness.simple import TASKS, WORK_QUEUE
-from tests.harness.works import works
+from tests.harness import simple_tasks
+from tests.harness.simple_tasks import TASKS, WORK_QUEUE
+from tests.harness.task_functions import works
 
-WORKS = works(TASKS, simple)
+WORKS = works(TASKS, simple_tasks)
 OURS = {"sluice_record_ttl_s", "sluice_result_ttl_s", "sluice_return_max_s"}
 
 
@@ -78,6 +78,6 @@ def test_lines_after_a_task_are_not_about_it(settings: WorkerSettings) -> None:
     assert logs.task_id.get() is logs.request_id.get() is None
 
 
-@pytest.mark.parametrize("module", ["apps.worker.app", "apps.api.app", "apps.worker.recorder"])
+@pytest.mark.parametrize("module", ["apps.worker.celery_app", "apps.api.app", "apps.worker.recorder"])
 def test_importing_reads_no_environment(module: str) -> None:
     subprocess.run([sys.executable, "-c", f"import {module}"], env={}, check=True, timeout=120)

@@ -16,7 +16,7 @@ from kombu.transport.native_delayed_delivery import MAX_LEVEL, calculate_routing
 
 from apps.contract import failures, topology
 from apps.contract.message import CONTENT_ENCODING, CONTENT_TYPE, FIRST_RETURN_HEADER, RETURNS_HEADER
-from apps.worker import metrics
+from apps.worker import task_metrics
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def later(message: Any, what: str, failed: dict[str, str], max_s: float) -> Copy
         return failures.not_understood(f"{waited}: {failed['message']}")
     delay_s = 2 ** min(max(returns, 0), DELAY_MAX_EXPONENT)
     log.warning("returned", extra={"fields": about | {"delay_s": delay_s}})
-    metrics.RETURNED.labels(what).inc()
+    task_metrics.RETURNED.labels(what).inc()
     # drop the headers that the broker added, and would extend
     kept = {name: value for name, value in headers.items() if not str(name).startswith("x-")}
     return Copy(

@@ -1,9 +1,9 @@
 """Starts the system's processes by forking one that has imported everything: importing is most of what a start costs.
 
-    tests -- module, arguments, environment, log --> nursery --forks--> the process, a child of the tests
+    tests -- module, arguments, environment, log --> fork server --forks--> the process, a child of the tests
 
 Nothing else differs from `python -m module arguments`: the modules read no environment when they are imported, and the
-process is one of our own children (the nursery forks twice, and the kernel gives the orphan to us), in a session of its
+process is one of our own children (the fork server forks twice, and the kernel gives the orphan to us), in a session of its
 own, that dies with us.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from ops.servers.child import Child
-from tests.harness.marks import set_mark
+from tests.harness.process_marks import set_mark
 
 ROOT = Path(__file__).parents[2]
 IMPORTED = (
@@ -41,7 +41,7 @@ IMPORTED = (
     # of the recorder and of apps.worker.dead_letters, which cannot be imported themselves: they are run as programs
     "aiormq",
     "apps.broker",
-    "apps.worker.dead_letter",
+    "apps.worker.dead_letter_reader",
     "redis.asyncio",
     "tests.harness.api",
     "tests.harness.tasks",
@@ -49,12 +49,12 @@ IMPORTED = (
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 
-class Nursery:
+class ForkServer:
     """One a test process; `with` ends it."""
 
     def __init__(self) -> None:
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-        command = [sys.executable, "-m", "tests.harness.nursery"]
+        command = [sys.executable, "-m", "tests.harness.fork_server"]
         self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def __enter__(self) -> Self:
@@ -76,11 +76,11 @@ class Nursery:
 
 
 class Forked(Child):
-    """A child that runs a module of the project, from the nursery. `command` is the module and its arguments."""
+    """A child that runs a module of the project, forked by the fork server. `command` is the module and its arguments."""
 
     def __init__(  # noqa: PLR0913 - the parameters of a child, and three
         self,
-        nursery: Nursery,
+        fork_server: ForkServer,
         name: str,
         command: list[str],
         *,
@@ -90,12 +90,12 @@ class Forked(Child):
         output: Path | None = None,
     ) -> None:
         super().__init__(name, command, log=log, env=env, cwd=ROOT)
-        self._nursery = nursery
+        self._fork_server = fork_server
         self._mark = mark
         self._output = output or log
 
     def _spawn(self, _: IO[bytes]) -> Any:
-        pid = self._nursery.fork(self.command, output=self._output, log=self.log, env=self.env, mark=self._mark)
+        pid = self._fork_server.fork(self.command, output=self._output, log=self.log, env=self.env, mark=self._mark)
         return _Process(pid)
 
 

@@ -1,7 +1,7 @@
 """Dead-letters or returns messages from the worker's main process: publishes a copy, then acks the original.
 
     main process --(message, failure)--> a thread --publish, confirmed--> dead --> recorder: FAILURE, dead.parked
-                                            |  `-- or the delay exchange (apps/worker/returns.py)
+                                            |  `-- or the delay exchange (apps/worker/version_returns.py)
                                             `-- only then: ack of the original
 
 A plain reject would also dead-letter the message, but without the reason. The thread has its own connection: during an
@@ -23,7 +23,7 @@ from apps.contract import failures, topology
 from apps.contract.failures import FAILURE_HEADER
 from apps.contract.message import raw
 from apps.contract.states import failure
-from apps.worker.returns import Copy
+from apps.worker.version_returns import Copy
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,6 @@
-"""The API, and the longest step of its event loop in CPU time: `uvicorn --factory tests.harness.steps:create_app`.
+"""The API, which also measures the longest step of its event loop in CPU time.
+
+`uvicorn --factory tests.harness.measured_loop_api:create_app`.
 
 A step is one callback of the loop. Needs asyncio's own loop (`UVICORN_LOOP=asyncio`), whose steps are Python functions.
 """
@@ -15,7 +17,7 @@ from pydantic import Field
 
 from apps.api import app
 from apps.contract.tasks import Input, TaskSpec, registry
-from tests.harness.simple import TASKS, Output
+from tests.harness.simple_tasks import TASKS, Output
 
 # With this in its environment, the API also has the tasks whose inputs take long to validate.
 HEAVY = "TEST_HEAVY"

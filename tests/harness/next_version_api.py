@@ -1,10 +1,10 @@
-"""The API of the next version: `uvicorn --factory tests.harness.next_api:create_app`."""
+"""The API of the next version: `uvicorn --factory tests.harness.next_version_api:create_app`."""
 
 from fastapi import FastAPI
 
 from apps.api import app
 from apps.contract import topology
-from tests.harness.next import NEXT_TASKS, QUEUE
+from tests.harness.next_version import NEXT_TASKS, QUEUE
 
 
 def create_app() -> FastAPI:

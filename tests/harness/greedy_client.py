@@ -1,4 +1,4 @@
-"""A client that posts batches over many connections: `python -m tests.harness.greedy URL KEY CONNECTIONS PAUSE_S`.
+"""Posts batches over many connections: `python -m tests.harness.greedy_client URL KEY CONNECTIONS PAUSE_S`.
 
 Each connection posts the next batch at once whatever the answer was, Retry-After or not; with a pause, one batch is
 posted in each pause, over the connections in turn. At SIGTERM it prints how often each status was answered, as JSON.

@@ -41,7 +41,7 @@ from pydantic.alias_generators import to_camel
 from typing_extensions import TypedDict
 
 from apps.contract.tasks import Input, Registry, TaskSpec, registry
-from tests.harness.simple import WORK_QUEUE, Output
+from tests.harness.simple_tasks import WORK_QUEUE, Output
 
 Text = Callable[[Random], str]
 

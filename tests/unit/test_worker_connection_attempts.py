@@ -11,8 +11,8 @@ from kombu.transport import pyamqp
 from apps import startup
 from apps.contract.settings import WorkerSettings
 from apps.health import OLD_S, HealthFiles
-from apps.worker.app import create_app
-from apps.worker.connection import check_redis
+from apps.worker.celery_app import create_app
+from apps.worker.connection_attempts import check_redis
 
 HOUR_S = 3600.0
 

@@ -1,4 +1,6 @@
-"""A worker (`celery -A tests.harness.hung worker`) and a recorder (`python -m tests.harness.hung`) that hang when told.
+"""A worker and a recorder that hang on a signal.
+
+`celery -A tests.harness.hanging_processes worker`, `python -m tests.harness.hanging_processes`.
 
 The process lives on, and so do its threads and the processes of its pool. A worker tries to connect each second.
 """
@@ -9,8 +11,8 @@ import threading
 from typing import Any
 
 from apps.contract.settings import WorkerSettings, load
-from apps.worker import connection, recorder
-from apps.worker.app import create_app
+from apps.worker import connection_attempts, recorder
+from apps.worker.celery_app import create_app
 from tests.harness.tasks import TEST_TASKS, TEST_WORKS
 
 # The main thread stops where it is, as in a call that never returns: in its event loop, or between two attempts.
@@ -45,7 +47,7 @@ class Recorder(recorder.Recorder):
 def __getattr__(name: str) -> Any:
     if name not in {"app", "celery"}:
         raise AttributeError(name)
-    connection.RETRY_MAX_S = 1
+    connection_attempts.RETRY_MAX_S = 1
     signal.signal(HANG, _hang)
     signal.signal(FAIL, _fail)
     return create_app(load(WorkerSettings), TEST_TASKS, TEST_WORKS)

@@ -6,7 +6,7 @@ import pytest
 from redis._parsers.base import BaseParser
 from redis.exceptions import DataError, NoPermissionError, TimeoutError  # noqa: A004 - Python's own is another one
 
-from apps.worker.storing import ATTEMPTS, NotStored, is_about_the_command, raise_if_final
+from apps.worker.redis_errors import ATTEMPTS, NotStored, is_about_the_command, raise_if_final
 
 OF_THE_SERVER = [
     "LOADING Redis is loading the dataset in memory",

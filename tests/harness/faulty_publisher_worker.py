@@ -7,13 +7,13 @@ import os
 import time
 from typing import Any
 
-from apps.worker import rejection
+from apps.worker import dead_letter_publisher
 from tests.harness.worker import app
 
 __all__ = ["app"]
 
 TROUBLE = os.environ["TROUBLE"]
-_publish = rejection._Publisher.publish  # noqa: SLF001 - trouble has no interface
+_publish = dead_letter_publisher._Publisher.publish  # noqa: SLF001 - trouble has no interface
 
 
 def _die(*_: Any) -> None:
@@ -27,6 +27,6 @@ def _publish_late(*arguments: Any) -> None:
 
 
 if TROUBLE == "ack":
-    rejection.Rejection.ack = property(lambda _: _die)  # type: ignore[assignment]
+    dead_letter_publisher.Rejection.ack = property(lambda _: _die)  # type: ignore[assignment]
 else:
-    rejection._Publisher.publish = {"publish": _die, "late": _publish_late}[TROUBLE]  # type: ignore[assignment]  # noqa: SLF001
+    dead_letter_publisher._Publisher.publish = {"publish": _die, "late": _publish_late}[TROUBLE]  # type: ignore[assignment]  # noqa: SLF001

@@ -1,4 +1,4 @@
-"""The Celery app: `celery -A apps.worker.app worker`. It reads its settings from the environment."""
+"""The Celery app: `celery -A apps.worker.celery_app worker`. It reads its settings from the environment."""
 
 import logging
 import multiprocessing
@@ -17,16 +17,16 @@ from prometheus_client import start_http_server
 
 from apps import logs
 from apps.contract import topology
-from apps.contract.purity import require_pure
+from apps.contract.model_checks import require_pure
 from apps.contract.queues import require_queues, require_selectable
 from apps.contract.settings import WorkerSettings, load
 from apps.contract.tasks import Registry
 from apps.health import HealthFiles
 from apps.tasks import TASKS, work_modules
-from apps.worker import frames, prefork
-from apps.worker.celery_api import App
-from apps.worker.connection import check_redis, connection_to_broker
+from apps.worker import frame_handler, prefork
+from apps.worker.connection_attempts import check_redis, connection_to_broker
 from apps.worker.consumer import lifecycle
+from apps.worker.disabled_celery_api import App
 from apps.worker.functions import Work, by_task, works_of
 from apps.worker.prefetch import Prefetch, TaskConsumer
 from apps.worker.task import ContractTask, run
@@ -88,7 +88,7 @@ def _configuration(settings: WorkerSettings) -> dict[str, Any]:
         "broker_connection_max_retries": None,
         "broker_heartbeat": settings.broker_heartbeat_s,
         # a retry is a publish, which must be confirmed
-        "broker_transport_options": {"confirm_publish": True, "frame_handler": frames.frame_handler},
+        "broker_transport_options": {"confirm_publish": True, "frame_handler": frame_handler.frame_handler},
         "result_backend_always_retry": True,
         # 0.1 s to 2 s: store results soon after Redis has recovered
         "result_backend_base_sleep_between_retries_ms": 100,

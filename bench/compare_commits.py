@@ -80,7 +80,7 @@ PARTS: dict[str, Callable[[System, list[Server], Path, int], dict[str, Any]]] = 
 
 def main() -> None:
     """Measure both, print the ratios."""
-    parser = argparse.ArgumentParser(prog="python -m bench.compare", description="Compare with another commit.")
+    parser = argparse.ArgumentParser(prog="python -m bench.compare_commits", description="Compare with another commit.")
     parser.add_argument("ref")
     parser.add_argument("parts", nargs="*", help=f"some of {', '.join(PARTS)}; all by default")
     parser.add_argument("--rounds", type=int, default=ROUNDS)

@@ -1,4 +1,4 @@
-"""API and worker that have the two simple tasks alone: `tests.harness.simple_app:create_app` and `:app`."""
+"""API and worker that have the two simple tasks alone: `tests.harness.simple_tasks_app:create_app` and `:app`."""
 
 import sys
 
@@ -7,10 +7,10 @@ from fastapi import FastAPI
 
 from apps.api import app as api
 from apps.contract.settings import WorkerSettings, load
-from apps.worker import app as worker
-from tests.harness import simple
-from tests.harness.simple import TASKS
-from tests.harness.works import works
+from apps.worker import celery_app as worker
+from tests.harness import simple_tasks
+from tests.harness.simple_tasks import TASKS
+from tests.harness.task_functions import works
 
 
 def create_app() -> FastAPI:
@@ -20,6 +20,6 @@ def create_app() -> FastAPI:
 def __getattr__(name: str) -> Celery:
     if name not in {"app", "celery"}:
         raise AttributeError(name)
-    built = worker.create_app(load(WorkerSettings), TASKS, works(TASKS, simple))
+    built = worker.create_app(load(WorkerSettings), TASKS, works(TASKS, simple_tasks))
     setattr(sys.modules[__name__], name, built)
     return built

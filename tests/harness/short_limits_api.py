@@ -1,9 +1,9 @@
-"""The API with shorter limits for slow requests: `uvicorn --factory tests.harness.impatient:create_app`."""
+"""The API with shorter limits for slow requests: `uvicorn --factory tests.harness.short_limits_api:create_app`."""
 
 from fastapi import FastAPI
 
 from apps.api import app, http
-from tests.harness.simple import TASKS
+from tests.harness.simple_tasks import TASKS
 
 HEAD_S, BODY_S, IDLE_S = 2.0, 4.0, 3.0
 

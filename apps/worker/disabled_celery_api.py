@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 
 from celery import Celery, Task
 
+from apps.worker.dead_letter_publisher import Rejections
 from apps.worker.limits import Limits
-from apps.worker.rejection import Rejections
 
 POST = "post the task to POST /tasks, for example with apps.client"
 READ = "read the task with GET /tasks/{id}, for example with apps.client"

@@ -8,7 +8,7 @@ import amqp  # type: ignore[import-untyped]
 from kombu import Connection
 
 from apps.contract import topology
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 
 DEEP = 3_000
 

@@ -1,4 +1,4 @@
-"""The command line of the client with the test tasks: `python -m tests.harness.client post first --name abc`."""
+"""The client's command line with the test tasks: `python -m tests.harness.client_command post first --name abc`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Clients that read results over and over: `python -m tests.harness.readers URL KEY CLIENTS ID...`, until it is ended.
+"""Clients that read results until they are ended: `python -m tests.harness.result_readers URL KEY CLIENTS ID...`.
 
 A process of its own: what it takes to receive gigabytes must not delay the clients whose waiting is measured.
 """

@@ -38,11 +38,11 @@ from pydantic import (
 from typing_extensions import TypedDict
 
 from apps.api.app import create_app
-from apps.contract.purity import obstacles, require_pure
+from apps.contract.model_checks import obstacles, require_pure
 from apps.contract.settings import ApiSettings, WorkerSettings, load
 from apps.contract.tasks import Input, Registry, TaskSpec, registry
-from apps.worker import app as worker_app
-from tests.harness.simple import WORK_QUEUE, Output
+from apps.worker import celery_app as worker_app
+from tests.harness.simple_tasks import WORK_QUEUE, Output
 from tests.unit.test_settings import GOOD
 
 

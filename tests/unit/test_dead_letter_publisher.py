@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from apps.contract import failures
-from apps.worker import rejection
-from apps.worker.rejection import PUBLISH_DEADLINE_S, Rejection, Rejections
-from apps.worker.returns import Copy
+from apps.worker import dead_letter_publisher
+from apps.worker.dead_letter_publisher import PUBLISH_DEADLINE_S, Rejection, Rejections
+from apps.worker.version_returns import Copy
 from tests.harness.system import until
 
 ADDED_AT_S = 100.0
@@ -53,8 +53,8 @@ class Broker:
 def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
     broker = Broker()
     clock = SimpleNamespace(monotonic=lambda: broker.now_s, sleep=lambda _: time.sleep(0.001))
-    monkeypatch.setattr(rejection, "time", clock)
-    monkeypatch.setattr(rejection._Publisher, "publish", lambda _, *arguments: broker.publish(*arguments))  # noqa: SLF001
+    monkeypatch.setattr(dead_letter_publisher, "time", clock)
+    monkeypatch.setattr(dead_letter_publisher._Publisher, "publish", lambda _, *arguments: broker.publish(*arguments))  # noqa: SLF001
     return broker
 
 

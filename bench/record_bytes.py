@@ -1,4 +1,4 @@
-"""`python -m bench.redis_memory`: what a million records, ended ids and Idempotency-Keys take in a Redis of its own.
+"""`python -m bench.record_bytes`: what a million records, ended ids and Idempotency-Keys take in a Redis of its own.
 
 Each is written by the script that the product writes it with, and the memory of a Redis that holds nothing else is read
 before and after. Two figures of it are constants of the contract (`RECORD_BYTES` and others), by which `make validate`
@@ -137,7 +137,7 @@ def lines(found: dict[str, float]) -> Iterator[str]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m bench.redis_memory", description="Memory of records and keys.")
+    parser = argparse.ArgumentParser(prog="python -m bench.record_bytes", description="Memory of records and keys.")
     parser.add_argument("--count", type=int, default=COUNT, help="entries of each kind")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="sluice-redis-") as folder:

@@ -1,4 +1,4 @@
-"""The next version of the test tasks, as API and worker: `tests.harness.next_api`, `tests.harness.next_worker`.
+"""The next version of the test tasks, for `tests.harness.next_version_api` and `tests.harness.next_version_worker`.
 
 Beside the present one it has a new field, a new task and a new queue; a task is gone, and a field has another type.
 """
@@ -8,9 +8,9 @@ from typing import Literal
 
 from apps.contract.tasks import TaskSpec, registry
 from tests.harness import tasks
-from tests.harness.simple import WORK_QUEUE, NamedInput, Output
+from tests.harness.simple_tasks import WORK_QUEUE, NamedInput, Output
+from tests.harness.task_functions import works
 from tests.harness.tasks import TEST_TASKS, Sleep
-from tests.harness.works import works
 
 QUEUE = "images"
 """Only this version has it: `declare_queue` makes it as the next version's definitions would."""

@@ -17,7 +17,7 @@ from celery.result import AsyncResult, GroupResult
 from pydantic import BaseModel, TypeAdapter
 
 from apps.worker.limits import Cancelled
-from tests.harness.simple import WORK_QUEUE, Output
+from tests.harness.simple_tasks import WORK_QUEUE, Output
 
 OTHER = f"{WORK_QUEUE}:second"
 

@@ -1,6 +1,6 @@
 """API and worker with tasks of made models, which answer with the input that they got.
 
-`uvicorn --factory tests.harness.carried:create_app`, `celery -A tests.harness.carried worker`; TEST_MODELS has the
+`uvicorn --factory tests.harness.echo_app:create_app`, `celery -A tests.harness.echo_app worker`; TEST_MODELS has the
 specifications as JSON.
 """
 
@@ -16,10 +16,10 @@ from pydantic import field_validator
 from apps.api import app as api
 from apps.contract.settings import WorkerSettings, load
 from apps.contract.tasks import Input, Registry, TaskSpec, registry
-from apps.worker import app as worker
+from apps.worker import celery_app as worker
 from apps.worker.functions import Work
-from tests.harness.models import decoded_spec, exact, made_tasks
-from tests.harness.simple import WORK_QUEUE, Output
+from tests.harness.random_models import decoded_spec, exact, made_tasks
+from tests.harness.simple_tasks import WORK_QUEUE, Output
 from tests.harness.tasks import effect
 
 MODELS, MOOD = "TEST_MODELS", "TEST_MOOD"
