@@ -3,8 +3,8 @@
     tests -- module, arguments, environment, log --> fork server --forks--> the process, a child of the tests
 
 Nothing else differs from `python -m module arguments`: the modules read no environment when they are imported, and the
-process is one of our own children (the fork server forks twice, and the kernel gives the orphan to us), in a session of its
-own, that dies with us.
+process is one of our own children (the fork server forks twice, and the kernel gives the orphan to us), in a session of
+its own, that dies with us.
 """
 
 import ctypes
@@ -76,7 +76,7 @@ class ForkServer:
 
 
 class Forked(Child):
-    """A child that runs a module of the project, forked by the fork server. `command` is the module and its arguments."""
+    """A child that the fork server forks to run a module of the project. `command` is the module and its arguments."""
 
     def __init__(  # noqa: PLR0913 - the parameters of a child, and three
         self,
