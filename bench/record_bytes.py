@@ -27,6 +27,7 @@ CHUNK = 1000
 # Redis moves entries for 1 ms in every 100 ms.
 SETTLED_S = 0.25
 SETTLED_DEADLINE_S = 30.0
+FLUSH_TIMEOUT_S = 120.0  # FLUSHDB frees a million entries before it answers
 RESULT_TTL_S = int(Settings.model_fields["result_ttl_s"].default)
 RECORD_TTL_S = RESULT_TTL_S + MESSAGE_TTL_S
 EXAMPLE = '{"name_task":"abc","state":"done"}'
@@ -144,7 +145,7 @@ def main() -> None:
         server = Redis(Path(folder), ensure())
         server.start()
         try:
-            with redis.Redis.from_url(server.url()) as client:
+            with redis.Redis.from_url(server.url(), socket_timeout=FLUSH_TIMEOUT_S) as client:
                 print("\n".join(lines(measure(client, arguments.count))))
         finally:
             server.stop()
