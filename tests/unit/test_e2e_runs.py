@@ -81,6 +81,7 @@ def test_workers_are_left_alone_between_the_two_tests_of_the_original_s_burst() 
     assert set(parts[first + 1 : last]) == {"cluster", "admission", "network", "existing", "keda", "flux"}
 
 
+@pytest.mark.thorough
 def test_original_s_burst_is_posted_once() -> None:
     command = [sys.executable, "-m", "pytest", "--setup-plan", *variable("E2E_ORIGINAL")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
