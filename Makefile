@@ -12,7 +12,10 @@ PLANNER := .local/planner
 # What the version of RabbitMQ or NGINX decides: connections, dead letters, definitions and configuration.
 BROKER_TESTS := $(addprefix tests/integration/test_,$(addsuffix .py,broker_away dead_letters definitions life liveness \
 	lost_workers malformed nginx platform_configuration publisher queues records start upgrade versions))
-PYTEST := $(BIN)/python -m pytest --numprocesses 4
+# Five processes on two cores: one or two of them wait for servers. worksteal: most modules stay in one process, so that
+# what a module's tests share is started once.
+PYTEST := $(BIN)/python -m pytest --numprocesses 5 --dist worksteal
+TESTS := tests/unit apps/tasks tests/integration tests/manifests minicluster
 CLUSTER_STATE ?= .local/cluster
 # A test on a cluster may need its start, too: 20 minutes.
 E2E_PYTEST := $(BIN)/python -m pytest --verbose --timeout 1200
@@ -89,13 +92,13 @@ discard: install ## take a parked message away for good: make discard ID=...
 contract-baseline: install ## accept what `make lint` says of the contract: ops/contract/baseline.json
 	@$(BIN)/python -m ops.contract accept
 
-# The tools of the manifests, which take minutes to build the first time, are built while the integration tests mostly wait.
-test: lint test-unit ## lint, unit tests, integration tests, tests of the manifests
-	@$(MAKE) --no-print-directory -j2 tools-of-tests test-integration
-	@$(MAKE) --no-print-directory test-manifests
+# One run of pytest for all tests: while some wait for servers, others use the CPUs, and the modules are imported once.
+test: install ## lint, unit tests, integration tests, tests of the manifests: some of each kind (4 min on 2 cores)
+	@$(MAKE) --no-print-directory --jobs 2 lint tools-of-tests
+	@$(PYTEST) $(TESTS) -m "not thorough"
 
 test-unit: install ## unit tests, and those of the tasks
-	@$(PYTEST) tests/unit apps/tasks
+	@$(PYTEST) tests/unit apps/tasks -m "not thorough"
 
 # In an environment of its own, as a copy without the rest of the repository.
 test-planner: $(PLANNER) ## tests of `sluice`, its HPA against Kubernetes' own controller (built by Go the first time, 3 min)
@@ -109,10 +112,10 @@ $(PLANNER): install requirements/planner.txt
 	@touch $@
 
 test-integration: install ## integration tests on real RabbitMQ and Redis processes: some of each kind
-	@$(PYTEST) --numprocesses 5 tests/integration -m "not thorough"  # two of the five wait out an outage first
+	@$(PYTEST) tests/integration -m "not thorough"
 
-test-thorough: install ## the integration tests that `make test` leaves out; then what RabbitMQ or NGINX decides, on 4.3 and 1.30 or newer
-	@$(PYTEST) --numprocesses 5 tests/integration -m "thorough and not alone"  # most wait for a limit or an outage
+test-thorough: tools-of-tests ## the tests that `make test` leaves out; then what RabbitMQ or NGINX decides, on 4.3 and 1.30 or newer
+	@$(PYTEST) $(TESTS) -m "thorough and not alone"
 	@$(PYTEST) --numprocesses 0 tests/integration -m alone
 	@root="$$($(BIN)/python -m ops.servers.newer)" && SLUICE_TEST_RABBITMQ_ROOT="$$root" $(PYTEST) -m "not thorough" $(BROKER_TESTS)
 
@@ -139,7 +142,7 @@ test-replace: $(LOAD) ## that a team can replace the tasks as the README says: i
 	@$(BIN)/python -m pytest tests/replacement
 
 test-load: $(LOAD) ## tests of the load test: its gates close on servers with faults, its report is readable in a browser
-	@$(PYTEST) tests/load
+	@$(PYTEST) --numprocesses 4 tests/load
 
 e2e: install ## tests on a real cluster, made here or that of E2E_CONTEXT=...; parts of them: make e2e E2E="admission local"
 	@$(if $(E2E_CONTEXT),,$(BIN)/python -m minicluster build $(if $(E2E),$(filter flux,$(E2E)),flux))

@@ -17,7 +17,7 @@ definitions: install ## render RabbitMQ's definitions from apps/contract
 	@$(BIN)/python -m ops.definitions
 
 test-manifests: tools-of-tests ## tests of the manifests, of the commands below, and of the cluster that is built here
-	@$(PYTEST) tests/manifests minicluster
+	@$(PYTEST) tests/manifests minicluster -m "not thorough"
 
 pull-charts: install ## fetch the real charts of helm-releases/ into a folder outside of this repository: CHARTS=folder
 	@$(BIN)/python -m ops.charts pull $(CHARTS)

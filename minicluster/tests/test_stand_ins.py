@@ -21,6 +21,7 @@ from ops.tools import built, kubectl
 from ops.validate import pod_security, pods, schemas
 from ops.validate.charts import known_keys
 from ops.validate.tree import Object, Tree, walk
+from tests.harness.thorough import thorough
 
 # What the stand-in of NGINX leaves to the real chart; the others' are in minicluster/stand_ins/README.md
 LEFT_OUT = {
@@ -112,8 +113,8 @@ def test_every_value_that_is_known_is_used(name: str) -> None:
     assert unused == []
 
 
-@pytest.mark.parametrize("folder", PLATFORMS[:2])
-@pytest.mark.parametrize("name", ["keda", "rabbitmq", "redis"])
+@pytest.mark.parametrize("folder", [PLATFORMS[0], *thorough(PLATFORMS[1])])
+@pytest.mark.parametrize("name", ["redis", *thorough("keda", "rabbitmq")])
 def test_every_value_changes_the_stand_in_unless_the_readme_lists_it(
     packed: dict[str, Path], name: str, folder: str
 ) -> None:
@@ -140,7 +141,7 @@ def text_of(archive: Path, wanted: Release, values: dict[str, Any]) -> str:
         return str(exc)
 
 
-@pytest.mark.parametrize("folder", ["helm-releases", "clusters/local/infrastructure"])
+@pytest.mark.parametrize("folder", ["helm-releases", *thorough("clusters/local/infrastructure")])
 def test_objects_are_valid_and_restricted(packed: dict[str, Path], folder: str) -> None:
     objects = {name: rendered(packed[name], release(name, folder)) for name in NAMES}
     unknown = {"CustomResourceDefinition", "APIService"}  # no schema has them; they are KEDA's own

@@ -14,7 +14,7 @@ from tests.harness.random_models import exact, made_tasks, random_spec, random_t
 from tests.harness.records import Records
 from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import Api, System, until
-from tests.harness.thorough import POOL_PARAMETERS
+from tests.harness.thorough import POOL_PARAMETERS, thorough
 from tests.integration.test_dead_letters import command
 
 MODULE = "tests.harness.echo_app"
@@ -57,7 +57,7 @@ def check(api: Api, outcomes: list[tuple[int, str | None]]) -> None:
             assert (ended["task_status"], ended["task_result"].get("name_task")) == ("SUCCESS", expected(text)), text
 
 
-@pytest.mark.parametrize("content_type", ["application/json", "application/json; charset=utf-8"])
+@pytest.mark.parametrize("content_type", ["application/json", *thorough("application/json; charset=utf-8")])
 def test_task_receives_what_was_posted(api: Api, content_type: str) -> None:
     """By the fast path, and by FastAPI's."""
     answers = [api.client.post("/tasks", content=text, headers={"Content-Type": content_type}) for text in TEXTS]
@@ -79,6 +79,7 @@ def test_input_that_only_the_worker_refuses_is_one_failure_that_says_so(api: Api
     assert api.ended(api.accepted("moody_0"))["task_status"] == "FAILURE"  # the worker goes on
 
 
+@pytest.mark.thorough
 def test_task_that_is_sent_again_receives_the_same(system: System) -> None:
     system.define(message_ttl_s=1)
     api = system.api(MODULE, **ENVIRONMENT)

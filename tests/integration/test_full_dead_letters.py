@@ -47,6 +47,7 @@ def _said(system: System) -> set[str]:
     return {line["task_id"] for line in system.log_lines() if line["message"] == "not parked: dead.parked is full"}
 
 
+@pytest.mark.thorough
 def test_full_queue_of_dead_letters_keeps_them_in_the_work_queue(system: System) -> None:
     waits_too_long(system, dead_max_messages=2)
     api = system.api()

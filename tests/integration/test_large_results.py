@@ -22,6 +22,7 @@ from ops.servers.child import Child
 from tests.harness.records import Records
 from tests.harness.result_readers import connect, read
 from tests.harness.system import ROOT, Api, System, until
+from tests.harness.thorough import thorough
 
 MIB = 1024 * 1024
 LARGE_BYTES = 10 * MIB
@@ -115,7 +116,7 @@ def test_result_of_any_size_is_answered_whole_by_every_call(shared: System, api:
     assert json.loads(data) == expected
 
 
-@pytest.mark.parametrize("query", ["?wait=25", "/events"])
+@pytest.mark.parametrize("query", ["?wait=25", *thorough("/events")])
 def test_many_who_wait_for_one_large_result_are_all_told_it(shared: System, api: Api, query: str) -> None:
     task_id = TaskIds(shared.task_id_key.encode()).new("tests")
 

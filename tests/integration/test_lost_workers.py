@@ -8,8 +8,7 @@ import pytest
 
 from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import System, until
-
-POOLS = pytest.mark.parametrize("pool", ["prefork", "threads"])
+from tests.harness.thorough import POOLS
 
 
 def test_killed_child_runs_its_task_again_and_it_ends_once(system: System) -> None:
@@ -92,6 +91,7 @@ def test_task_that_exits_is_a_failure_at_once_and_its_process_lives_on(system: S
     assert psutil.Process(worker.pid).children() == children
 
 
+@pytest.mark.thorough
 def test_task_whose_clean_up_fails_while_its_process_is_ended_runs_again(system: System) -> None:
     """A lost connection ends the processes of its tasks: the error is no task's own then."""
     api = system.api()
@@ -122,6 +122,7 @@ def test_process_that_has_not_said_that_it_runs_its_task_is_ended_with_a_lost_co
     assert api.ended(task_id)["task_status"] == "SUCCESS"
 
 
+@pytest.mark.thorough
 def test_process_that_was_told_to_end_takes_no_other_task(system: System) -> None:
     """Ended 10 s later, it took a task with it, which then was a FAILURE."""
     api, worker = system.api(), system.worker()

@@ -9,10 +9,10 @@ from tests.harness.failing_functions import CALLS, CHANGES, ENDINGS
 from tests.harness.servers import Servers
 from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import Api, System, until
-from tests.harness.thorough import POOLS
+from tests.harness.thorough import POOL_PARAMETERS, POOLS
 
 
-@pytest.fixture(scope="module", params=["prefork", "threads"])
+@pytest.fixture(scope="module", params=POOL_PARAMETERS)
 def running(
     request: pytest.FixtureRequest, servers: Servers, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[System, Api]]:

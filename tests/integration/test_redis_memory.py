@@ -21,6 +21,7 @@ def measured(servers: Servers) -> dict[str, float]:
     return found
 
 
+@pytest.mark.thorough
 def test_bytes_that_validate_reckons_with_are_those_of_a_real_redis(measured: dict[str, float]) -> None:
     factor = float(result_memory.RESULT_FACTOR)
     reckoned = {f"record, result of {length} bytes": result_memory.RECORD_BYTES + factor * length for length in RESULTS}
@@ -29,6 +30,7 @@ def test_bytes_that_validate_reckons_with_are_those_of_a_real_redis(measured: di
         assert 0.75 * size < measured[name] <= 1.02 * size, name
 
 
+@pytest.mark.thorough
 def test_record_and_key_take_half_of_what_they_took(measured: dict[str, float]) -> None:
     """408 bytes for 49 h, and 328 for 24 h."""
     of_a_day = measured["record, result of 34 bytes"] * 25 + measured["ended id, 3/s"] * 51

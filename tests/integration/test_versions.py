@@ -15,7 +15,7 @@ from tests.harness.next_version import QUEUE
 from tests.harness.records import Records
 from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import Api, System, until
-from tests.harness.thorough import POOLS
+from tests.harness.thorough import POOLS, thorough
 from tests.integration.test_dead_letters import command
 
 OLDER, NEXT = "tests.harness.worker", "tests.harness.next_version_worker"
@@ -114,7 +114,7 @@ def _metric(port: int, name: str) -> float:
     return float(re.findall(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)[0])
 
 
-@pytest.mark.parametrize(("task", "more"), [("sleep", {"colour": "blue"}), ("later", {})])
+@pytest.mark.parametrize(("task", "more"), [("later", {}), *thorough(("sleep", {"colour": "blue"}))])
 def test_task_that_waits_for_another_version_can_be_cancelled(system: System, task: str, more: dict[str, Any]) -> None:
     api = system.api("tests.harness.next_version_api")
     system.recorder()

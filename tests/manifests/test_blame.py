@@ -37,6 +37,7 @@ def test_fault_of_the_base_is_reported_once(clone: Path) -> None:
     assert (fault.file, "rendered by" in fault.message) == (BASE, False)
 
 
+@pytest.mark.thorough
 def test_fault_of_a_component_is_reported_at_its_patch(clone: Path) -> None:
     patch = "kustomize/components/small/worker-requests.yaml"
     (fault,) = found(clone, patch, "memory: 128Mi", "memory: 4Gi", quantities)
@@ -51,12 +52,14 @@ def test_fault_of_a_cluster_is_reported_at_its_patch(clone: Path) -> None:
     assert "rendered by clusters/local/infrastructure" in fault.message
 
 
+@pytest.mark.thorough
 def test_fault_of_images_is_reported_at_the_overlay(clone: Path) -> None:
     overlay = "kustomize/overlays/load/kustomization.yaml"
     (fault,) = found(clone, overlay, "sluice-api\n    newTag: 0.1.0", "sluice-api\n    newTag: latest")
     assert (fault.file, fault.object) == (overlay, "Deployment fastapi/api")
 
 
+@pytest.mark.thorough
 def test_fault_of_a_patch_inside_a_kustomization_is_reported_there(clone: Path) -> None:
     overlay = "kustomize/overlays/load/kustomization.yaml"
     patch = (

@@ -13,6 +13,7 @@ from ops.charts import __main__ as command
 from ops.charts import effects, source, value_keys
 from ops.charts.source import Chart
 from ops.command import ROOT, Unusable
+from tests.harness.thorough import thorough
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +99,7 @@ def test_value_without_an_effect_is_named(folder: Path) -> None:
     assert lines(result, {"fullnameOverride": "a reason", "rbac.create": "a reason"})[1:] == []
 
 
+@pytest.mark.thorough
 def test_entry_that_is_not_needed_is_named(folder: Path) -> None:
     with source.charts(folder) as stand_ins:
         result = effects.check(value_set("redis", stand_ins))
@@ -110,12 +112,10 @@ def test_entry_that_is_not_needed_is_named(folder: Path) -> None:
     ("key", "value", "fault"),
     [
         (("priorityClassName",), "", "priorityClassName: is missing"),
-        (
-            ("resources",),
-            {"limits": {}},
-            "containers[redis].resources.requests.cpu: is missing",
+        *thorough(
+            (("resources",), {"limits": {}}, "containers[redis].resources.requests.cpu: is missing"),
+            (("image", "pullPolicy"), 7, "/imagePullPolicy"),
         ),
-        (("image", "pullPolicy"), 7, "/imagePullPolicy"),
     ],
 )
 def test_what_the_chart_renders_is_checked(
@@ -133,6 +133,7 @@ def test_what_the_chart_renders_is_checked(
     assert any(fault.strip("/") in one for one in result.faults), result.faults
 
 
+@pytest.mark.thorough
 def test_volume_that_goes_with_the_release_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(effects, "_ineffective", lambda *_: ())
     with source.charts(folder) as stand_ins:
@@ -145,6 +146,7 @@ def test_volume_that_goes_with_the_release_is_named(folder: Path, monkeypatch: p
     ]
 
 
+@pytest.mark.thorough
 def test_stand_in_that_ignores_a_value_is_named(folder: Path, tmp_path: Path) -> None:
     with source.charts(folder) as stand_ins:
         real = value_set("redis", stand_ins)

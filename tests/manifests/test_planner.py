@@ -16,9 +16,13 @@ from ops.command import ROOT
 from sluice_planner import arrivals, kubernetes_objects, manifests, service_times
 from sluice_planner.cli import COMMANDS, main
 from sluice_planner.hpa_controller import Policy
+from tests.harness.thorough import thorough
 
 TEXT = "".join((ROOT / name).read_text() for name in ("README.md", "docs/planner.md"))
 DOCUMENTED = re.findall(r"^\.venv/bin/sluice (.*)$", TEXT, re.MULTILINE)
+
+# The others take half a minute of CPU, and the tests below have a comparison and a search of size, too.
+QUICK = [command for command in DOCUMENTED if command.startswith(("simulate ", "lint "))]
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +34,7 @@ def test_documents_show_the_main_commands() -> None:
     assert {command.split()[0] for command in DOCUMENTED} == {"simulate", "compare", "lint", "size"}
 
 
-@pytest.mark.parametrize("command", DOCUMENTED)
+@pytest.mark.parametrize("command", [*QUICK, *thorough(*(command for command in DOCUMENTED if command not in QUICK))])
 def test_documented_command_runs(command: str) -> None:
     assert main(shlex.split(command)) == 0
 

@@ -13,6 +13,7 @@ import pytest
 
 from ops.command import REFUSALS, Unusable, command_line, sentence
 from tests.harness.system import ROOT
+from tests.harness.thorough import thorough
 
 TARGETS = "".join((ROOT / name).read_text() for name in ("Makefile", "ops/targets.mk"))
 # they end so in their own way: they have more than one status, or are the clients' and the workers'
@@ -91,8 +92,8 @@ STARTS = {
 MOUNT = 'mount -t tmpfs -o "$0" tmpfs "$1"; true 2>/dev/null >"$1/file"; shift; exec "$@"'
 
 
-@pytest.mark.parametrize("disk", DISKS)
-@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("disk", ["read-only", *thorough("full")])
+@pytest.mark.parametrize("start", ["make up", *thorough(*list(STARTS)[1:])])
 def test_disk_that_takes_nothing_is_one_sentence(start: str, disk: str, tmp_path: Path) -> None:
     if os.geteuid() != 0 or not shutil.which("unshare"):
         pytest.skip("mounts are root's")

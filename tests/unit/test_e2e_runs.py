@@ -13,6 +13,7 @@ import pytest
 from ops.servers.child import until
 from tests.e2e import system
 from tests.harness.system import ROOT
+from tests.harness.thorough import thorough
 
 RUNS = ("E2E_SCALING", "E2E_ORIGINAL")
 TIMEOUT_S = 120
@@ -57,16 +58,18 @@ def variable(name: str) -> list[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
 
 
-def collected(*where: str) -> list[str]:
-    """The tests that pytest runs, in order."""
-    command = [sys.executable, "-m", "pytest", "--collect-only", "--quiet", *where]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
-    return re.findall(r"^tests/e2e/\S+::.*$", done.stdout, re.MULTILINE)
+def ids_in(path: Path) -> list[str]:
+    """The ids of a file's tests, without their parameters."""
+    name = path.relative_to(ROOT)
+    return [f"{name}::{test}" for test in re.findall(r"^(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE)]
 
 
 def test_every_test_is_in_one_of_the_runs() -> None:
-    runs = [collected(*variable(name)) for name in RUNS]
-    assert sorted(runs[0] + runs[1]) == sorted(collected("tests/e2e"))
+    tests = [test for path in sorted((ROOT / "tests/e2e").rglob("test_*.py")) for test in ids_in(path)]
+    named = [each for name in RUNS for each in variable(name)]
+    runs = {test: [each for each in named if f"{test}::".startswith(f"{each}::")] for test in tests}
+    assert {test: found for test, found in runs.items() if len(found) != 1} == {}
+    assert {each for found in runs.values() for each in found} == set(named)
 
 
 def test_workers_are_left_alone_between_the_two_tests_of_the_original_s_burst() -> None:
@@ -78,6 +81,7 @@ def test_workers_are_left_alone_between_the_two_tests_of_the_original_s_burst() 
     assert set(parts[first + 1 : last]) == {"cluster", "admission", "network", "existing", "keda", "flux"}
 
 
+@pytest.mark.thorough
 def test_original_s_burst_is_posted_once() -> None:
     command = [sys.executable, "-m", "pytest", "--setup-plan", *variable("E2E_ORIGINAL")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
@@ -91,7 +95,9 @@ def test_keys_of_the_ledger_are_those_that_the_tasks_write() -> None:
 
 
 @linux
-@pytest.mark.parametrize("end", ["assert False", "import os; os.kill(os.getpid(), 9)"], ids=["fails", "is killed"])
+@pytest.mark.parametrize(
+    "end", ["assert False", *thorough("import os; os.kill(os.getpid(), 9)")], ids=["fails", "is killed"]
+)
 def test_runs_are_at_once_on_two_clusters_and_one_failure_fails_both(tmp_path: Path, end: str) -> None:
     for own, other in (("one", "two"), ("two", "one")):
         text = MEETING.format(folder=tmp_path, own=own, other=other, end=end if own == "one" else "pass")

@@ -13,6 +13,8 @@ from loadtest import host
 from ops.command import Unusable
 from ops.servers.ports import free_ports
 
+TIMEOUT_S = 2.0
+
 
 @contextmanager
 def serving(status: int, body: str) -> Iterator[str]:
@@ -64,17 +66,19 @@ def test_this_machine_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch, 
         (404, "<h1>not here</h1>", "answers 404 to a question for an unknown task, which must be 404 not-found"),
         (200, "<h1>Welcome</h1>", "answers, but not as Sluice does"),
         (200, '{"task_id": "1", "task_status": "SUCCESS"}', "tells of a task that nobody made"),
-        (503, problem("refused"), "answers 503 for 5 s: is all up behind it?"),
+        (503, problem("refused"), "answers 503 for 2 s: is all up behind it?"),
     ],
 )
-def test_anything_else_is_named(status: int, body: str, sentence: str) -> None:
+def test_anything_else_is_named(monkeypatch: pytest.MonkeyPatch, status: int, body: str, sentence: str) -> None:
+    monkeypatch.setattr(host, "ANSWER_TIMEOUT_S", TIMEOUT_S)
     with serving(status, body) as url, pytest.raises(Unusable) as caught:
         host.check(url, "a-key")
     assert str(caught.value).startswith(url)
     assert sentence in str(caught.value)
 
 
-def test_address_where_nobody_listens_is_named() -> None:
+def test_address_where_nobody_listens_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "ANSWER_TIMEOUT_S", TIMEOUT_S)
     (port,) = free_ports(1)
     with pytest.raises(Unusable, match=rf"^http://127\.0\.0\.1:{port} does not answer"):
         host.check(f"http://127.0.0.1:{port}", "")

@@ -23,6 +23,8 @@ from tests.harness.tls import self_signed, server_context
 
 pytestmark = pytest.mark.anyio
 
+DEADLINE_S = 15.0
+
 
 def message(number: int = 0, body: bytes = b"[]") -> TaskMessage:
     return TaskMessage(f"{WORK_QUEUE}:first", WORK_QUEUE, f"id-{number}", f"publish-{number}", "o", "r", None, body)
@@ -521,7 +523,9 @@ async def test_broker_that_loses_an_answer_is_left_before_that_holds_up_others(m
         await until(lambda: publisher.in_flight == 0)
 
 
-async def test_node_that_never_confirms_is_left_for_one_that_does() -> None:
+async def test_node_that_never_confirms_is_left_for_one_that_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert module.OWED_MAX_S < DEADLINE_S  # the test itself waits for less
+    monkeypatch.setattr(module, "OWED_MAX_S", 0.5)
     async with listening() as peer, running(peer.url(), deadline_s=0.2) as publisher:
         mute = await peer.opened()
         await ready(publisher)
@@ -529,7 +533,8 @@ async def test_node_that_never_confirms_is_left_for_one_that_does() -> None:
         assert connection is not None
         assert await outcomes(publishing(publisher, 1)) == ["unknown deadline"]
         await mute.messages(1)
-        await until(connection.ended.done, deadline_s=15)  # not only after a minute, and before any heartbeat is missed
+        # before a heartbeat is missed, which takes 20 s
+        await until(connection.ended.done, deadline_s=DEADLINE_S)
         patient(publisher)
         session = await peer.opened()
         await ready(publisher)
