@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def objects(url: str, branch: str) -> list[dict[str, Any]]:
-    """What clusters/local renders to, with the GitRepository of this clone."""
+    """The objects of clusters/local; its GitRepository gets this URL and branch."""
     found = rendered(ROOT / sops.CLUSTER)
     for each in found:
         if each["kind"] == "GitRepository":
@@ -41,18 +41,24 @@ def objects(url: str, branch: str) -> list[dict[str, Any]]:
 
 
 def git_url(origin: str) -> str:
-    """An address as Flux wants it. git also writes SSH as user@host:path. Unusable if Flux cannot reach it."""
+    """The URL of a git remote, in the form that Flux reads: the short form user@host:path becomes ssh://user@host/path.
+
+    Unusable if it is neither HTTPS nor SSH, or an HTTPS URL with a user. Makes no connection.
+    """
     short = re.fullmatch(r"([\w.-]+@[\w.-]+):(?!/)(.+)", origin)
     url = f"ssh://{short[1]}/{short[2]}" if short else origin
     if url.startswith("http://"):
         raise Unusable(
-            f"What comes from {urlsplit(url).hostname} by HTTP can be changed on its way: set `git remote set-url "
-            "origin` to an HTTPS or SSH address."
+            f"Plain HTTP to {urlsplit(url).hostname} can be changed on its way: set an HTTPS or SSH address by `git "
+            "remote set-url origin`."
         )
     if not url.startswith(("https://", "ssh://")):
-        raise Unusable(f"Flux cannot reach {origin}: set `git remote set-url origin` to an HTTPS or SSH address.")
-    if url.startswith("https://") and urlsplit(url).username:  # it would be printed, and be readable in the cluster
-        raise Unusable("The address of origin holds a credential: take it out, and give it to Flux by a secretRef.")
+        raise Unusable(f"Flux cannot reach {origin}: set an HTTPS or SSH address by `git remote set-url origin`.")
+    if url.startswith("https://") and urlsplit(url).username:  # the URL is printed, and readable in the cluster
+        raise Unusable(
+            "The address of origin holds a credential: remove it, and name a Secret with it as `secretRef` in "
+            "clusters/local/source.yaml."
+        )
     return url
 
 

@@ -115,7 +115,10 @@ def _define(management: Management, credentials: Credentials) -> None:
     try:
         definitions.apply(management, credentials.broker_passwords)
     except OSError as exc:
-        raise Unusable(f"RabbitMQ refused the definitions: {exc}.") from exc
+        raise Unusable(
+            f"The definitions could not be loaded into RabbitMQ at {management.url}: {exc}. "
+            "See its log, and run this again."
+        ) from exc
 
 
 def _dotted(version: tuple[int, ...]) -> str:

@@ -62,7 +62,7 @@ def _missing(url: str) -> Iterator[str]:
                     yield f"the queue {queue}"
     except (OSError, *connection.connection_errors, *connection.channel_errors) as exc:
         raise Unusable(
-            f"The broker in CELERY_BROKER_URL refused us ({exc}): check its address, user and vhost."
+            f"The broker in CELERY_BROKER_URL cannot be used ({exc}): check its address, user and vhost."
         ) from exc
 
 

@@ -14,7 +14,7 @@ FIELDS = {
 }
 # what reads git cannot have its Secret from there: the flux program makes it
 OUTSIDE_OF_GIT = {"GitRepository"}
-# public keys of a chart's publisher: no credential of ours, and made by hand (docs/deploy.md)
+# public keys of a chart's publisher: no credential of ours, and made by hand (helm-releases/components/verify)
 PUBLIC = "spec.verify.secretRef"
 # what a chart's value must name: the key that `make secrets` gives the Secret for it
 CHART_KEYS = {
