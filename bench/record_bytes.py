@@ -89,9 +89,9 @@ def _record(client: redis.Redis, meta: str) -> Write:
     end = client.script_load(states.END)
 
     def write(pipeline: Any, number: int) -> None:
-        place = states.place(_id(number))._replace(ended=states.NO_SET)
-        arguments = place.arguments(time.time(), RESULT_TTL_S, RECORD_TTL_S)
-        keys = place.keys(str(number), "bench")
+        record_keys = states.record_keys(_id(number))._replace(ended=states.NO_SET)
+        arguments = record_keys.script_arguments(time.time(), RESULT_TTL_S, RECORD_TTL_S)
+        keys = record_keys.script_keys(str(number), "bench")
         pipeline.evalsha(end, len(keys), *keys, *arguments, "0" * 32, "SUCCESS", meta)
 
     return write
@@ -102,9 +102,9 @@ def _ended(rate: int) -> Write:
     started_ms = int(time.time() * 1000)
 
     def write(pipeline: Any, number: int) -> None:
-        place = states.place(_id(number, started_ms + number * 1000 // rate))
-        pipeline.sadd(place.ended, place.member)
-        pipeline.expireat(place.ended, int(place.created_s) + RECORD_TTL_S)
+        record_keys = states.record_keys(_id(number, started_ms + number * 1000 // rate))
+        pipeline.sadd(record_keys.ended, record_keys.member)
+        pipeline.expireat(record_keys.ended, int(record_keys.created_s) + RECORD_TTL_S)
 
     return write
 

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from apps import logs
 from apps.api import errors, request_headers
 from apps.api.acceptance import accept, admit
-from apps.api.answer import accepted, tell
+from apps.api.answer import accepted, send_status
 from apps.api.auth import require_own
 from apps.api.methods import Methods
 from apps.api.request_log import RequestLog
@@ -98,7 +98,7 @@ class FastPath:
             if isinstance(asked, _Get):
                 logs.task_id.set(asked.task_id)
                 record = await follow(self._services, receive, asked.task_id, asked.wait_s)
-                await tell(send, self._services, asked.task_id, record)
+                await send_status(send, self._services, asked.task_id, record)
                 return
             admit(self._services, asked.owner, asked.key)
             body = await _read(receive)

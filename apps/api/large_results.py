@@ -80,8 +80,8 @@ class LargeResults:
 
         Raises Unavailable.
         """
-        place = states.place(task_id)
-        command = ("GETRANGE", place.record, start, -1) if start else ("HGET", place.earlier, "meta")
+        record_keys = states.record_keys(task_id)
+        command = ("GETRANGE", record_keys.record, start, -1) if start else ("HGET", record_keys.earlier, "meta")
         lane = next(one for one in self._lanes if one.max_bytes is None or size_bytes <= one.max_bytes)
         due_s = asyncio.get_running_loop().time() + SLOT_DEADLINE_S
         await lane.acquire(lane.slots, due_s)

@@ -37,7 +37,7 @@ class Services:
     publisher: Publisher
     store: Store
     redis_memory: RedisMemory
-    large: LargeResults
+    large_results: LargeResults
     waiter: Waiter
     streams: Streams
 
@@ -71,7 +71,7 @@ def make_services(settings: ApiSettings, registry: Registry) -> Services:
         publisher=publisher,
         store=store,
         redis_memory=redis_memory,
-        large=LargeResults(redis_url),
+        large_results=LargeResults(redis_url),
         waiter=waiter,
         streams=Streams(per_client_max=settings.streams_per_client_max, total_max=settings.streams_max),
     )

@@ -60,12 +60,12 @@ async def _wait_for_end(services: Services, gone: asyncio.Future[None], task_id:
         # The task was usually just posted: reading it before the subscription is confirmed would add a round trip. If
         # Redis does not confirm the subscription, read the record anyway: the client then learns that Redis is down.
         await set_within(changed, min(limit_s, TIMEOUT_S) if waiter.connected else 0)
-        record = changed.told or await current(services, task_id)
+        record = changed.published_end or await current(services, task_id)
         in_time = True
         while in_time and not (record.final or waiter.draining or gone.done()):
             in_time = await set_within(changed, end_s - time.monotonic())
             if not gone.done():
-                record = changed.told or await current(services, task_id)
+                record = changed.published_end or await current(services, task_id)
     return record
 
 
@@ -110,7 +110,7 @@ async def _end(services: Services, task_id: str, record: Record) -> AsyncGenerat
     if not record.large_bytes:
         yield head + small(task_id, record) + b"\n\n"
         return
-    async with parts(services.large, task_id, record) as found:
+    async with parts(services.large_results, task_id, record) as found:
         for part in (head, *found, b"\n\n"):
             yield part
             await asyncio.sleep(0)  # let other requests run

@@ -52,7 +52,7 @@ _ID_BYTES = 24
 CLOCKS_S = 2 * 3600
 
 
-class Place(NamedTuple):
+class RecordKeys(NamedTuple):
     """The keys of a task's record, and of the set that shows its end after the record has expired."""
 
     record: bytes
@@ -66,11 +66,11 @@ class Place(NamedTuple):
     period: str
     """The field that counts the task as open."""
 
-    def keys(self, task_id: str, owner: object, *other_channel: str) -> list[bytes | str]:
+    def script_keys(self, task_id: str, owner: object, *other_channel: str) -> list[bytes | str]:
         """The KEYS of the four scripts."""
         return [self.record, self.earlier, self.ended, channel(task_id), quota.key(owner), *other_channel]
 
-    def arguments(self, now_s: float, result_ttl_s: int, record_ttl_s: int) -> list[Any]:
+    def script_arguments(self, now_s: float, result_ttl_s: int, record_ttl_s: int) -> list[Any]:
         """The first ARGV of each of the four scripts."""
         return [
             int(now_s * 1000).to_bytes(6),
@@ -83,7 +83,7 @@ class Place(NamedTuple):
 
 
 @lru_cache(maxsize=1024)  # a worker needs it at the begin and at the end of a task
-def place(task_id: str) -> Place:
+def record_keys(task_id: str) -> RecordKeys:
     """The keys for a task. In a message, any text may be an id."""
     try:
         raw = unhexlify(task_id.replace("-", ""))
@@ -91,8 +91,8 @@ def place(task_id: str) -> Place:
         raw = b""
     if len(raw) != _ID_BYTES or len(task_id) != ID_CHARS:
         other = _RECORD + task_id.encode(errors="surrogatepass")
-        return Place(other, f"sluice:task:{task_id}", NO_SET, 0, 0.0, quota.field(task_id))
-    return Place(
+        return RecordKeys(other, f"sluice:task:{task_id}", NO_SET, 0, 0.0, quota.field(task_id))
+    return RecordKeys(
         _RECORD + raw[:16],
         f"sluice:task:{task_id}",
         _ENDED + raw[:4] + _SLICES[raw[4]],
@@ -104,7 +104,7 @@ def place(task_id: str) -> Place:
 
 def key(task_id: str) -> bytes:
     """The Redis key of a task's record."""
-    return place(task_id).record
+    return record_keys(task_id).record
 
 
 def channel(task_id: str) -> str:
@@ -126,7 +126,7 @@ def requeued_key(task_id: str) -> str:
 CANCEL_CHANNEL = "sluice:cancel"
 
 # A longer result is not published: every API process with a waiting client would receive all of it.
-TOLD_BYTES_MAX = 4096
+PUBLISHED_BYTES_MAX = 4096
 # A longer result is not read with the rest of its record: 200 records, one batch, then have at most 3 MiB, which take
 # a few milliseconds.
 SMALL_BYTES_MAX = 16 * 1024
@@ -220,17 +220,17 @@ return 'run'
 # ARGV from 7: publish id, state, meta (JSON).
 # Returns "stored", or the reason not to store: "final" (the first end stands), "claimed" (another publish of the id has
 # begun) or "unreadable" (it is a FAILURE now).
-# Publishes the state; for a SUCCESS also a space and the meta, if it has at most TOLD_BYTES_MAX.
+# Publishes the state; for a SUCCESS also a space and the meta, if it has at most PUBLISHED_BYTES_MAX.
 END = rf"""{_FOUND}
 if letter == 'R' or letter == 'C' then
   {_CLAIMED}
 elseif letter or {_HAS_ENDED} then
   return 'final'
 end
-local told = ARGV[8]
-{_finish("(told == 'REVOKED' and 'V' or string.sub(told, 1, 1))", "ARGV[9]")}
-if told == 'SUCCESS' and #ARGV[9] <= {TOLD_BYTES_MAX} then told = told .. ' ' .. ARGV[9] end
-redis.call('PUBLISH', KEYS[4], told)
+local published = ARGV[8]
+{_finish("(published == 'REVOKED' and 'V' or string.sub(published, 1, 1))", "ARGV[9]")}
+if published == 'SUCCESS' and #ARGV[9] <= {PUBLISHED_BYTES_MAX} then published = published .. ' ' .. ARGV[9] end
+redis.call('PUBLISH', KEYS[4], published)
 return 'stored'
 """
 # For FAILURE and REVOKED, which are small: limits and cancellations also end tasks while Redis is full. The memory used
@@ -351,7 +351,7 @@ def decode(answer: list[Any]) -> Record:
     )
 
 
-def told(message: str) -> Record | None:
+def published_end(message: str) -> Record | None:
     """The end in a message on `channel(id)`: only state and result. None if the record must be read."""
     state, _, meta = message.partition(" ")
     if state != "SUCCESS" or not meta:  # the id of a requeue is only in Redis

@@ -225,7 +225,7 @@ def test_large_result_of_version_0_1_is_valid_json(shared: System, api: Api) -> 
     """It stored lone surrogates and NaN as they came."""
     task_id = TaskIds(shared.task_id_key.encode()).new("tests")
     meta = '{"data": "' + "x" * 20_000 + '\\udce9", "share": NaN}'
-    shared.redis.hset(states.place(task_id).earlier, mapping={"state": "SUCCESS", "publish": "p", "meta": meta})
+    shared.redis.hset(states.record_keys(task_id).earlier, mapping={"state": "SUCCESS", "publish": "p", "meta": meta})
     answer = api.client.get(f"/tasks/{task_id}")
 
     def refused(constant: str) -> None:

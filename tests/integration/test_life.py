@@ -51,7 +51,7 @@ def test_task_whose_result_is_no_longer_kept_is_gone_and_is_not_run_again(  # no
     assert records.begin(task_id, "p") == "run"
     assert records.end(task_id, "p", "FAILURE") == "stored"
     shared.redis.delete(states.key(task_id))  # as if its time were over
-    shared.redis.persist(states.place(task_id).ended)
+    shared.redis.persist(states.record_keys(task_id).ended)
     response = api.client.request(method, f"/tasks/{task_id}{path}")
     assert (response.status_code, response.json()["type"]) == (410, "urn:sluice:problem:expired")
     assert records.begin(task_id, "another", old=True) == records.end(task_id, "another", "SUCCESS") == "final"
@@ -83,13 +83,13 @@ def test_what_shows_that_a_task_has_ended_outlives_the_age_at_which_it_would_be_
         task_id = api.accepted(task)
         api.ended(task_id)
         assert RESULT_S - 60 < system.redis.ttl(states.key(task_id)) <= RESULT_S
-        assert system.redis.ttl(states.place(task_id).ended) > LIFE_S + states.CLOCKS_S - 60
+        assert system.redis.ttl(states.record_keys(task_id).ended) > LIFE_S + states.CLOCKS_S - 60
     waiting = api.accepted("sleep", seconds=60)
     until(lambda: api.status(waiting)["task_status"] == "STARTED")
     assert system.redis.ttl(states.key(waiting)) > LIFE_S - 60
     cancelled = api.accepted("sleep")
     assert api.client.delete(f"/tasks/{cancelled}").status_code == 200
-    assert system.redis.ttl(states.place(cancelled).earlier) > LIFE_S - 60
+    assert system.redis.ttl(states.record_keys(cancelled).earlier) > LIFE_S - 60
 
 
 def test_task_that_waited_too_long_in_its_queue_is_a_failure_that_says_so(system: System) -> None:

@@ -298,4 +298,4 @@ def test_refusals_after_the_first_are_held_back(system: System) -> None:
 
     with ThreadPoolExecutor(32) as threads:
         took_s = sorted(threads.map(refusal_s, range(32)))
-    assert sum(each >= 0.5 * quotas.HELD_S for each in took_s) >= 32 - 2 * quotas.PROMPT_MAX
+    assert sum(each >= 0.5 * quotas.REFUSAL_DELAY_S for each in took_s) >= 32 - 2 * quotas.IMMEDIATE_MAX

@@ -120,18 +120,18 @@ def test_a_success_is_told_with_its_result_if_that_is_small_and_a_failure_never_
     records: Records, task_id: str
 ) -> None:
     """What a FAILURE was requeued as stands in another record."""
-    small = json.dumps("x" * (states.TOLD_BYTES_MAX - 2))
+    small = json.dumps("x" * (states.PUBLISHED_BYTES_MAX - 2))
     (_, (_, message)) = _told(records, task_id, "SUCCESS", small)
-    assert states.told(message) == states.Record("SUCCESS", small)
-    for state, meta in (("SUCCESS", json.dumps("x" * (states.TOLD_BYTES_MAX - 1))), ("FAILURE", "{}")):
+    assert states.published_end(message) == states.Record("SUCCESS", small)
+    for state, meta in (("SUCCESS", json.dumps("x" * (states.PUBLISHED_BYTES_MAX - 1))), ("FAILURE", "{}")):
         (_, (_, message)) = _told(records, uuid4().hex, state, meta)
         assert message == state
-        assert states.told(message) is None
+        assert states.published_end(message) is None
 
 
 def test_success_that_is_told_without_its_result_is_read_from_the_record() -> None:
-    assert states.told("SUCCESS") is None
-    assert states.told("SUCCESS ") is None
+    assert states.published_end("SUCCESS") is None
+    assert states.published_end("SUCCESS ") is None
 
 
 def test_large_result_is_not_read_with_the_rest(records: Records) -> None:
@@ -168,7 +168,7 @@ def test_cancelled_before_it_began_it_never_runs(records: Records, task_id: str)
     assert records.read(task_id).state == "REVOKED"
     assert records.begin(task_id, "p1") == records.end(task_id, "p1", "SUCCESS") == "final"
     assert records.cancel(task_id) == "REVOKED"
-    assert 0 < records.client.ttl(states.place(task_id).earlier) <= RECORD_TTL_S
+    assert 0 < records.client.ttl(states.record_keys(task_id).earlier) <= RECORD_TTL_S
 
 
 def test_cancelled_while_it_runs_it_may_end_and_not_begin_again(records: Records, task_id: str) -> None:

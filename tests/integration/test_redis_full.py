@@ -256,7 +256,7 @@ def test_stub_of_an_ended_task_outlives_its_result(system: System) -> None:
         assert 0 < system.redis.ttl(states.key(task_id)) <= 60
         system.redis.pexpire(states.key(task_id), 1)
         until(lambda task_id=task_id: api.get(f"/tasks/{task_id}") == 410)  # type: ignore[misc]
-        assert system.redis.ttl(states.place(task_id).ended) > 24 * 3600
+        assert system.redis.ttl(states.record_keys(task_id).ended) > 24 * 3600
         assert api.client.delete(f"/tasks/{task_id}").status_code == 410
     never = TaskIds(system.task_id_key.encode()).new("tests")
     assert api.status(never)["task_status"] == "PENDING"

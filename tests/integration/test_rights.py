@@ -266,13 +266,13 @@ def test_management_api_refuses_the_rest_to_keda(ours: System, method: str, path
 # ---- Redis
 
 ID = "01890a5d-ac96-774b-bcce-b302099a8057-000000000000001f"
-PLACE = states.place(ID)
-RECORD, EARLIER, ENDED = PLACE.record, PLACE.earlier, PLACE.ended
+RECORD_KEYS = states.record_keys(ID)
+RECORD, EARLIER, ENDED = RECORD_KEYS.record, RECORD_KEYS.earlier, RECORD_KEYS.ended
 REQUEUED, KEYED, EARLIER_KEYED = states.requeued_key(ID), b"sl:k:one", "sluice:key:one"
 QUOTA, REPLICAS, REPORTS = "sluice:quota:tests", "sluice:replicas", "sluice:reports:one"
 EVERY_KEY = (RECORD, EARLIER, ENDED, REQUEUED, KEYED, EARLIER_KEYED, QUOTA, REPLICAS, REPORTS)
 END, BEGUN = states.channel(ID), states.begun_channel(ID)
-NOW = PLACE.arguments(1.5, 60, 60)
+NOW = RECORD_KEYS.script_arguments(1.5, 60, 60)
 
 
 def inside(command: str, key: object, *arguments: object) -> tuple[object, ...]:
@@ -288,11 +288,11 @@ def loaded(source: Any, *operands: object) -> tuple[object, ...]:
 
 def script(source: str, *more: object, other: str = "") -> tuple[object, ...]:
     """A script of `states` on the record of ID."""
-    keys = PLACE.keys(ID, "tests", *filter(None, (other,)))
+    keys = RECORD_KEYS.script_keys(ID, "tests", *filter(None, (other,)))
     return ("EVAL", source, len(keys), *keys, *NOW, *more)
 
 
-FOREIGN = states.place("of another program").keys("of another program", None)
+FOREIGN = states.record_keys("of another program").script_keys("of another program", None)
 READ = ("EVAL", states.READ, 3, RECORD, EARLIER, REQUEUED)
 
 # what scripts do that begin, end or cancel a task; EARLIER is also what parts of version 0.1 write

@@ -107,13 +107,13 @@ def test_answer_says_when_the_rate_allows_the_post() -> None:
 def test_first_refusals_are_answered_at_once_and_few_are_held() -> None:
     one = share(open_tasks=1)
     accept(one, 1)
-    held_s = [refused(one, 1).held_s for _ in range(quotas.HELD_MAX + 10)]
-    assert held_s[: quotas.PROMPT_MAX] == [0.0] * quotas.PROMPT_MAX
-    held = held_s[quotas.PROMPT_MAX : quotas.HELD_MAX]
-    assert 0.5 * quotas.HELD_S <= min(held) < 0.6 * quotas.HELD_S
-    assert 1.4 * quotas.HELD_S < max(held) <= 1.5 * quotas.HELD_S
+    held_s = [refused(one, 1).held_s for _ in range(quotas.DELAYED_MAX + 10)]
+    assert held_s[: quotas.IMMEDIATE_MAX] == [0.0] * quotas.IMMEDIATE_MAX
+    held = held_s[quotas.IMMEDIATE_MAX : quotas.DELAYED_MAX]
+    assert 0.5 * quotas.REFUSAL_DELAY_S <= min(held) < 0.6 * quotas.REFUSAL_DELAY_S
+    assert 1.4 * quotas.REFUSAL_DELAY_S < max(held) <= 1.5 * quotas.REFUSAL_DELAY_S
     assert len(set(held)) > len(held) / 2, "answers that leave together bring the next posts together"
-    assert set(held_s[quotas.HELD_MAX :]) == {0.0}
+    assert set(held_s[quotas.DELAYED_MAX :]) == {0.0}
 
 
 def test_field_is_the_period_in_which_an_id_was_made() -> None:
