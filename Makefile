@@ -23,7 +23,7 @@ E2E_PYTEST := $(BIN)/python -m pytest --verbose --timeout 1200
 # The parts between the two tests of `original` leave the workers alone, which need 450 s for its burst meanwhile.
 E2E_SCALING := $(addprefix tests/e2e/test_,$(addsuffix .py,local scaling rollout load))
 E2E_ORIGINAL := $(addprefix tests/e2e/test_,original.py::test_burst_is_accepted cluster.py admission.py network.py \
-	existing.py keda.py flux.py original.py::test_two_workers_take_it_alone trouble.py fallback.py ingress.py)
+	existing.py keda.py flux.py original.py::test_two_workers_finish_the_burst_without_scaling trouble.py fallback.py ingress.py)
 E2E_RUNS = $(MAKE) --no-print-directory --jobs 2 e2e-scaling e2e-original
 # The lines of a run begin with its name; sed ignores Ctrl-C, so that the end of pytest is seen. pytest ends with its shell.
 e2e-run = exec env CLUSTER_STATE="$(2)" PYTHONUNBUFFERED=1 bash -o pipefail -c 'setpriv --pdeathsig=INT $(E2E_PYTEST) $(1) 2>&1 \

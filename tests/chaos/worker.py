@@ -1,4 +1,4 @@
-"""The worker with the tasks of the runs: `celery -A tests.chaos.worker worker`."""
+"""The worker with the tasks of the chaos runs: `celery -A tests.chaos.worker worker`."""
 
 from celery import Celery
 

@@ -1,7 +1,7 @@
-"""API and worker with tasks of made models, which answer with the input that they got.
+"""API and worker with tasks of generated models. Each task returns the input that it received.
 
-`uvicorn --factory tests.harness.echo_app:create_app`, `celery -A tests.harness.echo_app worker`; TEST_MODELS has the
-specifications as JSON.
+`uvicorn --factory tests.harness.echo_app:create_app`, `celery -A tests.harness.echo_app worker`; TEST_MODELS contains
+the specifications as JSON.
 """
 
 import json
@@ -46,7 +46,7 @@ def tasks() -> Registry:
 
 
 def answer(task: Input) -> Output:
-    """Say what was received; of every second model only at the second try, whose message Celery wrote."""
+    """Return the received input; tasks of odd-numbered models only at the second try, whose message Celery wrote."""
     received = exact(task)
     if int(task.task.rpartition("_")[2]) % 2:
         digest = blake2b(received.encode(), digest_size=16).hexdigest()

@@ -1,5 +1,5 @@
-"""Ways in which a task's function ends without a result, and calls of Celery's own API: tables for tests."""
-# ruff: noqa: PLW0108 - the call itself is what is refused, and must not happen before the task runs
+"""Tables for tests: ways in which a task's function ends without a result, and calls of Celery's own API."""
+# ruff: noqa: PLW0108 - the call must happen while the task runs, not when this module is imported
 
 import asyncio
 import json
@@ -23,11 +23,11 @@ OTHER = f"{WORK_QUEUE}:second"
 
 
 class PanicException(BaseException):
-    """As Rust code raises it through PyO3: an error that is no Exception."""
+    """An error that is not an Exception, as Rust code raises it through PyO3."""
 
 
 class MuteError(Exception):
-    """Has no readable text."""
+    """Raises when its text is read."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__()
@@ -40,14 +40,14 @@ class MuteError(Exception):
 
 
 class NumberError(Exception):
-    """Its text is no text."""
+    """Its `__str__` returns a number."""
 
     def __str__(self) -> str:
-        return 7  # type: ignore[return-value]  # noqa: PLE0307 - that is the point
+        return 7  # type: ignore[return-value]  # noqa: PLE0307 - the wrong type is intended
 
 
 class SecondClassError(Exception):
-    """Does not let its class be asked."""
+    """Exits when its `__class__` is read."""
 
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
@@ -55,7 +55,7 @@ class SecondClassError(Exception):
 
 
 class ClosedError(Exception):
-    """Has no attribute that can be read."""
+    """Exits when any of its attributes is read."""
 
     def __getattribute__(self, name: str) -> Any:
         raise SystemExit(name)
@@ -68,7 +68,7 @@ class _Nameless(type):
 
 
 class NamelessError(Exception, metaclass=_Nameless):
-    """Its class does not tell its name."""
+    """Its class raises when its `__name__` is read."""
 
 
 class _OddText(str):
@@ -81,21 +81,21 @@ class _OddText(str):
 
 
 class OddTextError(Exception):
-    """Its text is of a subclass of `str` that does not work."""
+    """Its text is of a subclass of `str` whose methods raise."""
 
     def __str__(self) -> str:
         return _OddText("odd")
 
 
 class Other(BaseModel):
-    """Is not the declared output, with the same fields."""
+    """Has the fields of the declared output, but is another class."""
 
     name_task: str = "abc"
     state: str = "done"
 
 
 class Ending(NamedTuple):
-    """What a function does, and the failure that is expected; a message of None is the library's own."""
+    """A function's action and the expected failure. A message of None: the library's own message, which varies."""
 
     do: Callable[[], Any]
     type: str
@@ -137,7 +137,7 @@ def _change_the_request() -> None:
 
 
 def _fork() -> Any:
-    """The child returns like its parent, as code does that forgets to leave it."""
+    """The child process returns into the caller like its parent, as code does that forgets to exit the child."""
     child = os.fork()
     if not child:
         return Output(name_task="child", state="done")
@@ -221,7 +221,7 @@ ENDINGS: dict[str, Ending] = {
     "result-unencodable": Ending(_output(object()), "PydanticSerializationError", None),
     "result-raising": Ending(_output(TypeAdapter(Any)), "PydanticSerializationError", None),
 }
-"""Each is to be recorded as FAILURE."""
+"""Each action must be recorded as FAILURE."""
 
 
 def _no_json(*_: object, **__: object) -> NoReturn:
@@ -234,10 +234,10 @@ def _replace_json() -> NoReturn:
 
 
 def _lower_recursion_limit() -> NoReturn:
-    depth, frame = 0, sys._getframe()  # noqa: SLF001 - the lowest limit that is allowed
+    depth, frame = 0, sys._getframe()  # noqa: SLF001 - counts the frames, to find the lowest limit that Python allows
     while frame := frame.f_back:  # type: ignore[assignment]
         depth += 1
-    sys.setrecursionlimit(depth + 20)  # calls from C count too, and have no frame
+    sys.setrecursionlimit(depth + 20)  # 20 more: calls from C count too, and have no frame
     raise ValueError("mine")
 
 
@@ -265,14 +265,14 @@ CHANGES: dict[str, Callable[[], NoReturn]] = {
     "stderr closed": _close_stderr,
     "json": _replace_json,
 }
-"""Each changes its process and raises ValueError("mine")."""
+"""Each function changes its process and raises ValueError("mine")."""
 
 
 DEATHS: dict[str, Callable[[], Any]] = {
     "alarm": lambda: signal.raise_signal(signal.SIGALRM),
     "status": lambda: os._exit(7),
 }
-"""Each ends its process."""
+"""Each function ends its process."""
 
 
 def _other(**options: Any) -> Any:
@@ -284,7 +284,7 @@ def _task() -> Any:
 
 
 def _in_a_thread(do: Callable[[], Any]) -> Any:
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - of this call alone
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - only this call needs it
 
     with ThreadPoolExecutor(1) as threads:
         return threads.submit(do).result()

@@ -1,4 +1,4 @@
-"""A broker that does what a test tells it, over a real socket: for what no real broker can be brought to do."""
+"""A broker on a real socket whose frames a test determines, for behaviour that no real broker can be made to show."""
 
 import asyncio
 import ssl
@@ -21,7 +21,7 @@ FRAME_HEAD_BYTES = 7
 
 
 class Published(NamedTuple):
-    """A message as the peer got it."""
+    """A message as the peer received it."""
 
     method: Basic.Publish
     header: ContentHeader
@@ -33,18 +33,18 @@ class Published(NamedTuple):
 
 
 class Session:
-    """One connection that a client has opened to the peer."""
+    """A connection of a client to the peer."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
 
     def send(self, method: Any, channel: int = 1) -> None:
-        """Send a method, or any other frame that pamqp makes."""
+        """Send a method, or another frame that pamqp can marshal."""
         self.writer.write(frame.marshal(method, channel))
 
     async def frame(self) -> Any:
-        """The next frame that is no heartbeat. IncompleteReadError at the end of the connection."""
+        """Return the next frame, without heartbeats. IncompleteReadError at the end of the connection."""
         while True:
             head = await self.reader.readexactly(FRAME_HEAD_BYTES)
             size = int.from_bytes(head[3:], "big")
@@ -53,13 +53,13 @@ class Session:
                 return found
 
     async def expect(self, kind: type[T]) -> T:
-        """The next frame, which must be of this kind."""
+        """Return the next frame, and assert that it is of this kind."""
         found = await self.frame()
         assert isinstance(found, kind), f"{found} instead of {kind}"
         return found
 
     async def message(self) -> Published:
-        """The next frames, which must be a message."""
+        """Read a message, and assert that nothing else comes first."""
         method, header = await self.expect(Basic.Publish), await self.expect(ContentHeader)
         body = b""
         while len(body) < header.body_size:
@@ -67,24 +67,24 @@ class Session:
         return Published(method, header, body)
 
     async def messages(self, count: int) -> list[Published]:
-        """So many messages."""
+        """Read `count` messages."""
         return [await self.message() for _ in range(count)]
 
     async def start(self, mechanisms: str = "AMQPLAIN PLAIN") -> Connection.StartOk:
-        """The handshake until the client has said who it is."""
+        """Do the handshake up to the client's credentials."""
         assert await self.reader.readexactly(PROTOCOL_HEADER_BYTES) == ProtocolHeader().marshal()
         self.send(Connection.Start(0, 9, {}, mechanisms, "en_US"), 0)
         return await self.expect(Connection.StartOk)
 
     async def tune(self, frame_max: int = 131_072, heartbeat: int = 60) -> Connection.Open:
-        """The handshake until the client has said which virtual host it wants."""
+        """Do the handshake up to the client's choice of a virtual host."""
         await self.start()
         self.send(Connection.Tune(2047, frame_max, heartbeat), 0)
         self.tuned = await self.expect(Connection.TuneOk)
         return await self.expect(Connection.Open)
 
     async def open(self, frame_max: int = 131_072, heartbeat: int = 60) -> None:
-        """The whole handshake, as RabbitMQ does it."""
+        """Do the whole handshake as RabbitMQ does it."""
         await self.tune(frame_max, heartbeat)
         self.send(Connection.OpenOk(), 0)
         for asked, answer in _OPENING:
@@ -92,12 +92,12 @@ class Session:
             self.send(answer)
 
     async def goodbye(self) -> None:
-        """The client ends in an orderly way."""
+        """Expect the client to close the connection in an orderly way."""
         await self.expect(Connection.Close)
         self.send(Connection.CloseOk(), 0)
 
     def reset(self) -> None:
-        """End the connection as a crashed machine's kernel does."""
+        """Reset the connection, as the kernel of a crashed machine does."""
         self.writer.transport.abort()
 
 
@@ -116,16 +116,16 @@ class Peer:
         self._sessions = sessions
 
     def url(self, scheme: str = "amqp", host: str = "127.0.0.1") -> str:
-        """Its address."""
+        """Return its URL."""
         return f"{scheme}://user:secret%2F@{host}:{self.port}/a%2Fvhost"
 
     async def session(self) -> Session:
-        """The next connection that a client has opened."""
+        """Wait for the next connection."""
         async with asyncio.timeout(60):
             return await self._sessions.get()
 
     async def opened(self, **tuning: int) -> Session:
-        """The next connection, its handshake done."""
+        """Wait for the next connection, and do its handshake."""
         session = await self.session()
         await session.open(**tuning)
         return session
@@ -133,7 +133,7 @@ class Peer:
 
 @asynccontextmanager
 async def listening(tls: ssl.SSLContext | None = None) -> AsyncIterator[Peer]:
-    """A peer; its connections end with it."""
+    """A context manager that runs a peer and resets its connections at the end."""
     sessions: asyncio.Queue[Session] = asyncio.Queue()
     everyone: list[Session] = []
 
@@ -154,7 +154,7 @@ async def listening(tls: ssl.SSLContext | None = None) -> AsyncIterator[Peer]:
 async def running(
     url: str, *, deadline_s: float = 5.0, in_flight_max: int = 1000, heartbeat_s: int = 10, patience_s: float = 30.0
 ) -> AsyncIterator[Publisher]:
-    """A publisher that keeps its connection up; ended at the end, which may take `patience_s`."""
+    """A context manager that runs a publisher; ending it may take `patience_s`."""
     publisher = Publisher(url, deadline_s=deadline_s, in_flight_max=in_flight_max, heartbeat_s=heartbeat_s)
     task = asyncio.create_task(publisher.run())
     try:
@@ -166,7 +166,7 @@ async def running(
 
 
 async def until(condition: Callable[[], bool], deadline_s: float = 60.0) -> None:
-    """Let the loop turn until it holds. TimeoutError after the deadline."""
+    """Poll until the condition holds. TimeoutError after the deadline."""
     async with asyncio.timeout(deadline_s):
         while True:
             if condition():
@@ -175,7 +175,7 @@ async def until(condition: Callable[[], bool], deadline_s: float = 60.0) -> None
 
 
 async def eventually(ask: Callable[[], Awaitable[T]], wanted: T, deadline_s: float = 60.0) -> None:
-    """Ask until this is the answer. TimeoutError after the deadline."""
+    """Poll until `ask` returns `wanted`. TimeoutError after the deadline."""
     async with asyncio.timeout(deadline_s):
         while True:
             if await ask() == wanted:

@@ -1,4 +1,4 @@
-"""The worker of `tests.harness.worker` with a defect around the function: in `begin` or in `end`, as DEFECT says."""
+"""The worker of `tests.harness.worker`, in which `begin` or `end` of the backend raises, as DEFECT names it."""
 
 import os
 from typing import Any, NoReturn

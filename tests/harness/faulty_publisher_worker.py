@@ -1,6 +1,6 @@
-"""The worker of `tests.harness.worker`, in trouble while it gives a message up, as the environment's TROUBLE says.
+"""The worker of `tests.harness.worker` with a defect in its rejection of messages, as TROUBLE says.
 
-publish: it dies before it publishes. ack: it dies before its ack. late: it publishes after three seconds.
+publish: the worker dies before it publishes. ack: it dies before it acks. late: it publishes after three seconds.
 """
 
 import os
@@ -13,11 +13,11 @@ from tests.harness.worker import app
 __all__ = ["app"]
 
 TROUBLE = os.environ["TROUBLE"]
-_publish = dead_letter_publisher._Publisher.publish  # noqa: SLF001 - trouble has no interface
+_publish = dead_letter_publisher._Publisher.publish  # noqa: SLF001 - there is no public way to delay it
 
 
 def _die(*_: Any) -> None:
-    time.sleep(1)  # whatever the main loop was told to send has arrived by then
+    time.sleep(1)  # by then the main loop has sent its pending data
     os._exit(1)
 
 

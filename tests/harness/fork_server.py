@@ -1,10 +1,10 @@
-"""Starts the system's processes by forking one that has imported everything: importing is most of what a start costs.
+"""Starts the system's processes by forking a process that has imported all modules: imports dominate the start time.
 
     tests -- module, arguments, environment, log --> fork server --forks--> the process, a child of the tests
 
-Nothing else differs from `python -m module arguments`: the modules read no environment when they are imported, and the
-process is one of our own children (the fork server forks twice, and the kernel gives the orphan to us), in a session of
-its own, that dies with us.
+Apart from that, a process behaves as with `python -m module arguments`. The modules read no environment variables at
+import. The process is a child of the tests (the fork server forks twice, and the kernel makes us the orphan's parent),
+has its own session, and dies with the tests.
 """
 
 import ctypes
@@ -38,7 +38,7 @@ IMPORTED = (
     "apps.worker.consumer",
     "apps.worker.request",
     "apps.worker.threads",
-    # of the recorder and of apps.worker.dead_letters, which cannot be imported themselves: they are run as programs
+    # Imports of the recorder and of apps.worker.dead_letters, which run as programs and cannot be imported themselves.
     "aiormq",
     "apps.broker",
     "apps.worker.dead_letter_reader",
@@ -50,7 +50,7 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 
 class ForkServer:
-    """One a test process; `with` ends it."""
+    """One per test process; a context manager."""
 
     def __init__(self) -> None:
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -61,10 +61,10 @@ class ForkServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.communicate()  # the end of its input is its own
+        self._process.communicate()  # it ends when its input ends
 
     def fork(self, command: Sequence[str], *, output: Path, log: Path, env: Mapping[str, str], mark: int | None) -> int:
-        """Start `python -m` with a module and its arguments, its errors to the log; answers the process id."""
+        """Start `python -m` with a module and its arguments, and write stderr to `log`; returns the process id."""
         assert self._process.stdin
         assert self._process.stdout
         module, *arguments = command
@@ -76,9 +76,9 @@ class ForkServer:
 
 
 class Forked(Child):
-    """A child that the fork server forks to run a module of the project. `command` is the module and its arguments."""
+    """A child process that runs a module of the project. `command` is the module and its arguments."""
 
-    def __init__(  # noqa: PLR0913 - the parameters of a child, and three
+    def __init__(  # noqa: PLR0913 - the parameters of Child, and three more
         self,
         fork_server: ForkServer,
         name: str,
@@ -100,7 +100,7 @@ class Forked(Child):
 
 
 class _Process:
-    """What `Child` needs of a subprocess.Popen."""
+    """The part of the interface of subprocess.Popen that `Child` uses."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -117,13 +117,13 @@ class _Process:
 def _main() -> None:
     for module in IMPORTED:
         import_module(module)
-    gc.freeze()  # what is shared stays shared
+    gc.freeze()  # keep the garbage collector from copying shared pages
     told, tell = os.pipe()
     for line in sys.stdin:
         middle = os.fork()
         if not middle:
             _fork_again(json.loads(line), tell)
-        os.waitpid(middle, 0)  # only then is the process the tests' own
+        os.waitpid(middle, 0)  # then the tests are the parent of the new process
         sys.stdout.buffer.write(os.read(told, 20))
         sys.stdout.flush()
 
@@ -134,7 +134,7 @@ def _fork_again(wanted: dict[str, Any], tell: int) -> None:
     if pid:
         os.write(tell, b"%d\n" % pid)
         os._exit(0)
-    while os.getppid() == middle:  # its end would be taken for that of the tests
+    while os.getppid() == middle:  # PDEATHSIG must refer to the tests, and not to the middle process
         os.sched_yield()
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if wanted["mark"] is not None:

@@ -1,7 +1,7 @@
 """Posts batches over many connections: `python -m tests.harness.greedy_client URL KEY CONNECTIONS PAUSE_S`.
 
-Each connection posts the next batch at once whatever the answer was, Retry-After or not; with a pause, one batch is
-posted in each pause, over the connections in turn. At SIGTERM it prints how often each status was answered, as JSON.
+Each connection posts its next batch immediately after each answer, and ignores Retry-After. With a pause, the
+connections post in turn, one batch per pause. At SIGTERM it prints the number of answers per status as JSON.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ BODY = json.dumps({"tasks": [{"task": "sleep", "name": f"{number:0200}"} for num
 
 
 async def post(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> int:
-    """Send a request, and read its whole answer; the status."""
+    """Send a request, read the whole answer and return its status."""
     writer.write(request)
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
     length = int(head.partition(b"content-length:")[2].split(b"\r\n")[0])
@@ -25,7 +25,7 @@ async def post(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, reque
 
 
 def request(path: str, key: str, body: bytes, **headers: str) -> bytes:
-    """A POST as bytes."""
+    """Return a POST request as bytes."""
     lines = [f"POST {path} HTTP/1.1", "Host: a", f"Authorization: Bearer {key}", "Content-Type: application/json"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body

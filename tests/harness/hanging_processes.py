@@ -2,7 +2,7 @@
 
 `celery -A tests.harness.hanging_processes worker`, `python -m tests.harness.hanging_processes`.
 
-The process lives on, and so do its threads and the processes of its pool. A worker tries to connect each second.
+The process, its threads and its pool's processes stay alive. A worker tries to connect once a second.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ from apps.worker import connection_attempts, recorder
 from apps.worker.celery_app import create_app
 from tests.harness.tasks import TEST_TASKS, TEST_WORKS
 
-# The main thread stops where it is, as in a call that never returns: in its event loop, or between two attempts.
+# The main thread hangs in its current position, as in a call that never returns.
 HANG = signal.SIGUSR2
-# The main thread ends with an error. A pool of threads keeps the process for as long as a task runs.
+# The main thread ends with an error. A thread pool keeps the process alive for as long as a task runs.
 FAIL = signal.SIGXCPU
-# The recorder's next attempt to connect never ends; its event loop goes on.
+# The recorder's next attempt to connect never ends; its event loop still runs.
 STOP_TRYING = signal.SIGXFSZ
 
 

@@ -1,4 +1,4 @@
-"""Deliberate faults of the manifests: a change of one file, and the finding that it must cause."""
+"""Deliberate faults in the manifests: the change of one file, and the finding that it must cause."""
 
 import re
 import shutil
@@ -15,9 +15,9 @@ from ops.validate.tree import Finding
 
 @dataclass(frozen=True)
 class Fault:
-    """Replaces `old` by `new` in a file. `targets` are the folders to render.
+    """Replaces `old` by `new` in a file. `targets` are the folders that are rendered.
 
-    `found` is a regular expression of the expected finding, "file: object: field: message".
+    `found` is a regular expression for the expected finding, "file: object: field: message".
     """
 
     name: str
@@ -35,18 +35,18 @@ class Fault:
         path.write_text(text.replace(self.old, self.new, 1))
 
     def assert_found(self, findings: Iterable[Finding]) -> None:
-        """One of the findings names the file, the object and the field."""
+        """Assert that a finding names the file, the object and the field."""
         lines = [str(finding) for finding in findings]
         assert any(re.match(self.found, line) for line in lines), "\n".join(lines)
 
 
 def faults(path: Path) -> list[Fault]:
-    """Read the faults of a YAML file, in which WORK-QUEUE is the first work queue, whatever its name."""
+    """Read the faults of a YAML file, and replace WORK-QUEUE by the name of the first work queue."""
     return [Fault(**each) for each in yaml.safe_load(path.read_text().replace("WORK-QUEUE", topology.WORK_QUEUES[0]))]
 
 
 def copied(into: Path) -> Path:
-    """Copy the validated files into a folder; answers the folder."""
+    """Copy the validated files into a folder; returns the folder."""
     for folder in ("kustomize", "helm-releases", "clusters", "loadtest/tasks"):
         shutil.copytree(ROOT / folder, into / folder)
     for image in ("api", "worker"):

@@ -1,8 +1,9 @@
-"""The API, which also measures the longest step of its event loop in CPU time.
+"""The API with a gauge of the event loop's longest step.
 
 `uvicorn --factory tests.harness.measured_loop_api:create_app`.
 
-A step is one callback of the loop. Needs asyncio's own loop (`UVICORN_LOOP=asyncio`), whose steps are Python functions.
+A step is one callback of the loop, measured in CPU time. Needs asyncio's loop (`UVICORN_LOOP=asyncio`), whose steps
+are Python functions.
 """
 
 import logging
@@ -19,10 +20,10 @@ from apps.api import app
 from apps.contract.tasks import Input, TaskSpec, registry
 from tests.harness.simple_tasks import TASKS, Output
 
-# With this in its environment, the API also has the tasks whose inputs take long to validate.
+# If this environment variable is set, the API also has the tasks whose inputs take long to validate.
 HEAVY = "TEST_HEAVY"
 LOGGED_S = 0.02
-# What a step may take.
+# The longest step that tests allow.
 STEP_MAX_S = 0.05
 
 log = logging.getLogger(__name__)
@@ -37,14 +38,14 @@ class Tree(Input):
 
 
 class Union5(Input):
-    """An input each of whose elements has five errors where none of the types fits."""
+    """An input whose elements cause five errors each if none of the types matches."""
 
     task: Literal["union5"]
-    values: list[Union[list[str], dict[str, str], bytes, Tree, Literal["a", "b"]]]  # noqa: UP007 - a long one
+    values: list[Union[list[str], dict[str, str], bytes, Tree, Literal["a", "b"]]]  # noqa: UP007 - teams use it too
 
 
 class Numbers(Input):
-    """An input with a value for each element."""
+    """An input with one number per element."""
 
     task: Literal["numbers"]
     values: list[float]
@@ -52,7 +53,7 @@ class Numbers(Input):
 
 
 class Patterned(Input):
-    """An input with texts that are compared with patterns."""
+    """An input with texts that are validated by a pattern."""
 
     task: Literal["patterned"]
     texts: list[Annotated[str, Field(pattern=r"^([a-z]+-?)+$")]]
@@ -63,11 +64,11 @@ _SPECS = (TaskSpec(name=f"celery:{one.__name__.lower()}", input=one, output=Outp
 
 
 class _Longest:
-    """The longest step since the last reading."""
+    """The longest step since the last time the metric was read."""
 
     def __init__(self) -> None:
         self._seconds = 0.0
-        self._run = events.Handle._run  # noqa: SLF001 - where each step of asyncio's loop begins
+        self._run = events.Handle._run  # noqa: SLF001 - asyncio calls it for each step
 
     def install(self) -> None:
         def run(handle: events.Handle) -> None:

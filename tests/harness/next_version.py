@@ -1,6 +1,6 @@
-"""The next version of the test tasks, for `tests.harness.next_version_api` and `tests.harness.next_version_worker`.
+"""The next version of the test tasks. `tests.harness.next_version_api` and `tests.harness.next_version_worker` run it.
 
-Beside the present one it has a new field, a new task and a new queue; a task is gone, and a field has another type.
+Compared with the present version: a new field, a new task, a new queue, a removed task, a field with another type.
 """
 
 import sys
@@ -13,7 +13,7 @@ from tests.harness.task_functions import works
 from tests.harness.tasks import TEST_TASKS, Sleep
 
 QUEUE = "images"
-"""Only this version has it: `declare_queue` makes it as the next version's definitions would."""
+"""Only this version has this queue: `declare_queue` declares it as the next version's definitions would."""
 
 
 class NextSleep(Sleep):

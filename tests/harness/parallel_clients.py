@@ -1,4 +1,4 @@
-"""Many clients at once in one process: for a thousand of them an HTTP library would cost more than what it asks."""
+"""Many clients at once in one process, on plain sockets: a thousand HTTP library clients would need too much CPU."""
 
 import asyncio
 
@@ -6,13 +6,13 @@ from tests.harness.system import Api, System, until
 
 
 async def wait_together(system: System, api: Api, path: str, clients: int) -> list[str]:
-    """Ask for one path on so many connections at once, and start a worker when all of them wait.
+    """Send GET requests for one path on `clients` connections, and start a worker once all of them wait.
 
-    Answers the bodies, in which chunked ones still have their sizes.
+    Returns the bodies; chunked bodies still contain their chunk sizes.
     """
     asking = [asyncio.create_task(_get(api, path)) for _ in range(clients)]
     await asyncio.to_thread(until, lambda: api.metric("sluice_long_polls") == clients)
-    assert system.redis_connections(api) == 2  # one to listen, one for all commands
+    assert system.redis_connections(api) == 2  # one for pub/sub, one for all commands
     await asyncio.to_thread(system.worker)
     raw = await asyncio.gather(*asking)
     heads, bodies = zip(*(one.decode().split("\r\n\r\n", 1) for one in raw), strict=True)

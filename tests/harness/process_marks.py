@@ -1,7 +1,7 @@
-"""A mark that a process inherits from the one that started it and cannot lose, by which tests end what was started.
+"""A mark that all descendants of a process inherit and cannot remove. Tests use it to end leftover processes.
 
-It is a limit on file locks, which Linux has not enforced since 2.4: no fork, exec, setsid or empty environment
-changes it. /proc/<pid>/limits shows it.
+The mark is the resource limit on file locks, which Linux has not enforced since 2.4. It survives fork, exec, setsid
+and an empty environment. /proc/<pid>/limits shows it.
 """
 
 import os
@@ -18,17 +18,17 @@ _DEADLINE_S = 20.0
 
 
 def set_mark(mark: int) -> None:
-    """Mark this process, and so what it starts from here on."""
+    """Mark this process and all processes that it starts from now on."""
     resource.setrlimit(_RLIMIT_LOCKS, (mark, mark))
 
 
 def marked_command(mark: int, command: Sequence[str]) -> list[str]:
-    """The command of a process that is marked from its start."""
+    """Return a command that starts a process with this mark."""
     return ["prlimit", f"--locks={mark}:{mark}", *command]
 
 
 def marked(mark: int) -> list[int]:
-    """The processes with this mark that run."""
+    """Return the ids of running processes with this mark."""
     line = f"Max file locks {mark} {mark} locks"
     return [int(path.name) for path in Path("/proc").glob("[0-9]*") if line in _limits(path)]
 
@@ -41,13 +41,13 @@ def end_marked(mark: int) -> None:
 def _end(pid: int) -> bool:
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    with suppress(ChildProcessError):  # an orphan is our child: else it would stay as a zombie
+    with suppress(ChildProcessError):  # an orphan is our child, and stays a zombie until we reap it
         return os.waitpid(pid, os.WNOHANG) == (0, 0)
     return True
 
 
 def _limits(process: Path) -> str:
-    """The limits of a process, with single spaces; of one that has ended, nothing."""
+    """Return the limits of a process with single spaces between words, or an empty text if it has ended."""
     try:
         return " ".join((process / "limits").read_text().split())
     except (OSError, UnicodeDecodeError):

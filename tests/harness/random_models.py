@@ -1,7 +1,7 @@
-"""Models and inputs made at random, for what must hold for every model that a team may write.
+"""Random models and inputs, for tests of properties that must hold for every model of a team.
 
-A model is made from a specification of plain data, so that the API, the worker and the test make the same one. The
-random generator is hypothesis' own in property tests, and a seeded one where servers run.
+A model is built from a specification of plain data, so that the API, the worker and the test build the same model.
+Property tests use the random generator of hypothesis; tests with servers use a seeded one.
 """
 
 import dataclasses
@@ -201,7 +201,7 @@ NAMES = ("wait", "json", "some_name", "x_", "größe", "help", "self_", "data", 
 
 
 class _Stamped(Input):
-    """A computed field, and a validator of one's own: both depend on the JSON alone."""
+    """Has a computed field and a custom validator; both depend only on the JSON."""
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -215,7 +215,7 @@ class _Stamped(Input):
 
 
 class FieldSpec(NamedTuple):
-    """A field of a made model; an alias is a string, or a list of choices, of which one may be a path."""
+    """A field of a generated model; an alias is a string, or a list of choices, of which one may be a path."""
 
     name: str
     kind: str
@@ -224,7 +224,7 @@ class FieldSpec(NamedTuple):
 
 
 class ModelSpec(NamedTuple):
-    """A made model."""
+    """A specification of a generated model."""
 
     task: str
     fields: list[FieldSpec]
@@ -233,7 +233,7 @@ class ModelSpec(NamedTuple):
 
 
 def random_spec(random: Random, task: str) -> ModelSpec:
-    """Any model."""
+    """Return a random specification."""
     names = random.sample(NAMES, random.randrange(1, 5))
     fields = []
     for name in names:
@@ -246,13 +246,13 @@ def random_spec(random: Random, task: str) -> ModelSpec:
 
 
 def decoded_spec(raw: Any) -> ModelSpec:
-    """A specification from its JSON."""
+    """Return the specification from its decoded JSON."""
     task, fields, config, stamped = raw
     return ModelSpec(task, [FieldSpec(*field) for field in fields], config, stamped)
 
 
 def made_model(spec: ModelSpec) -> type[Input]:
-    """The model of a specification."""
+    """Return the model of a specification."""
     config: dict[str, Any] = {}
     for name in spec.config:
         config |= CONFIGS[name]
@@ -264,7 +264,7 @@ def made_model(spec: ModelSpec) -> type[Input]:
         elif field.default is not None:
             more["default"] = _python(field.default)
         fields[field.name] = (KINDS[field.kind][0], Field(**more))
-    with warnings.catch_warnings(action="ignore"):  # of names that a model has as attributes, such as `json`
+    with warnings.catch_warnings(action="ignore"):  # of field names that are also attributes of a model, such as `json`
         made: type[Input] = _created(spec, config, fields)
         return made
 
@@ -286,7 +286,7 @@ def _python(text: str) -> Any:
 
 
 def random_text(random: Random, spec: ModelSpec) -> str:
-    """JSON for the model, which may or may not take it: its members in any order, and some of them twice."""
+    """Return JSON for the model, valid or not: members in random order, some of them twice."""
     members = [f'"task"{_space(random)}:{_space(random)}"{spec.task}"']
     for field in spec.fields:
         if field.default is not None and random.random() < 0.3:
@@ -317,7 +317,7 @@ def _space(random: Random) -> str:
 
 
 def exact(value: Any) -> str:
-    """A text that two values share only if they are the same in every type, bit and order, as `==` does not ask."""
+    """Return a text that is equal for two values only if all types, bits and orders are equal; `==` is less strict."""
     for types, describe in _EXACT.items():
         if isinstance(value, types):
             return f"{type(value).__name__}({describe(value)})"
@@ -341,7 +341,7 @@ _EXACT: dict[Any, Callable[[Any], str]] = {
 
 
 def made_tasks(specs: list[ModelSpec]) -> Registry:
-    """The tasks of made models."""
+    """Return the tasks of generated models."""
     return registry(
         *(
             TaskSpec(

@@ -1,4 +1,4 @@
-"""Messages with any properties, valid or not, published as the bytes that they are."""
+"""Publishes messages with arbitrary raw properties, valid or not."""
 
 import struct
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ def sized(data: bytes) -> bytes:
 
 
 def text(value: bytes) -> bytes:
-    """A long string, as a value of a table."""
+    """Encode a long string as a value of a table."""
     return b"S" + sized(value)
 
 
@@ -27,7 +27,7 @@ def array(*values: bytes) -> bytes:
 
 
 def entries(table: dict[bytes, bytes]) -> bytes:
-    """A table's names and values; values begin with the letter of their type."""
+    """Encode a table's names and values; each value begins with the letter of its type."""
     return b"".join(bytes([len(name)]) + name + value for name, value in table.items())
 
 
@@ -36,7 +36,7 @@ def table(values: dict[bytes, bytes]) -> bytes:
 
 
 def headers(values: dict[bytes, bytes]) -> bytes:
-    """Properties that have nothing but these headers."""
+    """Encode properties that contain only these headers."""
     return b"\x20\x00" + sized(entries(values))
 
 
@@ -74,7 +74,7 @@ _VALUES: dict[str, bytes] = {
     "deep-array": _nested(b"A"),
     "deep-table": _nested(b"F", b"\x01a"),
 }
-# Headers that are read; each with a few of the values, `id` with all.
+# The headers that the worker and the recorder read. Each is tested with a few of the values, `id` with all.
 _READ = ("task", "publish_id", "owner", "retries", "eta", "x-death", "timelimit", "form", "returns", "shadow")
 _FEW = ("not-utf-8", "time-after-9999", "table", "bytes", "deep-array")
 PROPERTIES: dict[str, bytes] = {
@@ -103,7 +103,7 @@ PROPERTIES: dict[str, bytes] = {
 
 
 class _Message(amqp.Message):  # type: ignore[misc]
-    """One whose properties are given as bytes."""
+    """A message whose properties are given as bytes."""
 
     raw = b""
 
@@ -112,7 +112,10 @@ class _Message(amqp.Message):  # type: ignore[misc]
 
 
 def publish(url: str, messages: Iterable[tuple[str, bytes, bytes]]) -> list[bool]:
-    """Publish messages of (queue, properties, body); whether the broker took each. It refuses tables that are none."""
+    """Publish messages of (queue, properties, body). Returns for each whether the broker accepted it.
+
+    The broker refuses malformed tables.
+    """
     taken = []
     connection: Any = None
     for queue, properties, body in messages:

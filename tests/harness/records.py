@@ -1,10 +1,10 @@
-"""The scripts that write and read a task's record, by the names of their arguments."""
+"""Calls the scripts that write and read a task's record, with named arguments."""
 
 import redis
 
 from apps.contract import quota, states
 
-# The second is longer than an id of a test is old: the set of ended ids outlives it.
+# RECORD_TTL_S is longer than the age of any test id: the set of ended ids outlives the id.
 RESULT_TTL_S, RECORD_TTL_S = 100, 7 * 24 * 3600
 OWNER = "me"
 
@@ -39,7 +39,7 @@ class Records:
         return str(self._give_back(keys=record_keys.script_keys(task_id, OWNER), args=arguments))
 
     def open_tasks(self, task_id: str) -> int:
-        """How many tasks of the owner are counted as open in the period of this one; below 0 where none was posted."""
+        """Return the owner's number of open tasks in this task's period; negative if ended tasks were never posted."""
         return int(self.client.hget(quota.key(OWNER), quota.field(task_id)) or 0)
 
     def cancel(self, task_id: str) -> str:

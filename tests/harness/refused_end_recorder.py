@@ -1,4 +1,4 @@
-"""The recorder, whose failures Redis refuses as what no script may do."""
+"""The recorder with an `end` script that Redis refuses."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The worker of the tests; Redis refuses, as what no script may do, the ends that TEST_REFUSED names."""
+"""The worker of the tests with an `end` script that Redis refuses; TEST_REFUSED=all includes END_WHEN_FULL."""
 
 import os
 

@@ -1,6 +1,6 @@
-"""Clients that read results until they are ended: `python -m tests.harness.result_readers URL KEY CLIENTS ID...`.
+"""Clients that read results in an endless loop: `python -m tests.harness.result_readers URL KEY CLIENTS ID...`.
 
-A process of its own: what it takes to receive gigabytes must not delay the clients whose waiting is measured.
+They have their own process: receiving gigabytes must not delay the clients whose waiting time is measured.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ async def read(url: str, key: str, task_id: str, connection: tuple[asyncio.Strea
 
 
 async def connect(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection to the API."""
+    """Connect to the API."""
     address = urlsplit(url)
     return await asyncio.open_connection(address.hostname, address.port, limit=READ_BYTES)
 

@@ -1,4 +1,4 @@
-"""Ways in which a task's function never ends, starts other processes, or has them work for it: tables for tests."""
+"""Tables for tests: ways in which a task's function never ends, or uses other processes."""
 
 import asyncio
 import collections
@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 
 def _consume_for_ever() -> NoReturn:  # type: ignore[misc]
-    """One call into C that never returns: it holds the GIL and looks at no signal."""
+    """Call C code that never returns, holds the GIL and handles no signals."""
     collections.deque(itertools.repeat(0), maxlen=0)
 
 
@@ -61,17 +61,17 @@ RUNAWAYS: dict[str, Callable[[], Any]] = {
     "own alarm": _use_the_alarm,
     "thread in C code": _hold_the_gil_in_a_thread,
 }
-"""Each never ends by itself."""
+"""Each function never ends by itself."""
 
 
 def started(folder: Path, name: str) -> list[int]:
-    """The processes that the task of this name has started."""
+    """Return the ids of the processes that the task of this name has started."""
     file = folder / f"started-{name}"
     return [int(line) for line in file.read_text().split()] if file.exists() else []
 
 
 def _stay(file: str) -> None:
-    """Note this process, and go on for longer than any test."""
+    """Append the process id to the file, and sleep for longer than any test."""
     with Path(file).open("a") as notes:
         notes.write(f"{os.getpid()}\n")
     time.sleep(600)
@@ -93,7 +93,7 @@ def _subprocess(file: str, **options: Any) -> None:
 
 
 def _double_fork(file: str) -> None:
-    """As a daemon starts, in Python: no exec, another session, another parent."""
+    """Start a daemon in Python: no exec, another session, another parent."""
     if os.fork():
         os.wait()
         return
@@ -105,7 +105,7 @@ def _double_fork(file: str) -> None:
 
 
 def _respawn(file: str) -> None:
-    """A process that starts the next one whenever that is ended."""
+    """Start a process that replaces its child whenever the child has ended."""
     if os.fork() == 0:
         while True:
             child = os.fork()
@@ -148,7 +148,7 @@ STARTS: dict[str, Callable[[str], Any]] = {
     **{f"process by {method}": partial(_in_process, method) for method in METHODS},
     **{f"executor by {method}": partial(_in_executor, method) for method in METHODS},
 }
-"""Each starts a process that notes itself in this file and goes on."""
+"""Each function starts a process that appends its id to this file and keeps running."""
 
 
 def _square(number: int) -> int:
@@ -173,7 +173,7 @@ def _process(method: str | None) -> int:
 
 
 def _pool(method: str | None) -> int:
-    with _context(method).Pool(2) as pool:  # leaving it ends the processes by SIGTERM
+    with _context(method).Pool(2) as pool:  # leaving the block ends the processes by SIGTERM
         squares: list[int] = pool.map(_square, [1, 2, 3])
     pool.join()
     return squares[-1]
@@ -196,7 +196,7 @@ def _kept_executor(method: str | None) -> ProcessPoolExecutor:
 
 
 def _reused(method: str | None) -> int:
-    """As joblib does: the processes of the first call work for the next one."""
+    """Reuse the processes of the first call in later calls, as joblib does."""
     return _kept_executor(method).submit(_square, 3).result(60)
 
 
@@ -224,9 +224,9 @@ HELPERS: dict[str, Callable[[], int]] = {
     "asyncio": lambda: asyncio.run(_concurrent()),
     "asyncio and subprocess": lambda: asyncio.run(_echo()),
 }
-"""Each answers 9, with the help of other processes."""
+"""Each function returns 9, with the help of other processes or threads."""
 
 
 def share_memory(name: str) -> None:
-    """Make shared memory of this name, which is left to the resource tracker."""
+    """Create shared memory of this name, and leave its removal to the resource tracker."""
     _kept.append(SharedMemory(name, create=True, size=1024))

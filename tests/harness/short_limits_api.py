@@ -1,4 +1,4 @@
-"""The API with shorter limits for slow requests: `uvicorn --factory tests.harness.short_limits_api:create_app`."""
+"""The API with shorter time limits for slow requests: `uvicorn --factory tests.harness.short_limits_api:create_app`."""
 
 from fastapi import FastAPI
 

@@ -1,4 +1,4 @@
-"""Two tasks that only sleep, for tests that need no more."""
+"""Two tasks that only sleep, for tests that need no others."""
 
 import time
 from typing import Annotated, Literal
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from apps.contract import topology
 from apps.contract.tasks import Input, TaskSpec, registry
 
-# A queue of this project that workers consume, whatever a team has called it.
+# A queue that the workers of this project consume; a team may have renamed it.
 WORK_QUEUE = topology.WORK_QUEUES[0]
 
 

@@ -1,4 +1,4 @@
-"""API and worker that have the two simple tasks alone: `tests.harness.simple_tasks_app:create_app` and `:app`."""
+"""API and worker with only the two simple tasks: `tests.harness.simple_tasks_app:create_app` and `:app`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The functions of test tasks, as the worker wants them."""
+"""The functions of test tasks, in the form that the worker expects."""
 
 from collections.abc import Mapping
 from types import ModuleType
@@ -11,7 +11,10 @@ from apps.worker.functions import Work
 def works(
     tasks: Registry, *modules: ModuleType, retry_on: Mapping[str, tuple[type[Exception], ...]] | None = None
 ) -> list[Work[Any, Any]]:
-    """The function of each task: that of its name in the first module that has one. Retried are connection errors."""
+    """Return the function of each task: the first function of its name in `modules`.
+
+    Tasks without an entry in `retry_on` are retried on ConnectionError.
+    """
 
     def function(name: str) -> Any:
         return next(getattr(module, name) for module in modules if hasattr(module, name))

@@ -1,6 +1,6 @@
-"""The worker of `tests.harness.worker`, slow at one thing: the end of a child is heard, the child stays in the pool.
+"""The worker of `tests.harness.worker`, which notices a child's end, but does not remove the child from its pool.
 
-So it is for a moment on a busy machine, between the end of a process and its exit status.
+On a busy machine this state exists for a moment, between the end of a process and its exit status.
 """
 
 import logging
@@ -18,7 +18,7 @@ def _hear(self: Any, hub: object, process: object) -> None:
     logging.getLogger(__name__).warning("a child ended")
 
 
-AsynPool._event_process_exit = _hear  # noqa: SLF001 - there is no other way to be slow
-# Nothing else looks for ended children meanwhile, neither by the clock nor where a connection is lost.
+AsynPool._event_process_exit = _hear  # noqa: SLF001 - there is no public way to delay it
+# Disable the two other places that look for ended children: the timer, and the flush after a lost connection.
 AsynPool.timers = {}
 AsynPool.flush = lambda _: None

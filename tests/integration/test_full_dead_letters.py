@@ -1,4 +1,4 @@
-"""`dead` and `dead.parked` at their bounds: every task has its FAILURE, and what is not kept is said aloud."""
+"""With `dead` and `dead.parked` full, every task still gets its FAILURE, and dropped messages are logged."""
 
 import json
 import re
@@ -18,11 +18,11 @@ PARKED = 2_500
 
 
 def waits_too_long(system: System, **bounds: float) -> None:
-    """Bounds under which each task dies in its queue, as no worker takes it."""
+    """Set bounds, and let every task expire in its queue, as there is no worker."""
     system.define(message_ttl_s=1, **bounds)
 
 
-def test_full_parking_lot_loses_no_failure_and_says_what_it_does_not_keep(system: System) -> None:
+def test_full_parking_queue_loses_no_failure_and_drops_are_logged_and_counted(system: System) -> None:
     (port,) = free_ports(1)
     waits_too_long(system, parked_max_messages=2)
     api = system.api()
@@ -34,7 +34,7 @@ def test_full_parking_lot_loses_no_failure_and_says_what_it_does_not_keep(system
     assert not parked & said
     text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
     assert re.findall(r"^sluice_not_parked_total (\S+)$", text, re.MULTILINE) == [f"{len(said)}.0"]
-    for task_id in parked:  # RabbitMQ takes messages again when a fifth of the room is free
+    for task_id in parked:  # RabbitMQ accepts messages again once a fifth of the bound is free
         command(system, "discard", task_id)
     until(lambda: api.ended(api.accepted("sleep", "room")) and _parked(system))
 
@@ -48,7 +48,7 @@ def _said(system: System) -> set[str]:
 
 
 @pytest.mark.thorough
-def test_full_queue_of_dead_letters_keeps_them_in_the_work_queue(system: System) -> None:
+def test_expired_tasks_stay_in_the_work_queue_while_the_dead_letter_queue_is_full(system: System) -> None:
     waits_too_long(system, dead_max_messages=2)
     api = system.api()
     ids = [api.accepted("sleep", f"n-{number}") for number in range(6)]
@@ -58,13 +58,13 @@ def test_full_queue_of_dead_letters_keeps_them_in_the_work_queue(system: System)
     until(lambda: system.depth_messages("dead.parked") == len(ids))
 
 
-def test_worker_gives_up_what_a_full_queue_of_dead_letters_refuses(system: System) -> None:
+def test_worker_continues_while_the_dead_letter_queue_is_full(system: System) -> None:
     system.define(dead_max_messages=1)
     api = system.api()
     system.worker()
     url = system.servers.rabbitmq.url(vhost=system.vhost)
     raw_messages.publish(url, [(WORK_QUEUE, headers(TASK), b"%d" % number) for number in range(4)])
-    # unreadable ones wait in the worker, whose process is free: a readable one is done as soon as it is delivered
+    # Unreadable messages wait in the worker and occupy no pool process: a readable one runs as soon as it is delivered.
     until(lambda: system.depth_messages("dead") >= 1)
     system.recorder()
     assert api.ended(api.accepted("second"))["task_status"] == "SUCCESS"
@@ -72,7 +72,7 @@ def test_worker_gives_up_what_a_full_queue_of_dead_letters_refuses(system: Syste
 
 
 @pytest.mark.thorough
-def test_thousands_are_listed_in_their_order_and_stay(system: System) -> None:
+def test_thousands_of_parked_messages_are_listed_in_order_and_kept(system: System) -> None:
     url = system.servers.rabbitmq.url(vhost=system.vhost)
     expected = [f"n-{number:05d}" for number in range(PARKED)]
     ids = (raw_messages.text(task_id.encode()) for task_id in expected)

@@ -1,4 +1,4 @@
-"""Flux waits for a ScaledObject until it is ready, and no longer."""
+"""Flux waits until a ScaledObject is ready, and reports a failed one."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from ops.validate.tree import render
 
 @pytest.fixture(scope="module")
 def expressions() -> dict[str, str]:
-    """The health check of ScaledObjects."""
+    """The health check expressions for ScaledObjects."""
     apps = next(each for each in render(ROOT, ["clusters/local"]).objects("Kustomization") if each.name == "apps")
     (check,) = apps.spec["healthCheckExprs"]
     return {"failed": check["failed"], "current": check["current"]}
@@ -31,7 +31,7 @@ def condition(kind: str, status: str) -> dict[str, str]:
         ([], False, False),
     ],
 )
-def test_health_of_a_scaled_object(
+def test_health_of_a_scaled_object_follows_its_conditions(
     expressions: dict[str, str], conditions: list[dict[str, str]], *, failed: bool, current: bool
 ) -> None:
     status: dict[str, Any] = {"status": {"conditions": conditions}}
@@ -43,13 +43,13 @@ def test_health_of_a_scaled_object(
     ("expression", "problem"),
     [
         ("status.ready == 'True'", None),
-        ("status.ready", None),  # whatever it is, is known only then
+        ("status.ready", None),  # its type is unknown until it is evaluated
         ("state.ready == 'True'", "undeclared reference to 'state"),
         ("status.ready == ", "Syntax error"),
         ("status.conditions.filtr(e, true)", "undeclared reference"),
         ("'True'", "must be true or false"),
     ],
 )
-def test_what_is_wrong_with_an_expression(expression: str, problem: str | None) -> None:
+def test_invalid_expression_is_reported(expression: str, problem: str | None) -> None:
     found = compile_(expression)
     assert found is None if problem is None else problem in str(found)

@@ -1,4 +1,4 @@
-"""`sluice` on this project's own overlays, and what README and docs/planner.md say of it."""
+"""`sluice` on the overlays of this project, and its examples in README and docs/planner.md."""
 
 import json
 import re
@@ -35,11 +35,11 @@ def test_documents_show_the_main_commands() -> None:
 
 
 @pytest.mark.parametrize("command", [*QUICK, *thorough(*(command for command in DOCUMENTED if command not in QUICK))])
-def test_documented_command_runs(command: str) -> None:
+def test_documented_command_succeeds(command: str) -> None:
     assert main(shlex.split(command)) == 0
 
 
-def test_picture_shows_what_the_readme_says(capsys: pytest.CaptureFixture[str]) -> None:
+def test_picture_and_readme_show_the_simulated_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     (command,) = [each for each in DOCUMENTED if "burst:2200@1m" in each and each.startswith("compare")]
     assert command in Path("Makefile").read_text().replace(" \\\n\t\t--png docs/planner.png", "")
     main([*shlex.split(command), "--json"])
@@ -49,17 +49,17 @@ def test_picture_shows_what_the_readme_says(capsys: pytest.CaptureFixture[str]) 
     assert "sixty after 85 s" in TEXT
 
 
-def test_picture_is_of_modest_size() -> None:
+def test_picture_has_a_reasonable_size() -> None:
     assert 10_000 < Path("docs/planner.png").stat().st_size < 200_000
 
 
-def test_load_overlay_is_simulated(capsys: pytest.CaptureFixture[str]) -> None:
+def test_load_overlay_can_be_simulated(capsys: pytest.CaptureFixture[str]) -> None:
     arrivals_of_one = f"{WORK_QUEUES[0]}=2/s"
     assert main(["simulate", "kustomize/overlays/load", "--arrivals", arrivals_of_one, "--service", "12.5"]) == 0
     assert "celery-worker-scaler" in capsys.readouterr().out
 
 
-def test_load_overlay_is_rendered_and_read() -> None:
+def test_load_overlay_is_rendered_and_parsed() -> None:
     (found,) = manifests.workloads(kubernetes_objects.read("kustomize/overlays/load"), manifests.Reading())
     assert (found.scaler.minimum, found.scaler.maximum, found.scaler.poll_s) == (2, 60, 3)
     assert [(each.queue, each.value) for each in found.scaler.triggers] == [(WORK_QUEUES[0], 10.0), ("celery", 10.0)]
@@ -69,12 +69,12 @@ def test_load_overlay_is_rendered_and_read() -> None:
 
 
 @pytest.mark.parametrize("overlay", ["kustomize/base", "kustomize/overlays/load", "kustomize/overlays/local"])
-def test_lint_finds_nothing(overlay: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lint_finds_no_problem_in_the_overlays(overlay: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lint", overlay, "--task-limit", "90s", "--queue-max-length", "200000"]) == 0
     assert capsys.readouterr().out == "No problems found.\n"
 
 
-def test_base_takes_the_patch_of_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_patch_generated_by_size_can_be_applied_to_the_base(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree("kustomize", tmp_path / "kustomize")
     folder = tmp_path / "kustomize/overlays/sized"
     folder.mkdir()
@@ -94,5 +94,5 @@ def test_base_takes_the_patch_of_size(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["lint", str(folder)]) == 0
 
 
-def test_worker_has_the_metric_that_service_times_are_read_from() -> None:
+def test_worker_exports_the_metric_for_service_times() -> None:
     assert next(iter(RUN_SECONDS.collect())).name == service_times.METRIC

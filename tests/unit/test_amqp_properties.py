@@ -1,4 +1,4 @@
-"""Properties on the wire: whatever they are, they are read, and nothing is an error."""
+"""Message properties on the wire: any bytes can be decoded, and none raises an error."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -25,7 +25,7 @@ TABLE: FieldTable = {
 }
 
 
-def test_properties_that_a_library_wrote_are_read() -> None:
+def test_properties_written_by_pamqp_are_decoded() -> None:
     written = Basic.Properties(headers=TABLE, content_type="a", message_id="m", timestamp=NOW)
     found = decode(written.marshal())
     assert found["headers"] == TABLE
@@ -33,18 +33,18 @@ def test_properties_that_a_library_wrote_are_read() -> None:
 
 
 @given(st.binary(max_size=300))
-def test_any_bytes_are_read(data: bytes) -> None:
+def test_any_bytes_are_decoded(data: bytes) -> None:
     decode(data)
     decode(b"\xff\xfe" + data)
     decode(b"\x20\x00" + raw_messages.sized(data))
 
 
 @pytest.mark.parametrize("kind", raw_messages.PROPERTIES)
-def test_any_properties_of_the_integration_tests_are_read(kind: str) -> None:
+def test_properties_of_the_integration_tests_are_decoded(kind: str) -> None:
     decode(raw_messages.PROPERTIES[kind])
 
 
-def test_tables_too_deep_are_bytes() -> None:
+def test_too_deeply_nested_tables_stay_bytes() -> None:
     value = decode(raw_messages.PROPERTIES["deep"])["headers"]["any"]
     for _ in range(DEPTH_MAX):
         assert len(value) == 1

@@ -1,4 +1,4 @@
-"""Models that cannot be carried from the API to the worker are refused at start; a sentence names the field."""
+"""Models whose validation is not pure are refused at start, with a sentence that names the field."""
 
 import dataclasses
 import datetime as dt
@@ -81,7 +81,7 @@ class Pair(NamedTuple):
 
 
 class Tagged(BaseModel):
-    kind: Literal["default"]  # also the name of a part of a core schema
+    kind: Literal["default"]  # "default" is also a type of core schemas
     when: PastDate
 
 
@@ -110,7 +110,7 @@ CLOCKS = [
     Typed,
     Pair,
 ]
-# type checkers take none of these for types
+# type checkers do not accept these expressions as types
 WRAPPINGS: list[Callable[[Any], Any]] = [
     lambda kind: kind | None,
     lambda kind: list[kind],  # type: ignore[valid-type]
@@ -123,13 +123,13 @@ WRAPPINGS: list[Callable[[Any], Any]] = [
 
 
 @given(st.sampled_from(CLOCKS), st.lists(st.sampled_from(WRAPPINGS), max_size=3))
-def test_clock_is_found_wherever_it_is(kind: Any, wrappings: list[Callable[[Any], Any]]) -> None:
+def test_comparison_with_the_clock_is_found_at_any_depth(kind: Any, wrappings: list[Callable[[Any], Any]]) -> None:
     for wrap in wrappings:
         kind = wrap(kind)
     assert any("compared with the clock" in sentence for sentence in obstacles(model(kind)))
 
 
-def test_choice_of_a_union_is_looked_into_whatever_its_tag_is() -> None:
+def test_members_of_a_tagged_union_are_searched() -> None:
     union = Annotated[Tagged | Other, Field(discriminator="kind")]
     assert ["Tagged.when" in sentence for sentence in obstacles(model(union))] == [True]
 
@@ -160,7 +160,7 @@ FACTORIES = [
 
 
 @pytest.mark.parametrize("factory", FACTORIES)
-def test_default_that_is_not_the_same_each_time_is_refused(factory: Callable[..., Any]) -> None:
+def test_default_factory_with_varying_values_is_refused(factory: Callable[..., Any]) -> None:
     (sentence,) = obstacles(model(Any, Field(default_factory=factory)))
     assert sentence.startswith("M.x has a default_factory that ")
 
@@ -176,12 +176,12 @@ def test_default_that_is_not_the_same_each_time_is_refused(factory: Callable[...
         lambda: {"a", "b"},
         lambda: Path("a") / "b",
         lambda: dt.datetime(2030, 1, 1, tzinfo=dt.UTC),
-        lambda: dt.datetime.strptime("2030", "%Y"),  # noqa: DTZ007 - it reads no clock
+        lambda: dt.datetime.strptime("2030", "%Y"),  # noqa: DTZ007 - strptime does not read the clock
         lambda data: data["name"].upper(),
         len,
     ],
 )
-def test_default_that_is_the_same_each_time_is_carried(factory: Callable[..., Any]) -> None:
+def test_default_factory_with_constant_values_is_accepted(factory: Callable[..., Any]) -> None:
     assert list(obstacles(model(Any, Field(default_factory=factory)))) == []
 
 
@@ -198,17 +198,17 @@ def test_default_that_is_the_same_each_time_is_carried(factory: Callable[..., An
         (Annotated[int, Field(default_factory=lambda data: data["missing"])], "M.x has a default_factory that cannot"),
     ],
 )
-def test_what_cannot_be_carried_is_named(annotation: Any, says: str) -> None:
+def test_impure_type_is_named(annotation: Any, says: str) -> None:
     (sentence,) = obstacles(model(annotation))
     assert sentence.startswith(says)
 
 
 @pytest.mark.parametrize("annotation", [AwareDatetime, dt.datetime, dt.date | None, Path, Json[list[int]], type, Other])
-def test_what_depends_on_the_json_alone_is_carried(annotation: Any) -> None:
+def test_pure_type_is_accepted(annotation: Any) -> None:
     assert list(obstacles(model(annotation))) == []
 
 
-def test_sample_of_a_factory_is_made_of_the_fields_before_it() -> None:
+def test_default_factory_is_called_with_sample_values_of_earlier_fields() -> None:
     class Sampled(Input):
         task: Literal["m"]
         size: Annotated[int, Field(gt=7, multiple_of=4, alias="theSize")]
@@ -219,7 +219,7 @@ def test_sample_of_a_factory_is_made_of_the_fields_before_it() -> None:
     assert list(obstacles(Sampled)) == []
 
 
-def test_private_attributes_are_the_tasks_own() -> None:
+def test_private_attributes_may_have_impure_defaults() -> None:
     class Private(Input):
         task: Literal["m"]
         _token: str = PrivateAttr(default_factory=secrets.token_hex)
@@ -227,7 +227,7 @@ def test_private_attributes_are_the_tasks_own() -> None:
     assert list(obstacles(Private)) == []
 
 
-def test_alias_of_the_name_of_the_task_is_refused() -> None:
+def test_alias_for_the_field_task_is_refused() -> None:
     class Shouting(Input):
         model_config = ConfigDict(alias_generator=str.upper)
         task: Literal["m"]
@@ -251,8 +251,8 @@ def test_alias_of_the_name_of_the_task_is_refused() -> None:
     assert ["give it Field" in sentence for sentence in obstacles(Elsewhere)] == [True]
 
 
-def test_observing_a_factory_leaves_a_profiler_in_its_place() -> None:
-    import sys  # noqa: PLC0415 - what is tested is its state
+def test_checking_a_factory_keeps_the_active_profiler() -> None:
+    import sys  # noqa: PLC0415 - only this test reads its state
 
     def profiler(*_: object) -> None: ...
 
@@ -264,7 +264,7 @@ def test_observing_a_factory_leaves_a_profiler_in_its_place() -> None:
         sys.setprofile(None)
 
 
-def test_neither_api_nor_worker_starts() -> None:
+def test_api_and_worker_do_not_start_with_an_impure_model() -> None:
     impure = tasks(model(PastDate))
     says = f"^Task {WORK_QUEUE}:m cannot be accepted: M.x is compared with the clock, [^.]*[.]$"
     with pytest.raises(SystemExit, match=says):

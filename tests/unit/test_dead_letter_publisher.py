@@ -1,4 +1,4 @@
-"""Messages that a worker gives up while the broker takes none: each is rejected at its own deadline."""
+"""Messages that a worker rejects while the broker confirms nothing: each is rejected at its own deadline."""
 
 import threading
 import time
@@ -17,7 +17,7 @@ ADDED_AT_S = 100.0
 
 
 class Broker:
-    """It confirms nothing until it is `back`. Its clock is also that of the code under test."""
+    """A broker that confirms nothing until it is `back`. Its clock is also that of the code under test."""
 
     def __init__(self) -> None:
         self.now_s = ADDED_AT_S
@@ -58,7 +58,7 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
     return broker
 
 
-def test_deadline_begins_with_the_request(broker: Broker) -> None:
+def test_deadline_counts_from_the_request_to_reject(broker: Broker) -> None:
     rejections = Rejections(app=None)
     for _ in range(5):
         broker.give_up(rejections, broker.reject)
@@ -68,7 +68,7 @@ def test_deadline_begins_with_the_request(broker: Broker) -> None:
     assert broker.attempts == 1
 
 
-def test_rejection_waits_for_one_copy_without_a_deadline_at_most(broker: Broker) -> None:
+def test_rejection_waits_for_at_most_one_copy_without_a_deadline(broker: Broker) -> None:
     rejections = Rejections(app=None)
     for reject in (None, None, None, broker.reject, broker.reject):
         broker.give_up(rejections, reject)

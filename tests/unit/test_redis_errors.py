@@ -1,10 +1,10 @@
-"""Which errors of Redis are worth waiting for."""
+"""Errors of Redis are either temporary, so that the worker waits, or final."""
 
 from typing import Any
 
 import pytest
 from redis._parsers.base import BaseParser
-from redis.exceptions import DataError, NoPermissionError, TimeoutError  # noqa: A004 - Python's own is another one
+from redis.exceptions import DataError, NoPermissionError, TimeoutError  # noqa: A004 - not the builtin one
 
 from apps.worker.redis_errors import ATTEMPTS, NotStored, is_about_the_command, raise_if_final
 
@@ -36,7 +36,7 @@ def error(text: str) -> Exception:
 
 
 class Limits:
-    """A Redis of which only the limits are asked."""
+    """A Redis of which only the limits are read."""
 
     def __init__(self, maxmemory: int = 0, bulk: int | None = None) -> None:
         self._memory, self._bulk = {"maxmemory": maxmemory, "used_memory_startup": 1000}, bulk
@@ -51,7 +51,7 @@ class Limits:
 
 
 @pytest.mark.parametrize("text", OF_THE_SERVER)
-def test_state_of_the_server_is_waited_for(text: str) -> None:
+def test_temporary_state_of_the_server_is_never_final(text: str) -> None:
     refused: list[Exception] = []
     for _ in range(10 * ATTEMPTS):
         raise_if_final(error(text), 100, Limits(), refused)  # type: ignore[arg-type]
@@ -59,7 +59,7 @@ def test_state_of_the_server_is_waited_for(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", OF_THE_COMMAND)
-def test_refusal_of_the_command_is_final_if_it_is_repeated(text: str) -> None:
+def test_repeated_refusal_of_the_command_is_final(text: str) -> None:
     refused: list[Exception] = []
     for _ in range(ATTEMPTS - 1):
         raise_if_final(error(text), 100, Limits(), refused)  # type: ignore[arg-type]
@@ -68,7 +68,7 @@ def test_refusal_of_the_command_is_final_if_it_is_repeated(text: str) -> None:
     assert found.value.failure["type"] == "ResultNotStored"
 
 
-def test_value_that_the_client_cannot_send_is_about_the_command() -> None:
+def test_value_that_the_client_cannot_send_is_an_error_of_the_command() -> None:
     assert is_about_the_command(DataError("Invalid input of type: 'NoneType'"))
     assert not is_about_the_command(TimeoutError("Timeout reading from socket"))
 
@@ -80,11 +80,11 @@ def test_value_that_the_client_cannot_send_is_about_the_command() -> None:
         (20_000, Limits(maxmemory=30_000), False),
         (20_000, Limits(bulk=19_999), True),
         (20_000, Limits(bulk=20_000), False),
-        (600 * 2**20, Limits(), True),  # the default, where the user may not ask
-        (100, Limits(maxmemory=1), False),  # it is not the size of such a value that is in the way
+        (600 * 2**20, Limits(), True),  # above the default limit, which the user may not read
+        (100, Limits(maxmemory=1), False),  # such a small value is not the cause
     ],
 )
-def test_value_above_a_limit_of_redis_is_final_at_once(size: int, redis: Any, final: bool) -> None:
+def test_value_above_a_limit_of_redis_is_final_immediately(size: int, redis: Any, final: bool) -> None:
     if not final:
         raise_if_final(error(OF_THE_SERVER[6]), size, redis, [])
         return

@@ -1,4 +1,4 @@
-"""The worker's attempts to reach its broker in an outage of an hour, by Celery's own loop on a clock of the test's."""
+"""The worker's attempts to reach its broker in an outage of an hour, by Celery's own loop with a simulated clock."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -18,11 +18,11 @@ HOUR_S = 3600.0
 
 
 class Over(Exception):
-    """The outage is."""
+    """The outage is over."""
 
 
 class Clock:
-    """Passes where Celery sleeps, and while an attempt takes its time."""
+    """A clock that advances when Celery sleeps, and during each attempt."""
 
     def __init__(self, attempt_s: float) -> None:
         self.now_s = 0.0
@@ -55,17 +55,17 @@ def outage(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, float], Clock]:
         monkeypatch.setattr(HealthFiles, "alive", clock.touch)
         settings = WorkerSettings(celery_broker_url=url, celery_result_backend="redis://:long-and-secret@redis/0")
         connection = create_app(settings).connection_for_read()
-        with pytest.raises(Over):  # as Celery's consumer calls it
+        with pytest.raises(Over):  # called as by Celery's consumer
             connection.ensure_connection(lambda *_: None, None, callback=clock.check)
         return clock
 
     return last
 
 
-# refused at once; silent in the handshake (4 times 4 s); no DNS server answers (4 names, each tried twice for 5 s)
+# Refused immediately; silent in the handshake (4 * 4 s); DNS does not answer (4 names, two tries of 5 s each).
 @pytest.mark.parametrize("attempt_s", [0.0, 16.0, 40.0])
 @pytest.mark.parametrize("hosts", [1, 3])
-def test_liveness_file_is_never_old_in_an_outage_of_an_hour(
+def test_liveness_file_never_gets_old_during_an_outage_of_an_hour(
     outage: Callable[[str, float], Clock], attempt_s: float, hosts: int
 ) -> None:
     url = ";".join(f"amqp://worker:long-and-secret@broker-{number}/" for number in range(hosts))
@@ -74,8 +74,10 @@ def test_liveness_file_is_never_old_in_an_outage_of_an_hour(
     assert max(after - before for before, after in pairwise([*clock.touches_s, clock.now_s])) < OLD_S
 
 
-def test_liveness_file_is_young_while_a_start_asks_redis(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without a DNS server that takes most of the startup probe's 60 s, before any attempt to reach the broker."""
+def test_liveness_file_is_touched_before_the_first_request_to_redis(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without DNS, this request takes most of the startup probe's 60 s, before any attempt to reach the broker."""
     file, seen = tmp_path / "alive", []
 
     async def asked(*_: object) -> None:

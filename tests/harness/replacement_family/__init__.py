@@ -1,1 +1,1 @@
-"""A family of tasks as a team writes one; tests put it into apps/tasks of a clone, in the place of the examples."""
+"""An example of a team's family of tasks. Tests copy it into apps/tasks of a clone, in place of the examples."""

@@ -1,4 +1,4 @@
-"""Their functions."""
+"""The functions of the two tasks."""
 
 import time
 
@@ -10,7 +10,7 @@ from .contract import NAP, REST, Nap, Rest, Slept
 
 
 class Settings(BaseSettings):
-    """NAP_S: how long both sleep."""
+    """NAP_S: duration of both tasks in seconds."""
 
     nap_s: float = 1
 
