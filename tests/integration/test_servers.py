@@ -68,7 +68,7 @@ def test_suspended_servers_do_not_answer(own: Servers) -> None:
 @pytest.mark.thorough
 def test_data_made_with_another_password_is_named(own: Servers) -> None:
     stranger = Management(own.rabbitmq.management.url, "admin", "another")
-    with pytest.raises(Unusable, match="made with other credentials"):
+    with pytest.raises(Unusable, match="created with other credentials"):
         stranger.answers()
 
 

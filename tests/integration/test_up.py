@@ -93,7 +93,7 @@ def test_servers_given_by_url_are_used_and_a_dead_api_starts_again(make_clone: M
     assert clone.printed.count("SUCCESS") == 2
     api = next(process for process in supervisor.children() if "uvicorn" in process.cmdline())
     api.kill()
-    clone.says("api ended; it starts again in 1 s")
+    clone.says("api ended; it is restarted in 1 s")
     until(lambda: clone.run("ops.demo").returncode == 0, 60, "an answer of the new API")
 
 
@@ -104,7 +104,7 @@ def test_two_in_one_folder(make_clone: MakeClone, system: System) -> None:
     clone.says("are ready")
     second = clone.run("ops.up")
     assert (second.returncode, second.stdout) == (1, "")
-    assert second.stderr.startswith("A `make up` or `make load` of this folder is running already")
+    assert second.stderr.startswith("`make up` or `make load` is already running in this folder")
 
 
 def test_port_in_use(make_clone: MakeClone) -> None:

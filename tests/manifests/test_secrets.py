@@ -212,7 +212,7 @@ def test_plain_text_among_the_encrypted_is_found(clone: Path) -> None:
 def test_another_key_is_refused_before_anything_is_lost(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sops.into_git(clone)
     monkeypatch.setenv("SOPS_AGE_KEY_FILE", str(clone / "other.key"))
-    with pytest.raises(Unusable, match="cannot be decrypted by the key"):
+    with pytest.raises(Unusable, match="cannot be decrypted with the key"):
         sops.into_git(clone)
 
 

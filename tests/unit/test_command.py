@@ -78,7 +78,7 @@ def test_interrupted_command_has_its_status() -> None:
 
 # mounted over the folder of a start, in a namespace of its own: nothing of the machine's is read-only, or full
 DISKS = {
-    "read-only": ("ro", "cannot be written (Read-only file system): run this where it can be."),
+    "read-only": ("ro", "cannot be written (Read-only file system): run this on a writable file system."),
     "full": ("size=4k,nr_inodes=2", "No space is left on the disk of "),
 }
 STARTS = {

@@ -125,7 +125,7 @@ def test_next_version_of_the_tests_is_judged(monkeypatch: pytest.MonkeyPatch) ->
 def test_check_says_whether_the_change_breaks_anything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "baseline.json"
     file.write_text(text(changed(HARMLESS["field added"][0])))
-    with pytest.raises(Unusable, match="breaks what clients"):
+    with pytest.raises(Unusable, match="breaks clients"):
         check(file, CONTRACT)
     assert f"BREAKING: {WORK_QUEUE}:first input.size: the field is gone" in capsys.readouterr().out
     file.write_text(text(CONTRACT))

@@ -32,7 +32,7 @@ def test_running_endpoints_are_found_while_the_folder_is_locked(tmp_path: Path) 
 
 def test_endpoints_of_a_killed_run_are_not_believed(tmp_path: Path) -> None:
     save(ENDPOINTS, Folder(tmp_path).run)
-    with pytest.raises(Unusable, match="start it by `make up`"):
+    with pytest.raises(Unusable, match="start it with `make up`"):
         load_running(Folder(tmp_path))
 
 
