@@ -17,9 +17,9 @@ def test_shape_that_does_not_exist_is_named_with_those_that_do(loadtest: Run) ->
     ("arguments", "sentence"),
     [
         (["--cluster"], "--cluster needs --host"),
-        (["--host", "localhost:8080"], "--host localhost:8080 is no address: write it as http://host:port."),
+        (["--host", "localhost:8080"], "--host localhost:8080 is not a URL: write it as http://host:port."),
         (["--apis", "0"], "1 or more"),
-        (["--apis", "2", "--host", "http://127.0.0.1:1"], "it goes without --host"),
+        (["--apis", "2", "--host", "http://127.0.0.1:1"], "omit --host"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(loadtest: Run, arguments: list[str], sentence: str) -> None:
@@ -55,12 +55,12 @@ def test_host_whose_counters_nobody_can_see_is_not_loaded(loadtest: Run, system:
     url = system.api().url
     no_counters = {"METRICS_URLS": f"{url}/livez", "SLUICE_KEY": system.key}
     done = loadtest("short", "--host", url, **seen, **no_counters)
-    assert done.stderr.startswith(f"{url}/livez does not tell sluice_accepted_total: METRICS_URLS must name")
+    assert done.stderr.startswith(f"{url}/livez has no counter sluice_accepted_total: METRICS_URLS must list")
     assert (done.stdout, done.returncode) == ("", 1)
 
 
 def test_key_that_the_host_does_not_take_is_named(loadtest: Run, system: System, seen: dict[str, str]) -> None:
     url = system.api().url
     done = loadtest("short", "--host", url, **seen, SLUICE_KEY="another")
-    assert done.stderr == f"{url} answers 401: set SLUICE_KEY to a bearer key that it takes.\n"
+    assert done.stderr == f"{url} answers 401: set SLUICE_KEY to a valid bearer key.\n"
     assert (done.stdout, done.returncode) == ("", 1)

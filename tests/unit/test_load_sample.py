@@ -21,7 +21,7 @@ def test_dead_letters_of_before_are_not_the_runs_and_those_taken_away_hide_none(
     "url", ["localhost:8000/metrics", "10.0.0.1:8000/metrics", "http:///metrics", "ftp://host/metrics"]
 )
 def test_what_is_no_address_is_named(url: str) -> None:
-    with pytest.raises(Unusable, match="is no address of /metrics: write METRICS_URLS as http://host:port/metrics"):
+    with pytest.raises(Unusable, match="is not a URL of /metrics: write METRICS_URLS as http://host:port/metrics"):
         metrics(url)
 
 

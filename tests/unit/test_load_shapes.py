@@ -58,7 +58,7 @@ def test_times_of_the_tasks_can_be_said() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("[shapes.x]\n", "The shape x in shapes.toml is none: about: Field required"),
+        ("[shapes.x]\n", "The shape x in shapes.toml is invalid: about: Field required"),
         ("shapes = {}\n", "There is no shape 'x': choose one of , or add it to shapes.toml"),
         ("nonsense", "has no shapes"),
     ],
@@ -73,7 +73,9 @@ def test_file_that_has_none_is_named(tmp_path: Path, text: str, sentence: str) -
 
 
 def test_too_many_open_files_are_refused_in_one_sentence() -> None:
-    with pytest.raises(Unusable, match=r"^So many users need \d+ open files, and only \d+ are allowed: raise it"):
+    with pytest.raises(
+        Unusable, match=r"^The users of this shape need \d+ open files, and only \d+ are allowed: raise the limit"
+    ):
         raise_open_files(2**31)
 
 
