@@ -29,7 +29,7 @@ def api() -> FastAPI:
 
 
 def _functions() -> Any:
-    """The functions argument of the worker's app. `bench.compare_commits` also runs this module with other commits' apps."""
+    """The functions argument of the worker's app. `bench.compare_commits` also runs this with other commits' apps."""
     try:
         from apps.worker.functions import Work  # noqa: PLC0415 - absent until version 0.2
     except ImportError:
