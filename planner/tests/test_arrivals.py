@@ -1,4 +1,4 @@
-"""When tasks come, and how long they take: what is read, drawn and refused."""
+"""Arrivals and service times are parsed and drawn, and invalid ones are refused."""
 
 import sys
 import threading
@@ -20,7 +20,7 @@ def times(text: str, until_s: float, seed: int = 1) -> Floats:
 
 def test_a_rate_is_a_poisson_process() -> None:
     gaps = np.diff(times("20/s", 5000))
-    # of 100,000 exponential gaps: mean 50 ms, deviation the same, each within 5 standard errors
+    # mean and standard deviation of 100,000 exponential gaps: 50 ms, each within 5 standard errors
     assert gaps.mean() == pytest.approx(0.05, rel=5 / np.sqrt(len(gaps)))
     assert gaps.std() == pytest.approx(0.05, rel=10 / np.sqrt(len(gaps)))
 
@@ -53,7 +53,7 @@ def test_a_sine_has_its_mean_and_its_peak() -> None:
 def test_a_trace_comes_exactly(tmp_path: Path) -> None:
     path = tmp_path / "trace.csv"
     path.write_text("t_s,count\n0,2\n10,0\n20,4\n")
-    # each count spread until the next row, the last one for as long as the row before
+    # a count is spread until the next row, and the last one over the span of the row before
     assert times(f"trace:{path}", 1000).tolist() == [2.5, 7.5, 21.25, 23.75, 26.25, 28.75]
 
 
@@ -75,7 +75,7 @@ def test_a_locust_shape(tmp_path: Path) -> None:
     path = tmp_path / "locustfile.py"
     path.write_text(SHAPE)
     (each,) = arrivals.read(f"shape:{path},per-user=2/s", "--arrivals")
-    # a hundred users at once, and two seconds to lose them
+    # a hundred users start at once, and stop within two seconds
     assert [each.expected(at_s) for at_s in (1, 10, 11, 12, 20)] == [200, 2000, 2100, 2100, 2100]
     assert each.end_s == 11
     assert "locust" not in sys.modules

@@ -1,4 +1,4 @@
-"""The command `sluice`: what it prints and writes, and the sentence where it cannot."""
+"""The command `sluice`: its output, its files, and its error messages."""
 
 import json
 import re
@@ -42,7 +42,7 @@ def test_the_page_is_one_file(overlay: str, tmp_path: Path) -> None:
     main(["simulate", overlay, *TRAFFIC, "--html", str(page), "--png", str(picture)])
     text = page.read_text()
     assert picture.read_bytes().startswith(b"\x89PNG")
-    # it refers to nothing outside
+    # the page refers to no external files
     assert re.findall(r"(?:src|href)=\"(?!#)", text) == []
     svg = text[text.index("<svg") : text.index("</svg>") + 6]
     assert len(list(ET.fromstring(svg).iter())) > 50  # noqa: S314 - our own
@@ -97,7 +97,7 @@ def test_hpa_answers_as_it_was_asked(tmp_path: Path, capsys: pytest.CaptureFixtu
     path = tmp_path / "scenarios.json"
     path.write_text(json.dumps(scenario))
     assert main(["hpa", str(path)]) == 0
-    # it is asked at 15 s, 30 s and so on; an error holds what there is
+    # the HPA reads the metric at 15 s, 30 s and so on; after an error it keeps the replicas
     expected = [[15, 2], [30, 2], [45, 4], [60, 8], [75, 8]]
     assert json.loads(capsys.readouterr().out) == {"desired": expected}
     path.write_text(json.dumps([scenario, scenario]))

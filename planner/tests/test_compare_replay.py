@@ -62,7 +62,7 @@ def test_compare_needs_the_same_scaled_objects(base: str, tmp_path: Path, capsys
 
 
 def recorded(slower_by: float = 1.0) -> dict[str, Any]:
-    """A curve as if the real system had done what is predicted, with other numbers than the overlay's, and so late."""
+    """A recording that equals the prediction for other numbers than the overlay's, delayed by some seconds."""
     found = outcome(workload(minReplicaCount=2, maxReplicaCount=8), "burst:100@30", "10", duration_s=600)
     samples = [
         {
@@ -122,7 +122,7 @@ def test_a_prometheus_range(tmp_path: Path) -> None:
     path = tmp_path / "range.json"
     path.write_text(json.dumps({"status": "success", "data": {"resultType": "matrix", "result": result}}))
     read = curve.read(path)
-    # a counter that begins anew counts from 0
+    # after a reset, a counter starts from 0
     assert read.arrivals == ((5, 7), (15, 2))
     assert read.points[2] == (10, 2, 2, 3)
     path.write_text(json.dumps({"data": {"resultType": "matrix", "result": result[:3]}}))

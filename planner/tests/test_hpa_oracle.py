@@ -1,4 +1,4 @@
-"""The planner's HPA step against the controller of Kubernetes, run in virtual time."""
+"""Compares the planner's HPA sync with the controller of Kubernetes, run in virtual time."""
 
 import sys
 from pathlib import Path
@@ -19,7 +19,7 @@ SEED = 20261122
 VALID = 5000
 BROKEN = 300
 
-# one line of the step each: what it says, and what the mutant says
+# mutants: (a line of the sync, its replacement)
 MUTANTS = [
     ("record.at_ns >= cutoff]", "record.at_ns > cutoff]"),
     ("records if record.at_ns > down_cutoff)", "records if record.at_ns >= down_cutoff)"),
@@ -46,7 +46,7 @@ Case = tuple[scenarios.Scenario, list[Any]]
 
 @pytest.fixture(scope="module")
 def asked() -> list[dict[str, Any]]:
-    random = Random(SEED)  # noqa: S311 - seeded, so that a failure comes again
+    random = Random(SEED)  # noqa: S311 - seeded, so that a failure is reproducible
     valid = [hpa_scenarios.scenario(random) for _ in range(VALID)]
     return valid + [hpa_scenarios.broken(random, hpa_scenarios.scenario(random)) for _ in range(BROKEN)]
 
@@ -58,14 +58,14 @@ def answered(asked: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module")
 def cases(asked: list[dict[str, Any]], answered: list[dict[str, Any]]) -> list[Case]:
-    """The valid scenarios with what the controller did."""
+    """The valid scenarios with the controller's results."""
     pairs = zip(asked[:VALID], answered[:VALID], strict=True)
     return [(scenarios.scenario(Field(each, "random")), answer["desired"]) for each, answer in pairs]
 
 
 @pytest.fixture
 def mutant(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The step with one line changed."""
+    """The module of the sync with one line replaced."""
     old, new = request.param
     source = Path(hpa_controller.__file__).read_text()
     assert source.count(old) == 1
@@ -87,7 +87,7 @@ def test_every_sync_of_random_scenarios(cases: list[Case]) -> None:
 
 
 def test_random_scenarios_are_worth_something(cases: list[Case]) -> None:
-    """Many of them pass through more than two sizes."""
+    """Many scenarios have more than two numbers of replicas."""
     sizes = [len({replicas for _, replicas in desired}) for _, desired in cases]
     assert sum(size > 2 for size in sizes) > VALID / 3
 

@@ -1,4 +1,4 @@
-"""KEDA's metric and activation, by the cases of its RabbitMQ scaler and of its own end-to-end test."""
+"""KEDA's metric and activation, with the cases of KEDA's RabbitMQ scaler and of its own end-to-end test."""
 
 import pytest
 
@@ -20,7 +20,7 @@ from tests.overlays import outcome, trigger, workload
         ({"activationValue": "9.5"}, Counts(6, 4), 10.0, True),
         ({}, Counts(0, 0), 0.0, False),
         ({"mode": "MessageRate"}, Counts(0, 0, publish_rate=2.5), 2.5, True),
-        ({"mode": "MessageRate"}, Counts(1, 0), 0.0, True),  # a message is work, without any rate
+        ({"mode": "MessageRate"}, Counts(1, 0), 0.0, True),  # active because of the message, although the rate is 0
         ({"mode": "MessageRate", "activationValue": "3"}, Counts(1, 0, publish_rate=2.5), 2.5, False),
         ({"mode": "DeliverGetRate"}, Counts(9, 0, deliver_rate=4), 4.0, True),
         ({"mode": "DeliverGetRate"}, Counts(9, 0), 0.0, False),
@@ -76,7 +76,7 @@ def test_the_step_to_none_waits_for_the_cooldown(e2e: Workload) -> None:
     last = found.events[-1]
     assert (last.before, last.after) == (1, 0)
     assert "cooldownPeriod of 300 s" in last.reason
-    # seen at 15 s, gone at 20 s at the latest; the poll after 300 s more
+    # the messages are seen at 15 s and gone by 20 s; KEDA scales down at the first poll 300 s later
     assert 315 < last.at_s <= 335
 
 
@@ -87,7 +87,7 @@ def test_idle_replicas() -> None:
 
 
 def test_idle_replicas_above_none_fight_with_the_hpa() -> None:
-    """KEDA goes to 1, which the HPA finds to be below its minimum, for ever."""
+    """KEDA scales to 1, and the HPA raises that to its minimum, forever."""
     found = outcome(workload(minReplicaCount=3, idleReplicaCount=1), "burst:1", "1", duration_s=900)
     assert {(event.before, event.after) for event in found.events} >= {(1, 3), (3, 1)}
 
@@ -101,7 +101,7 @@ def test_fallback_comes_with_the_failure_after_the_threshold() -> None:
     loop, (only,) = KedaLoop(scaler), scaler.triggers
     for at_s in (0, 5):
         loop.poll(at_s, failing, 1)
-        assert loop._cache[only.name].milli is None  # noqa: SLF001 - the HPA's question would count
+        assert loop._cache[only.name].milli is None  # noqa: SLF001 - a request of the HPA would count as a failure
     loop.poll(10, failing, 1)
     assert loop.answer(only, failing, 1).milli == 4 * 10 * 1000
 

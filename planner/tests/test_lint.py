@@ -1,4 +1,4 @@
-"""Each rule of `sluice lint` finds its trap, and nothing is found where there is none."""
+"""Each rule of `sluice lint` finds its trap, and reports nothing for correct overlays."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What is read of an overlay, and the sentence about what cannot be."""
+"""Workloads are read from overlays, and invalid overlays are refused with one sentence."""
 
 import io
 import re
@@ -91,7 +91,7 @@ FAULTS = [
         "x: y",
         rf"{SCALER}\..*protocol: is auto, and the manifest has no host",
     ),
-    ("host: http:", "hosts: http:", None),  # the host does not matter where the protocol is said
+    ("host: http:", "hosts: http:", None),  # the host does not matter if the protocol is given
     ("mode: QueueLength", "mode: MessageRate\n        protocol: amqp", rf"{SCALER}\..*mode: MessageRate needs .* http"),
     ("maxReplicaCount: 10", "maxReplicaCount: 1000000", rf"{SCALER}\.maxReplicaCount: must be at most 10000"),
     ("maxReplicaCount: 10", "maxReplicaCount: 0", rf"{SCALER}\.maxReplicaCount: must be at least 1"),

@@ -1,4 +1,4 @@
-"""The README describes every command and input format, and its examples print what it shows."""
+"""The README describes every command and input format, and its examples print the output that it shows."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Which pods go first, and when a node has room again."""
+"""The order in which pods are removed, and the placement on nodes."""
 
 from fractions import Fraction
 
@@ -27,7 +27,7 @@ def test_the_latest_ready_go_first_and_those_that_are_not_before_them() -> None:
     pods.scale(2, 6.0)
     assert (pods.ready(6.0), pods.ready(16.0)) == (1, 2)
     pods.scale(1, 20.0)
-    # the first pod still runs the only task: nothing had to begin again
+    # the first pod still runs the only task, so no task was restarted
     workers.advance(100.0)
     assert (pods.ready(100.0), workers.killed, int(workers.tally(100.0).running[0])) == (1, 0, 1)
 

@@ -1,4 +1,4 @@
-"""Workloads that live through traffic: what is known to happen, happens."""
+"""Simulations of workloads under traffic reproduce known behaviour of the real system."""
 
 import re
 from dataclasses import replace
@@ -17,7 +17,7 @@ from sluice_planner.traffic import Traffic
 from sluice_planner.workload import Workload
 from tests.overlays import OVERLAY, objects, outcome, trigger, workload
 
-# the system that this project began from: 1000 a pod, no behavior
+# the original system: 1000 messages per pod, no behavior
 ORIGINAL: dict[str, Any] = {
     "minReplicaCount": 2,
     "maxReplicaCount": 30,
@@ -37,7 +37,7 @@ def steps(found: Outcome) -> list[tuple[float, int]]:
 
 
 def test_the_original_scales_by_doubling_and_falls_at_once(original: Workload) -> None:
-    """Seen of the real controller: 2, 4@75, 8@90, 16@105, 29@120."""
+    """Replicas that the real controller has set: 2, 4 at 75 s, 8 at 90 s, 16 at 105 s, 29 at 120 s."""
     found = outcome(original, "burst:29000@60", "12.5", duration_s=200)
     assert steps(found) == [(75, 4), (90, 8), (105, 16), (120, 29)]
     assert found.events[0].reason == "jobs: 29,000 / 1000 recommends 29, the legacy limit (double, or 4) allows 4"
@@ -76,7 +76,7 @@ def test_no_traffic_changes_nothing() -> None:
 
 def test_drain_peak_and_maximum() -> None:
     found = outcome(workload(), "burst:100@10", "10", Cluster(pod_start_s=0))
-    # as the sync at 15 s sees it: one runs
+    # the state that the sync at 15 s reads: one task runs
     assert (found.peak_waiting, found.peak_s) == (99, 15)
     assert steps(found)[:2] == [(15, 5), (30, 10)]
     assert found.max_reached_s == 30
@@ -130,7 +130,7 @@ def test_killed_tasks_begin_again() -> None:
 def test_pods_without_a_node_wait_for_room() -> None:
     size = (quantity(Field("2", "--nodes")), quantity(Field("4Gi", "--nodes")))
     found = outcome(workload(), "burst:100", cluster=Cluster(nodes=(size,)), duration_s=300)
-    # 500m each: four to a node
+    # pods of 500m: four fit on a node
     assert max(sample.ready for sample in found.samples) == 4
     assert max(sample.pods for sample in found.samples) == 10
     assert found.pending_max == 6

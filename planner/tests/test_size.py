@@ -1,4 +1,4 @@
-"""`sluice size`: what it finds meets the objectives, and what it writes, Kustomize takes."""
+"""`sluice size` finds numbers that meet the objectives, and writes a patch that Kustomize accepts."""
 
 import json
 import re
@@ -39,7 +39,7 @@ def test_objectives_measure_waits() -> None:
 
 
 def test_confidence_intervals_are_students() -> None:
-    # of 1..5: standard error sqrt(2.5 / 5), t at 4 degrees of freedom 2.776
+    # runs 1..5: standard error sqrt(2.5 / 5), t is 2.776 at 4 degrees of freedom
     assert mean([1, 2, 3, 4, 5]).half == pytest.approx(2.776 * 0.5**0.5, rel=1e-3)
     assert mean([7, 7, 7]).upper == 7
     assert mean([7]).upper == float("inf")
@@ -67,7 +67,7 @@ def test_what_it_finds_meets_the_objectives(folder: Path, capsys: pytest.Capture
     burst = outcome(sized, "0.3/s + burst:300@900", "10", duration_s=1800.0, seed=51)
     assert burst.drained_s
     assert burst.drained_s - 900 < 300
-    # ten pods all the time would meet them too, and cost more
+    # ten permanent pods would also meet the objectives, and cost more
     assert usual.pod_hours < outcome(workload(minReplicaCount=10), "0.3/s", "10", duration_s=1200.0, seed=50).pod_hours
 
 
