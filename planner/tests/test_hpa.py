@@ -60,7 +60,7 @@ def test_average_value(current: int, milli: int, target_milli: int, wanted: int)
     assert decision.wanted == wanted
 
 
-def test_replicas_that_exist_count_for_the_tolerance_and_not_those_asked_for() -> None:
+def test_tolerance_uses_existing_replicas_instead_of_desired_ones() -> None:
     decision, _ = step(settings(), None, Seen(0, 20, 10, [10500]))
     assert decision.wanted == 10
 
@@ -83,17 +83,17 @@ def test_legacy_limits(current: int, wanted: int, replicas: int, why: Why) -> No
 
 
 @pytest.mark.parametrize(("age_s", "replicas"), [(299, 9), (300, 9), (301, 3)])
-def test_legacy_window_is_closed(age_s: int, replicas: int) -> None:
+def test_legacy_window_includes_its_start(age_s: int, replicas: int) -> None:
     assert decided(settings(), 10, 3, Memory((ago(9, age_s),))).replicas == replicas
 
 
 @pytest.mark.parametrize(("age_s", "replicas"), [(59, 9), (60, 3), (61, 3)])
-def test_window_of_a_behavior_is_open(age_s: int, replicas: int) -> None:
+def test_behavior_window_excludes_its_start(age_s: int, replicas: int) -> None:
     behavior = down(Policy("Percent", 100, 15), window_s=60)
     assert decided(settings(behavior), 10, 3, Memory((ago(9, age_s),))).replicas == replicas
 
 
-def test_scaling_up_waits_for_the_lowest_of_its_window() -> None:
+def test_scaling_up_uses_the_lowest_recommendation_of_the_window() -> None:
     behavior = up(Policy("Pods", 50, 15), window_s=60)
     assert decided(settings(behavior), 10, 30, Memory((ago(12, 59),))).replicas == 12
     assert decided(settings(behavior), 10, 30, Memory((ago(2, 59),))).replicas == 10
@@ -136,7 +136,7 @@ def test_changes_of_the_period_count(added: tuple[Record, ...], removed: tuple[R
     assert decided(settings(up(Policy("Pods", 5, 60))), 10, 99, memory).replicas == replicas
 
 
-def test_a_change_takes_the_place_of_the_last_outdated_one() -> None:
+def test_change_replaces_the_last_outdated_one() -> None:
     memory = Memory((ago(10, 3600),), (ago(1, 200), ago(2, 100), ago(3, 10)))
     _, after = step(settings(up(Policy("Pods", 5, 60))), memory, Seen(NOW_S * NS_PER_S, 10, 10, [99000]))
     assert after.added == (ago(1, 200), ago(2, 0), ago(3, 10))
@@ -145,7 +145,7 @@ def test_a_change_takes_the_place_of_the_last_outdated_one() -> None:
 @pytest.mark.parametrize(
     ("current", "replicas", "why"), [(0, 0, Why.DISABLED), (9, 5, Why.ABOVE_MAX), (1, 2, Why.BELOW_MIN)]
 )
-def test_outside_of_its_bounds_it_snaps(current: int, replicas: int, why: Why) -> None:
+def test_replicas_outside_of_the_bounds_are_set_to_the_nearest_bound(current: int, replicas: int, why: Why) -> None:
     limited = settings(down(Policy("Pods", 1, 60), window_s=300), minimum=2, maximum=5)
     decision = decided(limited, current, 3)
     assert (decision.replicas, decision.why) == (replicas, why)

@@ -86,13 +86,13 @@ def test_every_sync_of_random_scenarios(cases: list[Case]) -> None:
     assert [number for number, case in enumerate(cases) if disagrees(case)] == []
 
 
-def test_random_scenarios_are_worth_something(cases: list[Case]) -> None:
+def test_random_scenarios_cover_many_changes(cases: list[Case]) -> None:
     """Many scenarios have more than two numbers of replicas."""
     sizes = [len({replicas for _, replicas in desired}) for _, desired in cases]
     assert sum(size > 2 for size in sizes) > VALID / 3
 
 
-def test_what_the_api_refuses_is_refused(asked: list[dict[str, Any]], answered: list[dict[str, Any]]) -> None:
+def test_invalid_specs_are_refused_as_by_the_api(asked: list[dict[str, Any]], answered: list[dict[str, Any]]) -> None:
     for spec, answer in zip(asked[VALID:], answered[VALID:], strict=True):
         assert answer.get("invalid"), spec
         with pytest.raises(Wrong, match=r"behavior\.scale"):
@@ -101,5 +101,5 @@ def test_what_the_api_refuses_is_refused(asked: list[dict[str, Any]], answered: 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda pair: pair[1], indirect=True)
 @pytest.mark.usefixtures("mutant")
-def test_a_changed_line_is_found(cases: list[Case]) -> None:
+def test_mutants_are_detected(cases: list[Case]) -> None:
     assert any(disagrees(case) for case in cases)

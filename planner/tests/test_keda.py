@@ -57,21 +57,21 @@ def e2e() -> Workload:
     return workload(minReplicaCount=0, maxReplicaCount=4, triggers=trigger(value="10"))
 
 
-def test_a_hundred_messages_make_four_pods_and_then_none(e2e: Workload) -> None:
+def test_hundred_messages_scale_to_four_pods_and_back_to_none(e2e: Workload) -> None:
     found = outcome(e2e, "burst:100@10", "1")
     assert max(sample.ready for sample in found.samples) == 4
     assert found.samples[-1].desired == 0
     assert found.done == 100
 
 
-def test_messages_below_the_activation_wake_nobody() -> None:
+def test_messages_below_the_activation_start_no_pod() -> None:
     asleep = workload(minReplicaCount=0, maxReplicaCount=4, triggers=trigger(activationValue="5"))
     found = outcome(asleep, "burst:3@10", "1", duration_s=300)
     assert found.events == []
     assert found.samples[-1].waiting == 3
 
 
-def test_the_step_to_none_waits_for_the_cooldown(e2e: Workload) -> None:
+def test_scaling_to_zero_waits_for_the_cooldown(e2e: Workload) -> None:
     found = outcome(e2e, "burst:1@10", "1")
     last = found.events[-1]
     assert (last.before, last.after) == (1, 0)
@@ -86,7 +86,7 @@ def test_idle_replicas() -> None:
     assert [(event.before, event.after) for event in found.events if event.before != event.after] == [(0, 3), (3, 0)]
 
 
-def test_idle_replicas_above_none_fight_with_the_hpa() -> None:
+def test_idle_replicas_above_zero_conflict_with_the_hpa() -> None:
     """KEDA scales to 1, and the HPA raises that to its minimum, forever."""
     found = outcome(workload(minReplicaCount=3, idleReplicaCount=1), "burst:1", "1", duration_s=900)
     assert {(event.before, event.after) for event in found.events} >= {(1, 3), (3, 1)}
@@ -96,7 +96,7 @@ def failing(*_: object) -> None:
     """A broker that does not answer."""
 
 
-def test_fallback_comes_with_the_failure_after_the_threshold() -> None:
+def test_fallback_starts_with_the_failure_after_the_threshold() -> None:
     scaler = workload().scaler
     loop, (only,) = KedaLoop(scaler), scaler.triggers
     for at_s in (0, 5):
@@ -124,7 +124,7 @@ def test_fallback_behaviors(behavior: str, replicas: int, expected: int) -> None
     assert loop.answer(only, failing, replicas).milli == expected * 10 * 1000
 
 
-def test_a_broker_that_is_away_means_fallback_over_http_and_nothing_over_amqp() -> None:
+def test_unavailable_broker_triggers_the_fallback_only_over_http() -> None:
     away = Cluster(metrics_down_s=(30, 300), initial_replicas=1)
     http = outcome(workload(), "0.05/s", "5", duration_s=300, cluster=away)
     assert max(sample.desired for sample in http.samples) == 4

@@ -23,7 +23,7 @@ def load(workers: Workers, work: Work, queues: list[int]) -> None:
 
 @PROPERTY
 @given(tasks, changes)
-def test_with_one_queue_nothing_is_held(work: Work, plan: list[tuple[float, int]]) -> None:
+def test_one_queue_needs_no_prefetched_messages(work: Work, plan: list[tuple[float, int]]) -> None:
     work = uneven(sorted(work, key=lambda task: task[0]))
     kinds = (Workers(1), PrefetchingWorkers(1))
     for workers in kinds:
@@ -43,7 +43,7 @@ def test_with_one_queue_nothing_is_held(work: Work, plan: list[tuple[float, int]
 
 @PROPERTY
 @given(tasks, changes, st.lists(seconds, max_size=10), st.integers(1, 3), st.integers(1, 3))
-def test_nothing_is_lost(
+def test_no_task_is_lost(
     work: Work, plan: list[tuple[float, int]], looks: list[float], queues: int, prefetch: int
 ) -> None:
     work = sorted(work, key=lambda task: task[0])
@@ -76,7 +76,7 @@ def test_short_task_waits_behind_the_long_one_of_another_queue() -> None:
     assert held.waits.max_s == pytest.approx(19.0, abs=2.0)
 
 
-def test_more_prefetched_is_more_that_waits() -> None:
+def test_more_prefetched_messages_wait_longer() -> None:
     generator = np.random.default_rng(3)
     came = np.cumsum(generator.exponential(1.0, 2000))
     service = generator.choice([0.1, 0.1, 0.1, 8.0], 2000)

@@ -83,7 +83,7 @@ def uneven(work: list[tuple[float, float]]) -> list[tuple[float, float]]:
 
 @PROPERTY
 @given(tasks, changes)
-def test_as_the_plain_queue(work: list[tuple[float, float]], plan: list[tuple[float, int]]) -> None:
+def test_starts_equal_those_of_the_simple_queue(work: list[tuple[float, float]], plan: list[tuple[float, int]]) -> None:
     work = uneven(sorted(work, key=lambda task: task[0]))
     workers, plain = loaded(work), Plain(10.0, [(came, came, service) for came, service in work])
     groups = [(workers.add(1, 0.0), plain.add(1, 0.0))]
@@ -109,7 +109,7 @@ def test_as_the_plain_queue(work: list[tuple[float, float]], plan: list[tuple[fl
 
 @PROPERTY
 @given(tasks, changes, st.lists(seconds, max_size=10))
-def test_nothing_is_lost(work: list[tuple[float, float]], plan: list[tuple[float, int]], looks: list[float]) -> None:
+def test_no_task_is_lost(work: list[tuple[float, float]], plan: list[tuple[float, int]], looks: list[float]) -> None:
     """At every time, arrived = waiting + running + done."""
     work = sorted(work, key=lambda task: task[0])
     workers = loaded(work)
@@ -219,7 +219,7 @@ def test_room_is_made_while_tasks_wait() -> None:
     assert parts.tally(1e9).arrived[0] == 5000
 
 
-def test_what_comes_back_goes_first() -> None:
+def test_returned_tasks_start_first() -> None:
     """A returned task starts before tasks that arrived later, although it returns after their arrival."""
     workers = loaded([(0.0, 10.0), (1.0, 20.0), (2.0, 30.0)])
     slots = workers.add(1, 0.0)

@@ -18,7 +18,7 @@ def test_what_an_earlier_run_left_is_removed(tmp_path: Path) -> None:
 def test_folder_that_holds_anything_else_is_left_as_it_is(tmp_path: Path) -> None:
     for name in ("run.jsonl", "thesis.txt"):
         (tmp_path / name).write_text("kept")
-    with pytest.raises(Unusable, match=r"holds 'thesis\.txt'"), folder.emptied(tmp_path):
+    with pytest.raises(Unusable, match=r"contains 'thesis\.txt'"), folder.emptied(tmp_path):
         pass
     assert {"run.jsonl", "thesis.txt"} <= {each.name for each in tmp_path.iterdir()}
 

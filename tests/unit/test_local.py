@@ -37,7 +37,7 @@ def test_endpoints_of_a_killed_run_are_not_believed(tmp_path: Path) -> None:
 
 
 def test_locked_twice(tmp_path: Path) -> None:
-    with Folder(tmp_path).locked(), pytest.raises(Unusable, match="running already"), Folder(tmp_path).locked():
+    with Folder(tmp_path).locked(), pytest.raises(Unusable, match="already running"), Folder(tmp_path).locked():
         pass
 
 
