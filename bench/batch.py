@@ -10,8 +10,8 @@ from apps.contract.message import task_message
 from bench import figures
 from bench.apps import ours as app
 from bench.apps.model import BODY
-from bench.filling import publish_all
 from bench.load import BATCH_TASKS, wrk
+from bench.publishing import publish_all
 from bench.server import ROOT, Server, ours, purge
 from tests.harness.system import System
 

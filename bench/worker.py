@@ -22,7 +22,7 @@ from apps.contract.message import TaskMessage
 from bench import figures
 from bench.apps import ours, stock
 from bench.apps.model import BODY
-from bench.filling import publish_all
+from bench.publishing import publish_all
 from bench.server import ROOT, administrator, broker_url, purge
 from ops.servers.child import Child
 from tests.harness.system import System, until

@@ -17,13 +17,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from apps.client import AsyncClient, OutcomeUnknown, Problem, TimedOut
-from loadtest import cluster_target, drive, gates, host, report, shapes, system
+from loadtest import cluster_target, gates, host, locust_run, report, shapes, system
 from loadtest.cluster_target import Cluster
-from loadtest.drive import Address
 from loadtest.folder import emptied
 from loadtest.gates import Seen, Verdict
 from loadtest.host import Host
 from loadtest.ledger import Ledger
+from loadtest.locust_run import Address
 from loadtest.report import Run
 from loadtest.sampler import Sampler
 from loadtest.shapes import Shape
@@ -96,14 +96,14 @@ def judge(shape: Shape, arguments: argparse.Namespace) -> Verdict:
         print(f"{shape.name}: {shape.about} {report.load_in_words(shape)}", flush=True)
         print("Loading the stub, to measure the latency of Locust and this machine.", flush=True)
         with _stub(folder) as url:
-            floor, _ = drive.load(shape, Address(url), folder / "stub.jsonl", lambda *_: None)
+            floor, _ = locust_run.load(shape, Address(url), folder / "stub.jsonl", lambda *_: None)
         target = there or ends.enter_context(
             system.started(shape, Folder(folder / "system"), open_files, arguments.code)
         )
         print(f"Loading {target.url}: {target.about.get('size', '')}", flush=True)
         sampler = Sampler(target)
         address = Address(target.url, target.host, target.key)
-        ledger, began_s = drive.load(shape, address, folder / "run.jsonl", sampler.look)
+        ledger, began_s = locust_run.load(shape, address, folder / "run.jsonl", sampler.look)
         _drain(target, shape)
         asyncio.run(_settle(target, ledger, began_s))
         seen = _seen(target)
