@@ -43,7 +43,7 @@ class Minicluster:
         # The names depend on the folder: the next run finds the leftovers of a killed run, and two clusters have
         # different names. The name of a network device has at most 15 characters.
         digest = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
-        self.cgroup, self.cable = f"sluice-{digest}", f"sluice{digest}"
+        self.cgroup, self.link_name = f"sluice-{digest}", f"sluice{digest}"
 
     def __str__(self) -> str:
         return f"a new cluster, whose state is in {self.state}"
@@ -120,12 +120,12 @@ class Minicluster:
             until(lambda: not known.alive, STOP_TIMEOUT_S, "the end of the cluster")
         if self._outer:
             self._outer.wait(STOP_TIMEOUT_S)
-        link.remove(self.cable)
+        link.remove(self.link_name)
         cgroups.remove(self.cgroup)
 
     def _launch(self) -> None:
-        cable = link.choose(self.cable)
-        state.write(self.state, cable.cluster)
+        pair = link.choose(self.link_name)
+        state.write(self.state, pair.cluster)
         cgroups.make(self.cgroup)
         folders = [str(binaries.folder_of(module)) for module in (binaries.ETCD, binaries.KUBERNETES)]
         node = [sys.executable, "-m", "minicluster.node", str(self.state), f"/{self.cgroup}", *folders]
@@ -138,8 +138,8 @@ class Minicluster:
                 start_new_session=True,
             )  # fmt: skip
         init = self._first_child(self._outer)
-        Running(self._outer.pid, init.pid, init.create_time(), cable.cluster).write(self.state)
-        cable.attach(init.pid)
+        Running(self._outer.pid, init.pid, init.create_time(), pair.cluster).write(self.state)
+        pair.attach(init.pid)
 
     def _settle(self) -> None:
         """Wait until the node is Ready and CoreDNS runs."""

@@ -10,7 +10,7 @@ from ops.command import Unusable
 
 
 def test_two_clusters_of_one_process_have_different_links(tmp_path: Path) -> None:
-    names = {Minicluster(tmp_path / name).cable for name in ("one", "two")}
+    names = {Minicluster(tmp_path / name).link_name for name in ("one", "two")}
     assert len(names) == 2
     assert all(len(name) <= 15 for name in names)  # the kernel's limit
 
