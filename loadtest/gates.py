@@ -76,9 +76,9 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def kept_up(shape: Shape, ledger: Ledger, behind_s: float) -> float:
-    """The least share, over all times, of the tasks accepted until then whose results came in time.
+    """The least ratio, over all times t, of results until t + lag to tasks accepted until t.
 
-    In time means within the longest task's duration plus `behind_s` seconds after a task is accepted.
+    The lag is the longest task's duration plus `behind_s` seconds.
     """
     accepted = sorted(task.accepted_s for task in ledger.tasks.values())
     finished = sorted(task.finished_s for task in ledger.finished if task.finished_s is not None)

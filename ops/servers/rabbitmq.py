@@ -156,7 +156,7 @@ class RabbitMQ:
     def _write_configuration(self) -> None:
         private_folder(self.folder)
         write_private(self.folder / "enabled_plugins", "[rabbitmq_management].\n")
-        # Erlang then uses neither DNS nor its native resolver process, which would outlive the node.
+        # Erlang then uses neither DNS nor its resolver process, which outlives the node as an orphan.
         write_private(self.folder / "inetrc", '{lookup, [file]}.\n{host, {127,0,0,1}, ["localhost"]}.\n')
         lines = (
             f"listeners.tcp.1 = {self.host}:{self.port}",
