@@ -1,7 +1,7 @@
-"""`make bench-compare REF=...`: the working tree and another commit, in turns on one broker.
+"""`make bench-compare REF=...`: compares the working tree with another commit, in turns on one broker.
 
-`accept` is what the API of each accepts. `worker` is what the worker of each needs for a task that does nothing and
-that the API of the same commit has accepted: the form of a message may differ between the two.
+`accept` measures the rate at which each API accepts tasks. `worker` measures the cost of a task that does nothing in
+each worker. The API of the same commit has accepted these tasks, because commits may have different message formats.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def _accept(broker: System, servers: list[Server], _: Path, rounds: int) -> dict
 
 
 def _worker(broker: System, servers: list[Server], folder: Path, rounds: int) -> dict[str, Any]:
-    """Both workers hold 4 messages for each process, as those that `make bench` compares."""
+    """Both workers prefetch 4 messages per process, as in `make bench`."""
     rates: dict[str, list[float]] = {server.name: [] for server in servers}
     costs: dict[str, list[float]] = {server.name: [] for server in servers}
     for _ in range(rounds):
@@ -63,7 +63,7 @@ def _worker(broker: System, servers: list[Server], folder: Path, rounds: int) ->
 
 
 def _with_bench(folder: Path) -> Path:
-    """Give the other commit this one's task that does nothing."""
+    """Copy this commit's bench/, with its task that does nothing, into the other commit."""
     shutil.copytree(ROOT / "bench", folder / "bench", dirs_exist_ok=True)
     return folder
 
@@ -79,7 +79,7 @@ PARTS: dict[str, Callable[[System, list[Server], Path, int], dict[str, Any]]] = 
 
 
 def main() -> None:
-    """Measure both, print the ratios."""
+    """Measure both commits, write the result, and print the ratios."""
     parser = argparse.ArgumentParser(prog="python -m bench.compare_commits", description="Compare with another commit.")
     parser.add_argument("ref")
     parser.add_argument("parts", nargs="*", help=f"some of {', '.join(PARTS)}; all by default")

@@ -1,4 +1,4 @@
-"""`make profile`: where the time of an accepted task goes, in microseconds of the server; build/profile.md.
+"""`make profile`: the server's CPU time per accepted task, in microseconds by part of the code; build/profile.md.
 
 py-spy samples the stack of the running server PER_S times a second. Each sample counts for one part: that of the
 innermost frame whose file belongs to a part.
@@ -50,7 +50,7 @@ def main() -> None:
         loader.start()
         stacks = broker.folder / "stacks"
         spy = shutil.which("py-spy", path=str(Path(sys.executable).parent))
-        assert spy, "py-spy is missing: run this by make profile"
+        assert spy, "py-spy is missing: run `make profile`"
         options = ["--duration", str(SECONDS), "--rate", str(PER_S), "--full-filenames", "--format", "raw"]
         subprocess.run(  # noqa: S603
             [spy, "record", "--pid", str(server.pid), *options, "--output", str(stacks)],

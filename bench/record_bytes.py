@@ -1,8 +1,8 @@
-"""`python -m bench.record_bytes`: what a million records, ended ids and Idempotency-Keys take in a Redis of its own.
+"""`python -m bench.record_bytes`: memory of a million records, ended ids and Idempotency-Keys in a new Redis.
 
-Each is written by the script that the product writes it with, and the memory of a Redis that holds nothing else is read
-before and after. Two figures of it are constants of the contract (`RECORD_BYTES` and others), by which `make validate`
-compares an overlay's rate with Redis' maxmemory; a test holds them against what is measured.
+The entries are written by the product's own scripts. The memory of a Redis without other data is read before and after.
+Some of the figures are constants of the contract (`RECORD_BYTES` and others), with which `make validate` compares an
+overlay's rate with Redis' maxmemory. A test compares these constants with measured values.
 """
 
 import argparse
@@ -24,23 +24,23 @@ from ops.servers.redis import Redis
 
 COUNT = 1_000_000
 CHUNK = 1000
-# Redis moves entries for 1 ms in every 100 ms.
+# While a table is resized, an idle Redis moves entries for 1 ms in every 100 ms.
 SETTLED_S = 0.25
 SETTLED_DEADLINE_S = 30.0
 FLUSH_TIMEOUT_S = 120.0  # FLUSHDB frees a million entries before it answers
 RESULT_TTL_S = int(Settings.model_fields["result_ttl_s"].default)
 RECORD_TTL_S = RESULT_TTL_S + MESSAGE_TTL_S
 EXAMPLE = '{"name_task":"abc","state":"done"}'
-# Results of these lengths, in bytes: the example's, and two of a team's.
+# Length in bytes -> result: the example's, and two that are typical of teams.
 RESULTS = {len(EXAMPLE): EXAMPLE, 100: '"' + "x" * 98 + '"', 1000: '"' + "x" * 998 + '"'}
-# Tasks in a second, by which their ids share sets.
+# Tasks per second. The rate determines how many ended ids share a set.
 RATES = (1, 3, 30)
 
 Write = Callable[[Any, int], None]
 
 
 def measure(client: redis.Redis, count: int) -> dict[str, float]:
-    """Bytes of each kind of entry."""
+    """Kind of entry -> bytes per entry."""
     found: dict[str, float] = {}
     for length, meta in RESULTS.items():
         found[f"record, result of {length} bytes"] = _bytes_of_each(client, count, _record(client, meta))
@@ -51,7 +51,7 @@ def measure(client: redis.Redis, count: int) -> dict[str, float]:
 
 
 def _bytes_of_each(client: redis.Redis, count: int, write: Write) -> float:
-    _write(client, 0, CHUNK, write)  # what a server makes once, at its first script or command
+    _write(client, 0, CHUNK, write)  # one-time allocations of the server at the first script or command
     client.flushdb()
     before = _used_bytes(client)
     for start in range(0, count, CHUNK):
@@ -67,7 +67,10 @@ def _write(client: redis.Redis, start: int, end: int, write: Write) -> None:
 
 
 def _used_bytes(client: redis.Redis) -> int:
-    """Once Redis has given back the smaller of two tables, whose entries it moves while it is idle."""
+    """The used memory after Redis has finished resizing its tables, which it does while it is idle.
+
+    Raises TimeoutError if the memory still shrinks after SETTLED_DEADLINE_S.
+    """
     used = _used_bytes_now(client)
     end_s = time.monotonic() + SETTLED_DEADLINE_S
     while time.monotonic() < end_s:
@@ -79,13 +82,13 @@ def _used_bytes(client: redis.Redis) -> int:
 
 
 def _used_bytes_now(client: redis.Redis) -> int:
-    """Without the buffers of the append-only file and of clients."""
+    """The used memory without the buffers of the append-only file and of clients."""
     memory: Any = client.info("memory")
     return int(memory["used_memory"] - memory["mem_not_counted_for_evict"] - memory["mem_clients_normal"])
 
 
 def _record(client: redis.Redis, meta: str) -> Write:
-    """A record without its ended id: the set is of an id that is none of the API's."""
+    """Write a record without its ended id, as for an id that the API did not create."""
     end = client.script_load(states.END)
 
     def write(pipeline: Any, number: int) -> None:
@@ -98,7 +101,7 @@ def _record(client: redis.Redis, meta: str) -> Write:
 
 
 def _ended(rate: int) -> Write:
-    """As `finish` in apps/contract/states.py does it."""
+    """Write an ended id as `finish` in apps/contract/states.py does."""
     started_ms = int(time.time() * 1000)
 
     def write(pipeline: Any, number: int) -> None:
@@ -122,14 +125,14 @@ def _key(client: redis.Redis) -> Write:
 
 
 def _id(number: int, ms: int = 0) -> str:
-    """An id as the API makes it, which differs from the others in all that a key has."""
+    """A unique id in the format of the API, created at `ms` (milliseconds since 1970)."""
     ms = ms or 1_760_000_000_000 + number
     digits = f"{ms:012x}"
     return f"{digits[:8]}-{digits[8:]}-7000-8000-{number:012x}-{secrets.token_hex(8)}"
 
 
 def lines(found: dict[str, float]) -> Iterator[str]:
-    """A table: bytes of each, and MiB of a million."""
+    """A table in Markdown: bytes per entry, and MiB for a million entries."""
     yield "| what | bytes | MiB for a million |"
     yield "|---|---|---|"
     for name, size in found.items():
@@ -137,7 +140,7 @@ def lines(found: dict[str, float]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, and print the table."""
     parser = argparse.ArgumentParser(prog="python -m bench.record_bytes", description="Memory of records and keys.")
     parser.add_argument("--count", type=int, default=COUNT, help="entries of each kind")
     arguments = parser.parse_args()

@@ -14,7 +14,7 @@ from apps.contract.settings import WorkerSettings, load
 from apps.contract.tasks import TaskSpec, registry
 from bench.apps.model import Done, Nothing
 
-# a queue that every system has, whatever a team's queues are
+# the first work queue, because a team may rename queues
 QUEUE = topology.WORK_QUEUES[0]
 SPEC = TaskSpec(name=f"{QUEUE}:nothing", input=Nothing, output=Done, hard_limit_s=90)
 REGISTRY = registry(SPEC)
@@ -29,7 +29,7 @@ def api() -> FastAPI:
 
 
 def _functions() -> Any:
-    """What the worker's app is given: `bench.compare_commits` runs this with the apps of other commits, too."""
+    """The functions argument of the worker's app. `bench.compare_commits` also runs this with other commits' apps."""
     try:
         from apps.worker.functions import Work  # noqa: PLC0415 - absent until version 0.2
     except ImportError:

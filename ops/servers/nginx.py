@@ -1,4 +1,4 @@
-"""NGINX in front of the API as a child of ours, with the numbers of helm-releases/nginx.yaml and the Ingress."""
+"""Runs NGINX in front of the API as a child process, with the settings of helm-releases/nginx.yaml and the Ingress."""
 
 import os
 from collections.abc import Sequence
@@ -13,12 +13,15 @@ from ops.servers.programs import find
 PROGRAM = "nginx"
 PACKAGE = "nginx-light"
 START_DEADLINE_S = 20.0
-# Above uvicorn's default and Locust's bursts: a full backlog drops connections, which clients see as a second's wait.
+# More than uvicorn's default and Locust's bursts: a full backlog drops SYNs, which clients retry after a second.
 BACKLOG = 4096
 
 
 class Nginx:
-    """One worker process on a loopback port, which balances over the APIs' ports. Installed if need be, as `ensure`."""
+    """NGINX with one worker process on a loopback port, as a load balancer of API processes on `upstream_ports`.
+
+    Installs NGINX if it is missing; raises Unusable if it cannot be installed.
+    """
 
     def __init__(
         self, folder: Path, upstream_ports: Sequence[int], *, open_files: int, logs: Path | None = None
@@ -33,17 +36,17 @@ class Nginx:
         self.node = Child("NGINX", command, log=(logs or self.folder) / "nginx.log", env=dict(os.environ))
 
     def start(self) -> None:
-        """Start it, and wait until it listens. Unusable if it does not."""
+        """Start NGINX, and wait until it listens. Raises Unusable if it does not."""
         self.node.start()
         self.node.ready(lambda: is_open(self._port), START_DEADLINE_S)
 
     def stop(self) -> None:
-        """End it, and its worker."""
+        """Stop NGINX and its worker process."""
         self.node.stop()
 
 
 def ensure() -> None:
-    """Install it if need be. Unusable where we may not."""
+    """Install NGINX if it is missing. Raises Unusable if it cannot be installed."""
     if find(PROGRAM) is None:
         apt_install([PACKAGE])
 
@@ -53,11 +56,11 @@ def _configuration(folder: Path, port: int, upstream_ports: Sequence[int], open_
     lines = [
         "daemon off;",
         "worker_processes 1;",
-        *(["user root;"] if os.geteuid() == 0 else []),  # else its worker may not write into the folder
+        *(["user root;"] if os.geteuid() == 0 else []),  # otherwise the worker cannot write to the folder
         f"pid {folder}/nginx.pid;",
         "error_log stderr warn;",
         f"worker_rlimit_nofile {open_files};",
-        # a client that waits is two connections: its own, and one to the API
+        # a waiting client needs two connections: one to NGINX, and one from NGINX to the API
         "events { worker_connections 16384; }",
         "http {",
         "access_log off;",

@@ -1,4 +1,4 @@
-"""The README describes every command and input format, and its examples print what it shows."""
+"""The README describes every command and input format, and its examples print the output that it shows."""
 
 import re
 import subprocess
@@ -21,7 +21,7 @@ def test_there_are_five_examples() -> None:
 
 
 @pytest.mark.parametrize(("command", "output"), EXAMPLES)
-def test_example_prints_what_the_readme_shows(command: str, output: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_example_prints_the_output_in_the_readme(command: str, output: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
     done = subprocess.run(["sh", "-c", command], cwd=FOLDER, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == (output, "")

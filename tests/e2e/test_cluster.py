@@ -45,7 +45,7 @@ class Second:
 
     def linked(self) -> bool:
         links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
-        return self.cluster.cable in links
+        return self.cluster.link_name in links
 
     def grouped(self) -> bool:
         """Whether the cluster's control group exists, in the hierarchy of cgroup v2 or in any of v1."""

@@ -68,7 +68,7 @@ def test_suspended_servers_do_not_answer_until_they_are_resumed(own: Servers) ->
 @pytest.mark.thorough
 def test_data_created_with_other_credentials_is_reported(own: Servers) -> None:
     stranger = Management(own.rabbitmq.management.url, "admin", "another")
-    with pytest.raises(Unusable, match="made with other credentials"):
+    with pytest.raises(Unusable, match="created with other credentials"):
         stranger.answers()
 
 

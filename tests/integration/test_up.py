@@ -93,7 +93,7 @@ def test_up_uses_given_servers_and_restarts_a_dead_api(make_clone: MakeClone, sy
     assert clone.printed.count("SUCCESS") == 2
     api = next(process for process in supervisor.children() if "uvicorn" in process.cmdline())
     api.kill()
-    clone.says("api ended; it starts again in 1 s")
+    clone.says("api ended; it is restarted in 1 s")
     until(lambda: clone.run("ops.demo").returncode == 0, 60, "an answer of the new API")
 
 
@@ -104,7 +104,7 @@ def test_second_up_in_one_folder_is_refused(make_clone: MakeClone, system: Syste
     clone.says("are ready")
     second = clone.run("ops.up")
     assert (second.returncode, second.stdout) == (1, "")
-    assert second.stderr.startswith("A `make up` or `make load` of this folder is running already")
+    assert second.stderr.startswith("`make up` or `make load` is already running in this folder")
 
 
 def test_up_with_an_occupied_port_is_refused(make_clone: MakeClone) -> None:

@@ -17,9 +17,9 @@ def test_unknown_shape_is_refused_and_existing_shapes_are_named(loadtest: Run) -
     ("arguments", "sentence"),
     [
         (["--cluster"], "--cluster needs --host"),
-        (["--host", "localhost:8080"], "--host localhost:8080 is no address: write it as http://host:port."),
+        (["--host", "localhost:8080"], "--host localhost:8080 is not a URL: write it as http://host:port."),
         (["--apis", "0"], "1 or more"),
-        (["--apis", "2", "--host", "http://127.0.0.1:1"], "it goes without --host"),
+        (["--apis", "2", "--host", "http://127.0.0.1:1"], "omit --host"),
     ],
 )
 def test_invalid_combination_of_options_is_refused(loadtest: Run, arguments: list[str], sentence: str) -> None:
@@ -55,12 +55,12 @@ def test_host_without_its_counters_is_refused(loadtest: Run, system: System, see
     url = system.api().url
     no_counters = {"METRICS_URLS": f"{url}/livez", "SLUICE_KEY": system.key}
     done = loadtest("short", "--host", url, **seen, **no_counters)
-    assert done.stderr.startswith(f"{url}/livez does not tell sluice_accepted_total: METRICS_URLS must name")
+    assert done.stderr.startswith(f"{url}/livez has no counter sluice_accepted_total: METRICS_URLS must list")
     assert (done.stdout, done.returncode) == ("", 1)
 
 
 def test_key_that_the_host_refuses_is_reported(loadtest: Run, system: System, seen: dict[str, str]) -> None:
     url = system.api().url
     done = loadtest("short", "--host", url, **seen, SLUICE_KEY="another")
-    assert done.stderr == f"{url} answers 401: set SLUICE_KEY to a bearer key that it takes.\n"
+    assert done.stderr == f"{url} answers 401: set SLUICE_KEY to a valid bearer key.\n"
     assert (done.stdout, done.returncode) == ("", 1)

@@ -123,7 +123,7 @@ def test_every_chart_has_its_data(browser: Page, tmp_path: Path) -> None:
 def test_failed_samples_are_reported(browser: Page, tmp_path: Path) -> None:
     browser.open(written(tmp_path), 1280)
     told = browser.evaluate("document.getElementById('missing').textContent")
-    assert told == f"The system told nothing of itself 2 times, first at {MISSING[0]}"
+    assert told == f"2 samples are missing, the first at {MISSING[0]}"
 
 
 def test_every_process_has_a_row(browser: Page, tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_modules_of_crds_are_verified_by_their_sums(monkeypatch: pytest.MonkeyPa
     assert set(pins.CRD_SUMS) == set(pins.CRD_MODULES)
     first = pins.CRD_MODULES[0]
     monkeypatch.setitem(pins.CRD_SUMS, first, "h1:another")
-    with pytest.raises(Unusable, match="is not the one that ops/pins"):
+    with pytest.raises(Unusable, match="does not match its checksum in ops/pins"):
         tools.module_folders()
 
 

@@ -93,7 +93,7 @@ def test_overlays_with_different_versions_are_refused(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "kustomize", tmp_path / "kustomize")
     path = tmp_path / "kustomize/overlays/load/kustomization.yaml"
     path.write_text(path.read_text().replace("newTag: 0.1.0", "newTag: 0.2.0", 1))
-    with pytest.raises(Unusable, match=r"do not deploy one sluice-api \(.*0\.1\.0, .*0\.2\.0\)"):
+    with pytest.raises(Unusable, match=r"do not all deploy the same sluice-api \(.*0\.1\.0, .*0\.2\.0\)"):
         images.deployed(tmp_path)
 
 

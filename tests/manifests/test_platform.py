@@ -157,6 +157,6 @@ def test_flux_refuses_a_local_folder(tmp_path: Path) -> None:
 
 
 def test_flux_refuses_a_url_with_a_credential() -> None:
-    with pytest.raises(Unusable, match="holds a credential") as refused:
+    with pytest.raises(Unusable, match="contains a credential") as refused:
         flux.git_url("https://bob:a-token@git.example.com/team/sluice.git")
     assert "a-token" not in str(refused.value)

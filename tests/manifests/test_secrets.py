@@ -212,7 +212,7 @@ def test_plain_text_in_an_encrypted_secret_is_found(clone: Path) -> None:
 def test_another_age_key_is_refused_before_anything_is_changed(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sops.into_git(clone)
     monkeypatch.setenv("SOPS_AGE_KEY_FILE", str(clone / "other.key"))
-    with pytest.raises(Unusable, match="cannot be decrypted by the key"):
+    with pytest.raises(Unusable, match="cannot be decrypted with the key"):
         sops.into_git(clone)
 
 

@@ -38,7 +38,7 @@ def said(*command: str, lines: int = 1, **environment: str) -> str:
 @each_verb
 def test_missing_cluster_is_one_sentence(command: tuple[str, ...], tmp_path: Path) -> None:
     line = said(*command, KUBECONFIG=str(tmp_path / "none"))
-    assert line == "kubectl points to no cluster: start one, or choose one by `kubectl config use-context`."
+    assert line == "kubectl points to no cluster: start one, or select one with `kubectl config use-context`."
 
 
 @each_verb
@@ -52,7 +52,7 @@ def test_cluster_that_does_not_answer_is_one_sentence(command: tuple[str, ...], 
     (tmp_path / "config").write_text(yaml.safe_dump(config))
     line = said(*command, KUBECONFIG=str(tmp_path / "config"))
     assert line.startswith("The cluster of the context mine does not answer (The connection to the server 127.0.0.1:1")
-    assert line.endswith("start it, or choose another by `kubectl config use-context`.")
+    assert line.endswith("start it, or select another one with `kubectl config use-context`.")
 
 
 def test_missing_overlay_is_named() -> None:
@@ -75,7 +75,7 @@ def test_program_that_cannot_be_built_is_one_sentence(program: str, tmp_path: Pa
     )  # fmt: skip
     building, sentence = done.stderr.splitlines()
     assert building.startswith(f"Building {program}")
-    assert sentence.endswith("it needs the Go module proxy the first time.")
+    assert sentence.endswith("the first build needs the Go module proxy.")
 
 
 GO = """#!/bin/sh

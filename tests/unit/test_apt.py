@@ -61,9 +61,8 @@ def test_program_that_keeps_a_lock_is_named_in_the_error(
     with pytest.raises(Unusable) as caught:
         apt.apt_install(["no-such-package"])
     (sentence,) = str(caught.value).splitlines()
-    assert f"(process {holder.pid}) uses the package manager" in sentence
-    assert f"({root}/" in sentence
-    assert sentence.endswith("run this again when that has ended.")
+    assert f"(process {holder.pid}) has held {root}/" in sentence
+    assert sentence.endswith("Run this again when that program has ended.")
 
 
 def test_apt_waits_until_the_program_has_ended(
@@ -74,9 +73,10 @@ def test_apt_waits_until_the_program_has_ended(
     monkeypatch.setattr(apt, "time", clock)
     with pytest.raises(Unusable, match="Unable to locate package no-such-package"):  # apt's next error
         apt.apt_install(["no-such-package"])
-    waits = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Waiting for ")]
+    waits = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Waiting ")]
     assert len(waits) == 1
-    assert f"(process {holder.pid}), which uses the package manager, 300 s at most." in waits[0]
+    assert waits[0].startswith("Waiting up to 300 s for ")
+    assert f"(process {holder.pid}), which holds apt's lock." in waits[0]
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_interrupted_command_exits_with_130() -> None:
 
 # Mounted over the command's folder in a mount namespace of its own, so that the machine's disks stay unchanged.
 DISKS = {
-    "read-only": ("ro", "cannot be written (Read-only file system): run this where it can be."),
+    "read-only": ("ro", "cannot be written (Read-only file system): run this on a writable file system."),
     "full": ("size=4k,nr_inodes=2", "No space is left on the disk of "),
 }
 STARTS = {

@@ -125,7 +125,7 @@ def test_real_models_of_two_versions_are_compared(monkeypatch: pytest.MonkeyPatc
 def test_check_states_whether_a_change_is_breaking(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "baseline.json"
     file.write_text(text(changed(HARMLESS["field added"][0])))
-    with pytest.raises(Unusable, match="breaks what clients"):
+    with pytest.raises(Unusable, match="breaks clients"):
         check(file, CONTRACT)
     assert f"BREAKING: {WORK_QUEUE}:first input.size: the field is gone" in capsys.readouterr().out
     file.write_text(text(CONTRACT))

@@ -18,7 +18,7 @@ def test_files_of_an_earlier_run_are_removed(tmp_path: Path) -> None:
 def test_folder_with_other_files_is_left_unchanged(tmp_path: Path) -> None:
     for name in ("run.jsonl", "thesis.txt"):
         (tmp_path / name).write_text("kept")
-    with pytest.raises(Unusable, match=r"holds 'thesis\.txt'"), folder.emptied(tmp_path):
+    with pytest.raises(Unusable, match=r"contains 'thesis\.txt'"), folder.emptied(tmp_path):
         pass
     assert {"run.jsonl", "thesis.txt"} <= {each.name for each in tmp_path.iterdir()}
 

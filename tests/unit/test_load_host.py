@@ -62,11 +62,11 @@ def test_this_machine_is_contacted_without_a_proxy(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("status", "body", "sentence"),
     [
-        (401, problem("unauthenticated"), "answers 401: set SLUICE_KEY to a bearer key that it takes"),
-        (404, "<h1>not here</h1>", "answers 404 to a question for an unknown task, which must be 404 not-found"),
-        (200, "<h1>Welcome</h1>", "answers, but not as Sluice does"),
-        (200, '{"task_id": "1", "task_status": "SUCCESS"}', "tells of a task that nobody made"),
-        (503, problem("refused"), "answers 503 for 2 s: is all up behind it?"),
+        (401, problem("unauthenticated"), "answers 401: set SLUICE_KEY to a valid bearer key"),
+        (404, "<h1>not here</h1>", "answers 404 for an unknown task, where Sluice answers 404 not-found"),
+        (200, "<h1>Welcome</h1>", "does not answer as Sluice does"),
+        (200, '{"task_id": "1", "task_status": "SUCCESS"}', "answers with success for a task that does not exist"),
+        (503, problem("refused"), "has answered 503 for 2 s: check that the system behind it runs."),
     ],
 )
 def test_other_answer_is_named_in_the_error(status: int, body: str, sentence: str) -> None:

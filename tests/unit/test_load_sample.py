@@ -21,7 +21,7 @@ def test_dead_letters_before_the_run_are_subtracted() -> None:
     "url", ["localhost:8000/metrics", "10.0.0.1:8000/metrics", "http:///metrics", "ftp://host/metrics"]
 )
 def test_invalid_metrics_url_is_named_in_the_error(url: str) -> None:
-    with pytest.raises(Unusable, match="is no address of /metrics: write METRICS_URLS as http://host:port/metrics"):
+    with pytest.raises(Unusable, match="is not a URL of /metrics: write METRICS_URLS as http://host:port/metrics"):
         metrics(url)
 
 

@@ -58,7 +58,7 @@ def test_durations_of_tasks_can_be_set() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("[shapes.x]\n", "The shape x in shapes.toml is none: about: Field required"),
+        ("[shapes.x]\n", "The shape x in shapes.toml is invalid: about: Field required"),
         ("shapes = {}\n", "There is no shape 'x': choose one of , or add it to shapes.toml"),
         ("nonsense", "has no shapes"),
     ],
@@ -73,7 +73,9 @@ def test_invalid_shape_file_is_named_in_the_error(tmp_path: Path, text: str, sen
 
 
 def test_limit_of_open_files_is_reported_in_one_sentence() -> None:
-    with pytest.raises(Unusable, match=r"^So many users need \d+ open files, and only \d+ are allowed: raise it"):
+    with pytest.raises(
+        Unusable, match=r"^The users of this shape need \d+ open files, and only \d+ are allowed: raise the limit"
+    ):
         raise_open_files(2**31)
 
 

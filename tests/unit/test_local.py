@@ -32,12 +32,12 @@ def test_endpoints_are_found_while_the_folder_is_locked(tmp_path: Path) -> None:
 
 def test_endpoints_of_a_killed_run_are_ignored(tmp_path: Path) -> None:
     save(ENDPOINTS, Folder(tmp_path).run)
-    with pytest.raises(Unusable, match="start it by `make up`"):
+    with pytest.raises(Unusable, match="start it with `make up`"):
         load_running(Folder(tmp_path))
 
 
 def test_second_lock_of_a_folder_is_refused(tmp_path: Path) -> None:
-    with Folder(tmp_path).locked(), pytest.raises(Unusable, match="running already"), Folder(tmp_path).locked():
+    with Folder(tmp_path).locked(), pytest.raises(Unusable, match="already running"), Folder(tmp_path).locked():
         pass
 
 

@@ -187,11 +187,11 @@ def test_no_url_is_in_a_lock_file(project: Path, lock: str) -> None:
         ("newer", "alpha==1.0"),  # it needs alpha 2, which is pinned to 1
         ("sluice", "is this project itself"),
         ("sluice-planner", "is this project itself"),
-        ("not a name!", "is no requirement"),
-        ("", "is no requirement"),
-        ("./folder", "is no requirement"),
-        ("--upgrade", "is no requirement"),
-        ("gamma @ https://example.com/gamma-1.0-py3-none-any.whl", "is an address"),
+        ("not a name!", "is not a requirement"),
+        ("", "is not a requirement"),
+        ("./folder", "is not a requirement"),
+        ("--upgrade", "is not a requirement"),
+        ("gamma @ https://example.com/gamma-1.0-py3-none-any.whl", "is a URL"),
     ],
 )
 def test_package_that_cannot_be_added_is_one_sentence_and_changes_nothing(

@@ -88,7 +88,7 @@ class Source:
 
 
 def read(text: str, where: str) -> list[Arrivals]:
-    """Parse arrivals, written as the module describes. Wrong if they are malformed, negative or empty."""
+    """Parse arrivals, written as the module describes. Raises Wrong if they are malformed, negative or empty."""
     return [_part(part.strip(), where) for part in text.split(" + ")]
 
 

@@ -1,4 +1,4 @@
-"""A recorded burst: what arrived, and how the real system reacted.
+"""A recorded burst: the arrivals, and the reaction of the real system.
 
 The file is either a recording:
     {"min", "max", "value", "sync_s", "service_s", "arrivals": [[t_s, count]],
@@ -54,7 +54,7 @@ class Curve:
 
 
 def read(path: Path) -> Curve:
-    """Read a recording or a Prometheus answer. Wrong if the file is neither, or has no arrivals or samples."""
+    """Read a recording or a Prometheus answer. Raises Wrong if the file is neither, or has no arrivals or samples."""
     try:
         content = json.loads(path.read_text())
     except OSError as exc:

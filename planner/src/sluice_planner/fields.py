@@ -41,7 +41,7 @@ class Field:
         yield from (Field(value, self.where, f"{self.path}[{number}]") for number, value in enumerate(self.value))
 
     def only(self, *names: str) -> "Field":
-        """The field itself. Wrong if its mapping has other fields than these."""
+        """The field itself. Raises Wrong if its mapping has other fields than these."""
         for name in self.mapping():
             if name not in names:
                 raise self.get(name).wrong("is an unknown field")

@@ -72,7 +72,7 @@ def _status(scenario: Scenario, asked: list[tuple[int, int]], now_ns: int) -> in
 
 
 def read(path: Path) -> Scenario | list[Scenario]:
-    """The scenarios of a file: one, or a list of them. Wrong says which one, and which field."""
+    """The scenarios of a file: one, or a list of them. Raises Wrong with the scenario and the field."""
     try:
         content = json.loads(path.read_text())
     except OSError as exc:

@@ -42,7 +42,7 @@ class Service:
 
 
 def read(text: str, where: str) -> Service:
-    """Parse service times, written as the module describes. Wrong if they are malformed or not above 0."""
+    """Parse service times, written as the module describes. Raises Wrong if they are malformed or not above 0."""
     kind, colon, rest = text.partition(":")
     if not colon:
         kind, rest = "constant", text
@@ -98,7 +98,7 @@ def _histogram(text: str, rest: str, where: str) -> Service:
 
 
 def _metrics(text: str, rest: str, where: str) -> Service:
-    """The buckets of all tasks together. Wrong if tasks took longer than the highest bound."""
+    """The buckets of all tasks together. Raises Wrong if tasks took longer than the highest bound."""
     buckets: dict[float, float] = {}
     for labels, value in re.findall(rf"^{METRIC}_bucket{{(.*?)}} (\S+)", _exposition(rest, where), re.MULTILINE):
         bound = re.search(r'le="([^"]+)"', labels)

@@ -1,4 +1,4 @@
-"""One run of Locust against one address: its process, its ledger, and a line on the terminal now and then."""
+"""Runs Locust against one address, reads its ledger, and prints the progress."""
 
 import os
 import sys
@@ -16,14 +16,14 @@ from ops.servers.child import Child
 
 PERIOD_S = 1.0
 PROGRESS_S = 5.0
-# of Locust, to import itself and to end
+# time for Locust to import its modules, and to end
 START_S = 30.0
 STOP_S = 30.0
 Watch = Callable[[float, Ledger, Usage], None]
 
 
 class Address(NamedTuple):
-    """Where the load goes: the Host header, empty for the URL's own, and the bearer key."""
+    """The URL to load, the Host header (empty: the host of the URL), and the bearer key."""
 
     url: str
     host: str = ""
@@ -31,10 +31,10 @@ class Address(NamedTuple):
 
 
 def load(shape: Shape, address: Address, path: Path, watch: Watch) -> tuple[Ledger, float]:
-    """Run the shape to its end; the ledger, which is kept at `path`, and when the run began (time.monotonic()).
+    """Run the shape to its end. Returns (the ledger, start of the run as time.monotonic() in seconds).
 
-    `watch` is called each second with the time since the start, the ledger so far, and what Locust has used.
-    Unusable if Locust ends without having run.
+    The ledger's file is `path`. `watch` is called every second with the time since the start in seconds, the ledger so
+    far, and Locust's usage. Raises Unusable if Locust ends without having run.
     """
     began_s = time.monotonic()
     environment = os.environ | {

@@ -1,4 +1,4 @@
-"""Confirmed messages into a queue, as fast as the publisher can."""
+"""Publishes messages with confirms at the publisher's maximum rate."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ from tests.harness.fake_broker import eventually
 
 
 async def publish_all(url: str, messages: Iterator[TaskMessage]) -> float:
-    """Publish them with the publisher's window always full; the answer is how long that took, in seconds."""
+    """Publish the messages with a full window, and return the time until all are confirmed, in seconds."""
     publisher = Publisher(url, deadline_s=60, in_flight_max=2 * WINDOW, heartbeat_s=10)
     run = asyncio.create_task(publisher.run())
     await eventually(publisher.ping, wanted=True)
