@@ -15,10 +15,12 @@ from tests.chaos.faults import ATTACKS, Harm, fault
 from tests.chaos.world import LEDGER_FILE, World
 from tests.harness.fork_server import Forked
 from tests.harness.simple_tasks import WORK_QUEUE
+from tests.harness.system import until
 
 # Messages of each kind per queue, published when the fault begins.
 MESSAGES = 5
 STOP_S = 10.0
+NODE_S = 60.0
 
 
 def _attack(kind: str, world: World) -> Iterator[Harm]:
@@ -65,7 +67,9 @@ def heavy_bodies(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
 def malformed_messages(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
     """Publishes malformed messages of each kind to every consumed queue."""
     queues = (*topology.WORK_QUEUES, topology.DEAD_QUEUE, topology.PARKED_QUEUE)
-    url = next(node for node in world.cluster.nodes if node.node.alive).url(vhost=world.system.vhost)
+    # Another fault may have killed the nodes.
+    (node, *_) = until(lambda: [each for each in world.cluster.nodes if each.node.alive], NODE_S, "a running node")
+    url = node.url(vhost=world.system.vhost)
     with kombu.Connection(url, transport_options={"confirm_publish": True}) as connection:
         channel = connection.channel()
         for queue in queues:

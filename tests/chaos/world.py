@@ -27,6 +27,8 @@ from tests.harness.system import Api, System
 
 # The API's default: a paused broker must leave posts whose outcome is unknown.
 PUBLISH_DEADLINE_S = str(ApiSettings.model_fields["publish_deadline_s"].default)
+# Longer than the fault old-worker, which may receive a message again after each return.
+RETURN_MAX_S = "60"
 APIS, WORKERS = 2, 3
 COUNTERS = ("accepted", "repeated", "refused")
 
@@ -115,7 +117,8 @@ class World:
             self._started_s[api.child.pid] = 0.0
         broker = self._broker("worker", self.worker_proxy)
         for _ in range(WORKERS):
-            options = {"CELERY_BROKER_URL": broker, "WORKER_CONCURRENCY": str(self.setup.processes), **weakened}
+            options = {"CELERY_BROKER_URL": broker, "WORKER_CONCURRENCY": str(self.setup.processes)}
+            options |= {"RETURN_MAX_S": RETURN_MAX_S, **weakened}
             worker = self.system.worker("tests.chaos.worker", **options)  # type: ignore[arg-type]  # nor `ready`
             self.workers.append(worker)
         options = {"CELERY_BROKER_URL": self._broker("recorder", self.worker_proxy), **heartbeat}
