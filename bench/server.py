@@ -6,7 +6,7 @@ from typing import Self
 
 import psutil
 
-from ops.images import API_DOCKERFILE, dockerfile_command
+from ops.images import uvicorn_options
 from ops.servers.child import Child
 from ops.servers.ports import free_ports, is_open
 from ops.servers.processes import is_healthy
@@ -88,9 +88,7 @@ def ours(
     system: System, name: str = "ours", *, app: str = "bench.apps.ours:api", cwd: Path = ROOT, **environment: str
 ) -> Server:
     """Our API with the options of the image of the same tree, and with all features enabled."""
-    command = dockerfile_command(cwd, API_DOCKERFILE)
-    options = command[command.index("--port") + 2 :]
-    return Server(system, name, "--factory", app, *options, cwd=cwd, health=True, **environment)
+    return Server(system, name, "--factory", app, *uvicorn_options(cwd), cwd=cwd, health=True, **environment)
 
 
 def purge(system: System) -> None:

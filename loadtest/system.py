@@ -15,7 +15,6 @@ from loadtest.shapes import Local, Shape
 from ops import definitions
 from ops.command import Unusable
 from ops.credentials import Credentials
-from ops.images import API_DOCKERFILE, dockerfile_command
 from ops.management import Management
 from ops.servers import nginx, processes, programs
 from ops.servers.child import Child
@@ -159,10 +158,8 @@ def _processes(
 
 def _api(folder: Folder, environment: Mapping[str, str], port: int, code: Path) -> processes.Process:
     url = f"http://127.0.0.1:{port}"
-    command = dockerfile_command(code, API_DOCKERFILE)  # another commit may need other options
-    options = command[command.index("--port") + 2 :]
     environment = {**environment, "PORT": str(port)}
-    return processes.api(folder, environment, url, name=f"api-{port}", code=code, options=options)
+    return processes.api(folder, environment, url, name=f"api-{port}", code=code)
 
 
 def raise_open_files(wanted: int) -> None:

@@ -34,6 +34,15 @@ def dockerfile_command(root: Path, dockerfile: str) -> list[str]:
     return cast("list[str]", json.loads(match[1].replace("\\\n", ""))) if match else []
 
 
+def uvicorn_options(root: Path = ROOT) -> list[str]:
+    """Uvicorn's options in the API's image, without app and address: every API process of the project runs with them.
+
+    Read from the Dockerfile of `root`, as another commit may need other options.
+    """
+    command = dockerfile_command(root, API_DOCKERFILE)
+    return command[command.index("--port") + 2 :]
+
+
 def engine() -> str:
     """The program that builds images. Raises Unusable if there is none."""
     for name, check in ENGINES.items():

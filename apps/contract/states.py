@@ -29,13 +29,16 @@ import json
 from binascii import unhexlify
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from apps.contract import quota, results, text
 from apps.contract.ids import ID_CHARS
 
-State = Literal["PENDING", "STARTED", "SUCCESS", "FAILURE", "REVOKED"]
-FINAL = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
+FinalState = Literal["SUCCESS", "FAILURE", "REVOKED"]
+State = Literal["PENDING", "STARTED", FinalState]
+FINAL: frozenset[str] = frozenset(get_args(FinalState))
+# The first byte of a record in a final state.
+_LETTERS: dict[str, FinalState] = {"S": "SUCCESS", "F": "FAILURE", "V": "REVOKED"}
 
 
 # Short prefixes: with 16 bytes of the id, a key fits into 24 bytes of the allocator.
@@ -173,7 +176,8 @@ local record, adopted = redis.pcall('GET', KEYS[1]), false
 if not record and redis.call('EXISTS', KEYS[2]) == 1 then
   adopted = true
   local hash = redis.pcall('HMGET', KEYS[2], 'state', 'publish', 'cancel', 'tries', 'started_s')
-  local letters = {{SUCCESS = 'S', FAILURE = 'F', REVOKED = 'V', STARTED = hash[3] and 'C' or 'R'}}
+  local letters = {{{", ".join(f"{state} = '{letter}'" for letter, state in _LETTERS.items())}}}
+  letters.STARTED = hash[3] and 'C' or 'R'
   local tries, started_ms = math.min(tonumber(hash[4] or 0), 255), math.floor(tonumber(hash[5] or 0) * 1000)
   record = (letters[hash[1]] or '?') .. '\015' .. struct.pack('>BI6I6', tries, started_ms, 0) .. (hash[2] or '')
 end
@@ -270,7 +274,7 @@ if letter == 'R' or letter == 'C' then
   redis.call('PUBLISH', KEYS[6], ARGV[7])
   return 'STARTED'
 end
-return ({{S = 'SUCCESS', F = 'FAILURE', V = 'REVOKED'}})[letter]
+return ({{{", ".join(f"{letter} = '{state}'" for letter, state in _LETTERS.items())}}})[letter]
 """
 
 # KEYS: record, record of version 0.1, requeued key.
@@ -305,9 +309,7 @@ if answer[1] == 'F' or answer[1] == 'FAILURE' then answer[7] = redis.call('HGET'
 return answer
 """
 
-_STATES: dict[str, State] = {
-    "S": "SUCCESS", "F": "FAILURE", "V": "REVOKED", "R": "STARTED", "C": "STARTED",
-}  # fmt: skip
+_STATES: dict[str, State] = {**_LETTERS, "R": "STARTED", "C": "STARTED"}
 
 
 @dataclass(frozen=True)

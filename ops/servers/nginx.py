@@ -3,8 +3,12 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from ops.apt import apt_install
+from ops.command import ROOT
 from ops.files import private_folder, write_private
 from ops.servers.child import Child
 from ops.servers.ports import free_ports, is_open
@@ -12,6 +16,8 @@ from ops.servers.programs import find
 
 PROGRAM = "nginx"
 PACKAGE = "nginx-light"
+RELEASE = ROOT / "helm-releases/nginx.yaml"
+INGRESS = ROOT / "kustomize/base/ingress/ingress.yaml"
 START_DEADLINE_S = 20.0
 # More than uvicorn's default and Locust's bursts: a full backlog drops SYNs, which clients retry after a second.
 BACKLOG = 4096
@@ -51,7 +57,21 @@ def ensure() -> None:
         apt_install([PACKAGE])
 
 
+def settings() -> dict[str, str]:
+    """The controller's settings of the API's Ingress, by name: its annotations override the release's entries."""
+    *_, release = yaml.safe_load_all(RELEASE.read_text())
+    entries: dict[str, str] = release["spec"]["values"]["controller"]["config"]["entries"]
+    annotations: dict[str, Any] = yaml.safe_load(INGRESS.read_text())["metadata"]["annotations"]
+    return entries | {name.removeprefix("nginx.org/"): value for name, value in annotations.items()}
+
+
+def _directives(given: dict[str, str], *names: str) -> list[str]:
+    switches = {"true": "on", "false": "off"}
+    return [f"{name.replace('-', '_')} {switches.get(given[name], given[name])};" for name in names]
+
+
 def _configuration(folder: Path, port: int, upstream_ports: Sequence[int], open_files: int) -> str:
+    given = settings()
     temporary = [f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")]
     lines = [
         "daemon off;",
@@ -60,18 +80,17 @@ def _configuration(folder: Path, port: int, upstream_ports: Sequence[int], open_
         f"pid {folder}/nginx.pid;",
         "error_log stderr warn;",
         f"worker_rlimit_nofile {open_files};",
-        # a waiting client needs two connections: one to NGINX, and one from NGINX to the API
-        "events { worker_connections 16384; }",
+        "events {",
+        *_directives(given, "worker-connections"),
+        "}",
         "http {",
         "access_log off;",
         *temporary,
-        "keepalive_timeout 75s;",
-        "keepalive_requests 10000;",
-        "client_max_body_size 2m;",
+        *_directives(given, "keepalive-timeout", "keepalive-requests", "client-max-body-size"),
         "upstream api {",
         *(f"server 127.0.0.1:{upstream};" for upstream in upstream_ports),
-        "keepalive 1024;",
-        "keepalive_requests 10000;",
+        "keepalive 1024;",  # of one worker process, in front of several APIs: no load opens a connection per request
+        *_directives(given, "keepalive-requests"),
         "}",
         "server {",
         f"listen 127.0.0.1:{port} backlog={BACKLOG};",
@@ -81,9 +100,7 @@ def _configuration(folder: Path, port: int, upstream_ports: Sequence[int], open_
         "location / {",
         "proxy_http_version 1.1;",
         'proxy_set_header Connection "";',
-        "proxy_connect_timeout 5s;",
-        "proxy_read_timeout 60s;",
-        "proxy_buffering off;",
+        *_directives(given, "proxy-connect-timeout", "proxy-read-timeout", "proxy-buffering"),
         "proxy_pass http://api;",
         "}",
         "}",

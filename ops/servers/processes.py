@@ -3,11 +3,12 @@
 import http.client
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from ops.command import ROOT
+from ops.images import uvicorn_options
 from ops.servers.child import Child
 from ops.servers.endpoints import Folder
 from ops.servers.ports import free_ports
@@ -17,11 +18,6 @@ IMAGE_ENVIRONMENT = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.aren
 READY_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 20.0
 BACKOFF_MAX_S = 30.0
-# the options in apps/api/Dockerfile
-UVICORN_OPTIONS = (
-    "--timeout-keep-alive", "90", "--timeout-graceful-shutdown", "10",
-    "--no-proxy-headers", "--no-server-header", "--http", "apps.api.http:Protocol",
-)  # fmt: skip
 STEADY_S = 60.0  # the back-off of a process that ran longer than this is reset
 
 
@@ -80,19 +76,11 @@ def worker(folder: Folder, environment: Mapping[str, str], *, name: str = "worke
     return _with_file(name, command, folder, {**short, **environment}, code)
 
 
-def api(  # noqa: PLR0913 - the last three are keyword arguments, for several processes and for other commits
-    folder: Folder,
-    environment: Mapping[str, str],
-    url: str,
-    *,
-    name: str = "api",
-    code: Path = ROOT,
-    options: Sequence[str] = UVICORN_OPTIONS,
-) -> Process:
+def api(folder: Folder, environment: Mapping[str, str], url: str, *, name: str = "api", code: Path = ROOT) -> Process:
     """The HTTP service at `url`. It is ready when the broker and Redis answer. Several services need distinct names."""
     port = str(urlsplit(url).port)
     command = [sys.executable, "-m", "uvicorn", "--factory", "apps.api.app:create_app", "--host", "127.0.0.1"]
-    command += ["--port", port, *options]
+    command += ["--port", port, *uvicorn_options(code)]
     child = Child(name, command, log=folder.logs / f"{name}.log", env={**IMAGE_ENVIRONMENT, **environment}, cwd=code)
     return Process(child, lambda: is_healthy(url))
 

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from apps.contract import failures, topology
+from apps.contract.states import FINAL
 from tests.chaos.endings import ENDLESS, RAISED, RETURNED, TOO_LARGE, data_is_right, failure_is_right
 from tests.chaos.faults import named
 from tests.chaos.history import History
@@ -37,7 +38,6 @@ MUST_FAIL = {*RAISED, TOO_LARGE}
 GIVEN_UP = {"poison": failures.DELIVERY_LIMIT} | dict.fromkeys(ENDLESS, failures.HARD_TIME_LIMIT)
 # Maximum length of a result in a finding.
 SHOWN_CHARS = 200
-FINAL = ("SUCCESS", "FAILURE", "REVOKED")
 # The broker delivers the tasks of a lost connection to another worker immediately, and the first worker notices the
 # loss at about that time. It still begins tasks that it had received, if a process was free just before.
 CUT_SLACK_S = 1.0
@@ -103,7 +103,7 @@ class Checker:
             post = posts.get(task_id)
             reads = self._reads[task_id]
             states = {read.state for read in reads}
-            if not reads or not states <= set(FINAL):
+            if not reads or not states <= FINAL:
                 yield Finding(
                     "stuck" if "STARTED" in states else "lost",
                     task_id,

@@ -17,7 +17,7 @@ from uuid import uuid4
 import httpx
 
 from apps.client import AsyncClient, OutcomeUnknown, Problem, TimedOut
-from apps.client.rules import FINAL
+from apps.contract.states import FINAL
 from tests.chaos.endings import ENDLESS, ODD_ENDS
 from tests.chaos.journal import Journal, Post, Seen, Try
 

@@ -19,11 +19,12 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from apps.contract.states import FINAL
 from ops import definitions
+from ops.images import uvicorn_options
 from ops.management import Refused
 from ops.servers.child import Child
 from ops.servers.ports import free_ports
-from ops.servers.processes import UVICORN_OPTIONS
 from tests.harness.fork_server import Forked
 from tests.harness.process_marks import end_marked, marked_command
 from tests.harness.servers import Servers
@@ -127,7 +128,7 @@ class System:
         """Start an API process, and wait until it answers and is connected to the broker and Redis."""
         (port,) = free_ports(1)
         command = ["uvicorn", "--factory", f"{module}:create_app", "--host", "127.0.0.1"]
-        command += ["--port", str(port), *UVICORN_OPTIONS]
+        command += ["--port", str(port), *uvicorn_options()]
         child = self._start("api", command, self.environment("api", **extra), cwd)
         api = Api(child, port, self.key)
         self._ends.callback(api.client.close)
@@ -298,7 +299,7 @@ class Api:
         end = time.monotonic() + deadline_s
         while True:
             status = self.status(task_id, wait_s=min(10, max(0.1, end - time.monotonic())))
-            if status["task_status"] in {"SUCCESS", "FAILURE", "REVOKED"}:
+            if status["task_status"] in FINAL:
                 return status
             assert time.monotonic() < end, f"{task_id} is still {status['task_status']}"
 

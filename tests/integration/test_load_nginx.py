@@ -50,6 +50,17 @@ def test_operator_endpoints_are_not_reachable(front: tuple[Nginx, list[Api]]) ->
         connection.close()
 
 
+def test_settings_are_those_of_the_cluster(front: tuple[Nginx, list[Api]]) -> None:
+    """The release's entries, and before them the annotations of the API's Ingress."""
+    nginx, _ = front
+    text = (nginx.folder / "nginx.conf").read_text()
+    for line in (
+        "worker_connections 16384;", "keepalive_timeout 75s;", "client_max_body_size 2m;", "proxy_read_timeout 60s;",
+        "proxy_buffering off;",
+    ):  # fmt: skip
+        assert line in text
+
+
 def test_stop_ends_all_processes(front: tuple[Nginx, list[Api]]) -> None:
     nginx, _ = front
     parent = psutil.Process(nginx.node.pid)

@@ -10,9 +10,11 @@ import pytest
 
 from ops import images
 from ops.command import ROOT, Unusable
-from ops.images import API_DOCKERFILE, dockerfile_command
+from ops.images import API_DOCKERFILE, dockerfile_command, uvicorn_options
 from ops.release import set_version
-from ops.servers.processes import IMAGE_ENVIRONMENT, UVICORN_OPTIONS
+from ops.servers import processes
+from ops.servers.endpoints import Folder
+from ops.servers.processes import IMAGE_ENVIRONMENT
 from ops.tools import packaged
 from ops.validate.pods import pods
 from ops.validate.tree import render
@@ -220,9 +222,16 @@ def test_server_accepts_every_option_of_its_image(dockerfile: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_api_runs_locally_with_the_options_of_its_image() -> None:
-    command = dockerfile_command(ROOT, API_DOCKERFILE)
-    assert tuple(command[command.index("--port") + 2 :]) == UVICORN_OPTIONS
+def test_api_runs_locally_with_the_options_of_its_image(tmp_path: Path) -> None:
+    code = tmp_path / "code"
+    (code / API_DOCKERFILE).parent.mkdir(parents=True)
+    (code / API_DOCKERFILE).write_text('CMD ["python", "-m", "uvicorn", "app", "--port", "8000", "--backlog", "7"]\n')
+    folder = Folder(tmp_path / "data")
+    here = processes.api(folder, {}, "http://127.0.0.1:1").child.command
+    there = processes.api(folder, {}, "http://127.0.0.1:1", code=code).child.command
+    assert here[-len(uvicorn_options()) :] == dockerfile_command(ROOT, API_DOCKERFILE)[-len(uvicorn_options()) :]
+    assert "--no-proxy-headers" in here
+    assert there[-2:] == ["--backlog", "7"]
 
 
 @pytest.mark.parametrize("dockerfile", images.IMAGES.values())

@@ -106,6 +106,16 @@ def test_only_the_load_platform_disables_the_access_log() -> None:
     assert entries == [None, None, "true"]
 
 
+def test_load_platform_changes_one_number_of_the_snippet() -> None:
+    """A patch replaces the whole text, which therefore stands in both files."""
+    base, load = (
+        rendered(folder)["nginx-ingress"].values["controller"]["config"]["entries"]["http-snippets"].splitlines()
+        for folder in ("helm-releases", "clusters/load")
+    )
+    changed = [pair for pair in zip(base, load, strict=True) if pair[0] != pair[1]]
+    assert changed == [("limit_conn requests_of_a_key 2000;", "limit_conn requests_of_a_key 16384;")]
+
+
 def test_null_values_are_passed_to_helm() -> None:
     resources = rendered("clusters/local/infrastructure")["keda"].values["resources"]
     assert resources["operator"]["limits"] == {"cpu": None, "memory": "512Mi", "ephemeral-storage": "128Mi"}

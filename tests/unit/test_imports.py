@@ -1,6 +1,7 @@
-"""No module imports itself through other modules; imports inside of functions count too."""
+"""No module imports itself through other modules, also inside of functions, and no two have the same name."""
 
 import ast
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -49,6 +50,12 @@ def cycle(root: Path) -> list[str]:
 def test_project_has_no_import_cycle() -> None:
     assert len(modules(ROOT)) > 100
     assert cycle(ROOT) == []
+
+
+def test_no_two_modules_have_the_same_name() -> None:
+    files = [path for path in modules(ROOT).values() if not {"tests", "tasks"} & set(path.relative_to(ROOT).parts)]
+    names = Counter(path.name for path in files if not path.name.startswith("__"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 @pytest.mark.parametrize(
