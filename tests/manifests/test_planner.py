@@ -21,7 +21,7 @@ from tests.harness.thorough import thorough
 TEXT = "".join((ROOT / name).read_text() for name in ("README.md", "docs/planner.md"))
 DOCUMENTED = re.findall(r"^\.venv/bin/sluice (.*)$", TEXT, re.MULTILINE)
 
-# The others take half a minute of CPU, and the tests below have a comparison and a search of size, too.
+# The others take half a minute of CPU; test_picture_and_readme_show_the_simulated_numbers runs the first comparison, too.
 QUICK = [command for command in DOCUMENTED if command.startswith(("simulate ", "lint "))]
 
 
@@ -74,6 +74,7 @@ def test_lint_finds_no_problem_in_the_overlays(overlay: str, capsys: pytest.Capt
     assert capsys.readouterr().out == "No problems found.\n"
 
 
+@pytest.mark.thorough
 def test_patch_generated_by_size_can_be_applied_to_the_base(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree("kustomize", tmp_path / "kustomize")
     folder = tmp_path / "kustomize/overlays/sized"
