@@ -21,7 +21,7 @@ from tests.harness.thorough import thorough
 TEXT = "".join((ROOT / name).read_text() for name in ("README.md", "docs/planner.md"))
 DOCUMENTED = re.findall(r"^\.venv/bin/sluice (.*)$", TEXT, re.MULTILINE)
 
-# The others take half a minute of CPU; test_picture_shows_what_the_readme_says runs the first comparison, too.
+# The others take half a minute of CPU. The test of the picture runs the first comparison, too.
 QUICK = [command for command in DOCUMENTED if command.startswith(("simulate ", "lint "))]
 
 
