@@ -182,7 +182,7 @@ def test_release_of_what_git_does_not_have_is_refused(clone: Path, record: Path)
     (clone / "apps" / "new.py").write_text("")
     done = release(clone, "1.2.3")
     assert (done.returncode, record.exists()) == (1, False)
-    assert "not committed" in done.stderr
+    assert "uncommitted changes" in done.stderr
 
 
 def test_failed_build_commits_nothing(clone: Path, record: Path) -> None:
