@@ -184,7 +184,7 @@ def test_release_with_uncommitted_files_is_refused(clone: Path, record: Path) ->
     (clone / "apps" / "new.py").write_text("")
     done = release(clone, "1.2.3")
     assert (done.returncode, record.exists()) == (1, False)
-    assert "not committed" in done.stderr
+    assert "uncommitted changes" in done.stderr
 
 
 def test_failed_build_commits_nothing(clone: Path, record: Path) -> None:
