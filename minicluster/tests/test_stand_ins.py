@@ -40,7 +40,7 @@ SERVICES = {
     "rabbitmq": {"rabbitmq": {5672, 15672, 15692}, "rabbitmq-headless": {4369, 5672, 15672, 25672}},
     "redis": {"redis": {6379}},
 }
-PLATFORMS = ("helm-releases", "clusters/local/infrastructure", "clusters/load")
+PLATFORMS = ("helm-releases", "clusters/local/infrastructure", "loadtest/cluster-platform")
 NAMES = sorted(SERVICES)
 CHARTS = chart_archives.FOLDER / "charts"
 

@@ -25,6 +25,7 @@ RENDERED = [
     *OVERLAYS,
     ROOT / "kustomize" / "base",
     ROOT / "helm-releases",
+    ROOT / "loadtest" / "cluster-platform",
     *(path.parent for path in sorted((ROOT / "clusters").rglob("kustomization.yaml")) if path.parent.name != "secrets"),
 ]
 RESTRICTED = ("fastapi", "celery-workers")

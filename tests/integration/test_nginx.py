@@ -21,7 +21,7 @@ from tests.harness.nginx import Backend, Nginx
 from tests.harness.system import until
 
 TIMEOUT_S = 10.0
-PLATFORMS = ("helm-releases", "clusters/local/infrastructure", "clusters/load")
+PLATFORMS = ("helm-releases", "clusters/local/infrastructure", "loadtest/cluster-platform")
 OVERLAYS = ("kustomize/base", "kustomize/overlays/local", "kustomize/overlays/load")
 TLS = [{"hosts": ["localhost"], "secretName": "tls"}]
 Started = Callable[..., Nginx]

@@ -9,7 +9,7 @@ import pytest
 from ops.command import ROOT
 from ops.validate import policy, quantities
 from ops.validate.blame import sources
-from ops.validate.tree import Finding, render
+from ops.validate.tree import FOLDERS, Finding, render
 
 BASE = "kustomize/base/worker/deployment.yaml"
 REQUEST = "spec.template.spec.containers.0.resources.requests.memory"
@@ -17,7 +17,7 @@ REQUEST = "spec.template.spec.containers.0.resources.requests.memory"
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    for folder in ("kustomize", "helm-releases", "clusters", "loadtest/tasks"):
+    for folder in (*FOLDERS, "loadtest/tasks"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     return tmp_path
 
