@@ -85,12 +85,12 @@ class Flow:
 
 @dataclass(frozen=True)
 class End:
-    """What the policies at one end of a flow say: whether any selects the pod, and (policy, field) of rules that fit."""
+    """What the policies at one end of a flow say: whether one selects the pod, and the rules that fit."""
 
     direction: str
     pod: Pod
     isolated: bool
-    rules: list[tuple[Object, str]]
+    rules: list[tuple[Object, str]]  # (policy, field)
 
     @property
     def passes(self) -> bool:
@@ -194,7 +194,7 @@ def _peer(peer: dict[str, Any], flow: Flow, pod: Pod, other: Pod) -> bool:
 
 
 def _may_have_pods(block: dict[str, Any]) -> bool:
-    """Whether a block is large enough for the pods of a cluster, and does not leave out all ranges of their addresses."""
+    """Whether a block is large enough for the pods of a cluster, and has a whole range of their addresses."""
     network = ip_network(block["cidr"])
     left_out = [ip_network(each) for each in block.get("except") or []]
     ranges = [each for each in POD_RANGES if not any(_inside(each, out) for out in left_out)]

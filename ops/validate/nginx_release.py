@@ -47,9 +47,7 @@ def _memory(each: Object, controller: dict[str, Any], entries: dict[str, str]) -
         limit = parse_quantity(at(controller, "resources.limits.memory"))
         needed = int(processes) * int(connections) * BYTES_A_CONNECTION * GENERATIONS
         if limit is not None and needed > limit / 2:
-            message = (
-                f"with {processes} workers reloads take {needed / 2**20:.0f} MiB, above half of the memory limit"
-            )
+            message = f"with {processes} workers reloads take {needed / 2**20:.0f} MiB, above half of the memory limit"
             yield _entry(each, "worker-processes", message)
         if files.isdigit() and int(files) <= int(connections):
             yield _entry(each, "worker-rlimit-nofile", f"must be above worker-connections, {connections}")

@@ -9,7 +9,6 @@ from typing import Any
 from ops.validate.pods import Pod, pods
 from ops.validate.tree import Finding, Object, Tree, walk
 
-
 CLUSTER_SCOPED = {"Namespace", "PriorityClass"}
 
 

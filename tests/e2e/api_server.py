@@ -2,7 +2,8 @@
 
 It also sends objects that other programs create from the rendered ones: the pods of a Deployment or CronJob, which Pod
 Security and the admission of service accounts and priority classes check; the HorizontalPodAutoscaler of a
-ScaledObject; and pods with the values of a chart. A fault of such an object is reported for the object in the manifests.
+ScaledObject; and pods and Services with the values of a chart. A fault of such an object is reported for the object in
+the manifests.
 """
 
 import json
@@ -120,7 +121,7 @@ def _made_of(each: Object) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
     if each.kind == "ScaledObject":
         yield _autoscaler(each), AUTOSCALER_FIELDS
     if each.kind == "HelmRelease":
-        yield from chart_pods.pods_of_values(each)
+        yield from chart_pods.objects_of_values(each)
 
 
 def _autoscaler(each: Object) -> dict[str, Any]:
