@@ -30,6 +30,8 @@ def check(tree: Tree) -> Iterator[Finding]:
     """Check every ScaledObject and TriggerAuthentication."""
     yield from _linted(tree)
     for each in tree.objects("ScaledObject"):
+        if (each.spec.get("fallback") or {}).get("failureThreshold") == 0:
+            yield each.finding("spec.fallback.failureThreshold", "must be 1 or more: at least one poll must fail first")
         for number, trigger in enumerate(each.spec["triggers"]):
             if trigger["type"] == "rabbitmq":
                 yield from _rabbitmq(each, f"spec.triggers.{number}", trigger)
@@ -45,9 +47,10 @@ def _linted(tree: Tree) -> Iterator[Finding]:
     limit_s = max(spec.hard_limit_s for spec in TASKS.values())
     assumed = Assumptions(task_limit_s=limit_s, queue_max_length=topology.MAX_LENGTH_MESSAGES)
     for target in sorted({each.target for each in tree.objects("ScaledObject")}):
+        files = {each.title: each.file for each in tree.objects(target=target)}
         for each in check_overlay(list(tree.objects(target=target)), assumed):
             field = re.sub(r"\[(\d+)\]", r".\1", each.field)
-            yield Finding(each.source, each.title, field, f"{each.message}: {each.fix} ({each.rule.id})", target)
+            yield Finding(files[each.title], each.title, field, f"{each.message}: {each.fix} ({each.rule.id})", target)
 
 
 def _queues(each: Object) -> Iterator[Finding]:
