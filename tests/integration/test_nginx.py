@@ -84,7 +84,8 @@ def test_nginx_serves_each_platform_and_overlay(started: Started, platform: str,
 def configured(started: Started, platform: str, overlay: str, root: Path = ROOT) -> Nginx:
     """Start NGINX with the configuration of a tree. Fails if the controller rejects the Ingress or ignores a value."""
     (ingress,), entries = objects(overlay, "Ingress", root), entries_of(platform, root)
-    assert configuration([ingress], [], entries)[1] == []
+    _, refused = configuration([ingress], [], entries)
+    assert refused == [], "; ".join(refused)
     return started(ingress, entries)
 
 
