@@ -1,6 +1,6 @@
 """Renders RabbitMQ's definitions from apps/contract: for a broker on this machine, and as a file for the chart.
 
-`python -m ops.definitions` writes helm-releases/definitions.json and the checksum annotations.
+`python -m ops.definitions` writes helm-releases/rabbitmq-definitions.json and the checksum annotations.
 
 The file in git has no password hashes: `make secrets` adds them, and stores the document in a Secret. The chart does
 not restart pods when the Secret or the configuration changes, so annotations of the pods contain checksums of both.
@@ -25,8 +25,10 @@ VHOST = "/"
 VERSION = (4, 3)
 ADMIN = "admin"
 """The user that applies definitions and inspects queues. Neither API, worker nor recorder connects as this user."""
-FILE = "helm-releases/definitions.json"
+FILE = "helm-releases/rabbitmq-definitions.json"
 RELEASE = "helm-releases/rabbitmq.yaml"
+# the folders whose patches may change the broker's configuration
+PATCHES = ("clusters", "loadtest/cluster-platform")
 DEFINITIONS_SUM = re.compile(r"(sluice/definitions-sha256: )\S+")
 # the values that templates/configmap.yaml of the chart reads, in the version of ops/pins.py
 CONFIGURATION = (
@@ -96,7 +98,8 @@ def differences(root: Path) -> list[tuple[str, str]]:
 def configurations(root: Path) -> dict[str, dict[str, Any]]:
     """File -> the part of the broker's configuration in this file: the release, and the patches in clusters/."""
     found = {}
-    for path in sorted([root / RELEASE, *(root / "clusters").rglob("*.yaml")]):
+    patches = [path for folder in PATCHES for path in (root / folder).rglob("*.yaml")]
+    for path in sorted([root / RELEASE, *patches]):
         # The planner's documents() is not used: the load test imports this module, and its environment has no planner.
         for each in yaml.load_all(path.read_text(), yaml.CSafeLoader):
             if each and each.get("kind") == "HelmRelease" and each["metadata"]["name"] == "rabbitmq":

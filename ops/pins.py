@@ -50,6 +50,6 @@ CHART_KEYS = {
 CHART_KEYS_FOLDER = Path(__file__).parent / "validate" / "chart-keys"
 
 # The version of the controller in the NGINX chart. The ConfigMap keys and annotations that it reads are recorded by
-# ops/validate/controller_keys.
+# ops/charts/controller_keys.
 CONTROLLER = "5.5.4"
 CONTROLLER_KEYS_FOLDER = Path(__file__).parent / "validate" / "controller-keys"

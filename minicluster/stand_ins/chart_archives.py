@@ -8,16 +8,11 @@ from minicluster.stand_ins import ingress_controller, keda_release, server_image
 from minicluster.stand_ins.ingress_controller import controller_settings
 from ops.command import ROOT, output
 from ops.tools import built
-from ops.validate import controller
 
 FOLDER = Path(__file__).parent
 TIMEOUT_S = 60
 # The program of the ingress controller and the files that it imports or reads.
-PROGRAM = [
-    *sorted(Path(ingress_controller.__file__).parent.glob("*.py")),
-    Path(controller.__file__),
-    controller_settings.RECORD,
-]
+PROGRAM = [*sorted(Path(ingress_controller.__file__).parent.glob("*.py")), controller_settings.RECORD]
 
 
 def package(folder: Path) -> list[Path]:

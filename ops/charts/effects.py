@@ -16,7 +16,7 @@ from ops.command import ROOT, Unusable, output
 from ops.tools import built
 from ops.validate import blame, placement, policy, schemas
 from ops.validate.pods import pods
-from ops.validate.references import matches
+from ops.validate.references import counts
 from ops.validate.tree import Finding, Object, Tree, render
 from sluice_planner.kubernetes_objects import document_of, documents
 
@@ -92,12 +92,12 @@ class Result:
         yield from (f"  {fault}" for fault in self.faults)
 
 
-def value_sets(charts: dict[str, Chart]) -> list[ValueSet]:
+def value_sets(charts: dict[str, Chart], root: Path = ROOT) -> list[ValueSet]:
     """Each distinct set of values once, from the first folder that has it; helm-releases comes first."""
-    tree = render(ROOT)
+    tree = render(root)
     folders = {each.target for each in tree.objects("HelmRelease")}
     found: dict[str, ValueSet] = {}
-    for folder in sorted(folders, key=lambda name: (name != BASE, len(blame.folders(ROOT, name)), name)):
+    for folder in sorted(folders, key=lambda name: (name != BASE, len(blame.folders(root, name)), name)):
         for release in platform.releases([each.body for each in tree.objects(target=folder)]):
             found.setdefault(repr(release), ValueSet(folder, release, charts[release.name]))
     return list(found.values())
@@ -106,18 +106,25 @@ def value_sets(charts: dict[str, Chart]) -> list[ValueSet]:
 def check(each: ValueSet) -> Result:
     """Render a chart with one set of values, and again without each value. Raises Unusable if helm fails."""
     text = each.template(each.release.values)
-    objects = [Object("the rendered chart", body, str(each)) for body in documents(text)]
-    known = [one for one in objects if one.kind not in WITHOUT_SCHEMA]
-    found = [*schemas.check(Tree(ROOT, {str(each): known}, [])), *(one for body in known for one in _object(body))]
-    titles = {f"{one.kind}/{one.name}".lower() for one in objects}
-    faults = [str(finding) for finding in found]
-    faults += [
-        f"postRenderers: the chart has no {target}" for target, _ in each.release.patches if target not in titles
-    ]
+    objects = rendered(each, text)
     ineffective = frozenset(_ineffective(each, text))
     chart, ours = dict(leaves(each.chart.defaults)), dict(leaves(each.release.values))
     defaults = frozenset(key for key in ineffective if key in chart and chart[key] == ours[key])
-    return Result(each, len(objects), ineffective, defaults, tuple(dict.fromkeys(faults)))
+    return Result(each, len(objects), ineffective, defaults, faults(each, objects))
+
+
+def rendered(each: ValueSet, text: str) -> list[Object]:
+    """The objects in what helm rendered."""
+    return [Object("the rendered chart", body, str(each)) for body in documents(text)]
+
+
+def faults(each: ValueSet, objects: list[Object]) -> tuple[str, ...]:
+    """What is wrong with the objects that a chart renders: by their schemas, and by the rules for all our pods."""
+    known = [one for one in objects if one.kind not in WITHOUT_SCHEMA]
+    found = [*schemas.check(Tree(ROOT, {str(each): known}, [])), *(one for body in known for one in _object(body))]
+    titles = {f"{one.kind}/{one.name}".lower() for one in objects}
+    missing = [f"postRenderers: the chart has no {name}" for name, _ in each.release.patches if name not in titles]
+    return tuple(dict.fromkeys([*map(str, found), *missing]))
 
 
 def unused(results: list[tuple[Result, Result]], listed: dict[str, dict[str, str]]) -> Iterator[str]:
@@ -143,7 +150,7 @@ def _object(each: Object) -> Iterator[Finding]:
         for where, container in pod.containers():
             yield from policy.resources(each, f"{where}.resources", container.get("resources") or {})
         for number, one in enumerate(pod.spec.get("topologySpreadConstraints") or []):
-            if not matches(one.get("labelSelector") or {}, pod.labels):
+            if not counts(one, pod.labels):
                 yield each.finding(f"{pod.path}.topologySpreadConstraints.{number}", "does not select its own pods")
     retention = each.spec.get("persistentVolumeClaimRetentionPolicy") or {}
     for when in (name for name, policy_ in retention.items() if policy_ != "Retain"):
@@ -157,14 +164,14 @@ def _object(each: Object) -> Iterator[Finding]:
 def _ineffective(each: ValueSet, text: str) -> Iterator[Key]:
     keys = [key for key, _ in leaves(each.release.values)]
 
-    def rendered(key: Key) -> str | None:
+    def text_without(key: Key) -> str | None:
         try:
             return each.template(without(each.release.values, key))
         except Unusable:  # the chart cannot be rendered without a required value
             return None
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        texts = pool.map(rendered, keys)
+        texts = pool.map(text_without, keys)
         yield from (key for key, other in zip(keys, texts, strict=True) if other == text)
 
 

@@ -1,4 +1,4 @@
-"""`python -m ops.validate`: says what is wrong with the manifests, a line each, and fails if there is anything."""
+"""`python -m ops.validate`: print a line for each fault of the manifests, and fail if there is one."""
 
 import sys
 from collections.abc import Collection
@@ -22,7 +22,6 @@ from ops.validate import (
     nginx_release,
     placement,
     policy,
-    quantities,
     references,
     result_memory,
     runtime,
@@ -36,13 +35,13 @@ from ops.validate.tree import Finding
 
 
 def findings(root: Path, targets: Collection[str] = ()) -> list[Finding]:
-    """Everything that is wrong in these folders, or in all."""
+    """Every fault of these folders, or of all."""
     rendered = tree.render(root, targets)
     made = {key: set(values) for key, values in contents(Credentials()).items()}
     made["flux-system", "sops-age"] = {"age.agekey"}  # by `make flux`
-    # each reads what a tree without the findings before it has
-    for gate in (schemas.check, quantities.check, charts.check):
-        invalid = [*rendered.findings, *gate(rendered)]
+    # the rules after these read fields without asking whether they are there
+    for check in (schemas.check, charts.check):
+        invalid = [*rendered.findings, *check(rendered)]
         if invalid:
             return blame.sources(rendered, invalid)
     found = [

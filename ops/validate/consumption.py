@@ -1,4 +1,4 @@
-"""Every queue of the contract is consumed: by the command of the worker's image, which no manifest may replace."""
+"""The command of the worker's image, which no manifest may replace, consumes every queue of the contract."""
 
 import argparse
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from ops.validate.tree import Finding, Tree
 
 
 def check(tree: Tree) -> Iterator[Finding]:
-    """Celery's options that select queues name queues of the contract, and leave none out."""
+    """Celery's options that select queues name only queues of the contract, and leave none out."""
     options = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
     options.add_argument("-Q", "--queues", default=",".join(topology.WORK_QUEUES))
     options.add_argument("-X", "--exclude-queues", default="")

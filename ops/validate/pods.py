@@ -1,4 +1,4 @@
-"""Every pod that an object describes, wherever in it: a Deployment's, a CronJob's, a ScaledJob's, one in values."""
+"""The pods that an object describes: of a Deployment, a CronJob or a ScaledJob, or in a chart's values."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Pod:
     spec: dict[str, Any]
 
     def containers(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """(path, container) of each, the init containers too."""
+        """(path, container) of each container, including init containers."""
         for group in GROUPS:
             for container in self.spec.get(group) or []:
                 yield f"{self.path}.{group}[{container['name']}]", container
@@ -35,5 +35,5 @@ def pods(each: Object) -> Iterator[Pod]:
 
 
 def runs_to_completion(pod: Pod) -> bool:
-    """A Job's pod: it ends by itself, and nobody asks whether it is ready."""
+    """Whether a pod is one of a Job, which ends by itself and needs no probes."""
     return pod.spec.get("restartPolicy") in {"Never", "OnFailure"}

@@ -1,4 +1,7 @@
-"""Rules for what one object says of another: selectors, Services, ports, namespaces."""
+"""Rules for what one object says of another: selectors, Services, ports, the owner of a namespace.
+
+What an object names in another namespace or of another kind, the API server and `sluice lint` (scaling.py) check.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,35 +10,38 @@ from ops.validate.pods import Pod, pods
 from ops.validate.tree import Finding, Object, Tree, walk
 
 CLUSTER_SCOPED = {"Namespace", "PriorityClass"}
-# what a chart makes is not rendered here: the pods in these namespaces are known by their chart's labels alone
-CHART_NAMESPACES = {"data", "keda", "nginx", "kube-system", "monitoring", "flux-system"}
 
 
 def check(tree: Tree) -> Iterator[Finding]:
-    """Every reference of every object, inside the folder that was rendered."""
+    """Check the references inside each folder that was rendered. The platform's pods are its charts' own."""
     for target, objects in tree.rendered.items():
+        own = {each.name for each in objects if each.kind == "Namespace"}
         for each in objects:
-            yield from _namespace(tree, each)
-            if target.startswith("kustomize") or target.endswith("apps"):
-                yield from _selectors(each, objects)
-                yield from _scaled(each, objects)
-                yield from _ingress(each, objects)
+            if own and each.kind not in CLUSTER_SCOPED and each.namespace not in own:
+                message = (
+                    f"{each.namespace or 'none'} is not made in this folder; what belongs to the platform, which "
+                    "`make undeploy` keeps, is in helm-releases"
+                )
+                yield each.finding("metadata.namespace", message)
+        if any(tree.objects("Deployment", target=target)):
+            yield from _beside(objects)
+
+
+def _beside(objects: list[Object]) -> Iterator[Finding]:
+    there = [pod for each in objects for pod in pods(each)]
+    for each in objects:
+        beside = [pod for pod in there if pod.owner.namespace == each.namespace]
+        yield from _spread(each)
+        yield from _selector(each, beside)
+        yield from _ports(each, beside)
+        yield from _backends(each, objects)
+        yield from _kind(each, beside)
 
 
 def matches(selector: dict[str, Any], labels: dict[str, str]) -> bool:
     """Whether a label selector selects these labels; an empty one selects all."""
     exact = (labels.get(key) == value for key, value in (selector.get("matchLabels") or {}).items())
     return all(exact) and all(_meets(each, labels) for each in selector.get("matchExpressions") or [])
-
-
-def counts(constraint: dict[str, Any], labels: dict[str, str]) -> bool:
-    """Whether a spread constraint or an anti-affinity counts pods with these labels. Without a selector: none."""
-    return constraint.get("labelSelector") is not None and matches(constraint["labelSelector"], labels)
-
-
-def selects(budget: Object, pod: Pod) -> bool:
-    """Whether a PodDisruptionBudget is a pod's; without a selector it is none's."""
-    return "selector" in budget.spec and matches(budget.spec["selector"] or {}, pod.labels)
 
 
 def _meets(expression: dict[str, Any], labels: dict[str, str]) -> bool:
@@ -48,106 +54,71 @@ def _meets(expression: dict[str, Any], labels: dict[str, str]) -> bool:
     }[expression["operator"]]
 
 
-def _namespace(tree: Tree, each: Object) -> Iterator[Finding]:
-    if each.kind in CLUSTER_SCOPED:
-        return
-    known = {namespace.name for namespace in tree.objects("Namespace")} | CHART_NAMESPACES
-    own = {namespace.name for namespace in tree.objects("Namespace", target=each.target)}
-    if each.namespace not in known:
-        yield each.finding("metadata.namespace", f"{each.namespace or 'none'} is not a namespace that is made here")
-    elif any(tree.objects("Deployment", target=each.target)) and each.namespace not in own:
-        message = (
-            f"{each.namespace} is the platform's: `make undeploy` would delete this there; put it into helm-releases"
-        )
-        yield each.finding("metadata.namespace", message)
+def counts(constraint: dict[str, Any], labels: dict[str, str]) -> bool:
+    """Whether a spread constraint counts pods with these labels; without a selector it counts none."""
+    return constraint.get("labelSelector") is not None and matches(constraint["labelSelector"], labels)
 
 
-def pods_of(objects: list[Object], namespace: str) -> list[Pod]:
-    """The pods that these objects run in a namespace."""
-    return [pod for each in objects if each.namespace == namespace for pod in pods(each)]
+def selects(each: Object, pod: Pod) -> bool:
+    """Whether a PodDisruptionBudget or a Service selects a pod; without a selector it selects none."""
+    selector = each.spec.get("selector")
+    if selector is None:
+        return False
+    return matches({"matchLabels": selector} if each.kind == "Service" else selector, pod.labels)
 
 
-def _selectors(each: Object, objects: list[Object]) -> Iterator[Finding]:
-    there = pods_of(objects, each.namespace)
+def _spread(each: Object) -> Iterator[Finding]:
     for pod in pods(each):
-        if "selector" in each.spec and not matches(each.spec["selector"], pod.labels):
-            yield each.finding("spec.selector", "does not match its own pods")
         for constraint in pod.spec.get("topologySpreadConstraints") or []:
             if not counts(constraint, pod.labels):
                 yield each.finding(f"{pod.path}.topologySpreadConstraints", "does not match its own pods")
-        account = pod.spec.get("serviceAccountName", "default")
-        if account != "default" and not any(_is(other, "ServiceAccount", each.namespace, account) for other in objects):
-            yield each.finding(f"{pod.path}.serviceAccountName", f"there is no ServiceAccount {account}")
-        urgency = pod.spec.get("priorityClassName", "system-node-critical")
-        if not urgency.startswith("system-") and not any(_is(other, "PriorityClass", "", urgency) for other in objects):
-            yield each.finding(f"{pod.path}.priorityClassName", f"there is no PriorityClass {urgency}")
-    if each.kind == "PodDisruptionBudget" and not any(selects(each, pod) for pod in there):
-        yield each.finding("spec.selector", f"no pod in {each.namespace} has these labels")
-    ours = each.kind == "NetworkPolicy" and each.namespace not in CHART_NAMESPACES
-    if ours and not any(matches(each.spec.get("podSelector") or {}, pod.labels) for pod in there):
-        yield each.finding("spec.podSelector", f"no pod in {each.namespace} has these labels")
-    if each.kind == "Service" and each.spec.get("selector"):
-        yield from _service(each, there)
 
 
-def _is(each: Object, kind: str, namespace: str, name: str) -> bool:
-    return (each.kind, each.namespace, each.name) == (kind, namespace, name)
+def _selector(each: Object, beside: list[Pod]) -> Iterator[Finding]:
+    """A budget or a Service is of the pods of one Deployment."""
+    if each.kind in {"PodDisruptionBudget", "Service"}:
+        owners = sorted({pod.owner.title for pod in beside if selects(each, pod)})
+        if not owners:
+            yield each.finding("spec.selector", f"no pod in {each.namespace} has these labels")
+        elif len(owners) > 1 and each.kind == "Service":
+            yield each.finding("spec.selector", f"selects the pods of {', '.join(owners)}: it must be one of them")
 
 
-def _service(each: Object, there: list[Pod]) -> Iterator[Finding]:
-    chosen = [pod for pod in there if matches({"matchLabels": each.spec["selector"]}, pod.labels)]
-    if not chosen:
-        yield each.finding("spec.selector", f"no pod in {each.namespace} has these labels")
-        return
-    owners = {pod.owner.title for pod in chosen}
-    if len(owners) > 1:
-        yield each.finding("spec.selector", f"chooses the pods of {', '.join(sorted(owners))}: one of them must do")
+def _ports(each: Object, beside: list[Pod]) -> Iterator[Finding]:
+    """A Service leads to ports that its pods name."""
+    chosen = [pod for pod in beside if each.kind == "Service" and selects(each, pod)]
     ports = {
-        name
-        for _, container in chosen[0].containers()
-        for port in container.get("ports", [])
-        for name in (port.get("name"), port["containerPort"])
+        value
+        for pod in chosen
+        for _, container in pod.containers()
+        for port in container.get("ports") or []
+        for value in (port.get("name"), port["containerPort"])
     }
-    for port in each.spec.get("ports") or []:
-        if port.get("targetPort", port["port"]) not in ports:
-            yield each.finding(
-                "spec.ports.targetPort", f"{port.get('targetPort')} is no port of {chosen[0].owner.title}"
-            )
+    for port in each.spec["ports"] if chosen else []:
+        wanted = port.get("targetPort", port["port"])
+        if wanted not in ports:
+            yield each.finding("spec.ports.targetPort", f"{wanted} is no port of {chosen[0].owner.title}")
 
 
-def _scaled(each: Object, objects: list[Object]) -> Iterator[Finding]:
-    if each.kind != "ScaledObject":
-        return
-    name = each.spec["scaleTargetRef"]["name"]
-    scaled = next((pod.owner for pod in pods_of(objects, each.namespace) if pod.owner.name == name), None)
-    if scaled is None:
-        yield each.finding("spec.scaleTargetRef.name", f"there is no {name} in {each.namespace}")
-    elif each.spec["scaleTargetRef"].get("kind", "Deployment") != scaled.kind:
-        yield each.finding("spec.scaleTargetRef.kind", f"{name} is a {scaled.kind}")
-    elif "replicas" in scaled.spec:
-        yield scaled.finding("spec.replicas", f"{each.title} owns the number of replicas: leave it out")
-    authentications = {other.name for other in objects if other.kind == "TriggerAuthentication"}
-    for number, trigger in enumerate(each.spec["triggers"]):
-        if "authenticationRef" in trigger and trigger["authenticationRef"]["name"] not in authentications:
-            field = f"spec.triggers.{number}.authenticationRef.name"
-            yield each.finding(field, "there is no such TriggerAuthentication")
+def _backends(each: Object, objects: list[Object]) -> Iterator[Finding]:
+    """An Ingress leads to Services beside it, and to ports that they have."""
+    ports = {
+        (service.name, port.get(key))
+        for service in objects
+        if service.kind == "Service" and service.namespace == each.namespace
+        for port in service.spec.get("ports") or []
+        for key in ("name", "port")
+    }
+    for field, value in walk(each.spec, "spec") if each.kind == "Ingress" else ():
+        if field.endswith(".service"):
+            name, port = value["name"], value.get("port") or {}
+            if (name, port.get("name", port.get("number"))) not in ports:
+                yield each.finding(field, f"there is no Service {name} with such a port")
 
 
-def _ingress(each: Object, objects: list[Object]) -> Iterator[Finding]:
-    if each.kind != "Ingress":
-        return
-    services = {other.name: other for other in objects if other.kind == "Service" and other.namespace == each.namespace}
-    for field, value in walk(each.spec, "spec"):
-        backend = value.get("service") if isinstance(value, dict) else None
-        if isinstance(backend, dict) and not _ports(services.get(backend["name"])) & set(
-            (backend.get("port") or {}).values()
-        ):
-            yield each.finding(f"{field}.service", f"there is no Service {backend['name']} with such a port")
-
-
-def _ports(service: Object | None) -> set[str | int]:
-    return (
-        {port[key] for port in service.spec.get("ports") or [] for key in ("name", "port") if key in port}
-        if service
-        else set()
-    )
+def _kind(each: Object, beside: list[Pod]) -> Iterator[Finding]:
+    """A ScaledObject names the kind of its workload: `sluice lint` checks the name of a Deployment only."""
+    target = each.spec["scaleTargetRef"] if each.kind == "ScaledObject" else {}
+    for owner in (pod.owner for pod in beside if pod.owner.name == target.get("name")):
+        if target.get("kind", "Deployment") != owner.kind:
+            yield each.finding("spec.scaleTargetRef.kind", f"{owner.name} is a {owner.kind}")

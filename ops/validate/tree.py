@@ -18,7 +18,7 @@ from sluice_planner import kubernetes_objects
 from sluice_planner.kubernetes_objects import document, document_of, documents
 
 ORIGIN = "config.kubernetes.io/origin"
-FOLDERS = ("kustomize", "helm-releases", "clusters")
+FOLDERS = ("kustomize", "helm-releases", "clusters", "loadtest/cluster-platform")
 KUSTOMIZATION = "kustomization.yaml"
 BASE = "kustomize/base"
 # what a component is rendered with, by the folder that it is in
@@ -110,10 +110,11 @@ def without_nulls(value: Any, *, but: str = "") -> Any:
 
 
 def at(there: Any, path: str) -> Any:
-    """What is at a path; None if nothing is."""
-    for name in path.split("."):
-        there = there.get(name) if isinstance(there, dict) else None
-    return there
+    """The value at a path; None if there is none. A key may contain dots: `labels.app.kubernetes.io/name`."""
+    if not isinstance(there, dict) or path in there:
+        return there.get(path) if isinstance(there, dict) else None
+    name, _, rest = path.partition(".")
+    return at(there.get(name), rest) if rest else None
 
 
 def walk(value: object, path: str = "") -> Iterator[tuple[str, Any]]:

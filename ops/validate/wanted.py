@@ -1,4 +1,4 @@
-"""Rules that are tables: what a field may be, and why."""
+"""Rules that are tables: which values a field may have, and why."""
 
 from collections.abc import Collection, Iterator
 from typing import Any
@@ -6,13 +6,13 @@ from typing import Any
 from ops.validate.tree import Finding, Object, at
 
 Wanted = dict[str, tuple[Collection[Any], str]]
-"""Path -> (what may be there, None if nothing need be; why)."""
+"""Path -> (the values that are allowed, None if the field may be unset; the reason)."""
 
 
 def must(each: Object, where: str, there: dict[str, Any], wanted: Wanted) -> Iterator[Finding]:
-    """What is not as the table wants it; `where` leads to what is looked at. Keys may contain dots."""
-    for path, (may, reason) in wanted.items():
-        value = there[path] if path in there else at(there, path)
-        if value not in may:
-            expected = " or ".join("unset" if one is None else str(one) for one in may if one != "")
+    """Each field of `there`, which is at `where` of the object, that has none of the values in the table."""
+    for path, (allowed, reason) in wanted.items():
+        value = at(there, path)
+        if value not in allowed:
+            expected = " or ".join("unset" if one is None else str(one) for one in allowed if one != "")
             yield each.finding(f"{where}.{path}", f"must be {expected}, not {value}: {reason}")

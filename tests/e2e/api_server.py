@@ -1,7 +1,9 @@
 """Find the rendered objects that the cluster's API server refuses or warns about, by server-side dry runs.
 
-It also sends objects that other programs create from the rendered ones: the HorizontalPodAutoscaler of a ScaledObject,
-and pods with the values of a chart. A fault of such an object is reported for the object in the manifests.
+It also sends objects that other programs create from the rendered ones: the pods of a Deployment or CronJob, which Pod
+Security and the admission of service accounts and priority classes check; the HorizontalPodAutoscaler of a
+ScaledObject; and pods and Services with the values of a chart. A fault of such an object is reported for the object in
+the manifests.
 """
 
 import json
@@ -16,6 +18,7 @@ from typing import Any, Self
 import httpx
 
 from ops.forward import api_server
+from ops.validate.pods import pods
 from ops.validate.tree import Finding, Object, Tree, once
 from tests.e2e import chart_pods
 
@@ -111,10 +114,14 @@ class ApiServer:
 
 def _made_of(each: Object) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
     """Yield (an object that another program creates from this one, its fields -> fields of this one)."""
+    if each.kind != "Pod":
+        for pod in pods(each):
+            metadata = {"name": "dry-run", "namespace": each.namespace, "labels": pod.labels}
+            yield {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod.spec}, {"spec": pod.path}
     if each.kind == "ScaledObject":
         yield _autoscaler(each), AUTOSCALER_FIELDS
     if each.kind == "HelmRelease":
-        yield from chart_pods.pods_of_values(each)
+        yield from chart_pods.objects_of_values(each)
 
 
 def _autoscaler(each: Object) -> dict[str, Any]:

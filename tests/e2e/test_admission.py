@@ -25,9 +25,11 @@ RENDERED = [
     *OVERLAYS,
     ROOT / "kustomize" / "base",
     ROOT / "helm-releases",
+    ROOT / "loadtest" / "cluster-platform",
     *(path.parent for path in sorted((ROOT / "clusters").rglob("kustomization.yaml")) if path.parent.name != "secrets"),
 ]
 RESTRICTED = ("fastapi", "celery-workers")
+PLATFORM = ("data", "nginx", "keda")
 FAULTS = faults(Path(__file__).with_name("faults.yaml"))
 
 
@@ -114,6 +116,13 @@ def test_every_pod_is_admitted_as_restricted(folder: Path) -> None:
     pods = [as_pod(each) for each in deployments(folder)]
     assert {pod["metadata"]["namespace"] for pod in pods} == set(RESTRICTED)
     assert [dry_run("create", [pod]) for pod in pods] == [""] * len(pods)
+
+
+@pytest.mark.parametrize("name", PLATFORM)
+def test_pods_of_the_charts_are_admitted_as_restricted(name: str) -> None:
+    namespace = json.loads(cluster.ask("get", "namespace", name, "--output=json"))
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert json.loads(cluster.ask("get", "pods", f"--namespace={name}", "--output=json"))["items"]
 
 
 def test_pod_that_is_not_restricted_is_refused() -> None:

@@ -10,7 +10,7 @@ import yaml
 
 from apps.contract import topology
 from ops.command import ROOT
-from ops.validate.tree import Finding
+from ops.validate.tree import FOLDERS, Finding
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def faults(path: Path) -> list[Fault]:
 
 def copied(into: Path) -> Path:
     """Copy the validated files into a folder; returns the folder."""
-    for folder in ("kustomize", "helm-releases", "clusters", "loadtest/tasks"):
+    for folder in (*FOLDERS, "loadtest/tasks"):
         shutil.copytree(ROOT / folder, into / folder)
     for image in ("api", "worker"):
         (into / "apps" / image).mkdir(parents=True)

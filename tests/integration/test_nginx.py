@@ -13,28 +13,31 @@ from typing import Any
 import pytest
 import yaml
 
+from minicluster.stand_ins.ingress_controller.controller_settings import NotImplementedHereError
 from minicluster.stand_ins.ingress_controller.nginx_conf import configuration
 from minicluster.tests.test_ingress_controller import changed, hosted
 from ops.command import ROOT, Unusable, output
 from ops.tools import kubectl
+from tests.harness.manifest_faults import Fault, copied, faults
 from tests.harness.nginx import Backend, Nginx
 from tests.harness.system import until
 
 TIMEOUT_S = 10.0
-PLATFORMS = ("helm-releases", "clusters/local/infrastructure", "clusters/load")
+PLATFORMS = ("helm-releases", "clusters/local/infrastructure", "loadtest/cluster-platform")
 OVERLAYS = ("kustomize/base", "kustomize/overlays/local", "kustomize/overlays/load")
 TLS = [{"hosts": ["localhost"], "secretName": "tls"}]
+FAULTS = faults(Path(__file__).with_name("nginx_faults.yaml"))
 Started = Callable[..., Nginx]
 
 
-def objects(folder: str, kind: str) -> Iterator[dict[str, Any]]:
-    text = output(kubectl(), "kustomize", ROOT / folder, timeout_s=60)
+def objects(folder: str, kind: str, root: Path = ROOT) -> Iterator[dict[str, Any]]:
+    text = output(kubectl(), "kustomize", root / folder, timeout_s=60)
     yield from (each for each in yaml.safe_load_all(text) if each["kind"] == kind)
 
 
-def entries_of(folder: str) -> dict[str, str]:
+def entries_of(folder: str, root: Path = ROOT) -> dict[str, str]:
     """Return the entries of the controller's ConfigMap in a platform folder."""
-    (release,) = (each for each in objects(folder, "HelmRelease") if each["metadata"]["name"] == "nginx-ingress")
+    (release,) = (each for each in objects(folder, "HelmRelease", root) if each["metadata"]["name"] == "nginx-ingress")
     entries: dict[str, str] = release["spec"]["values"]["controller"]["config"]["entries"]
     return entries
 
@@ -73,10 +76,25 @@ def ask(nginx: Nginx, path: str = "/livez", host: str = "localhost", **headers: 
 @pytest.mark.parametrize("platform", PLATFORMS)
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_nginx_serves_each_platform_and_overlay(started: Started, platform: str, overlay: str) -> None:
-    (ingress,) = objects(overlay, "Ingress")
-    nginx = started(ingress, entries_of(platform))
+    nginx = configured(started, platform, overlay)
     assert ask(nginx)[0] == 200
     assert ask(nginx, host=nginx.http)[0] == 404
+
+
+def configured(started: Started, platform: str, overlay: str, root: Path = ROOT) -> Nginx:
+    """Start NGINX with the configuration of a tree. Fails if the controller rejects the Ingress or ignores a value."""
+    (ingress,), entries = objects(overlay, "Ingress", root), entries_of(platform, root)
+    _, refused = configuration([ingress], [], entries)
+    assert refused == [], "; ".join(refused)
+    return started(ingress, entries)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_fault_of_the_configuration_is_found(started: Started, fault: Fault, tmp_path: Path) -> None:
+    clone = copied(tmp_path / "clone")
+    fault.inject(clone)
+    with pytest.raises((AssertionError, NotImplementedHereError, Unusable), match=fault.found):
+        configured(started, PLATFORMS[0], OVERLAYS[0], clone)
 
 
 def test_unknown_directive_in_a_snippet_prevents_the_start(tmp_path: Path) -> None:

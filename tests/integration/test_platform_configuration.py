@@ -24,7 +24,7 @@ from ops.tools import cache, kubectl
 from tests.harness.servers import ImportingRabbitMQ, given_root
 from tests.harness.thorough import thorough
 
-FOLDERS = ("helm-releases", "clusters/local/infrastructure", "clusters/load")
+FOLDERS = ("helm-releases", "clusters/local/infrastructure", "loadtest/cluster-platform")
 # settings that a Redis on this machine needs besides the text
 ADDRESS = {"bind", "port", "user", "daemonize"}
 # First version of RabbitMQ that knows a key; Debian 12 has RabbitMQ 3.10.
@@ -109,7 +109,7 @@ def test_redis_starts_with_the_configuration_of_each_platform(folder: str, tmp_p
     assert settings == {"save": "", "appendonly": "yes", "maxmemory-policy": "noeviction"}
 
 
-# without clusters/load, which does not change RabbitMQ
+# without loadtest/cluster-platform, which does not change RabbitMQ
 @pytest.mark.parametrize("folder", [FOLDERS[0], *thorough(FOLDERS[1])])
 def test_rabbitmq_starts_with_the_configuration_of_each_platform(folder: str, tmp_path: Path) -> None:
     config = values(folder, "rabbitmq")["config"]
@@ -125,7 +125,7 @@ def test_rabbitmq_starts_with_the_configuration_of_each_platform(folder: str, tm
 
 def test_load_cluster_does_not_change_redis_and_rabbitmq() -> None:
     for name in ("redis", "rabbitmq"):
-        assert values("clusters/load", name) == values("clusters/local/infrastructure", name)
+        assert values("loadtest/cluster-platform", name) == values("clusters/local/infrastructure", name)
 
 
 def test_redis_refuses_an_unknown_key(tmp_path: Path) -> None:

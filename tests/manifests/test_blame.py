@@ -7,17 +7,17 @@ from types import ModuleType
 import pytest
 
 from ops.command import ROOT
-from ops.validate import policy, quantities
+from ops.validate import chart_values, policy
 from ops.validate.blame import sources
-from ops.validate.tree import Finding, render
+from ops.validate.tree import FOLDERS, Finding, render
 
 BASE = "kustomize/base/worker/deployment.yaml"
-REQUEST = "spec.template.spec.containers.0.resources.requests.memory"
+REQUEST = "spec.template.spec.containers[worker].resources.requests.memory"
 
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    for folder in ("kustomize", "helm-releases", "clusters", "loadtest/tasks"):
+    for folder in (*FOLDERS, "loadtest/tasks"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     return tmp_path
 
@@ -40,14 +40,14 @@ def test_fault_of_the_base_is_reported_once(clone: Path) -> None:
 @pytest.mark.thorough
 def test_fault_of_a_component_is_reported_at_its_patch(clone: Path) -> None:
     patch = "kustomize/components/small/worker-requests.yaml"
-    (fault,) = found(clone, patch, "memory: 128Mi", "memory: 4Gi", quantities)
+    (fault,) = found(clone, patch, "memory: 128Mi", "memory: null")
     assert (fault.file, fault.field) == (patch, REQUEST)
     assert fault.message.endswith(f"(in {BASE}, rendered by kustomize/components/small)")
 
 
 def test_fault_of_a_cluster_is_reported_at_its_patch(clone: Path) -> None:
     patch = "clusters/local/infrastructure/redis-small.yaml"
-    (fault,) = found(clone, patch, "memory: 128Mi", "memory: 1Gi", quantities)
+    (fault,) = found(clone, patch, "  values:\n", "  values:\n    priorityClassName: sluice-api\n", chart_values)
     assert (fault.file, fault.object) == (patch, "HelmRelease data/redis")
     assert "rendered by clusters/local/infrastructure" in fault.message
 

@@ -1,5 +1,6 @@
 """`make test-charts` and `make chart-keys`, tested on the stand-in charts and on charts with one fault each."""
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,14 @@ from ops.charts import __main__ as command
 from ops.charts import effects, source, value_keys
 from ops.charts.source import Chart
 from ops.command import ROOT, Unusable
+from tests.harness.manifest_faults import Fault, copied, faults
 from tests.harness.thorough import thorough
+
+# Every fourth fault; the others, which differ in a detail, are left to the thorough tests.
+FAULTS = [
+    fault if number % 4 == 0 else thorough(fault)[0]
+    for number, fault in enumerate(faults(Path(__file__).with_name("chart_faults.yaml")))
+]
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +114,29 @@ def test_unnecessary_exception_is_named(folder: Path) -> None:
     listed = {"redis": {"auth.existingSecret": "it has an effect", "persistence.sizes": "it is not set"}}
     named = [line.split(": ")[2] for line in effects.unused([(result, result)], listed)]
     assert named == ["auth.existingSecret", "persistence.sizes"]
+
+
+def test_landed_values_render_valid_objects(folder: Path) -> None:
+    assert rendered_faults(folder, ROOT) == []
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_fault_is_found_in_what_the_chart_renders(folder: Path, fault: Fault, tmp_path: Path) -> None:
+    clone = copied(tmp_path)
+    fault.inject(clone)
+    found = rendered_faults(folder, clone)
+    assert any(re.match(fault.found, one) for one in found), "\n".join(found)
+
+
+def rendered_faults(folder: Path, root: Path) -> list[str]:
+    """What `make test-charts` finds in what the charts render from the values of a tree."""
+    with source.charts(folder) as charts:
+        sets = effects.value_sets(charts, root)
+        return [fault for each in sets for fault in effects.faults(each, effects.rendered(each, text_of(each)))]
+
+
+def text_of(each: effects.ValueSet) -> str:
+    return each.template(each.release.values)
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_local_platform_has_one_replica_of_each_server() -> None:
 def test_only_the_load_platform_disables_the_access_log() -> None:
     entries = [
         rendered(folder)["nginx-ingress"].values["controller"]["config"]["entries"].get("access-log-off")
-        for folder in ("helm-releases", "clusters/local/infrastructure", "clusters/load")
+        for folder in ("helm-releases", "clusters/local/infrastructure", "loadtest/cluster-platform")
     ]
     assert entries == [None, None, "true"]
 

@@ -43,7 +43,7 @@ def test_everything_is_rendered(tree: Tree) -> None:
         "clusters/local",
         "clusters/local/infrastructure",
         "clusters/local/apps",
-        "clusters/load",
+        "loadtest/cluster-platform",
     }
     assert all(tree.rendered.values())
 

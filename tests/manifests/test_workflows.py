@@ -108,7 +108,7 @@ def test_charts_are_tested_nightly_and_when_their_values_change() -> None:
     triggers = yaml.safe_load(path.read_text())[True]  # YAML 1.1 reads `on` as true
     assert triggers["schedule"]
     for event in ("push", "pull_request"):
-        assert {"helm-releases/**", "clusters/**"} <= set(triggers[event]["paths"])
+        assert {"helm-releases/**", "clusters/**", "loadtest/cluster-platform/**"} <= set(triggers[event]["paths"])
     ran = [step.get("run", "") for step in steps(path)]
     order = [next(number for number, run in enumerate(ran) if f"make {target} " in run)
              for target in ("pull-charts", "test-charts", "e2e")]  # fmt: skip

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from minicluster.stand_ins.ingress_controller.controller_settings import known
 from ops import pins
+from ops.charts import controller_keys
+from ops.charts.controller_keys import CHART, SOURCES, record
 from ops.command import ROOT
-from ops.validate import controller_keys
-from ops.validate.controller_keys import CHART, SOURCES, record
-from ops.validate.ingress import known
 
 SETTINGS = """
 func ParseConfigMap() {
@@ -100,7 +100,7 @@ def test_command_writes_the_record_of_a_checkout(tmp_path: Path, monkeypatch: py
 
 
 def test_folder_without_the_controllers_code_is_named(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ops.validate.controller_keys", str(tmp_path)]
+    command = [sys.executable, "-m", "ops.charts.controller_keys", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert f"{tmp_path} is no checkout of the controller" in done.stderr

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from minicluster.stand_ins.ingress_controller import controller_settings
-from ops.validate.controller import FORMS, is_of
+from minicluster.stand_ins.ingress_controller.record import FORMS, is_of
 
 Ingress = Mapping[str, Any]
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ops.validate import controller
-from ops.validate.controller import FORMS, Key, is_of
+from minicluster.stand_ins.ingress_controller import record
+from minicluster.stand_ins.ingress_controller.record import FORMS, Key, is_of
 
-RECORD = Path(controller.__file__).parent / "controller-keys" / "nginx-5.5.4.txt"
+RECORD = Path(__file__).parents[3] / "ops" / "validate" / "controller-keys" / "nginx-5.5.4.txt"
 PREFIX = "nginx.org/"
 OLD_SSL_REDIRECT = "ingress.kubernetes.io/ssl-redirect"
 # Annotations have the names of ConfigMap keys with a prefix, and the same defaults.
@@ -68,7 +68,7 @@ class Settings(NamedTuple):
 
 def known(kind: str) -> dict[str, Key]:
     """The recorded keys of a kind, `setting` or `annotation`."""
-    return controller.keys(RECORD.read_text(), kind)
+    return record.keys(RECORD.read_text(), kind)
 
 
 def from_config_map(entries: Mapping[str, str]) -> Settings:

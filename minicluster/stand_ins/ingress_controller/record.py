@@ -1,7 +1,4 @@
-"""What F5 NGINX Ingress Controller reads, and the forms of its values; the stand-in of the cluster tests uses it.
-
-It imports nothing but the standard library: that stand-in runs in a pod that has no more.
-"""
+"""The record of what F5 NGINX Ingress Controller reads (ops/validate/controller-keys), and the forms of its values."""
 
 import re
 from typing import NamedTuple
@@ -34,7 +31,7 @@ class Key(NamedTuple):
 
 
 def keys(record: str, kind: str) -> dict[str, Key]:
-    """Name -> Key of each `setting` or `annotation` of a record by controller_keys.py."""
+    """Name -> Key of each `setting` or `annotation` of a record."""
     words = [line.split() for line in record.splitlines() if line.startswith(f"{kind} ")]
     return {name: Key(form, "rejected" in flags, "plus" in flags) for _, name, form, *flags in words}
 

@@ -1,4 +1,4 @@
-"""Records what F5 NGINX Ingress Controller reads: `python -m ops.validate.controller_keys FOLDER`.
+"""Records what F5 NGINX Ingress Controller reads: `python -m ops.charts.controller_keys FOLDER`.
 
 FOLDER is a checkout of https://github.com/nginx/kubernetes-ingress at the tag of the chart's appVersion. The result has
 a line for each ConfigMap key (`setting`) and each annotation, as its head says. The controller ignores any other name.
@@ -48,7 +48,7 @@ NAME = re.compile(r'"((?:nginx\.org|nginx\.com|nsm\.nginx\.com|[a-z]+\.f5\.com|i
 # of the map from an annotation to its checks
 ENTRY = r"^\t\t(?:configs\.)?(\w+): \{\n(.*?)^\t\t\}"
 HEAD = """\
-# What F5 NGINX Ingress Controller {version} reads, made by `python -m ops.validate.controller_keys` from
+# What F5 NGINX Ingress Controller {version} reads, made by `python -m ops.charts.controller_keys` from
 # {sources}
 # of https://github.com/nginx/kubernetes-ingress/tree/v{version}. A line: what it is, its name, the form of its value
 # (text: the controller does not parse it), and
@@ -60,7 +60,7 @@ HEAD = """\
 def main() -> None:
     """Write the record of a checkout."""
     if len(sys.argv) != 2:  # noqa: PLR2004 - the program and its argument
-        raise Unusable("Usage: python -m ops.validate.controller_keys FOLDER")
+        raise Unusable("Usage: python -m ops.charts.controller_keys FOLDER")
     checkout = Path(sys.argv[1])
     try:
         version = document_of(checkout / CHART)["appVersion"]
