@@ -92,7 +92,7 @@ BODIES = {
     "quotes alone": b'"' * BODY_MAX_BYTES,
     "backslashes": b'"' + b"\\" * (BODY_MAX_BYTES - 1),
 }
-# Of each kind one that is also sent in a batch by `make test`.
+# The bodies, one of each kind, that `make test` also sends in a batch.
 IN_BATCHES = ("unknown keys", "union", "deep tree", "unclosed", "texts", "huge integer", "not UTF-8")
 # Bodies that are valid or invalid only as a batch.
 BATCHES = {

@@ -69,14 +69,18 @@ def test_this_machine_is_contacted_without_a_proxy(monkeypatch: pytest.MonkeyPat
         (503, problem("refused"), "has answered 503 for 2 s: check that the system behind it runs."),
     ],
 )
-def test_other_answer_is_named_in_the_error(status: int, body: str, sentence: str) -> None:
+def test_other_answer_is_named_in_the_error(
+    monkeypatch: pytest.MonkeyPatch, status: int, body: str, sentence: str
+) -> None:
+    monkeypatch.setattr(host, "ANSWER_TIMEOUT_S", TIMEOUT_S)
     with serving(status, body) as url, pytest.raises(Unusable) as caught:
         host.check(url, "a-key")
     assert str(caught.value).startswith(url)
     assert sentence in str(caught.value)
 
 
-def test_refused_connection_is_named_in_the_error() -> None:
+def test_refused_connection_is_named_in_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "ANSWER_TIMEOUT_S", TIMEOUT_S)
     (port,) = free_ports(1)
     with pytest.raises(Unusable, match=rf"^http://127\.0\.0\.1:{port} does not answer"):
         host.check(f"http://127.0.0.1:{port}", "")
