@@ -42,6 +42,7 @@ VALUES: dict[str, Wanted] = {
         ),
         "controller.ingressClass.create": ([True], "the Ingress of the base is of that class"),
         "controller.priorityClassName": (["sluice-platform"], ORDER),
+        "controller.service.externalTrafficPolicy": ([None, "Cluster", "Local"], "Kubernetes knows no other"),
         "controller.service.httpPort.nodePort": ([None, "", 30080], "kind maps it, as docs/deploy.md says"),
     },
     "keda": {

@@ -2,7 +2,7 @@
 
 It also sends objects that other programs create from the rendered ones: the pods of a Deployment or CronJob, which Pod
 Security and the admission of service accounts and priority classes check; the HorizontalPodAutoscaler of a
-ScaledObject; and pods and Services with the values of a chart. A fault of such an object is reported for the object in
+ScaledObject; and pods with the values of a chart. A fault of such an object is reported for the object in
 the manifests.
 """
 

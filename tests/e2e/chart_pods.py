@@ -1,4 +1,4 @@
-"""Build pods and Services from the fields of them in a chart's values, so that an API server can check them."""
+"""Build pods from the pod fields in a chart's values, so that an API server can check them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,14 +17,12 @@ PLACES: dict[str, tuple[str, type]] = {
     "topologySpreadConstraints": ("spec.topologySpreadConstraints", list),
 }
 RESOURCES = "spec.containers.0.resources"
-# the values of a Service that only the API server checks; a fixed node port would be taken already
-SERVICE = ("type", "externalTrafficPolicy")
 # Pod Security does not restrict this namespace, so only faults of the values are found
 NAMESPACE = "default"
 
 
 def objects_of_values(each: Object) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
-    """Yield (a pod or Service, its fields -> fields of the release) for each map of values with such fields."""
+    """Yield (a pod, its fields -> fields of the release) for each map of values with pod fields."""
     for path, value in walk(each.spec.get("values", {}), "spec.values"):
         if isinstance(value, dict):
             parts = {
@@ -36,8 +34,6 @@ def objects_of_values(each: Object) -> Iterator[tuple[dict[str, Any], dict[str, 
                 yield _pod({place: value[name.rpartition(".")[2]] for place, name in parts.items()}), parts
             if {"requests", "limits"} & value.keys():
                 yield _pod({RESOURCES: value}), {RESOURCES: path}
-            if "externalTrafficPolicy" in value:
-                yield _service({name: value[name] for name in SERVICE if name in value}), {"spec": path}
 
 
 def _pod(parts: dict[str, Any]) -> dict[str, Any]:
@@ -47,8 +43,3 @@ def _pod(parts: dict[str, Any]) -> dict[str, Any]:
         *_, group, field = place.split(".")
         (container if group == "0" else spec)[field] = without_nulls(part)  # Helm removes nulls, too
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": NAMESPACE}, "spec": spec}
-
-
-def _service(parts: dict[str, Any]) -> dict[str, Any]:
-    spec = {"type": "LoadBalancer", "ports": [{"port": 80}], **parts}
-    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "namespace": NAMESPACE}, "spec": spec}
