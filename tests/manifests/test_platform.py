@@ -110,7 +110,7 @@ def test_load_platform_changes_one_number_of_the_snippet() -> None:
     """A patch replaces the whole text, which therefore stands in both files."""
     base, load = (
         rendered(folder)["nginx-ingress"].values["controller"]["config"]["entries"]["http-snippets"].splitlines()
-        for folder in ("helm-releases", "clusters/load")
+        for folder in ("helm-releases", "loadtest/cluster-platform")
     )
     changed = [pair for pair in zip(base, load, strict=True) if pair[0] != pair[1]]
     assert changed == [("limit_conn requests_of_a_key 2000;", "limit_conn requests_of_a_key 16384;")]

@@ -56,7 +56,7 @@ def test_cluster_that_does_not_answer_is_one_sentence(command: tuple[str, ...], 
 
 
 def test_missing_overlay_is_named() -> None:
-    assert said("ops.deploy", "up", "lokal") == "There is no overlay lokal: choose one of load, local by OVERLAY=."
+    assert said("ops.deploy", "up", "lokal") == "There is no overlay lokal: set OVERLAY to one of load, local."
 
 
 def test_missing_git_is_one_sentence(tmp_path: Path) -> None:

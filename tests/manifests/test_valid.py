@@ -100,7 +100,7 @@ def test_load_overlay_has_the_loads_tasks(tree: Tree, deployment: str, modules: 
     [
         ("celery-workers", []),
         ("celery-workers,fastapi", []),
-        ("fastapi", ["must name celery-workers too: its ScaledObjects would be passed over"]),
+        ("fastapi", ["must name celery-workers too: KEDA would ignore its ScaledObjects"]),
     ],
 )
 def test_keda_may_watch_the_namespaces_of_scaled_objects(tree: Tree, names: str, found: list[str]) -> None:
