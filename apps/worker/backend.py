@@ -1,4 +1,4 @@
-"""Celery's result backend for the contract's records, which only `begin`, `end` and `give_back` write.
+"""Celery's result backend for the contract's records: a worker writes them only by `begin`, `end` and `give_back`.
 
 The base class provides connection settings, time-outs and endless retries during an outage of Redis
 (`result_backend_always_retry`). The three methods are called only in the worker's pool (apps/worker/task.py): waiting

@@ -198,9 +198,9 @@ class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
         if self._draining:
             return
         self._draining = True
-        hand_back = threading.Timer(self.settings.soft_shutdown_s, _hand_back, (self._pool,))
-        hand_back.daemon = True
-        hand_back.start()
+        kill = threading.Timer(self.settings.soft_shutdown_s, _kill_running, (self._pool,))
+        kill.daemon = True
+        kill.start()
         if not self._consuming:
             state.should_stop = os.EX_OK
 
@@ -220,10 +220,10 @@ class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
             state.should_stop = os.EX_OK
 
 
-def _hand_back(pool: Any) -> None:
+def _kill_running(pool: Any) -> None:
     # Neither a pool of threads nor a child that waits for Redis can be stopped gracefully. The kernel kills the
     # children with their parent (Celery sets the parent-death signal), and tasks without a stored result are not acked.
-    log.warning("tasks still run: handing them back", extra={"fields": {"tasks": list(state.requests)}})
+    log.warning("tasks still run: killing them; the broker redelivers them", extra={"fields": {"tasks": list(state.requests)}})
     with suppress(Exception):  # the worker must exit after any error
         pool.end_descendants()
     os._exit(os.EX_OK)
