@@ -223,7 +223,8 @@ class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
 def _kill_running(pool: Any) -> None:
     # Neither a pool of threads nor a child that waits for Redis can be stopped gracefully. The kernel kills the
     # children with their parent (Celery sets the parent-death signal), and tasks without a stored result are not acked.
-    log.warning("tasks still run: killing them; the broker redelivers them", extra={"fields": {"tasks": list(state.requests)}})
+    fields = {"tasks": list(state.requests)}
+    log.warning("tasks still run: killing them; the broker redelivers them", extra={"fields": fields})
     with suppress(Exception):  # the worker must exit after any error
         pool.end_descendants()
     os._exit(os.EX_OK)
