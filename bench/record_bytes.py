@@ -31,7 +31,7 @@ FLUSH_TIMEOUT_S = 120.0  # FLUSHDB frees a million entries before it answers
 RESULT_TTL_S = int(Settings.model_fields["result_ttl_s"].default)
 RECORD_TTL_S = RESULT_TTL_S + MESSAGE_TTL_S
 EXAMPLE = '{"name_task":"abc","state":"done"}'
-# Length in bytes -> result: the example's, and two that are typical of teams.
+# Length in bytes -> JSON of a result: the result of an example task, and two sizes typical of a team's tasks.
 RESULTS = {len(EXAMPLE): EXAMPLE, 100: '"' + "x" * 98 + '"', 1000: '"' + "x" * 998 + '"'}
 # Tasks per second. The rate determines how many ended ids share a set.
 RATES = (1, 3, 30)

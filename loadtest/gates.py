@@ -76,9 +76,9 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def kept_up(shape: Shape, ledger: Ledger, behind_s: float) -> float:
-    """The least ratio, over all times t, of results until t + lag to tasks accepted until t.
+    """The lowest ratio of results until t + lag to tasks accepted until t, for any t at which a task was accepted.
 
-    The lag is the longest task's duration plus `behind_s` seconds.
+    The lag is the longest task's duration plus `behind_s` seconds. Ratios of fewer than LEAST_TASKS tasks do not count.
     """
     accepted = sorted(task.accepted_s for task in ledger.tasks.values())
     finished = sorted(task.finished_s for task in ledger.finished if task.finished_s is not None)

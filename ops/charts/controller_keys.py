@@ -111,7 +111,7 @@ def _annotations(text: str, validation: str) -> dict[str, str]:
 
 
 def _parsed(text: str, where: str) -> dict[str, str]:
-    """Name -> form of all that is read from a map: by a function that parses it, or as text that one may parse then."""
+    """Name -> form of each key that is read from a map. The form is text if no known function parses the value."""
     found = dict.fromkeys(re.findall(rf'{where}\["([^"]+)"\]', text), TEXT)
     blocks = re.findall(rf'if (\w+), exists := {where}\["([^"]+)"\]; exists \{{\n(?=(.*\n.*))', text)
     for variable, name, body in blocks:

@@ -119,7 +119,7 @@ def rendered(each: ValueSet, text: str) -> list[Object]:
 
 
 def faults(each: ValueSet, objects: list[Object]) -> tuple[str, ...]:
-    """What is wrong with the objects that a chart renders: by their schemas, and by the rules for all our pods."""
+    """The faults of the objects that a chart renders, by their schemas and by the rules for all our pods."""
     known = [one for one in objects if one.kind not in WITHOUT_SCHEMA]
     found = [*schemas.check(Tree(ROOT, {str(each): known}, [])), *(one for body in known for one in _object(body))]
     titles = {f"{one.kind}/{one.name}".lower() for one in objects}

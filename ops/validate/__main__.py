@@ -39,7 +39,7 @@ def findings(root: Path, targets: Collection[str] = ()) -> list[Finding]:
     rendered = tree.render(root, targets)
     made = {key: set(values) for key, values in contents(Credentials()).items()}
     made["flux-system", "sops-age"] = {"age.agekey"}  # by `make flux`
-    # the rules after these read fields without asking whether they are there
+    # the later rules assume valid objects: they read fields without checking that the fields exist
     for check in (schemas.check, charts.check):
         invalid = [*rendered.findings, *check(rendered)]
         if invalid:

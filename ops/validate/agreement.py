@@ -1,4 +1,4 @@
-"""Rules across files: what the contract, the API's code, the Secrets' URLs and the manifests say of the same thing."""
+"""Rules across files: the contract, the API's code, the Secrets' URLs and the manifests must agree."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -20,7 +20,7 @@ INTERNAL_ROUTES = {"/healthz", "/metrics", "/readyz"}
 
 
 def check(tree: Tree) -> Iterator[Finding]:
-    """Check everything that must agree, in every target that has it."""
+    """Check the definitions, and the HelmReleases and Ingresses of every target."""
     for name, _ in definitions.differences(tree.root):
         source = "apps/contract/topology.py" if name == definitions.FILE else "the configuration that its sums are of"
         yield Finding(name, "definitions", "text", f"differs from {source}: run `make definitions` and commit the file")
@@ -49,7 +49,7 @@ def _release(each: Object) -> Iterator[Finding]:
 
 
 def _annotations(each: Object, annotations: dict[str, str]) -> Iterator[Finding]:
-    """NGINX waits as long, and takes as much, as the API does."""
+    """NGINX's read time-out is above the API's longest wait, and its body limit is above the API's body limit."""
     where = "metadata.annotations"
     if (parse_duration(annotations.get("nginx.org/proxy-read-timeout", "0s")) or 0) <= longest_wait_s():
         message = f"must be above the longest WAIT_MAX_S, {longest_wait_s()} s"
@@ -90,7 +90,7 @@ def _routes(each: Object) -> Iterator[Finding]:
 
 
 def _serves(path: dict[str, Any], route: str) -> bool:
-    """As the controller does: every path that is not Exact is a prefix of nginx, also /health of /healthz."""
+    """Whether the controller serves a route at a path. Paths that are not Exact are prefixes: /health of /healthz."""
     text = path.get("path", "/")
     return route == text or (path["pathType"] != "Exact" and route.startswith(text))
 

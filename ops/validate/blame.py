@@ -1,4 +1,4 @@
-"""Finds the file that a fault came from: the one that an object is in, or the patch of the folder that rendered it."""
+"""Finds the file that causes a fault: the file of the object, or a patch in the rendered folder."""
 
 import re
 from collections import defaultdict
@@ -12,7 +12,7 @@ from sluice_planner.kubernetes_objects import document, document_of
 
 
 def sources(tree: Tree, findings: list[Finding]) -> list[Finding]:
-    """The findings, once each. One that is not there where its file is rendered alone is its overlay's."""
+    """The findings without duplicates. A fault that the file's folder does not have is attributed to the overlay."""
     targets = defaultdict(set)
     for each in findings:
         targets[each].add(each.target)
@@ -26,12 +26,12 @@ def sources(tree: Tree, findings: list[Finding]) -> list[Finding]:
 
 
 def _home(tree: Tree, file: str) -> str:
-    """The folder that renders a file without another one's patches."""
+    """The innermost rendered folder that contains a file: no other folder's patches apply there."""
     return max((name for name in tree.rendered if Path(file).is_relative_to(name)), key=len, default="none")
 
 
 def _of_overlays(tree: Tree, each: Finding, targets: set[str]) -> Iterator[Finding]:
-    """The fault at its patch; the smallest folder that has it speaks for those that include it."""
+    """The fault, at the patch that causes it. Folders that include an already reported folder are skipped."""
     seen: set[str] = set()
     for target in sorted(targets, key=lambda name: (len(folders(tree.root, name)), name)):
         inside = folders(tree.root, target)
@@ -43,7 +43,7 @@ def _of_overlays(tree: Tree, each: Finding, targets: set[str]) -> Iterator[Findi
 
 
 def folders(root: Path, target: str) -> list[str]:
-    """A Kustomization's folder and those that it includes."""
+    """The folder of a Kustomization, and all folders that the Kustomization includes."""
     path = root / target / KUSTOMIZATION
     body = document_of(path) if path.exists() else None
     if body is None:
@@ -54,7 +54,7 @@ def folders(root: Path, target: str) -> list[str]:
 
 
 def _patches(root: Path, folders: list[str], each: Finding) -> Iterator[str]:
-    """The files of the patches that say something of the object's field."""
+    """The files of the patches that select the object and mention the field."""
     for folder in folders:
         for entry in document_of(root / folder / KUSTOMIZATION).get("patches") or []:
             path = root / folder / entry["path"] if "path" in entry else None

@@ -56,7 +56,7 @@ VALUES: dict[str, Wanted] = {
         "webhooks.failurePolicy": (["Fail"], "an unchecked ScaledObject is worse than one that must wait"),
     },
 }
-# lines of a server's own configuration: where they are, what separates a name from its value, what they must say
+# settings in a server's configuration text: (path of the text, separator of name and value, allowed values)
 SETTINGS: dict[str, tuple[str, str | None, Wanted]] = {
     "rabbitmq": (
         "config.extraConfiguration",
@@ -108,7 +108,7 @@ def settings(text: str | None, separator: str | None) -> dict[str, str]:
 
 
 def _nodes(each: Object, values: dict[str, Any]) -> Iterator[Finding]:
-    """The nodes are an odd number, know how many they are, and run on as many machines."""
+    """The number of nodes is odd and equals the configured cluster size, and no two nodes share a machine."""
     nodes = values.get("replicaCount", 1)
     if nodes % 2 == 0:
         yield each.finding("spec.values.replicaCount", f"{nodes} nodes survive no more losses than {nodes - 1}")
@@ -130,7 +130,7 @@ def _nodes(each: Object, values: dict[str, Any]) -> Iterator[Finding]:
         message = f"is missing: {nodes} nodes on one machine are lost together, and with them the quorum"
         yield each.finding("spec.values.topologySpreadConstraints", message)
     apart: Wanted = {
-        # maxSkew alone compares only the machines that there are
+        # without minDomains, maxSkew compares only the existing machines
         "minDomains": ([nodes], f"on fewer than {nodes} machines two nodes would share one"),
         "maxSkew": ([1], "two nodes would share a machine"),
         "whenUnsatisfiable": (["DoNotSchedule"], "two nodes would share a machine"),

@@ -1,6 +1,6 @@
 """Rules for HelmReleases: exact versions that were tried, and values that their chart knows.
 
-The charts' own schemas let misspelt keys pass, and KEDA's has none; a list of every key path and its types does not.
+The charts' own schemas accept misspelt keys, and KEDA's chart has no schema: known key paths and types are recorded.
 """
 
 import difflib

@@ -1,6 +1,6 @@
-"""Rules for what Flux reads: paths, sources, the order of its Kustomizations, and the sums of Secrets.
+"""Rules for Flux's objects: paths, sources, the order of the Kustomizations, and the checksums of Secrets.
 
-Whether the health check of clusters/local is CEL, and says what it should: tests/manifests/test_delivery.py.
+tests/manifests/test_delivery.py tests the CEL expressions of the health check in clusters/local.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ KUSTOMIZATIONS: Wanted = {
     "targetNamespace": ([None], "every object names its own namespace"),
     "suspend": ([None, False], "it would no longer follow git"),
 }
-# the groups of the custom resources that a chart brings, by the name of its release
+# name of a release -> API group of the custom resources that its chart installs
 BROUGHT = {"keda": "keda.sh"}
 
 
@@ -59,7 +59,7 @@ def _before(each: Object) -> list[Place]:
 
 
 def _names(tree: Tree, each: Object) -> Iterator[Finding]:
-    """Sources and dependencies are beside it: Flux waits for a missing one without an end."""
+    """The sources and dependencies of an object are in the same target: Flux would wait for ever for a missing one."""
     named = [(f"spec.dependsOn.{number}", each.kind, place) for number, place in enumerate(_before(each))]
     for path, value in walk(each.spec, "spec"):
         if path.endswith(("sourceRef", "chartRef")):
@@ -79,7 +79,7 @@ def _circle(tree: Tree, kind: str) -> Iterator[Finding]:
 
 
 def _patience(tree: Tree, each: Object) -> Iterator[Finding]:
-    """It waits for a release at least as long as the release itself."""
+    """The timeout of a Kustomization is above the timeouts of its HelmReleases."""
     releases = (one for one in _applied(tree, each) if one.kind == "HelmRelease")
     longest_s = max(((parse_duration(one.spec.get("timeout", "5m")) or 0) for one in releases), default=0)
     if (parse_duration(each.spec.get("timeout", each.spec.get("interval", 0))) or 0) <= longest_s:
@@ -87,7 +87,7 @@ def _patience(tree: Tree, each: Object) -> Iterator[Finding]:
 
 
 def _order(tree: Tree, each: Object) -> Iterator[Finding]:
-    """It waits for those that make the namespaces and the kinds of what it applies."""
+    """A Kustomization depends on the Kustomizations that create the namespaces and custom resources of its objects."""
     there = {(one.namespace, one.name): one for one in tree.objects("Kustomization", target=each.target)}
     waiting, awaited = [(each.namespace, each.name)], set()
     while waiting:

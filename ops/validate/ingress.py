@@ -1,7 +1,7 @@
-"""Rules for what F5 NGINX Ingress Controller reads: the host of an Ingress, and the names of annotations and settings.
+"""Rules for F5 NGINX Ingress Controller: the host of an Ingress, and the names of annotations and settings.
 
-The controller ignores unknown names without a word. Whether it accepts the values is asked elsewhere: of the stand-in
-with a real nginx, in tests/integration/test_nginx.py.
+The controller silently ignores unknown names. tests/integration/test_nginx.py tests the values with the stand-in and a
+real nginx.
 """
 
 import difflib

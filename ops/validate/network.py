@@ -10,7 +10,7 @@ from typing import Any
 from ops.validate.references import matches
 from ops.validate.tree import Finding, Object, Tree, walk
 
-# the policies of each namespace in which every other flow is denied; the other namespaces keep their charts' own rules
+# namespace that denies all other flows -> file of its policies; other namespaces keep their charts' own rules
 FILES = {
     "fastapi": "kustomize/base/network/fastapi.yaml",
     "celery-workers": "kustomize/base/network/celery-workers.yaml",
@@ -56,9 +56,9 @@ FLOWS = {
     *((PROMETHEUS, pod, TCP, 9100) for pod in (WORKER, RECORDER)),
     (PROMETHEUS, RABBITMQ, TCP, 15692),
 }
-# and two that are in no flow
+# and two ports that no flow uses
 PORTS = sorted({port for *_, port in FLOWS} | {22, 443})
-# the addresses that pods may have, and how many of them a cluster uses; a smaller block is a service outside
+# ranges of the addresses of pods; a block with fewer than POD_ADDRESSES addresses is an external service
 POD_ADDRESSES = 2**16
 POD_RANGES = [
     ip_network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
@@ -85,7 +85,7 @@ class Flow:
 
 @dataclass(frozen=True)
 class End:
-    """What the policies at one end of a flow say: whether one selects the pod, and the rules that fit."""
+    """The policies at one end of a flow: whether any policy selects the pod, and the rules that allow the flow."""
 
     direction: str
     pod: Pod
@@ -126,7 +126,7 @@ def _flows(closed: Collection[str]) -> Iterator[Flow]:
 
 
 def _flow(policies: list[Object], flow: Flow) -> Iterator[Finding]:
-    """What is wrong with a flow, at the file or the policy to change."""
+    """The faults of a flow, each at the file or the policy to change."""
     ends = [_end(policies, direction, flow) for direction in (EGRESS, INGRESS)]
     if flow.wanted:
         for end in ends:
@@ -184,7 +184,7 @@ def _port(each: dict[str, Any], flow: Flow) -> bool:
 
 def _peer(peer: dict[str, Any], flow: Flow, pod: Pod, other: Pod) -> bool:
     if "ipBlock" in peer:
-        # pods change their addresses, so a block may allow any of them, and allows none for sure
+        # addresses of pods change: a block may allow a forbidden flow, and cannot guarantee a required flow
         return not flow.wanted and _may_have_pods(peer["ipBlock"])
     if "namespaceSelector" in peer:
         namespace = matches(peer["namespaceSelector"] or {}, {"kubernetes.io/metadata.name": other.namespace})
@@ -194,7 +194,7 @@ def _peer(peer: dict[str, Any], flow: Flow, pod: Pod, other: Pod) -> bool:
 
 
 def _may_have_pods(block: dict[str, Any]) -> bool:
-    """Whether a block is large enough for the pods of a cluster, and has a whole range of their addresses."""
+    """Whether a block is large enough for a cluster's pods, and overlaps a pod range that `except` does not contain."""
     network = ip_network(block["cidr"])
     left_out = [ip_network(each) for each in block.get("except") or []]
     ranges = [each for each in POD_RANGES if not any(_inside(each, out) for out in left_out)]

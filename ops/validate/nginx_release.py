@@ -37,7 +37,7 @@ def _entry(each: Object, name: str, message: str) -> Finding:
 
 
 def _memory(each: Object, controller: dict[str, Any], entries: dict[str, str]) -> Iterator[Finding]:
-    """Each connection of a worker takes memory, and may be a file, whether it is used or not."""
+    """Each configured connection takes memory, even if it is unused, and needs a file descriptor when it is open."""
     processes, connections = entries.get("worker-processes", "auto"), entries.get("worker-connections", "1024")
     files = entries.get("worker-rlimit-nofile", "none")
     if not processes.isdigit() or not int(processes):
@@ -54,7 +54,7 @@ def _memory(each: Object, controller: dict[str, Any], entries: dict[str, str]) -
 
 
 def _end(each: Object, controller: dict[str, Any], entries: dict[str, str]) -> Iterator[Finding]:
-    """Old workers end, but not before the longest request; and the pod waits for them."""
+    """The shutdown time-out is above the longest wait, the grace period above preStop plus the shutdown time-out."""
     shutdown_s = parse_duration(entries.get("worker-shutdown-timeout", "")) or 0
     if shutdown_s <= longest_wait_s():
         message = f"must be above the longest WAIT_MAX_S, {longest_wait_s()} s; 0 or unset is no limit at all"

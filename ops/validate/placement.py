@@ -11,7 +11,7 @@ WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
 HOST = "kubernetes.io/hostname"
 # from the last to be evicted to the first
 CLASSES = ("sluice-data", "sluice-platform", "sluice-api", "sluice-workers")
-# the class of each Deployment that no ScaledObject scales; what is scaled are workers
+# priority class of each Deployment that no ScaledObject scales; the scaled Deployments are workers
 CLASS_OF = {"api": "sluice-api", "dead-letter-recorder": "sluice-api"}
 
 
@@ -35,7 +35,7 @@ def check(tree: Tree) -> Iterator[Finding]:
 
 
 def workload(each: Object, *, scaled: bool = False) -> Iterator[Finding]:
-    """What every workload needs, a chart's too: a priority class, and a spread if it has more than one pod."""
+    """Check that a workload, also of a chart, has a priority class, and a spread if it has more than one pod."""
     if each.kind not in WORKLOADS:
         return
     replicas = each.spec.get("replicas", 1)

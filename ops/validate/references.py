@@ -1,6 +1,6 @@
-"""Rules for what one object says of another: selectors, Services, ports, the owner of a namespace.
+"""Rules for references between objects: selectors, Services, ports, the owner of a namespace.
 
-What an object names in another namespace or of another kind, the API server and `sluice lint` (scaling.py) check.
+The API server and `sluice lint` (scaling.py) check references to other namespaces and kinds.
 """
 
 from collections.abc import Iterator
@@ -75,7 +75,7 @@ def _spread(each: Object) -> Iterator[Finding]:
 
 
 def _selector(each: Object, beside: list[Pod]) -> Iterator[Finding]:
-    """A budget or a Service is of the pods of one Deployment."""
+    """A PodDisruptionBudget or a Service selects pods; a Service selects the pods of only one workload."""
     if each.kind in {"PodDisruptionBudget", "Service"}:
         owners = sorted({pod.owner.title for pod in beside if selects(each, pod)})
         if not owners:
@@ -85,7 +85,7 @@ def _selector(each: Object, beside: list[Pod]) -> Iterator[Finding]:
 
 
 def _ports(each: Object, beside: list[Pod]) -> Iterator[Finding]:
-    """A Service leads to ports that its pods name."""
+    """The target ports of a Service are ports of its pods."""
     chosen = [pod for pod in beside if each.kind == "Service" and selects(each, pod)]
     ports = {
         value
@@ -101,7 +101,7 @@ def _ports(each: Object, beside: list[Pod]) -> Iterator[Finding]:
 
 
 def _backends(each: Object, objects: list[Object]) -> Iterator[Finding]:
-    """An Ingress leads to Services beside it, and to ports that they have."""
+    """The backends of an Ingress are existing ports of Services in the same namespace."""
     ports = {
         (service.name, port.get(key))
         for service in objects

@@ -1,4 +1,4 @@
-"""What Redis keeps: each overlay says how many results a second it is made for, and Redis has room for them."""
+"""Rules for Redis' memory: Redis has room for the results per second that each overlay declares in an annotation."""
 
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation

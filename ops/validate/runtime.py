@@ -1,4 +1,4 @@
-"""Rules for our own pods: what images, settings and code say of ports, probes, time limits and memory."""
+"""Rules for our own pods: ports, probes, time limits and memory agree with images, settings and code."""
 
 import difflib
 import re
@@ -65,7 +65,7 @@ class Process:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Name -> value. A value from a Secret is an example; one from elsewhere is unknown, and left out."""
+        """Name -> value. Values from Secrets are examples; variables with any other `valueFrom` are left out."""
         examples = {key: value for secret in contents(Credentials()).values() for key, value in secret.items()}
         given = {each["name"]: each.get("value") for each in self.container.get("env") or []}
         values = {name: examples.get(name) if value is None else value for name, value in given.items()}
@@ -135,7 +135,7 @@ def option(command: list[str], name: str) -> str:
 
 
 def _keep_alive(root: Path) -> Iterator[Finding]:
-    """NGINX, which reuses connections, closes them first: else it may send a request into one that the API closes."""
+    """The API keeps idle connections longer than NGINX, which might otherwise send a request on a closed connection."""
     keep_alive_s = Decimal(option(dockerfile_command(root, API_DOCKERFILE), "--timeout-keep-alive"))
     if keep_alive_s <= NGINX_UPSTREAM_KEEPALIVE_S:
         message = f"{keep_alive_s} is not above the {NGINX_UPSTREAM_KEEPALIVE_S} s that NGINX keeps a connection"
@@ -163,7 +163,7 @@ def _api(root: Path, process: Process, settings: ApiSettings) -> Iterator[Findin
 
 
 def _secret_files(process: Process) -> set[str]:
-    """The files that Secrets are mounted as, where the manifests name each."""
+    """The paths in the container of the Secret keys that the volumes list as `items`."""
     paths = {
         volume["name"]: [item["path"] for item in at(volume, "secret.items") or []]
         for volume in process.pod.spec.get("volumes") or []
@@ -215,7 +215,7 @@ def _duration_s(probe: dict[str, Any]) -> int:
 
 
 def _probe_file(process: Process, probe: str, setting: str, file: str | None) -> Iterator[Finding]:
-    """A probe looks at the file that a setting names, which is where the process can write."""
+    """A probe checks the file that a setting names, and the file is in a writable volume."""
     command = " ".join(map(str, at(process.container, f"{probe}.exec.command") or []))
     if setting == "LIVENESS_FILE" and re.findall(r"-lt (\d+)", command) != [str(OLD_S)]:
         yield process.finding(probe, f"must fail for a file that is {OLD_S} s old, by `-lt {OLD_S}`")

@@ -1,4 +1,4 @@
-"""Every reference to a Secret or a ConfigMap, in whatever field of whatever object, leads to one that there is."""
+"""Rules for references to Secrets and ConfigMaps, in any field of any object: the object and the key exist."""
 
 import re
 from collections import defaultdict
@@ -7,16 +7,16 @@ from typing import Any
 
 from ops.validate.tree import Finding, Object, Tree, walk
 
-# a field whose value names one, alone or in each of a list
+# kind -> pattern for the names of fields that refer to one object of this kind, or to a list of objects
 FIELDS = {
     "Secret": re.compile(r"(^secret|secretRef|secretKeyRef|secretTargetRef|imagePullSecrets)$", re.IGNORECASE),
     "ConfigMap": re.compile(r"(^configMap|configMapRef|configMapKeyRef|configMapTargetRef)$", re.IGNORECASE),
 }
-# what reads git cannot have its Secret from there: the flux program makes it
+# kinds whose Secret is not in git, because Flux needs it to read git: the flux program creates it
 OUTSIDE_OF_GIT = {"GitRepository"}
 # public keys of a chart's publisher: no credential of ours, and made by hand (helm-releases/components/verify)
 PUBLIC = "spec.verify.secretRef"
-# what a chart's value must name: the key that `make secrets` gives the Secret for it
+# name of a chart's value -> the key that the value must name; `make secrets` writes this key
 CHART_KEYS = {
     "existingPasswordKey": "password",
     "existingSecretPasswordKey": "password",
@@ -34,7 +34,7 @@ Reference = tuple[str, str, str, set[str]]
 
 
 def check(tree: Tree, secrets: Keys) -> Iterator[Finding]:
-    """Every reference of every object; `secrets` are those that `make secrets` makes."""
+    """Check every reference of every object. `secrets` are the Secrets that `make secrets` creates."""
     known: dict[str, Keys] = {"Secret": dict(secrets), "ConfigMap": defaultdict(set)}
     for each in tree.objects():
         if each.kind in known:
@@ -55,7 +55,7 @@ def check(tree: Tree, secrets: Keys) -> Iterator[Finding]:
 
 
 def _swapped(each: Object, secrets: Keys) -> Iterator[Finding]:
-    """Where a Secret has a key of just the name that is to be filled, no other key fills it."""
+    """If a Secret has the key intended for a variable, parameter or chart value, no other key is used."""
     for path, value in walk(each.body):
         for field, name, purpose, key in _purposes(path, value) if isinstance(value, dict) else ():
             if key != purpose and purpose in secrets.get((each.namespace, name), ()):
@@ -75,7 +75,7 @@ def _purposes(path: str, value: dict[str, Any]) -> Iterator[tuple[str, str, str,
 
 
 def references(each: Object) -> Iterator[Reference]:
-    """What an object refers to; optional ones may be missing."""
+    """The Secrets and ConfigMaps that an object refers to, without optional references."""
     for path, value in walk(each.body):
         if isinstance(value, dict) and not value.get("optional"):
             yield from _beside(path, value)
@@ -111,5 +111,5 @@ def _items(value: dict[str, Any]) -> set[str]:
 
 
 def _by_cert_manager(each: Object) -> bool:
-    """It makes the TLS Secret of an Ingress that asks for one."""
+    """Whether cert-manager creates the TLS Secret: the object has an annotation of cert-manager."""
     return any(name.startswith("cert-manager.io/") for name in each.body["metadata"].get("annotations") or {})

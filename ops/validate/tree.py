@@ -21,14 +21,14 @@ ORIGIN = "config.kubernetes.io/origin"
 FOLDERS = ("kustomize", "helm-releases", "clusters", "loadtest/cluster-platform")
 KUSTOMIZATION = "kustomization.yaml"
 BASE = "kustomize/base"
-# what a component is rendered with, by the folder that it is in
+# top folder of a component -> the folder that the component is rendered with
 HOMES = {"kustomize": BASE, "helm-releases": "helm-releases"}
 RENDER_TIMEOUT_S = 60
 
 
 @dataclass(frozen=True, order=True)
 class Finding:
-    """Something wrong, and where: a file, an object in it, a field of that."""
+    """A fault and its place: file, object in the file, field of the object."""
 
     file: str
     object: str
@@ -67,16 +67,16 @@ class Object(kubernetes_objects.Object):
 
 @dataclass(frozen=True)
 class Tree:
-    """What a folder's Kustomizations render to, by target."""
+    """The rendered objects of a folder's Kustomizations, by target."""
 
     root: Path
     rendered: dict[str, list[Object]]
     findings: list[Finding]
     parts: dict[str, list[Object]] = dataclasses.field(default_factory=dict)
-    """What folders render to that only leave out objects of another folder: that one is judged as a whole."""
+    """The objects of folders that only delete objects of another folder. The rules check the other folder instead."""
 
     def objects(self, kind: str | None = None, *, target: str | None = None) -> Iterator[Object]:
-        """The objects of a kind, in one target or in all; those of a part only where it is named."""
+        """The objects of a kind, in one target or in all. A part is included only if `target` names this part."""
         chosen = self.rendered if target not in self.parts else self.parts
         for name, objects in chosen.items():
             if target in {None, name}:
@@ -84,7 +84,7 @@ class Tree:
 
 
 def once(tree: Tree) -> dict[str, list[Object]]:
-    """What a cluster would be sent, each object once, as JSON, with the objects of all targets that say the same."""
+    """JSON of each distinct object, as a cluster would receive it -> the equal objects of all targets."""
     texts: dict[str, list[Object]] = {}
     for each in tree.objects():
         texts.setdefault(json.dumps(_decrypted(each.body), sort_keys=True), []).append(each)
@@ -92,7 +92,7 @@ def once(tree: Tree) -> dict[str, list[Object]]:
 
 
 def _decrypted(body: dict[str, Any]) -> dict[str, Any]:
-    """What Flux does before the API server sees an object that SOPS encrypted; the values themselves stay unknown."""
+    """The object after decryption by Flux, as the API server receives it. Empty texts replace unknown values."""
     if "sops" not in body:
         return body
     known = {key: value for key, value in body.items() if key != "sops"}
@@ -100,7 +100,7 @@ def _decrypted(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def without_nulls(value: Any, *, but: str = "") -> Any:
-    """What is null is not there, for the API server as for Helm, and empty in a list; below `but` it stays as it is."""
+    """A copy without null fields, which the API server and Helm ignore. In lists, null becomes {}. `but` is kept."""
     if isinstance(value, list):
         return [{} if each is None else without_nulls(each, but=but) for each in value]
     if not isinstance(value, dict):
@@ -126,7 +126,7 @@ def walk(value: object, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def render(root: Path, targets: Collection[str] = ()) -> Tree:
-    """Render these folders, or everything; what Kustomize refuses or warns of is a finding."""
+    """Render these folders, or by default all. Errors and warnings of Kustomize become findings."""
     kustomizations = {
         str(path.parent.relative_to(root)): document_of(path)
         for folder in FOLDERS
@@ -141,13 +141,13 @@ def render(root: Path, targets: Collection[str] = ()) -> Tree:
 
 
 def _is_part(folder: Path, kustomization: dict[str, Any]) -> bool:
-    """Whether all that a folder does is to leave out objects of another one."""
+    """Whether the patches of a folder only delete objects of another folder."""
     patches = [folder / patch["path"] for patch in kustomization.get("patches") or [] if "path" in patch]
     return bool(patches) and all("$patch: delete" in path.read_text() for path in patches if path.exists())
 
 
 def _entries(kustomizations: dict[str, dict[str, Any]]) -> set[str]:
-    """The folders that are rendered by themselves: not those that one above them includes, itself or by another."""
+    """The folders to render: all except folders that a parent folder includes, directly or through other folders."""
 
     def reached(name: str) -> Iterator[str]:
         for resource in (kustomizations[name].get("resources") or []) + (kustomizations[name].get("components") or []):

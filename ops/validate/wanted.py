@@ -10,7 +10,7 @@ Wanted = dict[str, tuple[Collection[Any], str]]
 
 
 def must(each: Object, where: str, there: dict[str, Any], wanted: Wanted) -> Iterator[Finding]:
-    """Each field of `there`, which is at `where` of the object, that has none of the values in the table."""
+    """Report each field of `there` whose value the table does not allow. `where` is the path of `there`."""
     for path, (allowed, reason) in wanted.items():
         value = at(there, path)
         if value not in allowed:

@@ -1,4 +1,4 @@
-"""What a folder must have: a part that was left out makes nothing else wrong, and is missed only in a cluster."""
+"""Rules for completeness: the objects that a folder must have. The other rules check only existing objects."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def check(tree: Tree) -> Iterator[Finding]:
     missing = {target: _missing(tree, target) for target in tree.rendered}
     for target, titles in missing.items():
         inside = blame.folders(tree.root, target)
-        # what is missing from a folder that it includes is that one's fault; a component is rendered with the base
+        # report a missing object only for the included folder that lacks it; a component is rendered with the base
         homes = [*HOMES.values(), *inside]
         theirs = {title for folder in homes if folder != target for title in missing.get(folder, ())}
         for title in sorted(titles - theirs):
@@ -59,7 +59,7 @@ def _missing(tree: Tree, target: str) -> set[str]:
 
 
 def _shared_files(tree: Tree, target: str) -> Iterator[Finding]:
-    """A namespace in the file of something else: taking that out of git would take the namespace out too."""
+    """Find namespaces that share a file: removing the other objects' file from git would remove the namespace too."""
     files = Counter(each.file for each in tree.objects(target=target))
     for each in tree.objects("Namespace", target=target):
         if files[each.file] > 1:
@@ -67,7 +67,7 @@ def _shared_files(tree: Tree, target: str) -> Iterator[Finding]:
 
 
 def _patches_of_nothing(tree: Tree, target: str, folder: str) -> Iterator[Finding]:
-    """A patch whose target is not there: Kustomize passes over it without a word."""
+    """Find patches without a target object: Kustomize ignores such a patch silently."""
     for number, entry in enumerate(document_of(tree.root / folder / KUSTOMIZATION).get("patches") or []):
         chosen = entry.get("target")
         if chosen and not any(blame.is_target(chosen, each.kind, each.name) for each in tree.objects(target=target)):

@@ -252,9 +252,9 @@ class Checker:
         known = {post.task_id for post in self.accepted}
         parked = set(self.history.parked)
         for task_id in sorted(filter(None, dead - parked)):
-            yield Finding("parked", task_id, "ended by the dead letters, and is not parked")
+            yield Finding("parked", task_id, "has the failure of a dead letter, but is not parked")
         for task_id in sorted(parked & known - dead):
-            yield Finding("parked", task_id, "is parked, and did not end by the dead letters")
+            yield Finding("parked", task_id, "is parked, but does not have the failure of a dead letter")
 
     def _left_running(self) -> Iterator[Finding]:
         """A killed worker ends no processes: its own ones die with it, and those of tasks with its pod."""

@@ -84,7 +84,7 @@ def _load_images(provider: Provider, version: str) -> None:
 
 @pytest.fixture(scope="session")
 def system(platform: Provider) -> Iterator[System]:
-    """The clients' view of the system. `local`, `load` and `running` deploy one."""
+    """The system as clients access it. The fixtures `local`, `load`, `running` and `original` deploy overlays."""
     with entered(platform.entrance) as running:
         yield running
 

@@ -77,8 +77,8 @@ class Existing:
         there = output(kubectl(), f"--kubeconfig={KUBECONFIG}", *ask, timeout_s=TIMEOUT_S)
         if there and os.environ.get("E2E_CONFIRM") != self.context:
             raise Unusable(
-                f"The cluster of {self.context} has a system already, which the tests would change, kill and leave "
-                f"changed: say E2E_CONFIRM={self.context} if they may."
+                f"The cluster of {self.context} has a system already, which the tests would change, kill and not "
+                f"restore: set E2E_CONFIRM={self.context} to allow this."
             )
 
 

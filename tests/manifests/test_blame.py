@@ -23,7 +23,7 @@ def clone(tmp_path: Path) -> Path:
 
 
 def found(clone: Path, file: str, old: str, new: str, rules: ModuleType = policy) -> list[Finding]:
-    """What some rules find anywhere, with one change."""
+    """Replace a text in a file, and return the findings of these rules in all folders."""
     text = (clone / file).read_text()
     assert old in text
     (clone / file).write_text(text.replace(old, new, 1))

@@ -129,7 +129,7 @@ def test_fault_is_found_in_what_the_chart_renders(folder: Path, fault: Fault, tm
 
 
 def rendered_faults(folder: Path, root: Path) -> list[str]:
-    """What `make test-charts` finds in what the charts render from the values of a tree."""
+    """The faults that `make test-charts` finds in the charts, rendered with the values of a tree."""
     with source.charts(folder) as charts:
         sets = effects.value_sets(charts, root)
         return [fault for each in sets for fault in effects.faults(each, effects.rendered(each, text_of(each)))]

@@ -27,5 +27,5 @@ def test_fault_is_found(fault: Fault, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fault", OF_THE_API_SERVER, ids=lambda fault: fault.name)
 def test_fault_of_the_api_server_can_be_made(fault: Fault, tmp_path: Path) -> None:
-    """Its file has what it replaces: this is known before a cluster is asked."""
+    """The file contains the text that the fault replaces: check this before a cluster is needed."""
     fault.inject(copied(tmp_path))

@@ -1,4 +1,4 @@
-"""What is in git is valid, and the load overlay differs from the base in exactly what it means to change."""
+"""The manifests in git are valid, and the load overlay differs from the base only in the intended fields."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Message properties on the wire: any bytes can be decoded, and none raises an error."""
+"""Message properties on the wire: `decode` accepts any bytes, and never raises."""
 
 from datetime import UTC, datetime
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""The record of what F5 NGINX Ingress Controller reads (ops/validate/controller-keys), and the forms of its values."""
+"""Parses the record of the controller's settings and annotations (ops/validate/controller-keys), and checks values."""
 
 import re
 from typing import NamedTuple
