@@ -23,7 +23,7 @@ import numpy as np
 
 from sluice_planner.arrivals import Floats
 from sluice_planner.durations import seconds
-from sluice_planner.fields import Wrong
+from sluice_planner.fields import Wrong, split_kind
 
 METRIC = "sluice_task_run_seconds"
 HTTP_TIMEOUT_S = 10
@@ -43,9 +43,6 @@ class Service:
 
 def read(text: str, where: str) -> Service:
     """Parse service times, written as the module describes. Raises Wrong if they are malformed or not above 0."""
-    kind, colon, rest = text.partition(":")
-    if not colon:
-        kind, rest = "constant", text
     kinds: dict[str, Callable[[str, str, str], Service]] = {
         "constant": _constant,
         "exponential": _exponential,
@@ -53,8 +50,7 @@ def read(text: str, where: str) -> Service:
         "histogram": _histogram,
         "metrics": _metrics,
     }
-    if kind not in kinds:
-        raise Wrong(f"{where}: {kind!r} is not one of {', '.join(kinds)}")
+    kind, rest = split_kind(text, kinds, where)
     return kinds[kind](text, rest, where)
 
 
