@@ -11,10 +11,11 @@ from ops.credentials import Credentials
 from ops.secrets import contents
 from ops.validate import (
     agreement,
-    blame,
+    attribution,
     budgets,
     chart_values,
     charts,
+    completeness,
     consumption,
     delivery,
     ingress,
@@ -29,7 +30,6 @@ from ops.validate import (
     schemas,
     secret_names,
     tree,
-    wholeness,
 )
 from ops.validate.tree import Finding
 
@@ -43,9 +43,9 @@ def findings(root: Path, targets: Collection[str] = ()) -> list[Finding]:
     for check in (schemas.check, charts.check):
         invalid = [*rendered.findings, *check(rendered)]
         if invalid:
-            return blame.sources(rendered, invalid)
+            return attribution.sources(rendered, invalid)
     found = [
-        *wholeness.check(rendered),
+        *completeness.check(rendered),
         *policy.check(rendered),
         *references.check(rendered),
         *secret_names.check(rendered, made),
@@ -62,7 +62,7 @@ def findings(root: Path, targets: Collection[str] = ()) -> list[Finding]:
         *scaling.check(rendered),
         *delivery.check(rendered),
     ]
-    return blame.sources(rendered, found)
+    return attribution.sources(rendered, found)
 
 
 def main() -> None:

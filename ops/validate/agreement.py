@@ -8,8 +8,8 @@ from uuid import uuid4
 from apps.contract import topology
 from apps.contract.settings import ApiSettings
 from ops import definitions, secrets
+from ops.validate.allowed_values import Wanted, must
 from ops.validate.tree import Finding, Object, Tree, at
-from ops.validate.wanted import Wanted, must
 from sluice_planner.durations import parse_duration
 from sluice_planner.quantity import parse_quantity
 

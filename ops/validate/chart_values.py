@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
-from ops.validate import placement, wholeness
+from ops.validate import completeness, placement
+from ops.validate.allowed_values import Wanted, must
 from ops.validate.tree import Finding, Object, Tree, at
-from ops.validate.wanted import Wanted, must
 from sluice_planner.quantity import parse_quantity
 
 KEPT = ([None, "Retain"], "removing the release from git would delete the volumes")
@@ -143,7 +143,7 @@ def _watched(tree: Tree, each: Object, values: dict[str, Any]) -> Iterator[Findi
     """KEDA watches every namespace, or a list with each namespace that has a ScaledObject."""
     watched = {name.strip() for name in str(values.get("watchNamespace") or "").split(",")} - {""}
     needed = {one.namespace for one in tree.objects("ScaledObject")}
-    needed |= {place.partition("/")[0] for place in wholeness.APPLICATION["ScaledObject"]}
+    needed |= {place.partition("/")[0] for place in completeness.APPLICATION["ScaledObject"]}
     if watched and needed - watched:
         message = f"must name {', '.join(sorted(needed - watched))} too: KEDA would ignore its ScaledObjects"
         yield each.finding("spec.values.watchNamespace", message)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 
 from ops import sops
+from ops.validate.allowed_values import Wanted, must
 from ops.validate.tree import KUSTOMIZATION, Finding, Object, Tree, walk
-from ops.validate.wanted import Wanted, must
 from sluice_planner.durations import parse_duration
 
 Place = tuple[str, str]

@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from ops.validate.allowed_values import Wanted, must
 from ops.validate.pods import Pod, pods, runs_to_completion
 from ops.validate.tree import Finding, Object, Tree, at, walk
-from ops.validate.wanted import Wanted, must
 from sluice_planner.quantity import parse_quantity
 
 CREDENTIAL_IN_URL = re.compile(r"://[^/\s:@]*:[^@\s/]+@")

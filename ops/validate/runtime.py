@@ -23,9 +23,9 @@ from apps.worker.recorder import CLOSE_DEADLINE_S
 from ops.credentials import Credentials
 from ops.images import API_DOCKERFILE, IMAGES, WORKER_DOCKERFILE, dockerfile_command
 from ops.secrets import contents
+from ops.validate.allowed_values import Wanted, must
 from ops.validate.pods import Pod, pods
 from ops.validate.tree import Finding, Object, Tree, at
-from ops.validate.wanted import Wanted, must
 from sluice_planner.quantity import parse_quantity
 
 # to hand back what a soft shutdown left, to close the connections and to end

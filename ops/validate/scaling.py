@@ -9,8 +9,8 @@ from apps.contract import topology
 from apps.tasks import TASKS
 from ops import definitions, secrets
 from ops.validate import network
+from ops.validate.allowed_values import Wanted, must
 from ops.validate.tree import Finding, Object, Tree
-from ops.validate.wanted import Wanted, must
 from sluice_planner.rules.findings import check_overlay
 from sluice_planner.rules.registry import Assumptions
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ops.validate import blame
+from ops.validate import attribution
 from ops.validate.tree import FOLDERS, HOMES, KUSTOMIZATION, Finding, Tree
 from sluice_planner.kubernetes_objects import document_of
 
@@ -34,7 +34,7 @@ def check(tree: Tree) -> Iterator[Finding]:
     """Every folder that was rendered, and every file beside a kustomization.yaml."""
     missing = {target: _missing(tree, target) for target in tree.rendered}
     for target, titles in missing.items():
-        inside = blame.folders(tree.root, target)
+        inside = attribution.folders(tree.root, target)
         # report a missing object only for the included folder that lacks it; a component is rendered with the base
         homes = [*HOMES.values(), *inside]
         theirs = {title for folder in homes if folder != target for title in missing.get(folder, ())}
@@ -70,7 +70,9 @@ def _patches_of_nothing(tree: Tree, target: str, folder: str) -> Iterator[Findin
     """Find patches without a target object: Kustomize ignores such a patch silently."""
     for number, entry in enumerate(document_of(tree.root / folder / KUSTOMIZATION).get("patches") or []):
         chosen = entry.get("target")
-        if chosen and not any(blame.is_target(chosen, each.kind, each.name) for each in tree.objects(target=target)):
+        if chosen and not any(
+            attribution.is_target(chosen, each.kind, each.name) for each in tree.objects(target=target)
+        ):
             field = f"patches.{number}.target"
             yield Finding(
                 f"{folder}/{KUSTOMIZATION}", "Kustomization", field, f"there is no {' '.join(chosen.values())}", target

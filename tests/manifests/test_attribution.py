@@ -8,7 +8,7 @@ import pytest
 
 from ops.command import ROOT
 from ops.validate import chart_values, policy
-from ops.validate.blame import sources
+from ops.validate.attribution import sources
 from ops.validate.tree import FOLDERS, Finding, render
 
 BASE = "kustomize/base/worker/deployment.yaml"
