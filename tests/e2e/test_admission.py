@@ -99,7 +99,7 @@ def test_api_server_reports_the_fault(api_server: ApiServer, fault: Fault, tmp_p
     fault.inject(clone)
     changed = tree.render(clone, fault.targets)
     assert changed.findings == []
-    fault.assert_found(attribution.sources(changed, api_server.findings(changed)))
+    fault.assert_found(attribution.attribute(changed, api_server.findings(changed)))
 
 
 def test_strict_validation_refuses_unknown_field() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from ops.command import ROOT
 from ops.validate import chart_values, policy
-from ops.validate.attribution import sources
+from ops.validate.attribution import attribute
 from ops.validate.tree import FOLDERS, Finding, render
 
 BASE = "kustomize/base/worker/deployment.yaml"
@@ -29,7 +29,7 @@ def found(clone: Path, file: str, old: str, new: str, rules: ModuleType = policy
     (clone / file).write_text(text.replace(old, new, 1))
     tree = render(clone)
     assert tree.findings == []
-    return sources(tree, list(rules.check(tree)))
+    return attribute(tree, list(rules.check(tree)))
 
 
 def test_fault_of_the_base_is_reported_once(clone: Path) -> None:
