@@ -19,8 +19,8 @@ def check(tree: Tree) -> Iterator[Finding]:
         for each in objects:
             if own and each.kind not in CLUSTER_SCOPED and each.namespace not in own:
                 message = (
-                    f"this folder does not create the namespace {each.namespace or 'none'}: move an object of the platform, "
-                    "which `make undeploy` keeps, to helm-releases"
+                    f"this folder does not create the namespace {each.namespace or 'none'}: move an object of the "
+                    "platform, which `make undeploy` keeps, to helm-releases"
                 )
                 yield each.finding("metadata.namespace", message)
         if any(tree.objects("Deployment", target=target)):
