@@ -14,7 +14,7 @@ from ops import platform
 from ops.charts.source import Chart
 from ops.command import ROOT, Unusable, output
 from ops.tools import built
-from ops.validate import blame, placement, policy, schemas
+from ops.validate import attribution, placement, policy, schemas
 from ops.validate.pods import pods
 from ops.validate.references import counts
 from ops.validate.tree import Finding, Object, Tree, render
@@ -97,7 +97,7 @@ def value_sets(charts: dict[str, Chart], root: Path = ROOT) -> list[ValueSet]:
     tree = render(root)
     folders = {each.target for each in tree.objects("HelmRelease")}
     found: dict[str, ValueSet] = {}
-    for folder in sorted(folders, key=lambda name: (name != BASE, len(blame.folders(root, name)), name)):
+    for folder in sorted(folders, key=lambda name: (name != BASE, len(attribution.folders(root, name)), name)):
         for release in platform.releases([each.body for each in tree.objects(target=folder)]):
             found.setdefault(repr(release), ValueSet(folder, release, charts[release.name]))
     return list(found.values())

@@ -1,4 +1,4 @@
-"""Rules for PodDisruptionBudgets: each workload of several pods has one, which lets a node be drained."""
+"""Rules for PodDisruptionBudgets: each workload with several pods has one, and it allows draining a node."""
 
 from collections.abc import Iterator
 from math import ceil
@@ -9,7 +9,7 @@ from ops.validate.tree import Finding, Object, Tree
 
 
 def check(tree: Tree) -> Iterator[Finding]:
-    """Check the Deployments and StatefulSets of every target against its budgets."""
+    """Check each Deployment and StatefulSet against the PodDisruptionBudgets of the same target."""
     for kind in ("Deployment", "StatefulSet"):
         for each in tree.objects(kind):
             budgets = [
@@ -17,12 +17,12 @@ def check(tree: Tree) -> Iterator[Finding]:
                 for budget in tree.objects("PodDisruptionBudget", target=each.target)
                 if budget.namespace == each.namespace and any(selects(budget, pod) for pod in pods(each))
             ]
-            yield from _workload(each, _fewest(tree, each), budgets)
+            yield from _workload(each, _minimum_replicas(tree, each), budgets)
 
 
 def _workload(each: Object, replicas: int, budgets: list[Object]) -> Iterator[Finding]:
     if replicas > 1 and not budgets:
-        message = f"a drain may evict all {replicas} at once: add a PodDisruptionBudget"
+        message = f"a drain may evict all {replicas} replicas at once: add a PodDisruptionBudget"
         yield each.finding("spec.replicas", message)
     for budget in budgets:
         if len(budgets) > 1:
@@ -36,8 +36,8 @@ def _workload(each: Object, replicas: int, budgets: list[Object]) -> Iterator[Fi
             yield budget.finding(f"spec.{rule}", message)
 
 
-def _fewest(tree: Tree, each: Object) -> int:
-    """The smallest number of replicas above 0."""
+def _minimum_replicas(tree: Tree, each: Object) -> int:
+    """The smallest number of replicas that the workload can have while it is not scaled to 0."""
     for scaler in tree.objects("ScaledObject", target=each.target):
         if (scaler.namespace, scaler.spec["scaleTargetRef"]["name"]) == (each.namespace, each.name):
             return max(1, int(scaler.spec.get("minReplicaCount", 0)))

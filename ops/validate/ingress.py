@@ -1,7 +1,6 @@
 """Rules for F5 NGINX Ingress Controller: the host of an Ingress, and the names of annotations and settings.
 
-The controller silently ignores unknown names. tests/integration/test_nginx.py tests the values with the stand-in and a
-real nginx.
+The controller silently ignores unknown names. tests/integration/test_nginx.py checks the values with a real nginx.
 """
 
 import difflib
@@ -17,7 +16,7 @@ ENTRIES = "values.controller.config.entries"
 
 @functools.cache
 def known(kind: str) -> frozenset[str]:
-    """The names of a kind, `setting` or `annotation`, that the controller reads without NGINX Plus."""
+    """The names of this kind (`setting` or `annotation`) that the controller supports without NGINX Plus."""
     record = (pins.CONTROLLER_KEYS_FOLDER / f"nginx-{pins.CONTROLLER}.txt").read_text()
     lines = [line.split() for line in record.splitlines() if line.startswith(f"{kind} ")]
     return frozenset(name for _, name, _, *flags in lines if "plus" not in flags)

@@ -1,4 +1,4 @@
-"""Rules for the NetworkPolicies: each flow of the README's diagram passes, and no other flow does."""
+"""Rules for NetworkPolicies: they allow each flow of the README's diagram, and block all other flows."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator
@@ -10,7 +10,7 @@ from typing import Any
 from ops.validate.references import matches
 from ops.validate.tree import Finding, Object, Tree, walk
 
-# namespace that denies all other flows -> file of its policies; other namespaces keep their charts' own rules
+# namespace that denies all flows by default -> file of its policies. Other namespaces have only their charts' policies.
 FILES = {
     "fastapi": "kustomize/base/network/fastapi.yaml",
     "celery-workers": "kustomize/base/network/celery-workers.yaml",
@@ -50,15 +50,15 @@ FLOWS = {
     (KEDA, RABBITMQ, TCP, 15672),
     (RABBITMQ, RABBITMQ, TCP, 4369),
     (RABBITMQ, RABBITMQ, TCP, 25672),
-    # answers that do not fit a datagram come over TCP
+    # DNS answers that do not fit into a datagram are sent over TCP
     *((pod, DNS, protocol, 53) for pod in (API, WORKER, RECORDER, RABBITMQ, REDIS) for protocol in (UDP, TCP)),
     (PROMETHEUS, API, TCP, 8000),
     *((PROMETHEUS, pod, TCP, 9100) for pod in (WORKER, RECORDER)),
     (PROMETHEUS, RABBITMQ, TCP, 15692),
 }
-# and two ports that no flow uses
+# the ports of the flows, and two ports that no flow uses
 PORTS = sorted({port for *_, port in FLOWS} | {22, 443})
-# ranges of the addresses of pods; a block with fewer than POD_ADDRESSES addresses is an external service
+# ranges of pod addresses. An ipBlock with fewer than POD_ADDRESSES addresses stands for an external service.
 POD_ADDRESSES = 2**16
 POD_RANGES = [
     ip_network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
@@ -67,7 +67,7 @@ POD_RANGES = [
 
 @dataclass(frozen=True)
 class Flow:
-    """A flow that the policies are tried with, whether it is allowed or not."""
+    """A possible connection, which the policies must allow or block."""
 
     source: Pod
     destination: Pod
@@ -75,8 +75,8 @@ class Flow:
     port: int
 
     @property
-    def wanted(self) -> bool:
-        """Whether the diagram has it."""
+    def required(self) -> bool:
+        """Whether the flow is in the diagram."""
         return (self.source, self.destination, self.protocol, self.port) in FLOWS
 
     def __str__(self) -> str:
@@ -85,7 +85,7 @@ class Flow:
 
 @dataclass(frozen=True)
 class End:
-    """The policies at one end of a flow: whether any policy selects the pod, and the rules that allow the flow."""
+    """The policies at one end of a flow. `isolated`: any policy selects the pod; `rules`: those that allow the flow."""
 
     direction: str
     pod: Pod
@@ -98,17 +98,17 @@ class End:
 
 
 def check(tree: Tree) -> Iterator[Finding]:
-    """Try every flow between any two pods in every target. Flows with the same fault are one finding.
+    """Check every flow between any two pods, for every target. Flows with the same fault become one finding.
 
-    A target is checked for the namespaces that it makes: overlays for API and workers, the platform for `data`. So the
-    policies at one end of a flow suffice without those at the other end.
+    A target is checked only for the namespaces that it creates: an overlay for those of API and workers, the platform
+    for `data`. Therefore a target needs the policies of only one end of a flow.
     """
     for target in tree.rendered:
         policies = list(tree.objects("NetworkPolicy", target=target))
-        closed = FILES.keys() & {each.name for each in tree.objects("Namespace", target=target)}
+        isolated_namespaces = FILES.keys() & {each.name for each in tree.objects("Namespace", target=target)}
         flows = defaultdict(list)
-        for flow in _flows(closed) if policies else ():
-            for finding in _flow(policies, flow):
+        for flow in _flows(isolated_namespaces) if policies else ():
+            for finding in _check_flow(policies, flow):
                 flows[finding].append(flow)
         for finding, found in flows.items():
             more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
@@ -116,30 +116,30 @@ def check(tree: Tree) -> Iterator[Finding]:
         for policy in policies:
             for path, value in walk(policy.spec, "spec"):
                 if path.endswith(".port") and isinstance(value, str):
-                    yield policy.finding(path, f"{value}: give the port's number, which is the same for every pod")
+                    yield policy.finding(path, f"{value}: use the number of the port, which is the same for every pod")
 
 
-def _flows(closed: Collection[str]) -> Iterator[Flow]:
+def _flows(isolated_namespaces: Collection[str]) -> Iterator[Flow]:
     for source, destination in product(PODS, PODS):
-        if source.namespace in closed or destination.namespace in closed:
+        if source.namespace in isolated_namespaces or destination.namespace in isolated_namespaces:
             yield from (Flow(source, destination, *each) for each in product((TCP, UDP), PORTS))
 
 
-def _flow(policies: list[Object], flow: Flow) -> Iterator[Finding]:
-    """The faults of a flow, each at the file or the policy to change."""
+def _check_flow(policies: list[Object], flow: Flow) -> Iterator[Finding]:
+    """The faults of a flow, each with the file or the policy that must change."""
     ends = [_end(policies, direction, flow) for direction in (EGRESS, INGRESS)]
-    if flow.wanted:
+    if flow.required:
         for end in ends:
             if not end.passes:
-                yield _of_namespace(end, "does not pass: no NetworkPolicy allows it")
+                yield _namespace_finding(end, "does not pass: no NetworkPolicy allows it")
     elif all(end.passes for end in ends):
-        message = "passes, and is no flow of the diagram"
+        message = "passes, but is not in the diagram of the README"
         yield from (policy.finding(field, message) for end in ends for policy, field in end.rules)
         if not any(end.rules for end in ends):
-            yield _of_namespace(next(end for end in reversed(ends) if end.pod.namespace in FILES), message)
+            yield _namespace_finding(next(end for end in reversed(ends) if end.pod.namespace in FILES), message)
 
 
-def _of_namespace(end: End, message: str) -> Finding:
+def _namespace_finding(end: End, message: str) -> Finding:
     namespace = end.pod.namespace
     return Finding(FILES[namespace], f"NetworkPolicies of {namespace}", end.direction.lower(), message)
 
@@ -148,7 +148,7 @@ def _end(policies: list[Object], direction: str, flow: Flow) -> End:
     pod, other = flow.source, flow.destination
     if direction == INGRESS:
         pod, other = other, pod
-    mine = [
+    selecting = [
         each
         for each in policies
         if each.namespace == pod.namespace
@@ -157,23 +157,23 @@ def _end(policies: list[Object], direction: str, flow: Flow) -> End:
     ]
     rules = [
         (each, f"spec.{direction.lower()}.{number}")
-        for each in mine
+        for each in selecting
         for number, rule in enumerate(each.spec.get(direction.lower()) or [])
-        if _fits(rule, "to" if direction == EGRESS else "from", flow, pod, other)
+        if _allows(rule, "to" if direction == EGRESS else "from", flow, pod, other)
     ]
-    return End(direction, pod, bool(mine), rules)
+    return End(direction, pod, bool(selecting), rules)
 
 
 def _types(spec: dict[str, Any]) -> list[str]:
-    """The default of policyTypes is Ingress, and Egress if there are rules for it."""
+    """The policyTypes of a policy. The default is Ingress, and also Egress if the policy has egress rules."""
     return spec.get("policyTypes") or [INGRESS, *([EGRESS] if spec.get("egress") else [])]
 
 
-def _fits(rule: dict[str, Any], key: str, flow: Flow, pod: Pod, other: Pod) -> bool:
-    """Whether a rule allows a flow. A list that is missing or empty allows every peer, or every port."""
+def _allows(rule: dict[str, Any], key: str, flow: Flow, pod: Pod, other: Pod) -> bool:
+    """Whether a rule allows a flow. Without a list of peers or ports, the rule allows every peer or every port."""
     peers, ports = rule.get(key), rule.get("ports")
-    by_peer = not peers or any(_peer(peer, flow, pod, other) for peer in peers)
-    return by_peer and (not ports or any(_port(port, flow) for port in ports))
+    allows_peer = not peers or any(_peer(peer, flow, pod, other) for peer in peers)
+    return allows_peer and (not ports or any(_port(port, flow) for port in ports))
 
 
 def _port(each: dict[str, Any], flow: Flow) -> bool:
@@ -184,8 +184,8 @@ def _port(each: dict[str, Any], flow: Flow) -> bool:
 
 def _peer(peer: dict[str, Any], flow: Flow, pod: Pod, other: Pod) -> bool:
     if "ipBlock" in peer:
-        # addresses of pods change: a block may allow a forbidden flow, and cannot guarantee a required flow
-        return not flow.wanted and _may_have_pods(peer["ipBlock"])
+        # Pod addresses change: an ipBlock may allow a forbidden flow, but does not reliably allow a required flow.
+        return not flow.required and _may_have_pods(peer["ipBlock"])
     if "namespaceSelector" in peer:
         namespace = matches(peer["namespaceSelector"] or {}, {"kubernetes.io/metadata.name": other.namespace})
     else:
@@ -194,12 +194,12 @@ def _peer(peer: dict[str, Any], flow: Flow, pod: Pod, other: Pod) -> bool:
 
 
 def _may_have_pods(block: dict[str, Any]) -> bool:
-    """Whether a block is large enough for a cluster's pods, and overlaps a pod range that `except` does not contain."""
+    """Whether an ipBlock is large enough for a pod network, and overlaps a pod range that `except` does not contain."""
     network = ip_network(block["cidr"])
-    left_out = [ip_network(each) for each in block.get("except") or []]
-    ranges = [each for each in POD_RANGES if not any(_inside(each, out) for out in left_out)]
+    excluded = [ip_network(each) for each in block.get("except") or []]
+    ranges = [each for each in POD_RANGES if not any(_inside(each, out) for out in excluded)]
     return network.num_addresses >= POD_ADDRESSES and any(network.overlaps(each) for each in ranges)
 
 
 def _inside(inner: IPv4Network | IPv6Network, outer: IPv4Network | IPv6Network) -> bool:
-    return inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]  # the same version
+    return inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]  # both have the same version

@@ -1,4 +1,4 @@
-"""Rules for references between objects: selectors, Services, ports, the owner of a namespace.
+"""Rules for references between objects: selectors, Services, ports, namespaces.
 
 The API server and `sluice lint` (scaling.py) check references to other namespaces and kinds.
 """
@@ -13,38 +13,38 @@ CLUSTER_SCOPED = {"Namespace", "PriorityClass"}
 
 
 def check(tree: Tree) -> Iterator[Finding]:
-    """Check the references inside each folder that was rendered. The platform's pods are its charts' own."""
+    """Check the references inside each rendered folder. Pods that charts create are not checked."""
     for target, objects in tree.rendered.items():
         own = {each.name for each in objects if each.kind == "Namespace"}
         for each in objects:
             if own and each.kind not in CLUSTER_SCOPED and each.namespace not in own:
                 message = (
-                    f"{each.namespace or 'none'} is not made in this folder; what belongs to the platform, which "
-                    "`make undeploy` keeps, is in helm-releases"
+                    f"this folder does not create the namespace {each.namespace or 'none'}: move an object of the "
+                    "platform, which `make undeploy` keeps, to helm-releases"
                 )
                 yield each.finding("metadata.namespace", message)
         if any(tree.objects("Deployment", target=target)):
-            yield from _beside(objects)
+            yield from _in_folder(objects)
 
 
-def _beside(objects: list[Object]) -> Iterator[Finding]:
-    there = [pod for each in objects for pod in pods(each)]
+def _in_folder(objects: list[Object]) -> Iterator[Finding]:
+    all_pods = [pod for each in objects for pod in pods(each)]
     for each in objects:
-        beside = [pod for pod in there if pod.owner.namespace == each.namespace]
+        neighbours = [pod for pod in all_pods if pod.owner.namespace == each.namespace]
         yield from _spread(each)
-        yield from _selector(each, beside)
-        yield from _ports(each, beside)
+        yield from _selector(each, neighbours)
+        yield from _ports(each, neighbours)
         yield from _backends(each, objects)
-        yield from _kind(each, beside)
+        yield from _scaled_kind(each, neighbours)
 
 
 def matches(selector: dict[str, Any], labels: dict[str, str]) -> bool:
-    """Whether a label selector selects these labels; an empty one selects all."""
+    """Whether a label selector matches these labels. An empty selector matches all."""
     exact = (labels.get(key) == value for key, value in (selector.get("matchLabels") or {}).items())
-    return all(exact) and all(_meets(each, labels) for each in selector.get("matchExpressions") or [])
+    return all(exact) and all(_matches_expression(each, labels) for each in selector.get("matchExpressions") or [])
 
 
-def _meets(expression: dict[str, Any], labels: dict[str, str]) -> bool:
+def _matches_expression(expression: dict[str, Any], labels: dict[str, str]) -> bool:
     key, values = expression["key"], expression.get("values") or []
     return {
         "In": labels.get(key) in values,
@@ -55,12 +55,12 @@ def _meets(expression: dict[str, Any], labels: dict[str, str]) -> bool:
 
 
 def counts(constraint: dict[str, Any], labels: dict[str, str]) -> bool:
-    """Whether a spread constraint counts pods with these labels; without a selector it counts none."""
+    """Whether a spread constraint counts pods with these labels. Without a selector it counts no pods."""
     return constraint.get("labelSelector") is not None and matches(constraint["labelSelector"], labels)
 
 
 def selects(each: Object, pod: Pod) -> bool:
-    """Whether a PodDisruptionBudget or a Service selects a pod; without a selector it selects none."""
+    """Whether a PodDisruptionBudget or a Service selects a pod. Without a selector it selects no pods."""
     selector = each.spec.get("selector")
     if selector is None:
         return False
@@ -74,30 +74,32 @@ def _spread(each: Object) -> Iterator[Finding]:
                 yield each.finding(f"{pod.path}.topologySpreadConstraints", "does not match its own pods")
 
 
-def _selector(each: Object, beside: list[Pod]) -> Iterator[Finding]:
-    """A PodDisruptionBudget or a Service selects pods; a Service selects the pods of only one workload."""
+def _selector(each: Object, neighbours: list[Pod]) -> Iterator[Finding]:
+    """A PodDisruptionBudget and a Service select pods; a Service selects pods of only one workload."""
     if each.kind in {"PodDisruptionBudget", "Service"}:
-        owners = sorted({pod.owner.title for pod in beside if selects(each, pod)})
+        owners = sorted({pod.owner.title for pod in neighbours if selects(each, pod)})
         if not owners:
             yield each.finding("spec.selector", f"no pod in {each.namespace} has these labels")
         elif len(owners) > 1 and each.kind == "Service":
-            yield each.finding("spec.selector", f"selects the pods of {', '.join(owners)}: it must be one of them")
+            yield each.finding(
+                "spec.selector", f"selects the pods of {', '.join(owners)}: must select only one workload"
+            )
 
 
-def _ports(each: Object, beside: list[Pod]) -> Iterator[Finding]:
+def _ports(each: Object, neighbours: list[Pod]) -> Iterator[Finding]:
     """The target ports of a Service are ports of its pods."""
-    chosen = [pod for pod in beside if each.kind == "Service" and selects(each, pod)]
+    selected = [pod for pod in neighbours if each.kind == "Service" and selects(each, pod)]
     ports = {
         value
-        for pod in chosen
+        for pod in selected
         for _, container in pod.containers()
         for port in container.get("ports") or []
         for value in (port.get("name"), port["containerPort"])
     }
-    for port in each.spec["ports"] if chosen else []:
-        wanted = port.get("targetPort", port["port"])
-        if wanted not in ports:
-            yield each.finding("spec.ports.targetPort", f"{wanted} is no port of {chosen[0].owner.title}")
+    for port in each.spec["ports"] if selected else []:
+        target_port = port.get("targetPort", port["port"])
+        if target_port not in ports:
+            yield each.finding("spec.ports.targetPort", f"{target_port} is not a port of {selected[0].owner.title}")
 
 
 def _backends(each: Object, objects: list[Object]) -> Iterator[Finding]:
@@ -113,12 +115,12 @@ def _backends(each: Object, objects: list[Object]) -> Iterator[Finding]:
         if field.endswith(".service"):
             name, port = value["name"], value.get("port") or {}
             if (name, port.get("name", port.get("number"))) not in ports:
-                yield each.finding(field, f"there is no Service {name} with such a port")
+                yield each.finding(field, f"there is no Service {name} with this port")
 
 
-def _kind(each: Object, beside: list[Pod]) -> Iterator[Finding]:
-    """A ScaledObject names the kind of its workload: `sluice lint` checks the name of a Deployment only."""
+def _scaled_kind(each: Object, neighbours: list[Pod]) -> Iterator[Finding]:
+    """A ScaledObject has the kind of its workload. `sluice lint` checks only the names of Deployments."""
     target = each.spec["scaleTargetRef"] if each.kind == "ScaledObject" else {}
-    for owner in (pod.owner for pod in beside if pod.owner.name == target.get("name")):
+    for owner in (pod.owner for pod in neighbours if pod.owner.name == target.get("name")):
         if target.get("kind", "Deployment") != owner.kind:
             yield each.finding("spec.scaleTargetRef.kind", f"{owner.name} is a {owner.kind}")

@@ -1,4 +1,4 @@
-"""Rules for ScaledObjects: those of `sluice lint`, and the queues, broker and numbers of the contract."""
+"""Rules for ScaledObjects: the rules of `sluice lint`, and agreement with the contract and the broker."""
 
 import re
 from collections.abc import Iterator
@@ -9,29 +9,32 @@ from apps.contract import topology
 from apps.tasks import TASKS
 from ops import definitions, secrets
 from ops.validate import network
+from ops.validate.allowed_values import AllowedValues, check_values
 from ops.validate.tree import Finding, Object, Tree
-from ops.validate.wanted import Wanted, must
 from sluice_planner.rules.findings import check_overlay
 from sluice_planner.rules.registry import Assumptions
 
 # the fields of a RabbitMQ trigger
-TRIGGER: Wanted = {
-    "metadata.protocol": (["http"], "over AMQP KEDA does not count unacked tasks, and never uses the fallback"),
+TRIGGER: AllowedValues = {
+    "metadata.protocol": (["http"], "with AMQP, KEDA neither counts unacked tasks nor uses the fallback"),
     "metadata.mode": (["QueueLength"], "value is a number of tasks per worker"),
-    "metadata.vhostName": ([definitions.VHOST], "the queues are there"),
+    "metadata.vhostName": ([definitions.VHOST], "the queues are in this vhost"),
     "metricType": ([None, "AverageValue"], "value is a number of tasks per worker"),
-    "useCachedMetrics": ([True], "without it pollingInterval has no effect: each sync of the HPA asks the broker"),
+    "useCachedMetrics": ([True], "without it pollingInterval has no effect: each sync of the HPA queries the broker"),
 }
-# what KEDA's scaler reads from the TriggerAuthentication
+# the parameters that KEDA's scaler needs from the TriggerAuthentication
 CREDENTIALS = ["password", "username"]
 
 
 def check(tree: Tree) -> Iterator[Finding]:
     """Check every ScaledObject and TriggerAuthentication."""
-    yield from _linted(tree)
+    yield from _lint(tree)
     for each in tree.objects("ScaledObject"):
         if (each.spec.get("fallback") or {}).get("failureThreshold") == 0:
-            yield each.finding("spec.fallback.failureThreshold", "must be 1 or more: at least one poll must fail first")
+            yield each.finding(
+                "spec.fallback.failureThreshold",
+                "must be 1 or more: at least one poll must fail first",
+            )
         for number, trigger in enumerate(each.spec["triggers"]):
             if trigger["type"] == "rabbitmq":
                 yield from _rabbitmq(each, f"spec.triggers.{number}", trigger)
@@ -42,7 +45,7 @@ def check(tree: Tree) -> Iterator[Finding]:
             yield each.finding("spec.secretTargetRef", f"must set {' and '.join(CREDENTIALS)}, not {parameters}")
 
 
-def _linted(tree: Tree) -> Iterator[Finding]:
+def _lint(tree: Tree) -> Iterator[Finding]:
     """Apply the rules of `sluice lint`, of every level, with the contract's numbers as assumptions."""
     limit_s = max(spec.hard_limit_s for spec in TASKS.values())
     assumed = Assumptions(task_limit_s=limit_s, queue_max_length=topology.MAX_LENGTH_MESSAGES)
@@ -54,22 +57,22 @@ def _linted(tree: Tree) -> Iterator[Finding]:
 
 
 def _queues(each: Object) -> Iterator[Finding]:
-    """The triggers are those of WORK_QUEUES, in the same order, because overlays patch them by number."""
+    """Each queue in WORK_QUEUES has a trigger, in the same order, because overlays patch triggers by index."""
     field, contract = "spec.triggers.metadata.queueName", "WORK_QUEUES (apps/contract/topology.py)"
     triggers = [trigger["metadata"] for trigger in each.spec["triggers"] if trigger["type"] == "rabbitmq"]
     queues = [metadata["queueName"] for metadata in triggers if "queueName" in metadata]
     missing = [name for name in topology.WORK_QUEUES if name not in queues]
     unknown = [name for name in queues if name not in topology.WORK_QUEUES]
     for name in missing:
-        yield each.finding(field, f"the queue {name} has no trigger, so no worker is started for it: add one")
+        yield each.finding(field, f"the queue {name} has no trigger, so KEDA starts no workers for it: add a trigger")
     for name in unknown:
-        yield each.finding(field, f"{name} is not in {contract}: remove the trigger, or add the queue there")
+        yield each.finding(field, f"{name} is not in {contract}: remove the trigger, or add the queue to the list")
     if not missing and not unknown and queues != list(topology.WORK_QUEUES):
-        yield each.finding(field, f"the triggers must be in the order of {contract}, because overlays patch by number")
+        yield each.finding(field, f"the triggers must be in the order of {contract}, because overlays patch by index")
 
 
 def _rabbitmq(each: Object, where: str, trigger: dict[str, Any]) -> Iterator[Finding]:
-    yield from must(each, where, trigger, TRIGGER)
+    yield from check_values(each, where, trigger, TRIGGER)
     ports = {port for source, _, _, port in network.FLOWS if source == network.KEDA}
     url = urlsplit(str(trigger["metadata"].get("host")))
     if url.hostname != secrets.BROKER.partition(":")[0] or url.port not in ports:

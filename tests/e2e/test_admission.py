@@ -14,7 +14,7 @@ from ops import cluster
 from ops.command import ROOT, output
 from ops.secrets import listed
 from ops.tools import kubectl, module_folders
-from ops.validate import blame, tree
+from ops.validate import attribution, tree
 from tests.e2e.api_server import ApiServer
 from tests.e2e.provider import Provider
 from tests.harness.manifest_faults import Fault, copied, faults
@@ -99,7 +99,7 @@ def test_api_server_reports_the_fault(api_server: ApiServer, fault: Fault, tmp_p
     fault.inject(clone)
     changed = tree.render(clone, fault.targets)
     assert changed.findings == []
-    fault.assert_found(blame.sources(changed, api_server.findings(changed)))
+    fault.assert_found(attribution.attribute(changed, api_server.findings(changed)))
 
 
 def test_strict_validation_refuses_unknown_field() -> None:

@@ -1,4 +1,4 @@
-"""Finds the file that causes a fault: the file of the object, or a patch in the rendered folder."""
+"""Attributes a fault to the file that causes it: the file of the object, or a patch in the rendered folder."""
 
 import re
 from collections import defaultdict
@@ -11,27 +11,27 @@ from ops.validate.tree import KUSTOMIZATION, Finding, Tree, walk
 from sluice_planner.kubernetes_objects import document, document_of
 
 
-def sources(tree: Tree, findings: list[Finding]) -> list[Finding]:
-    """The findings without duplicates. A fault that the file's folder does not have is attributed to the overlay."""
-    targets = defaultdict(set)
+def attribute(tree: Tree, findings: list[Finding]) -> list[Finding]:
+    """Remove duplicates. If the object is valid as its own folder renders it, attribute the fault to the overlay."""
+    targets_of = defaultdict(set)
     for each in findings:
-        targets[each].add(each.target)
-    found = set()
-    for each, where in targets.items():
-        if "" in where or _home(tree, each.file) in where:
-            found.add(each)
+        targets_of[each].add(each.target)
+    attributed = set()
+    for each, targets in targets_of.items():
+        if "" in targets or _innermost_folder(tree, each.file) in targets:
+            attributed.add(each)
         else:
-            found |= set(_of_overlays(tree, each, where))
-    return sorted(found)
+            attributed |= set(_in_overlays(tree, each, targets))
+    return sorted(attributed)
 
 
-def _home(tree: Tree, file: str) -> str:
-    """The innermost rendered folder that contains a file: no other folder's patches apply there."""
+def _innermost_folder(tree: Tree, file: str) -> str:
+    """The innermost rendered folder that contains a file: it renders the file without patches of an overlay."""
     return max((name for name in tree.rendered if Path(file).is_relative_to(name)), key=len, default="none")
 
 
-def _of_overlays(tree: Tree, each: Finding, targets: set[str]) -> Iterator[Finding]:
-    """The fault, at the patch that causes it. Folders that include an already reported folder are skipped."""
+def _in_overlays(tree: Tree, each: Finding, targets: set[str]) -> Iterator[Finding]:
+    """The fault, attributed to the patch that causes it. Skips folders that include an already reported folder."""
     seen: set[str] = set()
     for target in sorted(targets, key=lambda name: (len(folders(tree.root, name)), name)):
         inside = folders(tree.root, target)
@@ -59,7 +59,8 @@ def _patches(root: Path, folders: list[str], each: Finding) -> Iterator[str]:
         for entry in document_of(root / folder / KUSTOMIZATION).get("patches") or []:
             path = root / folder / entry["path"] if "path" in entry else None
             patch = document(path.read_text() if path else entry["patch"])
-            if _selects(entry.get("target"), patch, each) and any(_mentions(each, word) for word in _words(patch)):
+            mentioned = any(_mentions(each, name) for name in _field_names(patch))
+            if mentioned and _selects(entry.get("target"), patch, each):
                 yield str(path.resolve().relative_to(root.resolve())) if path else f"{folder}/{KUSTOMIZATION}"
 
 
@@ -72,16 +73,16 @@ def _selects(target: dict[str, str] | None, patch: Any, each: Finding) -> bool:
 
 
 def is_target(target: dict[str, str], kind: str, name: str) -> bool:
-    """Whether a patch's target is an object."""
+    """Whether the target of a patch selects an object."""
     return all(re.fullmatch(target.get(key, ".*"), value) for key, value in (("kind", kind), ("name", name)))
 
 
-def _words(patch: Any) -> Iterator[str]:
-    """The names of the fields that a patch writes, of either form."""
+def _field_names(patch: Any) -> Iterator[str]:
+    """The names and texts of the fields that a patch writes: a JSON patch or a strategic merge patch."""
     if isinstance(patch, list):
         for operation in patch:
             yield operation["path"].rpartition("/")[2].replace("~1", "/").replace("~0", "~")
-            yield from _words(operation.get("value"))
+            yield from _field_names(operation.get("value"))
     elif isinstance(patch, dict):
         for path, value in walk(patch):
             yield from [path.rpartition(".")[2], *([value] if isinstance(value, str) else [])]

@@ -1,4 +1,4 @@
-"""A fault is reported once, at the file that one must change."""
+"""A fault is reported once, for the file that must be changed."""
 
 import shutil
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 from ops.command import ROOT
 from ops.validate import chart_values, policy
-from ops.validate.blame import sources
+from ops.validate.attribution import attribute
 from ops.validate.tree import FOLDERS, Finding, render
 
 BASE = "kustomize/base/worker/deployment.yaml"
@@ -23,13 +23,13 @@ def clone(tmp_path: Path) -> Path:
 
 
 def found(clone: Path, file: str, old: str, new: str, rules: ModuleType = policy) -> list[Finding]:
-    """Replace a text in a file, and return the findings of these rules in all folders."""
+    """Replace a text in a file; returns the findings of one module of rules for all folders."""
     text = (clone / file).read_text()
     assert old in text
     (clone / file).write_text(text.replace(old, new, 1))
     tree = render(clone)
     assert tree.findings == []
-    return sources(tree, list(rules.check(tree)))
+    return attribute(tree, list(rules.check(tree)))
 
 
 def test_fault_of_the_base_is_reported_once(clone: Path) -> None:
@@ -38,14 +38,14 @@ def test_fault_of_the_base_is_reported_once(clone: Path) -> None:
 
 
 @pytest.mark.thorough
-def test_fault_of_a_component_is_reported_at_its_patch(clone: Path) -> None:
+def test_fault_of_a_component_is_reported_for_its_patch(clone: Path) -> None:
     patch = "kustomize/components/small/worker-requests.yaml"
     (fault,) = found(clone, patch, "memory: 128Mi", "memory: null")
     assert (fault.file, fault.field) == (patch, REQUEST)
     assert fault.message.endswith(f"(in {BASE}, rendered by kustomize/components/small)")
 
 
-def test_fault_of_a_cluster_is_reported_at_its_patch(clone: Path) -> None:
+def test_fault_of_a_cluster_is_reported_for_its_patch(clone: Path) -> None:
     patch = "clusters/local/infrastructure/redis-small.yaml"
     (fault,) = found(clone, patch, "  values:\n", "  values:\n    priorityClassName: sluice-api\n", chart_values)
     assert (fault.file, fault.object) == (patch, "HelmRelease data/redis")
@@ -53,14 +53,14 @@ def test_fault_of_a_cluster_is_reported_at_its_patch(clone: Path) -> None:
 
 
 @pytest.mark.thorough
-def test_fault_of_images_is_reported_at_the_overlay(clone: Path) -> None:
+def test_fault_of_an_image_tag_is_reported_for_the_overlay(clone: Path) -> None:
     overlay = "kustomize/overlays/load/kustomization.yaml"
     (fault,) = found(clone, overlay, "sluice-api\n    newTag: 0.1.0", "sluice-api\n    newTag: latest")
     assert (fault.file, fault.object) == (overlay, "Deployment fastapi/api")
 
 
 @pytest.mark.thorough
-def test_fault_of_a_patch_inside_a_kustomization_is_reported_there(clone: Path) -> None:
+def test_fault_of_an_inline_patch_is_reported_for_its_kustomization(clone: Path) -> None:
     overlay = "kustomize/overlays/load/kustomization.yaml"
     patch = (
         "  - target: {kind: Deployment, name: celery-worker}\n"
