@@ -5,6 +5,7 @@ same value only if it depends on the JSON alone. The code of custom validators c
 """
 
 import datetime as dt
+import gc
 import itertools
 import json
 import pickle
@@ -165,18 +166,23 @@ def _in_python(factory: Callable[..., Any]) -> Callable[..., Any]:
 class _OutsideCalls:
     """Records calls, inside of the block, of functions whose result does not depend on their arguments alone.
 
-    Calling a factory twice would not find them all: two successive calls of `date.today` agree.
+    Calling a factory twice would not find them all: two successive calls of `date.today` agree. The garbage collector is
+    paused: libraries measure its pauses in `gc.callbacks`, and those read the clock in whatever function it interrupts.
     """
 
     def __init__(self) -> None:
         self.names: list[str] = []
 
     def __enter__(self) -> None:
+        self._collects = gc.isenabled()
+        gc.disable()
         self._previous = sys.getprofile()
         sys.setprofile(self._on_event)
 
     def __exit__(self, *_: object) -> None:
         sys.setprofile(self._previous)
+        if self._collects:
+            gc.enable()
 
     def _on_event(self, _: object, event: str, function: Any) -> None:
         if event != "c_call" or function is sys.setprofile:

@@ -3,6 +3,7 @@
 import dataclasses
 import datetime as dt
 import functools
+import gc
 import itertools
 import os
 import random
@@ -249,6 +250,23 @@ def test_alias_for_the_field_task_is_refused() -> None:
 
     assert [list(obstacles(good)) for good in (Mended, ByName, Chosen)] == [[], [], []]
     assert ["give it Field" in sentence for sentence in obstacles(Elsewhere)] == [True]
+
+
+def test_clock_read_by_the_garbage_collector_is_not_attributed_to_a_factory() -> None:
+    """As hypothesis and tracing libraries do, a callback of the garbage collector reads the clock."""
+
+    def callback(*_: object) -> None:
+        time.perf_counter()
+
+    gc.callbacks.append(callback)
+    thresholds = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        assert list(obstacles(model(Any, Field(default_factory=lambda: [[] for _ in range(100)])))) == []
+        assert gc.isenabled()
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(callback)
 
 
 def test_checking_a_factory_keeps_the_active_profiler() -> None:
