@@ -167,7 +167,7 @@ class _OutsideCalls:
     """Records calls, inside of the block, of functions whose result does not depend on their arguments alone.
 
     Calling a factory twice would not find them all: two successive calls of `date.today` agree. The garbage collector is
-    paused: libraries measure its pauses in `gc.callbacks`, and those read the clock in whatever function it interrupts.
+    paused: libraries measure its pauses by `gc.callbacks`, which read the clock in any function that it interrupts.
     """
 
     def __init__(self) -> None:
