@@ -166,8 +166,8 @@ def _in_python(factory: Callable[..., Any]) -> Callable[..., Any]:
 class _OutsideCalls:
     """Records calls, inside of the block, of functions whose result does not depend on their arguments alone.
 
-    Calling a factory twice would not find them all: two successive calls of `date.today` agree. The garbage collector is
-    paused: libraries measure its pauses by `gc.callbacks`, which read the clock in any function that it interrupts.
+    Calling a factory twice would not find them all: two successive calls of `date.today` agree. The garbage collector
+    is paused: libraries measure its pauses by `gc.callbacks`, which read the clock in any function that it interrupts.
     """
 
     def __init__(self) -> None:
