@@ -93,7 +93,7 @@ contract-baseline: install ## accept changes of the contract that `make lint` re
 	@$(BIN)/python -m ops.contract accept
 
 # A single run of pytest: some tests wait for servers while others use the CPUs, and modules are imported once.
-test: install ## lint, unit, integration and manifest tests, without the thorough ones (4 min on 2 cores)
+test: install ## lint, unit, integration and manifest tests, without the thorough ones (7 min on 2 cores)
 	@$(MAKE) --no-print-directory --jobs 2 lint tools-of-tests
 	@$(PYTEST) $(TESTS) -m "not thorough"
 
