@@ -70,7 +70,7 @@ def _refusal(exc: Exception) -> str | None:
 def connection(url: str, heartbeat_s: int) -> aiormq.Connection:
     """An unopened connection to one of the URL's hosts. It ends if the broker is silent for three heartbeats.
 
-    Read its messages with apps/worker/dead_letter.py.
+    Read its messages with apps/worker/dead_letter_reader.py.
     """
     host = random.choice(url.split(";"))  # noqa: S311 - load spreading: after a loss, the next attempt may use another host
     return aiormq.Connection(URL(host).update_query(heartbeat=heartbeat_s), transport_factory=Transport())

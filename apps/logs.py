@@ -40,7 +40,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
-            "time": f"{second_text(int(record.created))}.{int(record.created % 1 * 1000):03}+00:00",
+            "time": time_text(int(record.created * 1000)),
             "level": record.levelname,
             "logger": record.name,
             "message": _message(record),
@@ -62,8 +62,14 @@ class JsonFormatter(logging.Formatter):
             return f"{exc_info[0]}, which cannot be formatted: {type(exc).__name__}"
 
 
+def time_text(since_epoch_ms: int) -> str:
+    """The time of a line."""
+    second, ms = divmod(since_epoch_ms, 1000)
+    return f"{_second_text(second)}.{ms:03d}+00:00"
+
+
 @lru_cache(maxsize=1)
-def second_text(since_epoch_s: int) -> str:
+def _second_text(since_epoch_s: int) -> str:
     """The date and time of a second. Cached, as a busy process writes many lines per second."""
     return datetime.fromtimestamp(since_epoch_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 

@@ -1,1 +1,1 @@
-"""Measured comparisons."""
+"""Benchmarks: API, worker and planner compared with other implementations and other commits."""

@@ -1,6 +1,6 @@
-"""`make bench`: every figure of bench/figures.py in one run on the same broker; build/bench.json and a table.
+"""`make bench`: measures every figure of bench/figures.py on one broker, and writes build/bench.json and a table.
 
-`python -m bench accept worker` measures only those, and keeps the others of the last run out of the result.
+`python -m bench accept worker` measures only these parts; the result does not contain other parts of earlier runs.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from tests.harness.servers import given_root, running
 from tests.harness.system import System
 
 ROUNDS = 5
-# Nobody consumes while tasks are accepted: room for what a round leaves.
+# Length limit of the queues. No worker consumes while tasks are accepted, so a whole round must fit.
 MAX_LENGTH = 5_000_000
 PARTS: dict[str, Callable[[System, int], Any]] = {
     "accept": accept.measure,
@@ -36,7 +36,7 @@ PARTS: dict[str, Callable[[System, int], Any]] = {
 
 @contextmanager
 def system() -> Iterator[System]:
-    """Servers and an empty system of the bench's own, RabbitMQ as new as the one that the charts deploy."""
+    """Start servers and an empty system. RabbitMQ has at least the version that the charts deploy, if available."""
     with (
         tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder,
         running(Path(folder), _newer()) as servers,
@@ -46,18 +46,16 @@ def system() -> Iterator[System]:
 
 
 def _newer() -> Path | None:
-    """Where the newer RabbitMQ is; None, and then it is this machine's own, where it can neither be found nor built."""
+    """The root file system with a newer RabbitMQ, or None to use this machine's own if it cannot be built."""
     try:
         return given_root() or newer.ensure()
     except Unusable as exc:
-        print(
-            f"On this machine's own RabbitMQ, and not on the one that is deployed: {exc}", file=sys.stderr, flush=True
-        )
+        print(f"Using this machine's own RabbitMQ instead of the deployed version: {exc}", file=sys.stderr, flush=True)
         return None
 
 
 def machine(broker: System) -> dict[str, Any]:
-    """Where the figures are from."""
+    """The machine and the versions that the figures were measured on."""
     model = [line.partition(": ")[2] for line in _cpuinfo() if line.startswith("model name")]
     return {
         "cpu": model[0] if model else platform.processor(),
@@ -70,12 +68,12 @@ def machine(broker: System) -> dict[str, Any]:
 
 
 def rabbitmq_version(broker: System) -> str:
-    """Of the one that is measured on, as 4.3.5."""
+    """The version of the broker, for example 4.3.5."""
     return ".".join(map(str, broker.servers.rabbitmq.version))
 
 
 def _filesystem(folder: Path) -> str:
-    """The kind that a folder is on: `tmpfs` is memory."""
+    """The type of the file system of a folder; `tmpfs` is memory."""
     around = [disk for disk in psutil.disk_partitions(all=True) if folder.is_relative_to(disk.mountpoint)]
     return max(around, key=lambda disk: len(disk.mountpoint)).fstype
 
@@ -86,8 +84,8 @@ def _cpuinfo() -> list[str]:
 
 
 def main() -> None:
-    """Measure, write, print; fail where a figure misses its bar, or the machine was too busy to tell."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure what accepting and working costs.")
+    """Measure, write and print the figures. Exits with 1 if a figure misses its bar, or the machine was too busy."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the costs of tasks.")
     parser.add_argument("parts", nargs="*", help=f"some of {', '.join(PARTS)}; all by default")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     arguments = parser.parse_args()
@@ -105,9 +103,7 @@ def main() -> None:
     print(f"RabbitMQ {result['machine']['rabbitmq']}", *figures.lines(result["figures"]), sep="\n")
     missed = [key for key, found in result["figures"].items() if not figures.BARS[key].met(found["median"])]
     if result["void"]:
-        sys.exit(
-            "Void: the empty endpoint had less than 0.9 of a core, or the broker stood still; the machine is busy."
-        )
+        sys.exit("Void: the empty endpoint got less than 0.9 of a core, or the broker stalled: use an idle machine.")
     if missed:
         sys.exit(f"Missed: {', '.join(missed)}.")
 

@@ -1,4 +1,4 @@
-"""How many tasks a process accepts, and at what cost: ours, an empty endpoint, and other ways to do the same."""
+"""Measures rate, CPU cost and latency of accepting tasks: our API, an empty endpoint, and other implementations."""
 
 import statistics
 import sys
@@ -17,7 +17,7 @@ T = TypeVar("T")
 SECONDS = 3.0
 LATENCY_SECONDS = 5
 REPEATS_MAX = 3
-# Of the runs at a fixed rate; more repetitions than that are no accident of the machine's.
+# Share of the fixed-rate runs that may be repeated. More repetitions mean that the machine is too busy.
 REPEATED_MOST = 0.2
 AGAINST_EMPTY = (16, 64, 256)
 RATES = dict[str, list[list[Rate]]]
@@ -25,31 +25,31 @@ Figures = dict[str, dict[str, float]]
 
 
 def measure(system: System, rounds: int) -> tuple[Figures, bool, dict[str, float]]:
-    """The figures, whether they are void, and the rates themselves (accepted/s, medians)."""
+    """Returns (figures, whether the machine was too busy, medians of the raw values with units in their names)."""
     with ExitStack() as ends:
         servers = [ends.enter_context(server) for server in (ours(system), *others(system))]
         for server in servers:
-            wrk(server, 16, 1)  # its connections are up, its code is warm
-        everyone = in_turns(system, servers, 64, rounds)
+            wrk(server, 16, 1)  # warm-up
+        all_rates = in_turns(system, servers, 64, rounds)
         pair = servers[:2]
-        found = {"c64": everyone} | {
+        found = {"c64": all_rates} | {
             f"c{connections}": in_turns(system, pair, connections, rounds)
             for connections in AGAINST_EMPTY
-            if connections != 64  # noqa: PLR2004 - measured with everyone
+            if connections != 64  # noqa: PLR2004 - measured above
         }
-        slower_per_s = min(statistics.median(per_s(everyone[server.name])) for server in pair)
+        slower_per_s = min(statistics.median(per_s(all_rates[server.name])) for server in pair)
         late, repeated = latencies(system, pair, int(slower_per_s / 2), rounds)
     result = {
         f"accept_{name}_vs_empty": figures.ratios(per_s(rates["ours"]), per_s(rates["empty"]))
         for name, rates in found.items()
     }
-    result["accept_cpu_vs_empty"] = figures.ratios(cpu_us(everyone["ours"]), cpu_us(everyone["empty"]))
+    result["accept_cpu_vs_empty"] = figures.ratios(cpu_us(all_rates["ours"]), cpu_us(all_rates["empty"]))
     for server in servers[2:]:
-        result[f"accept_vs_{server.name}"] = figures.ratios(per_s(everyone["ours"]), per_s(everyone[server.name]))
+        result[f"accept_vs_{server.name}"] = figures.ratios(per_s(all_rates["ours"]), per_s(all_rates[server.name]))
     result["accept_p99_vs_empty"] = figures.ratios(late["ours"], late["empty"])
-    empty_core = statistics.median(rate.core for turn in everyone["empty"] for rate in turn)
-    medians = {f"{name}_per_s": statistics.median(per_s(turns)) for name, turns in everyone.items()}
-    medians |= {f"{name}_cpu_us": statistics.median(cpu_us(everyone[name])) for name in ("ours", "empty")}
+    empty_core = statistics.median(rate.core for turn in all_rates["empty"] for rate in turn)
+    medians = {f"{name}_per_s": statistics.median(per_s(turns)) for name, turns in all_rates.items()}
+    medians |= {f"{name}_cpu_us": statistics.median(cpu_us(all_rates[name])) for name in ("ours", "empty")}
     medians |= {f"{name}_p99_ms": statistics.median(values) for name, values in late.items()}
     medians |= {"empty_core": empty_core, "p99_runs_repeated": float(repeated)}
     busy = empty_core < figures.LEAST_EMPTY_CORE or repeated > REPEATED_MOST * len(pair) * 2 * rounds
@@ -57,7 +57,7 @@ def measure(system: System, rounds: int) -> tuple[Figures, bool, dict[str, float
 
 
 def in_turns(system: System, servers: Sequence[Server], connections: int, rounds: int) -> RATES:
-    """By name, for each round its two measurements: A B ... B A, so that a drift disturbs all alike."""
+    """Server name -> the two rates of each round. The order A B ... B A distributes a drift evenly over the servers."""
     found: RATES = defaultdict(list)
     for _ in range(rounds):
         turns: dict[str, list[Rate]] = defaultdict(list)
@@ -72,7 +72,7 @@ def in_turns(system: System, servers: Sequence[Server], connections: int, rounds
 def latencies(
     system: System, servers: Sequence[Server], rate_per_s: int, rounds: int
 ) -> tuple[dict[str, list[float]], int]:
-    """The 99th percentiles in milliseconds, by name, one for each round; and how many runs had to be repeated."""
+    """Returns (server name -> p99 in milliseconds of each round, number of repeated runs)."""
     found: dict[str, list[float]] = defaultdict(list)
     repeated = 0
     for _ in range(rounds):
@@ -88,10 +88,10 @@ def latencies(
 
 
 def _p99_ms(server: Server, rate_per_s: int) -> tuple[float, int]:
-    """Of a run without a refusal, and how many had one before it.
+    """Returns (the p99 in milliseconds of a run without refusals, number of runs that were repeated).
 
-    Where a neighbour stops the broker for a third of a second, more are in flight than may be, and refused: that is as
-    it should be, and no latency.
+    If another process stalls the broker for a third of a second, the API correctly refuses tasks above its limit of
+    tasks in flight. Such a run does not measure latency, and is repeated. Raises Wrong if the last run is refused too.
     """
     for again in range(REPEATS_MAX):
         try:
@@ -102,16 +102,16 @@ def _p99_ms(server: Server, rate_per_s: int) -> tuple[float, int]:
 
 
 def there_and_back(each: Sequence[T]) -> Iterator[T]:
-    """A B C C B A."""
+    """Yield A B C C B A for the items A B C."""
     yield from each
     yield from reversed(each)
 
 
 def per_s(turns: list[list[Rate]]) -> list[float]:
-    """One rate for each round."""
+    """Requests per second of each round."""
     return [statistics.mean(rate.per_s for rate in turn) for turn in turns]
 
 
 def cpu_us(turns: list[list[Rate]]) -> list[float]:
-    """One cost for each round."""
+    """Server CPU per request, in microseconds, of each round."""
     return [statistics.mean(rate.cpu_us for rate in turn) for turn in turns]

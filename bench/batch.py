@@ -1,4 +1,4 @@
-"""Batches of 1,000 by HTTP, and beside them the publisher alone, which `python -m bench.batch` is."""
+"""Measures batches of 1,000 tasks by HTTP, and the publisher alone, which `python -m bench.batch` runs."""
 
 import os
 import subprocess
@@ -10,8 +10,8 @@ from apps.contract.message import task_message
 from bench import figures
 from bench.apps import ours as app
 from bench.apps.model import BODY
-from bench.filling import publish_all
 from bench.load import BATCH_TASKS, wrk
+from bench.publishing import publish_all
 from bench.server import ROOT, Server, ours, purge
 from tests.harness.system import System
 
@@ -21,7 +21,7 @@ TASKS = 40_000
 
 
 def measure(system: System, rounds: int) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-    """The figure, and the rates themselves."""
+    """Returns (the figure, medians of both rates in tasks per second)."""
     batches, alone = [], []
     with ours(system) as server:
         _batches_per_s(system, server, 1)
@@ -50,7 +50,7 @@ def _alone_per_s(system: System) -> float:
 
 
 async def publish(url: str, tasks: int) -> float:
-    """Confirmed messages a second, the publisher's window full."""
+    """Publish messages with a full window, and return the confirmed messages per second."""
     ids = (f"{number:053}" for number in range(tasks))
     messages = (task_message(app.SPEC, BODY, task_id=one, owner="bench", request_id="bench") for one in ids)
     return tasks / await publish_all(url, messages)

@@ -1,4 +1,4 @@
-"""From the post to the client's knowing the result: our long-poll, and Celery's state polled each 50 ms."""
+"""Measures the time from a post to the result: long-polling our API, and polling Celery's state every 50 ms."""
 
 import asyncio
 import statistics
@@ -20,7 +20,7 @@ Client = httpx.AsyncClient
 
 
 def measure(system: System, rounds: int) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-    """The figure, and the medians themselves in milliseconds."""
+    """Returns (the figure, medians of both times in milliseconds)."""
     bind(system)
     found: dict[str, list[float]] = {"ours": [], "stock": []}
     (stock,) = [server for server in others(system) if server.name == "celery_noconfirm"]
@@ -40,7 +40,10 @@ def measure(system: System, rounds: int) -> tuple[dict[str, dict[str, float]], d
 
 
 async def p50_ms(server: Server, follow: Callable[[Client, str], Awaitable[None]], seconds: int) -> float:
-    """Open loop: each task starts at its time, whether or not those before it have ended."""
+    """The median time from post to result, in milliseconds.
+
+    Open loop: tasks are posted at fixed times, whether or not earlier tasks have ended.
+    """
     headers = {"Authorization": f"Bearer {server.key}", "Content-Type": "application/json"}
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     async with Client(base_url=server.url, headers=headers, limits=limits, timeout=60, trust_env=False) as client:

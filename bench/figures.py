@@ -1,4 +1,4 @@
-"""The figures: what each says, what it must be, and how they are written down."""
+"""The figures: their meanings, their bars, and the result files."""
 
 import json
 import statistics
@@ -9,13 +9,13 @@ from typing import Any
 
 RESULT = Path("build/bench.json")
 TABLE = Path("build/bench.md")
-# Below it the load generator or another process was what was measured.
+# If the empty endpoint uses less of a core, the load generator or another process was the bottleneck.
 LEAST_EMPTY_CORE = 0.9
 
 
 @dataclass(frozen=True)
 class Bar:
-    """What a figure must be; without a limit it is only reported."""
+    """The bar of a figure, and its description. A figure without a limit is only reported."""
 
     what: str
     least: float | None = None
@@ -55,17 +55,17 @@ BARS: Mapping[str, Bar] = {
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
-    """A figure's entry."""
+    """The entry of a figure in the result: median, minimum and maximum of the rounds."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values), "rounds": len(values)}
 
 
 def ratios(ones: Iterable[float], others: Iterable[float]) -> dict[str, float]:
-    """Round by round, so that what disturbed a round disturbs both."""
+    """Summary of the ratios ones / others of each round: a disturbance affects both values of a round."""
     return summary([one / other for one, other in zip(ones, others, strict=True)])
 
 
 def lines(figures: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """The table, in Markdown."""
+    """The lines of the table in Markdown."""
     rows = ["| figure | what | must be | median | min to max |", "|---|---|---|---|---|"]
     for key, bar in BARS.items():
         if key in figures:
@@ -77,7 +77,7 @@ def lines(figures: Mapping[str, Mapping[str, float]]) -> list[str]:
 
 
 def write(result: dict[str, Any]) -> None:
-    """build/bench.json, and its table beside it."""
+    """Write build/bench.json and build/bench.md."""
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=2) + "\n")
     TABLE.write_text("\n".join(lines(result["figures"])) + "\n")

@@ -1,4 +1,4 @@
-"""The load generators: wrk for what is possible, vegeta for how late an answer is at a fixed rate."""
+"""The load generators: wrk measures the maximum rate, and vegeta measures latency at a fixed rate."""
 
 import base64
 import json
@@ -19,26 +19,26 @@ BATCH_TASKS = 1000
 
 
 class Wrong(Exception):
-    """A measurement that is none: some answers were errors."""
+    """The measurement is invalid, because some answers were errors."""
 
 
 class Refused(Wrong):
-    """They were refusals, with 503, and nothing else was wrong."""
+    """All errors were refusals with status 503."""
 
 
 @dataclass(frozen=True)
 class Rate:
-    """What a server did under closed-loop load."""
+    """The result of a closed-loop load."""
 
     per_s: float
     cpu_us: float
-    """Of the server, for each request."""
+    """CPU time of the server per request, in microseconds."""
     core: float
-    """How much of one the server used."""
+    """CPU time of the server per second, in cores."""
 
 
 def wrk(server: Server, connections: int, seconds: float, *, batch: bool = False) -> Rate:
-    """As many posts as it answers. Raises Wrong unless each is a 202."""
+    """Post tasks at the maximum rate for some seconds. Raises Wrong unless every answer is a 202."""
     if find("wrk") is None:
         apt_install(["wrk"])
     environment = os.environ | {"KEY": server.key, "TASK": BODY, "BATCH": str(BATCH_TASKS if batch else 0)}
@@ -55,7 +55,10 @@ def wrk(server: Server, connections: int, seconds: float, *, batch: bool = False
 
 
 def vegeta_p99_ms(server: Server, rate_per_s: int, seconds: int) -> float:
-    """The 99th percentile at a fixed rate, whatever the answers take. Raises Wrong unless each is a 202."""
+    """Post tasks at a fixed rate (open loop), and return the p99 latency in milliseconds.
+
+    Raises Refused if the only errors are 503, and Wrong if any other answer is not a 202.
+    """
     vegeta = tools.built("vegeta")
     attack = [str(vegeta), "attack", "-format=json", f"-rate={rate_per_s}", f"-duration={seconds}s"]
     done = subprocess.run(attack, input=_target(server), capture_output=True, check=True, timeout=seconds + 60)  # noqa: S603

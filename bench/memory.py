@@ -1,4 +1,4 @@
-"""What an API process holds: at rest, and with 7,000 clients that wait for a task."""
+"""Measures the memory of an API process: idle, and with 7,000 clients that long-poll a task."""
 
 import asyncio
 import json
@@ -10,20 +10,20 @@ from bench import figures
 from bench.apps.model import BODY
 from bench.load import wrk
 from bench.server import Server, ours, purge
-from tests.harness.peer import eventually
+from tests.harness.fake_broker import eventually
 from tests.harness.system import System
 
 LONG_POLLS = 7000
 FILES = LONG_POLLS + 500
-# The most that there may be: they are opened one after the other.
+# The largest allowed wait, because the connections are opened one after the other.
 WAIT_S = 55
-DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # this machine is asked by no proxy
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # without proxies, for loopback addresses
 
 
 def measure(system: System, rounds: int) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-    """The two figures; each round has a process of its own."""
+    """Returns (both figures in MB, no other values). Each round starts a new process."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(hard, FILES), max(hard, FILES)))  # children have it too
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(hard, FILES), max(hard, FILES)))  # inherited by child processes
     idle, waiting = [], []
     for _ in range(rounds):
         with ours(system, WAIT_MAX_S=str(WAIT_S)) as server:
@@ -35,7 +35,7 @@ def measure(system: System, rounds: int) -> tuple[dict[str, dict[str, float]], d
 
 
 async def with_long_polls(server: Server) -> float:
-    """Memory once all of them wait."""
+    """The memory of the server in MB while LONG_POLLS clients wait."""
     path = f"/tasks/{_post(server)}?wait={WAIT_S}"
     lines = [f"GET {path} HTTP/1.1", "Host: 127.0.0.1", f"Authorization: Bearer {server.key}", "", ""]
     request = "\r\n".join(lines).encode()

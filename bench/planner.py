@@ -1,7 +1,7 @@
-"""`make bench-planner`: tasks per second of the planner's engine and of SimPy, and how both grow with the tasks.
+"""`make bench-planner`: tasks per second of the planner's engine and of SimPy, and growth with the number of tasks.
 
-Both run the same model: the control loops are the planner's own in both, and tasks, slots and queue are either the
-compiled kernel or SimPy processes. They take turns in one process; importing and compiling are not measured.
+Both engines run the same model with the planner's control loops. Tasks, slots and queues are simulated by the compiled
+kernel or by SimPy processes. The engines take turns in one process. Imports and compilation are not measured.
 """
 
 import json
@@ -33,12 +33,13 @@ from sluice_planner.workload import Workload
 OVERLAY = "kustomize/overlays/load"
 RESULT = Path("build/bench-planner.json")
 ROUNDS = 5
-# tasks a second and the seconds that one takes: about twenty pods are busy in both. At the lower rate the control
-# loops, which both engines share, take most of our time, and at the higher one the tasks do: that is the bar's ratio.
+# case -> (tasks per second, service time in seconds). About twenty pods are busy in both cases. At the lower rate, our
+# time is mostly spent in the control loops, which both engines share; at the higher rate, in the tasks, so this ratio
+# is compared with LEAST_RATIO.
 CASES = {"tasks": (200.0, 0.1), "loops": (20.0, 1.0)}
-# half an hour: SimPy takes some seconds for it
+# simulated time: SimPy needs some seconds for half an hour
 DURATION_S = 1800.0
-# many tasks in little simulated time, so that tasks are what is measured
+# many tasks in a short simulated time, so that tasks dominate the measured time
 GROWTH_RATE, GROWTH_SERVICE_S = 400.0, 0.05
 GROWTH_TASKS = (100_000, 1_000_000, 10_000_000)
 LEAST_RATIO = 30
@@ -46,7 +47,7 @@ AGREEMENT = 0.005
 
 
 class SimpyWorkers:
-    """What sluice_planner.workers.Workers does, as SimPy processes: one for what comes, one for each slot."""
+    """The interface of sluice_planner.workers.Workers with SimPy processes: one for arrivals, and one per slot."""
 
     def __init__(self, queues: int, warm_up_s: float = 0.0) -> None:
         assert (queues, warm_up_s) == (1, 0.0), "the bench has one queue and no warm-up"
@@ -123,14 +124,14 @@ class SimpyWorkers:
 
 
 def measure(run: Callable[[], Outcome]) -> tuple[float, Outcome]:
-    """Tasks per second."""
+    """Run a simulation. Returns (simulated tasks per second of real time, the outcome)."""
     started_s = time.perf_counter()
     outcome = run()
     return outcome.done / (time.perf_counter() - started_s), outcome
 
 
 def bench_workload() -> Workload:
-    """The load overlay on its first queue; no task is killed, since SimPy's slots know no grace period."""
+    """The load overlay with only its first queue. No task is killed, because SimPy's slots have no grace period."""
     (found,) = manifests.workloads(kubernetes_objects.read(OVERLAY), manifests.Reading())
     scaler = replace(found.scaler, triggers=found.scaler.triggers[:1])
     return replace(found, scaler=scaler, pod=replace(found.pod, grace_s=10**6))
@@ -151,7 +152,7 @@ def simpy_engine() -> Any:
 
 
 def against_simpy(workload: Workload, case: str) -> dict[str, Any]:
-    """In turns: ours, SimPy's, ours, ..."""
+    """Run both engines in turns. Returns their speeds in tasks per second, the ratios, and the mean waits."""
     rate, service_s = CASES[case]
     ours, theirs, waits = [], [], []
     for number in range(ROUNDS):
@@ -160,7 +161,7 @@ def against_simpy(workload: Workload, case: str) -> dict[str, Any]:
         with simpy_engine():
             speed, other = measure(partial(run, workload, rate, service_s, DURATION_S, number))
         theirs.append(speed)
-        # they part at the first scale-down only: which of two idle slots has a task is each engine's own choice
+        # the outcomes differ slightly after the first scale-down: engines choose differently between two idle slots
         assert abs(outcome.done - other.done) <= AGREEMENT * other.done, "the engines disagree"
         waits.append((outcome.waits.mean_s, other.waits.mean_s))
     ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
@@ -172,7 +173,7 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def growth() -> list[dict[str, float]]:
-    """Time and memory of ever more tasks, each in a process of its own."""
+    """Speed and memory for each number of GROWTH_TASKS, each measured in a new process."""
     found = []
     for tasks in GROWTH_TASKS:
         done = subprocess.run(  # noqa: S603
@@ -183,7 +184,7 @@ def growth() -> list[dict[str, float]]:
 
 
 def grow(tasks: int) -> dict[str, float]:
-    """One size: tasks per second, and the process's highest memory."""
+    """Measure one number of tasks: tasks per second, and the peak memory of this process in MiB."""
     workload = bench_workload()
     run(workload, GROWTH_RATE, GROWTH_SERVICE_S, 600.0, 1)
     before_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -193,7 +194,7 @@ def grow(tasks: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure, write, print, and fail below the least ratio."""
+    """Measure, write and print the result. Exits with 1 if the ratio is below LEAST_RATIO."""
     if sys.argv[1:]:
         print(json.dumps(grow(int(sys.argv[1]))))
         return
@@ -205,7 +206,7 @@ def main() -> None:
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=2))
     for case, (rate, _) in CASES.items():
-        print(f"{rate:g} tasks a second, each engine's speed in tasks a second:")
+        print(f"{rate:g} tasks per simulated second; speed of each engine in tasks per second:")
         for name in ("ours", "simpy", "ratio"):
             each = result[case][name]
             print(f"  {name:6} {each['median']:>12,.0f}  ({each['least']:,.0f} to {each['most']:,.0f})")

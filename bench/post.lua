@@ -1,4 +1,4 @@
--- What a client sends: TASK, or BATCH of it.
+-- The request of wrk: the task TASK, or a batch of BATCH copies.
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
 wrk.headers["Authorization"] = "Bearer " .. os.getenv("KEY")

@@ -1,6 +1,7 @@
-"""`make profile`: where the time of an accepted task goes, in microseconds of the server; build/profile.md.
+"""`make profile`: the server's CPU time per accepted task, in microseconds by part of the code; build/profile.md.
 
-py-spy looks at the running server a few hundred times a second; a sample is booked on the innermost part of its stack.
+py-spy samples the stack of the running server PER_S times a second. Each sample counts for one part: that of the
+innermost frame whose file belongs to a part.
 """
 
 import shutil
@@ -20,7 +21,7 @@ RESULT = Path("build/profile.md")
 SECONDS = 10
 CONNECTIONS = 64
 PER_S = 500
-# The first that fits counts; by the file that a frame is in.
+# Text in the path of a frame's file -> its part; the first match counts. The last one is for a stack without any match.
 PARTS = (
     ("apps/amqp/template.py", "the message's frames, from the template"),
     ("apps/contract/message.py", "the message: its body and publish id"),
@@ -39,7 +40,7 @@ PARTS = (
 
 
 def main() -> None:
-    """Record, add up, write."""
+    """Load a server, sample its stacks, and write the table."""
     with system() as broker, ours(broker) as server:
         wrk(server, CONNECTIONS, 2)
         loader_cpu_us: list[float] = []
@@ -49,7 +50,7 @@ def main() -> None:
         loader.start()
         stacks = broker.folder / "stacks"
         spy = shutil.which("py-spy", path=str(Path(sys.executable).parent))
-        assert spy, "py-spy is missing: run this by make profile"
+        assert spy, "py-spy is missing: run `make profile`"
         options = ["--duration", str(SECONDS), "--rate", str(PER_S), "--full-filenames", "--format", "raw"]
         subprocess.run(  # noqa: S603
             [spy, "record", "--pid", str(server.pid), *options, "--output", str(stacks)],
@@ -64,11 +65,11 @@ def main() -> None:
 
 
 def table(stacks: Iterable[str], cpu_us: float) -> list[str]:
-    """Markdown: each part's share of the samples, and of the time."""
+    """Markdown: the share of each part in the samples, and in the server's CPU time per accepted task (`cpu_us`)."""
     counts: Counter[str] = Counter()
     for line in stacks:
         stack, _, count = line.rpartition(" ")
-        if "threading.py" not in stack:  # idle threads, which py-spy takes for busy
+        if "threading.py" not in stack:  # idle threads, which py-spy counts as busy
             counts[part_of(stack)] += int(count)
     total = sum(counts.values())
     rows = ["| part | share | us |", "|---|---|---|"]
@@ -77,7 +78,7 @@ def table(stacks: Iterable[str], cpu_us: float) -> list[str]:
 
 
 def part_of(stack: str) -> str:
-    """The part that the innermost of its frames belongs to, if one does."""
+    """The part of the innermost frame that belongs to one; the event loop if no frame does."""
     for frame in reversed(stack.split(";")):
         for place, part in PARTS[:-1]:
             if place in frame:

@@ -1,4 +1,4 @@
-"""One HTTP server process under measurement."""
+"""The HTTP server processes that are measured."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Self
 
 import psutil
 
-from ops.images import API_DOCKERFILE, dockerfile_command
+from ops.images import uvicorn_options
 from ops.servers.child import Child
 from ops.servers.ports import free_ports, is_open
 from ops.servers.processes import is_healthy
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class Server:
-    """uvicorn with one of the apps, on a port of its own; `with` ends it."""
+    """A uvicorn process with one of the apps on a free port. A context manager starts and ends the process."""
 
     def __init__(
         self, system: System, name: str, *arguments: str, cwd: Path = ROOT, health: bool = False, **environment: str
@@ -40,12 +40,12 @@ class Server:
         self._child.kill()
 
     def _answers(self) -> bool:
-        """Ours says whether it has the broker: before that, it would refuse posts."""
+        """Our API answers /healthz with success when it is connected to the broker; before, it would refuse posts."""
         return not self._health or is_healthy(self.url)
 
     @property
     def cpu_s(self) -> float:
-        """Used so far."""
+        """CPU time used so far, in seconds."""
         times = self._process.cpu_times()
         return float(times.user + times.system)
 
@@ -59,7 +59,7 @@ class Server:
 
 
 def others(system: System) -> list[Server]:
-    """What ours is compared with. Without their access log: ours is on, and costs it."""
+    """The servers that ours is compared with. They run without an access log, ours with its log."""
     apps = {
         "empty": ("bench.apps.empty:app",),
         "celery_confirm": ("--factory", "bench.apps.celery_post:confirm"),
@@ -75,26 +75,24 @@ def others(system: System) -> list[Server]:
 
 
 def administrator(system: System) -> dict[str, str]:
-    """Both servers for whoever has queues and keys of his own: no part of ours may write them."""
+    """URLs with administrator rights, for implementations that use other queues and keys than ours."""
     return {"CELERY_BROKER_URL": broker_url(system), "CELERY_RESULT_BACKEND": system.servers.redis.url()}
 
 
 def broker_url(system: System) -> str:
-    """For whoever declares queues of his own."""
+    """The broker's URL with the right to declare queues."""
     return system.servers.rabbitmq.url(vhost=system.vhost)
 
 
 def ours(
     system: System, name: str = "ours", *, app: str = "bench.apps.ours:api", cwd: Path = ROOT, **environment: str
 ) -> Server:
-    """As its image runs it, that of the same tree; with every feature on."""
-    command = dockerfile_command(cwd, API_DOCKERFILE)
-    options = command[command.index("--port") + 2 :]
-    return Server(system, name, "--factory", app, *options, cwd=cwd, health=True, **environment)
+    """Our API with the options of the image of the same tree, and with all features enabled."""
+    return Server(system, name, "--factory", app, *uvicorn_options(cwd), cwd=cwd, health=True, **environment)
 
 
 def purge(system: System) -> None:
-    """Empty the queues: what one variant has sent must not slow the next one."""
+    """Purge all queues, so that messages of one server do not slow down the next one."""
     management = system.servers.rabbitmq.management
     for queue in management(f"/api/queues/{system.vhost}"):
         management(f"/api/queues/{system.vhost}/{queue['name']}/contents", "DELETE")

@@ -1,7 +1,7 @@
-"""Tasks that do nothing, by our worker and by stock Celery: two processes each, late acks, results kept.
+"""Measures tasks that do nothing in our worker and in stock Celery: two processes each, late acks, results stored.
 
-Compared are workers that hold as many messages, four for each process, which is Celery's default. Ours holds one unless
-it is told (`WORKER_PREFETCH`), and then waits for the broker after each task: that is measured beside it.
+Both workers prefetch four messages per process, Celery's default. Our worker is also measured with its own default
+(`WORKER_PREFETCH`) of one message, with which it waits for the broker after each task.
 """
 
 import asyncio
@@ -22,20 +22,20 @@ from apps.contract.message import TaskMessage
 from bench import figures
 from bench.apps import ours, stock
 from bench.apps.model import BODY
-from bench.filling import publish_all
+from bench.publishing import publish_all
 from bench.server import ROOT, administrator, broker_url, purge
 from ops.servers.child import Child
 from tests.harness.system import System, until
 
 TASKS = 6000
-# Measured from one to the other: neither the start nor the last few, when one process has no more to do.
+# Shares of the tasks between which rates are measured: without the start, and without the end, when a process is idle.
 FROM, TO = 0.2, 0.9
 PREFETCH = {"WORKER_PREFETCH": "4"}
 
 
 @dataclass(frozen=True)
 class Worker:
-    """One of those that are compared."""
+    """A worker that is measured: the Celery app's module, the task, its queue, and more environment."""
 
     module: str
     task: str
@@ -52,7 +52,7 @@ WORKERS = {
 
 
 def measure(system: System, rounds: int) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-    """The figures, and the rates and costs themselves."""
+    """Returns (figures, medians of the rates in tasks per second and of the costs in microseconds per task)."""
     bind(system)
     rates: dict[str, list[float]] = {name: [] for name in WORKERS}
     costs: dict[str, list[float]] = {name: [] for name in WORKERS}
@@ -72,7 +72,7 @@ def measure(system: System, rounds: int) -> tuple[dict[str, dict[str, float]], d
 
 
 def bind(system: System) -> None:
-    """Stock Celery's queue, where the publisher can reach it."""
+    """Declare stock Celery's queue, and bind it to the exchange of the publisher."""
     exchange = kombu.Exchange("sluice", type="topic", no_declare=True)
     with kombu.Connection(broker_url(system)) as connection:
         arguments = {"x-queue-type": "quorum"}
@@ -81,7 +81,7 @@ def bind(system: System) -> None:
 
 @contextmanager
 def running(system: System, name: str, worker: Worker | None = None) -> Iterator[Child]:
-    """A worker under that name; by default the one of WORKERS."""
+    """Run a worker under a name. The default is the worker of this name in WORKERS."""
     worker = worker or WORKERS[name]
     command = [sys.executable, "-m", "celery", "--quiet", "-A", worker.module, "worker", "-n", f"{name}@%h"]
     extra = {"WORKER_CONCURRENCY": "2", "PYTHONWARNINGS": "ignore", **worker.environment}
@@ -104,7 +104,7 @@ def _per_s_and_us(system: System, name: str) -> tuple[float, float]:
 
 
 def per_s_and_us(system: System, name: str, worker: Worker) -> tuple[float, float]:
-    """Let a worker run the TASKS that wait. Tasks a second, and microseconds of the worker's processes for each."""
+    """Let a worker run the TASKS queued tasks. Returns (tasks per second, CPU of the worker in us per task)."""
     with running(system, name, worker) as child:
         times_s, cpu_s, tasks = [], [], []
         for share in (FROM, TO):
@@ -120,14 +120,14 @@ def per_s_and_us(system: System, name: str, worker: Worker) -> tuple[float, floa
 
 
 def _cpu_s(child: Child) -> float:
-    """Used so far, by the worker and its processes."""
+    """CPU time that the worker and its child processes have used so far, in seconds."""
     main = psutil.Process(child.pid)
     return sum(times.user + times.system for times in (each.cpu_times() for each in (main, *main.children())))
 
 
 def _messages(system: System, task: str, queue: str) -> Iterator[TaskMessage]:
     ids = TaskIds(system.task_id_key.encode())
-    argument = BODY if task == stock.TASK else json.dumps(BODY)  # an object for Celery's task, its text for ours
+    argument = BODY if task == stock.TASK else json.dumps(BODY)  # Celery's task gets an object, and ours the JSON text
     body = f'[[{argument}],{{}},{{"callbacks":null,"errbacks":null,"chain":null,"chord":null}}]'.encode()
     for number in range(TASKS):
         yield TaskMessage(task, queue, ids.new("bench"), f"{number:032}", "bench", "bench", None, body)

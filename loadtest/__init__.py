@@ -1,1 +1,1 @@
-"""The load test: Locust against any host, or against the whole system started here; gates, and one report."""
+"""The load test: Locust loads a host, or a system that is started on this machine; gates and a report."""

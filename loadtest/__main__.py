@@ -1,7 +1,7 @@
-"""`make load SHAPE=... [HOST=...]`: the stub's noise floor, the load, the gates, the report.
+"""`make load SHAPE=... [HOST=...]`: loads a stub to measure the noise floor, then the system; checks gates, reports.
 
-Exit status 0 only if every gate held; 1 if one did not, or something could not be started; 3 for a void run, in which
-Locust itself was too busy to tell.
+The exit status is 0 if every gate held, 1 if a gate failed or a part could not be started, and 3 for a void run, for
+example because Locust itself was too busy.
 """
 
 import argparse
@@ -17,13 +17,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from apps.client import AsyncClient, OutcomeUnknown, Problem, TimedOut
-from loadtest import cluster_target, drive, gates, host, report, shapes, system
+from loadtest import cluster_target, gates, host, locust_run, report, shapes, system
 from loadtest.cluster_target import Cluster
-from loadtest.drive import Address
 from loadtest.folder import emptied
 from loadtest.gates import Seen, Verdict
 from loadtest.host import Host
 from loadtest.ledger import Ledger
+from loadtest.locust_run import Address
 from loadtest.report import Run
 from loadtest.sampler import Sampler
 from loadtest.shapes import Shape
@@ -36,17 +36,17 @@ from ops.servers.ports import free_ports, is_open
 
 READERS = 50
 STUB_DEADLINE_S = 20.0
-# RabbitMQ's own figures of its queues may be so old: one look at them may be at those of before the last message.
+# RabbitMQ updates the figures of its queues every 5 s, so a single sample may be older than the last message.
 FIGURES_AGE_S = 5.0
-# Twice what one question may take.
+# Twice the timeout of one request.
 SEEN_TIMEOUT_S = 20.0
 Target = System | Host | Cluster
 
 
 def main() -> None:
-    """Run one load."""
+    """Run one load test, and exit with the status of its verdict."""
     arguments = _arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what runs is ended on the way out
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # SystemExit ends the started processes
     try:
         shape = shapes.load(arguments.shape)
         if arguments.apis:
@@ -55,52 +55,55 @@ def main() -> None:
     except command.REFUSAL as exc:
         sys.exit(command.sentence(exc))
     except KeyboardInterrupt:
-        sys.exit("Stopped; everything that was started has ended.")
+        sys.exit("Stopped. All started processes have ended.")
     sys.exit(verdict.exit_status)
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m loadtest", description="Load a system, and judge it.")
+    parser = argparse.ArgumentParser(prog="python -m loadtest", description="Load a system, and check the gates.")
     parser.add_argument("shape", help="a name in loadtest/shapes.toml")
-    parser.add_argument("--host", help="what to load, http://host:port; without it the local system is started")
-    parser.add_argument("--cluster", action="store_true", help="HOST leads to the cluster that kubectl points to")
-    parser.add_argument("--apis", type=int, help="API processes of the local system, in place of the shape's number")
-    parser.add_argument("--code", type=Path, default=ROOT, help="where the local system's apps/ are; this project")
-    parser.add_argument("--print-report", action="store_true", help="print the JSON too: what a pod's log can keep")
+    parser.add_argument("--host", help="URL of the system, http://host:port; by default a local system is started")
+    parser.add_argument("--cluster", action="store_true", help="HOST is the ingress of the kubectl context's cluster")
+    parser.add_argument("--apis", type=int, help="number of API processes of the local system, instead of the shape's")
+    parser.add_argument("--code", type=Path, default=ROOT, help="folder with apps/ for the local system (this project)")
+    parser.add_argument("--print-report", action="store_true", help="also print the report's JSON, for a pod's log")
     parser.add_argument(
-        "--folder", type=Path, help="of the report; build/load/<shape> if not given; an earlier report in it is removed"
+        "--folder", type=Path, help="folder of the report (build/load/<shape>); an earlier report in it is removed"
     )
     arguments = parser.parse_args()
     if arguments.cluster and not arguments.host:
         parser.error("--cluster needs --host (HOST=http://...), the address of the cluster's NGINX.")
     if arguments.host and urlsplit(arguments.host).scheme not in {"http", "https"}:
-        parser.error(f"--host {arguments.host} is no address: write it as http://host:port.")
+        parser.error(f"--host {arguments.host} is not a URL: write it as http://host:port.")
     if arguments.apis is not None and (arguments.host or arguments.apis < 1):
-        parser.error("--apis (APIS=) is how many API processes are started here, 1 or more: it goes without --host.")
+        parser.error("--apis (APIS=) is the number of local API processes: set it to 1 or more, and omit --host.")
     return arguments
 
 
 def judge(shape: Shape, arguments: argparse.Namespace) -> Verdict:
-    """The whole of it."""
+    """Measure the stub, load the system, and write the report.
+
+    Raises Unusable if the system cannot be started or observed, or if Locust does not run.
+    """
     folder = arguments.folder or ROOT / "build" / "load" / shape.name
-    # each user's connection, and in the proxy that of the API behind it
+    # a user needs two files in the proxy: its own connection, and the proxy's connection to the API
     open_files = 2 * shape.users_max + 1000
     system.raise_open_files(open_files)
     with ExitStack() as ends:
-        # looked at before anything is started: what cannot be seen needs no load
+        # checked first, because a system that cannot be observed must not be loaded
         there = _there(arguments, ends)
         ends.enter_context(emptied(folder))
         print(f"{shape.name}: {shape.about} {report.load_in_words(shape)}", flush=True)
-        print("First the stub, for what Locust and this machine cost by themselves.", flush=True)
+        print("Loading the stub, to measure the latency of Locust and this machine.", flush=True)
         with _stub(folder) as url:
-            floor, _ = drive.load(shape, Address(url), folder / "stub.jsonl", lambda *_: None)
+            floor, _ = locust_run.load(shape, Address(url), folder / "stub.jsonl", lambda *_: None)
         target = there or ends.enter_context(
             system.started(shape, Folder(folder / "system"), open_files, arguments.code)
         )
-        print(f"Now {target.url}: {target.about.get('size', '')}", flush=True)
+        print(f"Loading {target.url}: {target.about.get('size', '')}", flush=True)
         sampler = Sampler(target)
         address = Address(target.url, target.host, target.key)
-        ledger, began_s = drive.load(shape, address, folder / "run.jsonl", sampler.look)
+        ledger, began_s = locust_run.load(shape, address, folder / "run.jsonl", sampler.look)
         _drain(target, shape)
         asyncio.run(_settle(target, ledger, began_s))
         seen = _seen(target)
@@ -108,7 +111,7 @@ def judge(shape: Shape, arguments: argparse.Namespace) -> Verdict:
     print("\n".join(report.lines(verdict)), flush=True)
     seen_not, looks = sampler.missing, len(sampler.missing) + len(sampler.samples)
     if seen_not:
-        print(f"Not seen {len(seen_not)} of {looks} times, first at {seen_not[0]}", flush=True)
+        print(f"{len(seen_not)} of {looks} samples are missing, the first at {seen_not[0]}", flush=True)
     written = report.write(folder, Run(shape, target.about, ledger, floor, sampler.samples, verdict, seen_not))
     print(f"Report: {written}", flush=True)
     if arguments.print_report:
@@ -117,7 +120,10 @@ def judge(shape: Shape, arguments: argparse.Namespace) -> Verdict:
 
 
 def _there(arguments: argparse.Namespace, ends: ExitStack) -> Host | Cluster | None:
-    """What runs already, if a host is given; else all is there that the local system is made of."""
+    """The existing system, or None after installing the programs of a local system if no host is given.
+
+    Raises Unusable if the system does not answer or cannot be observed, or the programs cannot be installed.
+    """
     if not arguments.host:
         system.ensure()
         return None
@@ -145,7 +151,7 @@ def _stub(folder: Path) -> Iterator[str]:
 
 
 def _drain(target: Target, shape: Shape) -> None:
-    """Wait until the queues are empty and stay so, as long as a task may take. One that is not seen counts as full."""
+    """Wait until queues stay empty for FIGURES_AGE_S, up to the shape's patience. Unreadable queues count as full."""
     full_s = time.monotonic()
 
     def drained() -> bool:
@@ -163,7 +169,7 @@ def _drain(target: Target, shape: Shape) -> None:
 
 
 async def _settle(target: Target, ledger: Ledger, began_s: float) -> None:
-    """Ask once for each result that no client waited for to its end."""
+    """Request once each result that no client has received during the load."""
     limit = asyncio.Semaphore(READERS)
 
     async def ask(client: AsyncClient, task_id: str, name: str) -> None:
@@ -180,7 +186,7 @@ async def _settle(target: Target, ledger: Ledger, began_s: float) -> None:
 
 
 def _seen(target: Target) -> Seen:
-    """What it says at the end, asked again for a while: without it the whole run has no verdict and no report."""
+    """The counters at the end. Retried for SEEN_TIMEOUT_S: without counters, the run has no verdict and no report."""
     end_s = time.monotonic() + SEEN_TIMEOUT_S
     while True:
         try:

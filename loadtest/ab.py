@@ -1,7 +1,7 @@
-"""`make load-ab A=<git ref> B=<git ref>`: one shape against the code of two commits, in turns A B B A; ratios B / A.
+"""`make load-ab A=<git ref> B=<git ref>`: loads the code of two commits in turns A B B A; prints ratios B / A.
 
-What disturbs a turn disturbs its neighbour, so each pair of neighbours gives a ratio; with it goes the interval that
-holds its mean with 95% confidence. The load test itself is this working tree's for both.
+Disturbances affect neighbouring turns alike, so each pair of neighbours gives a ratio. The table has the mean ratio and
+its 95% confidence interval. Both commits are loaded by this working tree's load test.
 """
 
 import argparse
@@ -21,7 +21,7 @@ FOLDER = ROOT / "build" / "load-ab"
 CODE = FOLDER / "code"
 ROUNDS = 3
 VOID = 3
-# Student's t for 95% by degrees of freedom, from 1 on.
+# Student's t for 95% confidence, for 1, 2, 3 ... degrees of freedom.
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 Report = Mapping[str, Any]
 
@@ -46,7 +46,7 @@ FIGURES: dict[str, Callable[[Report], float]] = {
 
 
 def ratio(ones: Sequence[float], others: Sequence[float]) -> tuple[float, float, float]:
-    """The mean of others / ones, pair by pair, and the ends of its 95% interval; geometric, as ratios are."""
+    """Returns (geometric mean of the ratios others / ones, lower bound, upper bound of its 95% confidence interval)."""
     logs = [math.log(other / one) for one, other in zip(ones, others, strict=True)]
     mean = statistics.mean(logs)
     student = STUDENT[min(len(logs) - 1, len(STUDENT)) - 1]
@@ -55,13 +55,13 @@ def ratio(ones: Sequence[float], others: Sequence[float]) -> tuple[float, float,
 
 
 def lines(ones: Sequence[Report], others: Sequence[Report]) -> Iterator[str]:
-    """The table, in Markdown: the reports of A and of B, pair by pair."""
+    """The lines of the table in Markdown. `ones` and `others` are the reports of A and B, in pairs."""
     yield "| figure | A, median | B, median | B / A | 95% interval | |"
     yield "|---|---|---|---|---|---|"
     for name, find in FIGURES.items():
         a, b = [find(each) for each in ones], [find(each) for each in others]
         medians = f"{statistics.median(a):.3g} | {statistics.median(b):.3g}"
-        if min(*a, *b) <= 0:  # a lateness may be; there is no ratio then
+        if min(*a, *b) <= 0:  # latenesses may be negative or 0, and then have no ratio
             yield f"| {name} | {medians} | - | - | |"
             continue
         mean, low, high = ratio(a, b)
@@ -70,23 +70,23 @@ def lines(ones: Sequence[Report], others: Sequence[Report]) -> Iterator[str]:
 
 
 def _measured(shape: str, code: Path, folder: Path) -> Report:
-    """One run. Ends all where its gates do not hold: it says nothing of how fast it would be if they did."""
+    """Run one load test, and return its report. Exits if a gate fails, because such a run cannot be compared."""
     command = [sys.executable, "-m", "loadtest", shape, "--code", str(code), "--folder", str(folder)]
     status = subprocess.run(command, cwd=ROOT, check=False).returncode  # noqa: S603
     if status:
-        print(f"This turn did not end well: see {folder}/report.html.", file=sys.stderr)
+        print(f"This load test failed or is void: see {folder}/report.html.", file=sys.stderr)
         sys.exit(VOID if status == VOID else 1)
     report: Report = json.loads((folder / "report.json").read_text())
     return report
 
 
 def main() -> None:
-    """Measure both, print the ratios."""
+    """Measure both commits, and write and print the table."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.ab", description="Compare two commits under one load.")
     parser.add_argument("a")
     parser.add_argument("b")
     parser.add_argument("--shape", default="smoke")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of four turns each")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="number of rounds of four turns each")
     arguments = parser.parse_args()
     with checked_out(arguments.a, CODE / "a") as a, checked_out(arguments.b, CODE / "b") as b:
         ones: list[Report] = []

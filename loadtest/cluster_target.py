@@ -1,4 +1,4 @@
-"""The cluster that kubectl points to, behind its ingress: what is loaded with CLUSTER=1."""
+"""The target of CLUSTER=1: the system in the cluster of kubectl's context, behind its ingress."""
 
 import http.client
 import json
@@ -18,9 +18,9 @@ from ops.management import Management
 TIMEOUT_S = 20.0
 WORKER = "/apis/apps/v1/namespaces/celery-workers/deployments/celery-worker"
 SCALER = "/apis/keda.sh/v1alpha1/namespaces/celery-workers/scaledobjects/celery-worker-scaler"
-# Of the API's pods, from inside of each: from outside, a NetworkPolicy would have to let us in.
+# A program that prints the metrics of an API pod. It runs in the pod, because NetworkPolicies block other access.
 METRICS = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8000/metrics').read().decode())"
-# namespace and the beginning of a pod's name -> the part that it is
+# (namespace, prefix of a pod's name) -> part of the system
 PARTS = {
     ("nginx", ""): "NGINX",
     ("fastapi", "api-"): "API",
@@ -33,11 +33,11 @@ PARTS = {
 
 
 class Cluster:
-    """Replicas from the API server, processor and memory from the kubelets, queues from RabbitMQ."""
+    """Reads replicas from the API server, CPU and memory usage from the kubelets, and queue lengths from RabbitMQ."""
 
     def __init__(self, url: str, api_port: int, management: Management) -> None:
         self.url = url.rstrip("/")
-        self.host = cluster.ingress_host()  # the URL may name NGINX's address
+        self.host = cluster.ingress_host()  # the Host header, because the URL may be NGINX's address
         self.key = keys.first_key(cluster.secret("fastapi", "api")["API_KEYS"])
         self._api_port = api_port
         self._management = management
@@ -50,18 +50,18 @@ class Cluster:
         }
 
     def sample(self) -> Sample:
-        """As it is now."""
+        """The current sample. Raises Unusable if the cluster or the broker does not answer."""
         ready, unacked = working(self._depths())
         spec, workers = self._get(SCALER)["spec"], self._get(WORKER)["status"].get("readyReplicas", 0)
-        bounds = spec.get("minReplicaCount", 0), spec.get("maxReplicaCount", 100)  # KEDA's own, where it names none
+        bounds = spec.get("minReplicaCount", 0), spec.get("maxReplicaCount", 100)  # with KEDA's defaults
         return Sample(ready, unacked, self._usage(), workers, *bounds)
 
     def queues(self) -> dict[str, int]:
-        """What is left in them; work that was there before the run must be gone too."""
+        """Messages left in each queue. Tasks that were queued before the run count too."""
         return left(self._depths(), self._queues_before)
 
     def seen(self) -> Seen:
-        """The counters since the start of the run. Workers come and go, and their counters with them."""
+        """The counters since the start of the run, without workers, whose counters are lost when they are scaled."""
         return Seen(self._accepted() - self._accepted_before, self.queues())
 
     def _depths(self) -> Depths:
@@ -79,7 +79,7 @@ class Cluster:
             for pod in self._get(f"/api/v1/nodes/{node}/proxy/stats/summary").get("pods", []):
                 name, used_ns = pod["podRef"]["name"], pod.get("cpu", {}).get("usageCoreNanoSeconds")
                 part = _part(pod["podRef"]["namespace"], name)
-                if part and used_ns is not None:  # which a pod has neither at its start nor at its end
+                if part and used_ns is not None:  # absent for pods that start or end
                     found[part][name] = Usage(used_ns / 1e9, pod.get("memory", {}).get("workingSetBytes", 0) / 1e6)
         return found
 
@@ -90,7 +90,7 @@ class Cluster:
             answer = connection.getresponse()
             text = answer.read().decode()
             if answer.status != http.client.OK:
-                raise Unusable(f"The cluster answers {answer.status} for {path}: is the system deployed (make deploy)?")
+                raise Unusable(f"The cluster answers {answer.status} for {path}: deploy the system (`make deploy`).")
             document: dict[str, Any] = json.loads(text)
         except (OSError, http.client.HTTPException, ValueError) as exc:
             raise Unusable(f"The cluster does not answer for {path}: {exc}.") from exc
@@ -101,9 +101,9 @@ class Cluster:
 
 @contextmanager
 def entered(url: str) -> Iterator[Cluster]:
-    """The cluster that kubectl points to, as long as it is needed. Unusable if a part of it cannot be seen."""
+    """Connect to the cluster of kubectl's context. Raises Unusable if a part of it cannot be observed."""
     cluster.check()
-    broker = cluster.secret("celery-workers", "rabbitmq-keda")  # who may read lengths of queues, and nothing else
+    broker = cluster.secret("celery-workers", "rabbitmq-keda")  # this user may only read queue lengths
     with api_server() as port, forwarded("data", "service/rabbitmq", 15672) as rabbitmq:
         yield Cluster(url, port, Management(f"http://127.0.0.1:{rabbitmq}", broker["username"], broker["password"]))
 

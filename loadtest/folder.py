@@ -1,4 +1,4 @@
-"""The folder that a run's files are kept in."""
+"""The folder for the files of a run."""
 
 import shutil
 from collections.abc import Iterator
@@ -16,16 +16,16 @@ OURS = frozenset(
 
 @contextmanager
 def emptied(path: Path) -> Iterator[None]:
-    """Hold the folder for one run, without what an earlier one left there.
+    """Lock the folder for one run, and remove the files of an earlier run.
 
-    Unusable if another run has it, or if it holds anything that no run has written: then nothing is removed.
+    Raises Unusable if another run has locked the folder, or if it contains other files; then nothing is removed.
     """
     if path.exists() and not path.is_dir():
         raise Unusable(f"{path} is a file: name a folder for the report.")
     with Folder(path).locked():
         there = sorted(each.name for each in path.iterdir() if each.name != LOCK)
         if others := [name for name in there if name not in OURS]:
-            raise Unusable(f"{path} holds {others[0]!r}, which is no report's: name an empty or a new folder.")
+            raise Unusable(f"{path} contains {others[0]!r}, which no run has written: name an empty or a new folder.")
         for name in there:
             _remove(path / name)
         yield

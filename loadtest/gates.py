@@ -1,4 +1,4 @@
-"""The gates: what must hold of a run, each with what was found and what was wanted."""
+"""The gates: conditions that a run must meet. Each has a measured and a required value."""
 
 import math
 from collections import Counter
@@ -8,19 +8,19 @@ from dataclasses import dataclass, field
 from loadtest.ledger import Ledger, Task
 from loadtest.shapes import SLACK_S, Limits, Shape
 
-# Fewer tell no rate.
+# A share of fewer tasks is not meaningful.
 LEAST_TASKS = 20
-# Of what was accepted, so much must have a result in the time that the shape gives; other gates look at each task.
+# Share of the accepted tasks that must have a result within the shape's limit. Other gates check every task.
 KEPT_UP = 0.98
-# Half of the results cannot be so early, but where the tasks take another time than the shape says.
+# If the median result is earlier by more than this, the tasks do not take the time that the shape says.
 EARLY_MS = 100
-# A quiet stub's p95 is a millisecond or two: thirty times that is a machine's ordinary noise.
+# The p95 of an undisturbed stub is 1 to 2 ms, and 30 times that is ordinary noise of a machine.
 LEAST_FLOOR_MS = 5.0
 
 
 @dataclass(frozen=True)
 class Gate:
-    """One of them."""
+    """The result of one gate. `found` and `wanted` are texts for a person."""
 
     name: str
     held: bool
@@ -30,23 +30,23 @@ class Gate:
 
 @dataclass(frozen=True)
 class Seen:
-    """What the system itself says of the run, each as the difference between its end and its start."""
+    """The system's own counters: their differences between the end and the start of the run."""
 
     accepted: Mapping[str, int]
-    """By task, over all API processes: sluice_accepted_total."""
+    """Task -> sluice_accepted_total, the sum over all API processes."""
     queues: Mapping[str, int]
-    """Messages by queue, at the end; of dead letters those that came."""
+    """Queue -> messages at the end of the run; only new messages for queues of dead letters."""
     succeeded: int | None = None
-    """Over all workers: sluice_task_results_total; None where workers come and go, and their counters with them."""
+    """sluice_task_results_total, the sum over all workers; None if workers are scaled, which loses their counters."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of a run."""
+    """The verdict on a run."""
 
     gates: tuple[Gate, ...]
     void: tuple[str, ...] = field(default=())
-    """Why nothing can be said, where that is so."""
+    """The reasons why the run is void; empty if it is valid."""
 
     @property
     def word(self) -> str:
@@ -62,7 +62,7 @@ class Verdict:
 
 
 def judged(shape: Shape, ledger: Ledger, floor: Ledger, seen: Seen) -> Verdict:
-    """Every gate that the shape has."""
+    """Evaluate all gates of the shape. `floor` is the ledger of the stub run."""
     gates = [_lost(ledger), _agrees(ledger, seen), _drained(seen), _failures(ledger), _checked(ledger)]
     if shape.limits:
         gates += _within(shape, shape.limits, ledger, floor)
@@ -70,13 +70,16 @@ def judged(shape: Shape, ledger: Ledger, floor: Ledger, seen: Seen) -> Verdict:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The nearest rank; NaN of nothing."""
+    """The percentile by nearest rank; `share` is from 0 to 1. NaN if there are no values."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else math.nan
 
 
 def kept_up(shape: Shape, ledger: Ledger, behind_s: float) -> float:
-    """The least share of what was accepted by any time that had its result when it was due, or `behind_s` later."""
+    """The lowest ratio of results until t + lag to tasks accepted until t, for any t at which a task was accepted.
+
+    The lag is the longest task's duration plus `behind_s` seconds. Ratios of fewer than LEAST_TASKS tasks do not count.
+    """
     accepted = sorted(task.accepted_s for task in ledger.tasks.values())
     finished = sorted(task.finished_s for task in ledger.finished if task.finished_s is not None)
     lag_s = shape.longest_task_s + behind_s
@@ -155,12 +158,12 @@ def _within(shape: Shape, limits: Limits, ledger: Ledger, floor: Ledger) -> Iter
 
 
 def accept_ms(ledger: Ledger) -> list[float]:
-    """From a post to its 202."""
+    """Milliseconds from each post to its 202."""
     return [task.accept_ms for task in ledger.tasks.values()]
 
 
 def late_ms(ledger: Ledger) -> list[float]:
-    """From the 202 to the result in hand, less what the task takes."""
+    """Milliseconds from each 202 to the result, minus the task's duration."""
     return [task.late_ms for task in ledger.finished if task.late_ms is not None]
 
 
@@ -188,7 +191,7 @@ def _void(shape: Shape, ledger: Ledger, floor: Ledger) -> Iterator[str]:
 
 
 def _too_little(name: str, shape: Shape, ledger: Ledger) -> Iterator[str]:
-    """Why it was not the load that the shape says."""
+    """The reasons why the load was less than the shape requires."""
     wanted = max((users for *_, users in shape.holds()), default=0)
     most = max((second[1] for second in ledger.seconds), default=0)
     if most < wanted:

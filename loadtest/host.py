@@ -1,4 +1,4 @@
-"""A system that runs elsewhere, or was started by somebody else: what is loaded where HOST is given."""
+"""The target of HOST: a system that already runs, on this machine or elsewhere."""
 
 import http.client
 import os
@@ -14,12 +14,12 @@ from loadtest.tasks.contract import SHORT
 from ops.command import Unusable
 from ops.servers.inspection import management_of, vhost_of
 
-# a busy machine's first answer may take more than a second
+# the first answer of a busy machine may take more than a second
 ANSWER_TIMEOUT_S = 5.0
 
 
 def check(url: str, key: str, host: str = "") -> None:
-    """Ask for a task that nobody made. Unusable if the answer is not that there is none."""
+    """Request a task that does not exist. Raises Unusable unless the answer is 404 not-found."""
     statuses: list[int] = []
     hooks = {"response": [lambda answer: statuses.append(answer.status_code)]}
     try:
@@ -29,23 +29,25 @@ def check(url: str, key: str, host: str = "") -> None:
         if problem.status == http.client.NOT_FOUND and problem.kind == "not-found":
             return
         if problem.status in {http.client.UNAUTHORIZED, http.client.FORBIDDEN}:
-            raise Unusable(f"{url} answers {problem.status}: set SLUICE_KEY to a bearer key that it takes.") from None
-        told = f"answers {problem.status} to a question for an unknown task, which must be 404 not-found"
-        raise Unusable(f"{url} {told}: is this Sluice's address?") from None
+            raise Unusable(f"{url} answers {problem.status}: set SLUICE_KEY to a valid bearer key.") from None
+        told = f"answers {problem.status} for an unknown task, where Sluice answers 404 not-found"
+        raise Unusable(f"{url} {told}: check the address.") from None
     except TimedOut:
         if not statuses:
             raise Unusable(f"{url} does not answer: start it, or name another HOST.") from None
         if statuses[-1] != http.client.OK:
-            raise Unusable(f"{url} answers {statuses[-1]} for {ANSWER_TIMEOUT_S:g} s: is all up behind it?") from None
+            raise Unusable(
+                f"{url} has answered {statuses[-1]} for {ANSWER_TIMEOUT_S:g} s: check that the system behind it runs."
+            ) from None
     except (httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError) as exc:
         raise Unusable(f"{url} does not answer ({exc}): start it, or name another HOST.") from exc
     except KeyError:
-        raise Unusable(f"{url} answers, but not as Sluice does: is this its address?") from None
-    raise Unusable(f"{url} tells of a task that nobody made: is this Sluice's address?")
+        raise Unusable(f"{url} does not answer as Sluice does: check the address.") from None
+    raise Unusable(f"{url} answers with success for a task that does not exist: check the address.")
 
 
 def check_tasks(url: str, key: str, host: str = "") -> None:
-    """Post a task of the load that must be refused. Unusable where that is not for its negative time."""
+    """Post a task of the load test with a negative duration. Raises Unusable unless it is refused for this reason."""
     given = {"task": SHORT.short_name, "name": "check", "seconds": -1}
     try:
         with Client(url, key, host=host) as client:
@@ -54,17 +56,21 @@ def check_tasks(url: str, key: str, host: str = "") -> None:
         if any("seconds" in error["loc"] for error in problem.document.get("errors", ())):
             return
     raise Unusable(
-        f"{url} does not have the load's tasks: add the component loadtest/tasks to its overlay (docs/load.md), "
-        "and deploy it again."
+        f"{url} does not have the tasks of the load test: add the component loadtest/tasks to its overlay "
+        "(docs/load.md), and deploy it again."
     )
 
 
 class Host:
-    """An address, and from the environment where its queues and counters are seen.
+    """A running system. The environment has the addresses of its queues and counters.
 
-    SLUICE_KEY is the bearer key, SLUICE_HOST the Host header where the URL is an ingress's address. CELERY_BROKER_URL
-    and RABBITMQ_MANAGEMENT_URL are as in `make up`; METRICS_URLS names each API process's /metrics, by default that of
-    the host itself. Unusable if it does not answer, or if a part of it cannot be seen: lost tasks would not be found.
+    SLUICE_KEY                the bearer key
+    SLUICE_HOST               the Host header, needed if the URL is the address of an ingress
+    CELERY_BROKER_URL         as for `make up`
+    RABBITMQ_MANAGEMENT_URL   as for `make up`
+    METRICS_URLS              the /metrics of each API process, separated by commas; by default that of the URL
+
+    Raises Unusable if the system does not answer or a part cannot be observed, as lost tasks would not be detected.
     """
 
     def __init__(self, url: str, environment: Mapping[str, str] = os.environ) -> None:
@@ -75,7 +81,7 @@ class Host:
         if not broker:
             raise Unusable(
                 "HOST alone does not show whether its queues drain: set CELERY_BROKER_URL and RABBITMQ_MANAGEMENT_URL, "
-                "or CLUSTER=1 for the cluster that kubectl points to."
+                "or CLUSTER=1 for the cluster of kubectl's context."
             )
         self._management = management_of(broker, environment.get("RABBITMQ_MANAGEMENT_URL"))
         self._vhost = vhost_of(broker)
@@ -85,15 +91,15 @@ class Host:
         self.about = {"where": self.url, "rabbitmq": ".".join(map(str, self._management.version))}
 
     def sample(self) -> Sample:
-        """As it is now."""
+        """The current sample. Raises Unusable if the broker does not answer."""
         return Sample(*working(self._depths()), usage={})
 
     def queues(self) -> dict[str, int]:
-        """What is left in them; work that was there before the run must be gone too."""
+        """Messages left in each queue. Tasks that were queued before the run count too."""
         return left(self._depths(), self._queues_before)
 
     def seen(self) -> Seen:
-        """The counters since the start of the run, and the queues."""
+        """The counters since the start of the run, and the messages left. Raises Unusable if they cannot be read."""
         return Seen(self._accepted() - self._accepted_before, self.queues())
 
     def _accepted(self) -> Counts:
@@ -101,7 +107,7 @@ class Host:
         for url, text in texts.items():
             if ACCEPTED not in text:
                 raise Unusable(
-                    f"{url} does not tell {ACCEPTED}: METRICS_URLS must name each API process's own /metrics."
+                    f"{url} has no counter {ACCEPTED}: METRICS_URLS must list the /metrics of each API process."
                 )
         return accepted_by_task(texts.values())
 

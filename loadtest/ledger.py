@@ -1,13 +1,13 @@
-"""The run's own ledger: what was accepted, what came of it, and when. Everything that is judged is computed from it.
+"""The ledger of a run: accepted tasks, their results, and times. The gates are computed from the ledger.
 
-Locust's process appends events to a file, one JSON array a line: time since the start (s), kind, and
+Locust's process appends events to a file, one JSON array per line: time since the start (s), kind, and values:
 
     accepted  id, task, name, milliseconds from the post to its 202
-    finished  id, milliseconds from the 202 to the result in hand, less what the task takes
-    wrong     id, what is wrong with its result
-    refused   status: one that the shape intends
+    finished  id, milliseconds from the 202 to the result, minus the task's duration
+    wrong     id, fault of its result
+    refused   status of an intended refusal
     second    users, requests and failures so far
-    end       failures by what failed, whether Locust had too little CPU
+    end       failures by request and error, whether Locust had too little CPU
 """
 
 import json
@@ -20,21 +20,21 @@ from typing import Any
 
 
 class Writer:
-    """Appends to the file; what a killed process loses is a second at most."""
+    """Appends events to the file. It is flushed every second, so that a killed process loses at most one second."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("w", encoding="utf-8")
 
     def add(self, at_s: float, kind: str, *values: Any) -> None:
-        """Note an event."""
+        """Append an event that happened `at_s` seconds after the start."""
         self._file.write(json.dumps([round(at_s, 4), kind, *values]) + "\n")
 
     def flush(self) -> None:
-        """Let the reader see what was noted."""
+        """Write buffered events to the file."""
         self._file.flush()
 
     def close(self) -> None:
-        """No more will come."""
+        """Write buffered events, and close the file."""
         self._file.close()
 
 
@@ -53,22 +53,22 @@ class Task:
 
 @dataclass
 class Ledger:
-    """What the events say, so far."""
+    """The state after the events so far."""
 
     tasks: dict[str, Task] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
     refused: Counter[int] = field(default_factory=Counter)
     seconds: list[tuple[float, int, int, int]] = field(default_factory=list)
-    """Time, users, requests, failures."""
+    """(time in seconds, users, requests so far, failures so far), once per second."""
     failures: dict[str, int] = field(default_factory=dict)
     ended: bool = False
     short_of_cpu: bool = False
     cut: bool = False
-    """Locust had not ended by itself when its time was over."""
+    """Whether Locust was ended because it did not end in time."""
     end_s: float = 0.0
 
     def read(self, lines: Iterable[str]) -> None:
-        """Add events; a line that is not yet whole must not be among them."""
+        """Add events. Every line must be complete."""
         for line in lines:
             at_s, kind, *values = json.loads(line)
             self.end_s = max(self.end_s, at_s)
@@ -76,30 +76,30 @@ class Ledger:
 
     @property
     def open(self) -> list[Task]:
-        """Accepted, and no result yet."""
+        """Accepted tasks without a result."""
         return [task for task in self.tasks.values() if task.finished_s is None]
 
     @property
     def finished(self) -> list[Task]:
-        """Those whose result a client has, and has checked."""
+        """Tasks whose result a client has received and checked."""
         return [task for task in self.tasks.values() if task.finished_s is not None]
 
     def settle(self, task_id: str, at_s: float, *, late_ms: float | None = None) -> None:
-        """A result that was asked for after the load."""
+        """Add a result, at `at_s` seconds after the start. `late_ms` is unknown for results read after the load."""
         self.tasks[task_id].finished_s, self.tasks[task_id].late_ms = at_s, late_ms
         self.end_s = max(self.end_s, at_s)
 
     def waited_s(self, task: Task, task_s: Mapping[str, float]) -> float:
-        """How long a task waited for its result, or waits at the end of the run, beside the time it takes itself."""
+        """Seconds that a task waited for its result, or until the end of the run, minus its duration `task_s`."""
         ended_s = self.end_s if task.finished_s is None else task.finished_s
         return max(0.0, ended_s - task.accepted_s - task_s[task.task])
 
     def oldest_waiting(self, task_s: Mapping[str, float], step_s: float = 1.0) -> Iterator[tuple[float, float]]:
-        """Each second, how long the oldest task without a result has waited, beside the time it takes itself.
+        """Every `step_s` seconds: (time, seconds that the oldest task without a result has waited, minus its duration).
 
-        As clients know it: quorum queues do not tell the age of their head, and would not know of a worker that hangs.
+        Measured by clients: quorum queues do not report the age of their head, and do not detect a hanging worker.
         """
-        # of all that are open at a time the oldest counts: walk along the due times, the earliest first
+        # the oldest open task is the one with the earliest due time
         due = sorted((task.accepted_s + task_s[task.task], task.finished_s or math.inf) for task in self.tasks.values())
         at_s, first = 0.0, 0
         while at_s <= self.end_s:
@@ -130,7 +130,7 @@ class Ledger:
 
 
 class Follower:
-    """Reads the file while it is written."""
+    """Reads the file while Locust writes to it."""
 
     def __init__(self, path: Path) -> None:
         self.ledger = Ledger()
@@ -138,7 +138,7 @@ class Follower:
         self._offset = 0
 
     def read(self) -> Ledger:
-        """The ledger as it is now."""
+        """Read new events, and return the ledger."""
         if self._path.exists():
             with self._path.open("rb") as file:
                 file.seek(self._offset)

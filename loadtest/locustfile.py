@@ -1,4 +1,4 @@
-"""The users. Each does with every answer what docs/api.md says, by the rules of apps/client, and checks it."""
+"""Locust's users. They handle every answer by the rules of apps/client, as docs/api.md requires, and check results."""
 
 import gc
 import os
@@ -33,30 +33,30 @@ T = TypeVar("T")
 Given = dict[str, Any]
 Wrong = Callable[[dict[str, Any]], str | None]
 
-# How Locust's process is told of the run, beside the shape.
+# Environment variables with the run's parameters, besides the shape.
 LEDGER, STARTED, HOST, KEY = "LOAD_LEDGER", "LOAD_STARTED_S", "SLUICE_HOST", "SLUICE_KEY"
 NAMES = (Path(__file__).parent / "names.txt").read_text(encoding="utf-8").splitlines()
 LONGEST = max(map(len, NAMES))
-# A client of a long run that nobody ends; Locust ends those that still wait when the shape is over.
+# Longer than any run: Locust ends the users that still wait when the shape is over.
 RESULT_TIMEOUT_S = 24 * 3600.0
-# Each look for cycles among the objects of 7,000 users stops all of them for half a second, once a minute, which their
-# clocks would count as the system's; and those among new objects, after each 700 as Python has it, took a twelfth of
-# Locust's time, which on one machine is the system's. So both are rare.
+# Makes garbage collection rare. With 7,000 users, a full collection stops all users for half a second once a minute,
+# which their clocks would attribute to the system. Collections of new objects, by default after every 700 objects, took
+# a twelfth of Locust's CPU time, which a system on the same machine lacks.
 GC_THRESHOLDS = (10_000, 10, 1_000)
 REPETITIONS = (1, 3)
 OLD = 10_000
 
-# Else it sends a GET again, unseen, when the connection closes before the answer: the rules do that, and it is counted.
+# Otherwise the HTTP client would silently repeat a GET whose connection was closed. The rules repeat and count it.
 http_client.IDEMPOTENT_METHODS = frozenset()
 
 _poll = monkey.get_original("select", "poll")
 
 
 def _idle(_: ConnectionPool, sock: gevent.socket.socket) -> bool:
-    """Whether an idle connection is still one: there is nothing to read, and it is not closed.
+    """Whether an idle connection is still open and has no data to read.
 
-    geventhttpclient 2.6 asks select(), which takes no descriptor above 1,023: each request of all further users had a
-    connection of its own, and what that costs was in their clocks.
+    geventhttpclient 2.6 uses select(), which supports no descriptor above 1,023: all further users would open a new
+    connection for each request, which would increase the measured latency.
     """
     if sock.fileno() < 0:
         return False
@@ -74,7 +74,7 @@ _writer: Writer
 
 
 class Accepted(NamedTuple):
-    """A task that was answered with 202, then."""
+    """An accepted task: its id, its input, and the time of its 202 in seconds since the start."""
 
     id: str
     given: Given
@@ -82,12 +82,12 @@ class Accepted(NamedTuple):
 
 
 def now_s() -> float:
-    """Since the start of the run."""
+    """Seconds since the start of the run."""
     return time.monotonic() - float(os.environ[STARTED])
 
 
 def inputs() -> Given:
-    """Of a task: one of the names, numbered, so that no two tasks have the same result."""
+    """The input of a new task. Its name ends with a number, so that all tasks have different results."""
     (kind,) = random.choices(tuple(SHAPE.mix.tasks), tuple(SHAPE.mix.tasks.values()))
     number = f" {next(_numbers)}"
     name = random.choice(NAMES)[: LONGEST - len(number)] + number
@@ -95,7 +95,7 @@ def inputs() -> Given:
 
 
 class User(FastHttpUser):  # type: ignore[misc]  # Locust is not among the development tools: it has no types there
-    """What all users have: the rules over Locust's client, and the ledger."""
+    """Base class of the users: it runs the client's rules with Locust's HTTP client, and writes the ledger."""
 
     abstract = True
     concurrency = 1  # a client has one connection
@@ -109,29 +109,32 @@ class User(FastHttpUser):  # type: ignore[misc]  # Locust is not among the devel
         self._headers = ({"Authorization": f"Bearer {key}"} if key else {}) | ({"Host": host} if host else {})
 
     def on_start(self) -> None:
-        """Begins at any time: a ramp starts all of a second's users at once, who would go on posting together."""
+        """Start at a random time: Locust starts all users of a second at once, and they would keep posting together."""
         gevent.sleep(random.random())
 
     def wait_time(self) -> float:
-        """Thinks."""
+        """The think time in seconds."""
         return random.uniform(*SHAPE.think_s)
 
     def stop(self, force: bool = False) -> bool:  # noqa: FBT001, FBT002 - Locust's signature
-        """Locust ends who waits, a moment later: a wait that is over by then would be followed by half a post."""
+        """Stop a thinking user at once.
+
+        Locust would stop the user a moment later, and could interrupt the next post if the think time ends before.
+        """
         if self._state != LOCUST_STATE_WAITING:
             return bool(super().stop(force=force))
-        self._state = LOCUST_STATE_STOPPING  # whose wait is over looks at it
+        self._state = LOCUST_STATE_STOPPING  # read by a user whose think time ends
         self.group.killone(self.greenlet)
         return True
 
     def submit(self, given: Given, key: str | None = None) -> Accepted | None:
-        """Post a task; None where it was not accepted."""
+        """Post a task. Returns None if it was not accepted."""
         begun_s = now_s()
         task_id = self.carried_out(rules.submit(given, key, rules.CALL_TIMEOUT_S), "/tasks", _not_accepted)
         return None if task_id is None else self.noted(task_id, given, begun_s)
 
     def noted(self, task_id: str, given: Given, begun_s: float) -> Accepted:
-        """Put an accepted task into the ledger."""
+        """Write an accepted task to the ledger."""
         at_s = now_s()
         _writer.add(at_s, "accepted", task_id, given["task"], given["name"], _ms(at_s - begun_s))
         return Accepted(task_id, given, at_s)
@@ -154,7 +157,7 @@ class User(FastHttpUser):  # type: ignore[misc]  # Locust is not among the devel
             _old.append((task_id, given))
 
     def carried_out(self, rule: Rule[T], name: str, wrong: Wrong) -> T | None:
-        """What a rule answers; None where it gives up, which is counted as a failure by then."""
+        """Run a rule, and return its result. None if the rule gives up; its failures have been counted."""
         reply: Reply | None = None
         try:
             while True:
@@ -177,7 +180,7 @@ class User(FastHttpUser):  # type: ignore[misc]  # Locust is not among the devel
         ) as response:
             status = response.status_code
             lower = {key.lower(): value for key, value in (response.headers or {}).items()}
-            # refused before anything was sent, or lost afterwards: only the first is safe to repeat without a key
+            # a request without a key may be repeated only if it was not sent, because the connection was refused
             sent = not isinstance(getattr(response, "error", None), ConnectionRefusedError)
             reply = Reply(status, lower, response.content or b"", sent=sent)
             kind = str(reply.document.get("type", "")).rpartition(":")[2]
@@ -206,7 +209,7 @@ class Poster(User):
 
 
 class BatchPoster(User):
-    """Posts a batch, and thinks as long as those who post its tasks one by one."""
+    """Posts a batch, and thinks as long as users who post the same tasks one by one."""
 
     weight = SHAPE.mix.users["BatchPoster"]
 
@@ -222,13 +225,13 @@ class BatchPoster(User):
         accepted = [
             self.noted(one, given, begun_s) for one, given in zip(outcomes, batch, strict=False) if isinstance(one, str)
         ]
-        # the shortest first: each is asked for when it is due, on the one connection that a client has
+        # shortest first, because a client has one connection and reads each result when it is due
         for one in sorted(accepted, key=lambda one: SHAPE.task_s[one.given["task"]]):
             self.follow(one)
 
 
 class Reader(User):
-    """Reads an old task again: it is as it was."""
+    """Reads an old task again, and checks that the result is unchanged."""
 
     weight = SHAPE.mix.users["Reader"]
 
@@ -241,7 +244,7 @@ class Reader(User):
 
 
 class Retrier(User):
-    """Sends a post with a key again, as a client does that got no answer: it is one task."""
+    """Repeats a post with the same key, as a client without an answer does, and checks that the id is the same."""
 
     weight = SHAPE.mix.users["Retrier"]
 
@@ -262,7 +265,7 @@ class Retrier(User):
 
 
 class Slow(Poster):
-    """Leaves its connection idle for long before it posts on it again."""
+    """Leaves its connection idle for a long time between posts."""
 
     weight = SHAPE.mix.users["Slow"]
 
@@ -271,7 +274,7 @@ class Slow(Poster):
 
 
 def _not_accepted(document: dict[str, Any]) -> str | None:
-    """What is wrong with the answer to a post."""
+    """The fault of an answer to a post, or None."""
     fine = isinstance(document.get("task_id"), str) and document.get("task_status") == "PENDING"
     return None if fine else "202 without id and state"
 
@@ -287,12 +290,12 @@ def _not_all_accepted(document: dict[str, Any]) -> str | None:
 
 
 def _refused(outcome: dict[str, Any]) -> bool:
-    """Of one input of a batch, as the shape intends."""
+    """Whether the outcome of an input of a batch is an intended refusal."""
     return outcome.get("status") in SHAPE.intended and str(outcome.get("type", "")).endswith(":refused")
 
 
 def _not_done(document: dict[str, Any], task_id: str, given: Given) -> str | None:
-    """What is wrong with a result: id, state and body must be those of this task."""
+    """The fault of a result, or None. Id, state and body must be those of this task."""
     if document.get("task_id") != task_id:
         return "another task's id"
     if document.get("task_status") != "SUCCESS":
@@ -309,10 +312,10 @@ def _ms(seconds: float) -> float:
 
 @events.init.add_listener
 def _on_init(environment: Environment, **_: Any) -> None:
-    global _writer  # noqa: PLW0603 - one run a process
+    global _writer  # noqa: PLW0603 - one run per process
     if isinstance(environment.runner, WorkerRunner):
-        raise SystemExit("The ledger is one process's: run this without --processes and --worker.")
-    assert set(SHAPE.mix.tasks) <= set(SHAPE.task_s)  # noqa: S101 - shapes.toml and the tasks are of one project
+        raise SystemExit("The ledger supports one Locust process: omit --processes and --worker.")
+    assert set(SHAPE.mix.tasks) <= set(SHAPE.task_s)  # noqa: S101 - shapes.toml and the tasks are maintained together
     _writer = Writer(Path(os.environ[LEDGER]))
     gc.set_threshold(*GC_THRESHOLDS)
     ticker = gevent.spawn(_tick, environment)
@@ -333,4 +336,4 @@ def _on_quitting(environment: Environment, **_: Any) -> None:
     failures |= {f"a user's own error: {one['msg']}": one["count"] for one in environment.runner.exceptions.values()}
     _writer.add(now_s(), "end", failures, environment.runner.cpu_warning_emitted)
     _writer.close()
-    environment.process_exit_code = 0  # the gates judge
+    environment.process_exit_code = 0  # the gates decide

@@ -1,4 +1,4 @@
-"""What a run found, as JSON and as one page that opens without a network."""
+"""Writes the report of a run as JSON and as an HTML page that needs no network."""
 
 import json
 import math
@@ -22,16 +22,16 @@ from loadtest.usage import Parts, Samples
 
 PAGE = Path(__file__).parent / "report.html"
 DATA = "/*data*/"
-# More points than a chart has pixels only make the file larger.
+# Points per chart. More points than pixels would only make the file larger.
 POINTS_MAX = 300
 SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
-# A step is beyond the knee when each of its users posts less than this share of what each of the first step's did.
+# A step is beyond the knee if its rate of posts per user is below this share of the first step's.
 KNEE_SHARE = 0.9
 
 
 @dataclass(frozen=True)
 class Run:
-    """Everything there is to tell."""
+    """The data of a report. `floor` is the ledger of the stub run."""
 
     shape: Shape
     about: Mapping[str, str]
@@ -40,11 +40,11 @@ class Run:
     samples: Samples
     verdict: Verdict
     missing: Sequence[str] = ()
-    """When and why the system told nothing of itself."""
+    """Time and reason of each missing sample."""
 
 
 def lines(verdict: Verdict) -> Iterator[str]:
-    """The verdict for a terminal."""
+    """The lines of the verdict for a terminal."""
     for gate in verdict.gates:
         yield f"  {'held  ' if gate.held else 'FAILED'}  {gate.name}: {gate.found} (wanted: {gate.wanted})"
     for why in verdict.void:
@@ -53,7 +53,7 @@ def lines(verdict: Verdict) -> Iterator[str]:
 
 
 def load_in_words(shape: Shape) -> str:
-    """What stands behind a number of users."""
+    """One sentence that describes the load of a shape."""
     mix = ", ".join(f"{weight}% {_plain(kind)}" for kind, weight in shape.mix.users.items())
     tasks = " and ".join(f"{_plain(task)} of {seconds:g} s" for task, seconds in shape.task_s.items())
     low, high = shape.think_s
@@ -75,7 +75,7 @@ def _plain(name: str) -> str:
 
 
 def write(folder: Path, run: Run) -> Path:
-    """report.json and report.html in the folder; the path of the second."""
+    """Write report.json and report.html into the folder, and return the path of report.html."""
     text = json.dumps(figures(run), indent=1, ensure_ascii=False, allow_nan=False)
     (folder / "report.json").write_text(text + "\n", encoding="utf-8")
     page = PAGE.read_text(encoding="utf-8").replace(DATA, text.replace("<", "\\u003c"))
@@ -84,7 +84,7 @@ def write(folder: Path, run: Run) -> Path:
 
 
 def figures(run: Run) -> dict[str, Any]:
-    """All of it, as JSON."""
+    """The whole report as data for JSON."""
     parts = usage.by_part(run.samples)
     steps = [_hold(run, parts, *hold) for hold in run.shape.holds()]
     return {
@@ -119,7 +119,7 @@ def _number(value: float, digits: int = 2) -> float | None:
 
 
 def _hold(run: Run, parts: Parts, begin_s: float, end_s: float, users: int) -> dict[str, Any]:
-    """What was done while the number of users stood."""
+    """Rates, latencies and usage while the number of users was constant."""
     offset_s = _offset_s(run)
     begin_s, end_s = begin_s + offset_s, end_s + offset_s
     accepted = [task for task in run.ledger.tasks.values() if begin_s <= task.accepted_s < end_s]
@@ -137,14 +137,15 @@ def _hold(run: Run, parts: Parts, begin_s: float, end_s: float, users: int) -> d
 
 
 def _offset_s(run: Run) -> float:
-    """When the first stage began: Locust takes a while to start."""
+    """Start of the first stage, in seconds after the start of the run: Locust needs some time to start."""
     return next((at_s for at_s, users, *_ in run.ledger.seconds if users), 0.0)
 
 
 def _knee(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Of several steps up: the last one in which users were served as well as at first, and the most ever finished.
+    """The knee of a shape with increasing steps, or None for other shapes.
 
-    Users wait for their results before they think and post again: they post less where results come late.
+    The knee is the last step before users post less: a user posts again only after a result and the think time, so late
+    results reduce the rate. `most_per_s` is the highest rate of finished tasks in any step.
     """
     if len(steps) < 2 or any(two["users"] <= one["users"] for one, two in pairwise(steps)):  # noqa: PLR2004
         return None
@@ -160,7 +161,7 @@ def _knee(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
 
 
 def _series(run: Run, parts: Parts) -> dict[str, Any]:
-    """Everything over time, in steps of whole seconds."""
+    """Name -> values over time, in steps of whole seconds."""
     step_s = max(1, math.ceil(run.ledger.end_s / POINTS_MAX))
     edges = [float(edge) for edge in range(0, math.ceil(run.ledger.end_s) + step_s, step_s)]
     tasks = run.ledger.tasks.values()
@@ -198,7 +199,7 @@ def _series(run: Run, parts: Parts) -> dict[str, Any]:
     for part in parts[-1][1] if parts else ():
         used = [(at_s, each[part].cpu_s) for at_s, each in parts]
         series["rss_mb"][part] = held([(at_s, each[part].rss_mb) for at_s, each in parts], edges)
-        # with both ends, between which nothing may have changed
+        # the first and the last sample are included, because there may be no change between them
         series["cores"][part] = rates([used[0], *changes(used[:-1]), used[-1]], edges)
     return series
 

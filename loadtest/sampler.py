@@ -1,4 +1,4 @@
-"""Looks at the system while it is loaded."""
+"""Samples the system during the load."""
 
 from dataclasses import replace
 from typing import Protocol
@@ -10,23 +10,23 @@ from ops.command import Unusable
 
 
 class Target(Protocol):
-    """What tells of itself."""
+    """A system that can be sampled."""
 
     def sample(self) -> Sample:
-        """As it is now. Unusable where it does not tell, Ended where there is nothing more to be told."""
+        """The current sample. Raises Unusable if it cannot be read, and Ended if the system has ended."""
 
 
 class Sampler:
-    """A look that fails is a gap in the charts; whether anything was lost, the end tells."""
+    """Collects samples. A failed sample is only a gap in the charts: lost tasks are detected at the end of the run."""
 
     def __init__(self, target: Target) -> None:
         self.samples: list[tuple[float, Sample]] = []
         self.missing: list[str] = []
-        """When, and why."""
+        """Time and reason of each failed sample."""
         self._target = target
 
     def look(self, at_s: float, _: Ledger, locust: Usage) -> None:
-        """Once more; Locust's own usage comes with it."""
+        """Take a sample, and add Locust's usage to it. Raises Ended if the system has ended."""
         try:
             sample = self._target.sample()
         except system.Ended:

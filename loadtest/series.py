@@ -1,4 +1,4 @@
-"""Values over time, in steps between edges."""
+"""Time series: values in steps between edges, which are times in seconds."""
 
 import math
 from bisect import bisect_left, bisect_right
@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
-# Looks come each second, on a busy machine each few; RabbitMQ's own figures may be as old.
+# Samples are taken every second, and less often on a busy machine. RabbitMQ's figures may be 5 s old.
 HELD_S = 5.0
 
 
 def buckets(points: Iterable[tuple[float, float]], edges: Sequence[float]) -> list[list[float]]:
-    """The values between one edge and the next."""
+    """The values in each step. `points` are pairs (time, value)."""
     found: list[list[float]] = [[] for _ in edges[1:]]
     for at_s, value in points:
         place = bisect_left(edges, at_s) - 1
@@ -21,7 +21,7 @@ def buckets(points: Iterable[tuple[float, float]], edges: Sequence[float]) -> li
 
 
 def held(points: Sequence[tuple[float, Any]], edges: Sequence[float]) -> list[Any]:
-    """What was seen last at the end of each step; None where that is long ago."""
+    """The last value before the end of each step; None if it is older than HELD_S."""
     found = []
     for edge_s in edges[1:]:
         place = bisect_right(points, edge_s, key=lambda point: point[0])
@@ -31,7 +31,7 @@ def held(points: Sequence[tuple[float, Any]], edges: Sequence[float]) -> list[An
 
 
 def rates(points: Sequence[tuple[float, float]], edges: Sequence[float]) -> list[float | None]:
-    """How fast a count grew in each step."""
+    """The increase of a counter per second in each step; None where the counter is unknown."""
     counts = [_at(points, edge_s) for edge_s in edges]
     return [
         None if before is None or after is None else round(max(0.0, after - before) / (end_s - begin_s), 3)
@@ -40,7 +40,7 @@ def rates(points: Sequence[tuple[float, float]], edges: Sequence[float]) -> list
 
 
 def changes(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points at which a count was seen to be another: kubelets repeat theirs for many seconds."""
+    """The points at which a counter has changed: kubelets repeat a value for many seconds."""
     return [point for before, point in pairwise(points) if point[1] != before[1]]
 
 
@@ -49,7 +49,7 @@ def _rounded(value: Any) -> Any:
 
 
 def _at(points: Sequence[tuple[float, float]], at_s: float) -> float | None:
-    """A count between two looks at it; None before the first look and after the last."""
+    """A counter interpolated between two samples; None before the first and after the last sample."""
     place = bisect_left(points, (at_s, -math.inf))
     if not 0 < place < len(points):
         return None

@@ -1,4 +1,4 @@
-"""The shapes of shapes.toml: how many users there are when, and what is asked of the system meanwhile."""
+"""The shapes of shapes.toml: the number of users over time, their behaviour, and the limits of the gates."""
 
 import os
 import tomllib
@@ -12,7 +12,7 @@ from loadtest.tasks.contract import LONG, SHORT
 from ops.command import Unusable
 
 FILE = Path(__file__).parent / "shapes.toml"
-# How Locust's process is told which shape, and of which file.
+# Environment variables for Locust's process: the name of the shape, and the file of shapes.
 SHAPE, SHAPES = "LOAD_SHAPE", "LOAD_SHAPES"
 SLACK_S = 5.0
 UNLIMITED_S = 60.0
@@ -23,7 +23,7 @@ class _Data(BaseModel):
 
 
 class Mix(_Data):
-    """Who the users are and what they post: weights, and shares of one."""
+    """The kinds of users and of tasks. `users` and `tasks` are weights; `keyed_share` is from 0 to 1."""
 
     users: dict[str, int]
     tasks: dict[str, int]
@@ -33,7 +33,7 @@ class Mix(_Data):
 
 
 class Local(_Data):
-    """What is started where there is no host: API processes, worker processes, and tasks at once in each of those."""
+    """The size of the local system: API processes, worker processes, and concurrent tasks per worker process."""
 
     apis: int = Field(ge=1)
     workers: int = Field(ge=1)
@@ -42,7 +42,7 @@ class Local(_Data):
 
 
 class Limits(_Data):
-    """The limits of the gates that depend on the shape; see shapes.toml."""
+    """The limits of the gates. shapes.toml describes them."""
 
     oldest_waiting_s: float
     behind_s: float
@@ -51,7 +51,7 @@ class Limits(_Data):
 
 
 class Shape(_Data):
-    """One load. Times in seconds."""
+    """One load. Times are in seconds. `stages` are pairs (duration, users at the end)."""
 
     name: str
     about: str
@@ -66,7 +66,7 @@ class Shape(_Data):
 
     @property
     def length_s(self) -> float:
-        """From the first user to the end of the last stage."""
+        """The sum of the stages' durations."""
         return sum(seconds for seconds, _ in self.stages)
 
     @property
@@ -75,7 +75,7 @@ class Shape(_Data):
 
     @property
     def task_s(self) -> dict[str, float]:
-        """What each task takes, by its short name."""
+        """Short name of a task -> its duration."""
         return {LONG.short_name: self.long_s, SHORT.short_name: self.short_s}
 
     @property
@@ -84,11 +84,11 @@ class Shape(_Data):
 
     @property
     def patience_s(self) -> float:
-        """How long after the load a task may take to its result: what takes longer is late by every gate there is."""
+        """How long to wait for results after the load. Results that come later fail every gate on time."""
         return self.longest_task_s + (self.limits.oldest_waiting_s if self.limits else UNLIMITED_S) + SLACK_S
 
     def holds(self) -> list[tuple[float, float, int]]:
-        """The stages in which the number of users stands: begin, end, users."""
+        """The stages with a constant number of users, as (start, end, users)."""
         found, begun_s, before = [], 0.0, 0
         for seconds, users in self.stages:
             if users == before and users:
@@ -97,7 +97,7 @@ class Shape(_Data):
         return found
 
     def users_at(self, at_s: float) -> int | None:
-        """How many users there should be; None when the last stage is over."""
+        """The number of users at a time; None after the last stage."""
         begun_s, before = 0.0, 0
         for seconds, users in self.stages:
             if at_s < begun_s + seconds:
@@ -107,17 +107,17 @@ class Shape(_Data):
 
 
 def load(name: str, environment: Mapping[str, str] = os.environ) -> Shape:
-    """Read a shape of the project's, or of the file that LOAD_SHAPES names.
+    """Read a shape from shapes.toml, or from the file LOAD_SHAPES.
 
-    LONG_S and SHORT_S in the environment change what the tasks take. Unusable if there is none of that name, or if it
-    is none.
+    LONG_S and SHORT_S in the environment override the durations of the tasks. Raises Unusable if the file cannot be
+    read, or the shape does not exist or is invalid.
     """
     file = Path(environment.get(SHAPES, FILE))
     try:
         document = tomllib.loads(file.read_text())
         shapes = document["shapes"]
     except (OSError, KeyError, tomllib.TOMLDecodeError) as exc:
-        raise Unusable(f"{file} has no shapes ({exc}): see {FILE.name} for how they are written.") from None
+        raise Unusable(f"{file} has no shapes ({exc}): write them as in loadtest/{FILE.name}.") from None
     if name not in shapes:
         raise Unusable(f"There is no shape {name!r}: choose one of {', '.join(shapes)}, or add it to {file.name}.")
     times = {key.lower(): environment[key] for key in ("LONG_S", "SHORT_S") if key in environment}
@@ -126,4 +126,4 @@ def load(name: str, environment: Mapping[str, str] = os.environ) -> Shape:
     except ValidationError as exc:
         first = exc.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise Unusable(f"The shape {name} in {file.name} is none: {place}: {first['msg']}.") from None
+        raise Unusable(f"The shape {name} in {file.name} is invalid: {place}: {first['msg']}.") from None

@@ -1,6 +1,6 @@
-"""The noise floor: a server of the same HTTP interface that does nothing but answer when a task's time is over.
+"""The stub for the noise floor: a server with the same HTTP interface that only answers when a task's time is over.
 
-What clients measure of it is what Locust, the kernel and this machine cost. `python -m loadtest.stub` listens on a
+Latencies of the stub are those of Locust, the kernel and this machine. `python -m loadtest.stub PORT` listens on a
 loopback port until it is ended.
 """
 
@@ -24,16 +24,16 @@ REASONS = {200: "OK", 202: "Accepted", 404: "Not Found", 422: "Unprocessable Con
 
 
 class Tasks:
-    """The tasks there are; a subclass can go wrong."""
+    """The tasks of the stub. Tests replace this class by subclasses with faults."""
 
     def __init__(self) -> None:
         self._tasks: dict[str, tuple[float, str]] = {}
-        """When each ends, and its name."""
+        """Task id -> (time of its end, its name)."""
         self._keys: dict[str, Any] = {}
         self.accepted: Counter[str] = Counter()
 
     def post(self, body: dict[str, Any], key: str | None) -> Answer:
-        """POST /tasks and /tasks/batch, which tell themselves apart by their bodies."""
+        """Answer POST /tasks and /tasks/batch, which have different bodies."""
         if body.get("seconds", 0) < 0:  # from `host.check_tasks`
             return 422, {
                 "type": "urn:sluice:problem:invalid",
@@ -48,18 +48,18 @@ class Tasks:
         return 202, self._keys[key]
 
     def accept(self, given: dict[str, Any]) -> dict[str, str]:
-        """A new task."""
+        """Start a task, and return its id and state."""
         task_id = str(uuid4())
         self._tasks[task_id] = (time.monotonic() + given["seconds"], given["name"])
         self.accepted[given["task"]] += 1
         return {"task_id": task_id, "task_status": "PENDING"}
 
     def left_s(self, task_id: str) -> float:
-        """Until it ends."""
+        """Seconds until the task ends."""
         return self._tasks[task_id][0] - time.monotonic()
 
     def get(self, task_id: str) -> Answer:
-        """As it is now."""
+        """Answer GET /tasks/{id} with the current state."""
         if task_id not in self._tasks:
             return 404, {"type": "urn:sluice:problem:not-found"}
         if self.left_s(task_id) > 0:
@@ -67,17 +67,17 @@ class Tasks:
         return 200, {"task_id": task_id, "task_status": "SUCCESS", "task_result": self.result(task_id)}
 
     def result(self, task_id: str) -> dict[str, str]:
-        """Of a task that has ended."""
+        """The result of an ended task."""
         return {"name": self._tasks[task_id][1]}
 
     def metrics(self) -> str:
-        """In Prometheus' words."""
+        """The counter of accepted tasks in Prometheus' text format."""
         counts = (f'{ACCEPTED}{{task="stub:{task}"}} {count}\n' for task, count in self.accepted.items())
         return f"# TYPE {ACCEPTED} counter\n" + "".join(counts)
 
 
 class Http(asyncio.Protocol):
-    """One connection: a request after the other."""
+    """One connection, which handles one request after the other."""
 
     def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks
@@ -140,8 +140,8 @@ async def serve(port: int, tasks: Tasks) -> None:
 
 
 def main(kind: type[Tasks] = Tasks) -> None:
-    """Serve until ended, on the port that the command line names."""
-    parser = argparse.ArgumentParser(prog="python -m loadtest.stub", description="Answer, and do nothing else.")
+    """Serve on the port in the command line until the process is ended."""
+    parser = argparse.ArgumentParser(prog="python -m loadtest.stub", description="Answer without working.")
     parser.add_argument("port", type=int)
     uvloop.run(serve(parser.parse_args().port, kind()))
 

@@ -1,4 +1,4 @@
-"""The whole system on this machine, of the size that a shape says: what is loaded where no host is given."""
+"""The default target: a whole system on this machine, in the size of the shape."""
 
 import os
 import resource
@@ -15,7 +15,6 @@ from loadtest.shapes import Local, Shape
 from ops import definitions
 from ops.command import Unusable
 from ops.credentials import Credentials
-from ops.images import API_DOCKERFILE, dockerfile_command
 from ops.management import Management
 from ops.servers import nginx, processes, programs
 from ops.servers.child import Child
@@ -29,17 +28,17 @@ TASKS = Path(tasks.__file__).parent
 
 
 class Ended(Unusable):
-    """A part of the system has died: the run is over."""
+    """A process of the system has ended, so the run cannot continue."""
 
 
 class System:
-    """The running system: where it is, and what it says of itself."""
+    """The running system: its address, and access to its samples and counters."""
 
     def __init__(
         self, url: str, key: str, size: Local, parts: Mapping[str, list[Child]], management: Management
     ) -> None:
         self.url = url
-        self.host = ""  # the URL's own
+        self.host = ""  # the Host header is that of the URL
         self.key = key
         self.about = {
             "where": "this machine",
@@ -51,22 +50,22 @@ class System:
         self._workers = size.workers
 
     def sample(self) -> Sample:
-        """As it is now. Ended if a part of it has died, Unusable if the broker does not tell of its queues."""
+        """The current sample. Raises Ended if a process has ended, and Unusable if the broker does not answer."""
         children = [child for part in self._parts.values() for child in part]
         for child in children:
             if not child.alive:
-                raise Ended(f"{child.name} ended in the run; its log {child.log} ends:\n{child.last_lines()}")
+                raise Ended(f"{child.name} ended during the run; its log {child.log} ends:\n{child.last_lines()}")
         ready, unacked = working(depths(self._management, "/"))
         of = used(child.pid for child in children)
         usage = {part: {child.name: of[child.pid] for child in each} for part, each in self._parts.items()}
         return Sample(ready, unacked, usage, self._workers)
 
     def queues(self) -> dict[str, int]:
-        """What is left in them."""
+        """Messages left in each queue."""
         return left(depths(self._management, "/"), {})
 
     def seen(self) -> Seen:
-        """The counters and queues, which began at nothing."""
+        """The counters, which started at 0, and the messages left. Raises Unusable if they cannot be read."""
         accepted = accepted_by_task(
             metrics(f"http://127.0.0.1:{child.env['PORT']}/metrics") for child in self._parts["API"]
         )
@@ -78,16 +77,16 @@ class System:
 
 
 def ensure() -> None:
-    """Install what is started, if need be. Unusable where we may not."""
+    """Install missing programs of the local system. Raises Unusable if they cannot be installed."""
     programs.ensure()
     nginx.ensure()
 
 
 @contextmanager
 def started(shape: Shape, folder: Folder, open_files: int, code: Path) -> Iterator[System]:
-    """Start everything, with the apps/ in `code`, and end it in reverse order. Unusable if something does not start.
+    """Start the whole system with the apps/ in `code` and the load test's tasks, and stop it in reverse order.
 
-    The system has the load's tasks beside its own.
+    Raises Unusable if a process does not start.
     """
     credentials = Credentials()
     with folder.locked(), ExitStack() as ends:
@@ -98,7 +97,8 @@ def started(shape: Shape, folder: Folder, open_files: int, code: Path) -> Iterat
         for process in everything:
             ends.callback(process.stop)
             process.start()
-        for process in parts["workers"]:  # all at once: each may take some seconds to hand its tasks back
+        # SIGTERM to all workers first, because each may need seconds to requeue its tasks
+        for process in parts["workers"]:
             ends.callback(process.child.signal, signal.SIGTERM)
         for process in everything:
             process.wait_ready()
@@ -123,10 +123,10 @@ def _servers(folder: Folder, credentials: Credentials, ends: ExitStack) -> tuple
 
 
 def _with_tasks(code: Path, copy: Path) -> Path:
-    """A copy of the code, with the load's family of tasks in it."""
+    """Copy the code, and add the load test's family of tasks. Raises Unusable if the code has no apps/tasks."""
     if not (code / "apps" / "tasks").is_dir():
         raise Unusable(
-            f"{code} has no folder apps/tasks, so the load's tasks cannot be added to it: choose a later commit."
+            f"{code} has no folder apps/tasks, so the load test's tasks cannot be added to it: choose a later commit."
         )
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(code / "apps", copy / "apps", ignore=ignored)
@@ -137,7 +137,7 @@ def _with_tasks(code: Path, copy: Path) -> Path:
 def _processes(
     shape: Shape, folder: Folder, code: Path, endpoints: Endpoints, credentials: Credentials
 ) -> dict[str, list[processes.Process]]:
-    """By part, in the order of their start: the reverse first refuses new tasks."""
+    """Part -> processes in the order of their start. They are stopped in reverse order, so the API stops first."""
     size = shape.local
     given = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     of_recorder = endpoints.environment("recorder", credentials, given)
@@ -146,7 +146,7 @@ def _processes(
     }  # fmt: skip
     of_api = endpoints.environment("api", credentials, given) | {
         "API_KEYS": credentials.api_keys,
-        "QUOTA_TASKS_PER_S": "1000000", "QUOTA_OPEN_TASKS": "1000000000",  # the whole load has one key
+        "QUOTA_TASKS_PER_S": "1000000", "QUOTA_OPEN_TASKS": "1000000000",  # all users share one key
     }  # fmt: skip
     names = [f"worker-{number}" for number in range(size.workers)]
     return {
@@ -158,14 +158,12 @@ def _processes(
 
 def _api(folder: Folder, environment: Mapping[str, str], port: int, code: Path) -> processes.Process:
     url = f"http://127.0.0.1:{port}"
-    command = dockerfile_command(code, API_DOCKERFILE)  # another commit may need other options
-    options = command[command.index("--port") + 2 :]
     environment = {**environment, "PORT": str(port)}
-    return processes.api(folder, environment, url, name=f"api-{port}", code=code, options=options)
+    return processes.api(folder, environment, url, name=f"api-{port}", code=code)
 
 
 def raise_open_files(wanted: int) -> None:
-    """Let this process and its children have so many files open. Unusable if the system forbids it."""
+    """Raise the limit of open files of this process and its children. Raises Unusable if this is not allowed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft >= wanted:
         return
@@ -173,6 +171,6 @@ def raise_open_files(wanted: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(hard, wanted)))
     except (ValueError, OSError):
         raise Unusable(
-            f"So many users need {wanted} open files, and only {hard} are allowed: raise it (`ulimit -Hn {wanted}` as "
-            "root, or LimitNOFILE, or /etc/security/limits.conf), or take a smaller shape."
+            f"The users of this shape need {wanted} open files, and only {hard} are allowed: raise the limit "
+            f"(`ulimit -Hn {wanted}` as root, LimitNOFILE, or /etc/security/limits.conf), or use a smaller shape."
         ) from None

@@ -1,4 +1,4 @@
-"""Processor and memory over a run: of each part of the system, and of each process."""
+"""CPU and memory usage during a run, for each part of the system and for each process."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,12 +9,13 @@ from loadtest.sample import Sample, Usage
 
 Samples = Sequence[tuple[float, Sample]]
 Parts = Sequence[tuple[float, Mapping[str, Usage]]]
-# Of less, the least and the most would tell when exactly we looked; of a kubelet they are its own 10 s or more.
+# Minimum length of an interval for minimum and maximum: in shorter ones they would depend on the times of the samples.
+# A kubelet updates its figures only every 10 s or more.
 WINDOW_S = 5.0
 
 
 def by_part(samples: Samples) -> Parts:
-    """At each time, by part: what all its processes have used, those that have gone too, and what they hold now."""
+    """For each sample (time, part -> CPU time used so far, including ended processes, and current memory)."""
     cpu_s: dict[str, dict[str, float]] = defaultdict(dict)
     found = []
     for at_s, sample in samples:
@@ -26,7 +27,7 @@ def by_part(samples: Samples) -> Parts:
 
 
 def of_parts(parts: Parts, tasks: int) -> dict[str, dict[str, float]]:
-    """Processor and memory of each part between the first time and the last."""
+    """Part -> cores used, CPU milliseconds per task, and peak memory in MB, from the first to the last sample."""
     if len(parts) < 2:  # noqa: PLR2004 - a difference needs two
         return {}
     (first_s, first), (last_s, last) = parts[0], parts[-1]
@@ -42,7 +43,7 @@ def of_parts(parts: Parts, tasks: int) -> dict[str, dict[str, float]]:
 
 
 def of_processes(samples: Samples) -> list[dict[str, Any]]:
-    """Of each process while it was there: the least, the mean and the most of cores and of MB."""
+    """For each process: minimum, mean and maximum of the used cores and of the memory in MB, while it existed."""
     seen: dict[tuple[str, str], list[tuple[float, Usage]]] = defaultdict(list)
     for at_s, sample in samples:
         for part, processes in sample.usage.items():
@@ -61,7 +62,7 @@ def of_processes(samples: Samples) -> list[dict[str, Any]]:
 
 
 def _cores(points: Sequence[tuple[float, float]]) -> dict[str, float]:
-    """Between those looks, a window apart at least, at which more had been used."""
+    """Minimum, mean and maximum of the used cores, in intervals of at least WINDOW_S between changed samples."""
     (first_s, first), (last_s, last) = points[0], points[-1]
     rates = []
     begin: tuple[float, float] | None = None

@@ -1,1 +1,1 @@
-"""A Kubernetes cluster of one node on this machine, built from Go modules and Debian packages: see README.md."""
+"""A Kubernetes cluster with one node on this machine, built from Go modules and Debian packages: see README.md."""

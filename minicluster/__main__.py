@@ -1,4 +1,4 @@
-"""Build the programs of a cluster, start one and remove it: `python -m minicluster build|up|down`."""
+"""Builds the programs of a cluster, starts and removes a cluster: `python -m minicluster build|up|down`."""
 
 import os
 import sys
@@ -12,12 +12,12 @@ USAGE = "Use `python -m minicluster up`, `down`, `build` or `build flux`."
 
 
 def up() -> None:
-    """Start a cluster that runs until `down`. In a terminal, open a shell whose KUBECONFIG names it."""
+    """Start a cluster that runs until `down`. In a terminal, open a shell with the cluster's KUBECONFIG."""
     cluster = Minicluster(lasting=True)
     kubeconfig = cluster.start()
     print(
-        f"The cluster runs until `make cluster-down`. KUBECONFIG={kubeconfig}; its ingress: {cluster.entrance}, which "
-        "serves the Ingress's host: curl -H 'Host: localhost'"
+        f"The cluster runs until `make cluster-down`. KUBECONFIG={kubeconfig}. Its ingress controller: "
+        f"curl -H 'Host: localhost' {cluster.entrance}"
     )
     if sys.stdin.isatty():
         shell = os.environ.get("SHELL", "/bin/sh")
@@ -29,17 +29,17 @@ def up() -> None:
 def down() -> None:
     """Stop the cluster and remove its files."""
     Minicluster().destroy()
-    print("The cluster is gone.")
+    print("The cluster is removed.")
 
 
 def build(*, flux: bool) -> None:
     """Build every program that a cluster needs, and Flux's too if `flux` is true."""
-    prerequisites.ensure()  # first: it refuses a machine that cannot run a cluster before minutes of building
+    prerequisites.ensure()  # first, so that a machine that cannot run a cluster is refused before minutes of building
     binaries.build(flux=flux)
 
 
 def main() -> None:
-    """Run the command that the arguments name."""
+    """Run the subcommand in the arguments. Raises Unusable if it is unknown."""
     match sys.argv[1:]:
         case ["up"]:
             up()

@@ -1,4 +1,4 @@
-"""Build the project's images from its Dockerfiles as docker-archives, cached by a digest of what goes into them."""
+"""Builds the project's images from its Dockerfiles as docker-archives, cached by a digest of their sources."""
 
 import hashlib
 import os
@@ -20,7 +20,10 @@ TIMEOUT_S = 300
 
 
 def built(version: str, *, local_base: bool) -> list[Path]:
-    """Build both images with a tag, on a base image that is made here if `local_base`; the paths of their archives."""
+    """Build both images with the tag `version`, and return the paths of their archives.
+
+    The base image is built from Debian packages if `local_base`, otherwise it is BASE or that of the Dockerfiles.
+    """
     names = images.full_names(version, None)
     base = base_name() if local_base else os.environ.get("BASE", "")
     kept = cache() / "apps" / f"{_digest(base)}-{version}"
@@ -50,13 +53,16 @@ def save(name: str, archive: Path) -> None:
 
 
 def base_name() -> str:
-    """The name of the local base image: its tag changes with the packages and the trusted certificates."""
+    """The name of the local base image. Its tag changes with the packages and the trusted certificates."""
     trust = hashlib.sha256((Path("/") / TRUST).read_bytes()).hexdigest()[:8]
     return f"localhost/sluice-python:{debian.name(BASE_SUITE, BASE_PACKAGES)}-{trust}"
 
 
 def _base() -> str:
-    """Load the local base, Debian with the same Python as the official image, into the container engine; its name."""
+    """Load the local base image into the container engine, and return its name.
+
+    The image is Debian with the same Python version as the official image.
+    """
     if find("buildah") is None:
         apt_install(["buildah"])
     engine = images.engine()
@@ -65,10 +71,10 @@ def _base() -> str:
     with locked(archive):
         if not archive.exists():
             root = debian.root(BASE_SUITE, BASE_PACKAGES)
-            # the build may reach the package index only through a proxy, whose CA this machine trusts
+            # the build may reach the package index only through a proxy whose CA this machine trusts
             shutil.copy(Path("/") / TRUST, root / TRUST)
             settings = [f"PATH={archives.PATH}", f"SSL_CERT_FILE=/{TRUST}"]
-            # root, as in the official image: the Dockerfiles install into it
+            # root, as in the official image, because the Dockerfiles install packages
             archives.write(archive, root, [name], User="0:0", Env=settings)
     load = ("pull", f"docker-archive:{archive}") if engine == "buildah" else ("load", "--input", archive)
     output(engine, *load, timeout_s=TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""Write images without a registry: docker-archives of a root file system, which containerd, docker and podman load."""
+"""Writes images as docker-archives of a root file system, for containerd, docker and podman, without a registry."""
 
 import hashlib
 import json
@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 TIMEOUT_S = 300
-# documentation and caches, which no container needs
+# documentation and caches are left out
 LEFT_OUT = ("usr/share/doc", "usr/share/man", "usr/share/locale", "var/lib/apt/lists", "var/cache")
-# Debian lets only its own user into this folder. The real image of Redis does not have it: the chart mounts it.
+# Only Debian's redis user may enter this folder. The official image of Redis does not have it: the chart mounts it.
 ABSENT = ("etc/redis",)
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-NOBODY = "65532:65532"  # as numbers: Kubernetes cannot tell of a name that it is not root
+NOBODY = "65532:65532"  # numeric, because runAsNonRoot cannot verify user names
 
 
 def of_programs(programs: dict[str, Path], names: Sequence[str], path: Path) -> Path:
-    """Write the archive of an image that has static programs (place in the image -> file) and /tmp; its path."""
+    """Write the archive of an image with static programs (path in the image -> file) and /tmp. Returns `path`."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         (root / "tmp").mkdir()
@@ -29,13 +29,13 @@ def of_programs(programs: dict[str, Path], names: Sequence[str], path: Path) -> 
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(program, target)
         root.chmod(0o755)
-        # the container runtime needs an entrypoint for the pause image; with several programs the manifest names one
+        # the pause image needs an entrypoint; for images with several programs the manifest has the command
         write(path, root, names, Entrypoint=list(programs) if len(programs) == 1 else [])
     return path
 
 
 def write(path: Path, root: Path, names: Sequence[str], **config: object) -> None:
-    """Write the docker-archive of one image with several names, atomically. `config` has keys of OCI's image config."""
+    """Write the docker-archive of one image with several names atomically. `config`: keys of the OCI image config."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         layer, description, manifest, archive = (
@@ -53,21 +53,21 @@ def write(path: Path, root: Path, names: Sequence[str], **config: object) -> Non
 
 
 def _described(layer: Path, config: dict[str, object]) -> dict[str, object]:
-    """OCI's description of an image with one layer."""
+    """The OCI image configuration of an image with one layer."""
     with layer.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     return {
         "architecture": _architecture(),
         "os": "linux",
         "config": config,
-        # buildah builds on an image only if its history names each layer
+        # buildah accepts a base image only if its history has an entry for each layer
         "history": [{"created_by": "a root file system"}],
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
     }
 
 
 def _architecture() -> str:
-    """The architecture of this machine: Debian's names are those of OCI."""
+    """The architecture of this machine. Debian and OCI use the same names."""
     return subprocess.run(
         ["dpkg", "--print-architecture"], check=True, capture_output=True, text=True, timeout=TIMEOUT_S
     ).stdout.strip()

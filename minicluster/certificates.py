@@ -1,4 +1,4 @@
-"""The certificates of a cluster: one authority, and those that it signs."""
+"""Creates the certificates of a cluster with its own certificate authority, and kubeconfigs."""
 
 import base64
 import json
@@ -12,7 +12,7 @@ KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 
 
 def make(folder: Path, addresses: Sequence[str]) -> None:
-    """Make every key and certificate of the servers. `addresses` are those of the API server."""
+    """Create the keys and certificates of the servers in a new folder. `addresses`: the API server's IP addresses."""
     folder.mkdir(parents=True)
     names = ["DNS:localhost", "DNS:kubernetes.default.svc", *(f"IP:{address}" for address in addresses)]
     _openssl(
@@ -31,7 +31,7 @@ def make(folder: Path, addresses: Sequence[str]) -> None:
 
 
 def kubeconfig(folder: Path, who: str, server: str) -> str:
-    """The kubeconfig of a user, as JSON, which is YAML too."""
+    """The kubeconfig of the user `who` for the API server at the URL `server`, as JSON, which is valid YAML."""
     cluster = {"server": server, "certificate-authority-data": _data(folder / "ca.crt")}
     user = {
         "client-certificate-data": _data(folder / f"{who}.crt"),

@@ -1,4 +1,4 @@
-"""The control group of a cluster. Its kubelet makes those of pods below it."""
+"""The control group of a cluster. The kubelet creates the control groups of pods below it."""
 
 import time
 from pathlib import Path
@@ -9,7 +9,7 @@ POLL_S = 0.1
 
 
 def make(name: str) -> None:
-    """Make it in the hierarchy of cgroup v2, or in each hierarchy of v1."""
+    """Create the control group in the hierarchy of cgroup v2, or in each hierarchy of v1."""
     for hierarchy in _hierarchies():
         (hierarchy / name).mkdir(exist_ok=True)
     if _unified():
@@ -17,13 +17,17 @@ def make(name: str) -> None:
         for folder in (ROOT, ROOT / name):
             (folder / "cgroup.subtree_control").write_text(controllers)
     else:
-        # cgroup v1 lets no process into a group without CPUs and memory nodes
+        # in cgroup v1, a group without CPUs and memory nodes accepts no processes
         for each in ("cpuset.cpus", "cpuset.mems"):
             (ROOT / "cpuset" / name / each).write_text((ROOT / "cpuset" / each).read_text())
 
 
 def remove(name: str) -> None:
-    """Remove it and the groups below it. Retried: the kernel frees a group some time after its last process ended."""
+    """Remove the control group and its children.
+
+    Retries for TIMEOUT_S, because the kernel frees a group some time after its last process has ended; then raises
+    OSError.
+    """
     deadline = time.monotonic() + TIMEOUT_S
     for hierarchy in _hierarchies():
         folders = sorted((hierarchy / name).rglob("*/"), reverse=True) if (hierarchy / name).exists() else []

@@ -1,4 +1,4 @@
-"""The command lines of the Kubernetes components: control plane and node are one machine here."""
+"""The command lines of the Kubernetes components. Control plane and node run on one machine."""
 
 from pathlib import Path
 
@@ -20,10 +20,10 @@ CONTAINERD_SOCKET = Path("/run/containerd/containerd.sock")
 
 
 def etcd(programs: Path) -> list[str]:
-    """The store of the API server. It does not sync to the disk, as its data need not outlive the cluster."""
+    """The store of the API server. It does not sync to disk, because its data need not survive the cluster."""
     url = f"http://127.0.0.1:{ETCD_PORT}"
     return [
-        # Go names the program after the last part of its package path that is no version
+        # Go names the program after its package path, etcd/server/v3 without the version
         str(programs / "server"), f"--data-dir={INSIDE / 'etcd'}", "--unsafe-no-fsync",
         f"--listen-client-urls={url}", f"--advertise-client-urls={url}",
     ]  # fmt: skip
@@ -41,7 +41,7 @@ def api_server(programs: Path) -> list[str]:
         f"--service-account-key-file={pki / 'service-account.pub'}",
         f"--service-account-signing-key-file={pki / 'service-account.key'}",
         "--service-account-issuer=https://kubernetes.default.svc",
-        # for `kubectl exec` and `logs`; by address, because the node's name cannot be resolved
+        # for `kubectl exec` and `logs`. InternalIP, because the node's name cannot be resolved.
         f"--kubelet-client-certificate={pki / 'admin.crt'}", f"--kubelet-client-key={pki / 'admin.key'}",
         "--kubelet-preferred-address-types=InternalIP",
         # the API server forwards the HPA's requests for metrics to KEDA
@@ -53,7 +53,7 @@ def api_server(programs: Path) -> list[str]:
 
 
 def controller_manager(programs: Path) -> list[str]:
-    """The controllers, each with a service account of its own."""
+    """The controller manager. Each controller has its own service account."""
     return [
         str(programs / "kube-controller-manager"), f"--kubeconfig={ADMIN}", "--leader-elect=false",
         "--use-service-account-credentials", f"--root-ca-file={CERTIFICATES / 'ca.crt'}",
@@ -64,7 +64,7 @@ def controller_manager(programs: Path) -> list[str]:
 
 
 def scheduler(programs: Path) -> list[str]:
-    """The scheduler. It is the only one, so it elects no leader."""
+    """The scheduler. Without leader election, because there is only one."""
     return [str(programs / "kube-scheduler"), f"--kubeconfig={ADMIN}", "--leader-elect=false"]
 
 
@@ -74,7 +74,7 @@ def containerd() -> list[str]:
 
 
 def kubelet(programs: Path, cgroup: str) -> list[str]:
-    """The kubelet. Its pods are below `cgroup`, so that two clusters on a machine do not remove each other's."""
+    """The kubelet. Its pods' control groups are below `cgroup`, so that clusters do not remove each other's groups."""
     return [
         str(programs / "kubelet"), f"--config={FILES / 'kubelet.yaml'}", f"--root-dir={INSIDE / 'kubelet'}",
         f"--kubeconfig={CERTIFICATES / 'node.kubeconfig'}", f"--cert-dir={CERTIFICATES}",
@@ -83,7 +83,7 @@ def kubelet(programs: Path, cgroup: str) -> list[str]:
 
 
 def proxy(programs: Path) -> list[str]:
-    """kube-proxy with iptables. The zeros leave the machine's connection tracking limits as they are."""
+    """kube-proxy with iptables. The zeros keep the machine's limits for connection tracking."""
     return [
         str(programs / "kube-proxy"), f"--kubeconfig={ADMIN}", f"--hostname-override={NODE}",
         f"--cluster-cidr={POD_NETWORK}", "--proxy-mode=iptables", "--conntrack-max-per-core=0",

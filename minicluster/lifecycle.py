@@ -1,4 +1,4 @@
-"""Start, use and stop a cluster: its processes run in private namespaces, and its state is in a folder."""
+"""Starts, uses and stops a cluster. Its processes run in private namespaces, and its state is in a folder."""
 
 import hashlib
 import shutil
@@ -26,9 +26,9 @@ POLL_S = 0.2
 
 
 class Minicluster:
-    """The cluster whose state is in a folder. A cluster that already runs there is used, and not stopped by `stop`.
+    """The cluster whose state is in `folder`. If a cluster already runs there, it is used, and `stop` does not stop it.
 
-    A cluster ends with the process that started it, unless `lasting` is true.
+    Unless `lasting` is true, the cluster ends with the process that started it.
     """
 
     hpa_sync_s: float = HPA_SYNC_S
@@ -40,19 +40,22 @@ class Minicluster:
         self.lasting = lasting
         self._started_here = False
         self._outer: subprocess.Popen[bytes] | None = None
-        # Named by the folder, so that the next run finds what a killed run left, and two clusters do not share names.
-        # The name of a network device has at most 15 characters.
+        # The names depend on the folder: the next run finds the leftovers of a killed run, and two clusters have
+        # different names. The name of a network device has at most 15 characters.
         digest = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
-        self.cgroup, self.cable = f"sluice-{digest}", f"sluice{digest}"
+        self.cgroup, self.link_name = f"sluice-{digest}", f"sluice{digest}"
 
     def __str__(self) -> str:
-        return f"a cluster of their own, whose state is in {self.state}"
+        return f"a new cluster, whose state is in {self.state}"
 
     def start(self) -> Path:
-        """Start the cluster, wait until its node is Ready and resolves names; the path of its kubeconfig."""
+        """Start the cluster, and wait until its node is Ready and CoreDNS runs. Returns the path of the kubeconfig.
+
+        Raises Unusable if the machine cannot run a cluster, and TimeoutError if it is not ready in time.
+        """
         with locked(self.state):
             if self._running():
-                print(f"The cluster of {self.state} is running already: it is used as it is.", flush=True)
+                print(f"The cluster in {self.state} is already running, and is used unchanged.", flush=True)
                 return self.kubeconfig
             prerequisites.ensure()
             self.destroy()
@@ -60,19 +63,19 @@ class Minicluster:
                 self._launch()
                 self._settle()
             except BaseException:
-                self._end()  # the next start must not find half a cluster; the logs stay
+                self._end()  # the next start must not find an incomplete cluster; the logs are kept
                 raise
             self._started_here = True
         return self.kubeconfig
 
     @property
     def address(self) -> str:
-        """The node's IP address as this machine reaches it."""
+        """The IP address at which this machine reaches the node. Raises Unusable if the cluster does not run."""
         return self._known().address
 
     @property
     def entrance(self) -> str:
-        """The URL of the ingress controller."""
+        """The URL of the ingress controller. Raises Unusable if the cluster does not run."""
         return f"http://{self.address}:{NODE_PORT}"
 
     def load_image(self, archive: Path) -> None:
@@ -81,13 +84,13 @@ class Minicluster:
         output(*command, timeout_s=LOAD_TIMEOUT_S)
 
     def ensure_image(self, archive: Path, name: str) -> None:
-        """Import an archive unless the node has an image of that name. The name must change with the content."""
+        """Import an archive unless the node has an image of this name. The name must change with the content."""
         there = output(*self.inside("ctr", "--namespace=k8s.io", "images", "list", "--quiet"), timeout_s=STEP_TIMEOUT_S)
         if name not in there.split():
             self.load_image(archive)
 
     def inside(self, *command: str) -> list[str]:
-        """The command line that runs a command in the cluster's namespaces: on its network, and no longer than it."""
+        """The command line that runs a command in the cluster's namespaces. The command ends with the cluster."""
         return ["nsenter", f"--target={self._known().init}", "--all", "--", *command]
 
     def kill(self, container: str) -> None:
@@ -96,33 +99,33 @@ class Minicluster:
         output(*self.inside("ctr", "--namespace=k8s.io", *kill), timeout_s=STEP_TIMEOUT_S)
 
     def stop(self) -> None:
-        """Destroy the cluster if this object started it."""
+        """Destroy the cluster if this object has started it."""
         if self._started_here:
             self.destroy()
 
     def destroy(self) -> None:
-        """Stop the cluster and remove its folder. Raises Unusable if the folder has files and none of a cluster."""
+        """Stop the cluster and remove its folder. Raises Unusable if the folder contains other files."""
         if not state.is_of_a_cluster(self.state):
             raise Unusable(
-                f"{self.state} holds no cluster, and would be removed: name another folder by CLUSTER_STATE."
+                f"{self.state} is not the state of a cluster, and would be removed: set CLUSTER_STATE to another one."
             )
         self._end()
         shutil.rmtree(self.state, ignore_errors=True)
 
     def _end(self) -> None:
-        """Kill the first process of the namespaces; the kernel then kills every other."""
+        """Kill the first process of the namespaces; the kernel then kills all others."""
         known = state.read(self.state)
         if known and known.alive:
             psutil.Process(known.outer).kill()
             until(lambda: not known.alive, STOP_TIMEOUT_S, "the end of the cluster")
         if self._outer:
             self._outer.wait(STOP_TIMEOUT_S)
-        link.remove(self.cable)
+        link.remove(self.link_name)
         cgroups.remove(self.cgroup)
 
     def _launch(self) -> None:
-        cable = link.choose(self.cable)
-        state.write(self.state, cable.cluster)
+        pair = link.choose(self.link_name)
+        state.write(self.state, pair.cluster)
         cgroups.make(self.cgroup)
         folders = [str(binaries.folder_of(module)) for module in (binaries.ETCD, binaries.KUBERNETES)]
         node = [sys.executable, "-m", "minicluster.node", str(self.state), f"/{self.cgroup}", *folders]
@@ -135,15 +138,15 @@ class Minicluster:
                 start_new_session=True,
             )  # fmt: skip
         init = self._first_child(self._outer)
-        Running(self._outer.pid, init.pid, init.create_time(), cable.cluster).write(self.state)
-        cable.attach(init.pid)
+        Running(self._outer.pid, init.pid, init.create_time(), pair.cluster).write(self.state)
+        pair.attach(init.pid)
 
     def _settle(self) -> None:
         """Wait until the node is Ready and CoreDNS runs."""
         api = (kubectl(), f"--kubeconfig={self.kubeconfig}")
 
         def known() -> bool:
-            self._known()  # raises if the cluster has ended meanwhile
+            self._known()  # raises if the cluster has ended in the meantime
             return answers(*api, "get", "node", NODE)
 
         until(known, START_TIMEOUT_S, "the start of the node", POLL_S)
@@ -162,15 +165,15 @@ class Minicluster:
     def _known(self) -> Running:
         running = self._running()
         if running is None:
-            raise Unusable(f"The cluster does not run: start it by `make cluster`; why it ended is in {self.logs}.")
+            raise Unusable(f"The cluster does not run: start it with `make cluster`. The logs are in {self.logs}.")
         return running
 
     def _first_child(self, outer: subprocess.Popen[bytes]) -> psutil.Process:
-        """The process that unshare forks once it has made the namespaces."""
+        """The process that `unshare` forks after it has created the namespaces."""
         deadline = time.monotonic() + STEP_TIMEOUT_S
         while time.monotonic() < deadline:
             if outer.poll() is not None:
-                raise Unusable(f"No namespaces can be made here: this needs a real root. {self.logs} says more.")
+                raise Unusable(f"Namespaces cannot be created: run this as root, with CAP_SYS_ADMIN. See {self.logs}.")
             children = psutil.Process(outer.pid).children()
             if children:
                 return children[0]
@@ -179,7 +182,7 @@ class Minicluster:
 
 
 def _archive(module: binaries.Module) -> Path:
-    """The archive of an image with one program. Its name needs no registry."""
+    """The path of the archive of an image that contains the module's program."""
     folder = binaries.folder_of(module)
     path = cache() / f"{folder.name}.tar"
     program = {f"/{module.name}": folder / module.name}

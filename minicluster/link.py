@@ -15,7 +15,7 @@ INSIDE_NAME = "machine0"
 
 @dataclass(frozen=True)
 class Link:
-    """A veth pair: the name of the machine's end, and the addresses of both ends."""
+    """A veth pair. `name` is the device on the machine; `machine` and `cluster` are the IP addresses of the ends."""
 
     name: str
     machine: str
@@ -33,20 +33,20 @@ class Link:
 
 
 def remove(name: str) -> None:
-    """Remove the link. The kernel removes it too, but up to minutes after the namespace's last process has ended."""
+    """Remove the link. The kernel would remove it up to minutes after the last process of the namespace has ended."""
     subprocess.run(["ip", "link", "delete", name], check=False, capture_output=True, timeout=TIMEOUT_S)
 
 
 def choose(name: str) -> Link:
-    """Choose two addresses that nothing on this machine uses."""
+    """Choose two addresses that are unused on this machine. Raises Unusable if all are in use."""
     used = subprocess.run(["ip", "-o", "address"], check=True, capture_output=True, text=True, timeout=TIMEOUT_S).stdout
     pairs = list(ADDRESSES.subnets(new_prefix=30))
     for step in range(len(pairs)):
-        # from a place that depends on our pid, so that two clusters which start at once choose different ones
+        # the first candidate depends on the pid, so that two clusters that start together choose different addresses
         machine, cluster = pairs[(os.getpid() + step) % len(pairs)].hosts()
         if f" {machine}/" not in used:
             return Link(name, str(machine), str(cluster))
-    raise Unusable(f"Every address of {ADDRESSES} is in use: stop a cluster by `make cluster-down`.")
+    raise Unusable(f"Every address of {ADDRESSES} is in use: stop a cluster with `make cluster-down`.")
 
 
 def _run(*command: str) -> None:

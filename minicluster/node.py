@@ -1,8 +1,8 @@
 """The first process in a cluster's namespaces: `python -m minicluster.node STATE CGROUP ETCD KUBERNETES`.
 
-ETCD and KUBERNETES are the folders of their programs. It makes the network, starts every server and waits. When it
-ends, the kernel ends every process in the namespaces, those of pods too. It ends as soon as any server ends: with a
-part missing, every client would only run into its timeout.
+ETCD and KUBERNETES are the folders of their programs. This process sets up the network, starts every server and waits.
+When it ends, the kernel kills all processes in the namespaces, including those of pods. It ends as soon as any server
+ends, because clients of an incomplete cluster would only time out.
 """
 
 import http.client
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def _mount(state: Path) -> None:
-    """Mount private folders over the paths that programs write to. All other files are the machine's."""
+    """Mount private folders over the paths that the servers write to. All other files are the machine's."""
     _run("mount", "-t", "tmpfs", "tmpfs", "/run")
     INSIDE.mkdir()
     _run("mount", "--bind", str(state), str(INSIDE))
@@ -59,11 +59,11 @@ def _mount(state: Path) -> None:
 
 def _network() -> None:
     _run("ip", "link", "set", "lo", "up")
-    # the CNI plugin would make the bridge with the first pod, but its address is the node's
+    # the CNI plugin would create the bridge with the first pod, but the node needs its address before
     _run("ip", "link", "add", BRIDGE, "type", "bridge")
     _run("ip", "address", "add", f"{NODE_ADDRESS}/24", "dev", BRIDGE)
     _run("ip", "link", "set", BRIDGE, "up")
-    # without a route the API server could not reach the Services of webhooks
+    # the API server needs this route to reach the Services of webhooks
     _run("ip", "route", "add", SERVICE_NETWORK, "dev", BRIDGE)
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
 

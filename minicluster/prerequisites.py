@@ -1,4 +1,4 @@
-"""What a cluster needs of the machine: Linux, root, and Debian packages of containerd, runc and network tools."""
+"""Checks the prerequisites of a cluster, Linux and root, and installs Debian packages (containerd, runc, ip, ...)."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from ops.apt import apt_install
 from ops.command import Unusable
 from ops.servers.programs import find
 
-# program -> the Debian package that has it
+# program -> its Debian package
 PACKAGES = {
     "containerd": "containerd",
     "runc": "runc",
@@ -22,10 +22,10 @@ CNI_PACKAGE = "containernetworking-plugins"
 
 
 def ensure() -> None:
-    """Install the packages that are missing, and print which. Unusable if this machine cannot run a cluster."""
+    """Install missing packages, and print their names. Raises Unusable if this machine cannot run a cluster."""
     if sys.platform != "linux" or os.geteuid() != 0:
         raise Unusable(
-            "A cluster of its own needs Linux and root: name the kubectl context of another one by E2E_CONTEXT=..."
+            "A local cluster needs Linux and root: set E2E_CONTEXT to the kubectl context of another cluster."
         )
     missing = [package for program, package in PACKAGES.items() if find(program) is None]
     if not CNI_PLUGIN.exists():

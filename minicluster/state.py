@@ -1,4 +1,4 @@
-"""The state folder of a cluster: certificates, kubeconfigs, logs, volumes, and which processes run it."""
+"""The state folder of a cluster: certificates, kubeconfigs, logs, volumes, and the ids of its processes."""
 
 import json
 import os
@@ -13,13 +13,13 @@ from minicluster.layout import API_PORT, API_SERVICE_ADDRESS, NODE_ADDRESS, VOLU
 from ops.command import ROOT
 from ops.files import write_private
 
-# The default is that of this clone. Clusters of different folders can run at the same time.
+# The default folder is inside of this clone. Clusters with different folders can run at the same time.
 STATE = Path(os.environ.get("CLUSTER_STATE") or ROOT / ".local" / "cluster").absolute()
 LOGS = "log"
 KUBECONFIG = "kubeconfig"
 CNI = Path(__file__).parent / "files" / "cni.conflist"
 RUNNING = "running.json"
-# psutil computes a process' start time from the machine's clock, which may have been set since
+# psutil computes the start time of a process from the machine's clock, which may have been adjusted since
 CLOCK_STEP_S = 2
 
 
@@ -29,7 +29,7 @@ class Running:
 
     # pid of `unshare`, which starts the first process of the namespaces
     outer: int
-    # pid of that first process, and its start time: by now the pid alone may be that of another process
+    # pid of that first process, and its start time, because pids are reused
     init: int
     started: float
     # the address at which the machine reaches the cluster
@@ -47,18 +47,18 @@ class Running:
 
 
 def read(state: Path) -> Running | None:
-    """The processes that were started last, whether they are alive or not."""
+    """The processes of the last start, whether they are alive or not. None if there was no start."""
     written = state / RUNNING
     return Running(**json.loads(written.read_text())) if written.exists() else None
 
 
 def is_of_a_cluster(state: Path) -> bool:
-    """Whether the folder is missing, empty, or the state of a cluster: only then it may be removed."""
+    """Whether the folder is missing, empty, or the state of a cluster. Only then it may be removed."""
     return not state.exists() or not any(state.iterdir()) or (state / "cni" / CNI.name).exists()
 
 
 def write(state: Path, address: str) -> None:
-    """Write the files that a cluster starts from. `address` is that at which the machine reaches it."""
+    """Write the files that a cluster needs at startup. `address` is the IP address at which the machine reaches it."""
     (state / "cni").mkdir(parents=True)
     shutil.copy(CNI, state / "cni")  # first: `is_of_a_cluster` recognizes the folder by this file
     for each in (LOGS, VOLUMES):

@@ -1,11 +1,12 @@
-"""Runs programs, and ends a command that cannot do its work: one sentence on standard error, and exit status 1.
+"""Runs programs. Ends a command that fails for a known reason with one sentence on standard error and exit status 1.
 
-Unusable            the sentence itself: what is missing, in use or refused, and what to do
-TimeoutError        from a wait with a deadline: says what took too long
-SubprocessError     a program failed, or took too long
-OSError             the machine refuses (REFUSALS), or has no such program. Any other is a defect, with a traceback
+Unusable            its message is that sentence: the reason, and what to do
+TimeoutError        a wait reached its deadline; the message names the condition
+SubprocessError     a program failed or timed out
+OSError             the errno is one of REFUSALS, or a program is not installed. Any other OSError is a defect, and
+                    ends the command with a traceback
 
-Needs only the standard library: it also runs before anything is installed.
+This module imports only the standard library, as it also runs before any package is installed.
 """
 
 import errno
@@ -19,12 +20,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 INTERRUPTED = 130
 _FULL = "No space is left on the disk of {place}: free some, and run this again."
-_NOT_OURS = "{place} may not be used by this user ({why}): make it yours, or run this as the user who owns it."
+_NOT_OURS = "This user may not use {place} ({why}): change its owner, or run this as the user who owns it."
 _TOO_MANY = "Too many files are open ({why}): raise the limit (`ulimit -n`), and run this again."
 REFUSALS = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
-    errno.EROFS: "{place} cannot be written ({why}): run this where it can be.",
+    errno.EROFS: "{place} cannot be written ({why}): run this on a writable file system.",
     errno.EACCES: _NOT_OURS,
     errno.EPERM: _NOT_OURS,
     errno.EMFILE: _TOO_MANY,
@@ -33,7 +34,7 @@ REFUSALS = {
 
 
 class Unusable(Exception):
-    """What keeps a command from its work, as one sentence for a person that says what to do."""
+    """A command cannot continue. The message is one sentence with the reason and what to do."""
 
 
 Refusal = Unusable | OSError | subprocess.SubprocessError
@@ -41,7 +42,7 @@ REFUSAL = (Unusable, OSError, subprocess.SubprocessError)
 
 
 def command_line(main: Callable[[], None]) -> None:
-    """Run a command. What it cannot do ends it by a sentence, Ctrl-C by status 130."""
+    """Run a command. It exits with a sentence and status 1 after a known error, and with status 130 after Ctrl-C."""
     try:
         main()
     except REFUSAL as exc:
@@ -51,16 +52,16 @@ def command_line(main: Callable[[], None]) -> None:
 
 
 def sentence(exc: Refusal) -> str:
-    """Why the command ends. Raises the error itself where it is a defect: its traceback says more."""
+    """The error message for a known error. Raises `exc` itself if it is a defect, which needs its traceback."""
     if isinstance(exc, Unusable):
         return str(exc)
     if isinstance(exc, subprocess.CalledProcessError):
         return f"`{_words(exc.cmd)}` failed with status {exc.returncode}: {_last_line(exc.stderr or exc.stdout)}"
     if isinstance(exc, subprocess.TimeoutExpired):
-        # it may be what was left of the time
+        # rounded: the timeout may be the rest of a longer deadline
         return f"`{_words(exc.cmd)}` took longer than {round(exc.timeout, 1):g} s and was stopped."
     if isinstance(exc, OSError) and exc.errno in REFUSALS:
-        # an error of writing to an open file does not name the file
+        # the exception of a write to an open file has no filename
         return REFUSALS[exc.errno].format(place=exc.filename or "a file", why=exc.strerror)
     if isinstance(exc, FileNotFoundError) and isinstance(exc.filename, str) and os.sep not in exc.filename:
         return f"{exc.filename} is not installed, or not on the PATH."
@@ -69,13 +70,14 @@ def sentence(exc: Refusal) -> str:
     raise exc
 
 
-def run(  # noqa: PLR0913 - by name, all but the command
+def run(  # noqa: PLR0913 - all but the command are keyword arguments
     *command: str | Path, timeout_s: float, text: str | None = None, env: Mapping[str, str] | None = None,
     cwd: Path = ROOT, stdout: int | None = subprocess.PIPE, stderr: int | None = subprocess.PIPE,
 ) -> subprocess.CompletedProcess[str]:  # fmt: skip
-    """Run a program to its end, whatever its exit status. `text` is its standard input, `env` is added to ours.
+    """Run a program, and return its result whatever its exit status is.
 
-    Unusable if there is no such program, or it takes too long.
+    `text` is the standard input; `env` extends this process's environment. Raises Unusable if the program is not
+    installed, or if it takes longer than `timeout_s` seconds.
     """
     try:
         return subprocess.run(  # noqa: S603 - no shell; every caller writes its own command
@@ -92,7 +94,10 @@ def output(
     *command: str | Path, timeout_s: float, text: str | None = None, env: Mapping[str, str] | None = None,
     cwd: Path = ROOT,
 ) -> str:  # fmt: skip
-    """The standard output of a program. Unusable, with the last line that it printed, if it fails."""
+    """Run a program, and return its standard output.
+
+    Raises Unusable if it fails or times out; the message of a failure ends with the last line that it printed.
+    """
     done = run(*command, timeout_s=timeout_s, text=text, env=env, cwd=cwd)
     if done.returncode != 0:
         raise Unusable(f"`{_words(command)}` failed: {_last_line(done.stderr or done.stdout)}")
@@ -100,7 +105,7 @@ def output(
 
 
 def show(*command: str | Path, timeout_s: float, text: str | None = None, env: Mapping[str, str] | None = None) -> None:
-    """Run a program whose output the person wants to see. Unusable if it fails."""
+    """Run a program whose output goes to the terminal. Raises Unusable if it fails or times out."""
     sys.stdout.flush()
     done = run(*command, timeout_s=timeout_s, text=text, env=env, stdout=None, stderr=None)
     if done.returncode != 0:
@@ -108,7 +113,7 @@ def show(*command: str | Path, timeout_s: float, text: str | None = None, env: M
 
 
 def answers(*command: str | Path, timeout_s: float = 10) -> bool:
-    """Whether a program is there and ends well."""
+    """Whether a program is installed and exits with status 0 within `timeout_s` seconds."""
     if shutil.which(str(command[0])) is None:
         return False
     try:
@@ -126,4 +131,4 @@ def _words(command: object) -> str:
 
 def _last_line(text: str | bytes | None) -> str:
     text = text.decode(errors="replace") if isinstance(text, bytes) else text or ""
-    return (text.strip().splitlines() or ["it said nothing."])[-1].strip()
+    return (text.strip().splitlines() or ["no output."])[-1].strip()

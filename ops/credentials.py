@@ -1,4 +1,4 @@
-"""Every credential of a system: a private file keeps them on one machine, Secrets (or encrypted files) in a cluster."""
+"""All credentials of a system. They are stored in a private file on one machine, and in Secrets in a cluster."""
 
 import base64
 import secrets
@@ -17,7 +17,7 @@ def _token() -> str:
     return secrets.token_urlsafe(24)
 
 
-# where a cluster keeps each credential: namespace, Secret, key
+# where a cluster stores each credential: (namespace, Secret, key)
 PLACES = {
     "task_id_key": ("fastapi", "api", "TASK_ID_KEY"),
     "api_keys": ("fastapi", "api", "API_KEYS"),
@@ -39,7 +39,7 @@ PLACES = {
 
 @dataclass(frozen=True, repr=False)
 class Credentials:
-    """All generated; a clone has none of its own."""
+    """Every field that is not given is generated: the repository contains no credentials."""
 
     task_id_key: str = field(default_factory=lambda: secrets.token_urlsafe(32))
     api_keys: str = field(default_factory=lambda: f"local:{_token()}")
@@ -50,7 +50,7 @@ class Credentials:
     broker_password_keda: str = field(default_factory=_token)
     broker_password_admin: str = field(default_factory=_token)
     erlang_cookie: str = field(default_factory=_token)
-    """The nodes of a cluster know each other by it; RabbitMQ on one machine makes its own."""
+    """The nodes of a RabbitMQ cluster authenticate with this cookie; RabbitMQ on one machine generates its own."""
     redis_password_api: str = field(default_factory=_token)
     redis_password_worker: str = field(default_factory=_token)
     redis_password_recorder: str = field(default_factory=_token)
@@ -60,12 +60,12 @@ class Credentials:
 
     @property
     def broker_passwords(self) -> dict[str, str]:
-        """By broker user, for the definitions; the administrator, whom the broker makes itself, is not among them."""
+        """Broker user -> password, for the definitions. Excludes the administrator, whom the broker itself creates."""
         return {user: getattr(self, f"broker_password_{user}") for user in topology.USERS}
 
     @property
     def redis_passwords(self) -> dict[str, str]:
-        """By Redis user, for its ACL."""
+        """Redis user -> password, for the ACL."""
         return {user: getattr(self, f"redis_password_{user}") for user in redis_users.NAMES}
 
     @property
@@ -74,16 +74,16 @@ class Credentials:
         return self.api_keys.split(",")[0].partition(":")[2]
 
     def broker_url(self, user: str, address: str) -> str:
-        """The broker at host:port as one of its users."""
+        """The AMQP URL of the broker at `address` (host:port) with the user's password."""
         return f"amqp://{user}:{self.broker_passwords[user]}@{address}/%2F"
 
     def redis_url(self, user: str, address: str) -> str:
-        """The Redis at host:port as one of its users."""
+        """The URL of the Redis at `address` (host:port) with the user's password."""
         return f"redis://{user}:{self.redis_passwords[user]}@{address}/0"
 
     @classmethod
     def from_secrets(cls, objects: Iterable[dict[str, Any]]) -> Self:
-        """Those that these Secrets have; the others are generated."""
+        """Read the credentials from Secrets. Credentials that the Secrets do not contain are generated."""
         kept = {(each["metadata"]["namespace"], each["metadata"]["name"]): _data(each) for each in objects}
         found = {
             name: _password(value)
@@ -97,9 +97,9 @@ class Credentials:
 
 
 def load_or_make(path: Path) -> Credentials:
-    """The credentials in the file; those it lacks are generated and added. Unusable if it cannot be read or written.
+    """Read the credentials from a file with a line NAME=value for each field. Missing ones are generated and added.
 
-    It has a line NAME=value for each field.
+    Raises Unusable, or an OSError of `command.REFUSALS`, if the file cannot be read or written.
     """
     names = {each.name for each in fields(Credentials)}
     try:
@@ -110,13 +110,13 @@ def load_or_make(path: Path) -> Credentials:
         if not names <= found.keys():
             private_folder(path.parent)
             write_private(path, _text(credentials))
-        elif path.stat().st_mode & 0o077:  # an earlier copy, or a restored one
+        elif path.stat().st_mode & 0o077:  # a file of an earlier version, or restored from a backup
             path.chmod(0o600)
     except OSError as exc:
         if exc.errno in REFUSALS:
             raise
         raise Unusable(
-            f"The credentials in {path} cannot be used ({exc.strerror}): make the file yours or remove it."
+            f"The credentials in {path} cannot be used ({exc.strerror}): change the owner of the file or remove it."
         ) from exc
     return credentials
 
@@ -133,7 +133,10 @@ def _data(secret: dict[str, Any]) -> dict[str, str]:
 
 
 def _password(value: str) -> str:
-    """The password alone. Earlier versions had URLs without a user, by one password for all parts: it is not kept."""
+    """The password in a URL, or the value itself if it is not a URL. Empty for a URL without a user.
+
+    Earlier versions had URLs without a user: one password was shared by all processes, and must not be kept.
+    """
     if "://" not in value:
         return value
     url = urlsplit(value)

@@ -1,9 +1,9 @@
-"""RabbitMQ's definitions, rendered from apps/contract: applied to a broker on this machine, and a file for the chart.
+"""Renders RabbitMQ's definitions from apps/contract: for a broker on this machine, and as a file for the chart.
 
-`python -m ops.definitions` writes helm-releases/definitions.json, and the sums that restart the pods.
+`python -m ops.definitions` writes helm-releases/rabbitmq-definitions.json and the checksum annotations.
 
-The file in git has no password hashes: `make secrets` adds them, and puts the document into a Secret. The chart
-restarts no pod when the Secret or the configuration changes, so the pods have annotations with the sums of both.
+The file in git has no password hashes: `make secrets` adds them, and stores the document in a Secret. The chart does
+not restart pods when the Secret or the configuration changes, so annotations of the pods contain checksums of both.
 """
 
 import hashlib
@@ -21,14 +21,16 @@ from ops.credentials import Credentials
 from ops.management import Management
 
 VHOST = "/"
-# the chart's RabbitMQ is 4.3.5; an older one would refuse some of the policies
+# The chart installs RabbitMQ 4.3.5. An older version refuses some of the policies.
 VERSION = (4, 3)
 ADMIN = "admin"
-"""Makes the definitions and looks into every queue; no part of ours connects as this user."""
-FILE = "helm-releases/definitions.json"
+"""The user that applies definitions and inspects queues. Neither API, worker nor recorder connects as this user."""
+FILE = "helm-releases/rabbitmq-definitions.json"
 RELEASE = "helm-releases/rabbitmq.yaml"
+# the folders whose patches may change the broker's configuration
+PATCHES = ("clusters", "loadtest/cluster-platform")
 DEFINITIONS_SUM = re.compile(r"(sluice/definitions-sha256: )\S+")
-# what the chart writes into its ConfigMap, from templates/configmap.yaml of the version in ops/pins.py
+# the values that templates/configmap.yaml of the chart reads, in the version of ops/pins.py
 CONFIGURATION = (
     "additionalPlugins",
     "config",
@@ -39,18 +41,18 @@ CONFIGURATION = (
     "queueBalancing",
     "service",
 )
-# Each file with a part of the configuration has an annotation of its own name: Kustomize adds a patch's to the
-# release's.
+# Each file with a part of the configuration has an annotation with a distinct name, because Kustomize merges the
+# annotations of a patch into those of the release.
 CONFIG_SUM = re.compile(r"(sluice/(?:[a-z-]+-)?config-sha256: )\S+")
 
 
 def document(
     passwords: Mapping[str, str], version: tuple[int, int] = VERSION, vhost: str = VHOST, **limits: float
 ) -> dict[str, Any]:
-    """What the contract says, and every permission for the administrator; `limits` as in `topology.policies`.
+    """The contract's definitions plus all permissions for the administrator. `limits` are those of `topology.policies`.
 
-    The administrator is one of the users if `passwords` has it: a broker that loads definitions at its start makes no
-    user of its own.
+    The document defines the administrator only if `passwords` contains its password. A broker that loads definitions
+    at startup needs that, because it does not create a default user.
     """
     definitions = topology.definitions(vhost=vhost, passwords=passwords, version=version, **limits)
     if ADMIN in passwords:
@@ -60,21 +62,21 @@ def document(
 
 
 def of_cluster(credentials: Credentials, version: tuple[int, int] = VERSION) -> dict[str, Any]:
-    """The document that the chart's broker loads at its start."""
+    """The definitions that the chart's broker loads at startup."""
     return document({**credentials.broker_passwords, ADMIN: credentials.broker_password_admin}, version)
 
 
 def apply(management: Management, passwords: Mapping[str, str], vhost: str = VHOST, **limits: float) -> None:
-    """Make it so in a running broker, as its administrator. OSError if the broker refuses.
+    """Apply the definitions to a running broker as its administrator. Idempotent.
 
-    Applying twice changes nothing.
+    Raises OSError if the broker does not answer or refuses the definitions.
     """
     version = management.version[0], management.version[1]
     management("/api/definitions", "POST", document(passwords, version, vhost, **limits))
 
 
 def without_hashes() -> str:
-    """The text of the file in git: everything but the hashes."""
+    """The text of the file in git: the definitions without password hashes."""
     definitions = of_cluster(Credentials())
     for user in definitions["users"]:
         del user["password_hash"]
@@ -82,7 +84,7 @@ def without_hashes() -> str:
 
 
 def differences(root: Path) -> list[tuple[str, str]]:
-    """(file, its right text) of each file that differs from the contract, or whose sums differ from what it says."""
+    """(file, expected text) of each file whose definitions or checksums are out of date."""
     text = without_hashes()
     there = (root / FILE).read_text() if (root / FILE).exists() else ""
     texts = [(FILE, there, text)]
@@ -94,10 +96,11 @@ def differences(root: Path) -> list[tuple[str, str]]:
 
 
 def configurations(root: Path) -> dict[str, dict[str, Any]]:
-    """File -> its part of the broker's configuration: the release, and the patches of clusters."""
+    """File -> the part of the broker's configuration in this file: the release, and the patches in clusters/."""
     found = {}
-    for path in sorted([root / RELEASE, *(root / "clusters").rglob("*.yaml")]):
-        # not the planner's documents(): the load test imports this module, and its environment has no planner
+    patches = [path for folder in PATCHES for path in (root / folder).rglob("*.yaml")]
+    for path in sorted([root / RELEASE, *patches]):
+        # The planner's documents() is not used: the load test imports this module, and its environment has no planner.
         for each in yaml.load_all(path.read_text(), yaml.CSafeLoader):
             if each and each.get("kind") == "HelmRelease" and each["metadata"]["name"] == "rabbitmq":
                 values = each["spec"].get("values", {})
@@ -106,7 +109,7 @@ def configurations(root: Path) -> dict[str, dict[str, Any]]:
 
 
 def without_sums(root: Path) -> Iterator[str]:
-    """The files with a part of the configuration that have no annotation of their own with its sum."""
+    """The files with a part of the configuration that lack their own checksum annotation."""
     taken: set[str] = set()
     for name in sorted(configurations(root), key=lambda name: name != RELEASE):
         names = set(CONFIG_SUM.findall((root / name).read_text()))
@@ -120,7 +123,7 @@ def _sum(text: str) -> str:
 
 
 def main() -> None:
-    """Write the files that differ; `make validate` names them."""
+    """Write the files that are out of date; `make validate` reports them."""
     for name, text in differences(ROOT):
         (ROOT / name).write_text(text)
         print(f"wrote {name}")

@@ -1,4 +1,4 @@
-"""`make demo`: posts one of each task and prints each state as it changes."""
+"""`make demo`: posts one task of each kind, and prints each change of state."""
 
 import http.client
 import json
@@ -19,11 +19,11 @@ POLL_S = 0.25  # short enough to see each state; ?wait= would only return the la
 
 
 class Failed(Unusable):
-    """A task was refused, did not succeed, or was not over in time."""
+    """A task was refused, did not succeed, or did not end before the deadline."""
 
 
 class Posted:
-    """One posted task and the state in which it was last seen."""
+    """A posted task and its last known state."""
 
     def __init__(self, url: str, key: str, payload: dict[str, object]) -> None:
         self._url, self._key = url, key
@@ -33,7 +33,7 @@ class Posted:
         print(f"          {self.name}  accepted as {self.id}", flush=True)
 
     def look(self) -> None:
-        """Ask for its state; print a new one, with the result if it is the last."""
+        """Read the task's state, and print a change. A final state is printed with the result."""
         answer = _call(self._url, self._key, "GET", f"/tasks/{self.id}")
         if answer["task_status"] == self.state:
             return
@@ -43,29 +43,32 @@ class Posted:
 
 
 def run(url: str, key: str, while_waiting: Callable[[], None] = lambda: None, deadline_s: float = DEADLINE_S) -> None:
-    """Post, follow and print. Failed when a task is refused, does not succeed, or is not over in time."""
+    """Post the tasks, and print their states until all have ended. `while_waiting` is called in each poll.
+
+    Raises Failed if a task is refused, does not succeed, or does not end within `deadline_s` seconds.
+    """
     end = time.monotonic() + deadline_s
     tasks = [Posted(url, key, payload) for payload in inputs()]
     while unfinished := [task for task in tasks if task.state not in FINAL]:
         if time.monotonic() > end:
-            raise Failed(f"The tasks were not over after {deadline_s:.0f} s: .local/logs/worker.log says what it did.")
+            raise Failed(f"The tasks did not end within {deadline_s:.0f} s: see .local/logs/worker.log.")
         for task in unfinished:
             task.look()
         while_waiting()
         time.sleep(POLL_S)
     if unsuccessful := [task.name for task in tasks if task.state != "SUCCESS"]:
-        raise Failed(f"{' and '.join(unsuccessful)} did not succeed: .local/logs/worker.log says why.")
+        raise Failed(f"{' and '.join(unsuccessful)} did not succeed: see .local/logs/worker.log.")
 
 
 def inputs() -> list[dict[str, object]]:
-    """One input for each task in the registry: the example of its model."""
+    """One input for each task in the registry: the example of its input model. Tasks without an example are printed."""
     made: list[dict[str, object]] = []
     for short_name, spec in TASKS.items():
         example = example_input(spec.input)
         if example is not None:
             made.append(example)
         else:
-            print(f"{short_name} is left out: give the fields of {spec.input.__name__} examples=[...].", flush=True)
+            print(f"{short_name} is skipped: add examples=[...] to the fields of {spec.input.__name__}.", flush=True)
     return made
 
 
@@ -77,17 +80,17 @@ def _call(url: str, key: str, method: str, path: str, body: object = None) -> di
         answer = connection.getresponse()
         text = answer.read().decode()
     except (OSError, http.client.HTTPException) as exc:
-        raise Failed(f"The API at {url} does not answer ({exc}): .local/logs/api.log says why.") from exc
+        raise Failed(f"The API at {url} does not answer ({exc}): see .local/logs/api.log.") from exc
     finally:
         connection.close()
     if answer.status >= http.client.BAD_REQUEST:
-        raise Failed(f"{method} {path} was answered by {answer.status}: {text[:300]}")
+        raise Failed(f"{method} {path} was answered with {answer.status}: {text[:300]}")
     decoded: dict[str, Any] = json.loads(text)
     return decoded
 
 
 def main() -> None:
-    """Run it against the system that runs in this folder."""
+    """Run the demo against the system that was started in this folder."""
     folder = Folder()
     endpoints = load_running(folder)
     run(endpoints.api_url, load_or_make(folder.credentials).api_key)

@@ -1,8 +1,8 @@
-"""Applies an overlay, or takes it away: `python -m ops.deploy up|down [overlay] [workers|api]`.
+"""Applies or deletes an overlay: `python -m ops.deploy up|down [overlay] [workers|api]`.
 
-The workers are rolled out first: a new one understands what an API of the last version accepts, and an old one would
-have to return what only the new API accepts (apps/worker/returns.py). On the way back to an earlier version it is the
-other way round: FIRST=api.
+Workers are rolled out first: new workers understand tasks of the last version's API, but old workers would have to
+return tasks that only the new API accepts (apps/worker/version_returns.py). A rollback needs the reverse order:
+FIRST=api.
 """
 
 import sys
@@ -17,17 +17,20 @@ from ops.tools import kubectl
 
 TIMEOUT_S = 60
 KEDA = "scaledobjects.keda.sh"
-# a worker that is replaced may take its whole grace period of 120 s, and its successor as long to start
+# The grace period of a replaced worker is 120 s, and its successor may need as long to start.
 ROLLOUT_TIMEOUT_S = 300
 
 
 FIRST = ("workers", "api")
-# Of the API's Deployment. Every other one is a worker's.
+# The value of app.kubernetes.io/component of the API's Deployment. All other Deployments are workers.
 API = "api"
 
 
 def up(folder: Path, first: str = FIRST[0]) -> None:
-    """Apply all but the Deployments that come second, wait until it runs, then apply those."""
+    """Apply the overlay in two steps, and wait for each rollout. `first` names the Deployments of the first step.
+
+    Raises Unusable if the cluster does not answer or has no KEDA, or if kubectl fails.
+    """
     cluster.check()
     if not cluster.has("crd", KEDA):
         raise Unusable("The cluster has no KEDA: run `make secrets platform` first.")
@@ -39,7 +42,7 @@ def up(folder: Path, first: str = FIRST[0]) -> None:
 
 
 def in_order(objects: list[dict[str, Any]], first: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """What is applied before the Deployments that come second, and those."""
+    """The objects of the first step, and the Deployments of the second step."""
     second = [each for each in objects if each["kind"] == "Deployment" and _comes_second(each, first)]
     return [each for each in objects if each not in second], second
 
@@ -58,12 +61,12 @@ def _apply(objects: list[dict[str, Any]]) -> None:
 
 
 def down(folder: Path) -> None:
-    """Delete all of it but the namespaces: their Secrets hold the passwords of the broker's users.
+    """Delete the overlay's objects except namespaces, whose Secrets contain the passwords of the broker's users.
 
-    The namespace `data` is the platform's: its network policies protect RabbitMQ and Redis as long as these run.
+    The namespace `data` belongs to the platform: its network policies protect RabbitMQ and Redis.
     """
     cluster.check()
-    # kubectl fails on kinds that the cluster does not know
+    # kubectl fails for kinds that the cluster does not know
     unknown = () if cluster.has("crd", KEDA) else ("ScaledObject", "TriggerAuthentication")
     rest = [each for each in _objects(folder) if each["kind"] not in {"Namespace", *unknown}]
     delete = ("delete", "--ignore-not-found", f"--timeout={ROLLOUT_TIMEOUT_S}s", "--filename=-")
@@ -83,18 +86,18 @@ def _where(each: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Up or down."""
+    """Run the subcommand `up` or `down`. Raises Unusable if the overlay or FIRST is unknown."""
     verb, name = sys.argv[1], sys.argv[2] if sys.argv[2:] else "local"
     folder = ROOT / "kustomize" / "overlays" / name
     if not folder.is_dir():
         names = ", ".join(sorted(path.name for path in folder.parent.iterdir()))
-        raise Unusable(f"There is no overlay {name}: choose one of {names} by OVERLAY=.")
+        raise Unusable(f"There is no overlay {name}: set OVERLAY to one of {names}.")
     if verb == "down":
         down(folder)
         return
     first = sys.argv[3] if sys.argv[3:] else FIRST[0]
     if first not in FIRST:
-        raise Unusable(f"FIRST={first} is neither of {' and '.join(FIRST)}: say what is rolled out first.")
+        raise Unusable(f"FIRST={first} is unknown: set FIRST to {' or '.join(FIRST)}.")
     up(folder, first)
 
 

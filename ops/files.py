@@ -1,9 +1,11 @@
-"""Files and folders that no other user can read, replace, or have put there before: made and opened in this one way.
+"""Creates and opens files and folders that no other user can read, replace, or have created in advance.
 
-A folder of a known name in a shared place, as /tmp is one, may be there already, as another user's or as a link to
-anywhere; root would write through it. So nothing here follows a link, and what is there must be ours.
+In a shared folder such as /tmp, another user may already have created a folder of a known name, or a symbolic link to
+any place, and root would write through the link. So these functions follow no links, and require that existing files
+and folders belong to this user.
 
-PermissionError     it is a link, no ordinary file or folder, or another user's (ops.command makes a sentence of it)
+PermissionError     the path is a link, is not a regular file or folder, or belongs to another user (ops.command turns
+                    this error into a sentence)
 """
 
 import errno
@@ -17,12 +19,15 @@ from pathlib import Path
 _OWNER_ALONE = 0o700
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _NO_LINK = os.O_NOFOLLOW | os.O_CLOEXEC
-# of open: the last part of the name is a link; it is one, or no folder
+# errors of open() with O_NOFOLLOW for a link; ENOTDIR also if the path is not a folder
 _LINKS = {errno.ELOOP, errno.ENOTDIR}
 
 
 def private_folder(path: Path) -> Path:
-    """Make a folder that only its owner can enter, unless it is there; the folders above it as usual."""
+    """Create a folder that only its owner can enter, if it does not exist. Parents get the default permissions.
+
+    Raises PermissionError if the path is a link, is not a folder, or belongs to another user.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with _own_folder(path, _OWNER_ALONE, (os.geteuid(),)) as folder:
         if stat.S_IMODE(os.fstat(folder).st_mode) != _OWNER_ALONE:
@@ -31,20 +36,26 @@ def private_folder(path: Path) -> Path:
 
 
 def trusted_folder(path: Path) -> Path:
-    """Make a folder that others may read, unless it is there. What is kept in it is run: only its owner may write."""
+    """Create a folder of programs, if it does not exist. Others may read it; only its owner may write to it.
+
+    Raises PermissionError if the path is a link, is not a folder, or belongs to neither this user nor root.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with _own_folder(path, 0o755, (os.geteuid(), 0)) as folder:
         mode = os.fstat(folder).st_mode
         if mode & _WRITABLE_BY_OTHERS:
-            _require_owner(path, folder, (os.geteuid(),))  # nobody else can close it
+            _require_owner(path, folder, (os.geteuid(),))  # only the owner can change the mode
             os.fchmod(folder, stat.S_IMODE(mode) & ~_WRITABLE_BY_OTHERS)
     return path
 
 
 def open_private(path: Path, flags: int) -> int:
-    """Open a file, making it if it is not there, for its owner alone. The descriptor."""
+    """Open or create a file that only its owner can access, and return the file descriptor.
+
+    Raises PermissionError if the path is a link, is not a regular file, or belongs to another user.
+    """
     try:
-        # O_NONBLOCK: opening a pipe would wait for its other end
+        # O_NONBLOCK: opening a named pipe would block until its other end is open
         file = os.open(path, flags | os.O_CREAT | os.O_NONBLOCK | _NO_LINK, 0o600)
     except OSError as exc:
         raise (_refused(path, "it is a link") if exc.errno in _LINKS else exc) from None
@@ -59,17 +70,17 @@ def open_private(path: Path, flags: int) -> int:
 
 
 def append_private(path: Path) -> int:
-    """A file to append to, as a log. The descriptor."""
+    """Open a private file to append to, for example a log, and return the file descriptor."""
     return open_private(path, os.O_WRONLY | os.O_APPEND)
 
 
 def lock_file(path: Path) -> int:
-    """A file for fcntl.flock; what is in it stays. The descriptor."""
+    """Open a private file for fcntl.flock, and return the file descriptor. The content is kept."""
     return open_private(path, os.O_RDWR)
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a new file in the place of whatever is there, which only its owner can read, from its first byte on."""
+    """Replace a file by a new one that only its owner can read. It has this mode from its creation on."""
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o600), "w") as file:
         file.write(text)
@@ -77,7 +88,7 @@ def write_private(path: Path, text: str) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file. BlockingIOError where another process does."""
+    """Hold a lock file. Raises BlockingIOError if another process holds it."""
     lock = lock_file(path)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -88,7 +99,7 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _own_folder(path: Path, mode: int, owners: tuple[int, ...]) -> Iterator[int]:
-    """The descriptor of a folder of one of these owners, made if it is not there."""
+    """Create a folder if it does not exist, and yield its descriptor. Raises PermissionError for other owners."""
     with suppress(FileExistsError):
         path.mkdir(mode=mode)
     try:
@@ -108,10 +119,10 @@ def _require_owner(path: Path, folder: int, owners: tuple[int, ...]) -> None:
 
 
 def _foreign(there: os.stat_result) -> str | None:
-    """Why other users may be able to change an open file; None where they cannot."""
-    # with a second name it may be in a place that others can reach
+    """The reason why other users may be able to change an open file, or None."""
+    # a second hard link may be in a folder that others can access
     if not stat.S_ISREG(there.st_mode) or there.st_nlink != 1:
-        return "it is no file of its own"
+        return "it is not a regular file with a single link"
     return None if there.st_uid == os.geteuid() else "it belongs to another user"
 
 

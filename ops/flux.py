@@ -12,17 +12,20 @@ from ops.secrets import listed
 from ops.tools import kubectl
 
 TIMEOUT_S = 60
-# the three Flux Kustomizations' own timeouts together
+# sum of the timeouts of the three Flux Kustomizations
 READY_TIMEOUT_S = 1500
 
 
 def main() -> None:
-    """Apply clusters/local, and wait until the cluster is what git says."""
+    """Apply clusters/local, and wait until Flux has applied everything in git.
+
+    Raises Unusable if Flux, the encrypted Secrets, or a usable `origin` and branch are missing.
+    """
     cluster.check()
     if not cluster.has("crd", "kustomizations.kustomize.toolkit.fluxcd.io"):
-        raise Unusable(f"Flux is not in this cluster: run `flux install --version=v{pins.FLUX}` and then this again.")
+        raise Unusable(f"Flux is not installed: run `flux install --version=v{pins.FLUX}`, and then this again.")
     if not list(ROOT.glob(f"{sops.CLUSTER}/*/secrets/*.sops.yaml")):
-        raise Unusable("There are no encrypted Secrets: run `make secrets FLUX=1`, commit, push, and then this again.")
+        raise Unusable("There are no encrypted Secrets: run `make secrets FLUX=1`, commit, push, and run this again.")
     url, branch = git_url(_git("remote", "get-url", "origin")), _git("branch", "--show-current")
     print(f"Flux follows the branch {branch} of {url}")
     _apply([_key_secret(), *objects(url, branch)])
@@ -32,7 +35,7 @@ def main() -> None:
 
 
 def objects(url: str, branch: str) -> list[dict[str, Any]]:
-    """What clusters/local renders to, with the GitRepository of this clone."""
+    """The objects of clusters/local, with this URL and branch in the GitRepository."""
     found = rendered(ROOT / sops.CLUSTER)
     for each in found:
         if each["kind"] == "GitRepository":
@@ -41,18 +44,24 @@ def objects(url: str, branch: str) -> list[dict[str, Any]]:
 
 
 def git_url(origin: str) -> str:
-    """An address as Flux wants it. git also writes SSH as user@host:path. Unusable if Flux cannot reach it."""
+    """The URL of a git remote, in the form that Flux reads: the short form user@host:path becomes ssh://user@host/path.
+
+    Raises Unusable if it is neither HTTPS nor SSH, or an HTTPS URL with a user. Makes no connection.
+    """
     short = re.fullmatch(r"([\w.-]+@[\w.-]+):(?!/)(.+)", origin)
     url = f"ssh://{short[1]}/{short[2]}" if short else origin
     if url.startswith("http://"):
         raise Unusable(
-            f"What comes from {urlsplit(url).hostname} by HTTP can be changed on its way: set `git remote set-url "
-            "origin` to an HTTPS or SSH address."
+            f"Plain HTTP to {urlsplit(url).hostname} can be changed on its way: set an HTTPS or SSH address by `git "
+            "remote set-url origin`."
         )
     if not url.startswith(("https://", "ssh://")):
-        raise Unusable(f"Flux cannot reach {origin}: set `git remote set-url origin` to an HTTPS or SSH address.")
-    if url.startswith("https://") and urlsplit(url).username:  # it would be printed, and be readable in the cluster
-        raise Unusable("The address of origin holds a credential: take it out, and give it to Flux by a secretRef.")
+        raise Unusable(f"Flux cannot reach {origin}: set an HTTPS or SSH address by `git remote set-url origin`.")
+    if url.startswith("https://") and urlsplit(url).username:  # the URL is printed, and readable in the cluster
+        raise Unusable(
+            "The address of origin contains a credential: remove it, and name a Secret with it as `secretRef` in "
+            "clusters/local/source.yaml."
+        )
     return url
 
 

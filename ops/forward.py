@@ -1,4 +1,4 @@
-"""A port of the cluster, or its API server, on this machine: by kubectl, which any kind of cluster has."""
+"""Forwards local ports to a Service or to the API server with kubectl, which works with every kind of cluster."""
 
 import re
 import subprocess
@@ -16,14 +16,20 @@ STOP_TIMEOUT_S = 10
 
 @contextmanager
 def forwarded(namespace: str, target: str, port: int) -> Iterator[int]:
-    """The local port that leads to `port` of a Service or pod, as long as that pod lives. Unusable if none does."""
+    """Forward a local port to `port` of a Service or pod, and yield the local port.
+
+    kubectl forwards to one pod, and stops when that pod ends. Raises Unusable if kubectl cannot forward the port.
+    """
     with _serving("port-forward", f"--namespace={namespace}", "--address=127.0.0.1", target, f":{port}") as local:
         yield local
 
 
 @contextmanager
 def api_server() -> Iterator[int]:
-    """The local port on which the API server answers plain HTTP, as whom kubectl is. Unusable if it does not."""
+    """Yield a local port on which the API server answers plain HTTP, with kubectl's identity.
+
+    Raises Unusable if kubectl cannot start its proxy.
+    """
     with _serving("proxy", "--port=0") as local:
         yield local
 
@@ -37,8 +43,8 @@ def _serving(*arguments: str) -> Iterator[int]:
             said = process.stdout.readline()
             found = SAID.match(said)
             if not found:
-                raise Unusable(f"`kubectl {' '.join(arguments)}` does not serve; it said {said.strip()!r}.")
-            # kubectl prints a line for each connection, and hangs when the pipe is full: keep reading it
+                raise Unusable(f"`kubectl {' '.join(arguments)}` opened no port; its output was {said.strip()!r}.")
+            # kubectl prints a line for each connection, and would block when the pipe is full
             rest = Thread(target=deque, args=(process.stdout, 0), daemon=True)
             rest.start()
             yield int(found[1])

@@ -1,6 +1,6 @@
 """Builds both images with docker, podman or buildah: `python -m ops.images`.
 
-Their names are those that the overlays deploy. BASE in the environment takes the place of the Dockerfiles' base image.
+The images get the names that the overlays deploy. The environment variable BASE replaces the Dockerfiles' base image.
 """
 
 import json
@@ -16,25 +16,35 @@ from ops.command import ROOT, Unusable, answers, command_line, show
 
 IMAGES = {"sluice-api": "apps/api/Dockerfile", "sluice-worker": "apps/worker/Dockerfile"}
 API_DOCKERFILE, WORKER_DOCKERFILE = IMAGES.values()
-# the first that works; `docker info` fails where there is a client but no engine
+# The first program that works is used. `docker info` fails if there is a client without an engine.
 ENGINES = {"docker": ("info",), "podman": ("info",), "buildah": ("version",)}
-# docker and podman keep the layers that did not change without being told
+# docker and podman cache unchanged layers by default
 KEEP_LAYERS = {"buildah": ("--layers",)}
 BUILD_TIMEOUT_S = 1800
 PUSH_TIMEOUT_S = 900
 OVERLAYS = "kustomize/overlays/*/kustomization.yaml"
-# A cluster reads a name without a registry so; podman and buildah read it as localhost/... So our names are complete.
+# Clusters resolve a name without a registry to this one; podman and buildah resolve it to localhost/.... So image names
+# always include the registry.
 DEFAULT_REGISTRY = "docker.io/library"
 
 
 def dockerfile_command(root: Path, dockerfile: str) -> list[str]:
-    """The CMD in exec form; empty if it has none."""
+    """The words of the Dockerfile's CMD in exec form; empty if it has none."""
     match = re.search(r"^CMD (\[.*?\])$", (root / dockerfile).read_text(), re.MULTILINE | re.DOTALL)
     return cast("list[str]", json.loads(match[1].replace("\\\n", ""))) if match else []
 
 
+def uvicorn_options(root: Path = ROOT) -> list[str]:
+    """Uvicorn's options in the API's image, without app and address: every API process of the project runs with them.
+
+    Read from the Dockerfile of `root`, as another commit may need other options.
+    """
+    command = dockerfile_command(root, API_DOCKERFILE)
+    return command[command.index("--port") + 2 :]
+
+
 def engine() -> str:
-    """The program that builds. Unusable if there is none."""
+    """The program that builds images. Raises Unusable if there is none."""
     for name, check in ENGINES.items():
         if answers(name, *check):
             return name
@@ -42,7 +52,10 @@ def engine() -> str:
 
 
 def build(names: dict[str, str], base: str | None = None) -> None:
-    """Build both images, by the names that each is to have, on a base image if one is named."""
+    """Build both images. `names` is image -> full name; `base` replaces the Dockerfiles' base image.
+
+    Raises Unusable if no engine is available or a build fails.
+    """
     program = engine()
     base = base or os.environ.get("BASE")
     arguments = ("--build-arg", f"BASE={base}") if base else ()
@@ -52,19 +65,19 @@ def build(names: dict[str, str], base: str | None = None) -> None:
 
 
 def push(names: Iterable[str]) -> None:
-    """Push images to their registry."""
+    """Push images to their registry. Raises Unusable if a push fails."""
     program = engine()
     for name in names:
         show(program, "push", name, timeout_s=PUSH_TIMEOUT_S)
 
 
 def full_names(version: str, registry: str | None) -> dict[str, str]:
-    """Image -> its whole name, registry and tag too."""
+    """Image -> its full name with registry and tag."""
     return {image: f"{(registry or DEFAULT_REGISTRY).rstrip('/')}/{image}:{version}" for image in IMAGES}
 
 
 def deployed(root: Path = ROOT) -> dict[str, str]:
-    """Image -> the whole name that the overlays deploy it by. Unusable if they do not agree."""
+    """Image -> the full name that the overlays deploy. Raises Unusable if the overlays deploy different names."""
     names: dict[str, set[str]] = {image: set() for image in IMAGES}
     for path in root.glob(OVERLAYS):
         for entry in yaml.safe_load(path.read_text()).get("images") or []:
@@ -73,16 +86,18 @@ def deployed(root: Path = ROOT) -> dict[str, str]:
     for image in IMAGES:
         if len(names[image]) != 1:
             there = ", ".join(sorted(names[image])) or "none"
-            raise Unusable(f"The overlays do not deploy one {image} ({there}): run `make release VERSION=...`.")
+            raise Unusable(
+                f"The overlays do not all deploy the same {image} ({there}): run `make release VERSION=...`."
+            )
     return {image: names[image].pop() for image in IMAGES}
 
 
 def into_cluster(program: str, names: Iterable[str]) -> list[str]:
-    """How these images get from an engine into a cluster on this machine, a line each: who, and the command."""
+    """Instructions for loading images into a cluster on this machine: a line per kind of cluster, with its command."""
     words = " ".join(names)
     if program == "docker":
         return [
-            "docker-desktop  has them",
+            "docker-desktop  nothing to do",
             f"kind            kind load docker-image {words}",
             f"k3d             k3d image import {words}",
         ]
@@ -104,11 +119,11 @@ def _archive(name: str) -> str:
 
 
 def main() -> None:
-    """Build what the overlays deploy."""
+    """Build the images that the overlays deploy, and print how to load them into a local cluster."""
     names = deployed()
     build(names)
     program = engine()
-    print(f"Built {' and '.join(names.values())} with {program}. A cluster on this machine gets them by")
+    print(f"Built {' and '.join(names.values())} with {program}. Load them into a cluster on this machine with")
     print("\n".join(f"  {line}" for line in into_cluster(program, names.values())))
 
 

@@ -1,4 +1,4 @@
-"""Renders Kustomize folders, by the Kustomize in kubectl."""
+"""Renders Kustomize folders with the Kustomize in kubectl."""
 
 from pathlib import Path
 from typing import Any
@@ -11,5 +11,5 @@ TIMEOUT_S = 60
 
 
 def rendered(folder: Path) -> list[dict[str, Any]]:
-    """The objects of a folder. Unusable, with the reason, if Kustomize refuses it."""
+    """The objects that a folder renders to. Raises Unusable with the reason if Kustomize fails."""
     return documents(output(kubectl(), "kustomize", folder, timeout_s=TIMEOUT_S))

@@ -1,7 +1,7 @@
-"""A broker's management API, by the standard library alone.
+"""A client of a broker's management API that needs only the standard library.
 
-OSError
-└── Refused     it answered with an error: has the status
+OSError         the management API does not answer
+└── Refused     the management API answered with an HTTP error
 """
 
 import base64
@@ -14,7 +14,7 @@ from ops.command import Unusable
 
 
 class Refused(OSError):
-    """The management API refused a request."""
+    """The management API answered with the HTTP error `status`."""
 
     def __init__(self, status: int, path: str, text: str) -> None:
         super().__init__(f"{path} answered {status}: {text}")
@@ -23,7 +23,7 @@ class Refused(OSError):
 
 @dataclass(frozen=True)
 class Management:
-    """One broker's management API as one user. Call it with a path: `management("/api/overview")`."""
+    """The management API of one broker, used as one user. Call an instance: `management("/api/overview")`."""
 
     url: str
     user: str
@@ -31,7 +31,10 @@ class Management:
     deadline_s: float = 10.0
 
     def __call__(self, path: str, method: str = "GET", body: object = None) -> Any:
-        """The decoded answer, None if it was empty. Refused when it is an error, another OSError when none comes."""
+        """Send a request, and return the decoded JSON answer, or None if the answer is empty.
+
+        Raises Refused if the answer is an HTTP error, and another OSError if there is no answer.
+        """
         scheme, _, rest = self.url.rstrip("/").partition("://")
         host, _, prefix = rest.partition("/")
         connect = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
@@ -51,18 +54,18 @@ class Management:
 
     @property
     def version(self) -> tuple[int, ...]:
-        """The broker's, as (3, 10, 8)."""
+        """The version of the broker, for example (3, 10, 8)."""
         text: str = self("/api/overview")["rabbitmq_version"]
         return tuple(int(part) for part in text.split("-", maxsplit=1)[0].split(".")[:3])
 
     def answers(self) -> bool:
-        """Does it know us? False while it does not answer; Unusable when it does and refuses our password."""
+        """Whether the API answers with success. Raises Unusable if it refuses the password."""
         try:
-            self("/api/overview")  # the last thing that answers after a start: 4.3 needs a while for it
+            self("/api/overview")  # the last resource that becomes available after a start of RabbitMQ 4.3
         except Refused as exc:
             if exc.status == http.client.UNAUTHORIZED:
                 raise Unusable(
-                    "RabbitMQ's data was made with other credentials: bring back .local/credentials.env, or remove "
+                    "RabbitMQ's data was created with other credentials: restore .local/credentials.env, or delete "
                     "the data (.local/rabbitmq, or the volume of docker compose)."
                 ) from exc
             return False

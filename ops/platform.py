@@ -1,6 +1,6 @@
 """Installs the charts without Flux, from the same HelmReleases: `python -m ops.platform [folder]`.
 
-The folder is clusters/local/infrastructure (one of everything) if none is named; helm-releases is the platform with
+The default folder is clusters/local/infrastructure, which has one replica of each server. The folder helm-releases has
 three RabbitMQ nodes.
 """
 
@@ -24,7 +24,11 @@ UNITS_S = {"s": 1, "m": 60, "h": 3600}
 
 @dataclass(frozen=True)
 class Release:
-    """A HelmRelease and the source of its chart, as helm and kubectl want them."""
+    """A HelmRelease and the source of its chart, as arguments for helm and kubectl.
+
+    chart     the chart and the options that select its source and version
+    patches   pairs (kind/name, JSON patch) from the HelmRelease's postRenderers
+    """
 
     name: str
     namespace: str
@@ -35,13 +39,13 @@ class Release:
     timeout_s: int
 
     def helm(self) -> tuple[str, ...]:
-        """Helm's arguments; the values come by standard input."""
+        """Helm's arguments. The values are passed on standard input."""
         where = ("upgrade", "--install", self.name, *self.chart, f"--namespace={self.namespace}", "--values=-")
         return *where, *self.options, *(() if self.patches else ("--wait", f"--timeout={self.timeout_s}s"))
 
 
 def releases(objects: list[dict[str, Any]]) -> list[Release]:
-    """The releases that these objects describe. Unusable if one names a source that is not among them."""
+    """The releases that these objects describe. Raises Unusable if the source of a chart is not among the objects."""
     sources = {_key(each): each["spec"] for each in objects if each["kind"].endswith("Repository")}
     return [_release(each, sources) for each in objects if each["kind"] == "HelmRelease"]
 
@@ -70,7 +74,7 @@ def _chart(
     source = sources.get((reference["kind"], namespace, reference["name"]))
     if source is None:
         raise Unusable(
-            f"There is no {reference['kind']} {namespace}/{reference['name']} for the chart of a HelmRelease."
+            f"There is no {reference['kind']} {namespace}/{reference['name']} for the chart of a HelmRelease: add it."
         )
     if "chartRef" in spec:
         plain = ("--plain-http",) if source.get("insecure") else ()
@@ -82,7 +86,7 @@ def _chart(
 def around(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The objects that the charts need: namespaces, priority classes, network policies.
 
-    Not what only Flux reads, and not Secrets, which are encrypted in git: `make secrets` makes them.
+    Excludes objects that only Flux reads, and Secrets, which are encrypted in git: `make secrets` creates Secrets.
     """
     return [each for each in objects if "toolkit.fluxcd.io" not in each["apiVersion"] and each["kind"] != "Secret"]
 
@@ -98,7 +102,7 @@ def _key(each: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def main() -> None:
-    """Install or upgrade every release of the folder."""
+    """Install or upgrade every release of the folder. Raises Unusable if the folder, a Secret or a chart is missing."""
     folder = ROOT / (sys.argv[1] if sys.argv[1:] else FOLDER)
     if not (folder / "kustomization.yaml").exists():
         raise Unusable(f"{folder.relative_to(ROOT)} has no kustomization.yaml: name one of clusters/ or helm-releases.")
@@ -121,7 +125,8 @@ def _install(release: Release) -> None:
     deadline_s = release.timeout_s + TIMEOUT_S
     show(built("helm"), *release.helm(), text=yaml.safe_dump(release.values), timeout_s=deadline_s)
     where = f"--namespace={release.namespace}"
-    for target, patch in release.patches:  # what Flux does before it applies; so helm does not wait in between
+    # Flux patches before it applies. Here helm applies first, and does not wait for pods that need the patches.
+    for target, patch in release.patches:
         show(kubectl(), "patch", target, where, "--type=json", f"--patch={patch}", timeout_s=TIMEOUT_S)
     for target in {target for target, _ in release.patches}:
         wait = ("rollout", "status", target, where, f"--timeout={release.timeout_s}s")

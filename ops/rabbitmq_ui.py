@@ -1,6 +1,6 @@
-"""Prints where RabbitMQ's management page is, and its credentials: `python -m ops.rabbitmq_ui [--cluster]`.
+"""Prints the URL and the credentials of RabbitMQ's management page: `python -m ops.rabbitmq_ui [--cluster]`.
 
-With --cluster it is the cluster's, forwarded to this machine until Ctrl-C.
+With --cluster, forwards a local port to the management page of the cluster until Ctrl-C.
 """
 
 import contextlib
@@ -13,21 +13,21 @@ from ops.definitions import ADMIN
 from ops.servers.endpoints import Folder, load_running
 from ops.tools import kubectl
 
-# a forward that is forgotten ends by itself
+# a forgotten port-forward ends after this time
 FORWARD_TIMEOUT_S = 8 * 3600
 
 
 def of_this_machine() -> None:
-    """The page of the system that runs in this folder."""
+    """Print the URL of the system that runs in this folder. Raises Unusable if none runs, or its broker is external."""
     folder = Folder()
     url = load_running(folder).management_url
     if url is None:
-        raise Unusable("The broker is the one in CELERY_BROKER_URL: its management page is wherever its owner put it.")
+        raise Unusable("The broker is the one in CELERY_BROKER_URL: ask its operator for the management page.")
     _print(url, load_or_make(folder.credentials).broker_password_admin)
 
 
 def of_the_cluster() -> None:
-    """The cluster's page, forwarded."""
+    """Print the URL and forward the port until Ctrl-C. Raises Unusable if the cluster has no RabbitMQ credentials."""
     cluster.check()
     if not cluster.has("secret", "rabbitmq-auth", "--namespace=data"):
         raise Unusable("The cluster has no Secret data/rabbitmq-auth: run `make secrets platform` first.")
@@ -42,7 +42,7 @@ def _print(url: str, password: str) -> None:
 
 
 def main() -> None:
-    """One of the two."""
+    """Run for the cluster with --cluster, otherwise for this machine."""
     if sys.argv[1:] == ["--cluster"]:
         of_the_cluster()
     else:

@@ -1,4 +1,4 @@
-"""Releases a version: `python -m ops.release VERSION`. Builds, pushes if REGISTRY is set, and commits the tag."""
+"""Releases a version: `python -m ops.release VERSION`. Builds images, pushes if REGISTRY is set, commits the tag."""
 
 import os
 import re
@@ -8,18 +8,21 @@ from pathlib import Path
 from ops import images
 from ops.command import ROOT, Unusable, command_line, output
 
-# what a registry takes as a tag, and what sorts
+# a semantic version that is also a valid image tag
 VERSION = re.compile(r"\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?")
 GIT_TIMEOUT_S = 60
 
 
 def main() -> None:
-    """Build, tag, push, set the tag in the overlays, commit."""
+    """Build and push the images, set the tag in the overlays, and commit.
+
+    Raises Unusable if the version is invalid, there are uncommitted changes, or the overlays already have this version.
+    """
     version = sys.argv[1] if sys.argv[1:] else ""
     if not VERSION.fullmatch(version):
         raise Unusable(f"{version!r} is not a version: run `make release VERSION=1.2.3`.")
     if output("git", "status", "--porcelain", timeout_s=GIT_TIMEOUT_S):
-        raise Unusable("There are changes that are not committed: a release must be what git has.")
+        raise Unusable("There are uncommitted changes: commit or stash them, as a release is built from a commit.")
     registry = os.environ.get("REGISTRY") or None
     names = images.full_names(version, registry)
     images.build(names)
@@ -27,13 +30,16 @@ def main() -> None:
         images.push(names.values())
     files = set_version(version, registry)
     if not output("git", "status", "--porcelain", timeout_s=GIT_TIMEOUT_S):
-        raise Unusable(f"The overlays deploy {version} already: nothing to commit.")
+        raise Unusable(f"The overlays already deploy {version}: there is nothing to commit.")
     output("git", "commit", "--quiet", f"--message=Release {version}", "--", *files, timeout_s=GIT_TIMEOUT_S)
-    print(f"Committed release {version}: push it, and Flux or `make deploy` brings it into the cluster.")
+    print(f"Committed release {version}: push it, and let Flux or `make deploy` deploy it.")
 
 
 def set_version(version: str, registry: str | None, root: Path = ROOT) -> list[Path]:
-    """Write the tag, and the registry if there is one, into every overlay; the files."""
+    """Write the tag, and the registry if there is one, into every overlay. Returns the files.
+
+    Raises Unusable if an overlay does not set an image by name and newTag.
+    """
     files = sorted(root.glob(images.OVERLAYS))
     for path in files:
         text = path.read_text()

@@ -9,7 +9,11 @@ from ops.servers.endpoints import Folder, load_running
 
 
 def main() -> None:
-    """Become the command: as the user `tool`, who may take parked messages and send them again, and as a client."""
+    """Replace this process by the command.
+
+    The environment has the URLs of the broker and Redis for the user `tool`, who may read and requeue parked messages,
+    and the URL and a key of the API for a client. Raises Unusable if no system runs, or the command cannot be run.
+    """
     folder = Folder()
     command = sys.argv[2:] if sys.argv[1:2] == ["--"] else sys.argv[1:]
     if not command:

@@ -1,6 +1,6 @@
-"""Makes every Secret that the manifests name, in the cluster that kubectl points to; for git, ops/sops.py does.
+"""Creates the Secrets that the manifests refer to, in the cluster of kubectl's context.
 
-What is there already is kept: a second run changes nothing.
+ops/sops.py creates the encrypted Secrets in git. Existing credentials are kept: a second run changes nothing.
 """
 
 import base64
@@ -15,7 +15,7 @@ from ops.kustomize import rendered
 
 BROKER = "rabbitmq.data.svc:5672"
 REDIS = "redis.data.svc:6379"
-# what reads a Secret only when it starts
+# (namespace, Secret) -> workloads that read the Secret only at startup
 READERS = {
     ("fastapi", "api"): ["deployment/api"],
     ("celery-workers", "worker"): ["deployment/celery-worker"],
@@ -28,7 +28,7 @@ READERS = {
 
 
 def contents(credentials: Credentials) -> dict[tuple[str, str], dict[str, str]]:
-    """(namespace, name) -> what the Secret holds."""
+    """(namespace, name) -> the data of the Secret."""
     task_id_key = {"TASK_ID_KEY": credentials.task_id_key}
     return {
         ("fastapi", "api"): _urls(credentials, "api") | task_id_key | {"API_KEYS": credentials.api_keys},
@@ -50,7 +50,7 @@ def contents(credentials: Credentials) -> dict[tuple[str, str], dict[str, str]]:
 
 
 def _urls(credentials: Credentials, user: str) -> dict[str, str]:
-    """The two servers as one of their users."""
+    """The URLs of the broker and Redis for one user."""
     return {
         "CELERY_BROKER_URL": credentials.broker_url(user, BROKER),
         "CELERY_RESULT_BACKEND": credentials.redis_url(user, REDIS),
@@ -58,7 +58,7 @@ def _urls(credentials: Credentials, user: str) -> dict[str, str]:
 
 
 def manifests(credentials: Credentials) -> list[dict[str, Any]]:
-    """The Secrets as objects."""
+    """The Secrets as Kubernetes objects."""
     return [
         {
             "apiVersion": "v1",
@@ -72,13 +72,13 @@ def manifests(credentials: Credentials) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Make the namespaces and the Secrets, and restart what runs on an older one."""
+    """Create namespaces and Secrets, and restart the workloads whose Secrets have changed."""
     print(f"Secrets of the cluster in the context {cluster.check()}")
     before = _existing()
     made = manifests(Credentials.from_secrets(before))
-    # as `kubectl apply -k` makes them, which warns of objects that were made in another way
+    # client-side: a later `kubectl apply -k` warns of objects that were created in another way
     cluster.ask("apply", "--filename=-", text=listed(namespaces()))
-    # on the server: an annotation with the last applied content would be a second copy of each credential
+    # server-side: the annotation of a client-side apply would be a second copy of each credential
     cluster.ask("apply", "--server-side", "--field-manager=sluice-secrets", "--filename=-", text=listed(made))
     old = {key_of(each): each.get("data") for each in before}
     for each in made:
@@ -91,14 +91,14 @@ def main() -> None:
 
 
 def namespaces() -> list[dict[str, Any]]:
-    """The namespaces that the Secrets live in, as the manifests have them."""
+    """The Namespace objects of the Secrets, rendered from the manifests."""
     wanted = {namespace for namespace, _ in contents(Credentials())}
     objects = [each for path in ("kustomize/base", "helm-releases") for each in rendered(ROOT / path)]
     return [each for each in objects if each["kind"] == "Namespace" and each["metadata"]["name"] in wanted]
 
 
 def _existing() -> list[dict[str, Any]]:
-    """Those of our Secrets that the cluster has."""
+    """Our Secrets that exist in the cluster."""
     ours = "--selector=app.kubernetes.io/part-of=sluice"
     answer = json.loads(cluster.ask("get", "secrets", "--all-namespaces", "--output=json", ours))
     return [each for each in answer["items"] if key_of(each) in contents(Credentials())]
@@ -110,14 +110,14 @@ def key_of(secret: dict[str, Any]) -> tuple[str, str]:
 
 
 def listed(objects: list[dict[str, Any]]) -> str:
-    """Objects for kubectl's standard input: a command line would be seen by every process of the machine."""
+    """A List for kubectl's standard input: other processes of the machine can read command lines."""
     return json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
 
 
 def _restart(namespace: str, name: str) -> None:
     for workload in READERS.get((namespace, name), []):
         if cluster.has(workload, f"--namespace={namespace}"):
-            print(f"           restarting {workload}, which read the older one")
+            print(f"           restarting {workload}, which reads the Secret at startup")
             cluster.ask("rollout", "restart", workload, f"--namespace={namespace}")
 
 

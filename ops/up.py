@@ -1,6 +1,7 @@
-"""`make up`: starts servers and processes under one supervisor, runs each task once, and stays up until Ctrl-C.
+"""`make up`: starts servers and processes under one supervisor, runs each task once, and runs until Ctrl-C.
 
-Stops in reverse order and leaves no process. Exit status 0 after Ctrl-C or SIGTERM, 1 after a sentence about a failure.
+Stops everything in reverse order and leaves no process behind. The exit status is 0 after Ctrl-C or SIGTERM, and 1
+after a failure, which is printed as one sentence.
 """
 
 import json
@@ -29,7 +30,7 @@ ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> None:
-    """Run until told to end."""
+    """Run the system until a signal of ENDINGS or a failure."""
     for number in ENDINGS:
         signal.signal(number, _interrupt)
     require_queues(TASKS)
@@ -39,7 +40,7 @@ def main() -> None:
             try:
                 _run(stack, Folder(), os.environ)
             finally:
-                _ignore_signals()  # a second Ctrl-C would leave some of it running
+                _ignore_signals()  # a second Ctrl-C would leave some processes running
     except command.REFUSAL as exc:
         print(command.sentence(exc), file=sys.stderr, flush=True)
         status = 1
@@ -50,7 +51,7 @@ def main() -> None:
 
 def _run(stack: ExitStack, folder: Folder, environment: Mapping[str, str]) -> None:
     stack.enter_context(folder.locked())
-    folder.run.unlink(missing_ok=True)  # left by a killed run; until this one is ready, no verb finds a system
+    folder.run.unlink(missing_ok=True)  # a killed run leaves it behind, and other commands would read it
     url = _api_url(environment)
     credentials = load_or_make(folder.credentials)
     print(f"Logs: {folder.logs}/<name>.log. Credentials: {folder.credentials}", flush=True)
@@ -71,11 +72,11 @@ def _run(stack: ExitStack, folder: Folder, environment: Mapping[str, str]) -> No
 def _start_processes(
     stack: ExitStack, folder: Folder, endpoints: Endpoints, credentials: Credentials, given: Mapping[str, str]
 ) -> list[Process]:
-    """Start recorder, worker, then API (so that the API stops first), and wait until all are ready."""
+    """Start the recorder, the worker and the API, and wait until all are ready. They are stopped in reverse order."""
     of_recorder = endpoints.environment("recorder", credentials, given)
     of_worker = endpoints.environment("worker", credentials, given)
     of_api = {**endpoints.environment("api", credentials, given), "API_KEYS": credentials.api_keys}
-    of_api.pop("API_KEYS_FILE", None)  # the keys are those that were generated
+    of_api.pop("API_KEYS_FILE", None)  # the API refuses to start with both; the generated keys are used
     running = [
         processes.recorder(folder, of_recorder),
         processes.worker(folder, of_worker),
@@ -91,15 +92,15 @@ def _start_processes(
 
 
 def _run_demo(url: str, credentials: Credentials, watch: Callable[[], None]) -> None:
-    """Run each task once. A failure stops nothing: the tasks may wait behind a backlog that this run is to work off."""
+    """Run each task once. A failure is only printed, as the tasks may wait behind a backlog of an earlier run."""
     try:
         demo.run(url, credentials.api_key, watch)
     except demo.Failed as exc:
-        print(f"{exc}\nThe system stays up; `make demo` tries again.", file=sys.stderr, flush=True)
+        print(f"{exc}\nThe system keeps running; `make demo` tries again.", file=sys.stderr, flush=True)
 
 
 def _watch(backed: Backing, running: list[Process]) -> None:
-    """Restart the processes of apps/ that died. Unusable if a server died."""
+    """Restart the processes of apps/ that have ended. Raises Unusable if a server has ended."""
     for server in backed.children:
         if not server.alive:
             raise Unusable(
@@ -110,21 +111,21 @@ def _watch(backed: Backing, running: list[Process]) -> None:
 
 
 def _api_url(environment: Mapping[str, str]) -> str:
-    """The API's address. Unusable if its port is in use, is not a number, or only root may listen on it."""
+    """The API's URL. Raises Unusable if the port is in use, is not a number, or is reserved for root."""
     text = environment.get("API_PORT", "8000")
     try:
         with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as uvicorn: a port in TIME_WAIT is free
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as in uvicorn: a port in TIME_WAIT is free
             probe.bind(("127.0.0.1", int(text)))
     except (ValueError, OverflowError):
         raise Unusable(f"API_PORT is {text!r}: set it to a number from 1024 to 65535.") from None
     except PermissionError:
         raise Unusable(
-            f"Port {text} is only for root: choose one from 1024 on, as in `API_PORT=8001 make up`."
+            f"Only root may use port {text}: choose a port from 1024 on, as in `API_PORT=8001 make up`."
         ) from None
     except OSError as exc:
         raise Unusable(
-            f"Port {text} is in use ({exc.strerror}): end what listens there, or `API_PORT=8001 make up`."
+            f"Port {text} is in use ({exc.strerror}): end the program that uses it, or run `API_PORT=8001 make up`."
         ) from None
     return f"http://127.0.0.1:{int(text)}"
 

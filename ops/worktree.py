@@ -1,4 +1,4 @@
-"""The files of another commit, to run beside this one's."""
+"""Checks out another commit beside this one, to compare both."""
 
 import shutil
 from collections.abc import Iterator
@@ -7,13 +7,13 @@ from pathlib import Path
 
 from ops.command import ROOT, output
 
-TIMEOUT_S = 120  # git writes every file of the commit
+TIMEOUT_S = 120  # enough for git to write every file of the commit
 
 
 @contextmanager
 def checked_out(ref: str, folder: Path) -> Iterator[Path]:
-    """Check a commit out into the folder, which is removed at the end. Unusable, with git's reason, if it cannot be."""
-    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed; pruning makes git forget it too
+    """Check a commit out into the folder, which is removed at the end. Raises Unusable with git's reason on failure."""
+    shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed; `prune` removes git's record of it
     _git("worktree", "prune")
     _git("worktree", "add", "--force", "--detach", str(folder), ref)
     try:

@@ -1,4 +1,4 @@
-"""Servers for a whole test process, systems for a test or a module."""
+"""Servers for a whole test process, and systems for a test or a module."""
 
 import os
 import subprocess
@@ -13,23 +13,23 @@ from ops.command import Unusable
 from tests.harness.servers import Servers, running
 from tests.harness.system import System
 
-# How long an example takes is the machine's business; pytest's own timeout ends what hangs.
+# The duration of an example depends on the machine. pytest's own timeout ends a test that hangs.
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
 
-# Tests speak to this machine alone, most of them through libraries that would ask the environment's proxy for it too.
+# Tests connect only to this machine. Most HTTP libraries would send these requests to the proxy of the environment too.
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "localhost,127.0.0.1,::1"
 os.environ.pop("ALL_PROXY", None)
 os.environ.pop("all_proxy", None)
 
 CONTROL = Path("/usr/lib/rabbitmq/bin/rabbitmqctl")
-# Each call starts an Erlang of its own: with twenty processes for each core that has taken over two minutes.
+# Each call starts an Erlang virtual machine: with twenty processes per core this has taken over two minutes.
 CONTROL_TIMEOUT_S = 300
 SystemFactory = Callable[..., System]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests with the marker `outage` come first: while they wait, the other processes run the other tests."""
+    """Run tests with the marker `outage` first: while they wait, the other pytest processes run the other tests."""
     items.sort(key=lambda item: item.get_closest_marker("outage") is None)
     for item in items:
         if isinstance(item, pytest.Function) and "alarm" in item.fixturenames:
@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what tests measured beside their verdict."""
+    """Print the measurements of passed tests."""
     for report in terminalreporter.getreports("passed"):
         for name, value in report.user_properties:
             terminalreporter.write_line(f"measured: {name}: {value}")
@@ -45,7 +45,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """RabbitMQ and Redis of this test process. Where they are missing: a skip on a laptop, a failure in CI."""
+    """RabbitMQ and Redis of this test process. If they are missing, skip on a laptop and fail in CI."""
     with ExitStack() as ends:
         try:
             started = ends.enter_context(running(tmp_path_factory.mktemp("servers")))
@@ -58,29 +58,29 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 @pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
-    """The loops that async tests run on: the second is what the API has in production."""
+    """The event loops that async tests run on. The API runs on uvloop in production."""
     return "asyncio", {"use_uvloop": request.param}
 
 
 @pytest.fixture
 def system(servers: Servers, tmp_path: Path) -> Iterator[System]:
-    """An empty system on a virtual host of its own; the test starts the processes it needs."""
+    """An empty system on its own virtual host; the test starts the processes it needs."""
     with System(servers, tmp_path) as started:
         yield started
 
 
 @pytest.fixture(scope="module")
 def shared(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """As `system`, for all tests of a module that do not disturb each other."""
+    """Like `system`, but shared by all tests of a module, which must not disturb each other."""
     with System(servers, tmp_path_factory.mktemp("system")) as started:
         yield started
 
 
 @pytest.fixture
 def alarm(system: System) -> Iterator[Callable[[str], None]]:
-    """Sets the broker's memory limit; put back at the end."""
+    """Sets the broker's memory limit, and restores it at the end."""
     if "SLUICE_TEST_RABBITMQ_ROOT" in os.environ:
-        pytest.skip("its rabbitmqctl is inside the other root")
+        pytest.skip("rabbitmqctl of this broker is in another root file system")
 
     def limit(fraction: str) -> None:
         environment = system.servers.rabbitmq.node.env | {

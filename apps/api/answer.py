@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from apps.api import errors
-from apps.api.large import PART_BYTES, LargeResults
+from apps.api.large_results import PART_BYTES, LargeResults
 from apps.api.services import Services
 from apps.api.store import Unavailable
 from apps.contract import results
@@ -38,7 +38,7 @@ async def accepted(send: Send, task_id: str) -> None:
     await send({"type": "http.response.body", "body": document})
 
 
-async def tell(send: Send, services: Services, task_id: str, record: Record) -> None:
+async def send_status(send: Send, services: Services, task_id: str, record: Record) -> None:
     """Answer 200 with a task's status. Raises the 503 problem before the answer has begun."""
     if not record.large_bytes:
         document = small(task_id, record)
@@ -46,7 +46,7 @@ async def tell(send: Send, services: Services, task_id: str, record: Record) -> 
         await send({"type": "http.response.body", "body": document})
         return
     try:
-        async with parts(services.large, task_id, record) as found:
+        async with parts(services.large_results, task_id, record) as found:
             await _start(send, 200, sum(map(len, found)))
             for part in found:
                 await send({"type": "http.response.body", "body": part, "more_body": True})

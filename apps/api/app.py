@@ -19,7 +19,7 @@ from apps.api.publisher import Publisher
 from apps.api.request_log import RequestLog
 from apps.api.services import Services, make_services
 from apps.contract import states
-from apps.contract.purity import require_pure
+from apps.contract.model_checks import require_pure
 from apps.contract.queues import require_queues
 from apps.contract.settings import ApiSettings, load
 from apps.contract.tasks import Registry
@@ -97,7 +97,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     gc.freeze()
     services: Services = app.state.services
     publisher, store, waiter, quotas = services.publisher, services.store, services.waiter, services.quotas
-    memory, large, parser, streams = services.redis_memory, services.large, services.parser, services.streams
+    memory, large, parser, streams = services.redis_memory, services.large_results, services.parser, services.streams
     metrics.STREAMS.set_function(lambda: streams.open)
     metrics.IN_FLIGHT.set_function(lambda: publisher.in_flight)
     metrics.WAITING.set_function(lambda: waiter.waiting)

@@ -9,7 +9,7 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, TypeAdapter, ValidationError, create_model
 
 from apps.api import errors
-from apps.api.headers import one_header, require_json, require_length
+from apps.api.request_headers import one_header, require_json, require_length
 from apps.contract.message import Payload
 from apps.contract.tasks import Input, Registry, input_union
 

@@ -14,14 +14,14 @@ from pydantic import TypeAdapter
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from apps import logs
-from apps.api import errors, headers
-from apps.api.answer import accepted, tell
+from apps.api import errors, request_headers
+from apps.api.acceptance import accept, admit
+from apps.api.answer import accepted, send_status
 from apps.api.auth import require_own
-from apps.api.following import follow
 from apps.api.methods import Methods
-from apps.api.posting import accept, admit
 from apps.api.request_log import RequestLog
 from apps.api.services import Services
+from apps.api.task_events import follow
 
 # Middleware of the app that the fast path skips: the fast path checks method and path itself.
 SKIPPED = (Methods,)
@@ -31,7 +31,7 @@ PASSED = (RequestLog,)
 _TASK = re.compile(r"/tasks/([0-9a-f-]+)")
 _WAIT = re.compile(rb"(?:wait=([0-9]{1,6}(?:\.[0-9]{1,6})?))?")
 _WANTED = frozenset({b"authorization", b"content-length", b"content-type", b"idempotency-key", b"transfer-encoding"})
-_KEY = TypeAdapter(headers.IdempotencyKey).validator
+_KEY = TypeAdapter(request_headers.IdempotencyKey).validator
 _ASKED = "sluice.asked"  # key of the parsed request in the scope
 
 
@@ -79,8 +79,8 @@ class FastPath:
     def _post(self, given: dict[bytes, str] | None) -> _Post | None:
         if given is None or b"transfer-encoding" in given or not given.get(b"content-length", "").isdecimal():
             return None
-        headers.require_json(given.get(b"content-type"))
-        headers.require_length(given[b"content-length"], self._services.settings.body_max_bytes)
+        request_headers.require_json(given.get(b"content-type"))
+        request_headers.require_length(given[b"content-length"], self._services.settings.body_max_bytes)
         key = given.get(b"idempotency-key")
         if key is not None:
             _KEY.validate_python(key)
@@ -98,7 +98,7 @@ class FastPath:
             if isinstance(asked, _Get):
                 logs.task_id.set(asked.task_id)
                 record = await follow(self._services, receive, asked.task_id, asked.wait_s)
-                await tell(send, self._services, asked.task_id, record)
+                await send_status(send, self._services, asked.task_id, record)
                 return
             admit(self._services, asked.owner, asked.key)
             body = await _read(receive)

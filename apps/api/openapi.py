@@ -21,13 +21,13 @@ from apps.api import errors
 from apps.api.body import BATCH_MAX, VALUES_MAX
 from apps.api.streams import EventStream
 from apps.contract.quota import Quota
+from apps.contract.settings import ApiSettings
 from apps.contract.states import FINAL, State, failure, status
 from apps.contract.tasks import Input
 from apps.contract.text import clean_all
 
 _REF = "#/components/schemas/{model}"
 _ID = "0199d5a0-7c3e-7b1c-9f0e-2f6d3a1b4c5d-8c1f0a9b7d6e5f43"
-_BODY_LIMIT_BYTES = 1024 * 1024
 # Limit per text in the document: above any description or pattern.
 TEXT_MAX_CHARS = 1_000_000
 _BOUNDS = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"})
@@ -132,7 +132,7 @@ _OF_A_POST = (
     *_ANYWHERE,
     errors.too_slow("body", 30),
     errors.request_open(),
-    errors.too_large(_BODY_LIMIT_BYTES),
+    errors.too_large(ApiSettings.model_fields["body_max_bytes"].default),
     errors.too_complex(f"it may have {VALUES_MAX} keys and elements at most"),
     errors.not_json(),
     errors.invalid(_WRONG),

@@ -7,7 +7,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
 from apps.api import errors
 from apps.api.openapi import RESPONSES
-from apps.metrics import BROKER_UP, REDIS_UP
+from apps.availability import BROKER_UP, REDIS_UP
 
 router = APIRouter(tags=["operations"])
 

@@ -39,13 +39,14 @@ BURST_S = 10
 REPLICA_S = 5
 REPORTS_S = 3600
 REPLICAS = "sluice:replicas"
-# Between two renewals, a client's first PROMPT_MAX refused posts are answered immediately, and the others after HELD_S,
-# plus or minus half of it: a connection of a client that ignores Retry-After then causes one refusal in two seconds,
-# instead of using all CPU time. With a constant delay, 64 connections would send their next 64 batches simultaneously.
-# Above HELD_MAX, refusals are immediate again: this bounds the number of delayed requests.
-PROMPT_MAX = 8
-HELD_MAX = 1000
-HELD_S = 2.0
+# Between two renewals, a client's first IMMEDIATE_MAX refused posts are answered immediately, and the others after
+# REFUSAL_DELAY_S, plus or minus half of it: a connection of a client that ignores Retry-After then causes one refusal
+# in two seconds, instead of using all CPU time. With a constant delay, 64 connections would send their next 64 batches
+# simultaneously.
+# Above DELAYED_MAX, refusals are immediate again: this bounds the number of delayed requests.
+IMMEDIATE_MAX = 8
+DELAYED_MAX = 1000
+REFUSAL_DELAY_S = 2.0
 
 # KEYS: the client's counts, REPLICAS, this replica's reports. ARGV: this replica, the client, number of the report,
 # life of the counts (s), rate, burst, number of admitted tasks, then pairs of field and number of accepted tasks.
@@ -163,8 +164,8 @@ class Share:
         missing = tasks - max(0, self.rate_left)
         after_s = math.ceil(missing / self.quota.tasks_per_s) if limit == "tasks_per_s" else errors.RETRY_AFTER_S
         held_s = 0.0
-        if PROMPT_MAX < self._refused <= HELD_MAX:
-            held_s = HELD_S * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
+        if IMMEDIATE_MAX < self._refused <= DELAYED_MAX:
+            held_s = REFUSAL_DELAY_S * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
         return errors.quota_exceeded(self.quota, limit, tasks, after_s=max(1, after_s), held_s=held_s)
 
     def accepted(self, task_id: str) -> None:

@@ -80,9 +80,10 @@ def _given(scope: Scope, name: bytes, form: re.Pattern[bytes]) -> str | None:
 
 
 class _Lines:
-    """Log lines of requests in the format of `apps.logs`; writes those of WRITE_INTERVAL_S at once.
+    """Log lines of requests; writes those of WRITE_INTERVAL_S at once.
 
-    With `logging`, a line would take as much time as the rest of a post.
+    The format is that of `logs.JsonFormatter`, with which a test compares it: with `logging`, a line would take as much
+    time as the rest of a post.
     """
 
     def __init__(self) -> None:
@@ -122,8 +123,7 @@ _quoted = json.JSONEncoder(ensure_ascii=False).encode
 @lru_cache(maxsize=2)
 def _moment(since_epoch_ms: int) -> tuple[str, int]:
     """The time and the process id, cached per millisecond: getpid() is a system call."""
-    second, ms = divmod(since_epoch_ms, 1000)
-    return f"{logs.second_text(second)}.{ms:03d}+00:00", os.getpid()
+    return logs.time_text(since_epoch_ms), os.getpid()
 
 
 @lru_cache(maxsize=16)

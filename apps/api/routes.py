@@ -10,17 +10,17 @@ from fastapi.responses import JSONResponse
 
 from apps import logs
 from apps.api import errors, metrics
-from apps.api.answer import POLL_AFTER_S, Answer, accepted, tell
+from apps.api.acceptance import accept, admit, inputs_of_batch, problem_of
+from apps.api.answer import POLL_AFTER_S, Answer, accepted, send_status
 from apps.api.auth import require_own
 from apps.api.body import read_json
-from apps.api.following import current, events, follow
-from apps.api.headers import IdempotencyKey, one_header
 from apps.api.openapi import RESPONSES
-from apps.api.posting import accept, admit, inputs_of_batch, problem_of
 from apps.api.publisher import CONFIRMED
+from apps.api.request_headers import IdempotencyKey, one_header
 from apps.api.services import Services
 from apps.api.store import Unavailable
 from apps.api.streams import CountedStream, EventStream
+from apps.api.task_events import current, events, follow
 from apps.contract import states
 
 router = APIRouter(tags=["tasks"])
@@ -35,10 +35,10 @@ async def services(request: Request) -> Services:
     return found
 
 
-Shared = Annotated[Services, Depends(services)]
+ServicesDep = Annotated[Services, Depends(services)]
 
 
-async def client(request: Request, shared: Shared) -> str:
+async def client(request: Request, shared: ServicesDep) -> str:
     """The client's name. Raises the 401 problem."""
     return shared.clients.identify(one_header(request, "authorization"))
 
@@ -57,7 +57,7 @@ async def idempotency_key(
     return one_header(request, "idempotency-key")
 
 
-async def own_task(task_id: str, owner: "Client", shared: Shared) -> str:
+async def own_task(task_id: str, owner: "Client", shared: ServicesDep) -> str:
     """The id of a task that belongs to the client. Raises the 404 problem."""
     require_own(shared.ids, owner, task_id)
     logs.task_id.set(task_id)
@@ -70,7 +70,7 @@ OwnTask = Annotated[str, Depends(own_task)]
 
 
 @router.post("/tasks", status_code=202, summary="Post a task", responses=RESPONSES["post"])
-async def post_task(request: Request, owner: Client, key: Key, shared: Shared) -> Response:
+async def post_task(request: Request, owner: Client, key: Key, shared: ServicesDep) -> Response:
     """202 means durable: the broker has confirmed a persistent message in a quorum queue."""
     admit(shared, owner, key)
     body = await read_json(request, shared.settings.body_max_bytes)
@@ -78,7 +78,7 @@ async def post_task(request: Request, owner: Client, key: Key, shared: Shared) -
 
 
 @router.post("/tasks/batch", status_code=202, summary="Post up to 1,000 tasks", responses=RESPONSES["batch"])
-async def post_batch(request: Request, owner: Client, key: Key, shared: Shared) -> Response:
+async def post_batch(request: Request, owner: Client, key: Key, shared: ServicesDep) -> Response:
     """One outcome per input, in the order of the inputs; 202 if any was accepted. A key covers the whole batch.
 
     A batch that is sent again with its key is completed: accepted inputs keep their ids and are not published again.
@@ -113,12 +113,12 @@ async def post_batch(request: Request, owner: Client, key: Key, shared: Shared) 
 async def get_task(
     request: Request,
     task_id: OwnTask,
-    shared: Shared,
+    shared: ServicesDep,
     wait: Annotated[float, Query(ge=0, description="wait up to this many seconds for the end")] = 0,
 ) -> Response:
     """With `wait`, answers when the task has ended, or after this time with its current state."""
     record = await follow(shared, request.receive, task_id, wait)
-    return Answer(partial(tell, services=shared, task_id=task_id, record=record))
+    return Answer(partial(send_status, services=shared, task_id=task_id, record=record))
 
 
 @router.get(
@@ -127,7 +127,7 @@ async def get_task(
 async def get_events(
     owner: Client,
     task_id: OwnTask,
-    shared: Shared,
+    shared: ServicesDep,
     last_event_id: Annotated[str | None, Header(description="the last state that the client has received")] = None,
 ) -> Response:
     """Server-sent events: STARTED if it started, then SUCCESS, FAILURE or REVOKED, then the end of the stream.
@@ -143,12 +143,12 @@ async def get_events(
 
 
 @router.delete("/tasks/{task_id}", summary="Cancel a task", responses=RESPONSES["delete"])
-async def cancel_task(owner: Client, task_id: OwnTask, shared: Shared) -> Response:
+async def cancel_task(owner: Client, task_id: OwnTask, shared: ServicesDep) -> Response:
     """200: the task will not run. 202: it is running and will be interrupted, except in a pool of threads."""
     await current(shared, task_id)
-    place, settings = states.place(task_id), shared.settings
-    keys = place.keys(task_id, owner, states.CANCEL_CHANNEL)
-    arguments = place.arguments(time.time(), settings.result_ttl_s, settings.record_ttl_s)
+    record_keys, settings = states.record_keys(task_id), shared.settings
+    keys = record_keys.script_keys(task_id, owner, states.CANCEL_CHANNEL)
+    arguments = record_keys.script_arguments(time.time(), settings.result_ttl_s, settings.record_ttl_s)
     try:
         found = await shared.store.call(
             "EVAL", states.CANCEL, len(keys), *keys, *arguments, task_id, settings.record_ttl_s

@@ -7,7 +7,7 @@ from pydantic import BaseModel, TypeAdapter
 from apps.api.auth import ANYONE, Clients, read_keys
 from apps.api.body import batch_model
 from apps.api.idempotency import Keys
-from apps.api.large import LargeResults
+from apps.api.large_results import LargeResults
 from apps.api.parser import Parser
 from apps.api.publisher import Publisher
 from apps.api.quotas import Quotas
@@ -37,7 +37,7 @@ class Services:
     publisher: Publisher
     store: Store
     redis_memory: RedisMemory
-    large: LargeResults
+    large_results: LargeResults
     waiter: Waiter
     streams: Streams
 
@@ -71,7 +71,7 @@ def make_services(settings: ApiSettings, registry: Registry) -> Services:
         publisher=publisher,
         store=store,
         redis_memory=redis_memory,
-        large=LargeResults(redis_url),
+        large_results=LargeResults(redis_url),
         waiter=waiter,
         streams=Streams(per_client_max=settings.streams_per_client_max, total_max=settings.streams_max),
     )

@@ -111,8 +111,8 @@ class Store:
 
     async def read(self, task_id: str) -> states.Record:
         """A task's record. Raises Unavailable."""
-        place = states.place(task_id)
-        operands = (3, place.record, place.earlier, states.requeued_key(task_id))
+        record_keys = states.record_keys(task_id)
+        operands = (3, record_keys.record, record_keys.earlier, states.requeued_key(task_id))
         try:
             answer = await self.call("EVALSHA", _READ_SHA, *operands)
         except Unavailable as exc:
@@ -124,8 +124,8 @@ class Store:
 
     async def has_ended(self, task_id: str) -> bool:
         """Whether a task without a record has ended, and its result has expired. Raises Unavailable."""
-        place = states.place(task_id)
-        return bool(await self.call("SISMEMBER", place.ended, place.member))
+        record_keys = states.record_keys(task_id)
+        return bool(await self.call("SISMEMBER", record_keys.ended, record_keys.member))
 
     async def ping(self) -> bool:
         """Whether Redis answers."""

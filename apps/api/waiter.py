@@ -41,7 +41,7 @@ IDLE_CHANNEL = "sluice:idle"
 class Change(asyncio.Event):
     """Set when a record may have changed."""
 
-    told: states.Record | None = None
+    published_end: states.Record | None = None
     """The end of the task if it was published: only state and result."""
 
 
@@ -52,9 +52,9 @@ class _Topic:
     watchers: set[Change] = field(default_factory=set)
     confirmed: bool = False
 
-    def wake(self, told: states.Record | None = None) -> None:
+    def wake(self, published_end: states.Record | None = None) -> None:
         for change in self.watchers:
-            change.told = told or change.told
+            change.published_end = published_end or change.published_end
             change.set()
 
 
@@ -193,7 +193,7 @@ class Waiter:
         topic = self._topics.get(channel)
         if topic is not None and kind in {"subscribe", "message"}:
             topic.confirmed = True
-            topic.wake(states.told(str(message)) if kind == "message" else None)
+            topic.wake(states.published_end(str(message)) if kind == "message" else None)
 
     def _wake(self) -> None:
         for topic in self._topics.values():

@@ -11,9 +11,10 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from apps.contract.states import FINAL
+
 T = TypeVar("T")
 
-FINAL = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
 # Time-out of an answer; the API answers posts within its own deadline of a few seconds.
 CALL_TIMEOUT_S = 15.0
 WAIT_S = 20.0

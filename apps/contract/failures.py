@@ -23,7 +23,7 @@ OVERFLOW = "QueueOverflow"
 REJECTED = "Rejected"
 RETRY_REFUSED = "RetryRefused"
 NOT_STORED = "ResultNotStored"
-# The task needs a worker of another version, and none took it in time (apps/worker/returns.py).
+# The task needs a worker of another version, and none took it in time (apps/worker/version_returns.py).
 NOT_UNDERSTOOD = "NotUnderstood"
 # The message cannot be read, so there may be no task to record a failure for.
 MALFORMED = "malformed"

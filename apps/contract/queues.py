@@ -6,6 +6,7 @@ from apps.contract import topology
 from apps.contract.tasks import Registry
 
 _NAMES = ", ".join(topology.WORK_QUEUES)
+_ADD = 'add it to WORK_QUEUES in apps/contract/topology.py as docs/tasks.md says under "A new queue"'
 
 
 def require_queues(tasks: Registry) -> None:
@@ -13,10 +14,8 @@ def require_queues(tasks: Registry) -> None:
     for spec in tasks.values():
         if spec.queue not in topology.WORK_QUEUES:
             raise SystemExit(
-                f"Task {spec.name} waits in the queue {spec.queue!r}, which is not declared: add {spec.queue!r} to "
-                "WORK_QUEUES in apps/contract/topology.py and a trigger for it to "
-                "kustomize/base/keda/scaled-object.yaml, and run `make definitions contract-baseline`; "
-                f"or put the task into one of the existing queues ({_NAMES})."
+                f"Task {spec.name} waits in the queue {spec.queue!r}, which is not declared: {_ADD}, or put the task "
+                f"into one of the existing queues ({_NAMES})."
             )
 
 
@@ -25,6 +24,5 @@ def require_selectable(queues: Iterable[str], option: str) -> None:
     for name in queues:
         if name not in topology.WORK_QUEUES:
             raise SystemExit(
-                f"{option} names the queue {name!r}, which is not declared: use one of {_NAMES}, or add {name!r} to "
-                "WORK_QUEUES in apps/contract/topology.py and run `make definitions`."
+                f"{option} names the queue {name!r}, which is not declared: use one of {_NAMES}, or {_ADD}."
             )

@@ -59,7 +59,7 @@ USERS: Mapping[str, RedisUser] = {
         (*RECORDS, ENDED, REQUEUED, *IDEMPOTENCY_KEYS, QUOTAS, *REPLICAS, *TOLD_BY_API),
         (*TOLD_BY_API, BEGINNINGS, IDLE),
     ),
-    # `config|get` reads the largest size of a value, and maxmemory (apps/worker/storing.py). It also reveals
+    # `config|get` reads the largest size of a value, and maxmemory (apps/worker/redis_errors.py). It also reveals
     # `requirepass`, the password of DEFAULT.
     "worker": RedisUser(
         (*ALIVE, *SCRIPTS, *CHANNELS, *WRITES, "getrange", "setrange", "hexists", "info", "config|get"),

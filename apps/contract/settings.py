@@ -14,6 +14,8 @@ from apps.contract.results import CEILING_BYTES
 from apps.contract.states import FAILURE_MESSAGE_BOUNDS_CHARS, FAILURE_MESSAGE_MAX_CHARS
 from apps.contract.topology import MAX_LENGTH_MESSAGES, MESSAGE_TTL_S
 
+# Default limit of a body and of a result: a client that may send 1 MiB may also receive 1 MiB.
+JSON_MAX_BYTES = 1024 * 1024
 # Default passwords of servers and examples, which are as good as no password.
 _DEFAULT_PASSWORDS = frozenset({"guest", "rabbitmq", "redis", "password", "changeme", "admin"})
 # URL parameters that change TLS in aiormq, kombu, Celery or redis-py; and the allowed ones of Redis, which all its
@@ -115,7 +117,7 @@ class ApiSettings(Settings):
     publish_in_flight_max: Annotated[int, Field(ge=1)] = 1000
     # below the 60 s after which NGINX times out
     wait_max_s: Annotated[float, Field(ge=0, le=55)] = 25.0
-    body_max_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
+    body_max_bytes: Annotated[int, Field(ge=1024)] = JSON_MAX_BYTES
     broker_heartbeat_s: Annotated[int, Field(ge=1)] = 10
     # share of Redis' maxmemory above which posts are refused. The rest is for the results of tasks already accepted:
     # a tenth of 384 MiB holds the results of 100,000 example tasks
@@ -166,8 +168,7 @@ class WorkerSettings(ConsumerSettings):
     worker_prefetch: Annotated[int, Field(ge=1)] = 1
     # a child process above it is replaced after its task; half of the pod's 1 GiB, so one leak cannot kill the pod
     worker_max_memory_mib: Annotated[int, Field(ge=64)] = 512
-    # the same as BODY_MAX_BYTES: a client that may send 1 MiB may also receive 1 MiB
-    result_max_bytes: Annotated[int, Field(ge=1024, le=CEILING_BYTES)] = 1024 * 1024
+    result_max_bytes: Annotated[int, Field(ge=1024, le=CEILING_BYTES)] = JSON_MAX_BYTES
     # in characters
     failure_message_max: Annotated[
         int, Field(ge=FAILURE_MESSAGE_BOUNDS_CHARS[0], le=FAILURE_MESSAGE_BOUNDS_CHARS[1])

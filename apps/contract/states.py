@@ -17,7 +17,7 @@ on `channel(id)`. A small result is published with its SUCCESS: waiters then nee
     the rest    final states: the result as JSON; other states: the publish id that has claimed the task
 
 One string takes half the memory of a hash with the same fields, whatever the result's size: Redis stores a hash with a
-value above 64 bytes as a hash table. `python -m bench.redis_memory` measures it.
+value above 64 bytes as a hash table. `python -m bench.record_bytes` measures it.
 
 A result is kept for `result_ttl_s` after the task's end. Then only a member of 8 bytes remains, in a set of the ended
 tasks whose ids were created in the same 4 seconds (`ended`). The set is kept until its ids are older than
@@ -29,13 +29,16 @@ import json
 from binascii import unhexlify
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from apps.contract import quota, results, text
 from apps.contract.ids import ID_CHARS
 
-State = Literal["PENDING", "STARTED", "SUCCESS", "FAILURE", "REVOKED"]
-FINAL = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
+FinalState = Literal["SUCCESS", "FAILURE", "REVOKED"]
+State = Literal["PENDING", "STARTED", FinalState]
+FINAL: frozenset[str] = frozenset(get_args(FinalState))
+# The first byte of a record in a final state.
+_LETTERS: dict[str, FinalState] = {"S": "SUCCESS", "F": "FAILURE", "V": "REVOKED"}
 
 
 # Short prefixes: with 16 bytes of the id, a key fits into 24 bytes of the allocator.
@@ -52,7 +55,7 @@ _ID_BYTES = 24
 CLOCKS_S = 2 * 3600
 
 
-class Place(NamedTuple):
+class RecordKeys(NamedTuple):
     """The keys of a task's record, and of the set that shows its end after the record has expired."""
 
     record: bytes
@@ -66,11 +69,11 @@ class Place(NamedTuple):
     period: str
     """The field that counts the task as open."""
 
-    def keys(self, task_id: str, owner: object, *other_channel: str) -> list[bytes | str]:
+    def script_keys(self, task_id: str, owner: object, *other_channel: str) -> list[bytes | str]:
         """The KEYS of the four scripts."""
         return [self.record, self.earlier, self.ended, channel(task_id), quota.key(owner), *other_channel]
 
-    def arguments(self, now_s: float, result_ttl_s: int, record_ttl_s: int) -> list[Any]:
+    def script_arguments(self, now_s: float, result_ttl_s: int, record_ttl_s: int) -> list[Any]:
         """The first ARGV of each of the four scripts."""
         return [
             int(now_s * 1000).to_bytes(6),
@@ -83,7 +86,7 @@ class Place(NamedTuple):
 
 
 @lru_cache(maxsize=1024)  # a worker needs it at the begin and at the end of a task
-def place(task_id: str) -> Place:
+def record_keys(task_id: str) -> RecordKeys:
     """The keys for a task. In a message, any text may be an id."""
     try:
         raw = unhexlify(task_id.replace("-", ""))
@@ -91,8 +94,8 @@ def place(task_id: str) -> Place:
         raw = b""
     if len(raw) != _ID_BYTES or len(task_id) != ID_CHARS:
         other = _RECORD + task_id.encode(errors="surrogatepass")
-        return Place(other, f"sluice:task:{task_id}", NO_SET, 0, 0.0, quota.field(task_id))
-    return Place(
+        return RecordKeys(other, f"sluice:task:{task_id}", NO_SET, 0, 0.0, quota.field(task_id))
+    return RecordKeys(
         _RECORD + raw[:16],
         f"sluice:task:{task_id}",
         _ENDED + raw[:4] + _SLICES[raw[4]],
@@ -104,7 +107,7 @@ def place(task_id: str) -> Place:
 
 def key(task_id: str) -> bytes:
     """The Redis key of a task's record."""
-    return place(task_id).record
+    return record_keys(task_id).record
 
 
 def channel(task_id: str) -> str:
@@ -126,7 +129,7 @@ def requeued_key(task_id: str) -> str:
 CANCEL_CHANNEL = "sluice:cancel"
 
 # A longer result is not published: every API process with a waiting client would receive all of it.
-TOLD_BYTES_MAX = 4096
+PUBLISHED_BYTES_MAX = 4096
 # A longer result is not read with the rest of its record: 200 records, one batch, then have at most 3 MiB, which take
 # a few milliseconds.
 SMALL_BYTES_MAX = 16 * 1024
@@ -173,7 +176,8 @@ local record, adopted = redis.pcall('GET', KEYS[1]), false
 if not record and redis.call('EXISTS', KEYS[2]) == 1 then
   adopted = true
   local hash = redis.pcall('HMGET', KEYS[2], 'state', 'publish', 'cancel', 'tries', 'started_s')
-  local letters = {{SUCCESS = 'S', FAILURE = 'F', REVOKED = 'V', STARTED = hash[3] and 'C' or 'R'}}
+  local letters = {{{", ".join(f"{state} = '{letter}'" for letter, state in _LETTERS.items())}}}
+  letters.STARTED = hash[3] and 'C' or 'R'
   local tries, started_ms = math.min(tonumber(hash[4] or 0), 255), math.floor(tonumber(hash[5] or 0) * 1000)
   record = (letters[hash[1]] or '?') .. '\015' .. struct.pack('>BI6I6', tries, started_ms, 0) .. (hash[2] or '')
 end
@@ -220,17 +224,17 @@ return 'run'
 # ARGV from 7: publish id, state, meta (JSON).
 # Returns "stored", or the reason not to store: "final" (the first end stands), "claimed" (another publish of the id has
 # begun) or "unreadable" (it is a FAILURE now).
-# Publishes the state; for a SUCCESS also a space and the meta, if it has at most TOLD_BYTES_MAX.
+# Publishes the state; for a SUCCESS also a space and the meta, if it has at most PUBLISHED_BYTES_MAX.
 END = rf"""{_FOUND}
 if letter == 'R' or letter == 'C' then
   {_CLAIMED}
 elseif letter or {_HAS_ENDED} then
   return 'final'
 end
-local told = ARGV[8]
-{_finish("(told == 'REVOKED' and 'V' or string.sub(told, 1, 1))", "ARGV[9]")}
-if told == 'SUCCESS' and #ARGV[9] <= {TOLD_BYTES_MAX} then told = told .. ' ' .. ARGV[9] end
-redis.call('PUBLISH', KEYS[4], told)
+local published = ARGV[8]
+{_finish("(published == 'REVOKED' and 'V' or string.sub(published, 1, 1))", "ARGV[9]")}
+if published == 'SUCCESS' and #ARGV[9] <= {PUBLISHED_BYTES_MAX} then published = published .. ' ' .. ARGV[9] end
+redis.call('PUBLISH', KEYS[4], published)
 return 'stored'
 """
 # For FAILURE and REVOKED, which are small: limits and cancellations also end tasks while Redis is full. The memory used
@@ -270,7 +274,7 @@ if letter == 'R' or letter == 'C' then
   redis.call('PUBLISH', KEYS[6], ARGV[7])
   return 'STARTED'
 end
-return ({{S = 'SUCCESS', F = 'FAILURE', V = 'REVOKED'}})[letter]
+return ({{{", ".join(f"{letter} = '{state}'" for letter, state in _LETTERS.items())}}})[letter]
 """
 
 # KEYS: record, record of version 0.1, requeued key.
@@ -305,9 +309,7 @@ if answer[1] == 'F' or answer[1] == 'FAILURE' then answer[7] = redis.call('HGET'
 return answer
 """
 
-_STATES: dict[str, State] = {
-    "S": "SUCCESS", "F": "FAILURE", "V": "REVOKED", "R": "STARTED", "C": "STARTED",
-}  # fmt: skip
+_STATES: dict[str, State] = {**_LETTERS, "R": "STARTED", "C": "STARTED"}
 
 
 @dataclass(frozen=True)
@@ -351,7 +353,7 @@ def decode(answer: list[Any]) -> Record:
     )
 
 
-def told(message: str) -> Record | None:
+def published_end(message: str) -> Record | None:
     """The end in a message on `channel(id)`: only state and result. None if the record must be read."""
     state, _, meta = message.partition(" ")
     if state != "SUCCESS" or not meta:  # the id of a requeue is only in Redis

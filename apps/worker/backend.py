@@ -1,4 +1,4 @@
-"""Celery's result backend for the contract's records, which only `begin`, `end` and `give_back` write.
+"""Celery's result backend for the contract's records: a worker writes them only by `begin`, `end` and `give_back`.
 
 The base class provides connection settings, time-outs and endless retries during an outage of Redis
 (`result_backend_always_retry`). The three methods are called only in the worker's pool (apps/worker/task.py): waiting
@@ -23,9 +23,9 @@ from redis.retry import Retry
 
 from apps import logs
 from apps.contract import states
-from apps.worker.celery_api import READ, refused
+from apps.worker.disabled_celery_api import READ, refused
+from apps.worker.redis_errors import NotStored, raise_if_final
 from apps.worker.script import Script
-from apps.worker.storing import NotStored, raise_if_final
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +40,10 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
 
     def begin(self, task_id: str, publish_id: str, now_s: float, owner: object) -> str:
         """Claim a task for this publish; waits while Redis is unreachable or full. Returns the answer of BEGIN."""
-        place = states.place(task_id)
-        keys = place.keys(task_id, owner, states.begun_channel(task_id))
-        old = now_s - place.created_s > self._result_ttl_s - states.CLOCKS_S
-        arguments = [*self._arguments(place, now_s), publish_id, self._record_ttl_s, int(old)]
+        record_keys = states.record_keys(task_id)
+        keys = record_keys.script_keys(task_id, owner, states.begun_channel(task_id))
+        old = now_s - record_keys.created_s > self._result_ttl_s - states.CLOCKS_S
+        arguments = [*self._arguments(record_keys, now_s), publish_id, self._record_ttl_s, int(old)]
         answer: str = self._ensure_retryable(self._run, BEGIN, keys, arguments)
         return answer
 
@@ -67,9 +67,9 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
         return state
 
     def _end(self, request: Any, state: str, meta: str | bytes, now_s: float) -> str:
-        place = states.place(request.id)
-        keys = place.keys(request.id, request.get("owner"))
-        arguments = [*self._arguments(place, now_s), request.publish_id, state, meta]
+        record_keys = states.record_keys(request.id)
+        keys = record_keys.script_keys(request.id, request.get("owner"))
+        arguments = [*self._arguments(record_keys, now_s), request.publish_id, state, meta]
         script = END if state == "SUCCESS" else END_WHEN_FULL
         refused: list[Exception] = []
 
@@ -83,14 +83,14 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
         answer: str = self._ensure_retryable(store)
         return answer
 
-    def _arguments(self, place: states.Place, now_s: float) -> list[Any]:
-        return place.arguments(now_s, self._result_ttl_s, self._record_ttl_s)
+    def _arguments(self, record_keys: states.RecordKeys, now_s: float) -> list[Any]:
+        return record_keys.script_arguments(now_s, self._result_ttl_s, self._record_ttl_s)
 
     def give_back(self, request: Any) -> str:
         """Undo `begin` for an input that this version does not understand. Waits and returns like `begin`."""
-        place = states.place(request.id)
-        keys = place.keys(request.id, request.get("owner"))
-        arguments = [*self._arguments(place, time.time()), request.publish_id]
+        record_keys = states.record_keys(request.id)
+        keys = record_keys.script_keys(request.id, request.get("owner"))
+        arguments = [*self._arguments(record_keys, time.time()), request.publish_id]
         answer: str = self._ensure_retryable(self._run, GIVE_BACK, keys, arguments)
         return answer
 
@@ -105,7 +105,7 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery ships no types
     forget = save_group = restore_group = refused("AsyncResult", READ)
 
     def exception_safe_to_retry(self, exc: Exception) -> bool:
-        # also retry while Redis is full, loading or read-only; apps/worker/storing.py detects permanent errors
+        # also retry while Redis is full, loading or read-only; apps/worker/redis_errors.py detects permanent errors
         return isinstance(exc, RedisError | OSError)
 
     def process_cleanup(self) -> None:

@@ -61,7 +61,7 @@ def _serve(watchdog: Watchdog, client: Redis) -> None:
 
 
 def _is_cancelled(client: Redis, task_id: str) -> bool:
-    place = states.place(task_id)
-    if client.getrange(place.record, 0, 0) == "C":
+    record_keys = states.record_keys(task_id)
+    if client.getrange(record_keys.record, 0, 0) == "C":
         return True
-    return bool(client.hexists(place.earlier, "cancel"))
+    return bool(client.hexists(record_keys.earlier, "cancel"))

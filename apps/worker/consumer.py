@@ -24,12 +24,12 @@ from apps.contract.message import CONTENT_ENCODING, CONTENT_TYPE, is_known_form,
 from apps.contract.settings import WorkerSettings
 from apps.health import HealthFiles
 from apps.startup import broker_refused
-from apps.worker import frames, returns
-from apps.worker.connection import REFUSALS
+from apps.worker import frame_handler, version_returns
+from apps.worker.connection_attempts import REFUSALS
+from apps.worker.dead_letter_publisher import Rejection, raw_copy
 from apps.worker.outcome import failure_of
 from apps.worker.prefetch import Prefetch
-from apps.worker.rejection import Rejection, raw_copy
-from apps.worker.returns import Copy
+from apps.worker.version_returns import Copy
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]  # celery ships no type
 
         def on_task_received(message: Any) -> None:
             properties = message.properties
-            message.raw_properties = properties.pop(frames.RAW)  # removed, or they would be sent to the pool
+            message.raw_properties = properties.pop(frame_handler.RAW)  # removed, or they would be sent to the pool
             try:
                 if reason := _unreadable_because(message):
                     self._park(message, reason)
@@ -109,7 +109,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]  # celery ships no type
 
     def _return(self, message: Any, what: str, failure: dict[str, str]) -> None:
         """Return a message of another version for a later worker, or dead-letter it after RETURN_MAX_S."""
-        outcome = returns.later(message, what, failure, self.app.conf.sluice_return_max_s)
+        outcome = version_returns.later(message, what, failure, self.app.conf.sluice_return_max_s)
         copy, failure = (outcome, failure) if isinstance(outcome, Copy) else (None, outcome)
         # Never reject a copy: a task of a version that is being rolled out would become a FAILURE.
         reject = None if copy else self._answer(message.reject_log_error)
@@ -121,7 +121,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]  # celery ships no type
         """Dead-letter an unreadable message unchanged."""
         failure = failures.malformed(reason)
         # the readable headers, for the log
-        headers = message.headers or frames.decoded(message.raw_properties)
+        headers = message.headers or frame_handler.decoded(message.raw_properties)
         log.error("given up", extra={"fields": {"task_id": headers.get("id"), "reason": failure["message"]}})
         copy = raw_copy(message, failure)
         # Never reject it: the broker would extend its headers, and some headers then stop RabbitMQ 3.10's
@@ -137,7 +137,7 @@ def _unreadable_because(message: Any) -> str | None:
         return f"its properties have more than {PROPERTIES_MAX_BYTES} bytes"
     headers = message.headers
     if not headers and message.raw_properties[0] & 0x20:
-        return unreadable_because(frames.decoded(message.raw_properties)) or "its properties cannot be decoded"
+        return unreadable_because(frame_handler.decoded(message.raw_properties)) or "its properties cannot be decoded"
     if is_known_form(headers) and (
         message.content_type != CONTENT_TYPE or message.content_encoding != CONTENT_ENCODING
     ):  # kombu would decompress the body for some encodings
@@ -198,9 +198,9 @@ class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
         if self._draining:
             return
         self._draining = True
-        hand_back = threading.Timer(self.settings.soft_shutdown_s, _hand_back, (self._pool,))
-        hand_back.daemon = True
-        hand_back.start()
+        kill = threading.Timer(self.settings.soft_shutdown_s, _kill_running, (self._pool,))
+        kill.daemon = True
+        kill.start()
         if not self._consuming:
             state.should_stop = os.EX_OK
 
@@ -220,10 +220,11 @@ class Lifecycle(bootsteps.StartStopStep):  # type: ignore[misc]
             state.should_stop = os.EX_OK
 
 
-def _hand_back(pool: Any) -> None:
+def _kill_running(pool: Any) -> None:
     # Neither a pool of threads nor a child that waits for Redis can be stopped gracefully. The kernel kills the
     # children with their parent (Celery sets the parent-death signal), and tasks without a stored result are not acked.
-    log.warning("tasks still run: handing them back", extra={"fields": {"tasks": list(state.requests)}})
+    fields = {"tasks": list(state.requests)}
+    log.warning("tasks still run: killing them; the broker redelivers them", extra={"fields": fields})
     with suppress(Exception):  # the worker must exit after any error
         pool.end_descendants()
     os._exit(os.EX_OK)

@@ -27,8 +27,8 @@ from apps.contract.ids import TaskIds
 from apps.contract.message import obstacle_to_requeue, republished
 from apps.contract.settings import RequeueSettings, load
 from apps.startup import tls_failure
-from apps.worker import dead_letter
-from apps.worker.dead_letter import DeadLetter
+from apps.worker import dead_letter_reader
+from apps.worker.dead_letter_reader import DeadLetter
 
 # Per message, not for the whole command, which may process thousands of messages.
 DEADLINE_S = 30.0
@@ -58,7 +58,7 @@ async def parked(channel: AbstractChannel, wanted: str | None = None) -> AsyncIt
     found: asyncio.Queue[Parked] = asyncio.Queue()
 
     async def on_message(message: DeliveredMessage) -> None:
-        letter = dead_letter.read(message)
+        letter = dead_letter_reader.read(message)
         name = name_of(letter)
         said = _summary(name, letter, _died(message, letter))
         found.put_nowait(Parked(message.delivery_tag or 0, name, said, letter if name == wanted else None))

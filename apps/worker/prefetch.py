@@ -26,7 +26,7 @@ from celery.worker import state
 from celery.worker.consumer.tasks import Tasks
 
 from apps.contract import topology
-from apps.worker import metrics
+from apps.worker import task_metrics
 
 log = logging.getLogger(__name__)
 
@@ -207,7 +207,7 @@ class Prefetch(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships n
             if request.delivery_count < HAND_BACK_MAX and request.withdraw():
                 self._consumer.nack(request.message.delivery_tag)
                 log.debug("handed back", extra={"fields": {"deliveries": request.delivery_count}})
-                metrics.HANDED_BACK.labels(request.task.spec.queue).inc()  # a retry has another routing key
+                task_metrics.HANDED_BACK.labels(request.task.spec.queue).inc()  # a retry has another routing key
 
     @staticmethod
     def _not_started() -> list[Any]:

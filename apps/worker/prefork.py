@@ -111,6 +111,17 @@ class Pool(asynpool.AsynPool):  # type: ignore[misc]
                 self.terminate_job(process.pid)
         super().flush()
 
+    def destroy_queues(self, queues: Any, proc: Any) -> Any:
+        """Called when the pipes of a killed process are closed, as it may have read part of a message.
+
+        Celery leaves the number of the result pipe in its index. A new pipe may get the same number. At the next
+        connection to the broker, Celery registers all numbers of the index with its event loop, which then blocks
+        when it reads that pipe.
+        """
+        for number in [number for number, owner in self._fileno_to_outq.items() if owner is proc]:
+            del self._fileno_to_outq[number]
+        return super().destroy_queues(queues, proc)
+
     def terminate_job(self, pid: int, sig: int | None = None) -> None:
         """Called for each running task when the connection to the broker is lost."""
         super().terminate_job(pid, sig)

@@ -28,17 +28,17 @@ from redis.exceptions import RedisError
 
 from apps import broker, logs, startup
 from apps.amqp.address import addresses
+from apps.availability import BROKER_UP, REDIS_UP
 from apps.broker import Lost, Refused, losses
 from apps.contract import failures, states, topology
 from apps.contract.message import Raw
 from apps.contract.queues import require_queues
 from apps.contract.settings import RecorderSettings, load
 from apps.health import HealthFiles
-from apps.metrics import BROKER_UP, REDIS_UP
 from apps.tasks import TASKS
-from apps.worker import dead_letter
-from apps.worker.dead_letter import DeadLetter
-from apps.worker.storing import ATTEMPTS, is_about_the_command
+from apps.worker import dead_letter_reader
+from apps.worker.dead_letter_reader import DeadLetter
+from apps.worker.redis_errors import ATTEMPTS, is_about_the_command
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +156,7 @@ class Recorder:
             await connection.close(timeout=CLOSE_DEADLINE_S)
 
     async def _on_message(self, message: DeliveredMessage) -> None:
-        letter = dead_letter.read(message)
+        letter = dead_letter_reader.read(message)
         logs.task_id.set(letter.text("id"))
         logs.request_id.set(letter.text("request_id"))
         failure = letter.failure
@@ -178,13 +178,15 @@ class Recorder:
         task_id = letter.text("id")
         if task_id is None:  # no client can query it: only park it
             return "stored"
-        place, settings = states.place(task_id), self.settings
-        arguments = place.arguments(time.time(), settings.result_ttl_s, settings.record_ttl_s)
+        record_keys, settings = states.record_keys(task_id), self.settings
+        arguments = record_keys.script_arguments(time.time(), settings.result_ttl_s, settings.record_ttl_s)
         arguments += [str(letter.text("publish_id")), "FAILURE", json.dumps(letter.failure)]
         refused = 0
         while True:
             try:
-                answer: str = await self._end(keys=place.keys(task_id, letter.text("owner")), args=arguments)
+                answer: str = await self._end(
+                    keys=record_keys.script_keys(task_id, letter.text("owner")), args=arguments
+                )
                 return answer if answer != "final" else await self._state(task_id)
             except (RedisError, OSError) as exc:
                 FAILURES.labels("redis").inc()
@@ -197,8 +199,8 @@ class Recorder:
 
     async def _state(self, task_id: str) -> str:
         """The state of a task that has ended; PENDING if its result has expired."""
-        place = states.place(task_id)
-        keys: list[bytes | str] = [place.record, place.earlier, states.requeued_key(task_id)]
+        record_keys = states.record_keys(task_id)
+        keys: list[bytes | str] = [record_keys.record, record_keys.earlier, states.requeued_key(task_id)]
         return states.decode(await self._read(keys=keys)).state
 
     async def _park(self, message: DeliveredMessage, letter: DeadLetter) -> None:

@@ -2,8 +2,8 @@
 
     child ends its task   -> record written by the child, then ack
     child is lost         -> back to the queue; the broker counts it (delivery limit)
-    input of another version -> the delay exchange, for a worker of that version (apps/worker/returns.py)
-    anything else         -> dead letters with the reason (apps/worker/rejection.py); the recorder writes the FAILURE
+    input of another version -> the delay exchange, for a worker of that version (apps/worker/version_returns.py)
+    anything else         -> dead letters with the reason (apps/worker/dead_letter_publisher.py), for the recorder
 
 This module never waits for Redis: during its outages, time limits and heartbeats must continue.
 """
@@ -21,20 +21,20 @@ from celery.exceptions import InvalidTaskError, Reject
 from celery.worker import request, state
 
 from apps.contract import failures, ids
-from apps.worker import metrics, returns
+from apps.worker import task_metrics, version_returns
+from apps.worker.dead_letter_publisher import Rejection
 from apps.worker.outcome import failure_of
 from apps.worker.prefork import HardLimitError
-from apps.worker.rejection import Rejection
-from apps.worker.returns import Copy
 from apps.worker.task import FAILURE, RETRY, REVOKED, SKIPPED, SUCCESS
 from apps.worker.threads import Waiting
+from apps.worker.version_returns import Copy
 
 log = logging.getLogger(__name__)
 
 # Cached per task and outcome: looking up a counter takes as long as incrementing it.
-results = cache(metrics.RESULTS.labels)
-wait_seconds = cache(metrics.WAIT_SECONDS.labels)
-run_seconds = cache(metrics.RUN_SECONDS.labels)
+results = cache(task_metrics.RESULTS.labels)
+wait_seconds = cache(task_metrics.WAIT_SECONDS.labels)
+run_seconds = cache(task_metrics.RUN_SECONDS.labels)
 
 
 class Request(request.Request):  # type: ignore[misc]  # celery ships no types
@@ -136,7 +136,7 @@ class Request(request.Request):  # type: ignore[misc]  # celery ships no types
 
     def _return(self, failure: dict[str, str]) -> None:
         """Return a task whose input this version does not understand, or dead-letter it after RETURN_MAX_S."""
-        outcome = returns.later(self.message, "input", failure, self._app.conf.sluice_return_max_s)
+        outcome = version_returns.later(self.message, "input", failure, self._app.conf.sluice_return_max_s)
         if not isinstance(outcome, Copy):
             self._give_up(outcome)
             return

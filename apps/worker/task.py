@@ -3,7 +3,7 @@
     begin --> function: SUCCESS, FAILURE --> end --> the main process acks
          |            | an error to retry on --> the retry is published --> ack; refused --> dead letter
          |            | a cancel (apps/worker/limits.py) --> end(REVOKED) --> ack
-         |            | an input of another version --> give_back --> returned (apps/worker/returns.py) --> ack
+         |            | an input of another version --> give_back --> returned (apps/worker/version_returns.py) --> ack
          |            `-- SIGTERM to this process --> nothing is written; the broker redelivers the task
          `-- final, claimed or cancelled --> ack
 
@@ -30,7 +30,7 @@ from apps.contract.message import read_input
 from apps.contract.settings import WorkerSettings
 from apps.contract.tasks import Input, TaskSpec
 from apps.worker import backend
-from apps.worker.celery_api import POST, RefusingTask, refused
+from apps.worker.disabled_celery_api import POST, RefusingTask, refused
 from apps.worker.limits import Limits
 from apps.worker.outcome import failure_of, is_a, traceback_of
 

@@ -28,7 +28,7 @@ class Waiting(thread.ApplyResult):  # type: ignore[misc]  # celery ships no type
 class TaskPool(thread.TaskPool):  # type: ignore[misc]  # celery ships no types
     """Reports every end of a task; Celery's pool would not report an error in its tracer, or SystemExit."""
 
-    # AsyncResult.get() is refused by apps/worker/celery_api.py, which names our API, and not by Celery
+    # AsyncResult.get() is refused by apps/worker/disabled_celery_api.py, which names our API, and not by Celery
     task_join_will_block = False
 
     def on_start(self) -> None:

@@ -1,1 +1,1 @@
-"""The ways to accept a task that are compared, each a FastAPI app: `uvicorn bench.apps.<name>:app`."""
+"""The compared implementations, each a FastAPI app that accepts tasks: `uvicorn bench.apps.<name>:app`."""

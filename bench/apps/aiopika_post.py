@@ -1,4 +1,4 @@
-"""FastAPI and aio-pika: a robust connection, a channel with confirms, persistent and mandatory messages."""
+"""FastAPI with aio-pika: a robust connection, a channel with confirms, persistent and mandatory messages."""
 
 import os
 from collections.abc import AsyncIterator

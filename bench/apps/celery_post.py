@@ -1,4 +1,4 @@
-"""FastAPI and Celery's own `apply_async`, as the system that this project began from; with confirms, and without."""
+"""FastAPI with Celery's `apply_async`, as in the original system; with and without confirms."""
 
 from typing import Any
 

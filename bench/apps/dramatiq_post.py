@@ -1,4 +1,4 @@
-"""FastAPI and dramatiq with confirms: its broker blocks, so the endpoint runs in FastAPI's threads."""
+"""FastAPI with dramatiq and confirms. dramatiq's broker client blocks, so the endpoint runs in FastAPI's threads."""
 
 import os
 
@@ -13,7 +13,7 @@ dramatiq.set_broker(RabbitmqBroker(url=os.environ["CELERY_BROKER_URL"], confirm_
 app = FastAPI()
 
 
-@dramatiq.actor(queue_name="bench.dramatiq")  # type: ignore[untyped-decorator]  # linting has no types of it
+@dramatiq.actor(queue_name="bench.dramatiq")  # type: ignore[untyped-decorator]  # dramatiq is not installed for linting
 def noop(name: str) -> str:
     return name
 

@@ -1,4 +1,4 @@
-"""The input that all compared servers validate, and the output of the task that does nothing."""
+"""The input that all compared servers validate, and the output of the benchmark task, which does nothing."""
 
 from typing import Annotated, Literal
 
@@ -6,19 +6,19 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from apps.contract.tasks import Input
 
-# What a client sends.
+# the body of a client's post
 BODY = '{"task":"nothing","name":"abc"}'
 
 
 class Nothing(Input):
-    """Work on one name."""
+    """Input of the benchmark task."""
 
     task: Literal["nothing"]
     name: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
 class Done(BaseModel):
-    """What the task returns."""
+    """Output of the benchmark task."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name_task: str

@@ -1,6 +1,8 @@
 """Sluice with a task that does nothing: `uvicorn --factory bench.apps.ours:api`, `celery -A bench.apps.ours`."""
 
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from celery import Celery
@@ -10,10 +12,9 @@ from apps.api.app import create_app
 from apps.contract import topology
 from apps.contract.settings import WorkerSettings, load
 from apps.contract.tasks import TaskSpec, registry
-from apps.worker import app as worker
 from bench.apps.model import Done, Nothing
 
-# a queue that every system has, whatever a team's queues are
+# the first work queue, because a team may rename queues
 QUEUE = topology.WORK_QUEUES[0]
 SPEC = TaskSpec(name=f"{QUEUE}:nothing", input=Nothing, output=Done, hard_limit_s=90)
 REGISTRY = registry(SPEC)
@@ -28,7 +29,7 @@ def api() -> FastAPI:
 
 
 def _functions() -> Any:
-    """What the worker's app is given: `bench.compare` runs this with the apps of other commits, too."""
+    """The functions argument of the worker's app. `bench.compare_commits` also runs this with other commits' apps."""
     try:
         from apps.worker.functions import Work  # noqa: PLC0415 - absent until version 0.2
     except ImportError:
@@ -38,5 +39,8 @@ def _functions() -> Any:
 
 def __getattr__(name: str) -> Celery:
     if name in {"app", "celery"}:
-        return worker.create_app(load(WorkerSettings), REGISTRY, _functions())
+        # the module is called app until version 0.2, and bench.compare_commits runs this with the apps of other commits
+        worker = import_module("apps.worker.celery_app" if find_spec("apps.worker.celery_app") else "apps.worker.app")
+        made: Celery = worker.create_app(load(WorkerSettings), REGISTRY, _functions())
+        return made
     raise AttributeError(name)

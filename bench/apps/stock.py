@@ -1,4 +1,4 @@
-"""Celery 5.7 with what makes it as safe as it gets by settings: `celery -A bench.apps.stock worker`."""
+"""Celery 5.7 with its safest settings: `celery -A bench.apps.stock worker`."""
 
 import os
 from typing import Any

@@ -1,4 +1,4 @@
-"""FastAPI and taskiq by way of aio-pika, whose channels confirm."""
+"""FastAPI with taskiq on aio-pika, whose channels use confirms."""
 
 import os
 from collections.abc import AsyncIterator
@@ -13,7 +13,7 @@ from bench.apps.model import Nothing
 broker = AioPikaBroker(os.environ["CELERY_BROKER_URL"])
 
 
-@broker.task  # type: ignore[untyped-decorator]  # linting has no types of it
+@broker.task  # type: ignore[untyped-decorator]  # taskiq is not installed for linting
 async def noop(name: str) -> str:
     return name
 

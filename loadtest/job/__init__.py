@@ -1,1 +1,1 @@
-"""The load test inside of a cluster: its image, and the Job that runs it."""
+"""The load test inside of a cluster: the image, and the Job that runs it."""

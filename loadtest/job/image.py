@@ -1,4 +1,4 @@
-"""Builds the image of the Job: `python -m loadtest.job.image`. BASE in the environment is as for `make images`."""
+"""Builds the image of the Job: `python -m loadtest.job.image`. The environment may have BASE, as for `make images`."""
 
 import os
 import shutil
@@ -10,12 +10,12 @@ from ops.command import ROOT, command_line, show
 
 NAME = f"{images.DEFAULT_REGISTRY}/sluice-load:0.1.0"
 DOCKERFILE = "loadtest/job/Dockerfile"
-# The project's .dockerignore lets only in what its services need.
+# Folders of the build context. The project's own context excludes them by .dockerignore.
 CONTENT = ("apps", "loadtest", "ops", "requirements")
 
 
 def main() -> None:
-    """Build it, and say how it gets into a cluster on this machine."""
+    """Build the image, and print how to load it into a cluster on this machine."""
     program = images.engine()
     base = os.environ.get("BASE")
     arguments = ("--build-arg", f"BASE={base}") if base else ()
@@ -24,7 +24,7 @@ def main() -> None:
             shutil.copytree(ROOT / name, Path(context) / name, ignore=shutil.ignore_patterns("__pycache__"))
         options = (*images.KEEP_LAYERS.get(program, ()), *arguments, "--file", f"{context}/{DOCKERFILE}", "--tag", NAME)
         show(program, "build", *options, context, timeout_s=images.BUILD_TIMEOUT_S)
-    print(f"Built {NAME} with {program}. A cluster on this machine gets it by")
+    print(f"Built {NAME} with {program}. Load it into a cluster on this machine with")
     print("\n".join(f"  {line}" for line in images.into_cluster(program, [NAME])))
 
 

@@ -1,1 +1,1 @@
-"""The tasks that are posted by the load test: a family that only loaded systems have, as `apps/tasks/load`."""
+"""The family of tasks that the load test posts. Only systems under load have it, as `apps/tasks/load`."""

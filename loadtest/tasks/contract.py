@@ -1,4 +1,4 @@
-"""The models and specs of the load: each task sleeps as long as its input says."""
+"""The models and specs of the load test's tasks. Each task sleeps for the time in its input."""
 
 from typing import Annotated, Literal
 
@@ -11,7 +11,7 @@ HARD_LIMIT_S = 90
 
 
 class Sleep(Input):
-    """What both tasks have."""
+    """Base class of both inputs."""
 
     name: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$", examples=["abc"])]
     seconds: Annotated[float, Field(ge=0, lt=HARD_LIMIT_S, examples=[1])]
@@ -30,13 +30,13 @@ class ShortSleep(Sleep):
 
 
 class Slept(BaseModel):
-    """What both tasks return: the name that they were given, which shows that a result is its task's."""
+    """Output of both tasks: the name in the input, which shows that a result belongs to its task."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str
 
 
-# a queue that every system has, whatever a team's queues are
+# the first work queue, because a team may rename queues
 _QUEUE = topology.WORK_QUEUES[0]
 LONG = TaskSpec(name=f"{_QUEUE}:load_long", input=LongSleep, output=Slept, hard_limit_s=HARD_LIMIT_S)
 SHORT = TaskSpec(name=f"{_QUEUE}:load_short", input=ShortSleep, output=Slept, hard_limit_s=HARD_LIMIT_S)

@@ -1,4 +1,4 @@
-"""The functions of the load's tasks. Imported as `apps.tasks.load.work`, so the contract is found beside it."""
+"""The functions of the load test's tasks. Imported as `apps.tasks.load.work`, hence the relative import."""
 
 import time
 

@@ -1,1 +1,1 @@
-"""Stand-ins for what a cluster without a network cannot fetch: charts, images, the NGINX controller (README.md)."""
+"""Stand-ins for artifacts that a cluster without a network cannot download: charts, images, the NGINX controller."""

@@ -1,9 +1,9 @@
-"""Serve what other clusters fetch from the internet: `python -m minicluster.stand_ins.artifact_server FOLDER`.
+"""Serves the stand-in charts and git repositories: `python -m minicluster.stand_ins.artifact_server FOLDER`.
 
     :5000   Debian's docker-registry, for charts
-    :8000   FOLDER/charts, a chart repository, and FOLDER/git, bare git repositories to fetch from and to push to
+    :8000   FOLDER/charts, a chart repository, and FOLDER/git, bare git repositories for fetch and push
 
-It listens on every address, because it runs in the cluster's network namespace, which only this machine reaches.
+The servers listen on all addresses of the cluster's network namespace, which only this machine can reach.
 """
 
 import os
@@ -24,7 +24,7 @@ WEB_PORT = 8000
 
 
 def ensure() -> None:
-    """Install Debian's docker-registry if it is missing: this needs the machine's network, not the cluster's."""
+    """Install Debian's docker-registry if it is missing. Call this in the machine's network namespace."""
     if find("docker-registry") is None:
         apt_install(["docker-registry"])
 

@@ -1,4 +1,4 @@
-"""Pack the stand-in charts as `helm package` does, with the tags of the images and the files that are generated."""
+"""Packages the stand-in charts with `helm package`, with image tags and generated files."""
 
 import shutil
 import tempfile
@@ -8,22 +8,17 @@ from minicluster.stand_ins import ingress_controller, keda_release, server_image
 from minicluster.stand_ins.ingress_controller import controller_settings
 from ops.command import ROOT, output
 from ops.tools import built
-from ops.validate import controller
 
 FOLDER = Path(__file__).parent
 TIMEOUT_S = 60
 # The program of the ingress controller and the files that it imports or reads.
-PROGRAM = [
-    *sorted(Path(ingress_controller.__file__).parent.glob("*.py")),
-    Path(controller.__file__),
-    controller_settings.RECORD,
-]
+PROGRAM = [*sorted(Path(ingress_controller.__file__).parent.glob("*.py")), controller_settings.RECORD]
 
 
 def package(folder: Path) -> list[Path]:
-    """Pack every chart into a folder; the paths of the archives."""
+    """Package every chart into a folder, and return the paths of the archives."""
     folder.mkdir(parents=True, exist_ok=True)
-    # the program reaches its pod as a ConfigMap, whose keys cannot have a slash
+    # the program is mounted into its pod from a ConfigMap, whose keys cannot contain slashes
     program = {str(path.relative_to(ROOT)).replace("/", "--"): path.read_text() for path in PROGRAM}
     return [
         _packed("rabbitmq", server_image.tag(), {}, folder),

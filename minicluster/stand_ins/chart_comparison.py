@@ -1,8 +1,8 @@
-"""Compare the stand-in charts with the real ones: `python -m minicluster.stand_ins.chart_comparison FOLDER`.
+"""Compares the stand-in charts with the real ones: `python -m minicluster.stand_ins.chart_comparison FOLDER`.
 
-FOLDER has the real charts. Each of our values is changed once, and that must change the same fields of the objects
-that both charts render. NGINX is left out: its stand-in runs another program, and each behaviour of that has a test
-(README.md).
+FOLDER contains the real charts. Each of our values is changed once, and the change must affect the same fields of the
+rendered objects in both charts. The chart of NGINX is not compared, because its stand-in runs another program; tests of
+this program cover each behaviour (README.md).
 """
 
 import json
@@ -24,22 +24,22 @@ from ops.command import Unusable, command_line
 from sluice_planner.kubernetes_objects import documents
 
 NOT_TESTED = re.compile(r"^\| (?P<chart>[\w-]+) \| `(?P<value>[\w.-]+)` \|", re.MULTILINE)
-# names of two Deployments in KEDA's manifests -> those of its chart
+# names of two Deployments in KEDA's manifests -> their names in KEDA's chart
 NAMES = {"keda-metrics-apiserver": "keda-operator-metrics-apiserver", "keda-admission": "keda-admission-webhooks"}
 REFUSED = {("refused",): True}
 
 Leaf = tuple[Any, ...]
-"""The path of a value in what helm renders: ("StatefulSet", "redis", "spec", "replicas")."""
+"""The path of a value in the rendered objects, for example ("StatefulSet", "redis", "spec", "replicas")."""
 
 
 def not_tested() -> set[tuple[str, str]]:
-    """(chart, value) of each value that README.md lists as not tested."""
+    """The pairs (chart, value) that README.md lists as not compared."""
     text = (chart_archives.FOLDER / "README.md").read_text()
     return {(found["chart"], found["value"]) for found in NOT_TESTED.finditer(text)}
 
 
 def differences(real: ValueSet, own: ValueSet) -> Iterator[str]:
-    """A line for each value that does not change the same in both charts, with one field that only one changes."""
+    """A line for each value that affects different fields in the two charts, with one such field."""
     before = [_rendered(each, each.release.values) for each in (real, own)]
     keys = [key for key, _ in leaves(real.release.values) if (real.chart.name, ".".join(key)) not in not_tested()]
 
@@ -91,14 +91,14 @@ def _rendered(each: ValueSet, values: dict[str, Any]) -> dict[Leaf, Any]:
 
 
 def _differs_anyway(where: Leaf) -> bool:
-    """Whether the stand-in has its own value there: in labels of objects and in commands of containers."""
+    """Whether the stand-in always differs in this field: in labels of objects and in commands of containers."""
     return where[:2] in {("metadata", "labels"), ("metadata", "namespace"), ("metadata", "name")} or (
         "command" in where and "lifecycle" not in where
     )
 
 
 def _leaves(value: Any, where: Leaf = ()) -> Iterator[tuple[Leaf, Any]]:
-    """(path, value) of every scalar. Items of a list are keyed by their name or content, lines of a text by content."""
+    """(path, value) of every scalar. Keys of list items are their names or contents; keys of lines are their texts."""
     if isinstance(value, dict) and value:
         for name, inner in value.items():
             yield from _leaves(inner, (*where, name))
@@ -119,7 +119,7 @@ def _changes(before: dict[Leaf, Any], after: dict[Leaf, Any]) -> set[tuple[Leaf,
 
 
 def main() -> None:
-    """Print how the stand-ins differ from the charts of a folder. Unusable if any differs."""
+    """Print the differences between the stand-ins and the real charts. Raises Unusable if there are any."""
     count = 0
     with source.charts(Path(sys.argv[1]).absolute()) as real, TemporaryDirectory() as name:
         for archive in chart_archives.package(Path(name)):
@@ -130,7 +130,7 @@ def main() -> None:
                 continue
             chart = source.Chart(each.chart.name, each.chart.version, Path(name) / each.chart.name)
             found = list(differences(each, ValueSet(each.folder, each.release, chart)))
-            print(f"{each}: the stand-in {'differs' if found else 'does the same with each value'}", flush=True)
+            print(f"{each}: the stand-in {'differs' if found else 'has the same effects for each value'}", flush=True)
             print("".join(f"  {line}\n" for line in found), end="", flush=True)
             count += len(found)
     if count:

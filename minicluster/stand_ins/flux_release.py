@@ -1,4 +1,4 @@
-"""Flux from the Go modules of its controllers: what `flux install` brings to a cluster that reaches a registry."""
+"""Installs Flux from the Go modules of its controllers. `flux install` would need a registry."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ START_TIMEOUT_S = 180
 
 
 def install(cluster: Minicluster) -> None:
-    """Install Flux and wait until its controllers are available."""
+    """Install Flux, and wait until its controllers are available. Raises Unusable if they are not in time."""
     cluster.ensure_image(archive(), names()[0])
     api = (kubectl(), f"--kubeconfig={cluster.kubeconfig}")
     apply = ("apply", "--server-side", "--force-conflicts", "--filename=-")
@@ -28,12 +28,12 @@ def install(cluster: Minicluster) -> None:
 
 
 def manifests() -> str:
-    """The rendered `config` of each module, in Flux's namespace and with the image that is built here."""
+    """The rendered `config` of each module, in Flux's namespace and with the locally built image."""
     folders = dict(zip(CONTROLLERS, module_folders()[1:], strict=True))
     with tempfile.TemporaryDirectory() as temporary:
         resources = []
         for name, folder in folders.items():
-            # copied, as Kustomize takes no absolute paths; not `default`, which fetches other modules' releases
+            # Copied, because Kustomize accepts no absolute paths. Not `default`, which downloads releases.
             for part in ("crd", "rbac", "manager"):
                 shutil.copytree(folder / "config" / part, Path(temporary) / name / part, copy_function=shutil.copyfile)
                 resources.append(f"{name}/{part}")
@@ -55,7 +55,7 @@ def _name(controller: str) -> str:
 
 
 def _start(controller: str) -> dict[str, object]:
-    """The patch that names a controller's program: the three share an image, which has no entrypoint."""
+    """The patch that sets a controller's command: the three controllers share an image without an entrypoint."""
     command = {"op": "add", "path": "/spec/template/spec/containers/0/command", "value": [f"/{controller}"]}
     return {"target": {"kind": "Deployment", "name": controller}, "patch": json.dumps([command])}
 
@@ -66,7 +66,7 @@ def names() -> list[str]:
 
 
 def tag() -> str:
-    """The image's tag: it changes with the programs."""
+    """The image's tag. It changes with the programs."""
     return binaries.folder_of(binaries.FLUX).name
 
 

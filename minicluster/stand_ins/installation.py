@@ -1,4 +1,4 @@
-"""Install the platform into a cluster: the images and volumes in the node, and the charts on servers beside it."""
+"""Installs the platform into a cluster: images and volumes in the node, and charts on servers beside the node."""
 
 import os
 import socket
@@ -15,16 +15,16 @@ from ops.servers.child import until
 from ops.tools import built, kubectl
 
 PLATFORM = "minicluster/stand_ins/platform"
-# below the cluster's state folder: what the artifact server serves
+# the folder of the artifact server, inside of the cluster's state folder
 SERVED = "served"
 START_TIMEOUT_S = 30
 STEP_TIMEOUT_S = 60
-# the charts are installed one after the other; RabbitMQ's is the slowest on two busy cores
+# charts are installed one after the other; RabbitMQ is the slowest on two busy cores
 INSTALL_TIMEOUT_S = 900
 
 
 def install(cluster: Minicluster) -> None:
-    """Install every Secret, RabbitMQ, Redis, NGINX and KEDA."""
+    """Install all Secrets, RabbitMQ, Redis, NGINX and KEDA. Raises Unusable if a command fails."""
     prepare(cluster)
     show("make", "secrets", timeout_s=INSTALL_TIMEOUT_S, env={"KUBECONFIG": str(cluster.kubeconfig)})
     command = cluster.inside("env", f"--chdir={ROOT}", f"KUBECONFIG={cluster.kubeconfig}", sys.executable)
@@ -32,7 +32,7 @@ def install(cluster: Minicluster) -> None:
 
 
 def prepare(cluster: Minicluster) -> None:
-    """Provide what `make platform` and Flux need: images, volumes and charts."""
+    """Provide the images, volumes and charts for `make platform` and Flux."""
     folders = listed(volumes.objects(INSIDE / VOLUMES, NODE, VOLUME_COUNT))
     apply = ("apply", "--server-side", "--filename=-")
     output(kubectl(), f"--kubeconfig={cluster.kubeconfig}", *apply, text=folders, timeout_s=STEP_TIMEOUT_S)
@@ -43,7 +43,7 @@ def prepare(cluster: Minicluster) -> None:
 
 
 def _serve(cluster: Minicluster) -> None:
-    """Start the artifact server in the cluster's namespaces, unless it runs. It ends with the cluster."""
+    """Start the artifact server in the cluster's namespaces, unless it runs already. It ends with the cluster."""
     if _serves(cluster):
         return
     artifact_server.ensure()
@@ -57,7 +57,7 @@ def _serve(cluster: Minicluster) -> None:
 
 
 def _publish(cluster: Minicluster) -> None:
-    """Put the stand-in charts into the chart repository and the registry."""
+    """Publish the stand-in charts in the chart repository and the registry."""
     folder = cluster.state / SERVED / "charts"
     packed = chart_archives.package(folder)
     output(built("helm"), "repo", "index", folder, timeout_s=STEP_TIMEOUT_S)

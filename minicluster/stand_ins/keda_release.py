@@ -1,4 +1,4 @@
-"""KEDA from its Go module: its own manifests, and an image of its three programs."""
+"""KEDA from its Go module: the manifests in the module, and an image with its three programs."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from minicluster.stand_ins.server_image import REPOSITORY
 from ops.command import output
 from ops.tools import cache, kubectl, locked, module_folders
 
-# place in the image -> the program's name as Go builds it
+# path in the image -> name of the program that Go builds
 PROGRAMS = {"/keda": "operator", "/keda-adapter": "adapter", "/keda-admission-webhooks": "webhooks"}
 TIMEOUT_S = 60
 
@@ -18,12 +18,12 @@ def manifests() -> str:
 
 
 def tag() -> str:
-    """The image's tag: it changes with the programs."""
+    """The image's tag. It changes with the programs."""
     return binaries.folder_of(binaries.KEDA).name
 
 
 def name() -> str:
-    """The image's name with its tag."""
+    """The image's name with the tag."""
     return f"{REPOSITORY}/keda:{tag()}"
 
 

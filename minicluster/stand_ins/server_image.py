@@ -1,4 +1,4 @@
-"""One image of RabbitMQ, Redis and nginx, from the root file system of a newer Debian suite."""
+"""One image with RabbitMQ, Redis and nginx, from the root file system of a newer Debian suite."""
 
 from pathlib import Path
 
@@ -11,9 +11,9 @@ SERVERS = ("rabbitmq", "redis", "nginx")
 
 
 def archive() -> Path:
-    """The path of the archive. Its image has a name for each server, so that the node loads one image."""
+    """The path of the archive, which is built if it is not cached. The image has a name for each server."""
     root = newer.ensure()
-    path = cache() / f"servers-2-{root.name}.tar"  # raise the number when archives.ABSENT changes
+    path = cache() / f"servers-2-{root.name}.tar"  # increment the number when archives.ABSENT changes
     with locked(path):
         if not path.exists():
             archives.write(path, root, names())
@@ -26,5 +26,5 @@ def names() -> list[str]:
 
 
 def tag() -> str:
-    """The tag: it changes with the Debian suite and the packages of the root file system."""
+    """The tag. It changes with the Debian suite and the packages of the root file system."""
     return debian.name(newer.SUITE, newer.PACKAGES)

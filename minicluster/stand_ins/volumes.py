@@ -1,10 +1,10 @@
-"""Persistent volumes without a provisioner: folders of the node."""
+"""Persistent volumes without a provisioner, as folders of the node."""
 
 from pathlib import Path
 from typing import Any
 
 CLASS = "folders"
-# above the size of every claim in this repository: a folder has no limit
+# larger than every claim in this repository; the size of a folder is not limited
 SIZE = "10Gi"
 
 
@@ -32,7 +32,7 @@ def _volume(folder: Path, node: str) -> dict[str, Any]:
             "capacity": {"storage": SIZE},
             "accessModes": ["ReadWriteOnce"],
             "persistentVolumeReclaimPolicy": "Retain",
-            "local": {"path": str(folder)},  # not hostPath, on which the kubelet does not apply fsGroup
+            "local": {"path": str(folder)},  # not hostPath, because the kubelet would ignore fsGroup
             "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [here]}]}},
         },
     }

@@ -1,4 +1,4 @@
-"""An HTTP server for files of a folder and for git repositories, which git's own http-backend serves."""
+"""An HTTP server for the files of a folder, and for git repositories by `git http-backend`."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ class Handler(SimpleHTTPRequestHandler):
             super().do_GET()
 
     def do_POST(self) -> None:
-        """Pass the request to git; nothing else takes a POST."""
+        """Pass the request to git. Other paths answer 405."""
         if self.path.startswith("/git/"):
             self._git()
         else:
@@ -71,5 +71,5 @@ class Handler(SimpleHTTPRequestHandler):
 
 
 def server(host: str, port: int, folder: Path) -> ThreadingHTTPServer:
-    """A server that listens already; the caller runs `serve_forever`."""
+    """A server that already listens. The caller runs `serve_forever`."""
     return ThreadingHTTPServer((host, port), type("Here", (Handler,), {"folder": folder}))

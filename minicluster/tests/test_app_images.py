@@ -1,4 +1,4 @@
-"""The project's images are built once for each base image and kept."""
+"""The project's images are built once for each base image, and cached."""
 
 import os
 from pathlib import Path
@@ -14,14 +14,14 @@ echo "$*" >> "$(dirname "$0")/arguments"
 
 @pytest.fixture
 def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A `docker`, first on the PATH, that only records its arguments; the file that has them."""
+    """Put a `docker` first on the PATH that only records its arguments, and return the file of the arguments."""
     (tmp_path / "docker").write_text(RECORDING)
     (tmp_path / "docker").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     return tmp_path / "arguments"
 
 
-def test_images_are_kept_by_the_base_that_they_were_built_on(docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_cached_for_each_base_image(docker: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLUICE_CACHE", str(docker.parent / "cache"))
     for base in ("one", "two", "one"):
         monkeypatch.setenv("BASE", base)

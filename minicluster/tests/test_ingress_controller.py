@@ -1,4 +1,4 @@
-"""What the stand-in of the NGINX controller makes of an Ingress and of the chart's settings."""
+"""The stand-in for the NGINX controller renders Ingresses and the chart's settings as the real controller does."""
 
 from copy import deepcopy
 from typing import Any
@@ -17,7 +17,7 @@ ENTRIES: dict[str, str] = RELEASE["spec"]["values"]["controller"]["config"]["ent
 
 
 def slice_of(*pods: tuple[str, bool], service: str = "api") -> dict[str, Any]:
-    """An EndpointSlice with these addresses, each ready or not."""
+    """An EndpointSlice of a Service. `pods` are pairs (address, ready)."""
     return {
         "metadata": {"namespace": "fastapi", "labels": {"kubernetes.io/service-name": service}},
         "ports": [{"name": "http", "port": 8000}],
@@ -26,7 +26,7 @@ def slice_of(*pods: tuple[str, bool], service: str = "api") -> dict[str, Any]:
 
 
 def changed(name: str = "api", annotations: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
-    """The base's Ingress with other annotations and fields."""
+    """The Ingress of kustomize/base with another name, more annotations and other fields of its spec."""
     ingress = deepcopy(INGRESS)
     ingress["metadata"]["name"] = name
     ingress["metadata"]["annotations"] |= annotations or {}
@@ -35,7 +35,7 @@ def changed(name: str = "api", annotations: dict[str, str] | None = None, **spec
 
 
 def hosted(*hosts: str) -> list[dict[str, Any]]:
-    """The base's rule for each of these hosts; "" for none."""
+    """The rule of kustomize/base for each of these hosts; "" is a rule without a host."""
     (rule,) = INGRESS["spec"]["rules"]
     return [{**({"host": host} if host else {}), "http": rule["http"]} for host in hosts]
 
@@ -46,14 +46,14 @@ def rendered(*slices: dict[str, Any], ingress: dict[str, Any] = INGRESS, replica
     return text
 
 
-def test_only_pods_that_are_ready_are_asked() -> None:
+def test_only_ready_pods_get_requests() -> None:
     text = rendered(slice_of(("10.0.0.1", True), ("10.0.0.2", False)), slice_of(("10.0.0.3", True), service="other"))
     assert "server 10.0.0.1:8000 max_fails=1 fail_timeout=10s max_conns=0;" in text
     assert "10.0.0.2" not in text
     assert "10.0.0.3" not in text
 
 
-def test_rate_limit_is_the_clusters() -> None:
+def test_rate_limit_is_divided_by_the_replicas() -> None:
     text = rendered(slice_of(("10.0.0.1", True)), replicas=2)
     assert "limit_req_zone ${binary_remote_addr} zone=fastapi/api:10m rate=50r/s;" in text
     assert "limit_req zone=fastapi/api burst=200 nodelay;" in text
@@ -80,7 +80,7 @@ def test_settings_of_the_chart_reach_nginx() -> None:
         assert line in text
 
 
-def test_default_of_the_controller_is_a_worker_for_each_core() -> None:
+def test_default_is_a_worker_process_for_each_core() -> None:
     assert "worker_processes auto;" in configuration([], [], {})[0]
 
 
@@ -114,7 +114,7 @@ def test_path_is_rejected(path: str) -> None:
     assert any("rules[0].http.paths[0].path: " in why for why in rejections(changed(rules=[rule])))
 
 
-def test_rejected_ingress_takes_no_other_with_it() -> None:
+def test_rejected_ingress_does_not_affect_others() -> None:
     good, bad = changed("good"), changed("bad", {"nginx.org/hsts": "yes"}, rules=hosted("other"))
     text, said = configuration([bad, good], [], ENTRIES)
     assert len(said) == 1
@@ -122,7 +122,7 @@ def test_rejected_ingress_takes_no_other_with_it() -> None:
     assert "server_name other;" not in text
 
 
-def test_host_is_the_oldest_ingress_s() -> None:
+def test_host_belongs_to_the_oldest_ingress() -> None:
     old, new = changed("old"), changed("new", rules=hosted("localhost", "mine"))
     taken = changed("taken")
     for ingress, born in (
@@ -162,7 +162,7 @@ def test_unknown_setting_has_no_effect(name: str) -> None:
         ("resolver-valid", "5s", None),
     ],
 )
-def test_setting_of_another_form_keeps_the_default(name: str, value: str, default: str | None) -> None:
+def test_invalid_setting_keeps_the_default(name: str, value: str, default: str | None) -> None:
     read = from_config_map({name: value})
     assert read.values.get(name) == default
     assert len(read.ignored) == 1
@@ -175,11 +175,11 @@ def test_annotation_that_is_parsed_late_keeps_the_default() -> None:
     assert line.startswith("Ingress fastapi/api: nginx.org/limit-req-reject-code is 'no', and must be a number")
 
 
-def test_text_of_another_form_reaches_nginx() -> None:
+def test_invalid_text_reaches_nginx() -> None:
     assert "keepalive_timeout 75 sec;" in configuration([], [], ENTRIES | {"keepalive-timeout": "75 sec"})[0]
 
 
-def test_annotation_is_above_the_setting() -> None:
+def test_annotation_overrides_the_setting() -> None:
     text, _ = configuration([changed(annotations={"nginx.org/proxy-read-timeout": "7s"})], [], ENTRIES)
     assert "proxy_read_timeout 7s;" in text
     assert "proxy_read_timeout 60s;" not in text
@@ -188,7 +188,7 @@ def test_annotation_is_above_the_setting() -> None:
 @pytest.mark.parametrize(
     ("entries", "annotations"), [({"http2": "true"}, {}), ({}, {"nginx.org/rewrites": "serviceName=api rewrite=/"})]
 )
-def test_what_only_the_real_controller_does_is_refused(entries: dict[str, str], annotations: dict[str, str]) -> None:
+def test_setting_that_is_not_implemented_is_refused(entries: dict[str, str], annotations: dict[str, str]) -> None:
     with pytest.raises(NotImplementedHereError):
         configuration([changed(annotations=annotations)], [], ENTRIES | entries)
 

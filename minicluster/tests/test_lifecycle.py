@@ -1,4 +1,4 @@
-"""A cluster removes nothing but its own files, and has names of its own."""
+"""A cluster removes only its own files, and has unique names."""
 
 from pathlib import Path
 
@@ -9,20 +9,20 @@ from minicluster.lifecycle import Minicluster
 from ops.command import Unusable
 
 
-def test_two_clusters_of_one_process_have_each_their_cable(tmp_path: Path) -> None:
-    names = {Minicluster(tmp_path / name).cable for name in ("one", "two")}
+def test_two_clusters_of_one_process_have_different_links(tmp_path: Path) -> None:
+    names = {Minicluster(tmp_path / name).link_name for name in ("one", "two")}
     assert len(names) == 2
-    assert all(len(name) <= 15 for name in names)  # what the kernel takes
+    assert all(len(name) <= 15 for name in names)  # the kernel's limit
 
 
-def test_folder_with_something_else_in_it_is_not_removed(tmp_path: Path) -> None:
+def test_folder_with_other_files_is_not_removed(tmp_path: Path) -> None:
     (tmp_path / "thesis").touch()
-    with pytest.raises(Unusable, match="holds no cluster, and would be removed"):
+    with pytest.raises(Unusable, match="is not the state of a cluster, and would be removed"):
         Minicluster(tmp_path).destroy()
     assert (tmp_path / "thesis").exists()
 
 
-def test_folder_of_a_cluster_is_known_by_what_is_in_it(tmp_path: Path) -> None:
+def test_folder_of_a_cluster_is_recognized_by_its_files(tmp_path: Path) -> None:
     assert state.is_of_a_cluster(tmp_path / "none")
     (tmp_path / "state").mkdir()
     assert state.is_of_a_cluster(tmp_path / "state")

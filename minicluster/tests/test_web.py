@@ -1,4 +1,4 @@
-"""The web server, with git itself as its client."""
+"""The web server serves git clients and files."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 
 from minicluster.stand_ins import web
 
-# a proxy of the machine must not be asked for 127.0.0.1
+# requests to 127.0.0.1 must not go through a proxy of the machine
 DIRECT = {"no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1"}
 ENVIRONMENT = os.environ | DIRECT | {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_TERMINAL_PROMPT": "0"}
 
@@ -23,7 +23,7 @@ def git(*arguments: str | Path) -> str:
 
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
-    """A server of tmp_path, with one empty repository that takes pushes."""
+    """The URL of a server for tmp_path, with one empty repository that accepts pushes."""
     git("init", "--quiet", "--bare", "--initial-branch=main", tmp_path / "git" / "a.git")
     git("-C", tmp_path / "git" / "a.git", "config", "http.receivepack", "true")
     server = web.server("127.0.0.1", 0, tmp_path)
@@ -37,10 +37,10 @@ def address(tmp_path: Path) -> Iterator[str]:
         thread.join()
 
 
-def test_what_is_pushed_is_what_is_cloned(address: str, tmp_path: Path) -> None:
+def test_pushed_commit_is_cloned(address: str, tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     git("init", "--quiet", "--initial-branch=main", clone)
-    (clone / "large").write_bytes(os.urandom(3_000_000))  # above git's buffer of 1 MiB: it is sent in chunks
+    (clone / "large").write_bytes(os.urandom(3_000_000))  # larger than git's buffer of 1 MiB, so git sends chunks
     git("-C", clone, "add", "large")
     git("-C", clone, "-c", "user.name=a", "-c", "user.email=a@localhost", "commit", "--quiet", "--message=a")
     git("-C", clone, "push", "--quiet", f"{address}/git/a.git", "main")
@@ -48,11 +48,11 @@ def test_what_is_pushed_is_what_is_cloned(address: str, tmp_path: Path) -> None:
     assert (tmp_path / "again" / "large").read_bytes() == (clone / "large").read_bytes()
 
 
-def test_file_of_a_chart(address: str, tmp_path: Path) -> None:
+def test_file_of_a_chart_is_served(address: str, tmp_path: Path) -> None:
     (tmp_path / "charts").mkdir()
     (tmp_path / "charts" / "index.yaml").write_text("entries: {}")
     assert httpx.get(f"{address}/charts/index.yaml", trust_env=False).text == "entries: {}"
 
 
-def test_nothing_else_is_posted_to(address: str) -> None:
+def test_post_to_a_file_is_refused(address: str) -> None:
     assert httpx.post(f"{address}/charts/index.yaml", content=b"a", trust_env=False).status_code == 405

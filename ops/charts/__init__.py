@@ -1,1 +1,1 @@
-"""The real charts of helm-releases/, from a folder outside of the repository: their keys, and what our values do."""
+"""The real charts of helm-releases/, in a folder outside of the repository: value keys, and effects of our values."""

@@ -1,8 +1,8 @@
-"""The charts of helm-releases/, in a folder outside of the repository.
+"""Commands for the real charts of helm-releases/. FOLDER is outside of the repository.
 
-python -m ops.charts pull FOLDER   fetch them in the versions of helm-releases/
-python -m ops.charts keys FOLDER   write the records of their value keys (ops/validate/chart-keys)
-python -m ops.charts test FOLDER   render them with our values: valid objects, and no value without an effect
+python -m ops.charts pull FOLDER   download the charts in the versions of helm-releases/
+python -m ops.charts keys FOLDER   record the value keys of the charts in ops/validate/chart-keys
+python -m ops.charts test FOLDER   render the charts with our values: every object is valid, every value has an effect
 """
 
 import sys
@@ -18,7 +18,7 @@ PULL_TIMEOUT_S = 120
 
 
 def pull(folder: Path) -> None:
-    """Fetch the archive of each chart."""
+    """Download the archive of each chart into the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     bodies = [each.body for each in render(ROOT, ["helm-releases"]).objects()]
     for release in platform.releases(bodies):
@@ -27,14 +27,14 @@ def pull(folder: Path) -> None:
 
 
 def record(folder: Path) -> None:
-    """Write the keys of each chart."""
+    """Record the value keys of each chart."""
     with source.charts(folder) as charts:
         for chart in charts.values():
             print(f"wrote {value_keys.write(chart)}")
 
 
 def test(folder: Path) -> None:
-    """Print what each set of values does, and fail if one does not do what it should."""
+    """Check each set of values, and print the results. Raises Unusable if there is a fault."""
     with source.charts(folder) as charts:
         bases: dict[str, effects.Result] = {}
         results, listed, faults = [], effects.reasons(), 0
@@ -54,7 +54,7 @@ def test(folder: Path) -> None:
 
 
 def main() -> None:
-    """One of the three."""
+    """Run the subcommand `pull`, `keys` or `test`. Raises Unusable if FOLDER is missing or inside the repository."""
     verb, name = sys.argv[1], sys.argv[2] if sys.argv[2:] else ""
     folder = Path(name).resolve()
     if not name or folder.is_relative_to(ROOT):

@@ -1,4 +1,4 @@
-"""Charts in a folder outside of the repository: unpacked or as archives, from `helm pull` or from git."""
+"""Finds charts in a folder outside of the repository: unpacked or as archives, from `helm pull` or from git."""
 
 import shutil
 import tarfile
@@ -18,7 +18,7 @@ FILE = "Chart.yaml"
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart that helm can render: its folder is a copy, with the charts that it depends on."""
+    """A chart that helm can render. `folder` is a copy that includes the dependencies of the chart."""
 
     name: str
     version: str
@@ -26,13 +26,16 @@ class Chart:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """Its values.yaml."""
+        """The content of values.yaml."""
         return dict(document_of(self.folder / "values.yaml") or {})
 
 
 @contextmanager
 def charts(folder: Path) -> Iterator[dict[str, Chart]]:
-    """The charts of `pins.CHART_KEYS`, by name. Unusable if one is missing or of another version."""
+    """The charts of `pins.CHART_KEYS` by name.
+
+    Raises Unusable if there is no such folder, or if a chart is missing or has an unexpected version.
+    """
     if not folder.is_dir():
         raise Unusable(f"There is no folder {folder}: name the folder with the charts by CHARTS=...")
     with TemporaryDirectory() as name:
@@ -50,7 +53,7 @@ def charts(folder: Path) -> Iterator[dict[str, Chart]]:
 
 
 def accepted_versions(name: str) -> tuple[str, ...]:
-    """The version that helm-releases/ installs, and the one that the recorded keys are of, if that is another."""
+    """The version that helm-releases/ installs, then the version of the recorded keys if it differs."""
     installed, record = pins.CHART_KEYS[name]
     return tuple(dict.fromkeys((installed, record.removeprefix(f"{name}-").removesuffix(".txt"))))
 
@@ -71,8 +74,8 @@ def _version(path: Path) -> str:
 
 
 def _copied(path: Path, into: Path, there: list[Path], folder: Path) -> Path:
-    """A copy with the charts it depends on: a chart from git does not contain them."""
-    # NGINX's CRDs are a link to a folder beside the chart, and are not installed
+    """Copy a chart and add its dependencies, which a chart from git does not contain."""
+    # the NGINX chart links its CRDs, which are not installed, from a folder beside the chart
     shutil.copytree(path, into, ignore_dangling_symlinks=True)
     for needed in document_of(path / FILE).get("dependencies") or []:
         inside = into / "charts" / needed["name"]

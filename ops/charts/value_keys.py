@@ -1,4 +1,4 @@
-"""The record of a chart's value keys and their types, from its values.yaml and its values.schema.json."""
+"""Records a chart's value keys and their types, read from its values.yaml and its values.schema.json."""
 
 import json
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from ops import pins
 from ops.charts.source import Chart
 from ops.validate.charts import TYPES
 
-# the types of JSON Schema, as the record names them; null says nothing
+# type in JSON Schema -> name in the record; `null` is left out
 SCHEMA_TYPES = {
     "array": "list",
     "boolean": "bool",
@@ -17,7 +17,7 @@ SCHEMA_TYPES = {
     "object": "map",
     "string": "text",
 }
-# a container's resources: Kubernetes says what is in these two maps, and a chart's defaults name only some of it
+# Maps of a container's resources. They are recorded as maps with any key: defaults of a chart name only some resources.
 RESOURCES = {"limits", "requests"}
 HEAD = """# Every value of the chart {name} {version}: its key path (a map that takes any key ends in .*) and the types it may have,
 # read from its {files} by `make chart-keys`.
@@ -26,7 +26,7 @@ HEAD = """# Every value of the chart {name} {version}: its key path (a map that 
 
 
 def write(chart: Chart) -> str:
-    """Write the record of a chart; its file's name."""
+    """Write the record of a chart, and return the name of its file."""
     file = f"{chart.name}-{chart.version}.txt"
     (pins.CHART_KEYS_FOLDER / file).write_text(record(chart))
     return file

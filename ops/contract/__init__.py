@@ -1,1 +1,1 @@
-"""What the API, the workers and the clients agree on, compared with what was last released."""
+"""Compares the contract between API, workers and clients with the contract of the last release."""

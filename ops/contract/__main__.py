@@ -1,7 +1,7 @@
 """Compares the contract with its baseline, the contract of the last release: `python -m ops.contract [accept]`.
 
-The baseline is a file in git, so that a change of it is seen in review: JSON schemas of the tasks' models, the queues,
-the form of messages, and the OpenAPI document.
+The baseline is a file in git, so that reviewers see each change: JSON schemas of the tasks' models, the queues, the
+format version of messages, and the OpenAPI document.
 """
 
 import json
@@ -22,7 +22,7 @@ FILE = ROOT / "ops" / "contract" / "baseline.json"
 
 
 def contract(tasks: Registry = TASKS) -> dict[str, Any]:
-    """What API, workers and clients agree on, as data."""
+    """The current contract between API, workers and clients, as JSON-serializable data."""
     return {
         "form": message.FORM,
         "queues": list(topology.WORK_QUEUES),
@@ -38,12 +38,12 @@ def contract(tasks: Registry = TASKS) -> dict[str, Any]:
 
 
 def text(document: dict[str, Any]) -> str:
-    """The baseline's file: a line a value, sorted, so that a change is a few lines."""
+    """The text of the baseline file: sorted, and one line per value, so that diffs are short."""
     return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def check(file: Path, now: dict[str, Any]) -> None:
-    """Say what has changed. Unusable where something has: whether it may is a person's decision."""
+    """Print the changes since the baseline. Raises Unusable if there are any, as a person decides whether to accept."""
     old = json.loads(file.read_text())
     if text(old) == text(now):
         return
@@ -52,21 +52,21 @@ def check(file: Path, now: dict[str, Any]) -> None:
         print(finding)
     if any(finding.breaking for finding in found):
         raise Unusable(
-            "The contract breaks what clients, or tasks that wait, rely on (docs/deploy.md, Two versions at once)."
-            " Keep the old beside the new, or, where it is meant, run `make contract-baseline` and commit the file."
+            "The contract breaks clients or queued tasks of the last version (docs/deploy.md, Two versions at once)."
+            " Support the old form too, or, if the break is intended, run `make contract-baseline` and commit the file."
         )
     raise Unusable("The contract has changed and breaks nothing: run `make contract-baseline`, and commit the file.")
 
 
 def _settings() -> ApiSettings:
-    """Settings of an API that is described and not started."""
+    """Settings for an API that is only created to read its OpenAPI document. They are valid, and reach no server."""
     url = f"//user:{secrets.token_hex()}@localhost:1"
     values = {"celery_broker_url": f"amqp:{url}", "celery_result_backend": f"redis:{url}"}
     return ApiSettings.model_validate(values | {"task_id_key": secrets.token_hex(16), "auth_disabled": True})
 
 
 def main() -> None:
-    """Compare, or accept what there is."""
+    """Compare the contract with the baseline, or with `accept` write it as the new baseline."""
     now = contract()
     if sys.argv[1:] == ["accept"]:
         FILE.write_text(text(now))

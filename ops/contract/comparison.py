@@ -1,8 +1,9 @@
-"""What a change of the contract means for tasks that wait, for workers of the other version, and for clients.
+"""Classifies changes of the contract by their effect on queued tasks, on workers of the last version, and on clients.
 
-inputs    narrower: BREAKING, tasks that wait and requests of clients are refused
-wider:    workers first: those of the last version do not understand what only the new API accepts
-outputs   wider:    BREAKING, clients meet what they do not know; narrower: harmless
+inputs    narrower   BREAKING: queued tasks and clients' requests are refused
+          wider      harmless if workers are rolled out first: old workers refuse inputs that only the new API accepts
+outputs   wider      BREAKING: clients receive values that they do not know
+          narrower   harmless
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,14 +11,14 @@ from typing import Any, NamedTuple
 
 from ops.contract.json_schemas import Change, Comparison
 
-_WAITING = "tasks of the last version that wait are not understood, and clients of it are refused"
+_WAITING = "queued tasks and clients of the last version are refused"
 _CLIENTS = "clients of the last version do not know it"
-_WORKERS_FIRST = "roll the workers out first (`make deploy` and Flux do), and the API first on the way back"
+_WORKERS_FIRST = "roll the workers out first (`make deploy` and Flux do), and the API first in a rollback"
 _METHODS = {"get", "post", "put", "delete", "patch", "head", "options"}
 
 
 class Finding(NamedTuple):
-    """One change, and what it means."""
+    """One change of the contract. `meaning` is its consequence, or empty if it has none."""
 
     breaking: bool
     where: str
@@ -38,7 +39,7 @@ def _harmless(where: str, text: str, meaning: str) -> Finding:
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Finding]:
-    """Every change between two contracts, the breaking ones first."""
+    """Every change between two contracts, breaking changes first."""
     found = [*_tasks(old["tasks"], new["tasks"]), *_queues(old, new), *_openapi(old["openapi"], new["openapi"])]
     return sorted(dict.fromkeys(found), key=lambda each: (not each.breaking, each.where))
 
@@ -69,7 +70,7 @@ def _outputs(old: Any, new: Any, where: str, before: Any, after: Any) -> Iterato
 
 
 def _breaks_readers(change: Change) -> bool:
-    if change.text == "the field is new":  # clients leave out what they do not know
+    if change.text == "the field is new":  # clients ignore fields that they do not know
         return False
     return change.effect == "wider" or change.text == "the field is gone"
 
@@ -78,9 +79,9 @@ def _queues(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Finding]
     if new["form"] != old["form"]:
         yield _harmless("message", f"its form was {old['form']} and is {new['form']}", _WORKERS_FIRST)
     for queue in sorted(set(old["queues"]) - set(new["queues"])):
-        yield _breaking(queue, "the queue is gone", "no worker takes the tasks that wait in it")
+        yield _breaking(queue, "the queue is gone", "no worker consumes the tasks that wait in it")
     for queue in sorted(set(new["queues"]) - set(old["queues"])):
-        meaning = "apply the broker's definitions before the API, which refuses posts that have no queue"
+        meaning = "apply the broker's definitions before the API, which refuses posts whose queue is missing"
         yield _harmless(queue, "the queue is new", meaning)
 
 

@@ -1,7 +1,7 @@
-"""Which values two JSON schemas take: what the later one refuses, and what only it takes.
+"""Compares two JSON schemas: finds values that the later schema refuses, and values that only the later one accepts.
 
-Both are made by the same version of pydantic, so a keyword means the same in both. A keyword that is not known here and
-differs counts in both directions: a change that nobody has judged must not pass as harmless.
+Both schemas are made by the same version of pydantic, so a keyword has the same meaning in both. A difference in a
+keyword that is not listed here counts as narrower and as wider: an unknown change must not pass as harmless.
 """
 
 import json
@@ -10,8 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 Schema = Mapping[str, Any]
 
-# Of no consequence for what is valid. A changed default changes what a worker reads where a client says nothing, in
-# tasks that are accepted after it as in those before.
+# Keywords that do not affect validation. A changed default applies to queued tasks and to new tasks alike.
 _WORDS = {"title", "description", "examples", "example", "default", "deprecated", "discriminator", "$defs", "summary"}
 _LOWER = {"minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"}
 _UPPER = {"maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"}
@@ -21,7 +20,7 @@ _DEPTH_MAX = 40
 
 
 class Change(NamedTuple):
-    """One difference: the later schema refuses what the earlier one took (`narrower`), or the reverse (`wider`)."""
+    """A difference: the later schema refuses values that the earlier accepts (`narrower`), or the reverse (`wider`)."""
 
     where: str
     effect: Literal["narrower", "wider"]
@@ -29,17 +28,17 @@ class Change(NamedTuple):
 
 
 class Comparison:
-    """Compares schemas of two documents, whose references lead into their own definitions."""
+    """Compares schemas of two documents. References of a schema are resolved in its own document."""
 
     def __init__(self, earlier: Schema, later: Schema) -> None:
         self._earlier, self._later = earlier, later
         self._open: set[tuple[str, str]] = set()
 
     def changes(self, earlier: Any, later: Any, where: str) -> Iterator[Change]:
-        """Every difference between two schemas at a place."""
+        """Every difference between two schemas. `where` is the path that the differences are reported with."""
         pair = (str(_reference(earlier)), str(_reference(later)))
         if pair != ("None", "None"):
-            if pair in self._open:  # it refers to itself
+            if pair in self._open:  # a recursive schema
                 return
             self._open.add(pair)
         old, new = _resolved(earlier, self._earlier), _resolved(later, self._later)
@@ -103,7 +102,7 @@ class Comparison:
 
 
 def _value_changes(old: Schema, new: Schema, where: str) -> Iterator[Change]:
-    """Of types and of values that are listed."""
+    """Changes of `type`, `const` and `enum`."""
     before, after = _types(old), _types(new)
     if before - after:
         yield Change(where, "narrower", f"the type was {_said(old.get('type'))} and is {_said(new.get('type'))}")

@@ -1,1 +1,1 @@
-"""The virtual environment, the packages in it, and the lock files under requirements/."""
+"""The virtual environment, its packages, and the lock files under requirements/."""

@@ -1,6 +1,6 @@
-"""The lock files under requirements/, resolved from both pyproject.toml: `python -m ops.requirements.lock [--upgrade]`.
+"""Resolves the lock files under requirements/ from both pyproject.toml: `python -m ops.requirements.lock [--upgrade]`.
 
-Needs only uv and the standard library, so that it also mends lock files from which nothing can be installed.
+Needs only uv and the standard library, so that it can also repair lock files that cannot be installed.
 """
 
 import re
@@ -17,8 +17,8 @@ from typing import Any
 from ops.command import ROOT, Unusable, command_line, run
 
 PYPROJECT = "pyproject.toml"
-# The planner is a distribution of its own. No extra of the project names it, since it is on no package index: an
-# installer would take whatever has its name there. `make install` installs it from its folder.
+# The planner is a separate distribution. `make install` installs it from its folder. No extra of the project names it,
+# because it is on no package index: an installer would install an unrelated package of the same name.
 PLANNER = "planner/pyproject.toml"
 PLANNER_EXTRA = "test"
 PYTHON = "3.11"  # the oldest that pyproject.toml allows
@@ -27,38 +27,38 @@ OPTIONS = (
     "--quiet", "--universal", "--generate-hashes", "--no-strip-extras", "--no-emit-index-url", "--no-emit-find-links",
     "--python-version", PYTHON, "--custom-compile-command", "make lock",
 )  # fmt: skip
-# "pandas[excel]==3.1.1 ; python_version >= '3.12' \": name, extras, version, marker
+# a pin, for example "pandas[excel]==3.1.1 ; python_version >= '3.12' \": name, extras, version, marker
 PIN = re.compile(
     r"^(?P<name>[\w.-]+)(?:\[(?P<extras>[^]]+)\])?==(?P<version>[^ ]+)(?: ; (?P<marker>.+?))? \\$", re.MULTILINE
 )
 
-# uv's "error: ..." and "  cause: ...", each up to the next one; long ones have several lines
+# uv's "error: ..." and "  cause: ...", which may have several lines: each ends where the next one begins
 ERROR = re.compile(r"^ *(?:error|cause): (.+?)(?=\n *(?:error|cause|hint):|\n\s*\n|\Z)", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Lock:
-    """What one of them is resolved from: an extra of pyproject.toml, the planner, and requirements in neither."""
+    """A lock file and its sources: an extra of pyproject.toml, the planner, and the additional requirements `more`."""
 
     name: str
     extra: str | None
     more: tuple[str, ...] = ()
     beside_dev: bool = False
-    """Has the versions of dev.txt throughout, as its tools run what the tests test."""
+    """Use the versions of dev.txt for every package, as the tests run with those."""
     planner: bool = False
-    """Has what the planner's own distribution needs to run and to be tested."""
+    """Include the requirements of the planner and of its tests."""
 
     def path(self, project: Path) -> Path:
-        """Its file."""
+        """The path of the lock file."""
         return project / "requirements" / f"{self.name}.txt"
 
     def requirements(self, project: Path) -> list[str]:
-        """The requirements that it is resolved from."""
+        """The requirements that the lock file is resolved from."""
         found = requirements(project, self.extra) if self.extra else []
         return [*found, *(requirements(project, PLANNER_EXTRA, PLANNER) if self.planner else []), *self.more]
 
 
-# dev.txt first: what is new in another one has the version that the tests have.
+# dev.txt comes first: a package that is new in another lock file gets the version of dev.txt, which the tests use.
 LOCKS = (
     Lock("dev", "dev", more=("setuptools",), planner=True),
     Lock("api", "api"),
@@ -72,18 +72,21 @@ LOCKS = (
 
 
 def main() -> None:
-    """Resolve all of them. Pins that fit stay; with `--upgrade` none of them has to."""
+    """Resolve all lock files. Pins that still fit are kept, except with `--upgrade`.
+
+    Raises Unusable if a lock file cannot be resolved; then no file is changed.
+    """
     upgrade = sys.argv[1:] == ["--upgrade"]
     try:
         with changing(ROOT) as copy:
             for lock in LOCKS:
                 resolve(copy, lock, upgrade=upgrade)
     except Unusable as exc:
-        raise Unusable(f"The lock files stay as they were: {exc}.") from None
+        raise Unusable(f"The lock files were not changed: {exc}.") from None
 
 
 def require_locks(project: Path) -> None:
-    """Unusable where a lock file is missing."""
+    """Raises Unusable if a lock file is missing."""
     missing = [str(path.relative_to(project)) for lock in LOCKS if not (path := lock.path(project)).is_file()]
     if missing:
         raise Unusable(f"{', '.join(missing)} missing: run `git checkout -- {' '.join(missing)}`.")
@@ -91,7 +94,7 @@ def require_locks(project: Path) -> None:
 
 @contextmanager
 def changing(project: Path) -> Iterator[Path]:
-    """A copy of each pyproject.toml and lock file; what is done to it is done to the project if nothing is raised."""
+    """Yield a copy of each pyproject.toml and lock file. Its changes reach the project if the block does not raise."""
     require_locks(project)
     with tempfile.TemporaryDirectory(prefix="sluice-lock-") as folder:
         copy = Path(folder)
@@ -109,12 +112,12 @@ def changing(project: Path) -> Iterator[Path]:
 
 
 def resolve(project: Path, lock: Lock, *, upgrade: bool = False, movable: str | None = None) -> None:
-    """Resolve one lock file. With `movable`, no pin moves but that of the package of this name.
+    """Resolve one lock file. With `movable`, only the pin of the package of this name may change.
 
-    Unusable if that cannot be.
+    Raises Unusable if the requirements cannot be resolved.
     """
     there = dict(_pins(lock.path(project)))
-    # a package that is new here has the version that the tests have
+    # a package that is new in this lock file gets the version of dev.txt, which the tests use
     constraints = [] if upgrade else [pin for name, pin in _pins(LOCKS[0].path(project)) if name not in there]
     if movable is not None:
         constraints += [pin for name, pin in _pins(lock.path(project)) if name != movable]
@@ -122,7 +125,7 @@ def resolve(project: Path, lock: Lock, *, upgrade: bool = False, movable: str | 
         file.write("\n".join(constraints))
         file.flush()
         _compile(project, lock, "--constraint", file.name, *(["--upgrade"] if upgrade else []))
-    if constraints:  # the notes in the file name the temporary one; pins stay as they are
+    if constraints:  # a second run removes the temporary file's name from the comments; the pins are kept
         _compile(project, lock)
 
 
@@ -135,7 +138,7 @@ def _compile(project: Path, lock: Lock, *options: str) -> None:
 
 
 def uv(project: Path, *arguments: str, given: str = "") -> None:
-    """Run uv in the project. Unusable, with its first error and the cause of that, where it fails."""
+    """Run uv in the project with `given` as standard input. Raises Unusable with uv's first error and its cause."""
     done = run(Path(sys.executable).with_name("uv"), *arguments, cwd=project, text=given, timeout_s=TIMEOUT_S)
     if done.returncode != 0:
         found = [" ".join(text.split()) for text in ERROR.findall(done.stderr)[:2]]
@@ -143,14 +146,14 @@ def uv(project: Path, *arguments: str, given: str = "") -> None:
 
 
 def _pins(path: Path) -> Iterator[tuple[str, str]]:
-    """Name and constraint of each pin of a lock file."""
+    """Name and constraint (`name==version ; marker`) of each pin of a lock file."""
     for match in PIN.finditer(path.read_text()):
         marker = f" ; {match['marker']}" if match["marker"] else ""
         yield match["name"], f"{match['name']}=={match['version']}{marker}"
 
 
 def project_metadata(project: Path, file: str = PYPROJECT) -> dict[str, Any]:
-    """The table `project` of a pyproject.toml. Unusable where the file cannot be read."""
+    """The table `project` of a pyproject.toml. Raises Unusable if the file cannot be read."""
     try:
         found: dict[str, Any] = tomllib.loads((project / file).read_text())["project"]
     except (OSError, ValueError, KeyError) as exc:
@@ -159,7 +162,10 @@ def project_metadata(project: Path, file: str = PYPROJECT) -> dict[str, Any]:
 
 
 def requirements(project: Path, extra: str, file: str = PYPROJECT) -> list[str]:
-    """What a pyproject.toml names for an extra: the project's own dependencies, and those of each extra in it."""
+    """The requirements for an extra in a pyproject.toml: the project's dependencies, and those of each included extra.
+
+    Raises Unusable if the file cannot be read, or an extra does not exist.
+    """
     metadata = project_metadata(project, file)
     found = list(metadata["dependencies"])
     for name in sorted(included(metadata, extra)):
@@ -168,13 +174,13 @@ def requirements(project: Path, extra: str, file: str = PYPROJECT) -> list[str]:
 
 
 def extras(project: Path) -> dict[str, set[str]]:
-    """Extra -> the extras that it includes, itself too."""
+    """Extra -> the extras that it includes, and itself."""
     metadata = project_metadata(project)
     return {extra: included(metadata, extra) for extra in metadata["optional-dependencies"]}
 
 
 def included(metadata: Mapping[str, dict[str, Iterable[str]]], extra: str) -> set[str]:
-    """An extra, and those that it includes. Unusable where there is none of such a name."""
+    """An extra and the extras that it includes. Raises Unusable if an extra does not exist."""
     if extra not in metadata["optional-dependencies"]:
         raise Unusable(f"pyproject.toml has no extra {extra!r}, which a lock file or another extra includes.")
     found = {extra}
@@ -185,7 +191,7 @@ def included(metadata: Mapping[str, dict[str, Iterable[str]]], extra: str) -> se
 
 
 def _own(metadata: Mapping[str, object], text: str) -> list[str]:
-    """The extras of the project itself that a requirement names."""
+    """The extras in a requirement on the project itself, `name[extra, ...]`; empty for other requirements."""
     match = re.fullmatch(rf"{metadata['name']}\[([\w, -]+)\]", text)
     return [name.strip() for name in match[1].split(",")] if match else []
 

@@ -1,4 +1,4 @@
-"""The packages that the code may import: `make add`, `make remove`, and whether the lock files have them all."""
+"""Adds and removes packages (`make add`, `make remove`), and checks that the lock files match pyproject.toml."""
 
 import os
 import sys
@@ -25,7 +25,7 @@ from ops.requirements.lock import (
 
 
 def main() -> None:
-    """`add` or `remove` the PACKAGE of the environment, in its EXTRA; or `check` the lock files."""
+    """`add` or `remove` a package, or `check` the lock files. The environment has PACKAGE and EXTRA."""
     package, extra = os.environ.get("PACKAGE", "").strip(), os.environ.get("EXTRA") or "worker"
     match sys.argv[1:]:
         case ["check"]:
@@ -37,10 +37,10 @@ def main() -> None:
 
 
 def change(project: Path, verb: str, text: str, extra: str) -> None:
-    """Add a package to an extra, or remove it, in pyproject.toml and in every lock file that has this extra.
+    """Add a package to an extra, or remove it, in pyproject.toml and in every lock file that includes the extra.
 
-    The extra `planner` is the planner's own distribution: its package is named in planner/pyproject.toml.
-    Moves no pin of another package. Unusable where that cannot be; then no file has changed.
+    The extra `planner` stands for planner/pyproject.toml. Pins of other packages are kept. Raises Unusable if the name,
+    the extra or the resolution is invalid; then no file is changed.
     """
     name = _name(verb, text)
     if name in {_own_name(project, file) for file in (PYPROJECT, PLANNER)}:
@@ -69,7 +69,7 @@ def change(project: Path, verb: str, text: str, extra: str) -> None:
 
 
 def check(project: Path) -> None:
-    """Unusable where a lock file is missing, or a pyproject.toml names something else than they were resolved from."""
+    """Raises Unusable if a lock file is missing, or does not match the requirements in pyproject.toml."""
     require_locks(project)
     resolved = [lock for lock in LOCKS if lock.extra or lock.planner]
     stale = {lock.name: found for lock in resolved if (found := sorted(set(_differences(project, lock))))}
@@ -86,24 +86,24 @@ def _name(verb: str, text: str) -> str:
     try:
         requirement = Requirement(text)
     except InvalidRequirement:
-        raise Unusable(f"{text!r} is no requirement: say which package, as in `{example}`.") from None
+        raise Unusable(f"{text!r} is not a requirement: name a package, as in `{example}`.") from None
     if requirement.url:
-        raise Unusable(f"{text!r} is an address: a lock file has names and versions only, as in `{example}`.")
+        raise Unusable(f"{text!r} is a URL: lock files contain only names and versions, as in `{example}`.")
     return canonicalize_name(requirement.name)
 
 
 def _differences(project: Path, lock: Lock) -> Iterator[str]:
-    """The packages that a pyproject.toml names in another way than the lock file has them."""
+    """The requirements that the lock file lacks or does not satisfy, and the pins that no requirement explains."""
     text = lock.path(project).read_text()
     pins = {match["name"]: match for match in PIN.finditer(text)}
     named = [Requirement(each) for each in lock.requirements(project)]
     for requirement in named:
         pin = pins.get(canonicalize_name(requirement.name))
-        if pin is None and requirement.marker is None:  # a marker may exclude every Python that we have
+        if pin is None and requirement.marker is None:  # a marker may exclude every supported Python
             yield requirement.name
         if pin is not None and not _fits(requirement, pin["version"], pin["extras"]):
             yield str(requirement)
-    # uv notes at each pin what asked for it
+    # uv writes a comment below each pin that names the files or packages that require it
     notes = PIN.split(text)
     for name, note in zip(notes[1 :: PIN.groups + 1], notes[PIN.groups + 1 :: PIN.groups + 1], strict=True):
         direct = any(f"{_own_name(project, file)} ({file})" in note for file in (PYPROJECT, PLANNER))

@@ -1,11 +1,11 @@
-"""Makes the virtual environment that everything else runs in: `python3 -m ops.requirements.venv FOLDER`.
+"""Creates the virtual environment for all other commands: `python3 -m ops.requirements.venv FOLDER`.
 
-Runs on the machine's own Python, which may be too old or lack the venv package: it says so in one sentence.
+This module runs on the machine's own Python. It prints one sentence if that Python is too old or lacks venv.
 """
 
 import sys
 
-if sys.version_info < (3, 11):  # noqa: UP036 - before any import that an older Python could not read
+if sys.version_info < (3, 11):  # noqa: UP036 - before imports that an older Python cannot compile
     sys.exit(
         f"Sluice needs Python >= 3.11, this one is {sys.version.split()[0]}: run `make PYTHON=/path/to/python3.11`."
     )
@@ -19,10 +19,10 @@ TIMEOUT_S = 300
 
 
 def main() -> None:
-    """Make the environment in the folder given on the command line."""
+    """Create the environment in the folder given on the command line. Raises Unusable if venv cannot be installed."""
     if importlib.util.find_spec("ensurepip") is None:
         apt_install(["python3-venv"])
-    # --clear: over one that another Python made, the two would mix.
+    # --clear: an environment that another Python created would keep its files
     show(sys.executable, "-m", "venv", "--clear", sys.argv[1], timeout_s=TIMEOUT_S)
 
 

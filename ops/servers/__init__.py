@@ -1,1 +1,1 @@
-"""The system on one machine: RabbitMQ, Redis and NGINX, and the processes of apps/, as children of one supervisor."""
+"""The system on one machine: RabbitMQ, Redis, NGINX and the processes of apps/ as children of one supervisor."""

@@ -1,7 +1,7 @@
-"""Starts RabbitMQ and Redis from the first source that is available.
+"""Starts RabbitMQ and Redis from the first available source.
 
-In this order: URLs in the environment, `docker compose` if an engine answers, programs of this machine, and, for root,
-packages by apt-get.
+The sources, in this order: URLs in the environment, `docker compose` if an engine answers, programs of this machine,
+and, for root, Debian packages.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,11 @@ FORMS: dict[str, TypeAdapter[Any]] = {
 
 @dataclass
 class Backing:
-    """Addresses of the servers, None for those whose URL the environment has, and the processes to watch."""
+    """The started servers. `broker` and `redis` are host:port, or None if the environment has the server's URL.
+
+    management   the broker's management API, or None
+    children     the processes to watch
+    """
 
     broker: str | None = None
     redis: str | None = None
@@ -40,9 +44,10 @@ class Backing:
 
 
 def start(stack: ExitStack, folder: Folder, credentials: Credentials, environment: Mapping[str, str]) -> Backing:
-    """Start the servers that the environment does not name, and apply or check the definitions. The stack stops them.
+    """Start the servers whose URLs the environment does not have, and apply the definitions. The stack stops them.
 
-    Unusable if a server does not answer, or differs from the contract.
+    The definitions of a broker whose URL the environment has are only checked. Raises Unusable if a server does not
+    answer, or if its definitions differ from the contract.
     """
     wanted = [service for service, name in URLS.items() if not environment.get(name)]
     _check_given(environment)
@@ -62,13 +67,13 @@ def _check_given(environment: Mapping[str, str]) -> None:
         inspection.check(broker, environment.get("RABBITMQ_MANAGEMENT_URL"))
         print("RabbitMQ: the one in CELERY_BROKER_URL", flush=True)
     if redis and not is_redis(redis):
-        raise Unusable("The Redis in CELERY_RESULT_BACKEND does not answer a PING: check its address and password.")
+        raise Unusable("The Redis in CELERY_RESULT_BACKEND does not answer PING: check its address and password.")
     if redis:
         print("Redis: the one in CELERY_RESULT_BACKEND", flush=True)
 
 
 def _given(name: str, environment: Mapping[str, str]) -> str | None:
-    """The URL of a server, if the environment names it. Unusable if it is none."""
+    """The URL of a server in the environment, or None. Raises Unusable if it is not a valid URL for this server."""
     url = environment.get(name)
     try:
         FORMS[name].validate_python(url or None)
@@ -80,7 +85,7 @@ def _given(name: str, environment: Mapping[str, str]) -> str | None:
 def _start_containers(
     stack: ExitStack, folder: Folder, credentials: Credentials, wanted: list[str], backing: Backing
 ) -> None:
-    print(f"Starting {' and '.join(wanted)} by docker compose", flush=True)
+    print(f"Starting {' and '.join(wanted)} with docker compose", flush=True)
     containers = compose.Compose(wanted, credentials, folder.logs)
     stack.callback(containers.stop)
     containers.start()
@@ -115,7 +120,10 @@ def _define(management: Management, credentials: Credentials) -> None:
     try:
         definitions.apply(management, credentials.broker_passwords)
     except OSError as exc:
-        raise Unusable(f"RabbitMQ refused the definitions: {exc}.") from exc
+        raise Unusable(
+            f"The definitions could not be loaded into RabbitMQ at {management.url}: {exc}. "
+            "See its log, and run this again."
+        ) from exc
 
 
 def _dotted(version: tuple[int, ...]) -> str:

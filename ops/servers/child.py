@@ -1,4 +1,4 @@
-"""A child process that never outlives us, and waiting for it on a condition."""
+"""A child process that never outlives its parent, and waiting for a condition."""
 
 import contextlib
 import os
@@ -17,9 +17,10 @@ POLL_S = 0.05
 
 
 class Child:
-    """One process in a session of its own, so that a terminal's Ctrl-C reaches only us.
+    """A process in its own session, so that Ctrl-C in a terminal reaches only the parent.
 
-    Start it from a thread that lives as long as the child may: Linux sends the death signal when the *thread* ends.
+    Start a child from a thread that lives at least as long as the child: Linux sends the parent-death signal when the
+    *thread* that started the child ends.
     """
 
     def __init__(
@@ -34,19 +35,19 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """The process id; RuntimeError before start()."""
+        """The process id. Raises RuntimeError before start()."""
         if self._process is None:
             raise RuntimeError(f"{self.name} was not started")
         return self._process.pid
 
     @property
     def alive(self) -> bool:
-        """True from start() until the process has ended. Does not reap it: its group id is not reused."""
+        """True from start() until the process has ended. The process is not reaped, so its group id is not reused."""
         process = self._process
         return process is not None and process.returncode is None and not _changed(process.pid, os.WEXITED)
 
     def start(self) -> None:
-        """Start the process with its output appended to the log. Unusable if the program cannot be run."""
+        """Start the process, and append its output to the log. Raises Unusable if the program cannot be run."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(append_private(self.log), "ab") as output:
             try:
@@ -55,12 +56,12 @@ class Child:
                 raise Unusable(f"{self.name} cannot be run: {exc}.") from exc
 
     def stop(self, deadline_s: float = 20.0) -> bool:
-        """End the process with SIGTERM, and with SIGKILL after deadline_s; then whatever is left of its group.
+        """Send SIGTERM, and SIGKILL after `deadline_s` seconds. Then kill the rest of the process group.
 
-        False if it took the SIGKILL.
+        Returns False if the process itself needed the SIGKILL.
         """
         if self.alive:
-            self.signal(signal.SIGCONT)  # a suspended process would not see the SIGTERM
+            self.signal(signal.SIGCONT)  # a suspended process would not handle SIGTERM
             self.signal(signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
                 until(lambda: not self.alive, deadline_s, f"the end of {self.name}")
@@ -69,42 +70,45 @@ class Child:
         return ended
 
     def wait(self) -> int:
-        """Wait for its end and reap it; the exit status, negative if it was ended by a signal."""
+        """Wait for the end of the process and reap it. Returns the exit status; -N if signal N ended the process."""
         if self._process is None:
             raise RuntimeError(f"{self.name} was not started")
         return self._process.wait()
 
     def kill(self) -> None:
-        """SIGKILL the process and its group, and reap it. Nothing happens if it was ended before."""
+        """Send SIGKILL to the process group, and reap the process. Does nothing if the process was already reaped."""
         if self._process is None or self._process.returncode is not None:
             return
-        # Before wait(): until then the kernel gives the number of this group to no other process.
+        # before wait(): after it, the kernel may reuse the group id for other processes
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process alone, not to its group."""
+        """Send a signal to the process, not to its group."""
         if self.alive:
             os.kill(self.pid, number)
 
     def suspend(self) -> None:
-        """SIGSTOP, and wait until all its threads stand still: it keeps its connections open and answers nothing."""
+        """Send SIGSTOP, and wait until all threads are stopped. Connections stay open, but nothing is answered."""
         self.signal(signal.SIGSTOP)
-        until(lambda: _changed(self.pid, os.WSTOPPED), 10.0, f"stopping {self.name} where it stands")
+        until(lambda: _changed(self.pid, os.WSTOPPED), 10.0, f"suspending {self.name}")
 
     def resume(self) -> None:
-        """SIGCONT."""
+        """Send SIGCONT."""
         self.signal(signal.SIGCONT)
 
     def last_lines(self, count: int = 8) -> str:
-        """The end of the log, for a sentence about why the process ended."""
+        """The last lines of the log, for an error message."""
         if not self.log.exists():
             return ""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-count:])
 
     def ready(self, condition: Callable[[], bool], deadline_s: float) -> None:
-        """Wait until condition() holds. Unusable, with the log's end, if the process ends or deadline_s pass."""
+        """Wait until condition() holds.
+
+        Raises Unusable with the end of the log if the process ends, or after `deadline_s` seconds.
+        """
         try:
             until(lambda: not self.alive or condition(), deadline_s, self.name)
         except TimeoutError:
@@ -123,7 +127,10 @@ class Child:
 
 
 def until(condition: Callable[[], bool], deadline_s: float, what: str, poll_s: float = POLL_S) -> None:
-    """Poll until condition() holds. TimeoutError, with `what`, after deadline_s seconds."""
+    """Poll every `poll_s` seconds until condition() holds.
+
+    Raises TimeoutError after `deadline_s` seconds; `what` names the operation in its message.
+    """
     end = time.monotonic() + deadline_s
     while not condition():
         if time.monotonic() > end:
@@ -132,20 +139,20 @@ def until(condition: Callable[[], bool], deadline_s: float, what: str, poll_s: f
 
 
 def survives_us() -> str | None:
-    """Why children would outlive a SIGKILL of this process, or None where the kernel ends them with us."""
+    """Why children would outlive a SIGKILL of this process, or None if the kernel ends them."""
     return (
         None
         if _death_signal()
-        else "without Linux's setpriv, processes outlive a kill -9 of this one; end it by Ctrl-C"
+        else "without Linux's setpriv, processes outlive a kill -9 of this one; end it with Ctrl-C"
     )
 
 
 def _death_signal() -> list[str]:
-    # Not prctl in a preexec_fn: that forks Python, which is unsafe (and warned of) in a process with threads.
+    # Not prctl() in a preexec_fn, which runs Python after fork() and is unsafe in a process with threads.
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
 
 
 def _changed(pid: int, event: int) -> bool:
-    """Whether the child has ended (WEXITED) or stopped (WSTOPPED). Does not reap it."""
+    """Whether the child has ended (WEXITED) or is stopped (WSTOPPED). Does not reap the child."""
     return os.waitid(os.P_PID, pid, event | os.WNOHANG | os.WNOWAIT) is not None

@@ -1,4 +1,4 @@
-"""RabbitMQ and Redis from compose.yaml, where a Docker engine answers."""
+"""Runs RabbitMQ and Redis from compose.yaml with docker compose."""
 
 import hashlib
 import os
@@ -18,12 +18,12 @@ PULL_DEADLINE_S = 600.0  # the first start downloads two images
 
 
 def engine_answers() -> bool:
-    """Tell whether there is a `docker compose`, and an engine behind it that we may use."""
+    """Whether `docker compose` is installed, and its engine answers this user."""
     return answers("docker", "compose", "version") and answers("docker", "info")
 
 
 class Compose:
-    """The services of compose.yaml that are wanted, attached to us as one child: SIGTERM stops the containers."""
+    """Some services of compose.yaml, run by one attached child process: SIGTERM stops the containers."""
 
     def __init__(self, services: Sequence[str], credentials: Credentials, logs: Path) -> None:
         self.services = services
@@ -40,14 +40,14 @@ class Compose:
             "MANAGEMENT_PORT": str(self.management_port),
             "REDIS_PORT": str(self.redis_port),
         }
-        # Compose names a project after its folder's last part: two clones would share their containers.
+        # By default Compose names a project after its folder: two clones would share containers.
         name = "sluice-" + hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
         command = ["docker", "compose", "--project-name", name, "--file", str(ROOT / "compose.yaml")]
         up = [*command, "up", "--abort-on-container-exit", *services]
         self.node = Child("docker compose", up, log=logs / "compose.log", env=environment)
 
     def start(self) -> None:
-        """Start the containers and wait until they answer. Unusable if they do not."""
+        """Start the containers and wait until they answer. Raises Unusable if they do not."""
         self.node.start()
         self.node.ready(self._answers, PULL_DEADLINE_S)
 

@@ -1,4 +1,4 @@
-"""Where the running system listens, kept without secrets in .local/run.json, so that other verbs find it."""
+"""Stores the addresses of the running system, without secrets, in .local/run.json for other commands."""
 
 import fcntl
 import json
@@ -21,34 +21,34 @@ class Folder:
 
     @property
     def credentials(self) -> Path:
-        """The generated credentials."""
+        """The file with the generated credentials."""
         return self.path / "credentials.env"
 
     @property
     def logs(self) -> Path:
-        """One log a process."""
+        """The folder with one log per process."""
         return self.path / "logs"
 
     @property
     def run(self) -> Path:
-        """The endpoints of the running system."""
+        """The file with the endpoints of the running system."""
         return self.path / "run.json"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for one running system. Unusable if another one has it, or something is in its place."""
+        """Lock the folder for one running system. Raises Unusable if it is locked already, or cannot be written."""
         try:
             lock = lock_file(private_folder(self.path) / "lock")
         except OSError as exc:
             if exc.errno in REFUSALS:
                 raise
-            raise Unusable(f"{self.path} cannot be written ({exc.strerror}): remove what is in its place.") from exc
+            raise Unusable(f"{self.path} cannot be written ({exc.strerror}): remove the file in its place.") from exc
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
         except BlockingIOError:
             raise Unusable(
-                "A `make up` or `make load` of this folder is running already: end it first, or use another clone."
+                "`make up` or `make load` is already running in this folder: end it first, or use another clone."
             ) from None
         finally:
             os.close(lock)
@@ -56,7 +56,10 @@ class Folder:
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Addresses as host:port. A broker or Redis that the environment named is None: its URL has a password."""
+    """Addresses of the system. `broker` and `redis` are host:port, or None if the environment had a URL.
+
+    Such a URL is not stored because it contains a password.
+    """
 
     api_url: str
     broker: str | None
@@ -64,7 +67,7 @@ class Endpoints:
     management_url: str | None
 
     def environment(self, user: str, credentials: Credentials, given: Mapping[str, str]) -> dict[str, str]:
-        """What a process needs to reach the servers as this user of both, on top of the given environment."""
+        """The given environment plus the URLs of both servers for this user, and the key of task ids."""
         found = {"TASK_ID_KEY": credentials.task_id_key}
         if self.broker:
             found["CELERY_BROKER_URL"] = credentials.broker_url(user, self.broker)
@@ -79,11 +82,11 @@ def save(endpoints: Endpoints, path: Path) -> None:
 
 
 def load_running(folder: Folder) -> Endpoints:
-    """The endpoints of the system that runs in this folder. Unusable if none does."""
+    """The endpoints of the system that runs in this folder. Raises Unusable if none runs, or it is not ready."""
     try:
         with folder.locked():
             pass
     except Unusable:
         if folder.run.exists():
             return Endpoints(**json.loads(folder.run.read_text()))
-    raise Unusable("No system runs here, or it is not ready yet: start it by `make up` in another terminal.")
+    raise Unusable("No system runs here, or it is not ready yet: start it with `make up` in another terminal.")

@@ -1,4 +1,4 @@
-"""Compares a broker that is given by its URL alone with the definitions that the contract asks for."""
+"""Compares a broker that is given by its URL with the definitions of the contract."""
 
 import re
 from collections.abc import Iterator
@@ -15,29 +15,32 @@ NOT_FOUND = 404
 
 
 def check(url: str, management_url: str | None) -> None:
-    """Compare a broker with the contract. Unusable with one sentence that names the first difference.
+    """Compare a broker with the contract. Raises Unusable with the first difference, or if the broker refuses us.
 
-    `management_url` may carry credentials of its own; without it, port 15672 of the same host is asked. Of several
-    hosts, the first: they are one broker.
+    `management_url` may contain its own credentials; its default is port 15672 of the broker's host. Of several hosts
+    in `url` only the first is compared: they are nodes of one broker.
     """
     url = url.partition(";")[0]
     for difference in _missing(url):
-        raise Unusable(f"The broker in CELERY_BROKER_URL lacks {difference}: load this project's definitions into it.")
+        raise Unusable(f"The broker in CELERY_BROKER_URL lacks {difference}: import this project's definitions.")
     management = management_of(url, management_url)
     try:
         for difference in _different(management, vhost_of(url)):
             raise Unusable(
-                f"The broker in CELERY_BROKER_URL differs: {difference}; load this project's definitions into it."
+                f"The broker in CELERY_BROKER_URL is not as expected: {difference}. Import this project's definitions."
             )
     except OSError as exc:
         raise Unusable(
             f"The broker's policies cannot be read at {management.url} ({exc}): set RABBITMQ_MANAGEMENT_URL to its "
-            "management API, http://user:password@host:15672, with a user that has the tag monitoring."
+            "management API, http://user:password@host:15672, with a user that has the tag `monitoring`."
         ) from exc
 
 
 def management_of(url: str, management_url: str | None) -> Management:
-    """The API at management_url, or at the usual port of the AMQP host, as that URL's user or else the broker's."""
+    """The management API at `management_url`, or at the default port of the AMQP host.
+
+    The user is that of `management_url` if it has one, otherwise the broker's.
+    """
     broker = urlsplit(url)
     given = urlsplit(management_url or f"http://{broker.hostname}:15672")
     user = given if given.username else broker
@@ -46,12 +49,15 @@ def management_of(url: str, management_url: str | None) -> Management:
 
 
 def vhost_of(url: str) -> str:
-    """The virtual host that an AMQP URL names; "/" if none."""
+    """The virtual host in an AMQP URL; "/" if there is none."""
     return unquote(urlsplit(url).path[1:]) or "/"
 
 
 def _missing(url: str) -> Iterator[str]:
-    """The exchange and queues that do not exist, found by passive declares."""
+    """Names of the exchange and the queues that do not exist, found by passive declares.
+
+    Raises Unusable if the broker does not answer or refuses us.
+    """
     connection = kombu.Connection(url, connect_timeout=5)
     try:
         with connection:
@@ -62,12 +68,12 @@ def _missing(url: str) -> Iterator[str]:
                     yield f"the queue {queue}"
     except (OSError, *connection.connection_errors, *connection.channel_errors) as exc:
         raise Unusable(
-            f"The broker in CELERY_BROKER_URL refused us ({exc}): check its address, user and vhost."
+            f"The broker in CELERY_BROKER_URL cannot be used ({exc}): check its address, user and vhost."
         ) from exc
 
 
 def _exists(connection: kombu.Connection, declare: str, name: str, **arguments: str) -> bool:
-    channel = connection.channel()  # one each: a failed declare closes its channel
+    channel = connection.channel()  # a new one each time, because a failed declare closes its channel
     try:
         getattr(channel, declare)(name, passive=True, **arguments)
     except connection.channel_errors as exc:
@@ -79,14 +85,14 @@ def _exists(connection: kombu.Connection, declare: str, name: str, **arguments: 
 
 
 def _different(management: Management, vhost: str) -> Iterator[str]:
-    """The differences between the management API and the contract, each as a clause."""
+    """The differences between the broker and the contract, each as a clause of a sentence."""
     place = quote(vhost, safe="")
     exchange = management(f"/api/exchanges/{place}/{topology.EXCHANGE}")
     if exchange["type"] != "topic":
         yield f"the exchange {topology.EXCHANGE} is of type {exchange['type']}, not topic"
     version = management.version
     expected = topology.policies((version[0], version[1]))
-    # Not the queues' effective_policy_definition: it is a statistic, and seconds late.
+    # Not effective_policy_definition of the queues: it is a statistic that is updated with a delay of seconds.
     there = management(f"/api/policies/{place}")
     for name in topology.QUEUES:
         queue = management(f"/api/queues/{place}/{name}")
@@ -115,7 +121,10 @@ def _policy(policies: list[dict[str, Any]], queue: str) -> dict[str, Any]:
 
 
 def _different_policy(queue: str, there: dict[str, Any], expected: dict[str, Any]) -> Iterator[str]:
-    """Words must be equal. Numbers must be set; an operator may choose them, but messages may not outlive their ids."""
+    """Compare a queue's policy. Strings must be equal. Numbers must be set, and operators may choose their values.
+
+    The message TTL has an upper bound, because messages must not outlive their task ids.
+    """
     for key, value in expected.items():
         if key not in there:
             yield f"the policy of {queue} does not set {key}"

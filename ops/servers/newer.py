@@ -1,6 +1,6 @@
-"""Newer servers beside the machine's own: RabbitMQ 4.3 or later (and Redis 8, nginx 1.30), in a root file system.
+"""A root file system with newer servers than the machine's own: RabbitMQ 4.3 or later, Redis 8, nginx 1.30.
 
-The integration tests start its RabbitMQ by chroot; minicluster makes an image of it.
+The integration tests start its RabbitMQ by chroot, and minicluster builds an image from it.
 """
 
 import contextlib
@@ -16,12 +16,12 @@ PACKAGES = ("rabbitmq-server", "redis-server", "nginx", "python3", "ca-certifica
 
 
 def ensure() -> Path:
-    """The root file system, built if need be. Unusable if it cannot be built here."""
+    """The root file system, built at the first use. Raises Unusable if it cannot be built."""
     return debian.root(SUITE, PACKAGES)
 
 
 def main() -> None:
-    """Print the path of the root file system, and nothing else, to standard output."""
+    """Print only the path of the root file system to standard output."""
     with contextlib.redirect_stdout(sys.stderr):
         root = ensure()
     print(root)

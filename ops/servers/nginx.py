@@ -1,10 +1,14 @@
-"""NGINX in front of the API as a child of ours, with the numbers of helm-releases/nginx.yaml and the Ingress."""
+"""Runs NGINX in front of the API as a child process, with the settings of helm-releases/nginx.yaml and the Ingress."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from ops.apt import apt_install
+from ops.command import ROOT
 from ops.files import private_folder, write_private
 from ops.servers.child import Child
 from ops.servers.ports import free_ports, is_open
@@ -12,13 +16,18 @@ from ops.servers.programs import find
 
 PROGRAM = "nginx"
 PACKAGE = "nginx-light"
+RELEASE = ROOT / "helm-releases/nginx.yaml"
+INGRESS = ROOT / "kustomize/base/ingress/ingress.yaml"
 START_DEADLINE_S = 20.0
-# Above uvicorn's default and Locust's bursts: a full backlog drops connections, which clients see as a second's wait.
+# More than uvicorn's default and Locust's bursts: a full backlog drops SYNs, which clients retry after a second.
 BACKLOG = 4096
 
 
 class Nginx:
-    """One worker process on a loopback port, which balances over the APIs' ports. Installed if need be, as `ensure`."""
+    """NGINX with one worker process on a loopback port, as a load balancer of API processes on `upstream_ports`.
+
+    Installs NGINX if it is missing; raises Unusable if it cannot be installed.
+    """
 
     def __init__(
         self, folder: Path, upstream_ports: Sequence[int], *, open_files: int, logs: Path | None = None
@@ -33,42 +42,55 @@ class Nginx:
         self.node = Child("NGINX", command, log=(logs or self.folder) / "nginx.log", env=dict(os.environ))
 
     def start(self) -> None:
-        """Start it, and wait until it listens. Unusable if it does not."""
+        """Start NGINX, and wait until it listens. Raises Unusable if it does not."""
         self.node.start()
         self.node.ready(lambda: is_open(self._port), START_DEADLINE_S)
 
     def stop(self) -> None:
-        """End it, and its worker."""
+        """Stop NGINX and its worker process."""
         self.node.stop()
 
 
 def ensure() -> None:
-    """Install it if need be. Unusable where we may not."""
+    """Install NGINX if it is missing. Raises Unusable if it cannot be installed."""
     if find(PROGRAM) is None:
         apt_install([PACKAGE])
 
 
+def settings() -> dict[str, str]:
+    """The controller's settings of the API's Ingress, by name: its annotations override the release's entries."""
+    *_, release = yaml.safe_load_all(RELEASE.read_text())
+    entries: dict[str, str] = release["spec"]["values"]["controller"]["config"]["entries"]
+    annotations: dict[str, Any] = yaml.safe_load(INGRESS.read_text())["metadata"]["annotations"]
+    return entries | {name.removeprefix("nginx.org/"): value for name, value in annotations.items()}
+
+
+def _directives(given: dict[str, str], *names: str) -> list[str]:
+    switches = {"true": "on", "false": "off"}
+    return [f"{name.replace('-', '_')} {switches.get(given[name], given[name])};" for name in names]
+
+
 def _configuration(folder: Path, port: int, upstream_ports: Sequence[int], open_files: int) -> str:
+    given = settings()
     temporary = [f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")]
     lines = [
         "daemon off;",
         "worker_processes 1;",
-        *(["user root;"] if os.geteuid() == 0 else []),  # else its worker may not write into the folder
+        *(["user root;"] if os.geteuid() == 0 else []),  # otherwise the worker cannot write to the folder
         f"pid {folder}/nginx.pid;",
         "error_log stderr warn;",
         f"worker_rlimit_nofile {open_files};",
-        # a client that waits is two connections: its own, and one to the API
-        "events { worker_connections 16384; }",
+        "events {",
+        *_directives(given, "worker-connections"),
+        "}",
         "http {",
         "access_log off;",
         *temporary,
-        "keepalive_timeout 75s;",
-        "keepalive_requests 10000;",
-        "client_max_body_size 2m;",
+        *_directives(given, "keepalive-timeout", "keepalive-requests", "client-max-body-size"),
         "upstream api {",
         *(f"server 127.0.0.1:{upstream};" for upstream in upstream_ports),
-        "keepalive 1024;",
-        "keepalive_requests 10000;",
+        "keepalive 1024;",  # of one worker process, in front of several APIs: no load opens a connection per request
+        *_directives(given, "keepalive-requests"),
         "}",
         "server {",
         f"listen 127.0.0.1:{port} backlog={BACKLOG};",
@@ -78,9 +100,7 @@ def _configuration(folder: Path, port: int, upstream_ports: Sequence[int], open_
         "location / {",
         "proxy_http_version 1.1;",
         'proxy_set_header Connection "";',
-        "proxy_connect_timeout 5s;",
-        "proxy_read_timeout 60s;",
-        "proxy_buffering off;",
+        *_directives(given, "proxy-connect-timeout", "proxy-read-timeout", "proxy-buffering"),
         "proxy_pass http://api;",
         "}",
         "}",

@@ -1,4 +1,4 @@
-"""Free ports on the loopback."""
+"""Finds free ports on the loopback interface."""
 
 import fcntl
 import os
@@ -12,9 +12,9 @@ from ops.files import lock_file, private_folder
 
 
 def free_ports(count: int) -> list[int]:
-    """Free loopback ports, below those that the kernel gives to outgoing connections, which could take one first.
+    """Reserve free loopback ports below the ephemeral range, whose ports outgoing connections may use.
 
-    They are this process's to its end, also while a server that it restarts does not listen: others look at the locks.
+    Lock files reserve the ports for this process until it ends, also while a server is being restarted.
     """
     folder = private_folder(Path(tempfile.gettempdir()) / f"sluice-ports-{os.getuid()}")
     ports: list[int] = []
@@ -31,7 +31,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def is_open(port: int, host: str = "127.0.0.1") -> bool:
-    """Tell whether anything listens on this port, of the loopback if no host is named."""
+    """Whether a server listens on this port of the host."""
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((host, port)) == 0

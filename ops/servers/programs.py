@@ -1,4 +1,4 @@
-"""Finds the server programs of this machine, or installs them."""
+"""Finds the server programs on this machine, and installs missing ones."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ from pathlib import Path
 from ops.apt import apt_install
 from ops.command import Unusable
 
-# Not on the PATH of everybody, and where Debian keeps the scripts that do not change the user.
+# Folders that may be missing from the PATH. The first is where Debian keeps RabbitMQ's scripts that do not call su.
 FOLDERS = (
     "/usr/lib/rabbitmq/bin",
     "/usr/local/sbin",
@@ -21,7 +21,7 @@ PACKAGES = {"rabbitmq-server": "rabbitmq-server", "epmd": "erlang-base", "redis-
 
 @dataclass(frozen=True)
 class Programs:
-    """Paths of the programs that servers are started from."""
+    """Paths of the server programs."""
 
     rabbitmq_server: Path
     epmd: Path
@@ -29,7 +29,7 @@ class Programs:
 
 
 def ensure() -> Programs:
-    """The programs, installed if need be. Unusable, with what to install, if they are missing and we may not."""
+    """Find the programs, and install missing ones. Raises Unusable if they cannot be installed."""
     missing = [name for name in PACKAGES if find(name) is None]
     if missing:
         apt_install([PACKAGES[name] for name in missing])
@@ -37,7 +37,10 @@ def ensure() -> Programs:
 
 
 def find(name: str) -> Path | None:
-    """The program's path, or None. Debian's raw rabbitmq-server comes before its wrapper, which calls su when root."""
+    """The path of a program, or None.
+
+    RabbitMQ's own scripts are preferred to Debian's wrappers, which call su if the user is root.
+    """
     path = os.pathsep.join((FOLDERS[0], os.environ.get("PATH", ""), *FOLDERS[1:]))
     program = shutil.which(name, path=path)
     return Path(program) if program else None

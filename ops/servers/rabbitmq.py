@@ -1,6 +1,6 @@
-"""RabbitMQ with its own epmd as a child of ours: free loopback ports, a generated password, one folder.
+"""Runs RabbitMQ and its own epmd as child processes on free loopback ports, with a generated password, in one folder.
 
-`make up` and the tests start the same class. Nothing here listens outside 127.0.0.1.
+`make up` and the tests use this class. All ports listen only on the loopback interface.
 """
 
 import os
@@ -17,16 +17,18 @@ from ops.servers.child import Child
 from ops.servers.ports import free_ports, is_open
 from ops.servers.programs import Programs
 
-START_DEADLINE_S = 90.0  # RabbitMQ takes 6 s here when it has the cores, many times that when tests share them
+START_DEADLINE_S = 90.0  # RabbitMQ starts in 6 s on idle cores, and many times slower when tests share the cores
 ERLANG_NETWORK = "-noinput -start_epmd false -kernel inet_dist_use_interface"
-ERLANG_THREADS = "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none"  # it shares the machine: few, and no busy waiting
+# few scheduler threads without busy waiting, because the machine is shared with other processes
+ERLANG_THREADS = "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none"
 
 
 class RabbitMQ:
-    """One RabbitMQ node, 3.10 to 4.3, with its epmd. The admin user is made at the first start in an empty folder.
+    """One RabbitMQ node, 3.10 to 4.3, with its epmd. The first start in an empty folder creates the admin user.
 
-    `root`: the root file system of another suite to run it from (ops/servers/newer.py), or None for this machine's.
-    A node of a cluster has an address and a name of its own, and may be entered by a command (tests/chaos/cluster.py).
+    `root` is the root file system that RabbitMQ runs in (ops/servers/newer.py), or None for this machine's. A subclass
+    for a node of a cluster sets the class attributes; `enter` is a command that runs programs in the node's namespaces
+    (tests/chaos/cluster.py).
     """
 
     host = "127.0.0.1"
@@ -59,21 +61,24 @@ class RabbitMQ:
 
     @property
     def version(self) -> tuple[int, ...]:
-        """Of the running node, as (3, 10, 8)."""
+        """The version of the running node, for example (3, 10, 8)."""
         return self.management.version
 
     def url(self, user: str = ADMIN, password: str | None = None, vhost: str = "/") -> str:
-        """AMQP address of a virtual host."""
+        """The AMQP URL of a virtual host."""
         user, password, vhost = (quote(text, safe="") for text in (user, password or self.password, vhost))
         return f"amqp://{user}:{password}@{self.host}:{self.port}/{vhost}"
 
     def start(self, deadline_s: float = START_DEADLINE_S) -> None:
-        """Start, also again on the same data and ports, and wait until AMQP and management answer. Unusable if not."""
+        """Start the node, or restart it with the same data and ports, and wait until AMQP and management answer.
+
+        Raises Unusable if they do not answer within `deadline_s` seconds; then the node is stopped.
+        """
         self.launch(deadline_s)
         self.wait_ready(deadline_s)
 
     def launch(self, deadline_s: float = START_DEADLINE_S) -> None:
-        """Start without waiting for the node: those of a cluster wait for each other."""
+        """Start epmd and the node without waiting for the node: nodes of a cluster wait for each other."""
         self._write_configuration()
         if not self.epmd.alive:
             self.epmd.start()
@@ -81,7 +86,7 @@ class RabbitMQ:
         self.node.start()
 
     def wait_ready(self, deadline_s: float = START_DEADLINE_S) -> None:
-        """Wait until AMQP and management answer. Unusable, and stopped, if they do not."""
+        """Wait until AMQP and management answer. Otherwise, stop the node and raise Unusable."""
         try:
             self.node.ready(self._answers, deadline_s)
         except BaseException:
@@ -89,20 +94,20 @@ class RabbitMQ:
             raise
 
     def stop(self, deadline_s: float = 30.0) -> None:
-        """An orderly end: the node flushes and closes, then its epmd ends."""
+        """Stop the node, which flushes its data, and then its epmd."""
         self.node.stop(deadline_s)
         self.epmd.stop()
 
     def kill(self) -> None:
-        """SIGKILL the node; epmd stays, as it would on a machine whose broker crashed. start() brings it back."""
+        """Send SIGKILL to the node. epmd keeps running, as after a crash of the broker. start() restarts the node."""
         self.node.kill()
 
     def suspend(self) -> None:
-        """Stop the Erlang machine with SIGSTOP: connections stay open, nobody answers."""
+        """Suspend the Erlang VM with SIGSTOP: connections stay open, but nothing is answered."""
         self.node.suspend()
 
     def resume(self) -> None:
-        """Let a suspended node go on."""
+        """Resume a suspended node."""
         self.node.resume()
 
     def _answers(self) -> bool:
@@ -114,30 +119,30 @@ class RabbitMQ:
         return {
             "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/usr/bin:/sbin:/bin",
             "LANG": "C.UTF-8",
-            "HOME": str(data),  # the Erlang cookie: neither the user's own nor another run's
+            "HOME": str(data),  # the folder of the Erlang cookie, which must differ from other nodes of this user
             "ERL_EPMD_PORT": str(epmd_port),
             "ERL_EPMD_ADDRESS": self.host,
             "ERL_INETRC": str(data / "inetrc"),
             "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_DIST_PORT": str(distribution_port),
             "RABBITMQ_USE_LONGNAME": str("." in self.name).lower(),
-            "RABBITMQ_CONF_ENV_FILE": str(data / "none"),  # or a system-wide one would have the last word
+            "RABBITMQ_CONF_ENV_FILE": str(data / "none"),  # the system-wide file would override these variables
             "RABBITMQ_CONFIG_FILE": str(data / "rabbitmq.conf"),
             "RABBITMQ_ADVANCED_CONFIG_FILE": str(data / "advanced.config"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(data / "enabled_plugins"),
             "RABBITMQ_MNESIA_BASE": str(data / "data"),
             "RABBITMQ_LOG_BASE": str(data / "log"),
             "RABBITMQ_LOGS": "-",
-            # The script then becomes the Erlang machine, so that our signals and the kernel's death signal reach it.
+            # makes the script exec the Erlang VM, so that the VM receives our signals and the parent-death signal
             "RABBITMQ_ALLOW_INPUT": "true",
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{ERLANG_NETWORK} {{{interface}}} {ERLANG_THREADS}",
         }
 
     def command(self, program: str | Path, *arguments: str) -> list[str | Path]:
-        """How to run a program of RabbitMQ, rabbitmq-server or one of its tools, where the node runs."""
+        """The command line that runs a program of RabbitMQ (rabbitmq-server, rabbitmqctl, ...) where the node runs."""
         if self._root is None:
             return [*self.enter, program, *arguments]
-        # Mounts in a namespace of the node's own: they are gone when it ends, however it ends.
+        # A mount namespace of the node's own: the mounts disappear even if the node is killed.
         enter = 'mount -t proc proc "$0/proc" && mount --bind "$1" "$0/srv" && shift && exec chroot "$0" "$@"'
         inside = Path("/usr/lib/rabbitmq/bin") / Path(program).name
         return [*self.enter, "unshare", "--mount", "sh", "-c", enter, self._root, self.folder, inside, *arguments]
@@ -151,7 +156,7 @@ class RabbitMQ:
     def _write_configuration(self) -> None:
         private_folder(self.folder)
         write_private(self.folder / "enabled_plugins", "[rabbitmq_management].\n")
-        # Erlang asks neither DNS nor a resolver process of its own, which would be reaped late by somebody else.
+        # Erlang then uses neither DNS nor its resolver process, which outlives the node as an orphan.
         write_private(self.folder / "inetrc", '{lookup, [file]}.\n{host, {127,0,0,1}, ["localhost"]}.\n')
         lines = (
             f"listeners.tcp.1 = {self.host}:{self.port}",
@@ -160,7 +165,7 @@ class RabbitMQ:
             f"default_user = {ADMIN}",
             f"default_pass = {self.password}",
             f"max_message_size = {topology.MESSAGE_MAX_BYTES}",
-            "disk_free_limit.absolute = 50MB",  # else it refuses every publish on a laptop with a nearly full disk
+            "disk_free_limit.absolute = 50MB",  # the default refuses every publish on a nearly full disk
             *self.more_configuration,
         )
         write_private(self.folder / "advanced.config", topology.ADVANCED_CONFIG + "\n")

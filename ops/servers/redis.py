@@ -1,4 +1,4 @@
-"""Redis as a child of ours: a free loopback port, generated passwords, one folder."""
+"""Runs Redis as a child process on a free loopback port, with generated passwords, in one folder."""
 
 import os
 import secrets
@@ -20,7 +20,7 @@ START_DEADLINE_S = 90.0
 
 
 class Redis:
-    """One Redis with an append-only file, as the chart runs it."""
+    """A Redis server with an append-only file, as in the chart."""
 
     def __init__(
         self, folder: Path, programs: Programs, *, passwords: Mapping[str, str] | None = None, logs: Path | None = None
@@ -34,16 +34,19 @@ class Redis:
 
     @property
     def version(self) -> tuple[int, ...]:
-        """Of the running server, as (7, 0, 15)."""
+        """The version of the running server, for example (7, 0, 15)."""
         with _client(self.url()) as client:
             return tuple(int(part) for part in client.info("server")["redis_version"].split("."))
 
     def url(self, user: str = redis_users.ADMIN, database: int = 0) -> str:
-        """Address with a user and its password."""
+        """The URL with a user and its password."""
         return f"redis://{user}:{quote(self.passwords[user], safe='')}@127.0.0.1:{self.port}/{database}"
 
     def start(self, deadline_s: float = START_DEADLINE_S) -> None:
-        """Start, or start again on the same data and port, and wait for a PONG. Unusable if none comes."""
+        """Start the server, or restart it with the same data and port, and wait until it answers PING.
+
+        Raises Unusable if it does not answer within `deadline_s` seconds; then the server is stopped.
+        """
         self._write_configuration()
         self.node.start()
         try:
@@ -53,19 +56,19 @@ class Redis:
             raise
 
     def stop(self, deadline_s: float = 10.0) -> None:
-        """An orderly end: the append-only file is flushed."""
+        """Stop the server, which flushes the append-only file."""
         self.node.stop(deadline_s)
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL."""
         self.node.kill()
 
     def suspend(self) -> None:
-        """SIGSTOP: connections stay open, nobody answers."""
+        """Send SIGSTOP: connections stay open, but nothing is answered."""
         self.node.suspend()
 
     def resume(self) -> None:
-        """Let a suspended server go on."""
+        """Resume a suspended server."""
         self.node.resume()
 
     def _write_configuration(self) -> None:
@@ -78,14 +81,14 @@ class Redis:
             "daemonize no",
             "appendonly yes",
             "appendfsync everysec",
-            'save ""',  # the append-only file has it all
-            "maxmemory-policy noeviction",  # a record that was evicted would be a lost task
+            'save ""',  # no snapshots: the append-only file has all data
+            "maxmemory-policy noeviction",  # evicting a record would lose a task
         )
         write_private(self.folder / "redis.conf", "\n".join(lines) + "\n")
 
 
 def is_redis(url: str) -> bool:
-    """Tell whether a Redis at this URL answers a PING."""
+    """Whether a Redis at this URL answers PING."""
     try:
         with _client(url) as client:
             return bool(client.ping())

@@ -1,1 +1,1 @@
-"""Validates the manifests as a cluster would: renders them, and looks at what comes out."""
+"""Validates the manifests: renders them, and checks the rendered objects."""

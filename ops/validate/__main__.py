@@ -1,4 +1,4 @@
-"""`python -m ops.validate`: says what is wrong with the manifests, a line each, and fails if there is anything."""
+"""`python -m ops.validate`: print one line per fault of the manifests; exit with an error if any."""
 
 import sys
 from collections.abc import Collection
@@ -11,10 +11,11 @@ from ops.credentials import Credentials
 from ops.secrets import contents
 from ops.validate import (
     agreement,
-    blame,
+    attribution,
     budgets,
     chart_values,
     charts,
+    completeness,
     consumption,
     delivery,
     ingress,
@@ -22,7 +23,6 @@ from ops.validate import (
     nginx_release,
     placement,
     policy,
-    quantities,
     references,
     result_memory,
     runtime,
@@ -30,26 +30,25 @@ from ops.validate import (
     schemas,
     secret_names,
     tree,
-    wholeness,
 )
 from ops.validate.tree import Finding
 
 
 def findings(root: Path, targets: Collection[str] = ()) -> list[Finding]:
-    """Everything that is wrong in these folders, or in all."""
+    """All faults of the target folders; by default of all folders."""
     rendered = tree.render(root, targets)
-    made = {key: set(values) for key, values in contents(Credentials()).items()}
-    made["flux-system", "sops-age"] = {"age.agekey"}  # by `make flux`
-    # each reads what a tree without the findings before it has
-    for gate in (schemas.check, quantities.check, charts.check):
-        invalid = [*rendered.findings, *gate(rendered)]
+    secrets = {key: set(values) for key, values in contents(Credentials()).items()}
+    secrets["flux-system", "sops-age"] = {"age.agekey"}  # `make flux` creates this Secret
+    # The rules below these two assume valid objects: they read fields without checking that the fields exist.
+    for check in (schemas.check, charts.check):
+        invalid = [*rendered.findings, *check(rendered)]
         if invalid:
-            return blame.sources(rendered, invalid)
+            return attribution.attribute(rendered, invalid)
     found = [
-        *wholeness.check(rendered),
+        *completeness.check(rendered),
         *policy.check(rendered),
         *references.check(rendered),
-        *secret_names.check(rendered, made),
+        *secret_names.check(rendered, secrets),
         *chart_values.check(rendered),
         *ingress.check(rendered),
         *nginx_release.check(rendered),
@@ -63,7 +62,7 @@ def findings(root: Path, targets: Collection[str] = ()) -> list[Finding]:
         *scaling.check(rendered),
         *delivery.check(rendered),
     ]
-    return blame.sources(rendered, found)
+    return attribution.attribute(rendered, found)
 
 
 def main() -> None:

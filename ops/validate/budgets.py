@@ -1,4 +1,4 @@
-"""Rules for PodDisruptionBudgets: what runs more than once has one, and none keeps a node from being drained."""
+"""Rules for PodDisruptionBudgets: each workload with several pods has one, and it allows draining a node."""
 
 from collections.abc import Iterator
 from math import ceil
@@ -7,49 +7,38 @@ from ops.validate.pods import pods
 from ops.validate.references import selects
 from ops.validate.tree import Finding, Object, Tree
 
-WORKLOADS = ("Deployment", "StatefulSet")
-
 
 def check(tree: Tree) -> Iterator[Finding]:
-    """Every target's workloads and budgets."""
-    for target in tree.rendered:
-        budgets = list(tree.objects("PodDisruptionBudget", target=target))
-        for kind in WORKLOADS:
-            for each in tree.objects(kind, target=target):
-                yield from _workload(each, _fewest(tree, each), [one for one in budgets if _selects(one, each)])
+    """Check each Deployment and StatefulSet against the PodDisruptionBudgets of the same target."""
+    for kind in ("Deployment", "StatefulSet"):
+        for each in tree.objects(kind):
+            budgets = [
+                budget
+                for budget in tree.objects("PodDisruptionBudget", target=each.target)
+                if budget.namespace == each.namespace and any(selects(budget, pod) for pod in pods(each))
+            ]
+            yield from _workload(each, _minimum_replicas(tree, each), budgets)
 
 
 def _workload(each: Object, replicas: int, budgets: list[Object]) -> Iterator[Finding]:
     if replicas > 1 and not budgets:
-        yield each.finding("spec.replicas", f"a drain may take all {replicas} at once: give it a PodDisruptionBudget")
+        message = f"a drain may evict all {replicas} replicas at once: add a PodDisruptionBudget"
+        yield each.finding("spec.replicas", message)
     for budget in budgets:
         if len(budgets) > 1:
             yield budget.finding("spec.selector", f"{each.title} has more than one: Kubernetes evicts none of its pods")
-        if _stays(budget, replicas) >= replicas:
-            rule = "maxUnavailable" if "maxUnavailable" in budget.spec else "minAvailable"
-            message = f"{budget.spec[rule]} of {replicas} lets no pod of {each.title} go: a node could not be drained"
+        rule = "maxUnavailable" if "maxUnavailable" in budget.spec else "minAvailable"
+        value = budget.spec.get(rule, 1)
+        # Kubernetes rounds a percentage up
+        number = ceil(int(value.rstrip("%")) * replicas / 100) if isinstance(value, str) else value
+        if (replicas - number if rule == "minAvailable" else number) <= 0:
+            message = f"{value} of {replicas} allows no eviction of {each.title}: a node could not be drained"
             yield budget.finding(f"spec.{rule}", message)
 
 
-def _fewest(tree: Tree, each: Object) -> int:
-    """How many replicas there are at least, while there is anything to drain."""
+def _minimum_replicas(tree: Tree, each: Object) -> int:
+    """The smallest number of replicas that the workload can have while it is not scaled to 0."""
     for scaler in tree.objects("ScaledObject", target=each.target):
         if (scaler.namespace, scaler.spec["scaleTargetRef"]["name"]) == (each.namespace, each.name):
             return max(1, int(scaler.spec.get("minReplicaCount", 0)))
     return int(each.spec.get("replicas", 1))
-
-
-def _selects(budget: Object, each: Object) -> bool:
-    same = budget.namespace == each.namespace
-    return same and any(selects(budget, pod) for pod in pods(each))
-
-
-def _stays(budget: Object, replicas: int) -> int:
-    """How many must be there; Kubernetes rounds a percentage up, of either kind."""
-    if "maxUnavailable" in budget.spec:
-        return replicas - _number(budget.spec["maxUnavailable"], replicas)
-    return _number(budget.spec.get("minAvailable", 1), replicas)
-
-
-def _number(value: int | str, replicas: int) -> int:
-    return ceil(int(value.rstrip("%")) * replicas / 100) if isinstance(value, str) else value

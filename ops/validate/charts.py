@@ -1,6 +1,7 @@
-"""Rules for HelmReleases: exact versions that were tried, and values that their chart knows.
+"""Rules for HelmReleases: the chart has an exact, tested version, and the chart declares every value.
 
-The charts' own schemas let misspelt keys pass, and KEDA's has none; a list of every key path and its types does not.
+The schemas of the charts accept misspelt keys, and KEDA's chart has no schema. Therefore the key paths and types of
+each chart are recorded in chart-keys.
 """
 
 import difflib
@@ -16,30 +17,33 @@ EXACT = re.compile(r"\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?")
 
 
 def check(tree: Tree) -> Iterator[Finding]:
-    """Every HelmRelease."""
+    """Check every HelmRelease."""
     for each in tree.objects("HelmRelease"):
         yield from _version(tree, each)
         if each.name in pins.CHART_KEYS:
             yield from _values(each, known_keys(each.name))
         else:
-            yield each.finding("spec.values", "no record of this chart's value keys: add one to ops/pins.py")
+            yield each.finding(
+                "spec.values",
+                "no record of this chart's value keys: add one to ops/pins.py",
+            )
 
 
 def known_keys(chart: str) -> dict[str, str]:
-    """The key paths of a chart's values, each with its types (`number|text`); paths of open maps end in `.*`."""
+    """Key path -> types (`number|text`) of a chart's values. Paths of maps with any keys end in `.*`."""
     lines = (pins.CHART_KEYS_FOLDER / pins.CHART_KEYS[chart][1]).read_text().splitlines()
     return {key: types for key, _, types in (line.partition(" ") for line in lines if line[:1] not in {"", "#"})}
 
 
 def version_of(tree: Tree, each: Object) -> tuple[Object, str, str]:
-    """(the object that has it, field, version) of a release's chart."""
+    """(object that sets the version, field, version) of a release's chart."""
     if "chart" in each.spec:
         return each, "spec.chart.spec.version", str(each.spec["chart"]["spec"].get("version", "none"))
     name = each.spec.get("chartRef", {}).get("name", "none")
     for source in tree.objects("OCIRepository", target=each.target):
         if (source.namespace, source.name) == (each.namespace, name):
             return source, "spec.ref.tag", str(source.spec.get("ref", {}).get("tag", "none"))
-    return each, "spec.chartRef.name", f"of {name}, which is not there"
+    return each, "spec.chartRef.name", f"of {name}, which does not exist"
 
 
 def _version(tree: Tree, each: Object) -> Iterator[Finding]:
@@ -48,7 +52,7 @@ def _version(tree: Tree, each: Object) -> Iterator[Finding]:
     if not EXACT.fullmatch(version):
         yield holder.finding(field, f"the version {version} is not exact")
     elif version != tested:
-        yield holder.finding(field, f"{version} is not the version that was tried ({tested}, in ops/pins.py)")
+        yield holder.finding(field, f"{version} is not the tested version ({tested}, in ops/pins.py)")
 
 
 def _values(each: Object, known: dict[str, str]) -> Iterator[Finding]:

@@ -1,8 +1,7 @@
-"""Rules for the NetworkPolicies: each flow of the diagram passes, and nothing else does."""
+"""Rules for NetworkPolicies: they allow each flow of the README's diagram, and block all other flows."""
 
-import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from itertools import product
@@ -11,17 +10,17 @@ from typing import Any
 from ops.validate.references import matches
 from ops.validate.tree import Finding, Object, Tree, walk
 
-# where the policies of each namespace are
+# namespace that denies all flows by default -> file of its policies. Other namespaces have only their charts' policies.
 FILES = {
-    "fastapi": "kustomize/base/network/kustomization.yaml",
-    "celery-workers": "kustomize/base/network/kustomization.yaml",
-    "data": "helm-releases/network/kustomization.yaml",
+    "fastapi": "kustomize/base/network/fastapi.yaml",
+    "celery-workers": "kustomize/base/network/celery-workers.yaml",
+    "data": "helm-releases/network/data.yaml",
 }
 
 
 @dataclass(frozen=True)
 class Pod:
-    """As a NetworkPolicy sees it."""
+    """A pod as a NetworkPolicy sees it."""
 
     namespace: str
     name: str
@@ -43,7 +42,7 @@ DNS, PROMETHEUS = Pod("kube-system", "kube-dns", "k8s-app"), Pod("monitoring", "
 PODS = (NGINX, KEDA, API, WORKER, RECORDER, RABBITMQ, REDIS, DNS, PROMETHEUS)
 
 TCP, UDP = "TCP", "UDP"
-DIRECTIONS = ("Egress", "Ingress")
+EGRESS, INGRESS = "Egress", "Ingress"
 FLOWS = {
     (NGINX, API, TCP, 8000),
     *((pod, RABBITMQ, TCP, 5672) for pod in (API, WORKER, RECORDER)),
@@ -51,30 +50,24 @@ FLOWS = {
     (KEDA, RABBITMQ, TCP, 15672),
     (RABBITMQ, RABBITMQ, TCP, 4369),
     (RABBITMQ, RABBITMQ, TCP, 25672),
-    # answers that do not fit a datagram come by TCP
+    # DNS answers that do not fit into a datagram are sent over TCP
     *((pod, DNS, protocol, 53) for pod in (API, WORKER, RECORDER, RABBITMQ, REDIS) for protocol in (UDP, TCP)),
     (PROMETHEUS, API, TCP, 8000),
     *((PROMETHEUS, pod, TCP, 9100) for pod in (WORKER, RECORDER)),
     (PROMETHEUS, RABBITMQ, TCP, 15692),
 }
-# namespaces whose traffic is denied but for those flows; the others are their charts' business
-CLOSED = FILES.keys()
-# and two that are in no flow
+# the ports of the flows, and two ports that no flow uses
 PORTS = sorted({port for *_, port in FLOWS} | {22, 443})
-# the addresses that pods may have, and how many a cluster takes of them; a smaller block is a service outside
+# ranges of pod addresses. An ipBlock with fewer than POD_ADDRESSES addresses stands for an external service.
 POD_ADDRESSES = 2**16
 POD_RANGES = [
     ip_network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
 ]
 
 
-# Policies that passed in this process: tests validate nearly the same tree many times.
-_VALID: set[str] = set()
-
-
 @dataclass(frozen=True)
 class Flow:
-    """One that is asked for or not: what the policies are tried with."""
+    """A possible connection, which the policies must allow or block."""
 
     source: Pod
     destination: Pod
@@ -82,141 +75,105 @@ class Flow:
     port: int
 
     @property
-    def wanted(self) -> bool:
-        """Whether the diagram has it."""
+    def required(self) -> bool:
+        """Whether the flow is in the diagram."""
         return (self.source, self.destination, self.protocol, self.port) in FLOWS
-
-    def end(self, direction: str) -> Pod:
-        """The pod whose policies of a direction matter."""
-        return self.source if direction == "Egress" else self.destination
 
     def __str__(self) -> str:
         return f"flow {self.source} -> {self.destination}:{self.port}/{self.protocol}"
 
 
-def check(tree: Tree) -> Iterator[Finding]:
-    """Every flow between any two pods, in every target; what one line of a policy does to many is one finding.
+@dataclass(frozen=True)
+class End:
+    """The policies at one end of a flow. `isolated`: any policy selects the pod; `rules`: those that allow the flow."""
 
-    A target is checked for the namespaces that it makes: overlays for API and workers, the platform for `data`.
-    So the policies at each end of a flow suffice without those at the other end.
+    direction: str
+    pod: Pod
+    isolated: bool
+    rules: list[tuple[Object, str]]  # (policy, field)
+
+    @property
+    def passes(self) -> bool:
+        return bool(self.rules) or not self.isolated
+
+
+def check(tree: Tree) -> Iterator[Finding]:
+    """Check every flow between any two pods, for every target. Flows with the same fault become one finding.
+
+    A target is checked only for the namespaces that it creates: an overlay for those of API and workers, the platform
+    for `data`. Therefore a target needs the policies of only one end of a flow.
     """
     for target in tree.rendered:
         policies = list(tree.objects("NetworkPolicy", target=target))
-        closed = CLOSED & {each.name for each in tree.objects("Namespace", target=target)}
-        text = json.dumps([sorted(closed), *(each.body for each in policies)])
-        if policies and text not in _VALID:
-            found = [*_named_ports(policies), *_all(policies, closed)]
-            yield from (replace(each, target=target) for each in found)
-            if not found:
-                _VALID.add(text)
+        isolated_namespaces = FILES.keys() & {each.name for each in tree.objects("Namespace", target=target)}
+        flows = defaultdict(list)
+        for flow in _flows(isolated_namespaces) if policies else ():
+            for finding in _check_flow(policies, flow):
+                flows[finding].append(flow)
+        for finding, found in flows.items():
+            more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+            yield replace(finding, message=f"{found[0]}{more} {finding.message}", target=target)
+        for policy in policies:
+            for path, value in walk(policy.spec, "spec"):
+                if path.endswith(".port") and isinstance(value, str):
+                    yield policy.finding(path, f"{value}: use the number of the port, which is the same for every pod")
 
 
-def _all(policies: list[Object], closed: Collection[str]) -> Iterator[Finding]:
-    found = defaultdict(list)
-    for flow in _flows(closed):
-        for finding in _flow(policies, flow):
-            found[finding].append(flow)
-    for finding, flows in found.items():
-        more = f" (and {len(flows) - 1} more)" if len(flows) > 1 else ""
-        yield replace(finding, message=f"{flows[0]}{more} {finding.message}")
-
-
-def _named_ports(policies: list[Object]) -> Iterator[Finding]:
-    for policy in policies:
-        for path, value in walk(policy.spec, "spec"):
-            if path.endswith(".port") and isinstance(value, str):
-                yield policy.finding(path, f"{value}: give the port's number, which says the same of every pod")
-
-
-def _flows(closed: Collection[str] = CLOSED) -> Iterator[Flow]:
+def _flows(isolated_namespaces: Collection[str]) -> Iterator[Flow]:
     for source, destination in product(PODS, PODS):
-        if source.namespace in closed or destination.namespace in closed:
-            for protocol, port in product((TCP, UDP), PORTS):
-                yield Flow(source, destination, protocol, port)
+        if source.namespace in isolated_namespaces or destination.namespace in isolated_namespaces:
+            yield from (Flow(source, destination, *each) for each in product((TCP, UDP), PORTS))
 
 
-def _flow(policies: list[Object], flow: Flow) -> Iterator[Finding]:
-    """What is wrong with it, at the policy that one must change."""
-    passes = [_passes(policies, direction, flow) for direction in DIRECTIONS]
-    if flow.wanted:
-        for direction in (each for each, passed in zip(DIRECTIONS, passes, strict=True) if not passed):
-            yield _blocked(policies, direction, flow)
-    elif all(passes):
-        yield from _let_through(policies, flow)
+def _check_flow(policies: list[Object], flow: Flow) -> Iterator[Finding]:
+    """The faults of a flow, each with the file or the policy that must change."""
+    ends = [_end(policies, direction, flow) for direction in (EGRESS, INGRESS)]
+    if flow.required:
+        for end in ends:
+            if not end.passes:
+                yield _namespace_finding(end, "does not pass: no NetworkPolicy allows it")
+    elif all(end.passes for end in ends):
+        message = "passes, but is not in the diagram of the README"
+        yield from (policy.finding(field, message) for end in ends for policy, field in end.rules)
+        if not any(end.rules for end in ends):
+            yield _namespace_finding(next(end for end in reversed(ends) if end.pod.namespace in FILES), message)
 
 
-def _blocked(policies: list[Object], direction: str, flow: Flow) -> Finding:
-    """At the policy that has one thing wrong and serves no other flow, or the fewest."""
-    namespace = flow.end(direction).namespace
-    near = [
-        (sum(_lets(each, direction, other) for other in _flows() if other.wanted), number, wrong[0])
-        for number, each in enumerate(policies)
-        if each.namespace == namespace and len(wrong := _wrong(each, direction, flow)) == 1
+def _namespace_finding(end: End, message: str) -> Finding:
+    namespace = end.pod.namespace
+    return Finding(FILES[namespace], f"NetworkPolicies of {namespace}", end.direction.lower(), message)
+
+
+def _end(policies: list[Object], direction: str, flow: Flow) -> End:
+    pod, other = flow.source, flow.destination
+    if direction == INGRESS:
+        pod, other = other, pod
+    selecting = [
+        each
+        for each in policies
+        if each.namespace == pod.namespace
+        and direction in _types(each.spec)
+        and matches(each.spec.get("podSelector") or {}, pod.labels)
     ]
-    if near:
-        _, number, field = min(near)
-        return policies[number].finding(f"spec.{field}", "does not pass")
-    where = f"NetworkPolicies of {namespace}"
-    return Finding(FILES[namespace], where, direction.lower(), "does not pass: there is no NetworkPolicy for it")
-
-
-def _wrong(policy: Object, direction: str, flow: Flow) -> list[str]:
-    """The fields that keep a policy from letting a flow pass, by the rule that is nearest to it."""
-    if direction not in _types(policy.spec) or not policy.spec.get(direction.lower()):
-        return ["policyTypes", direction.lower()]
-    selector = [] if _selects(policy, flow.end(direction)) else ["podSelector"]
-    rules = [
-        [f"{direction.lower()}.{number}.{part}" for part in _parts(rule, direction, flow)]
-        for number, rule in enumerate(policy.spec[direction.lower()])
-    ]
-    return selector + min(rules, key=len)
-
-
-def _let_through(policies: list[Object], flow: Flow) -> Iterator[Finding]:
-    """At each policy that does it; with none at either end at the folder that lacks one."""
-    message = "passes, and is no flow of the diagram"
     rules = [
         (each, f"spec.{direction.lower()}.{number}")
-        for direction, each in product(DIRECTIONS, policies)
-        if _selects(each, flow.end(direction)) and direction in _types(each.spec)
+        for each in selecting
         for number, rule in enumerate(each.spec.get(direction.lower()) or [])
-        if not list(_parts(rule, direction, flow))
+        if _allows(rule, "to" if direction == EGRESS else "from", flow, pod, other)
     ]
-    for each, field in rules:
-        yield each.finding(field, message)
-    if not rules:
-        closed = next(pod.namespace for pod in (flow.destination, flow.source) if pod.namespace in CLOSED)
-        yield Finding(FILES[closed], f"NetworkPolicies of {closed}", "policyTypes", message)
-
-
-def _passes(policies: Iterable[Object], direction: str, flow: Flow) -> bool:
-    """Whether the policies at one end of a flow let it pass; without any that selects the pod, everything passes."""
-    pod = flow.end(direction)
-    mine = [each for each in policies if _selects(each, pod) and direction in _types(each.spec)]
-    return not mine or any(_lets(each, direction, flow) for each in mine)
-
-
-def _lets(policy: Object, direction: str, flow: Flow) -> bool:
-    return policy.namespace == flow.end(direction).namespace and not _wrong(policy, direction, flow)
-
-
-def _selects(policy: Object, pod: Pod) -> bool:
-    return policy.namespace == pod.namespace and matches(policy.spec.get("podSelector") or {}, pod.labels)
+    return End(direction, pod, bool(selecting), rules)
 
 
 def _types(spec: dict[str, Any]) -> list[str]:
-    """Not given: Ingress, and Egress if there are rules for it."""
-    return spec.get("policyTypes") or ["Ingress", *(["Egress"] if spec.get("egress") else [])]
+    """The policyTypes of a policy. The default is Ingress, and also Egress if the policy has egress rules."""
+    return spec.get("policyTypes") or [INGRESS, *([EGRESS] if spec.get("egress") else [])]
 
 
-def _parts(rule: dict[str, Any], direction: str, flow: Flow) -> Iterator[str]:
-    """The parts of a rule that do not fit a flow; a list that is missing or empty means everyone, or every port."""
-    who = "to" if direction == "Egress" else "from"
-    peers, ports = rule.get(who), rule.get("ports")
-    if peers and not any(_peer(peer, direction, flow) for peer in peers):
-        yield who
-    if ports and not any(_port(each, flow) for each in ports):
-        yield "ports"
+def _allows(rule: dict[str, Any], key: str, flow: Flow, pod: Pod, other: Pod) -> bool:
+    """Whether a rule allows a flow. Without a list of peers or ports, the rule allows every peer or every port."""
+    peers, ports = rule.get(key), rule.get("ports")
+    allows_peer = not peers or any(_peer(peer, flow, pod, other) for peer in peers)
+    return allows_peer and (not ports or any(_port(port, flow) for port in ports))
 
 
 def _port(each: dict[str, Any], flow: Flow) -> bool:
@@ -225,10 +182,10 @@ def _port(each: dict[str, Any], flow: Flow) -> bool:
     return number and each.get("protocol", TCP) == flow.protocol
 
 
-def _peer(peer: dict[str, Any], direction: str, flow: Flow) -> bool:
-    pod, other = (flow.end(each) for each in (DIRECTIONS if direction == "Egress" else reversed(DIRECTIONS)))
-    if "ipBlock" in peer:  # pods change their addresses: a block may let one through, and is no way to be sure of it
-        return not flow.wanted and _may_have_pods(peer["ipBlock"])
+def _peer(peer: dict[str, Any], flow: Flow, pod: Pod, other: Pod) -> bool:
+    if "ipBlock" in peer:
+        # Pod addresses change: an ipBlock may allow a forbidden flow, but does not reliably allow a required flow.
+        return not flow.required and _may_have_pods(peer["ipBlock"])
     if "namespaceSelector" in peer:
         namespace = matches(peer["namespaceSelector"] or {}, {"kubernetes.io/metadata.name": other.namespace})
     else:
@@ -237,12 +194,12 @@ def _peer(peer: dict[str, Any], direction: str, flow: Flow) -> bool:
 
 
 def _may_have_pods(block: dict[str, Any]) -> bool:
-    """Whether a block is wide enough for the pods of a cluster, and leaves one of their ranges in."""
+    """Whether an ipBlock is large enough for a pod network, and overlaps a pod range that `except` does not contain."""
     network = ip_network(block["cidr"])
-    left_out = [ip_network(each) for each in block.get("except") or []]
-    ranges = [each for each in POD_RANGES if not any(_inside(each, out) for out in left_out)]
+    excluded = [ip_network(each) for each in block.get("except") or []]
+    ranges = [each for each in POD_RANGES if not any(_inside(each, out) for out in excluded)]
     return network.num_addresses >= POD_ADDRESSES and any(network.overlaps(each) for each in ranges)
 
 
 def _inside(inner: IPv4Network | IPv6Network, outer: IPv4Network | IPv6Network) -> bool:
-    return inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]
+    return inner.version == outer.version and inner.subnet_of(outer)  # type: ignore[arg-type]  # both have the same version

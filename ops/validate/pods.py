@@ -1,4 +1,4 @@
-"""Every pod that an object describes, wherever in it: a Deployment's, a CronJob's, a ScaledJob's, one in values."""
+"""Finds the pod templates in an object, such as a Deployment, a CronJob, a ScaledJob or the values of a chart."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ GROUPS = ("initContainers", "containers", "ephemeralContainers")
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod or a pod template; `path` leads to its spec: `spec.template.spec`."""
+    """A pod or a pod template. `path` is the path of its spec, such as `spec.template.spec`."""
 
     owner: Object
     path: str
@@ -19,14 +19,14 @@ class Pod:
     spec: dict[str, Any]
 
     def containers(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """(path, container) of each, the init containers too."""
+        """(path, container) of each container, including init and ephemeral containers."""
         for group in GROUPS:
             for container in self.spec.get(group) or []:
                 yield f"{self.path}.{group}[{container['name']}]", container
 
 
 def pods(each: Object) -> Iterator[Pod]:
-    """The pods of an object."""
+    """All pods and pod templates in an object."""
     for path, value in walk(each.body):
         spec = value.get("spec") if isinstance(value, dict) else None
         if isinstance(spec, dict) and isinstance(spec.get("containers"), list):
@@ -35,5 +35,5 @@ def pods(each: Object) -> Iterator[Pod]:
 
 
 def runs_to_completion(pod: Pod) -> bool:
-    """A Job's pod: it ends by itself, and nobody asks whether it is ready."""
+    """Whether this is a pod of a Job, which terminates by itself and needs no probes."""
     return pod.spec.get("restartPolicy") in {"Never", "OnFailure"}

@@ -1,4 +1,7 @@
-"""Rules for what one object says of another: selectors, Services, ports, namespaces."""
+"""Rules for references between objects: selectors, Services, ports, namespaces.
+
+The API server and `sluice lint` (scaling.py) check references to other namespaces and kinds.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,38 +10,41 @@ from ops.validate.pods import Pod, pods
 from ops.validate.tree import Finding, Object, Tree, walk
 
 CLUSTER_SCOPED = {"Namespace", "PriorityClass"}
-# what a chart makes is not rendered here: the pods in these namespaces are known by their chart's labels alone
-CHART_NAMESPACES = {"data", "keda", "nginx", "kube-system", "monitoring", "flux-system"}
 
 
 def check(tree: Tree) -> Iterator[Finding]:
-    """Every reference of every object, inside the folder that was rendered."""
+    """Check the references inside each rendered folder. Pods that charts create are not checked."""
     for target, objects in tree.rendered.items():
+        own = {each.name for each in objects if each.kind == "Namespace"}
         for each in objects:
-            yield from _namespace(tree, each)
-            if target.startswith("kustomize") or target.endswith("apps"):
-                yield from _selectors(each, objects)
-                yield from _scaled(each, objects)
-                yield from _ingress(each, objects)
+            if own and each.kind not in CLUSTER_SCOPED and each.namespace not in own:
+                message = (
+                    f"this folder does not create the namespace {each.namespace or 'none'}: move an object of the "
+                    "platform, which `make undeploy` keeps, to helm-releases"
+                )
+                yield each.finding("metadata.namespace", message)
+        if any(tree.objects("Deployment", target=target)):
+            yield from _in_folder(objects)
+
+
+def _in_folder(objects: list[Object]) -> Iterator[Finding]:
+    all_pods = [pod for each in objects for pod in pods(each)]
+    for each in objects:
+        neighbours = [pod for pod in all_pods if pod.owner.namespace == each.namespace]
+        yield from _spread(each)
+        yield from _selector(each, neighbours)
+        yield from _ports(each, neighbours)
+        yield from _backends(each, objects)
+        yield from _scaled_kind(each, neighbours)
 
 
 def matches(selector: dict[str, Any], labels: dict[str, str]) -> bool:
-    """Whether a label selector selects these labels; an empty one selects all."""
+    """Whether a label selector matches these labels. An empty selector matches all."""
     exact = (labels.get(key) == value for key, value in (selector.get("matchLabels") or {}).items())
-    return all(exact) and all(_meets(each, labels) for each in selector.get("matchExpressions") or [])
+    return all(exact) and all(_matches_expression(each, labels) for each in selector.get("matchExpressions") or [])
 
 
-def counts(constraint: dict[str, Any], labels: dict[str, str]) -> bool:
-    """Whether a spread constraint or an anti-affinity counts pods with these labels. Without a selector: none."""
-    return constraint.get("labelSelector") is not None and matches(constraint["labelSelector"], labels)
-
-
-def selects(budget: Object, pod: Pod) -> bool:
-    """Whether a PodDisruptionBudget is a pod's; without a selector it is none's."""
-    return "selector" in budget.spec and matches(budget.spec["selector"] or {}, pod.labels)
-
-
-def _meets(expression: dict[str, Any], labels: dict[str, str]) -> bool:
+def _matches_expression(expression: dict[str, Any], labels: dict[str, str]) -> bool:
     key, values = expression["key"], expression.get("values") or []
     return {
         "In": labels.get(key) in values,
@@ -48,106 +54,73 @@ def _meets(expression: dict[str, Any], labels: dict[str, str]) -> bool:
     }[expression["operator"]]
 
 
-def _namespace(tree: Tree, each: Object) -> Iterator[Finding]:
-    if each.kind in CLUSTER_SCOPED:
-        return
-    known = {namespace.name for namespace in tree.objects("Namespace")} | CHART_NAMESPACES
-    own = {namespace.name for namespace in tree.objects("Namespace", target=each.target)}
-    if each.namespace not in known:
-        yield each.finding("metadata.namespace", f"{each.namespace or 'none'} is not a namespace that is made here")
-    elif any(tree.objects("Deployment", target=each.target)) and each.namespace not in own:
-        message = (
-            f"{each.namespace} is the platform's: `make undeploy` would delete this there; put it into helm-releases"
-        )
-        yield each.finding("metadata.namespace", message)
+def counts(constraint: dict[str, Any], labels: dict[str, str]) -> bool:
+    """Whether a spread constraint counts pods with these labels. Without a selector it counts no pods."""
+    return constraint.get("labelSelector") is not None and matches(constraint["labelSelector"], labels)
 
 
-def pods_of(objects: list[Object], namespace: str) -> list[Pod]:
-    """The pods that these objects run in a namespace."""
-    return [pod for each in objects if each.namespace == namespace for pod in pods(each)]
+def selects(each: Object, pod: Pod) -> bool:
+    """Whether a PodDisruptionBudget or a Service selects a pod. Without a selector it selects no pods."""
+    selector = each.spec.get("selector")
+    if selector is None:
+        return False
+    return matches({"matchLabels": selector} if each.kind == "Service" else selector, pod.labels)
 
 
-def _selectors(each: Object, objects: list[Object]) -> Iterator[Finding]:
-    there = pods_of(objects, each.namespace)
+def _spread(each: Object) -> Iterator[Finding]:
     for pod in pods(each):
-        if "selector" in each.spec and not matches(each.spec["selector"], pod.labels):
-            yield each.finding("spec.selector", "does not match its own pods")
         for constraint in pod.spec.get("topologySpreadConstraints") or []:
             if not counts(constraint, pod.labels):
                 yield each.finding(f"{pod.path}.topologySpreadConstraints", "does not match its own pods")
-        account = pod.spec.get("serviceAccountName", "default")
-        if account != "default" and not any(_is(other, "ServiceAccount", each.namespace, account) for other in objects):
-            yield each.finding(f"{pod.path}.serviceAccountName", f"there is no ServiceAccount {account}")
-        urgency = pod.spec.get("priorityClassName", "system-node-critical")
-        if not urgency.startswith("system-") and not any(_is(other, "PriorityClass", "", urgency) for other in objects):
-            yield each.finding(f"{pod.path}.priorityClassName", f"there is no PriorityClass {urgency}")
-    if each.kind == "PodDisruptionBudget" and not any(selects(each, pod) for pod in there):
-        yield each.finding("spec.selector", f"no pod in {each.namespace} has these labels")
-    ours = each.kind == "NetworkPolicy" and each.namespace not in CHART_NAMESPACES
-    if ours and not any(matches(each.spec.get("podSelector") or {}, pod.labels) for pod in there):
-        yield each.finding("spec.podSelector", f"no pod in {each.namespace} has these labels")
-    if each.kind == "Service" and each.spec.get("selector"):
-        yield from _service(each, there)
 
 
-def _is(each: Object, kind: str, namespace: str, name: str) -> bool:
-    return (each.kind, each.namespace, each.name) == (kind, namespace, name)
-
-
-def _service(each: Object, there: list[Pod]) -> Iterator[Finding]:
-    chosen = [pod for pod in there if matches({"matchLabels": each.spec["selector"]}, pod.labels)]
-    if not chosen:
-        yield each.finding("spec.selector", f"no pod in {each.namespace} has these labels")
-        return
-    owners = {pod.owner.title for pod in chosen}
-    if len(owners) > 1:
-        yield each.finding("spec.selector", f"chooses the pods of {', '.join(sorted(owners))}: one of them must do")
-    ports = {
-        name
-        for _, container in chosen[0].containers()
-        for port in container.get("ports", [])
-        for name in (port.get("name"), port["containerPort"])
-    }
-    for port in each.spec.get("ports") or []:
-        if port.get("targetPort", port["port"]) not in ports:
+def _selector(each: Object, neighbours: list[Pod]) -> Iterator[Finding]:
+    """A PodDisruptionBudget and a Service select pods; a Service selects pods of only one workload."""
+    if each.kind in {"PodDisruptionBudget", "Service"}:
+        owners = sorted({pod.owner.title for pod in neighbours if selects(each, pod)})
+        if not owners:
+            yield each.finding("spec.selector", f"no pod in {each.namespace} has these labels")
+        elif len(owners) > 1 and each.kind == "Service":
             yield each.finding(
-                "spec.ports.targetPort", f"{port.get('targetPort')} is no port of {chosen[0].owner.title}"
+                "spec.selector", f"selects the pods of {', '.join(owners)}: must select only one workload"
             )
 
 
-def _scaled(each: Object, objects: list[Object]) -> Iterator[Finding]:
-    if each.kind != "ScaledObject":
-        return
-    name = each.spec["scaleTargetRef"]["name"]
-    scaled = next((pod.owner for pod in pods_of(objects, each.namespace) if pod.owner.name == name), None)
-    if scaled is None:
-        yield each.finding("spec.scaleTargetRef.name", f"there is no {name} in {each.namespace}")
-    elif each.spec["scaleTargetRef"].get("kind", "Deployment") != scaled.kind:
-        yield each.finding("spec.scaleTargetRef.kind", f"{name} is a {scaled.kind}")
-    elif "replicas" in scaled.spec:
-        yield scaled.finding("spec.replicas", f"{each.title} owns the number of replicas: leave it out")
-    authentications = {other.name for other in objects if other.kind == "TriggerAuthentication"}
-    for number, trigger in enumerate(each.spec["triggers"]):
-        if "authenticationRef" in trigger and trigger["authenticationRef"]["name"] not in authentications:
-            field = f"spec.triggers.{number}.authenticationRef.name"
-            yield each.finding(field, "there is no such TriggerAuthentication")
+def _ports(each: Object, neighbours: list[Pod]) -> Iterator[Finding]:
+    """The target ports of a Service are ports of its pods."""
+    selected = [pod for pod in neighbours if each.kind == "Service" and selects(each, pod)]
+    ports = {
+        value
+        for pod in selected
+        for _, container in pod.containers()
+        for port in container.get("ports") or []
+        for value in (port.get("name"), port["containerPort"])
+    }
+    for port in each.spec["ports"] if selected else []:
+        target_port = port.get("targetPort", port["port"])
+        if target_port not in ports:
+            yield each.finding("spec.ports.targetPort", f"{target_port} is not a port of {selected[0].owner.title}")
 
 
-def _ingress(each: Object, objects: list[Object]) -> Iterator[Finding]:
-    if each.kind != "Ingress":
-        return
-    services = {other.name: other for other in objects if other.kind == "Service" and other.namespace == each.namespace}
-    for field, value in walk(each.spec, "spec"):
-        backend = value.get("service") if isinstance(value, dict) else None
-        if isinstance(backend, dict) and not _ports(services.get(backend["name"])) & set(
-            (backend.get("port") or {}).values()
-        ):
-            yield each.finding(f"{field}.service", f"there is no Service {backend['name']} with such a port")
+def _backends(each: Object, objects: list[Object]) -> Iterator[Finding]:
+    """The backends of an Ingress are existing ports of Services in the same namespace."""
+    ports = {
+        (service.name, port.get(key))
+        for service in objects
+        if service.kind == "Service" and service.namespace == each.namespace
+        for port in service.spec.get("ports") or []
+        for key in ("name", "port")
+    }
+    for field, value in walk(each.spec, "spec") if each.kind == "Ingress" else ():
+        if field.endswith(".service"):
+            name, port = value["name"], value.get("port") or {}
+            if (name, port.get("name", port.get("number"))) not in ports:
+                yield each.finding(field, f"there is no Service {name} with this port")
 
 
-def _ports(service: Object | None) -> set[str | int]:
-    return (
-        {port[key] for port in service.spec.get("ports") or [] for key in ("name", "port") if key in port}
-        if service
-        else set()
-    )
+def _scaled_kind(each: Object, neighbours: list[Pod]) -> Iterator[Finding]:
+    """A ScaledObject has the kind of its workload. `sluice lint` checks only the names of Deployments."""
+    target = each.spec["scaleTargetRef"] if each.kind == "ScaledObject" else {}
+    for owner in (pod.owner for pod in neighbours if pod.owner.name == target.get("name")):
+        if target.get("kind", "Deployment") != owner.kind:
+            yield each.finding("spec.scaleTargetRef.kind", f"{owner.name} is a {owner.kind}")

@@ -20,11 +20,9 @@ from ops.validate.tree import Finding, Object, Tree, once
 from sluice_planner.kubernetes_objects import document_of
 
 PROGRAM = "kubeconform"
-# its exit status where an object is invalid; its answer says why
+# its exit status if an object is invalid; its output says why
 INVALID = 1
 TIMEOUT_S = 120
-# what each of KEDA's scalers reads, by KEDA itself
-SCALERS = "scalers.json"
 REFERENCE = re.compile(r'"#/\$defs/([^"]+)"')
 ERROR = re.compile(r"- at '([^']*)': (.*?)(?=\s+- at '|$)", re.DOTALL)
 
@@ -33,7 +31,7 @@ _VALID: set[str] = set()
 
 
 def check(tree: Tree) -> Iterator[Finding]:
-    """What is wrong with the objects for the oldest or the newest Kubernetes that is supported."""
+    """Validate the objects against the oldest and the newest Kubernetes that is supported."""
     new = {text: same for text, same in once(tree).items() if text not in _VALID}
     if not new:
         return
@@ -62,14 +60,14 @@ def _kubeconform(version: str, folder_: Path, files: dict[str, list[Object]]) ->
 
 
 def _findings(each: Object, result: dict[str, Any], version: str) -> Iterator[Finding]:
-    # not its list of errors: that stops at the first reference to another schema
+    # not its list of errors, which ends at the first reference to another schema
     errors = [error for error in ERROR.findall(result["msg"]) if error[1] != "validation failed"]
     for path, message in errors or [("", result["msg"])]:
         yield each.finding(path.strip("/").replace("/", ".") or "object", f"{message} (Kubernetes {version})")
 
 
 def folder() -> Path:
-    """The folder of the schemas, made now if this is the first time."""
+    """The folder of the schemas, built if it does not exist."""
     package = metadata.version("kubernetes-validate")
     key = hashlib.sha256(repr((pins.CRD_MODULES, pins.KUBERNETES, package, Path(__file__).read_text())).encode())
     made = cache() / f"schemas-{key.hexdigest()[:12]}"
@@ -90,16 +88,14 @@ def _make(into: Path) -> None:
             if not schemas.is_dir():
                 raise Unusable(f"kubernetes-validate has no schemas of Kubernetes {version}: update ops/pins.py.")
             _copy(schemas, into / f"v{version}.0")
-    modules = module_folders()
-    shutil.copyfile(modules[0] / "schema" / "generated" / "scalers-schema.json", into / SCALERS)
     (into / "crds").mkdir()
-    for module in modules:
+    for module in module_folders():
         for path in (module / "config" / "crd" / "bases").glob("*.yaml"):
             _write_crd(document_of(path), into / "crds")
 
 
 def _copy(schemas: Path, into: Path) -> None:
-    """Each with the definitions that it refers to, and no others: kubeconform would compile all of them each time."""
+    """Copy each schema with the definitions that it refers to alone: kubeconform compiles all of them each time."""
     into.mkdir(parents=True)
     definitions = json.loads(_local(schemas / "_definitions.json"))["$defs"]
     for path in schemas.glob("*.json"):
@@ -115,7 +111,7 @@ def _copy(schemas: Path, into: Path) -> None:
 
 
 def _local(path: Path) -> str:
-    """They refer to a server's address of their definitions; here these are in the same file."""
+    """The schema, with its definitions in the same file instead of at an address of a server."""
     return path.read_text().replace("/api/_definitions.json", "")
 
 
@@ -130,9 +126,9 @@ def _write_crd(crd: dict[str, Any], into: Path) -> None:
 
 
 def _closed(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema with no property beyond those it names, where the CRD does not allow others itself.
+    """The schema without other properties than those it names, unless the CRD allows them.
 
-    Not inside anyOf and its like: there each branch names only some of the properties.
+    It does not change what is inside anyOf and its like, where each branch names only some of the properties.
     """
     closed = dict(schema)
     if schema.get("x-kubernetes-int-or-string"):
@@ -149,7 +145,7 @@ def _closed(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Build what validating needs; other programs are built by the first verb that needs them."""
+    """Build what validating needs. Other programs are built by the first verb that needs them."""
     built(PROGRAM)
     folder()
 

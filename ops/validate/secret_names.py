@@ -1,4 +1,4 @@
-"""Every reference to a Secret or a ConfigMap, in whatever field of whatever object, leads to one that there is."""
+"""Rules for references to Secrets and ConfigMaps, in any field of any object: the object and the key exist."""
 
 import re
 from collections import defaultdict
@@ -7,16 +7,16 @@ from typing import Any
 
 from ops.validate.tree import Finding, Object, Tree, walk
 
-# a field whose value names one, alone or in each of a list
+# kind -> pattern for the names of fields that refer to one object of this kind, or to a list of objects
 FIELDS = {
     "Secret": re.compile(r"(^secret|secretRef|secretKeyRef|secretTargetRef|imagePullSecrets)$", re.IGNORECASE),
     "ConfigMap": re.compile(r"(^configMap|configMapRef|configMapKeyRef|configMapTargetRef)$", re.IGNORECASE),
 }
-# what reads git cannot have its Secret from there: the flux program makes it
-OUTSIDE_OF_GIT = {"GitRepository"}
-# public keys of a chart's publisher: no credential of ours, and made by hand (docs/deploy.md)
-PUBLIC = "spec.verify.secretRef"
-# what a chart's value must name: the key that `make secrets` gives the Secret for it
+# kinds whose Secret the flux program creates: Flux needs this Secret to read git, so it cannot be in git
+KINDS_WITHOUT_SECRET_IN_GIT = {"GitRepository"}
+# Secret with the public keys of a chart's publisher, created by hand (helm-releases/components/verify)
+PUBLIC_KEY_FIELD = "spec.verify.secretRef"
+# name of a chart's value -> the key of the Secret that the value must select; `make secrets` writes this key
 CHART_KEYS = {
     "existingPasswordKey": "password",
     "existingSecretPasswordKey": "password",
@@ -24,8 +24,8 @@ CHART_KEYS = {
     "existingSecretKey": "defs.json",
     "existingSecretACLKey": "users.acl",
 }
-# in every namespace, by Kubernetes itself
-EVERYWHERE = {("ConfigMap", "kube-root-ca.crt"): {"ca.crt"}}
+# (kind, name) -> keys of objects that Kubernetes creates in every namespace
+IN_EVERY_NAMESPACE = {("ConfigMap", "kube-root-ca.crt"): {"ca.crt"}}
 
 Keys = dict[tuple[str, str], set[str]]
 """(namespace, name) -> keys."""
@@ -34,36 +34,38 @@ Reference = tuple[str, str, str, set[str]]
 
 
 def check(tree: Tree, secrets: Keys) -> Iterator[Finding]:
-    """Every reference of every object; `secrets` are those that `make secrets` makes."""
+    """Check every reference of every object. `secrets` are the Secrets that `make secrets` creates."""
     known: dict[str, Keys] = {"Secret": dict(secrets), "ConfigMap": defaultdict(set)}
     for each in tree.objects():
         if each.kind in known:
             data = (each.body.get("data") or {}) | (each.body.get("stringData") or {})
             known[each.kind].setdefault((each.namespace, each.name), set(data))
     for each in tree.objects():
-        yield from _swapped(each, secrets)
-        for field, kind, name, keys in references(each) if each.kind not in OUTSIDE_OF_GIT else ():
-            if field == PUBLIC:
+        yield from _swapped_keys(each, secrets)
+        for field, kind, name, keys in references(each) if each.kind not in KINDS_WITHOUT_SECRET_IN_GIT else ():
+            if field == PUBLIC_KEY_FIELD:
                 continue
-            there = known[kind].get((each.namespace, name), EVERYWHERE.get((kind, name)))
-            if there is None:
-                made = "`make secrets` makes no" if kind == "Secret" else "there is no"
-                yield each.finding(field, f"{made} {kind} {each.namespace}/{name}")
-            elif keys - there:
-                missing = ", ".join(sorted(keys - there))
+            existing = known[kind].get((each.namespace, name), IN_EVERY_NAMESPACE.get((kind, name)))
+            if existing is None:
+                problem = "`make secrets` creates no" if kind == "Secret" else "there is no"
+                yield each.finding(field, f"{problem} {kind} {each.namespace}/{name}")
+            elif keys - existing:
+                missing = ", ".join(sorted(keys - existing))
                 yield each.finding(field, f"the {kind} {each.namespace}/{name} has no key {missing}")
 
 
-def _swapped(each: Object, secrets: Keys) -> Iterator[Finding]:
-    """Where a Secret has a key of just the name that is to be filled, no other key fills it."""
+def _swapped_keys(each: Object, secrets: Keys) -> Iterator[Finding]:
+    """If a Secret has the key for a variable, parameter or chart value, no other key may be selected."""
     for path, value in walk(each.body):
         for field, name, purpose, key in _purposes(path, value) if isinstance(value, dict) else ():
             if key != purpose and purpose in secrets.get((each.namespace, name), ()):
-                yield each.finding(field, f"takes the key {key} of {each.namespace}/{name}, which has {purpose}")
+                yield each.finding(
+                    field, f"selects the key {key} of {each.namespace}/{name}, which has a key {purpose}"
+                )
 
 
 def _purposes(path: str, value: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
-    """(field, Secret, what its key is for, the key): in an environment, a TriggerAuthentication, a chart's values."""
+    """(field, Secret, intended key, selected key) in an environment, a TriggerAuthentication or a chart's values."""
     source = value.get("valueFrom")
     reference = source.get("secretKeyRef") if isinstance(source, dict) else None
     if reference:
@@ -75,28 +77,28 @@ def _purposes(path: str, value: dict[str, Any]) -> Iterator[tuple[str, str, str,
 
 
 def references(each: Object) -> Iterator[Reference]:
-    """What an object refers to; optional ones may be missing."""
+    """The references of an object to Secrets and ConfigMaps, except optional references."""
     for path, value in walk(each.body):
         if isinstance(value, dict) and not value.get("optional"):
-            yield from _beside(path, value)
+            yield from _in_sibling_fields(path, value)
             if "secretName" in value and not _by_cert_manager(each):
-                yield f"{path}.secretName", "Secret", value["secretName"], _items(value)
+                yield f"{path}.secretName", "Secret", value["secretName"], _item_keys(value)
         for kind, fields in FIELDS.items():
             if fields.search(path.rpartition(".")[2]):
-                yield from _named(path, kind, value)
+                yield from _by_field_name(path, kind, value)
 
 
-def _named(path: str, kind: str, value: object) -> Iterator[Reference]:
-    """`secretKeyRef: {name: x, key: y}`, `imagePullSecrets: [{name: x}]`."""
+def _by_field_name(path: str, kind: str, value: object) -> Iterator[Reference]:
+    """References such as `secretKeyRef: {name: x, key: y}` and `imagePullSecrets: [{name: x}]`."""
     if isinstance(value, list):
         for number, one in enumerate(value):
-            yield from _named(f"{path}.{number}", kind, one)
+            yield from _by_field_name(f"{path}.{number}", kind, one)
     elif isinstance(value, dict) and isinstance(value.get("name"), str) and not value.get("optional"):
-        yield path, kind, value["name"], {value["key"]} if "key" in value else _items(value)
+        yield path, kind, value["name"], {value["key"]} if "key" in value else _item_keys(value)
 
 
-def _beside(path: str, value: dict[str, Any]) -> Iterator[Reference]:
-    """`{kind: Secret, name: x, valuesKey: y}` as in valuesFrom; `{existingSecret: x, existingPasswordKey: y}`."""
+def _in_sibling_fields(path: str, value: dict[str, Any]) -> Iterator[Reference]:
+    """References such as `{kind: Secret, name: x, valuesKey: y}` and `{existingSecret: x, existingPasswordKey: y}`."""
     if value.get("kind") in FIELDS and isinstance(value.get("name"), str):
         yield path, value["kind"], value["name"], {value["valuesKey"]} if "valuesKey" in value else set()
     keys = {inner for key, inner in value.items() if re.fullmatch("existing.*Key", key)}
@@ -105,11 +107,11 @@ def _beside(path: str, value: dict[str, Any]) -> Iterator[Reference]:
             yield f"{path}.existing{kind}", kind, value[f"existing{kind}"], keys
 
 
-def _items(value: dict[str, Any]) -> set[str]:
-    """The keys that a volume takes, where it does not take all."""
+def _item_keys(value: dict[str, Any]) -> set[str]:
+    """The keys that a volume selects with `items`; empty if it mounts all keys."""
     return {item["key"] for item in value.get("items") or []}
 
 
 def _by_cert_manager(each: Object) -> bool:
-    """It makes the TLS Secret of an Ingress that asks for one."""
+    """Whether cert-manager creates the TLS Secret: the object has an annotation of cert-manager."""
     return any(name.startswith("cert-manager.io/") for name in each.body["metadata"].get("annotations") or {})

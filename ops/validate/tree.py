@@ -1,4 +1,4 @@
-"""Renders every Kustomization and component of a tree, and keeps which file each object came from."""
+"""Renders every Kustomization and component of a tree, and records the source file of each object."""
 
 import dataclasses
 import json
@@ -18,23 +18,23 @@ from sluice_planner import kubernetes_objects
 from sluice_planner.kubernetes_objects import document, document_of, documents
 
 ORIGIN = "config.kubernetes.io/origin"
-FOLDERS = ("kustomize", "helm-releases", "clusters")
+FOLDERS = ("kustomize", "helm-releases", "clusters", "loadtest/cluster-platform")
 KUSTOMIZATION = "kustomization.yaml"
 BASE = "kustomize/base"
-# what a component is rendered with, by the folder that it is in
-HOMES = {"kustomize": BASE, "helm-releases": "helm-releases"}
+# top-level folder of a component -> the base that is rendered together with the component
+COMPONENT_BASES = {"kustomize": BASE, "helm-releases": "helm-releases"}
 RENDER_TIMEOUT_S = 60
 
 
 @dataclass(frozen=True, order=True)
 class Finding:
-    """Something wrong, and where: a file, an object in it, a field of that."""
+    """A fault and its place: file, object in the file, field of the object."""
 
     file: str
     object: str
     field: str
     message: str
-    target: str = dataclasses.field(default="", compare=False)  # the folder that was rendered, "" if none
+    target: str = dataclasses.field(default="", compare=False)  # the rendered folder; "" if none
 
     def __str__(self) -> str:
         return f"{self.file}: {self.object}: {self.field}: {self.message}"
@@ -42,18 +42,18 @@ class Finding:
 
 @dataclass(frozen=True)
 class Object(kubernetes_objects.Object):
-    """A rendered object: its source is a file of the tree, `target` the folder that was rendered."""
+    """A rendered object. `source` is its file in the tree, `target` the rendered folder."""
 
     target: str
 
     @property
     def file(self) -> str:
-        """The source, relative to the tree."""
+        """The source file, relative to the root of the tree."""
         return self.source
 
     @property
     def group(self) -> str:
-        """Of its kind; "" for those of v1."""
+        """The API group of the object; "" for the core group."""
         return str(self.body.get("apiVersion")).rpartition("/")[0]
 
     @property
@@ -61,30 +61,30 @@ class Object(kubernetes_objects.Object):
         return dict(self.body.get("spec") or {})
 
     def finding(self, field: str, message: str) -> Finding:
-        """Something wrong with this object."""
+        """A fault of this object."""
         return Finding(self.file, self.title, field, message, self.target)
 
 
 @dataclass(frozen=True)
 class Tree:
-    """What a folder's Kustomizations render to, by target."""
+    """The rendered objects of all Kustomizations below `root`, by target."""
 
     root: Path
     rendered: dict[str, list[Object]]
     findings: list[Finding]
     parts: dict[str, list[Object]] = dataclasses.field(default_factory=dict)
-    """What folders render to that only leave out objects of another folder: that one is judged as a whole."""
+    """The objects of folders that only delete objects of another folder. The rules check only the other folder."""
 
     def objects(self, kind: str | None = None, *, target: str | None = None) -> Iterator[Object]:
-        """The objects of a kind, in one target or in all; those of a part only where it is named."""
-        chosen = self.rendered if target not in self.parts else self.parts
-        for name, objects in chosen.items():
+        """The objects of a kind, in one target or in all. A part is included only if it is the `target`."""
+        folders = self.rendered if target not in self.parts else self.parts
+        for name, objects in folders.items():
             if target in {None, name}:
                 yield from (each for each in objects if kind in {None, each.kind})
 
 
 def once(tree: Tree) -> dict[str, list[Object]]:
-    """What a cluster would be sent, each object once, as JSON, with the objects of all targets that say the same."""
+    """JSON of each distinct object, as the API server receives it -> the equal objects of all targets."""
     texts: dict[str, list[Object]] = {}
     for each in tree.objects():
         texts.setdefault(json.dumps(_decrypted(each.body), sort_keys=True), []).append(each)
@@ -92,7 +92,7 @@ def once(tree: Tree) -> dict[str, list[Object]]:
 
 
 def _decrypted(body: dict[str, Any]) -> dict[str, Any]:
-    """What Flux does before the API server sees an object that SOPS encrypted; the values themselves stay unknown."""
+    """The object after decryption by Flux. Empty texts replace the encrypted values."""
     if "sops" not in body:
         return body
     known = {key: value for key, value in body.items() if key != "sops"}
@@ -100,24 +100,25 @@ def _decrypted(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def without_nulls(value: Any, *, but: str = "") -> Any:
-    """What is null is not there, for the API server as for Helm, and empty in a list; below `but` it stays as it is."""
+    """A copy without null fields, which the API server and Helm ignore. Lists get {} for null. `but` is not changed."""
     if isinstance(value, list):
         return [{} if each is None else without_nulls(each, but=but) for each in value]
     if not isinstance(value, dict):
         return value
-    there = ((key, inner) for key, inner in value.items() if inner is not None)
-    return {key: inner if key == but else without_nulls(inner, but=but) for key, inner in there}
+    fields = ((key, inner) for key, inner in value.items() if inner is not None)
+    return {key: inner if key == but else without_nulls(inner, but=but) for key, inner in fields}
 
 
-def at(there: Any, path: str) -> Any:
-    """What is at a path; None if nothing is."""
-    for name in path.split("."):
-        there = there.get(name) if isinstance(there, dict) else None
-    return there
+def at(fields: Any, path: str) -> Any:
+    """The value at a path; None if it does not exist. A key may contain dots: `labels.app.kubernetes.io/name`."""
+    if not isinstance(fields, dict) or path in fields:
+        return fields.get(path) if isinstance(fields, dict) else None
+    name, _, rest = path.partition(".")
+    return at(fields.get(name), rest) if rest else None
 
 
 def walk(value: object, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value inside, itself first, with its path: `spec.containers.0.name`."""
+    """(path, value) of the value itself and of all values inside it, with paths such as `spec.containers.0.name`."""
     yield path, value
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in items:
@@ -125,7 +126,7 @@ def walk(value: object, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def render(root: Path, targets: Collection[str] = ()) -> Tree:
-    """Render these folders, or everything; what Kustomize refuses or warns of is a finding."""
+    """Render the target folders, by default all. Errors and warnings of Kustomize become findings."""
     kustomizations = {
         str(path.parent.relative_to(root)): document_of(path)
         for folder in FOLDERS
@@ -140,13 +141,13 @@ def render(root: Path, targets: Collection[str] = ()) -> Tree:
 
 
 def _is_part(folder: Path, kustomization: dict[str, Any]) -> bool:
-    """Whether all that a folder does is to leave out objects of another one."""
+    """Whether the patches of a folder only delete objects of another folder."""
     patches = [folder / patch["path"] for patch in kustomization.get("patches") or [] if "path" in patch]
     return bool(patches) and all("$patch: delete" in path.read_text() for path in patches if path.exists())
 
 
 def _entries(kustomizations: dict[str, dict[str, Any]]) -> set[str]:
-    """The folders that are rendered by themselves: not those that one above them includes, itself or by another."""
+    """The folders to render: all except folders that a parent folder includes directly or indirectly."""
 
     def reached(name: str) -> Iterator[str]:
         for resource in (kustomizations[name].get("resources") or []) + (kustomizations[name].get("components") or []):
@@ -161,8 +162,8 @@ def _entries(kustomizations: dict[str, dict[str, Any]]) -> set[str]:
 
 def _target(root: Path, name: str, kustomization: dict[str, Any]) -> tuple[str, list[Object], list[Finding]]:
     folder = root / name
-    if kustomization["kind"] == "Component":  # it has no meaning of its own
-        parts = {"resources": [root / HOMES[Path(name).parts[0]]], "components": [folder]}
+    if kustomization["kind"] == "Component":  # a component cannot be rendered alone
+        parts = {"resources": [root / COMPONENT_BASES[Path(name).parts[0]]], "components": [folder]}
     else:
         parts = {"resources": [folder]}
     try:
@@ -172,7 +173,7 @@ def _target(root: Path, name: str, kustomization: dict[str, Any]) -> tuple[str, 
 
 
 def _build(root: Path, target: str, parts: dict[str, list[Path]]) -> list[Object]:
-    """Render by a Kustomization around the target that adds where each object comes from."""
+    """Render through a temporary Kustomization that annotates each object with its origin."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
         around: dict[str, Any] = {
@@ -185,7 +186,7 @@ def _build(root: Path, target: str, parts: dict[str, list[Path]]) -> list[Object
 
 def _kustomize(folder: Path) -> str:
     done = run(kubectl(), "kustomize", folder, timeout_s=RENDER_TIMEOUT_S)
-    # warnings, as of deprecated fields, fail too
+    # warnings, for example about deprecated fields, are errors too
     if done.returncode != 0 or done.stderr.strip():
         raise Unusable(done.stderr.strip())
     return done.stdout

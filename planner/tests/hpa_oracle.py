@@ -1,4 +1,4 @@
-"""Asks the HPA controller of Kubernetes, built once from oracle/, which replicas it sets in a scenario."""
+"""Runs scenarios with the HPA controller of Kubernetes, built once from oracle/, and returns the desired replicas."""
 
 import fcntl
 import hashlib
@@ -33,7 +33,7 @@ def answers(scenarios: list[dict[str, Any]], folder: Path) -> list[dict[str, Any
 
 
 def _program() -> Path:
-    """The program, built if no earlier run has built these sources. Without Go: a skip, in CI a failure."""
+    """The program, built if these sources are not cached. Without Go, tests are skipped, or fail in CI."""
     sources = sorted([*FOLDER.glob("*.go"), *FOLDER.glob("go.*")])
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
     program = _cache() / f"hpa-oracle-{digest}"
@@ -56,7 +56,7 @@ def _cache() -> Path:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Parallel test processes build it once."""
+    """Hold a lock, so that parallel test processes build the program once."""
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -4,7 +4,7 @@ from random import Random
 from typing import Any
 
 TARGETS = {"1000": 1000.0, "10": 10.0, "2500m": 2.5, "1k": 1000.0, "7": 7.0}
-# the last one is what people write for "no limit"; the controller's integers wrap on it
+# people write the last one for "no limit"; the controller's integers wrap around for it
 COUNTS = (1, 2, 3, 4, 5, 10, 30, 2147483647)
 PERCENTS = (1, 10, 33, 50, 99, 100, 150, 400, 2147483647)
 PERIODS_S = (1, 14, 15, 16, 30, 45, 60, 100, 180, 600, 1800)
@@ -36,7 +36,7 @@ def scenario(random: Random) -> dict[str, Any]:
 
 
 def broken(random: Random, good: dict[str, Any]) -> dict[str, Any]:
-    """The scenario with one thing that the API must refuse."""
+    """The scenario with one fault that the API must refuse."""
     spec = good["spec"]
     rules = spec.setdefault("behavior", {}).setdefault(random.choice(("scaleUp", "scaleDown")), {})
     policy = {"type": "Pods", "value": 1, "periodSeconds": 15}
@@ -89,7 +89,7 @@ def _policy(random: Random) -> dict[str, Any]:
 
 
 def _series(random: Random, target: float, maximum: int, duration_s: float) -> list[list[float | None]]:
-    """Steps, some of them errors, many of them at the edge of a tolerance."""
+    """Steps of a metric: some are errors, and many are at the limits of a tolerance."""
     times = sorted(random.uniform(0, duration_s) for _ in range(random.choice((1, 3, 8, 20))))
     return [[0.0, target], *([round(at_s), _value(random, target, maximum)] for at_s in times)]
 

@@ -83,7 +83,7 @@ def trigger(**metadata: str | None) -> list[dict[str, Any]]:
 def outcome(
     of: Workload, arrivals: str, service: str = "10", cluster: Cluster | None = None, **traffic: Any
 ) -> Outcome:
-    """What the traffic to the only queue makes of a workload."""
+    """The outcome of simulating a workload under traffic to its only queue."""
     came, time = read(arrivals, "arrivals"), read_service(service, "service")
     each = Traffic({of.queues[0]: came}, dict.fromkeys(of.queues, time), **traffic)
     (found,) = simulate([of], each, cluster or Cluster())

@@ -1,4 +1,4 @@
-"""Whatever is written into an input, the answer is an outcome or a sentence, never a traceback."""
+"""Every input leads to an outcome or to an error of one sentence, never to a traceback."""
 
 import copy
 import json
@@ -57,13 +57,13 @@ RANGE = {"data": {"resultType": "matrix", "result": [SERIES]}}
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The way to each value inside."""
+    """The path of each value inside."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [path, *(place for key, each in inner for place in places(each, (*path, key)))]
 
 
 def changed(value: Any, place: tuple[Any, ...], odd: Any) -> Any:
-    """A copy with something else at that place."""
+    """A copy with another value at the path."""
     if not place:
         return odd
     made = copy.deepcopy(value)
@@ -75,12 +75,12 @@ def changed(value: Any, place: tuple[Any, ...], odd: Any) -> Any:
 
 
 def all_changed(value: Any) -> Iterator[Any]:
-    """Every value inside, once as each odd one."""
+    """Copies in which each value inside is replaced by each unusual value."""
     yield from (changed(value, place, odd) for place in places(value) for odd in ODD)
 
 
 def sentence(use: Callable[[], Any]) -> str:
-    """What it was refused with; nothing if it was not."""
+    """The error message of a call; empty if the call succeeds."""
     try:
         use()
     except Wrong as exc:
@@ -94,7 +94,7 @@ def test_overlays(body: int) -> None:
     refused = 0
     for odd in all_changed(good[body]):
         if not isinstance(odd, dict) or not isinstance(odd.get("metadata"), dict) or "kind" not in odd:
-            continue  # what overlay.read itself refuses
+            continue  # refused while the overlay is read
         read = [kubernetes_objects.Object("overlay.yaml", each) for each in [*good[:body], odd, *good[body + 1 :]]]
         refused += bool(sentence(lambda read=read: manifests.workloads(read, manifests.Reading())))  # type: ignore[misc]
         sentence(lambda read=read: check_overlay(read, Assumptions()))  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""When tasks come, and how long they take: what is read, drawn and refused."""
+"""Arrivals and service times are parsed and drawn, and invalid ones are refused."""
 
 import sys
 import threading
@@ -20,7 +20,7 @@ def times(text: str, until_s: float, seed: int = 1) -> Floats:
 
 def test_a_rate_is_a_poisson_process() -> None:
     gaps = np.diff(times("20/s", 5000))
-    # of 100,000 exponential gaps: mean 50 ms, deviation the same, each within 5 standard errors
+    # mean and standard deviation of 100,000 exponential gaps: 50 ms, each within 5 standard errors
     assert gaps.mean() == pytest.approx(0.05, rel=5 / np.sqrt(len(gaps)))
     assert gaps.std() == pytest.approx(0.05, rel=10 / np.sqrt(len(gaps)))
 
@@ -31,7 +31,7 @@ def test_rates(text: str, rate: float) -> None:
     assert each.expected(100) == pytest.approx(100 * rate)
 
 
-def test_a_burst_comes_at_once() -> None:
+def test_burst_arrives_at_one_time() -> None:
     assert times("burst:3@1m", 1000).tolist() == [60, 60, 60]
     assert times("burst:3@1m", 60).tolist() == []
 
@@ -50,10 +50,10 @@ def test_a_sine_has_its_mean_and_its_peak() -> None:
     assert noon == pytest.approx(3 * 600, rel=0.01)
 
 
-def test_a_trace_comes_exactly(tmp_path: Path) -> None:
+def test_trace_is_reproduced_exactly(tmp_path: Path) -> None:
     path = tmp_path / "trace.csv"
     path.write_text("t_s,count\n0,2\n10,0\n20,4\n")
-    # each count spread until the next row, the last one for as long as the row before
+    # a count is spread until the next row, and the last one over the span of the row before
     assert times(f"trace:{path}", 1000).tolist() == [2.5, 7.5, 21.25, 23.75, 26.25, 28.75]
 
 
@@ -75,7 +75,7 @@ def test_a_locust_shape(tmp_path: Path) -> None:
     path = tmp_path / "locustfile.py"
     path.write_text(SHAPE)
     (each,) = arrivals.read(f"shape:{path},per-user=2/s", "--arrivals")
-    # a hundred users at once, and two seconds to lose them
+    # a hundred users start at once, and stop within two seconds
     assert [each.expected(at_s) for at_s in (1, 10, 11, 12, 20)] == [200, 2000, 2100, 2100, 2100]
     assert each.end_s == 11
     assert "locust" not in sys.modules
@@ -91,7 +91,7 @@ def test_a_locust_shape(tmp_path: Path) -> None:
         (SHAPE.replace("return None", "return 1, 1"), "does not end within 7 days"),
     ],
 )
-def test_shapes_that_are_none(content: str, sentence: str, tmp_path: Path) -> None:
+def test_invalid_shapes_are_refused(content: str, sentence: str, tmp_path: Path) -> None:
     path = tmp_path / "locustfile.py"
     path.write_text(content)
     with pytest.raises(Wrong, match=f"^--arrivals: .*{sentence}"):
@@ -126,7 +126,7 @@ def test_parts_are_joined_and_walked_in_blocks() -> None:
         ("shape:missing.py,per-user=1/s", "missing.py: is not a Python file"),
     ],
 )
-def test_arrivals_that_are_none(text: str, sentence: str) -> None:
+def test_invalid_arrivals_are_refused(text: str, sentence: str) -> None:
     with pytest.raises(Wrong, match=f"^--arrivals: .*{sentence}"):
         arrivals.read(text, "--arrivals")
 
@@ -143,7 +143,7 @@ def test_arrivals_that_are_none(text: str, sentence: str) -> None:
         ("0,0\n", "generates no task"),
     ],
 )
-def test_traces_that_are_none(content: str, sentence: str, tmp_path: Path) -> None:
+def test_invalid_traces_are_refused(content: str, sentence: str, tmp_path: Path) -> None:
     (tmp_path / "trace.csv").write_text(content)
     with pytest.raises(Wrong, match=sentence):
         arrivals.read(f"trace:{tmp_path / 'trace.csv'}", "--arrivals")
@@ -185,7 +185,7 @@ sluice_task_run_seconds_bucket{le="+Inf",task="b"} 2.0
 """
 
 
-def test_the_worker_s_own_metrics(tmp_path: Path) -> None:
+def test_histogram_of_the_worker_metrics(tmp_path: Path) -> None:
     path = tmp_path / "metrics.txt"
     path.write_text(METRICS)
     assert service_times.read(f"metrics:{path}", "--service").mean_s == pytest.approx((5 + 3 * 15) / 4)
@@ -194,7 +194,7 @@ def test_the_worker_s_own_metrics(tmp_path: Path) -> None:
         service_times.read(f"metrics:{path}", "--service")
 
 
-def test_worker_on_this_machine_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_on_this_machine_is_read_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     class Metrics(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
@@ -227,7 +227,7 @@ def test_worker_on_this_machine_is_asked_without_a_proxy(monkeypatch: pytest.Mon
         ("metrics:http://127.0.0.1:9/metrics", "cannot be read"),
     ],
 )
-def test_service_times_that_are_none(text: str, sentence: str) -> None:
+def test_invalid_service_times_are_refused(text: str, sentence: str) -> None:
     with pytest.raises(Wrong, match=f"^--service: .*{sentence}"):
         service_times.read(text, "--service")
 
@@ -236,7 +236,7 @@ def test_service_times_that_are_none(text: str, sentence: str) -> None:
     ("content", "sentence"),
     [("", "has no task"), ("10,0\n", "has no task"), ("20,1\n10,1\n", "must increase"), ("a,b\n1,x\n", "rows")],
 )
-def test_histograms_that_are_none(content: str, sentence: str, tmp_path: Path) -> None:
+def test_invalid_histograms_are_refused(content: str, sentence: str, tmp_path: Path) -> None:
     (tmp_path / "times.csv").write_text(content)
     with pytest.raises(Wrong, match=sentence):
         service_times.read(f"histogram:{tmp_path / 'times.csv'}", "--service")

@@ -1,4 +1,4 @@
-"""The command `sluice`: what it prints and writes, and the sentence where it cannot."""
+"""The command `sluice`: its output, its files, and its error messages."""
 
 import json
 import re
@@ -20,7 +20,7 @@ def overlay(tmp_path: Path) -> str:
     return str(written(tmp_path))
 
 
-def test_simulate_tells_people(overlay: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_simulate_prints_a_report(overlay: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["simulate", overlay, *TRAFFIC]) == 0
     printed = capsys.readouterr().out
     assert re.search(r"^tasks done +100$", printed, re.MULTILINE)
@@ -29,7 +29,7 @@ def test_simulate_tells_people(overlay: str, capsys: pytest.CaptureFixture[str])
     assert "\x1b" not in printed
 
 
-def test_simulate_tells_programs(overlay: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_simulate_prints_json(overlay: str, capsys: pytest.CaptureFixture[str]) -> None:
     main(["simulate", overlay, *TRAFFIC, "--json"])
     (found,) = json.loads(capsys.readouterr().out)["workloads"]
     assert (found["min"], found["max"], found["summary"]["done"]) == (1, 10, 100)
@@ -37,19 +37,19 @@ def test_simulate_tells_programs(overlay: str, capsys: pytest.CaptureFixture[str
     assert {"at_s", "waiting", "running", "desired", "pods", "ready", "oldest_s"} == set(found["samples"][0])
 
 
-def test_the_page_is_one_file(overlay: str, tmp_path: Path) -> None:
+def test_html_page_is_self_contained(overlay: str, tmp_path: Path) -> None:
     page, picture = tmp_path / "page.html", tmp_path / "picture.png"
     main(["simulate", overlay, *TRAFFIC, "--html", str(page), "--png", str(picture)])
     text = page.read_text()
     assert picture.read_bytes().startswith(b"\x89PNG")
-    # it refers to nothing outside
+    # the page refers to no external files
     assert re.findall(r"(?:src|href)=\"(?!#)", text) == []
     svg = text[text.index("<svg") : text.index("</svg>") + 6]
     assert len(list(ET.fromstring(svg).iter())) > 50  # noqa: S314 - our own
     assert "scaleUp&#x27;s policies allow 5" in text
 
 
-def test_assumptions_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_assumptions_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bare = written(tmp_path, re.sub(r"args: .*", "", OVERLAY))
     main(["simulate", str(bare), *TRAFFIC])
     assert "assumed: one task at a time per pod" in capsys.readouterr().out
@@ -80,7 +80,7 @@ def test_assumptions_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         ([*TRAFFIC, "--html", "no/folder.html"], r"no/folder\.html: cannot be written"),
     ],
 )
-def test_wrong_options_are_one_sentence(
+def test_invalid_options_are_refused_with_one_sentence(
     arguments: list[str], sentence: str, overlay: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = [f"{name}={value}" for name, value in zip(arguments[::2], arguments[1::2], strict=True)]
@@ -90,14 +90,14 @@ def test_wrong_options_are_one_sentence(
     assert (printed.out, printed.err.count("\n")) == ("", 1)
 
 
-def test_hpa_answers_as_it_was_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_hpa_prints_a_list_for_a_list_of_scenarios(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     external = {"metric": {"name": "q"}, "target": {"type": "AverageValue", "averageValue": "1000"}}
     spec = {"minReplicas": 2, "maxReplicas": 30, "metrics": [{"type": "External", "external": external}]}
     scenario = {"spec": spec, "initial_replicas": 2, "metric": [[0, 0], [40, 29000], [70, None]], "duration_s": 75}
     path = tmp_path / "scenarios.json"
     path.write_text(json.dumps(scenario))
     assert main(["hpa", str(path)]) == 0
-    # it is asked at 15 s, 30 s and so on; an error holds what there is
+    # the HPA reads the metric at 15 s, 30 s and so on; after an error it keeps the replicas
     expected = [[15, 2], [30, 2], [45, 4], [60, 8], [75, 8]]
     assert json.loads(capsys.readouterr().out) == {"desired": expected}
     path.write_text(json.dumps([scenario, scenario]))
@@ -117,7 +117,7 @@ def test_hpa_answers_as_it_was_asked(tmp_path: Path, capsys: pytest.CaptureFixtu
         ({"sync": 15}, r"json: sync: is an unknown field"),
     ],
 )
-def test_wrong_scenarios(
+def test_invalid_scenarios_are_refused(
     change: dict[str, object], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     external = {"metric": {"name": "q"}, "target": {"type": "AverageValue", "averageValue": "1000"}}

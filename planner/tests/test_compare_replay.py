@@ -46,7 +46,7 @@ def test_compare_for_a_pull_request(base: str, other: str, tmp_path: Path, capsy
     assert "<svg" in picture.read_text()
 
 
-def test_the_picture_shows_all_of_both() -> None:
+def test_picture_shows_both_outcomes() -> None:
     small, large = (outcome(workload(maxReplicaCount=most), "burst:400", duration_s=300) for most in (5, 20))
     drawn = figure.figure([small, large], ["small", "large"])
     assert [axes.get_ylim()[0] for axes in drawn.axes] == [0] * 4
@@ -62,7 +62,7 @@ def test_compare_needs_the_same_scaled_objects(base: str, tmp_path: Path, capsys
 
 
 def recorded(slower_by: float = 1.0) -> dict[str, Any]:
-    """A curve as if the real system had done what is predicted, with other numbers than the overlay's, and so late."""
+    """A recording that equals the prediction for other numbers than the overlay's, delayed by some seconds."""
     found = outcome(workload(minReplicaCount=2, maxReplicaCount=8), "burst:100@30", "10", duration_s=600)
     samples = [
         {
@@ -83,7 +83,7 @@ def replayed(curve_: dict[str, Any], base: str, *options: str) -> int:
     return main(["replay", base, str(path), *options])
 
 
-def test_replay_of_what_was_predicted_is_good(base: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_replay_of_the_predicted_curve_agrees(base: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert replayed(recorded(), base, "--json", "--png", str(tmp_path / "picture.png")) == 0
     found = json.loads(capsys.readouterr().out)
     assert [each["what"] for each in found["times"]] == ["maximum ready", "queue empty"]
@@ -92,7 +92,7 @@ def test_replay_of_what_was_predicted_is_good(base: str, tmp_path: Path, capsys:
     assert (tmp_path / "picture.png").exists()
 
 
-def test_replay_of_something_else_is_off(base: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_replay_of_another_curve_differs(base: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert replayed(recorded(slower_by=3), base) == 1
     printed = capsys.readouterr().out
     assert "queue empty" in printed
@@ -122,7 +122,7 @@ def test_a_prometheus_range(tmp_path: Path) -> None:
     path = tmp_path / "range.json"
     path.write_text(json.dumps({"status": "success", "data": {"resultType": "matrix", "result": result}}))
     read = curve.read(path)
-    # a counter that begins anew counts from 0
+    # after a reset, a counter starts from 0
     assert read.arrivals == ((5, 7), (15, 2))
     assert read.points[2] == (10, 2, 2, 3)
     path.write_text(json.dumps({"data": {"resultType": "matrix", "result": result[:3]}}))
@@ -143,7 +143,7 @@ def test_a_prometheus_range(tmp_path: Path) -> None:
         ({"sync_s": 0}, "sync_s: must be at least 0.1"),
     ],
 )
-def test_curves_that_are_none(
+def test_invalid_curves_are_refused(
     change: dict[str, Any], sentence: str, base: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert replayed(recorded() | change, base) == 2

@@ -1,4 +1,4 @@
-"""The planner's HPA step against the controller of Kubernetes, run in virtual time."""
+"""Compares the planner's HPA sync with the controller of Kubernetes, run in virtual time."""
 
 import sys
 from pathlib import Path
@@ -19,7 +19,7 @@ SEED = 20261122
 VALID = 5000
 BROKEN = 300
 
-# one line of the step each: what it says, and what the mutant says
+# mutants: (a line of the sync, its replacement)
 MUTANTS = [
     ("record.at_ns >= cutoff]", "record.at_ns > cutoff]"),
     ("records if record.at_ns > down_cutoff)", "records if record.at_ns >= down_cutoff)"),
@@ -46,7 +46,7 @@ Case = tuple[scenarios.Scenario, list[Any]]
 
 @pytest.fixture(scope="module")
 def asked() -> list[dict[str, Any]]:
-    random = Random(SEED)  # noqa: S311 - seeded, so that a failure comes again
+    random = Random(SEED)  # noqa: S311 - seeded, so that a failure is reproducible
     valid = [hpa_scenarios.scenario(random) for _ in range(VALID)]
     return valid + [hpa_scenarios.broken(random, hpa_scenarios.scenario(random)) for _ in range(BROKEN)]
 
@@ -58,14 +58,14 @@ def answered(asked: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module")
 def cases(asked: list[dict[str, Any]], answered: list[dict[str, Any]]) -> list[Case]:
-    """The valid scenarios with what the controller did."""
+    """The valid scenarios with the controller's results."""
     pairs = zip(asked[:VALID], answered[:VALID], strict=True)
     return [(scenarios.scenario(Field(each, "random")), answer["desired"]) for each, answer in pairs]
 
 
 @pytest.fixture
 def mutant(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The step with one line changed."""
+    """The module of the sync with one line replaced."""
     old, new = request.param
     source = Path(hpa_controller.__file__).read_text()
     assert source.count(old) == 1
@@ -86,13 +86,13 @@ def test_every_sync_of_random_scenarios(cases: list[Case]) -> None:
     assert [number for number, case in enumerate(cases) if disagrees(case)] == []
 
 
-def test_random_scenarios_are_worth_something(cases: list[Case]) -> None:
-    """Many of them pass through more than two sizes."""
+def test_random_scenarios_cover_many_changes(cases: list[Case]) -> None:
+    """Many scenarios have more than two numbers of replicas."""
     sizes = [len({replicas for _, replicas in desired}) for _, desired in cases]
     assert sum(size > 2 for size in sizes) > VALID / 3
 
 
-def test_what_the_api_refuses_is_refused(asked: list[dict[str, Any]], answered: list[dict[str, Any]]) -> None:
+def test_invalid_specs_are_refused_as_by_the_api(asked: list[dict[str, Any]], answered: list[dict[str, Any]]) -> None:
     for spec, answer in zip(asked[VALID:], answered[VALID:], strict=True):
         assert answer.get("invalid"), spec
         with pytest.raises(Wrong, match=r"behavior\.scale"):
@@ -101,5 +101,5 @@ def test_what_the_api_refuses_is_refused(asked: list[dict[str, Any]], answered: 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda pair: pair[1], indirect=True)
 @pytest.mark.usefixtures("mutant")
-def test_a_changed_line_is_found(cases: list[Case]) -> None:
+def test_mutants_are_detected(cases: list[Case]) -> None:
     assert any(disagrees(case) for case in cases)

@@ -1,4 +1,4 @@
-"""The package imports only its dependencies, and its modules import each other in no circle, lazy imports included."""
+"""The package imports only its dependencies, and has no import cycles, including lazy imports."""
 
 import ast
 import sys

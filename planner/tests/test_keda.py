@@ -1,4 +1,4 @@
-"""KEDA's metric and activation, by the cases of its RabbitMQ scaler and of its own end-to-end test."""
+"""KEDA's metric and activation, with the cases of KEDA's RabbitMQ scaler and of its own end-to-end test."""
 
 import pytest
 
@@ -20,7 +20,7 @@ from tests.overlays import outcome, trigger, workload
         ({"activationValue": "9.5"}, Counts(6, 4), 10.0, True),
         ({}, Counts(0, 0), 0.0, False),
         ({"mode": "MessageRate"}, Counts(0, 0, publish_rate=2.5), 2.5, True),
-        ({"mode": "MessageRate"}, Counts(1, 0), 0.0, True),  # a message is work, without any rate
+        ({"mode": "MessageRate"}, Counts(1, 0), 0.0, True),  # active because of the message, although the rate is 0
         ({"mode": "MessageRate", "activationValue": "3"}, Counts(1, 0, publish_rate=2.5), 2.5, False),
         ({"mode": "DeliverGetRate"}, Counts(9, 0, deliver_rate=4), 4.0, True),
         ({"mode": "DeliverGetRate"}, Counts(9, 0), 0.0, False),
@@ -57,26 +57,26 @@ def e2e() -> Workload:
     return workload(minReplicaCount=0, maxReplicaCount=4, triggers=trigger(value="10"))
 
 
-def test_a_hundred_messages_make_four_pods_and_then_none(e2e: Workload) -> None:
+def test_hundred_messages_scale_to_four_pods_and_back_to_none(e2e: Workload) -> None:
     found = outcome(e2e, "burst:100@10", "1")
     assert max(sample.ready for sample in found.samples) == 4
     assert found.samples[-1].desired == 0
     assert found.done == 100
 
 
-def test_messages_below_the_activation_wake_nobody() -> None:
+def test_messages_below_the_activation_start_no_pod() -> None:
     asleep = workload(minReplicaCount=0, maxReplicaCount=4, triggers=trigger(activationValue="5"))
     found = outcome(asleep, "burst:3@10", "1", duration_s=300)
     assert found.events == []
     assert found.samples[-1].waiting == 3
 
 
-def test_the_step_to_none_waits_for_the_cooldown(e2e: Workload) -> None:
+def test_scaling_to_zero_waits_for_the_cooldown(e2e: Workload) -> None:
     found = outcome(e2e, "burst:1@10", "1")
     last = found.events[-1]
     assert (last.before, last.after) == (1, 0)
     assert "cooldownPeriod of 300 s" in last.reason
-    # seen at 15 s, gone at 20 s at the latest; the poll after 300 s more
+    # the messages are seen at 15 s and gone by 20 s; KEDA scales down at the first poll 300 s later
     assert 315 < last.at_s <= 335
 
 
@@ -86,8 +86,8 @@ def test_idle_replicas() -> None:
     assert [(event.before, event.after) for event in found.events if event.before != event.after] == [(0, 3), (3, 0)]
 
 
-def test_idle_replicas_above_none_fight_with_the_hpa() -> None:
-    """KEDA goes to 1, which the HPA finds to be below its minimum, for ever."""
+def test_idle_replicas_above_zero_conflict_with_the_hpa() -> None:
+    """KEDA scales to 1, and the HPA raises that to its minimum, forever."""
     found = outcome(workload(minReplicaCount=3, idleReplicaCount=1), "burst:1", "1", duration_s=900)
     assert {(event.before, event.after) for event in found.events} >= {(1, 3), (3, 1)}
 
@@ -96,12 +96,12 @@ def failing(*_: object) -> None:
     """A broker that does not answer."""
 
 
-def test_fallback_comes_with_the_failure_after_the_threshold() -> None:
+def test_fallback_starts_with_the_failure_after_the_threshold() -> None:
     scaler = workload().scaler
     loop, (only,) = KedaLoop(scaler), scaler.triggers
     for at_s in (0, 5):
         loop.poll(at_s, failing, 1)
-        assert loop._cache[only.name].milli is None  # noqa: SLF001 - the HPA's question would count
+        assert loop._cache[only.name].milli is None  # noqa: SLF001 - a request of the HPA would count as a failure
     loop.poll(10, failing, 1)
     assert loop.answer(only, failing, 1).milli == 4 * 10 * 1000
 
@@ -124,7 +124,7 @@ def test_fallback_behaviors(behavior: str, replicas: int, expected: int) -> None
     assert loop.answer(only, failing, replicas).milli == expected * 10 * 1000
 
 
-def test_a_broker_that_is_away_means_fallback_over_http_and_nothing_over_amqp() -> None:
+def test_unavailable_broker_triggers_the_fallback_only_over_http() -> None:
     away = Cluster(metrics_down_s=(30, 300), initial_replicas=1)
     http = outcome(workload(), "0.05/s", "5", duration_s=300, cluster=away)
     assert max(sample.desired for sample in http.samples) == 4

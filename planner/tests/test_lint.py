@@ -1,4 +1,4 @@
-"""Each rule of `sluice lint` finds its trap, and nothing is found where there is none."""
+"""Each rule of `sluice lint` finds its trap, and reports nothing for correct overlays."""
 
 import json
 import re
@@ -21,7 +21,7 @@ def found(text: str = OVERLAY, assumed: Assumptions | None = None) -> list[Findi
     return check_overlay(objects(text), assumed or Assumptions())
 
 
-def test_a_good_overlay_has_none() -> None:
+def test_correct_overlay_has_no_findings() -> None:
     assert found() == []
 
 
@@ -42,13 +42,13 @@ def test_every_rule_has_its_trap() -> None:
     assert len(RULES) >= 20
 
 
-def test_what_is_assumed_matters() -> None:
+def test_assumptions_affect_findings() -> None:
     assert [each.rule.id for each in found(assumed=Assumptions(task_limit_s=60))] == ["SL305"]
     assert [each.rule.id for each in found(assumed=Assumptions(queue_max_length=90))] == ["SL107"]
     assert [each.rule.id for each in found(assumed=Assumptions(sync_s=2))] == ["SL211", "SL218"]
 
 
-def test_ignored_rules_and_unknown_ones() -> None:
+def test_rules_are_ignored_and_unknown_ids_are_refused() -> None:
     text = OVERLAY.replace("replicas: 4", "replicas: 40")
     assert check_overlay(objects(text), Assumptions(), ["SL212"]) == []
     with pytest.raises(Wrong, match="--ignore: there is no rule SL999"):
@@ -90,12 +90,12 @@ def test_github(trapped: str, capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
-def test_a_note_does_not_fail(tmp_path: Path) -> None:
+def test_exit_status_ignores_notes(tmp_path: Path) -> None:
     assert (
         main(["lint", str(written(tmp_path, OVERLAY.replace("fallback: {failureThreshold: 2, replicas: 4}", "")))]) == 0
     )
 
 
-def test_nothing_to_lint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_overlay_without_scaled_objects_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lint", str(written(tmp_path, "kind: Service\nmetadata: {name: some}"))]) == 2
     assert "has no ScaledObject" in capsys.readouterr().err

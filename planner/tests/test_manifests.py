@@ -1,4 +1,4 @@
-"""What is read of an overlay, and the sentence about what cannot be."""
+"""Workloads are read from overlays, and invalid overlays are refused with one sentence."""
 
 import io
 import re
@@ -23,7 +23,7 @@ def test_a_file_and_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert kinds == [["Deployment", "ScaledObject", "TriggerAuthentication"]] * 2
 
 
-def test_defaults_are_keda_s() -> None:
+def test_defaults_are_those_of_keda() -> None:
     names = ("pollingInterval", "minReplicaCount", "maxReplicaCount", "fallback", "advanced")
     nothing: dict[str, Any] = dict.fromkeys(names)
     scaler = workload(**nothing).scaler
@@ -54,14 +54,14 @@ def test_concurrency_of_the_environment_and_of_a_config_map() -> None:
     assert workload(f"{settings}---{from_map}").pod.concurrency == 9
 
 
-def test_what_is_assumed_is_said() -> None:
+def test_assumptions_are_reported() -> None:
     found = workload(re.sub(r"args: .*", "", OVERLAY))
     assert found.pod.concurrency == 1
     assert any("--concurrency" in sentence for sentence in found.assumed)
     assert workload().assumed == ()
 
 
-def test_a_paused_direction_is_a_disabled_one() -> None:
+def test_paused_direction_is_disabled() -> None:
     paused = OVERLAY.replace(
         "metadata: {name: scaler,",
         "metadata: {annotations: {autoscaling.keda.sh/paused-scale-in: 'true'}, name: scaler,",
@@ -91,7 +91,7 @@ FAULTS = [
         "x: y",
         rf"{SCALER}\..*protocol: is auto, and the manifest has no host",
     ),
-    ("host: http:", "hosts: http:", None),  # the host does not matter where the protocol is said
+    ("host: http:", "hosts: http:", None),  # the host does not matter if the protocol is given
     ("mode: QueueLength", "mode: MessageRate\n        protocol: amqp", rf"{SCALER}\..*mode: MessageRate needs .* http"),
     ("maxReplicaCount: 10", "maxReplicaCount: 1000000", rf"{SCALER}\.maxReplicaCount: must be at most 10000"),
     ("maxReplicaCount: 10", "maxReplicaCount: 0", rf"{SCALER}\.maxReplicaCount: must be at least 1"),
@@ -121,7 +121,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("old", "new", "sentence"), FAULTS, ids=[new for _, new, _ in FAULTS])
-def test_what_cannot_be_simulated(old: str, new: str, sentence: str | None) -> None:
+def test_workloads_that_cannot_be_simulated_are_refused(old: str, new: str, sentence: str | None) -> None:
     assert OVERLAY.count(old) == 1
     if sentence is None:
         assert workload(OVERLAY.replace(old, new)).queues == ("jobs",)
@@ -154,7 +154,7 @@ def test_a_trigger_can_be_left_out() -> None:
         ("kind: List\nitems: []", "has no object"),
     ],
 )
-def test_files_that_are_none(content: str | None, sentence: str, tmp_path: Path) -> None:
+def test_invalid_files_are_refused(content: str | None, sentence: str, tmp_path: Path) -> None:
     path = tmp_path / "overlay.yaml"
     if content is not None:
         path.write_text(content)

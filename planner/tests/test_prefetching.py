@@ -1,4 +1,4 @@
-"""Workers that hold messages of each queue: as the others where nothing can be held, and worse where it can."""
+"""Workers that prefetch messages of each queue: waits are equal if nothing can be prefetched, and longer if it can."""
 
 import math
 
@@ -23,7 +23,7 @@ def load(workers: Workers, work: Work, queues: list[int]) -> None:
 
 @PROPERTY
 @given(tasks, changes)
-def test_with_one_queue_nothing_is_held(work: Work, plan: list[tuple[float, int]]) -> None:
+def test_one_queue_needs_no_prefetched_messages(work: Work, plan: list[tuple[float, int]]) -> None:
     work = uneven(sorted(work, key=lambda task: task[0]))
     kinds = (Workers(1), PrefetchingWorkers(1))
     for workers in kinds:
@@ -43,7 +43,7 @@ def test_with_one_queue_nothing_is_held(work: Work, plan: list[tuple[float, int]
 
 @PROPERTY
 @given(tasks, changes, st.lists(seconds, max_size=10), st.integers(1, 3), st.integers(1, 3))
-def test_nothing_is_lost(
+def test_no_task_is_lost(
     work: Work, plan: list[tuple[float, int]], looks: list[float], queues: int, prefetch: int
 ) -> None:
     work = sorted(work, key=lambda task: task[0])
@@ -63,7 +63,7 @@ def test_nothing_is_lost(
 
 
 def test_short_task_waits_behind_the_long_one_of_another_queue() -> None:
-    """One pod runs a task of 20 s; the broker sends one of the short ones to it, while the other pod is idle."""
+    """One pod runs a task of 20 s, and the broker sends a short task to this pod while the other pod is idle."""
     work, queues = [(0.0, 20.0), (1.0, 0.1), (2.0, 0.1), (3.0, 0.1)], [0, 1, 1, 1]
     held, free = PrefetchingWorkers(2), Workers(2)
     for workers in (held, free):
@@ -72,11 +72,11 @@ def test_short_task_waits_behind_the_long_one_of_another_queue() -> None:
         workers.add(1, 0.0)
         workers.advance(math.inf)
     assert free.waits.max_s == 0.0
-    # the broker sends to the pods in turn: the long task's was next for one of the short ones
+    # the broker sends to the pods in turn, so the pod of the long task gets one of the short tasks
     assert held.waits.max_s == pytest.approx(19.0, abs=2.0)
 
 
-def test_more_prefetched_is_more_that_waits() -> None:
+def test_more_prefetched_messages_wait_longer() -> None:
     generator = np.random.default_rng(3)
     came = np.cumsum(generator.exponential(1.0, 2000))
     service = generator.choice([0.1, 0.1, 0.1, 8.0], 2000)
@@ -91,7 +91,7 @@ def test_more_prefetched_is_more_that_waits() -> None:
 
 
 def test_option_simulates_such_pods() -> None:
-    """With one queue the outcome is the same, replicas too."""
+    """With one queue, the outcome and the replicas are the same."""
     (found,) = manifests.workloads(objects(), manifests.Reading(prefetch_waits=True))
     assert found.pod.prefetch_waits
     outcomes = [outcome(each, "burst:100@10", "10") for each in (found, workload())]

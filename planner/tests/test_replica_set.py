@@ -1,4 +1,4 @@
-"""Which pods go first, and when a node has room again."""
+"""The order in which pods are removed, and the placement on nodes."""
 
 from fractions import Fraction
 
@@ -17,7 +17,7 @@ def busy(count: int, service_s: float) -> Workers:
     return workers
 
 
-def test_the_latest_ready_go_first_and_those_that_are_not_before_them() -> None:
+def test_unready_pods_are_removed_first_then_the_latest_ready_ones() -> None:
     workers = busy(1, 1000.0)
     pods = Pods(POD, Nodes(), workers, 10.0)
     pods.scale(1, 0.0, start_s=0.0)
@@ -27,12 +27,12 @@ def test_the_latest_ready_go_first_and_those_that_are_not_before_them() -> None:
     pods.scale(2, 6.0)
     assert (pods.ready(6.0), pods.ready(16.0)) == (1, 2)
     pods.scale(1, 20.0)
-    # the first pod still runs the only task: nothing had to begin again
+    # the first pod still runs the only task, so no task was restarted
     workers.advance(100.0)
     assert (pods.ready(100.0), workers.killed, int(workers.tally(100.0).running[0])) == (1, 0, 1)
 
 
-def test_pending_pods_go_before_all_others() -> None:
+def test_pending_pods_are_removed_first() -> None:
     pods = Pods(POD, Nodes(((Fraction(1), Fraction(1)),)), Workers(1), 10.0)
     pods.scale(2, 0.0)
     assert pods.pending == 1
@@ -40,7 +40,7 @@ def test_pending_pods_go_before_all_others() -> None:
     assert (pods.pending, pods.ending, pods.ready(10.0)) == (0, 0, 1)
 
 
-def test_a_node_has_room_once_a_pod_is_over() -> None:
+def test_node_has_room_after_a_pod_has_ended() -> None:
     workers = busy(1, 25.0)
     nodes = Nodes(((Fraction(1), Fraction(1)),))
     first, second = (Pods(POD, nodes, workers, 0.0) for _ in range(2))

@@ -1,4 +1,4 @@
-"""Workloads that live through traffic: what is known to happen, happens."""
+"""Simulations of workloads under traffic reproduce known behaviour of the real system."""
 
 import re
 from dataclasses import replace
@@ -17,7 +17,7 @@ from sluice_planner.traffic import Traffic
 from sluice_planner.workload import Workload
 from tests.overlays import OVERLAY, objects, outcome, trigger, workload
 
-# the system that this project began from: 1000 a pod, no behavior
+# the original system: 1000 messages per pod, no behavior
 ORIGINAL: dict[str, Any] = {
     "minReplicaCount": 2,
     "maxReplicaCount": 30,
@@ -36,15 +36,15 @@ def steps(found: Outcome) -> list[tuple[float, int]]:
     return [(event.at_s, event.after) for event in found.events if event.before != event.after]
 
 
-def test_the_original_scales_by_doubling_and_falls_at_once(original: Workload) -> None:
-    """Seen of the real controller: 2, 4@75, 8@90, 16@105, 29@120."""
+def test_original_scales_up_by_doubling_and_down_at_once(original: Workload) -> None:
+    """Replicas that the real controller has set: 2, 4 at 75 s, 8 at 90 s, 16 at 105 s, 29 at 120 s."""
     found = outcome(original, "burst:29000@60", "12.5", duration_s=200)
     assert steps(found) == [(75, 4), (90, 8), (105, 16), (120, 29)]
     assert found.events[0].reason == "jobs: 29,000 / 1000 recommends 29, the legacy limit (double, or 4) allows 4"
 
 
 @pytest.mark.parametrize(("waiting", "replicas"), [(2200, 2), (2210, 3), (29000, 29), (29100, 30)])
-def test_the_original_moves_only_above_2200(original: Workload, waiting: int, replicas: int) -> None:
+def test_original_scales_only_above_2200_messages(original: Workload, waiting: int, replicas: int) -> None:
     still = outcome(original, f"burst:{waiting}", "1h", duration_s=300)
     assert max(sample.desired for sample in still.samples) == replicas
 
@@ -61,7 +61,7 @@ def test_defaulted_behavior_adds_four_or_doubles(original: Workload) -> None:
     assert original.scaler.behavior is None
 
 
-def test_a_run_without_an_end_ends_at_rest() -> None:
+def test_run_without_a_duration_ends_when_idle() -> None:
     found = outcome(workload(), "burst:100@10", "10")
     assert (found.arrived, found.done) == (100, 100)
     assert found.samples[-1].desired == 1
@@ -76,14 +76,14 @@ def test_no_traffic_changes_nothing() -> None:
 
 def test_drain_peak_and_maximum() -> None:
     found = outcome(workload(), "burst:100@10", "10", Cluster(pod_start_s=0))
-    # as the sync at 15 s sees it: one runs
+    # the state that the sync at 15 s reads: one task runs
     assert (found.peak_waiting, found.peak_s) == (99, 15)
     assert steps(found)[:2] == [(15, 5), (30, 10)]
     assert found.max_reached_s == 30
     assert found.drained_s == pytest.approx(found.waits.max_s + 10)
 
 
-def test_the_management_api_is_late_and_amqp_is_not() -> None:
+def test_management_api_is_delayed_and_amqp_is_not() -> None:
     late = Cluster(stats_lag_s=20)
     assert steps(outcome(workload(), "burst:100@12", cluster=late))[0][0] == 45
     amqp = workload(triggers=trigger(protocol="amqp"))
@@ -97,7 +97,7 @@ def test_prefetched_messages_are_hidden_from_amqp() -> None:
     assert steps(outcome(workload(text), "burst:40", duration_s=60)) != []
 
 
-def test_polling_alone_changes_nothing_where_the_hpa_asks_itself() -> None:
+def test_polling_interval_has_no_effect_without_cached_metrics() -> None:
     """The trap of pollingInterval: without useCachedMetrics it has no effect."""
     uncached = trigger()
     del uncached[0]["useCachedMetrics"]
@@ -117,7 +117,7 @@ def test_the_highest_of_several_triggers_wins() -> None:
     assert "more: 8 / 1 recommends 8" in found.events[0].reason
 
 
-def test_killed_tasks_begin_again() -> None:
+def test_killed_tasks_are_restarted() -> None:
     short = workload(OVERLAY.replace("GracePeriodSeconds: 60", "GracePeriodSeconds: 5"))
     found = outcome(short, "burst:30", "4m")
     kept = outcome(workload(OVERLAY.replace("GracePeriodSeconds: 60", "GracePeriodSeconds: 600")), "burst:30", "4m")
@@ -130,7 +130,7 @@ def test_killed_tasks_begin_again() -> None:
 def test_pods_without_a_node_wait_for_room() -> None:
     size = (quantity(Field("2", "--nodes")), quantity(Field("4Gi", "--nodes")))
     found = outcome(workload(), "burst:100", cluster=Cluster(nodes=(size,)), duration_s=300)
-    # 500m each: four to a node
+    # pods of 500m: four fit on a node
     assert max(sample.ready for sample in found.samples) == 4
     assert max(sample.pods for sample in found.samples) == 10
     assert found.pending_max == 6
@@ -168,12 +168,12 @@ def test_replicas_at_the_start() -> None:
     assert found.events[0].reason == "more than the maximum"
 
 
-def test_busy_time_is_what_tasks_took() -> None:
+def test_busy_time_is_the_sum_of_service_times() -> None:
     found = outcome(workload(), "burst:50", "10")
     assert found.busy * found.pod_hours * 3600 == pytest.approx(500)
 
 
-def test_paused_scale_in_keeps_what_there_is() -> None:
+def test_paused_scale_in_keeps_the_replicas() -> None:
     paused = re.sub(
         r"metadata: {name: scaler",
         "metadata: {annotations: {autoscaling.keda.sh/paused-scale-in: ''}, name: scaler",

@@ -1,4 +1,4 @@
-"""`sluice size`: what it finds meets the objectives, and what it writes, Kustomize takes."""
+"""`sluice size` finds numbers that meet the objectives, and writes a patch that Kustomize accepts."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def test_objectives() -> None:
 @pytest.mark.parametrize(
     "text", ["fast", "p95 wait < soon", "p100 wait < 1s", "p95 wait < 0", "drain 0 in 1m", "drain 5 in 0s"]
 )
-def test_objectives_that_are_none(text: str) -> None:
+def test_invalid_objectives_are_refused(text: str) -> None:
     with pytest.raises(Wrong, match=r"^--slo '"):
         objectives.read(text)
 
@@ -39,7 +39,7 @@ def test_objectives_measure_waits() -> None:
 
 
 def test_confidence_intervals_are_students() -> None:
-    # of 1..5: standard error sqrt(2.5 / 5), t at 4 degrees of freedom 2.776
+    # runs 1..5: standard error sqrt(2.5 / 5), t is 2.776 at 4 degrees of freedom
     assert mean([1, 2, 3, 4, 5]).half == pytest.approx(2.776 * 0.5**0.5, rel=1e-3)
     assert mean([7, 7, 7]).upper == 7
     assert mean([7]).upper == float("inf")
@@ -53,7 +53,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_it_finds_meets_the_objectives(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_result_meets_the_objectives(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     patch = folder / "patch.yaml"
     slo = ["--slo", "p95 wait < 30s", "--slo", "drain 300 in 5m"]
     assert main(["size", str(folder), *slo, "--arrivals", "0.3/s", *FAST, "--patch", str(patch)]) == 0
@@ -67,18 +67,18 @@ def test_what_it_finds_meets_the_objectives(folder: Path, capsys: pytest.Capture
     burst = outcome(sized, "0.3/s + burst:300@900", "10", duration_s=1800.0, seed=51)
     assert burst.drained_s
     assert burst.drained_s - 900 < 300
-    # ten pods all the time would meet them too, and cost more
+    # ten permanent pods would also meet the objectives, and cost more
     assert usual.pod_hours < outcome(workload(minReplicaCount=10), "0.3/s", "10", duration_s=1200.0, seed=50).pod_hours
 
 
-def test_only_triggers_that_something_comes_to_are_changed() -> None:
+def test_only_triggers_of_queues_with_arrivals_are_changed() -> None:
     two = workload(triggers=[*trigger(), *trigger(queueName="more", value="7")])
     applied = Candidate(3, 2, 20, None).applied(two, ["jobs"])
     assert [each.value for each in applied.scaler.triggers] == [3, 7]
     assert (applied.scaler.minimum, applied.scaler.maximum, applied.scaler.behavior) == (2, 20, two.scaler.behavior)
 
 
-def test_the_patch_makes_what_is_not_there(tmp_path: Path) -> None:
+def test_patch_adds_missing_fields(tmp_path: Path) -> None:
     text = re.sub(r"  (minReplicaCount|maxReplicaCount): .*\n", "", OVERLAY)
     text = re.sub(r"  advanced:\n.*\n.*\n", "", text)
     written(tmp_path, text)
@@ -108,7 +108,7 @@ def test_the_patch_makes_what_is_not_there(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_not_reachable_and_why(
+def test_unreachable_objectives_are_explained(
     slo: str, options: list[str], reason: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["size", str(folder), "--slo", slo, "--arrivals", "0.3/s", *FAST, *options]) == 1
@@ -139,7 +139,7 @@ def test_every_candidate_as_json(folder: Path, capsys: pytest.CaptureFixture[str
         ),
     ],
 )
-def test_questions_without_an_answer(
+def test_invalid_questions_are_refused(
     options: list[str], sentence: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["size", str(folder), "--service", "10", *options]) == 2

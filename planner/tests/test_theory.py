@@ -1,4 +1,4 @@
-"""At a fixed number of workers the simulation is a queue whose mean wait is known."""
+"""With a fixed number of workers, the simulated mean wait is that of queueing theory."""
 
 import math
 
@@ -9,7 +9,7 @@ from sluice_planner.cluster_settings import Cluster
 from tests.overlays import outcome, workload
 
 REPLICATIONS = 20
-# Student's t at 19 degrees of freedom: the interval holds the mean in 99 of 100 tests like these
+# Student's t for 99% confidence at 19 degrees of freedom
 T_99 = 2.861
 
 
@@ -53,7 +53,7 @@ def test_mmc(servers: int, utilization: float) -> None:
     ("service", "variation"), [("2", 0.0), ("lognormal:2,cv=0.5", 0.5), ("lognormal:2,cv=1.5", 1.5)]
 )
 def test_md1_and_mg1(service: str, variation: float) -> None:
-    """Pollaczek and Khinchine: constant service waits half as long as exponential."""
+    """Pollaczek-Khinchine formula: with constant service times, waits are half as long as with exponential ones."""
     utilization, mean_s = 0.7, 2.0
     expected = utilization * mean_s * (1 + variation**2) / (2 * (1 - utilization))
     measured, half = waits_s(1, utilization / mean_s, service, 60_000)

@@ -1,4 +1,4 @@
-"""The compiled loop against a plain one; what must hold of any queue."""
+"""Compares the compiled loop with a simple one, and checks invariants of queues."""
 
 import heapq
 import math
@@ -12,24 +12,24 @@ from hypothesis import strategies as st
 
 from sluice_planner.workers import Tally, Workers
 
-# compiling takes longer than an example may
+# compilation takes longer than the deadline of an example
 PROPERTY = settings(deadline=None, max_examples=200)
 
 seconds = st.integers(0, 400).map(lambda quarter: quarter / 4)
 tasks = st.lists(st.tuples(seconds, st.integers(1, 120).map(lambda quarter: quarter / 4)), max_size=60)
-# at a time: so many slots come, or the slots of the oldest group go
+# changes: (time, number of new slots, or removal of the oldest group of slots)
 changes = st.lists(st.tuples(seconds, st.integers(0, 4)), min_size=1, max_size=8)
 
 
 @dataclass
 class Plain:
-    """First come, first started, on slots that come and go: written to be read, not to be fast."""
+    """A simple FIFO queue on a changing set of slots: readable, but slow."""
 
     grace_s: float
-    queue: list[tuple[float, float, float]] = field(default_factory=list)  # can start at, came, service
-    starts: list[tuple[float, float]] = field(default_factory=list)  # came, start
+    queue: list[tuple[float, float, float]] = field(default_factory=list)  # (earliest start, arrival, service time)
+    starts: list[tuple[float, float]] = field(default_factory=list)  # (arrival, start)
     free: list[tuple[float, int]] = field(default_factory=list)
-    running: dict[int, tuple[float, float, float]] = field(default_factory=dict)  # end, came, service
+    running: dict[int, tuple[float, float, float]] = field(default_factory=dict)  # (end, arrival, service time)
     done: list[float] = field(default_factory=list)
     slots: int = 0
 
@@ -37,7 +37,7 @@ class Plain:
         while self.free and self.queue:
             free_s, slot = self.free[0]
             ready = [task for task in self.queue if task[0] <= free_s]
-            # what came back goes first: it can start later than it came
+            # returned tasks are first; they can start only after their return
             ready.sort(key=lambda task: (task[0] == task[1], task[0]))
             task = ready[0] if ready else min(self.queue, key=lambda task: (task[0], task[0] == task[1]))
             start_s = max(free_s, task[0])
@@ -77,13 +77,13 @@ def loaded(work: list[tuple[float, float]]) -> Workers:
 
 
 def uneven(work: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """A little off the grid, each task by another bit: which of two slots that are free at once starts is open."""
+    """Shift times by small different amounts, because the order of two slots that get free together is undefined."""
     return [(came + each * 0.00137, service + each * 0.00071) for each, (came, service) in enumerate(work)]
 
 
 @PROPERTY
 @given(tasks, changes)
-def test_as_the_plain_queue(work: list[tuple[float, float]], plan: list[tuple[float, int]]) -> None:
+def test_starts_equal_those_of_the_simple_queue(work: list[tuple[float, float]], plan: list[tuple[float, int]]) -> None:
     work = uneven(sorted(work, key=lambda task: task[0]))
     workers, plain = loaded(work), Plain(10.0, [(came, came, service) for came, service in work])
     groups = [(workers.add(1, 0.0), plain.add(1, 0.0))]
@@ -109,8 +109,8 @@ def test_as_the_plain_queue(work: list[tuple[float, float]], plan: list[tuple[fl
 
 @PROPERTY
 @given(tasks, changes, st.lists(seconds, max_size=10))
-def test_nothing_is_lost(work: list[tuple[float, float]], plan: list[tuple[float, int]], looks: list[float]) -> None:
-    """Arrived is waiting, running and done, at every time."""
+def test_no_task_is_lost(work: list[tuple[float, float]], plan: list[tuple[float, int]], looks: list[float]) -> None:
+    """At every time, arrived = waiting + running + done."""
     work = sorted(work, key=lambda task: task[0])
     workers = loaded(work)
     slots = [workers.add(2, 0.0)]
@@ -154,7 +154,7 @@ def test_first_in_first_started(work: list[tuple[float, float]], servers: int) -
 
 
 def in_turn(work: list[tuple[float, float, int]], queues: int) -> list[float]:
-    """The starts on one slot that takes from the queues in turn, written to be read."""
+    """The starts on one slot that takes from the queues in turn, in simple code."""
     starts, free_s, last = [], 0.0, 0
     waiting = sorted(work, key=lambda task: task[0])
     while waiting:
@@ -172,14 +172,14 @@ def in_turn(work: list[tuple[float, float, int]], queues: int) -> list[float]:
 def test_slot_takes_from_the_queues_in_turn(
     work: list[tuple[float, float]], queues: int, chance: random.Random, block: int
 ) -> None:
-    """Neither queue waits for the other to be empty; in blocks as all at once."""
+    """No queue waits until the other is empty, whether tasks are loaded in blocks or all at once."""
     own = [(*task, chance.randrange(queues)) for task in uneven(sorted(work, key=lambda task: task[0]))]
     workers = Workers(queues)
     workers.add(1, 0.0)
     for start in range(0, len(own), block):
         came, service, queue = (np.array(column) for column in zip(*own[start : start + block], strict=True))
         workers.load(came.astype(float), service.astype(float), queue.astype(np.int64))
-        # as the simulation does: nothing starts at a time for which tasks may yet be loaded
+        # as in the simulation: nothing starts after the last loaded arrival, because more tasks may be loaded
         workers.advance(float(came[-1]))
     workers.advance(math.inf)
     waits = in_turn(own, queues)
@@ -189,7 +189,7 @@ def test_slot_takes_from_the_queues_in_turn(
 
 
 def test_short_queue_does_not_wait_for_the_long_one() -> None:
-    """Ten tasks of one queue came first: the other queue's are started in between."""
+    """Ten tasks of one queue arrive first, and tasks of the other queue are started in between."""
     workers = Workers(2)
     workers.load(np.array([0.0] * 10 + [1.0] * 3), np.full(13, 2.0), np.array([0] * 10 + [1] * 3))
     workers.add(1, 0.0)
@@ -199,7 +199,7 @@ def test_short_queue_does_not_wait_for_the_long_one() -> None:
 
 
 def test_room_is_made_while_tasks_wait() -> None:
-    """Blocks that are loaded one after the other are the same as all at once."""
+    """Loading tasks in blocks has the same result as loading all at once."""
     generator = np.random.default_rng(5)
     came, service = np.cumsum(generator.exponential(1, 5000)), generator.exponential(2.9, 5000)
     whole, parts = Workers(1), Workers(1)
@@ -210,7 +210,7 @@ def test_room_is_made_while_tasks_wait() -> None:
         block = slice(start, start + 100)
         parts.load(came[block], service[block], np.zeros(100, np.int64))
         parts.advance(float(came[block][-1]))
-        if start % 300 == 0:  # what nobody looked at meanwhile is counted later
+        if start % 300 == 0:  # tasks that no tally has counted in the meantime are counted later
             parts.tally(float(came[block][-1]))
     for workers in (whole, parts):
         workers.advance(math.inf)
@@ -219,15 +219,15 @@ def test_room_is_made_while_tasks_wait() -> None:
     assert parts.tally(1e9).arrived[0] == 5000
 
 
-def test_what_comes_back_goes_first() -> None:
-    """Before tasks that came later, though it is back after them."""
+def test_returned_tasks_start_first() -> None:
+    """A returned task starts before tasks that arrived later, although it returns after their arrival."""
     workers = loaded([(0.0, 10.0), (1.0, 20.0), (2.0, 30.0)])
     slots = workers.add(1, 0.0)
     workers.advance(1.0)
     workers.retire(slots, 1.0, 4.0)
     workers.add(1, 6.0)
     workers.advance(7.0)
-    # it began again at 6 s, and takes until 16 s
+    # the task restarted at 6 s, and ends at 16 s
     tally = workers.tally(7.0)
     assert (workers.killed, tally.waiting[0], tally.running[0]) == (1, 2, 1)
     assert workers.last_end_s == 16.0
@@ -237,7 +237,7 @@ def test_what_comes_back_goes_first() -> None:
 def test_percentiles_are_within_one_percent() -> None:
     workers = Workers(1)
     workers.add(1, 0.0)
-    # all at once, a second each: the n-th waits n seconds
+    # all arrive at once and take a second each, so the n-th task waits n seconds
     workers.load(np.zeros(1000), np.ones(1000), np.zeros(1000, np.int64))
     workers.advance(math.inf)
     for percent in (50, 90, 95, 99):

@@ -1,11 +1,11 @@
-"""Nothing accepted is lost: real processes under faults, and a checker that looks at what came of every post.
+"""Checks that no accepted task is lost: real processes under faults, and a checker that examines every post.
 
     clients --> two APIs --> proxy --> three RabbitMQ nodes <-- proxy <-- workers, recorder <--> Redis
        |                                                                     |
-    ledger (what was sent, what was answered)                             effects (what was run)
+    ledger (requests, answers)                                            effects (steps of tasks)
        `------------------------------> checker <----------------------------'
                                            ^
-    nemesis (faults, by a schedule that a seed repeats) --> faults (what was done, when)
+    nemesis (faults, by a schedule that a seed reproduces) --> faults (kinds, times)
 
-All of it runs in network and process namespaces of its own, which end with their first process.
+Everything runs in its own network and process namespaces, which end with their first process.
 """

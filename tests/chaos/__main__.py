@@ -1,6 +1,6 @@
-"""`python -m tests.chaos SCENARIO [--seed N] [--without PROTECTION]`: one run, to build/chaos/<name>/.
+"""`python -m tests.chaos SCENARIO [--seed N] [--without PROTECTION]`: one run, written to build/chaos/<name>/.
 
-Exit status 0 if the checker found nothing and every bound was kept, 1 if not, 2 if the run could not be made.
+Exit status: 0 without findings and with all bounds kept, 1 otherwise, 2 if the run could not be made.
 """
 
 import argparse
@@ -37,13 +37,13 @@ ABOUT_FILE = "about.json"
 
 
 def main() -> int:
-    """Run a scenario in namespaces of its own, and say what came of it."""
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description="Faults, and a checker of what is lost.")
+    """Run a scenario in its own namespaces, and print the report."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description="Check that faults lose no task.")
     parser.add_argument("scenario", choices=SCENARIOS)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--without", choices=PROTECTIONS, default="", help="switch a protection off")
+    parser.add_argument("--without", choices=PROTECTIONS, default="", help="disable a protection")
     parser.add_argument("--folder", type=Path, help="where to write (default: build/chaos/<scenario>-<seed>)")
-    parser.add_argument("--again", action="store_true", help="only check again what an earlier run has left there")
+    parser.add_argument("--again", action="store_true", help="check only the results of an earlier run in the folder")
     options = parser.parse_args()
     scenario = SCENARIOS[options.scenario]
     name = f"{options.scenario}-{options.seed}" + (f"-without-{options.without}" if options.without else "")
@@ -58,17 +58,17 @@ def main() -> int:
     except (Unusable, RuntimeError) as exc:
         print(exc, file=sys.stderr)
     except (OSError, EOFError, AssertionError, subprocess.SubprocessError) as exc:
-        print(f"The run broke off, and says nothing: {exc!r}. What it left is in {folder}.", file=sys.stderr)
+        print(f"The run was aborted without a result: {exc!r}. Its files are in {folder}.", file=sys.stderr)
     return UNUSABLE
 
 
 def _enter(folder: Path, scenario: Scenario) -> int:
-    """Prepare, do the rest in namespaces, and exit with its status; UNUSABLE where that cannot be begun."""
+    """Prepare, run the rest in namespaces, and exit with its status; returns UNUSABLE if that cannot start."""
     try:
         with _locked(folder):
             _empty(folder)
             _prepare(scenario, folder)
-            namespaces.enter("tests.chaos", sys.argv[1:])  # which waits for the end
+            namespaces.enter("tests.chaos", sys.argv[1:])  # waits for the end
     except command.REFUSAL as exc:
         print(command.sentence(exc), file=sys.stderr)
     return UNUSABLE
@@ -76,7 +76,7 @@ def _enter(folder: Path, scenario: Scenario) -> int:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Have a run's folder alone. Unusable if another run has it."""
+    """Lock a run's folder. Unusable if another run has it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as ends:
         try:
@@ -87,7 +87,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _empty(folder: Path) -> None:
-    """Remove what a run left there. Unusable if it is something else."""
+    """Remove the files of an earlier run. Unusable if the folder contains something else."""
     if not folder.exists():
         return
     if not folder.is_dir() or (any(folder.iterdir()) and not (folder / FAULTS_FILE).exists()):
@@ -96,10 +96,10 @@ def _empty(folder: Path) -> None:
 
 
 def _prepare(scenario: Scenario, folder: Path) -> None:
-    """What needs the network or the clone's history comes before the namespaces."""
+    """Do everything that needs the network or the clone's history, before the namespaces exist."""
     if any(each.kind == "old-api" for step in scenario.steps(1) for each in step.faults):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / FAULTS_FILE).touch()  # by which the next run knows that it may remove the folder
+        (folder / FAULTS_FILE).touch()  # allows the next run to remove the folder
         versions.check_out(folder / "older")
     ensure()
     try:
@@ -112,7 +112,7 @@ def _prepare(scenario: Scenario, folder: Path) -> None:
 
 def _run(scenario: Scenario, folder: Path, seed: int, without: str) -> int:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / FAULTS_FILE).touch()  # by which the next run knows that it may remove the folder
+    (folder / FAULTS_FILE).touch()  # allows the next run to remove the folder
     started_s = time.monotonic()
     with running(folder, scenario.setup, without) as world:
         about: dict[str, Any] = {

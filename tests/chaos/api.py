@@ -1,4 +1,4 @@
-"""The API with the tasks of the runs: `uvicorn --factory tests.chaos.api:create_app`."""
+"""The API with the tasks of the chaos runs: `uvicorn --factory tests.chaos.api:create_app`."""
 
 from fastapi import FastAPI
 

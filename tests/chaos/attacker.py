@@ -1,7 +1,7 @@
-"""One attack on the APIs, until SIGTERM: `python -m tests.chaos.attacker KIND`. Started by tests/chaos/attacks.py.
+"""An attack on the APIs until SIGTERM: `python -m tests.chaos.attacker KIND`. Started by tests/chaos/attacks.py.
 
-It has an API key of its own, and notes in the ledger what became of its posts. A connection that the API closes is
-opened again.
+It has its own API key, and writes the outcome of each post to the ledger. A connection that the API closes is opened
+again.
 """
 
 import asyncio
@@ -24,13 +24,13 @@ ACCEPTED = 202
 _IDS = re.compile('"task_id":"([^"]+)"')
 MIB = 1024 * 1024
 ANSWER_TIMEOUT_S = 60.0
-# Between the bytes of a slow sender, and before a connection is opened again.
+# Intervals between the bytes of a slow sender, and before a connection is opened again.
 SLOW_S, AGAIN_S = 1.0, 0.2
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Attacker:
-    """Of one key."""
+    """An attacker with one API key."""
 
     def __init__(self, apis: list[str], key: str, ledger: Path) -> None:
         self._apis = [(str(url.hostname), int(url.port or 80)) for url in map(urlsplit, apis)]
@@ -40,7 +40,7 @@ class Attacker:
         self._watched = ""
 
     async def repeat(self, one: Callable[[tuple[str, int], Streams], Awaitable[None]]) -> None:
-        """One connection to one of the APIs, whichever, and another after it."""
+        """Open a connection to a random API, run `one` on it, and repeat."""
         while True:
             api = random.choice(self._apis)  # noqa: S311
             with suppress(OSError, EOFError, TimeoutError, ValueError):
@@ -52,7 +52,7 @@ class Attacker:
             await asyncio.sleep(AGAIN_S)
 
     def head(self, method: str, path: str, length: int | None = None) -> bytes:
-        """The head of a request."""
+        """Return the head of a request."""
         body = "" if length is None else f"Content-Type: application/json\r\nContent-Length: {length}\r\n"
         return f"{method} {path} HTTP/1.1\r\nHost: api\r\nAuthorization: Bearer {self._key}\r\n{body}\r\n".encode()
 
@@ -63,7 +63,7 @@ class Attacker:
         await _drip(streams, self.head("POST", "/tasks", 1000) + b'{"task": "')
 
     async def stream(self, api: tuple[str, int], streams: Streams) -> None:
-        """The events of one task, which sleeps: all connections follow the same one."""
+        """Follow the events of one sleeping task; all connections follow the same task."""
         async with self._watching:
             if not self._watched:
                 _, answer = await self._post(api, streams, "/tasks", b'{"task":"idle","name":"x","seconds":30}')
@@ -73,12 +73,12 @@ class Attacker:
             pass
 
     async def heavy(self, api: tuple[str, int], streams: Streams) -> None:
-        """Bodies of the largest size: many keys, deep, many items, long texts; and some that are larger."""
+        """Post bodies near the maximum size (many keys, deep nesting, many items, long texts), and larger ones."""
         for body in HEAVY:
             await self._post(api, streams, random.choice(["/tasks", "/tasks/batch"]), body)  # noqa: S311
 
     async def batches(self, api: tuple[str, int], streams: Streams) -> None:
-        """Batches of tasks, one after the other; a refused one at once again."""
+        """Post batches of tasks one after the other, without a pause after a refusal."""
         body = json.dumps({"tasks": [{"task": "idle", "name": "x", "seconds": 0}] * BATCH}).encode()
         while True:
             await self._post(api, streams, "/tasks/batch", body, BATCH)
@@ -122,7 +122,7 @@ HEAVY = (
     b'{"task":"idle","seconds":' + b"9" * 1_000_000 + b"}",
     b" " * (8 * MIB),
 )
-# kind -> connections, and what each does
+# kind -> number of connections, and method to call for each
 KINDS: dict[str, tuple[int, str]] = {
     "slow-heads": (400, "slow_head"),
     "slow-bodies": (400, "slow_body"),

@@ -1,6 +1,6 @@
-"""What a client, a message or a server does to the others, as faults: they last, and then end.
+"""Attacks by a client, a message or a server, as faults: each lasts for a time and then ends.
 
-Those in FAULTS are also of the schedules of `make chaos`; the others only of `make abuse`.
+Those in FAULTS are also in the schedules of `make chaos`; the others only in `make abuse`.
 """
 
 import json
@@ -13,12 +13,14 @@ from apps.contract import topology
 from tests.chaos.cluster import run
 from tests.chaos.faults import ATTACKS, Harm, fault
 from tests.chaos.world import LEDGER_FILE, World
-from tests.harness.nursery import Forked
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.fork_server import Forked
+from tests.harness.simple_tasks import WORK_QUEUE
+from tests.harness.system import until
 
-# Of each kind, to each queue, at the begin of the fault.
+# Messages of each kind per queue, published when the fault begins.
 MESSAGES = 5
 STOP_S = 10.0
+NODE_S = 60.0
 
 
 def _attack(kind: str, world: World) -> Iterator[Harm]:
@@ -27,7 +29,7 @@ def _attack(kind: str, world: World) -> Iterator[Harm]:
         "api", CHAOS_APIS=urls, CHAOS_KEY=world.greedy_key, CHAOS_LEDGER=str(world.folder / LEDGER_FILE)
     )
     log = world.folder / f"{kind}.log"
-    attacker = Forked(world.system.servers.nursery, kind, ["tests.chaos.attacker", kind], log=log, env=env)
+    attacker = Forked(world.system.servers.fork_server, kind, ["tests.chaos.attacker", kind], log=log, env=env)
     attacker.start()
     yield Harm("both APIs")
     if not attacker.alive:
@@ -36,8 +38,8 @@ def _attack(kind: str, world: World) -> Iterator[Harm]:
 
 
 @fault("greedy-client", "queue", seconds=(2, 15))
-def greedy_client(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001 - a fault's signature
-    """Posts batches over 64 connections under one key, as many as are answered."""
+def greedy_client(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001 - signature of a fault
+    """Posts batches over 64 connections with one key, as fast as they are answered."""
     yield from _attack("greedy-client", world)
 
 
@@ -63,9 +65,11 @@ def heavy_bodies(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
 
 @fault("malformed-messages", "queue", seconds=(2, 10))
 def malformed_messages(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
-    """Some of each kind to every queue that is read."""
+    """Publishes malformed messages of each kind to every consumed queue."""
     queues = (*topology.WORK_QUEUES, topology.DEAD_QUEUE, topology.PARKED_QUEUE)
-    url = next(node for node in world.cluster.nodes if node.node.alive).url(vhost=world.system.vhost)
+    # Another fault may have killed the nodes.
+    (node, *_) = until(lambda: [each for each in world.cluster.nodes if each.node.alive], NODE_S, "a running node")
+    url = node.url(vhost=world.system.vhost)
     with kombu.Connection(url, transport_options={"confirm_publish": True}) as connection:
         channel = connection.channel()
         for queue in queues:
@@ -76,7 +80,7 @@ def malformed_messages(world: World, choice: float) -> Iterator[Harm]:  # noqa: 
 
 
 def _malformed() -> list[tuple[bytes, dict[str, Any]]]:
-    """Bodies, and what kombu is told of them."""
+    """Return bodies with kombu's options for their messages."""
     task = {"task": f"{WORK_QUEUE}:work", "id": "no-id", "lang": "py", "argsrepr": "()", "kwargsrepr": "{}"}
     json_body = json.dumps([[{"task": "work"}], {}, {}]).encode()
     plain = {"content_type": "application/json", "content_encoding": "utf-8"}
@@ -97,7 +101,7 @@ def _malformed() -> list[tuple[bytes, dict[str, Any]]]:
 
 @fault("silent-redis", "redis", seconds=(1, 30))
 def silent_redis(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
-    """The network drops what is sent to Redis: connections stay open and say nothing, and no new one is made."""
+    """The network drops packets to Redis: open connections become silent, and no new ones can be opened."""
     rule = ("INPUT", "-p", "tcp", "--dport", str(world.redis.port), "-j", "DROP")
     run("iptables", "-A", *rule)
     yield Harm("Redis")

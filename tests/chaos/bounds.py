@@ -1,7 +1,7 @@
-"""What the others notice of an attack, and what they may: the table of `make abuse`.
+"""The effects of attacks on other clients, compared with bounds: the table of `make abuse`.
 
-Of the posts that clients sent while an attack lasted: how long an answer took, whatever it was; which were refused; and
-of followed tasks, the time from the answer to the client's knowledge of the result, less what the task itself took.
+Measured for posts during an attack: the time to any answer, the refusals, and for followed tasks the time from the
+answer until the client knows the result, minus the duration of the task itself.
 """
 
 import math
@@ -17,7 +17,7 @@ SHARE = 0.95
 
 @dataclass(frozen=True)
 class Bound:
-    """Seconds; `refusals` are the kinds of problem that a post may be refused with."""
+    """Bounds in seconds; `refusals` are the kinds of problems with which a post may be refused."""
 
     answer_p95_s: float
     answer_max_s: float
@@ -28,7 +28,7 @@ class Bound:
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of one attack."""
+    """The measurements for one attack."""
 
     attack: str
     bound: Bound
@@ -41,7 +41,7 @@ class Row:
 
     @property
     def broken(self) -> list[str]:
-        """The bounds that were not kept, in words."""
+        """Return the exceeded bounds in words."""
         bound = self.bound
         words = ("answers p95", "answers max", "results p95", "results max")
         limits = (bound.answer_p95_s, bound.answer_max_s, bound.result_p95_s, bound.result_max_s)
@@ -53,7 +53,7 @@ class Row:
 
 
 def rows(history: History, bounds: Mapping[str, Bound]) -> list[Row]:
-    """One for each attack, in their order."""
+    """Return a row per attack, in their order."""
     return [_row(history, fault, bounds[fault.kind]) for fault in sorted(history.faults, key=lambda each: each.number)]
 
 
@@ -77,7 +77,7 @@ def _row(history: History, fault: Injected, bound: Bound) -> Row:
 
 
 def _spread(seconds: list[float]) -> tuple[float, float]:
-    """The 95th percentile and the maximum."""
+    """Return the 95th percentile and the maximum."""
     if not seconds:
         return 0.0, 0.0
     ordered = sorted(seconds)
@@ -85,7 +85,7 @@ def _spread(seconds: list[float]) -> tuple[float, float]:
 
 
 def lines(found: list[Row]) -> Iterator[str]:
-    """The table, in Markdown."""
+    """Yield the lines of the table in Markdown."""
     yield "| attack | posts | answers p95, max (bound), s | results p95, max (bound), s | refused | verdict |"
     yield "|---|---|---|---|---|---|"
     for row in found:

@@ -1,23 +1,23 @@
-"""Holds the history of a run against what is promised; answers what is not so. Pure: no I/O.
+"""Compares the history of a run with the promises, and returns the findings. Pure: no I/O.
 
-lost            accepted, by a client's word or by an answer alone, and no final state can be read
-stuck           the same, and it is STARTED for ever
-two-states      final, and a client, or the other API, was told of another final state
-ended-twice     a final state was written more than once
-wrong-end       it ended otherwise than its kind of task does, or its result is of another task or of no run of it
-condemned       it did nothing wrong, and the delivery limit ended it
-no-effect       SUCCESS, and nothing was done
-unasked         done, and never posted
-refused-ran     refused, and yet it began
-two-ids         one post, and work under more ids than it had answers
-two-publishes   one id, and runs of more than one publish: `begin` has let in a second one
-duplicate       done more than once, and no worker was lost or cut off in between
-left-over       a queue has messages, or tells not how many, once all is over
-parked          what is parked is not what ended by the dead letters
-nemesis         a fault could not be injected, or not be undone, or the system did not recover from it in time
-left-running    a process that a task had started runs on, though that was ended, by its limit or with its process
-crashed         a process ended, and no fault had ended it
-counters        /metrics say otherwise than the clients were told, or could not be read at the end
+lost            accepted, but no final state can be read
+stuck           accepted, but STARTED forever
+two-states      a client and the APIs were given different final states
+ended-twice     a final state was stored more than once
+wrong-end       ended differently from its kind of task, or with a result of another task or of none of its runs
+condemned       ended by the delivery limit although it did nothing wrong
+no-effect       SUCCESS without a finished run
+unasked         ran, but was never posted
+refused-ran     ran although its post was refused
+two-ids         one post ran under more ids than it was given
+two-publishes   runs of more than one publish under one id: `begin` let a second one in
+duplicate       finished more than once without a lost or disconnected worker in between
+left-over       a queue contains messages, or has no figures, at the end
+parked          the parked messages are not those of the dead letters
+nemesis         a fault could not be injected or undone, or the system did not recover in time
+left-running    a process started by a task runs although the task was ended with its processes
+crashed         a process ended without a fault
+counters        /metrics contradict the answers of the clients, or could not be read at the end
 """
 
 from collections import Counter, defaultdict
@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from apps.contract import failures, topology
+from apps.contract.states import FINAL
 from tests.chaos.endings import ENDLESS, RAISED, RETURNED, TOO_LARGE, data_is_right, failure_is_right
 from tests.chaos.faults import named
 from tests.chaos.history import History
@@ -33,22 +34,21 @@ from tests.chaos.journal import Effect, Post, Try
 from tests.chaos.world import Life
 
 MUST_FAIL = {*RAISED, TOO_LARGE}
-# What the dead letters write of a kind of task.
+# Type of the failure in the dead letters, per kind of task.
 GIVEN_UP = {"poison": failures.DELIVERY_LIMIT} | dict.fromkeys(ENDLESS, failures.HARD_TIME_LIMIT)
-# Of a result in a finding.
+# Maximum length of a result in a finding.
 SHOWN_CHARS = 200
-FINAL = ("SUCCESS", "FAILURE", "REVOKED")
-# The broker gives a lost connection's tasks to another worker at once, and the first notes the loss at about that time.
-# What the first had received is begun by it even then, if a process was free just before.
+# The broker delivers the tasks of a lost connection to another worker immediately, and the first worker notices the
+# loss at about that time. It still begins tasks that it had received, if a process was free just before.
 CUT_SLACK_S = 1.0
 AWAY_SLACK_S = 10.0
-# A retry that was not confirmed; the second where the broker did not take the reason either.
+# Failures of a retry without a confirm; the second one if the broker did not accept the reason either.
 REFUSED = {failures.RETRY_REFUSED, failures.REJECTED}
-# From a run's begin to the answer to its retry's publish.
+# Maximum time from the begin of a run to the answer to its retry's publish.
 RETRY_SLACK_S = 5.0
 WORKER_KILLED = {"kill-worker", "kill-unstored"}
-# While nodes do not see each other, or a worker sees none, the broker gives what a worker has to another one, and the
-# first may note the loss of its connection, or end its run, long after that.
+# If nodes are separated, or a worker is separated from the broker, the broker delivers the worker's tasks to another
+# one. The first worker may notice the lost connection, or end its run, much later.
 AWAY = frozenset({
     "pause-broker", "pause-leader", "cut-node", "part-node", "kill-leader", "roll-broker", "lose-disk",
     "silence-workers",
@@ -57,7 +57,7 @@ AWAY = frozenset({
 
 @dataclass(frozen=True)
 class Finding:
-    """One promise that was not kept."""
+    """A broken promise."""
 
     kind: str
     about: str
@@ -65,7 +65,7 @@ class Finding:
 
 
 class Checker:
-    """Of one history."""
+    """Checks one history."""
 
     def __init__(self, history: History) -> None:
         self.history = history
@@ -78,11 +78,11 @@ class Checker:
             self._effects[effect.task_id].append(effect)
             self._by_name[effect.name].append(effect)
         self.accepted = [post for post in history.posts if post.task_id]
-        # a client that ended before it could say so
+        # accepted, but the client ended before it noted this
         self._answered_alone = history.accepted_ids() - {post.task_id for post in self.accepted}
 
     def findings(self) -> list[Finding]:
-        """All of them."""
+        """Return all findings."""
         return [
             *self._ends(),
             *self._written_once(),
@@ -103,7 +103,7 @@ class Checker:
             post = posts.get(task_id)
             reads = self._reads[task_id]
             states = {read.state for read in reads}
-            if not reads or not states <= set(FINAL):
+            if not reads or not states <= FINAL:
                 yield Finding(
                     "stuck" if "STARTED" in states else "lost",
                     task_id,
@@ -126,7 +126,7 @@ class Checker:
         if state == "SUCCESS":
             yield from self._right_success(post, post.task_id, result)
         elif post.task in GIVEN_UP:
-            # A broker that takes no reason with a dead letter gets the letter without one.
+            # A broker that accepts no reason gets the dead letter without one.
             without_reason = type_ == failures.REJECTED and self._broker_away(post.task_id)
             if type_ != GIVEN_UP[post.task] and not (without_reason and post.task in ENDLESS):
                 yield Finding("wrong-end", post.task_id, f"{post.task}: {type_}: {message}")
@@ -149,14 +149,14 @@ class Checker:
             yield Finding("wrong-end", task_id, f"{post.task}: SUCCESS")
         elif not pids:
             yield Finding("no-effect", task_id, post.task)
-        elif name != post.name or state.partition("-")[0] not in pids:  # as tests/chaos/tasks.py makes it
+        elif name != post.name or state.partition("-")[0] not in pids:  # the format of tests/chaos/tasks.py
             told = str(result)[:SHOWN_CHARS]
             yield Finding("wrong-end", task_id, f"{post.task} {post.name}: {told}, done by {', '.join(pids)}")
         elif post.task in RETURNED and not data_is_right(post.task, post.name, fields.get("data")):
             yield Finding("wrong-end", task_id, f"{post.task} {post.name}: {str(result)[:SHOWN_CHARS]}")
 
     def _broker_away(self, task_id: str) -> bool:
-        """A retry is a publish, which may be refused: by a broker that is just then away, full or without a route."""
+        """Return whether the broker was down, full or without a route while the retry of this task was published."""
         begun_s = max((effect.at_s for effect in self._effects[task_id] if effect.step == "begun"), default=0.0)
         return any(
             named(fault.kind).parts & {"broker", "worker-network"}
@@ -166,7 +166,7 @@ class Checker:
         )
 
     def retries_refused(self) -> int:
-        """Tasks whose retry the broker refused, and which ended as FAILURE for it."""
+        """Return the number of tasks that ended as FAILURE because the broker refused their retry."""
         ends = ((post.task, read.result) for post in self.accepted for read in self._reads[post.task_id or ""][:1])
         return sum(
             task == "flaky" and isinstance(result, dict) and result.get("type") in REFUSED for task, result in ends
@@ -208,20 +208,20 @@ class Checker:
                 yield Finding("two-publishes", task_id, ", ".join(sorted(publishes)))
 
     def duplicates(self, *, explained: bool) -> Iterator[Finding]:
-        """Runs that were done and then done again, with an explanation or without."""
+        """Yield runs that were finished and then finished again, with an explanation or without."""
         stored_s: dict[str, float] = {}
         for each in self.history.stored:
             stored_s[each.task_id] = min(each.at_s, stored_s.get(each.task_id, each.at_s))
         for task_id, effects in self._effects.items():
             runs = sorted((_begun_s(effects, each), each) for each in effects if each.step == "done")
             for (first_s, first), (second_s, second) in pairwise(runs):
-                # once its end was stored, it is final, and nothing may begin it again; nor may another publish, ever
+                # once its end is stored, nothing may begin a task again; another publish of it may never begin
                 redelivered = stored_s.get(task_id, second_s) >= second_s and first.publish_id == second.publish_id
                 if (redelivered and self._cut_off(first, first_s, second_s)) == explained:
                     yield Finding("duplicate", task_id, f"{first} and then {second}")
 
     def _cut_off(self, first: Effect, since_s: float, until_s: float) -> bool:
-        """Whether the process of a run was killed, or its worker, or that one's node, cut off before the next run."""
+        """Return whether the process of a run was killed, or its worker or node cut off, before the next run."""
         return (
             any(
                 first.pid in fault.victims and fault.injected_s <= until_s and first.at_s <= fault.healed_s
@@ -252,12 +252,12 @@ class Checker:
         known = {post.task_id for post in self.accepted}
         parked = set(self.history.parked)
         for task_id in sorted(filter(None, dead - parked)):
-            yield Finding("parked", task_id, "ended by the dead letters, and is not parked")
+            yield Finding("parked", task_id, "has the failure of a dead letter, but is not parked")
         for task_id in sorted(parked & known - dead):
-            yield Finding("parked", task_id, "is parked, and did not end by the dead letters")
+            yield Finding("parked", task_id, "is parked, but does not have the failure of a dead letter")
 
     def _left_running(self) -> Iterator[Finding]:
-        """A worker that is killed ends nothing: its own processes end with it, and what those started with its pod."""
+        """A killed worker ends no processes: its own ones die with it, and those of tasks with its pod."""
         killed = {pid for fault in self.history.faults if fault.kind in WORKER_KILLED for pid in fault.victims}
         for effect in self.history.effects:
             if effect.started in self.history.running and effect.pid not in killed:
@@ -271,9 +271,9 @@ class Checker:
             yield Finding("counters", f"at {port}", "/metrics could not be read at the end")
 
     def _counter(self, life: Life) -> Iterator[Finding]:
-        """Comparable is a life that answered nothing after it was read; of others only that they counted no more.
+        """Compare the counters of a process with the answers. If it answered after they were read, it may count less.
 
-        What was sent to the process before this one may be noted as answered when this one has begun.
+        Answers to requests for the previous process on the same port may be noted after this process has started.
         """
         tries = [each for each in self.history.tries if each.api == life.port and each.sent_s <= life.read_s]
         most = [each for each in tries if each.answered_s >= life.started_s]
@@ -302,6 +302,6 @@ def _refused(each: Try) -> bool:
 
 
 def _begun_s(effects: list[Effect], done: Effect) -> float:
-    """When the run began that ended so."""
+    """Return the time at which the run that ended with `done` began."""
     begun = [each.at_s for each in effects if each.step == "begun" and each.pid == done.pid and each.at_s <= done.at_s]
     return max(begun, default=done.at_s)

@@ -1,6 +1,6 @@
-"""The clients: many tasks of one process, which post at a steady rate and note every answer in the ledger.
+"""The clients: many tasks in one process, which post at a constant rate and write every answer to the ledger.
 
-Started by tests/chaos/world.py; SIGTERM ends it, once every open post has its outcome.
+Started by tests/chaos/world.py; SIGTERM ends it once each open post has its outcome.
 """
 
 import asyncio
@@ -17,23 +17,23 @@ from uuid import uuid4
 import httpx
 
 from apps.client import AsyncClient, OutcomeUnknown, Problem, TimedOut
-from apps.client.rules import FINAL
+from apps.contract.states import FINAL
 from tests.chaos.endings import ENDLESS, ODD_ENDS
 from tests.chaos.journal import Journal, Post, Seen, Try
 
 CLIENTS = 100
-# Of posts: with a key.
+# Share of posts with an Idempotency-Key.
 KEYED = 0.5
-# Of work: with the field that the release before does not have.
+# Share of work with the field that the previous release does not know.
 NOTED = 0.2
-# How long a client tries: some give up before an outage ends, and are then told "refused" or "unknown".
+# Time until a client gives up. Some give up before an outage ends: their outcome is "refused" or "unknown".
 PATIENCE_S = (3.0, 30.0)
-# A post with a key is sent until it is known what became of it.
+# A post with a key is repeated until its outcome is known.
 LAST_DEADLINE_S = 120.0
 
 
 class Balancer(httpx.AsyncBaseTransport):
-    """Sends each request to one of the APIs, whichever, and notes the tries of a post in the ledger."""
+    """Sends each request to a random API, and writes the tries of a post to the ledger."""
 
     def __init__(self, apis: list[str], ledger: Journal) -> None:
         self._apis = [httpx.URL(api) for api in apis]
@@ -54,7 +54,7 @@ class Balancer(httpx.AsyncBaseTransport):
         self._note(request, api, sent_s, response.status_code, _document(response))
         return response
 
-    def _note(  # noqa: PLR0913 - what a line of the ledger has
+    def _note(  # noqa: PLR0913 - the fields of a line of the ledger
         self,
         request: httpx.Request,
         api: httpx.URL,
@@ -83,7 +83,7 @@ def _document(response: httpx.Response) -> dict[str, Any]:
 
 
 class Clients:
-    """All of them."""
+    """All clients."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
         self._ledger = Journal(Path(env["CHAOS_LEDGER"]))
@@ -98,11 +98,11 @@ class Clients:
         self._following: set[asyncio.Task[None]] = set()
 
     def end(self) -> None:
-        """Post nothing more."""
+        """Stop posting."""
         self._ending.set()
 
     async def run(self) -> None:
-        """Post until told to end."""
+        """Post until `end` is called."""
         async with self._client:
             await asyncio.gather(*(self._one(number) for number in range(CLIENTS)))
             await asyncio.gather(*self._following)
@@ -132,7 +132,7 @@ class Clients:
         outcome, task_id = await self._submit(inputs, key, patience_s)
         if outcome == "unknown" and key:
             again, task_id = await self._submit(inputs, key, LAST_DEADLINE_S)
-            outcome = "accepted" if again == "accepted" else outcome  # a later refusal does not say what was before
+            outcome = "accepted" if again == "accepted" else outcome  # a later refusal does not settle the earlier try
         self._ledger.append(Post(name, str(inputs["task"]), key, outcome, task_id, sent_s, time.time()))
         if task_id and followed:
             follower = asyncio.create_task(self._follow(task_id))
@@ -157,8 +157,8 @@ class Clients:
             self._ledger.append(Seen(task_id, task.status, task.result, time.time()))
 
 
-def mix(chance: random.Random, *, work_s: float, poison: float) -> dict[str, Any]:  # noqa: PLR0911 - a case for each task
-    """What a client posts next: mostly work, of about `work_s`, or of a few milliseconds; `poison` is a share."""
+def mix(chance: random.Random, *, work_s: float, poison: float) -> dict[str, Any]:  # noqa: PLR0911 - a case per task
+    """Return the next input of a client: mostly work of about `work_s`, or of random length; `poison` is a share."""
     which = chance.random()
     if which < poison:
         return {"task": "poison"}
@@ -178,7 +178,7 @@ def mix(chance: random.Random, *, work_s: float, poison: float) -> dict[str, Any
 
 
 async def main() -> None:
-    """Post until told to end."""
+    """Post until SIGTERM."""
     clients = Clients(os.environ)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, clients.end)
     await clients.run()

@@ -1,9 +1,9 @@
-"""Several RabbitMQ nodes on one machine, each in a network namespace of its own, on one bridge.
+"""Several RabbitMQ nodes on one machine, each in its own network namespace, connected by a bridge.
 
     this namespace: API, workers, Redis, clients -- bridge 10.77.0.254 --+-- 10.77.0.1 (node 1)
                                                                           +-- 10.77.0.2 (node 2) ...
 
-To be used inside a network namespace that was made for the run (tests/chaos/namespaces.py): nothing here is undone.
+Use it only in a network namespace made for the run (tests/chaos/namespaces.py): nothing here is undone.
 """
 
 import secrets
@@ -21,15 +21,15 @@ from ops.servers.rabbitmq import RabbitMQ
 
 BRIDGE = "brokers"
 HERE = "10.77.0.254"
-# The usual ones: each node has all ports of its namespace, and nodes of one cluster ask one port for each other.
+# The default ports: each node has its own namespace, and nodes of a cluster look for each other on one EPMD port.
 AMQP, MANAGEMENT, DISTRIBUTION, EPMD = 5672, 15672, 25672, 4369
-# Each call starts an Erlang of its own: on a full machine that has taken over a minute.
+# Each call starts an Erlang virtual machine: on a busy machine this has taken over a minute.
 TOOL_TIMEOUT_S = 180.0
 ANSWER_DEADLINE_S = 60.0
 
 
 class Node(RabbitMQ):
-    """One node; `number` counts from 1."""
+    """A node; `number` counts from 1."""
 
     ports = (AMQP, MANAGEMENT, DISTRIBUTION, EPMD)
 
@@ -45,13 +45,13 @@ class Node(RabbitMQ):
         self.more_configuration = [
             "cluster_formation.peer_discovery_backend = classic_config",
             *(f"cluster_formation.classic_config.nodes.{i} = sluice@{host}" for i, host in enumerate(hosts, 1)),
-            "cluster_partition_handling = pause_minority",  # of 3.10; 4.3 has no need of it
+            "cluster_partition_handling = pause_minority",  # for 3.10; 4.3 does not need it
         ]
         super().__init__(folder, programs, **options)
         self.management = Management(self.management.url, self.management.user, self.password, deadline_s=4.0)
 
     def attach(self) -> None:
-        """Connect its namespace with the bridge."""
+        """Connect the namespace with the bridge."""
         ours = Path("/proc/self/ns/net").readlink()
         until(lambda: Path(f"/proc/{self._namespace.pid}/ns/net").readlink() != ours, 10.0, "a network namespace")
         run("ip", "link", "add", self.cable, "type", "veth", "peer", "name", "eth0", "netns", str(self._namespace.pid))
@@ -61,33 +61,33 @@ class Node(RabbitMQ):
         run(*self.enter, "ip", "link", "set", "lo", "up")
 
     def cut(self) -> None:
-        """Take it off the network: nobody hears it any more, and nobody is told."""
+        """Disconnect the node from the network, without any notice to its peers."""
         run("ip", "link", "set", self.cable, "down")
 
     def splice(self) -> None:
-        """Put it back."""
+        """Reconnect the node."""
         run("ip", "link", "set", self.cable, "up")
 
     def part_from(self, others: list["Node"]) -> None:
-        """Drop what comes from other nodes: clients reach it still."""
+        """Drop packets from these nodes; clients still reach the node."""
         for other in others:
             run(*self.enter, "iptables", "-A", "INPUT", "-s", other.host, "-j", "DROP")
 
     def rejoin(self) -> None:
-        """Take everything in again."""
+        """Accept packets from all nodes again."""
         run(*self.enter, "iptables", "-F", "INPUT")
 
     def tool(self, program: str, *arguments: str) -> str:
-        """What a tool of RabbitMQ (rabbitmqctl, rabbitmq-queues) says on this node. RuntimeError if it fails."""
+        """Run a tool of RabbitMQ on this node; returns its output. RuntimeError if it fails."""
         return run(*self.command(self._tools / program, *arguments), env=self.environment)
 
     def wipe(self) -> None:
-        """Take the disk of a node that does not run."""
+        """Delete the data of a stopped node."""
         shutil.rmtree(self.folder / "data")
 
 
 class Cluster:
-    """As many nodes as asked for; one is a cluster too."""
+    """A cluster of `count` nodes, at least one."""
 
     def __init__(self, count: int, folder: Path, programs: Programs, root: Path | None) -> None:
         run("ip", "link", "add", BRIDGE, "type", "bridge")
@@ -102,26 +102,26 @@ class Cluster:
             write_private(node.folder / ".erlang.cookie", cookie)
 
     def start(self) -> None:
-        """Start all of them, or those that do not run, and wait until they are one cluster. Unusable if not."""
+        """Start all stopped nodes, and wait until all nodes form one cluster. Unusable if they do not."""
         stopped = [node for node in self.nodes if not node.node.alive]
         for node in stopped:
             node.launch()
         for node in stopped:
             node.wait_ready()
-        until(self._together, ANSWER_DEADLINE_S, "RabbitMQ's nodes' finding each other")
+        until(self._together, ANSWER_DEADLINE_S, "the RabbitMQ cluster")
 
     def _together(self) -> bool:
         running = [node for node in self.ask("/api/nodes") if node["running"]]
         return len(running) == len(self.nodes)
 
     def stop(self) -> None:
-        """End all nodes."""
+        """Stop all nodes."""
         for node in self.nodes:
             node.kill()
             node.stop()
 
     def ask(self, path: str, method: str = "GET", body: object = None) -> Any:
-        """What the management API of whichever node answers says. OSError if none does for a minute."""
+        """Ask the management API of any node that answers. OSError if none answers for a minute."""
         end = time.monotonic() + ANSWER_DEADLINE_S
         while True:
             for node in self.nodes:
@@ -134,11 +134,11 @@ class Cluster:
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
-        """Host and port of each node."""
+        """Return host and port of each node."""
         return [(node.host, node.port) for node in self.nodes]
 
     def leader(self, vhost: str, queue: str) -> Node:
-        """The node that leads a queue."""
+        """Return the node with the leader of a queue."""
         end = time.monotonic() + ANSWER_DEADLINE_S
         while time.monotonic() < end:
             name = self.ask(f"/api/queues/{vhost}/{queue}").get("leader")
@@ -149,11 +149,11 @@ class Cluster:
         raise TimeoutError(f"{queue} has had no leader for {ANSWER_DEADLINE_S:g} s")
 
     def others(self, node: Node) -> list[Node]:
-        """All but this one."""
+        """Return all nodes except this one."""
         return [other for other in self.nodes if other is not node]
 
     def replace(self, node: Node) -> None:
-        """Bring back, under its old name, a node that has lost its disk: the others forget the old one first."""
+        """Bring back a node that lost its disk, with its old name: the other nodes must forget the old one first."""
         other = self.others(node)[0]
         other.tool("rabbitmqctl", "forget_cluster_node", node.name)
         node.start()
@@ -167,7 +167,7 @@ class Cluster:
 
 
 def run(*command: str | Path, env: dict[str, str] | None = None) -> str:
-    """What a command prints. RuntimeError, with what it said, if it fails."""
+    """Run a command; returns its output. RuntimeError with the end of its output if it fails."""
     done = subprocess.run(
         [str(part) for part in command], capture_output=True, text=True, check=False, timeout=TOOL_TIMEOUT_S, env=env
     )

@@ -1,4 +1,4 @@
-"""How the tasks end that end oddly, each once: what they raise or return, and what a client is to be told of it."""
+"""Tasks with unusual ends, one per kind: the raised error or returned value, and the expected answer to clients."""
 
 from collections.abc import Callable
 
@@ -10,10 +10,10 @@ MIB = 1024 * 1024
 
 
 class Panic(BaseException):
-    """No Exception, as what Rust code raises through PyO3."""
+    """An error that is not an Exception, as Rust code raises it through PyO3."""
 
 
-# Each by the name of its task, made of the post's name.
+# Name of the task -> its error, made from the post's name.
 RAISED: dict[str, Callable[[str], BaseException]] = {
     "ignore": Ignore,
     "reject": lambda name: Reject(name, requeue=True),
@@ -27,23 +27,23 @@ RAISED: dict[str, Callable[[str], BaseException]] = {
 }
 RETURNED: dict[str, Callable[[str], str]] = {
     "odd": lambda name: f"{name}\udce9.mp4",
-    "large": lambda name: name * 20_000,  # about 100 KB, and 500 KB: the API reads the two on different connections
+    "large": lambda name: name * 20_000,  # 100 and 500 KB: the API reads them over different connections
     "larger": lambda name: name * 100_000,
     "filling": lambda name: name * 150_000,
 }
 TOO_LARGE = "too_large"
 ODD_ENDS = (*RAISED, *RETURNED, TOO_LARGE)
-# They never end: one swallows what is raised in it, the other starts processes as well.
+# These never end: the first swallows every exception, the second also starts processes.
 ENDLESS = ("swallow", "spawn")
 
 
 def too_large(name: str) -> str:
-    """A text above the limit of results."""
+    """Return a text above the limit on results."""
     return name.ljust(2 * MIB, "x")
 
 
 def failure_is_right(task: str, name: str, type_: object, message: str) -> bool:
-    """Whether this is the FAILURE of a task of this kind."""
+    """Return whether this is the FAILURE of this kind of task."""
     if task == TOO_LARGE:
         return type_ == "ResultTooLarge" and str(MIB) in message
     error = RAISED[task](name)
@@ -51,5 +51,5 @@ def failure_is_right(task: str, name: str, type_: object, message: str) -> bool:
 
 
 def data_is_right(task: str, name: str, data: object) -> bool:
-    """Whether this is what a SUCCESS of a task of this kind has returned."""
+    """Return whether this is the data of a SUCCESS of this kind of task."""
     return data == RETURNED[task](name).replace("\udce9", r"\udce9")

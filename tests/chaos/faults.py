@@ -1,6 +1,6 @@
-"""The faults by name. Each is a context: entering it does the harm, leaving it undoes it and waits for the port.
+"""The faults by name. Each is a context manager: it injects the fault, and at the end undoes it and waits for the port.
 
-`parts` are what a fault takes away: two at once never share one, since one's undoing would be the other's.
+`parts` are what a fault disables. Two simultaneous faults never share a part: undoing one would undo the other.
 """
 
 import signal
@@ -15,21 +15,21 @@ from ops.servers.child import Child
 from tests.chaos.cluster import Node
 from tests.chaos.weakened import KILL_UNSTORED, TAKEN
 from tests.chaos.world import World
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import Api, until
 
 READY_S = 90.0
 UPDATE_S = 10.0
-# An empty Redis has room for any result of a task: none is too large for it.
+# An empty Redis has room for the result of any task, so that no result is too large.
 LEAST_MEMORY_BYTES = 8 * 1024 * 1024
 FILLING_BYTES = 64 * 1024
-# Above the share at which posts are refused; the rest is filled by the results of tasks that were accepted before.
+# Above the share at which posts are refused; results of tasks that were accepted before fill the rest.
 NEARLY_FULL = 0.95
 
 
 @dataclass
 class Harm:
-    """What a fault hit: a name for the table, and the processes that it ended."""
+    """The target of a fault, and the processes that it killed."""
 
     target: str
     victims: tuple[int, ...] = ()
@@ -40,7 +40,7 @@ Make = Callable[[World, float], AbstractContextManager[Harm]]
 
 @dataclass(frozen=True)
 class Fault:
-    """A kind of fault; lasts `min_s` to `max_s`. `nodes` are what it needs of the broker at least."""
+    """A kind of fault, which lasts `min_s` to `max_s` and needs at least `nodes` nodes of the broker."""
 
     name: str
     parts: frozenset[str]
@@ -51,12 +51,12 @@ class Fault:
 
 
 FAULTS: dict[str, Fault] = {}
-# What `make abuse` does beside; no schedule of `make chaos` has it.
+# Additional faults of `make abuse`; no schedule of `make chaos` contains them.
 ATTACKS: dict[str, Fault] = {}
 
 
 def named(name: str) -> Fault:
-    """A fault or an attack."""
+    """Return a fault or an attack by its name."""
     return FAULTS.get(name) or ATTACKS[name]
 
 
@@ -83,11 +83,11 @@ def _children(child: Child) -> list[psutil.Process]:
 
 
 def pids(worker: Child) -> tuple[int, ...]:
-    """Of a worker and its children."""
+    """Return the ids of a worker and its children."""
     return (worker.pid, *(child.pid for child in _children(worker)))
 
 
-# Processes of ours
+# Processes of this project
 
 
 @fault("kill-child", "workers", seconds=(0, 0))
@@ -110,8 +110,8 @@ def kill_worker(world: World, choice: float) -> Iterator[Harm]:
 
 
 @fault("kill-unstored", "workers", seconds=(0, 10))
-def kill_unstored(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001 - the first that gets there
-    """The worker that next has a result to store is killed just before it does."""
+def kill_unstored(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001 - the first worker with a result
+    """Kills the next worker that has a result to store, just before it stores it."""
     order = world.folder / KILL_UNSTORED
     done = order.with_suffix(TAKEN)
     order.touch()
@@ -119,21 +119,21 @@ def kill_unstored(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG00
     (worker, *_) = until(lambda: [one for one in world.workers if not one.alive], READY_S, "its end")
     victims = tuple(map(int, done.read_text().split()))
     done.unlink()
-    worker.kill()  # reaps it
+    worker.kill()  # reaps the process
     yield Harm(world.name(worker), victims)
     world.restart(worker)
 
 
 @fault("pause-worker", "workers", seconds=(1, 40))
 def pause_worker(world: World, choice: float) -> Iterator[Harm]:
-    """Beyond two heartbeats the broker gives its tasks to others, while it still has them."""
+    """After two missed heartbeats the broker delivers the worker's tasks to others, while the worker still has them."""
     worker = _one(world.workers, choice)
     group = [*_children(worker), psutil.Process(worker.pid)]
     for process in group:
         with suppress(psutil.NoSuchProcess):
             process.suspend()
     yield Harm(world.name(worker))
-    for process in group:  # those who run tasks first: they end them before they are told that nobody wants them
+    for process in group:  # children first: they finish tasks before the worker notices the lost connection
         with suppress(psutil.NoSuchProcess):
             process.resume()
 
@@ -158,7 +158,7 @@ def kill_recorder(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG00
 
 @fault("restart-ours", "apis", "workers", seconds=(0, 0))
 def restart_ours(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001 - all of them
-    """As a rolling update does: SIGTERM, and the next one when the last is there again."""
+    """Like a rolling update: SIGTERM, and the next process once the last one is ready again."""
     yield Harm("all", tuple(pid for worker in world.workers for pid in pids(worker)))
     deaf = []
     for api in world.apis:
@@ -170,7 +170,7 @@ def restart_ours(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
         if not worker.stop(READY_S):
             deaf.append(world.name(worker))
         world.restart(worker)
-        with suppress(AssertionError):  # the broker may be away, by another fault
+        with suppress(AssertionError):  # another fault may have stopped the broker
             world.system.wait_ready(worker, UPDATE_S)
     if deaf:
         raise RuntimeError(f"did not end by SIGTERM: {', '.join(deaf)}")
@@ -178,7 +178,7 @@ def restart_ours(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
 
 @fault("clock-step", "apis", seconds=(5, 20))
 def clock_step(world: World, choice: float) -> Iterator[Harm]:
-    """Up to 50 minutes, forward or back: the hour that a result is kept longer than promised is for such clocks."""
+    """Up to 50 minutes forward or back; results are kept an hour longer than promised because of such clocks."""
     offset_s = round((choice - 0.5) * 2 * 50 * 60)
     world.step_clock(offset_s)
     yield Harm(f"{world.name(world.apis[1].child)} {offset_s:+d} s")
@@ -209,7 +209,7 @@ def restart_redis(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG00
 
 @fault("kill-redis", "redis", seconds=(0, 10))
 def kill_redis(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
-    """Of the process: what it has written is the kernel's, and stays."""
+    """Kills only the process: data in the kernel's page cache is kept."""
     world.redis.kill()
     yield Harm("Redis")
     world.redis.start()
@@ -217,7 +217,7 @@ def kill_redis(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
 
 @fault("fill-redis", "redis", seconds=(2, 15))
 def fill_redis(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
-    """At maxmemory it reads, and refuses what takes memory."""
+    """At maxmemory, Redis refuses commands that need memory."""
     world.system.redis.config_set("maxmemory", _used_bytes(world))
     yield Harm("Redis")
     world.system.redis.config_set("maxmemory", 0)
@@ -225,14 +225,14 @@ def fill_redis(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
 
 @fault("crowd-redis", "redis", seconds=(2, 15))
 def crowd_redis(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
-    """Posts are refused, and what tasks return fills the rest."""
+    """Above the limit for posts; results of running tasks fill the rest."""
     world.system.redis.config_set("maxmemory", int(_used_bytes(world) / NEARLY_FULL))
     yield Harm("Redis")
     world.system.redis.config_set("maxmemory", 0)
 
 
 def _used_bytes(world: World) -> int:
-    """Redis' memory, filled up to LEAST_MEMORY_BYTES."""
+    """Fill Redis up to LEAST_MEMORY_BYTES; returns its used memory."""
     redis = world.system.redis
     memory: Any = redis.info("memory")
     for number in range(max(0, LEAST_MEMORY_BYTES - int(memory["used_memory"])) // FILLING_BYTES + 1):
@@ -306,7 +306,7 @@ def lose_disk(world: World, choice: float) -> Iterator[Harm]:
 
 @fault("cut-node", "broker", seconds=(1, 40), nodes=3)
 def cut_node(world: World, choice: float) -> Iterator[Harm]:
-    """Nobody reaches it: neither the other nodes nor clients."""
+    """Neither other nodes nor clients can reach the node."""
     node = _one(world.cluster.nodes, choice)
     node.cut()
     yield Harm(node.name)
@@ -315,7 +315,7 @@ def cut_node(world: World, choice: float) -> Iterator[Harm]:
 
 @fault("part-node", "broker", seconds=(1, 40), nodes=3)
 def part_node(world: World, choice: float) -> Iterator[Harm]:
-    """Clients reach it, and it reaches no other node."""
+    """Clients can reach the node, but it can reach no other node."""
     node = _one(world.cluster.nodes, choice)
     node.part_from(world.cluster.others(node))
     yield Harm(node.name)
@@ -340,7 +340,7 @@ def memory_alarm(world: World, choice: float) -> Iterator[Harm]:
 
 @fault("fill-queue", "broker", seconds=(2, 15))
 def fill_queue(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
-    """The limit comes down to where the queue is: it refuses what comes on top."""
+    """Lowers the queue's limit below its length, so that it refuses new messages."""
     world.limit_queues(max_length_messages=1)
     yield Harm(WORK_QUEUE)
     world.limit_queues()
@@ -348,10 +348,10 @@ def fill_queue(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
 
 @fault("unbind", "broker", seconds=(1, 5))
 def unbind(world: World, choice: float) -> Iterator[Harm]:  # noqa: ARG001
-    """A mistake by hand: messages have nowhere to go."""
+    """An operator's mistake: messages have no route."""
     ask = world.cluster.ask
     place = f"/api/bindings/{world.system.vhost}/e/sluice/q/{WORK_QUEUE}"
-    bindings = ask(place)  # ours, and that of delayed retries
+    bindings = ask(place)  # our binding, and the binding for delayed retries
     for binding in bindings:
         ask(f"{place}/{binding['properties_key']}", "DELETE")
     yield Harm(WORK_QUEUE)
@@ -363,7 +363,7 @@ def _leader(world: World) -> Node:
     return world.cluster.leader(world.system.vhost, WORK_QUEUE)
 
 
-# The network between our processes and the broker
+# The network between this project's processes and the broker
 
 
 @fault("reset-api", "api-network", seconds=(0, 5))

@@ -1,4 +1,4 @@
-"""Everything that is known of a run once it is over: what the checker looks at."""
+"""The history of a finished run, which the checker examines."""
 
 import asyncio
 import json
@@ -23,13 +23,13 @@ from tests.harness.system import ROOT
 
 READERS = 8
 READ_TIMEOUT_S = 20.0
-# Of ids: read through both APIs, which must say the same.
+# Share of ids that are read from both APIs, whose answers must be equal.
 READ_TWICE = 0.02
 
 
 @dataclass(frozen=True)
 class Read:
-    """What an API says of an id at the end: `state` is a task's, or the HTTP status where it told none."""
+    """An API's answer for an id at the end: `state` is the task's state, or the HTTP status if it is not 200."""
 
     task_id: str
     state: str
@@ -38,7 +38,7 @@ class Read:
 
 @dataclass(frozen=True)
 class Stored:
-    """A final state that was written: the script answered "stored"."""
+    """A final state that was stored: the script returned "stored"."""
 
     task_id: str
     state: str
@@ -64,7 +64,7 @@ HISTORY_FILE = "history.json"
 
 @dataclass
 class History:
-    """One run."""
+    """The history of one run."""
 
     tries: list[Try] = field(default_factory=list)
     floods: list[Flood] = field(default_factory=list)
@@ -76,23 +76,23 @@ class History:
     failed: list[Failed] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
     flood_reads: list[Read] = field(default_factory=list)
-    """Of tasks that an attacker had accepted, some of each batch."""
+    """Reads of accepted tasks of attackers, some per batch."""
     stored: list[Stored] = field(default_factory=list)
     cuts: list[Cut] = field(default_factory=list)
     lives: list[Life] = field(default_factory=list)
     depths_messages: dict[str, int | None] = field(default_factory=dict)
     parked: list[str] = field(default_factory=list)
     running: list[int] = field(default_factory=list)
-    """Processes that tasks had started."""
+    """Ids of processes that tasks had started and that still run."""
 
     def accepted_ids(self) -> set[str]:
-        """Every id that was answered with 202, whatever its client noted later."""
+        """Return every id that was answered with 202, even if its client did not note it."""
         of_tries = {each.task_id for each in self.tries if each.status == ACCEPTED}
         return {task_id for task_id in of_tries | {post.task_id for post in self.posts} if task_id}
 
 
 def collect(world: World, drain_s: float) -> History:
-    """Once the clients have ended: wait until nothing is under way, at most `drain_s`, and gather everything."""
+    """After the clients have ended: wait at most `drain_s` until no task is open, then read every record."""
     history = History()
     history.depths_messages = _drained(world, drain_s)
     for name in (LEDGER_FILE, EFFECTS_FILE, FAULTS_FILE):
@@ -104,7 +104,7 @@ def collect(world: World, drain_s: float) -> History:
     if topology.PARKED_QUEUE in history.depths_messages:
         try:
             history.parked = _parked(world)
-        except subprocess.CalledProcessError as exc:  # the tool is ours: that it fails is found, too
+        except subprocess.CalledProcessError as exc:  # a failure of our own tool is a finding too
             history.failed.append(Failed("dead-letters", str(exc.stderr)[-500:], time.time()))
     history.running = [pid for each in history.effects if (pid := each.started) and _is_running(pid)]
     for api in world.apis:
@@ -122,12 +122,12 @@ def _is_running(pid: int) -> bool:
 
 
 def save(history: History, path: Path) -> None:
-    """Keep what is in no journal, so that it can be checked again."""
+    """Save the parts that are in no journal, so that the run can be checked again."""
     path.write_text(json.dumps({name: value for name, value in asdict(history).items() if name in GATHERED}))
 
 
 def saved(folder: Path) -> History:
-    """The history of a run that is over, from its folder."""
+    """Load the history of a finished run from its folder."""
     history = History()
     for name in (LEDGER_FILE, EFFECTS_FILE, FAULTS_FILE):
         for record in read(folder / name):
@@ -148,9 +148,9 @@ def _add(history: History, record: Record) -> None:
 
 
 def _drained(world: World, drain_s: float) -> dict[str, int | None]:
-    """Messages of every queue, by its name, once they are empty but for what is parked, or the time is over.
+    """Wait until all queues except the parked one are empty, or the time is over; returns the messages of each queue.
 
-    None is a queue that has no figures: nobody knows that it is empty.
+    None: the queue has no figures, so that nobody knows whether it is empty.
     """
     end_s = time.monotonic() + drain_s
     empty = 0
@@ -159,14 +159,14 @@ def _drained(world: World, drain_s: float) -> dict[str, int | None]:
         depths = {str(queue["name"]): queue.get("messages") for queue in queues}
         left = any(messages != 0 for name, messages in depths.items() if name != topology.PARKED_QUEUE)
         empty = 0 if left else empty + 1
-        # its figures are a second old: thrice empty is empty
+        # the figures are up to a second old: a queue is empty after three zeros
         if empty == 3 or time.monotonic() > end_s:
             return depths
         time.sleep(1)
 
 
 async def _read_all(world: World, key: str, ids: list[str]) -> list[Read]:
-    """Ask for each id: by hand over a few connections, since an HTTP library would take minutes for so many."""
+    """Read each id over a few plain connections: an HTTP library would need minutes for so many."""
     chance = random.Random(1)  # noqa: S311
     wanted: dict[str, list[str]] = {api.url: [] for api in world.apis}
     for task_id in ids:
@@ -177,7 +177,7 @@ async def _read_all(world: World, key: str, ids: list[str]) -> list[Read]:
 
 
 async def _read_some(url: str, key: str, ids: list[str]) -> list[Read]:
-    """Over one connection; what fails is asked for once more over a new one, and is "unread" if that fails too."""
+    """Read ids over one connection. A failed read is repeated once over a new connection, and then "unread"."""
     address = urlsplit(url)
     connection: Connection | None = None
     reads = []
@@ -189,7 +189,7 @@ async def _read_some(url: str, key: str, ids: list[str]) -> list[Read]:
                     connection = connection or await asyncio.open_connection(address.hostname, address.port)
                     found = await _read(connection, address.netloc, key, task_id)
                 break
-            except (OSError, EOFError, ValueError, LookupError) as exc:  # no answer, or half of one
+            except (OSError, EOFError, ValueError, LookupError) as exc:  # no or an incomplete answer
                 print(f"{task_id} could not be read from {address.netloc}: {exc!r}", flush=True)
                 if connection:
                     connection[1].close()
@@ -211,7 +211,7 @@ async def _read(connection: Connection, host: str, key: str, task_id: str) -> Re
 
 
 def _parked(world: World) -> list[str]:
-    """The ids of the parked messages, as `make dead-letters` lists them."""
+    """Return the ids of the parked messages as `make dead-letters` lists them."""
     env = world.system.environment("tool", CELERY_BROKER_URL=world.cluster.nodes[0].url(vhost=world.system.vhost))
     command = [sys.executable, "-m", "apps.worker.dead_letters", "list"]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True, timeout=60)
@@ -219,11 +219,11 @@ def _parked(world: World) -> list[str]:
 
 
 def _add_log(history: History, path: Path) -> None:
-    """From the lines of a process: final states that it wrote, and losses of its connection."""
+    """Collect the final states that a process stored, and the losses of its connection, from its log."""
     worker = path.stem if path.stem.startswith("worker") else None
     for line in _lines(path):
-        if line.get("stored") == "stored" and (task_id := line.get("task_id")):  # a message may be of no task
-            state = line.get("state", "FAILURE")  # the recorder writes no other
+        if line.get("stored") == "stored" and (task_id := line.get("task_id")):  # a message may belong to no task
+            state = line.get("state", "FAILURE")  # the recorder stores no other state
             history.stored.append(Stored(str(task_id), str(state), _at_s(line)))
         elif worker and "onnection to broker lost" in line.get("message", ""):
             history.cuts.append(Cut(worker, _at_s(line)))
@@ -235,7 +235,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             if '"stored"' in line or "onnection to broker lost" in line:
                 try:
                     yield json.loads(line)
-                except ValueError:  # of a process that was killed while it wrote
+                except ValueError:  # incomplete line of a killed process
                     continue
 
 

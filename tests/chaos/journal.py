@@ -1,4 +1,4 @@
-"""Append-only files of JSON lines, one record each: what a process that is killed has written stays."""
+"""Append-only files with one record per line as JSON: records of a killed process are kept."""
 
 import errno
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Try:
-    """One request of a post and its answer: status 0 if there was none, and then `sent` if it may have arrived."""
+    """One request of a post and its answer: status 0 without an answer; then `sent` if it may have arrived."""
 
     name: str
     key: str | None
@@ -27,7 +27,7 @@ class Try:
 
 @dataclass(frozen=True)
 class Flood:
-    """One post of an attacker, which had so many tasks: status 0 if there was no answer. `sample`: accepted ids."""
+    """One post of an attacker with `tasks` tasks. Status 0: no answer. `sample`: some of the accepted ids."""
 
     api: int
     sent_s: float
@@ -40,7 +40,7 @@ class Flood:
 
 @dataclass(frozen=True)
 class Post:
-    """What a client knows of a post at last: "accepted" under an id, "refused" or "unknown"."""
+    """The final outcome of a post for its client: "accepted" with an id, "refused" or "unknown"."""
 
     name: str
     task: str
@@ -53,7 +53,7 @@ class Post:
 
 @dataclass(frozen=True)
 class Seen:
-    """A final state that a client was told."""
+    """A final state that a client received."""
 
     task_id: str
     state: str
@@ -61,14 +61,14 @@ class Seen:
     at_s: float
 
 
-# A program that a task starts. The step of that has its pid: "started 123".
+# The program that a task starts. The step contains its process id: "started 123".
 STARTED = ["sleep", "3600"]
 STARTED_STEP = "started "
 
 
 @dataclass(frozen=True, order=True)
 class Effect:
-    """A step of a run of a task: "begun", "done" or what it started. Runs of one publish are redeliveries."""
+    """A step of a run of a task: "begun", "done" or "started PID". Runs of one publish are redeliveries."""
 
     name: str
     task_id: str
@@ -81,13 +81,13 @@ class Effect:
 
     @property
     def started(self) -> int | None:
-        """The process that was started in this step."""
+        """The id of the process that was started in this step."""
         return int(self.step.removeprefix(STARTED_STEP)) if self.step.startswith(STARTED_STEP) else None
 
 
 @dataclass(frozen=True)
 class Injected:
-    """A fault as it was: `healed_s` is when what it took away was there again, `victims` the processes it ended."""
+    """A fault: `healed_s` is the time when the system's port was back, `victims` are the processes that it killed."""
 
     number: int
     kind: str
@@ -99,7 +99,7 @@ class Injected:
 
 @dataclass(frozen=True)
 class Crashed:
-    """A process of ours that ended, and no fault had ended it."""
+    """A process of this project that ended without a fault."""
 
     name: str
     last_lines: str
@@ -108,7 +108,7 @@ class Crashed:
 
 @dataclass(frozen=True)
 class Failed:
-    """A fault that could not be injected, or not be undone."""
+    """A fault that could not be injected or undone."""
 
     kind: str
     error: str
@@ -121,17 +121,17 @@ KINDS = {kind.__name__: kind for kind in (Try, Flood, Post, Seen, Effect, Inject
 
 
 class Journal:
-    """A file to append to. Each record is one write, so that writers share a file.
+    """An append-only file. Each record is a single write, so that several writers can share the file.
 
-    Linux writes page by page: where a record crosses the end of one, a reader may see half of it for a moment, and a
-    kill leaves that half for good (2 of 100 kills of a process that only writes). So each begins a line of its own.
+    Linux writes page by page: if a record crosses the end of a page, a reader may see half of it for a moment, and a
+    kill leaves this half for good (2 of 100 kills of a process that only writes). So each record begins a new line.
     """
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     def append(self, record: Record) -> None:
-        """Write a record."""
+        """Append a record."""
         line = json.dumps({"record": type(record).__name__, **asdict(record)}, separators=(",", ":"))
         written = b"\n" + line.encode() + b"\n"
         if os.write(self._file, written) != len(written):
@@ -143,14 +143,14 @@ class Journal:
 
 
 class Tail:
-    """Reads what was added to a file since it was last asked; `from_end` passes over the whole records of before."""
+    """Reads the records added since the last read; `from_end` skips the complete records that exist now."""
 
     def __init__(self, path: Path, *, from_end: bool = False) -> None:
         self._path = path
         self._offset = path.read_bytes().rfind(b"\n") + 1 if from_end and path.exists() else 0
 
     def new(self) -> Iterator[Record]:
-        """The records that were added."""
+        """Yield the added records."""
         if not self._path.exists():
             return
         with self._path.open("rb") as file:
@@ -164,12 +164,12 @@ class Tail:
 
 
 def read(path: Path) -> Iterator[Record]:
-    """Every record of a file."""
+    """Yield all records of a file."""
     return Tail(path).new()
 
 
 def _whole(line: bytes) -> Record | None:
-    """Its record; None of an empty line, and of half an effect: of all who write here, only workers are killed."""
+    """The record of a line; None for an empty line or half an effect: only workers are killed as they write."""
     try:
         return decoded(line)
     except json.JSONDecodeError:
@@ -179,7 +179,7 @@ def _whole(line: bytes) -> Record | None:
 
 
 def decoded(line: bytes) -> Record:
-    """A record from its line."""
+    """Parse a record."""
     fields = json.loads(line)
     kind = KINDS[fields.pop("record")]
     if kind is Injected:

@@ -1,7 +1,7 @@
-"""Injects the faults of a schedule, one step after the other, and notes each in the journal of faults.
+"""Injects the faults of a schedule one step after the other, and writes each to the journal of faults.
 
-A step is over when the system has recovered: each API has accepted a post, and each worker has finished a task. What
-does not recover in time is a finding.
+A step ends when the system has recovered: each API has accepted a post, and each worker has finished a task. A system
+that does not recover in time is a finding.
 """
 
 import heapq
@@ -21,7 +21,7 @@ POLL_S = 0.1
 
 
 class Nemesis:
-    """Of one run."""
+    """Injects the faults of one run."""
 
     def __init__(self, world: World, recovery_s: float) -> None:
         self._world = world
@@ -30,7 +30,7 @@ class Nemesis:
         self._numbers = count(1)
 
     def run(self, steps: Iterable[Step]) -> None:
-        """Do all of them. What a fault raises is noted, and found by the checker; the run goes on."""
+        """Do all steps. Exceptions of faults are noted and become findings; the run continues."""
         for step in steps:
             time.sleep(step.pause_s)
             began_s = time.time()
@@ -43,7 +43,7 @@ class Nemesis:
             print(f"{time.strftime('%H:%M:%S')}  {kinds}: healed after {healed_s - began_s:.1f} s, {after}", flush=True)
 
     def _do(self, step: Step) -> float:
-        """Inject and heal in the order of their times; answers when the last was healed."""
+        """Inject and heal the faults of a step at their times; returns the time when the last one was healed."""
         due: list[tuple[float, int, Planned, ExitStack | None, Injected | None]] = []
         start_s = time.time()
         order = count()
@@ -66,13 +66,13 @@ class Nemesis:
                     finally:
                         healed_s = time.time()
                         self._journal.append(replace(noted, healed_s=healed_s))
-            except Exception as exc:  # noqa: BLE001 - whatever it is: half an hour of faults should not be void for one
+            except Exception as exc:  # noqa: BLE001 - one failed fault must not void a run of half an hour
                 print(f"{planned.kind} failed: {exc!r}", flush=True)
                 self._journal.append(Failed(planned.kind, repr(exc), time.time()))
         return healed_s
 
     def _recovered(self, healed_s: float) -> float | None:
-        """Wait for it; answers how long it took from `healed_s` on."""
+        """Wait until the system has recovered; returns the seconds since `healed_s`, or None."""
         ledger = Tail(self._world.folder / LEDGER_FILE, from_end=True)
         effects = Tail(self._world.folder / EFFECTS_FILE, from_end=True)
         apis = {int(api.url.rpartition(":")[2]) for api in self._world.apis}
@@ -89,7 +89,7 @@ class Nemesis:
         return None
 
     def look_after(self) -> None:
-        """Note what has ended by itself, and start it again, as a cluster does; to be called while no fault is on."""
+        """Note and restart processes that ended by themselves, as a cluster does. Call it while no fault is on."""
         world = self._world
         for child in world.ours:
             if not child.alive:
@@ -101,7 +101,7 @@ class Nemesis:
                 node.launch()
 
     def note_clients(self) -> None:
-        """Note it if the clients, which have ended, did not end as they should: they know more than they wrote."""
+        """Note a wrong exit status of the clients, which have ended: they may not have written all outcomes."""
         clients = self._world.clients
         if status := clients.wait():
             self._journal.append(Crashed("clients", f"exit status {status}: {clients.last_lines(3)}", time.time()))

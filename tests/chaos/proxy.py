@@ -1,8 +1,8 @@
-"""Stands between processes and the broker, and does to their connections what a network does.
+"""A proxy between processes and the broker, which injects faults of a network.
 
-reset      every connection ends with a RST, also each new one, until it heals
-silence    every connection stays open and carries nothing; what is sent is gone, so that healing it resets those
-           that lost something, as it ends for a network's clients
+reset      every open and every new connection is reset until `heal`
+silence    connections stay open, but data is dropped until `heal`, which then resets the connections that lost data,
+           as a real network's clients would find them
 """
 
 import asyncio
@@ -18,7 +18,7 @@ Address = tuple[str, int]
 
 
 class _Pair:
-    """One connection and the one behind it."""
+    """A client's connection and the connection behind it."""
 
     def __init__(self, *writers: asyncio.StreamWriter) -> None:
         self.writers = list(writers)
@@ -33,7 +33,7 @@ class _Pair:
 
 
 class Proxy:
-    """Loopback ports in front of addresses; runs in a thread of its own. `with` ends it."""
+    """Loopback ports in front of addresses, in its own thread; a context manager."""
 
     def __init__(self, addresses: Sequence[Address]) -> None:
         self._addresses = addresses
@@ -57,15 +57,15 @@ class Proxy:
         self._loop.close()
 
     def reset(self) -> None:
-        """Reset what there is and what comes, until `heal`."""
+        """Reset open and new connections until `heal`."""
         self._call(lambda: self._set("reset"))
 
     def silence(self) -> None:
-        """Carry nothing, until `heal`."""
+        """Drop all data until `heal`."""
         self._call(lambda: self._set("silent"))
 
     def heal(self) -> None:
-        """Carry everything again."""
+        """Forward everything again."""
         self._call(lambda: self._set("open"))
 
     def _set(self, mode: str) -> None:
@@ -115,7 +115,7 @@ class Proxy:
             inner_reader, inner_writer = await asyncio.open_connection(*to)
             pair.writers.append(inner_writer)
             await asyncio.gather(self._pour(pair, reader, inner_writer), self._pour(pair, inner_reader, writer))
-        except OSError:  # nobody listens behind it: so it is for whoever connects here
+        except OSError:  # the address behind it refuses connections
             pair.reset()
         finally:
             self._pairs.discard(pair)
@@ -130,4 +130,4 @@ class Proxy:
                     continue
                 writer.write(data)
                 await writer.drain()
-        writer.close()  # the end of one side is told to the other
+        writer.close()  # closes the other side too

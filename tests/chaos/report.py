@@ -1,7 +1,7 @@
-"""What a run was and what the checker found, as a table by fault: report.md for people, report.json for sums.
+"""The report of a run with a table per fault: report.md for people, report.json for sums over runs.
 
-Times are from the healing of a step's faults, when the port answers, to the first post that is accepted and to the
-first task that is finished: by each API, and by each worker; the slowest counts.
+Times count from the end of the last fault of a step, when the port answers, to the first accepted post of each API and
+the first finished task of each worker; the slowest one counts.
 """
 
 import json
@@ -25,12 +25,12 @@ TIMES = ("accepted_after_s", "finished_after_s")
 Events = list[tuple[float, float, Any]]
 FOUND = ("lost", "stuck", "condemned", "retries_refused", "duplicates_explained", "duplicates_unexplained")
 NO_FAULT = "(none)"
-# Attributed to a fault: what was posted from its begin to so long after its healing.
+# Posts between the begin of a fault and this time after its end are attributed to the fault.
 AFTER_S = 5.0
 
 
 def result(history: History, findings: list[Finding], **about: Any) -> dict[str, Any]:
-    """Everything worth keeping of a run."""
+    """Return the result of a run."""
     checker = Checker(history)
     outcomes = Counter(post.outcome for post in history.posts)
     found = Counter(finding.kind for finding in findings)
@@ -55,7 +55,7 @@ def result(history: History, findings: list[Finding], **about: Any) -> dict[str,
 
 
 def machine() -> str:
-    """Cores, memory and system."""
+    """Return cores, memory and versions of the machine."""
     gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return f"{os.cpu_count()} cores, {gib:.0f} GiB, Linux {platform.release()}, Python {platform.python_version()}"
 
@@ -84,14 +84,14 @@ def _by_fault(history: History, findings: list[Finding]) -> dict[str, dict[str, 
 
 
 def _recoveries(history: History) -> dict[str, dict[str, Any]]:
-    """Seconds from heal to the first accepted post of the slower API and first finished task of the slowest worker.
+    """Seconds from heal to the slower API's first accepted post and to the slowest worker's first finished task.
 
-    None where one of them never did again.
+    None if there was none before the end.
     """
     times: dict[str, dict[str, Any]] = defaultdict(lambda: {name: [] for name in TIMES})
     accepted: Events = sorted((each.sent_s, each.answered_s, each.api) for each in history.tries if each.status == 202)
     finished: Events = sorted((each.at_s, each.at_s, each.worker) for each in history.effects if each.step == "done")
-    # a step's faults are over together
+    # the faults of a step end together
     for fault in history.faults:
         since_s = max(other.healed_s for other in history.faults if _overlap(fault, other))
         for name, events in (("accepted_after_s", accepted), ("finished_after_s", finished)):
@@ -105,7 +105,7 @@ def _overlap(one: Injected, other: Injected) -> bool:
 
 
 def _slowest_first(events: Events, since_s: float) -> float | None:
-    """How long after `since_s` the last of those who act had acted first; events are in order, (begin, end, who)."""
+    """Return the time from `since_s` until everyone acted once; `events` are ordered (begin, end, who)."""
     everybody = {who for *_, who in events}
     first: dict[Any, float] = {}
     low, high = 0, len(events)
@@ -120,13 +120,13 @@ def _slowest_first(events: Events, since_s: float) -> float | None:
 
 
 def write(folder: Path, outcome: dict[str, Any], findings: list[Finding]) -> None:
-    """report.md and report.json."""
+    """Write report.md and report.json."""
     (folder / "report.json").write_text(json.dumps(outcome, indent=1) + "\n")
     (folder / "report.md").write_text("\n".join(lines(outcome, findings)) + "\n")
 
 
 def together(outcomes: list[dict[str, Any]]) -> dict[str, Any]:
-    """The results of several runs as one: counts are summed, times put together."""
+    """Merge the results of several runs: counts are summed, times are concatenated."""
     total: dict[str, Any] = {"machine": outcomes[0]["machine"]}
     for name in ("sent", "accepted", "refused", "unknown", "faults", *FOUND):
         total[name] = sum(outcome[name] for outcome in outcomes)
@@ -140,7 +140,7 @@ def together(outcomes: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def lines(outcome: dict[str, Any], findings: Sequence[Finding] = ()) -> Iterator[str]:
-    """A result as Markdown."""
+    """Yield the lines of a result in Markdown."""
     yield summary(outcome)
     yield ""
     yield f"| fault | {' | '.join(COLUMNS)} | accepted after (s) | finished after (s) |"
@@ -156,7 +156,7 @@ def lines(outcome: dict[str, Any], findings: Sequence[Finding] = ()) -> Iterator
 
 
 def summary(outcome: dict[str, Any]) -> str:
-    """A result in some sentences."""
+    """Return a summary of a result in sentences."""
     accepted, finished = (
         _median_and_worst([each for row in outcome["by_fault"].values() for each in row.get(name, [])])
         for name in TIMES

@@ -1,11 +1,11 @@
-"""What is run: the whole of it, a quick part, and one for each protection, which shows what its absence does."""
+"""The scenarios: the full run, a quick run, and one per protection, which shows the effect of its absence."""
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from apps.contract.settings import ApiSettings
-from tests.chaos import attacks, versions  # noqa: F401 - they register their faults
+from tests.chaos import attacks, versions  # noqa: F401 - registers their faults
 from tests.chaos.bounds import Bound
 from tests.chaos.faults import FAULTS
 from tests.chaos.schedule import Planned, Step, schedule
@@ -14,7 +14,7 @@ from tests.chaos.world import Setup
 
 @dataclass(frozen=True)
 class Scenario:
-    """One kind of run; `steps` answers a seed's."""
+    """A kind of run; `steps` returns the steps for a seed."""
 
     name: str
     steps: Callable[[int], list[Step]]
@@ -22,12 +22,12 @@ class Scenario:
     recovery_s: float = 20.0
     drain_s: float = 40.0
     bounds: Mapping[str, Bound] = field(default_factory=dict)
-    """By the kinds of its faults: what clients may notice of each."""
+    """Bounds on the effects for clients, per kind of fault."""
 
 
-# Some tasks are always running, on nearly every process.
+# With these numbers, nearly every process always runs a task.
 SLOW = Setup(per_s=16, work_s=0.45)
-# They run yet when a client has sent again what it does not know the outcome of.
+# So long that tasks still run when a client repeats a post with an unknown outcome.
 SLOWER = Setup(per_s=8, work_s=3.0, processes=10)
 
 
@@ -36,7 +36,7 @@ def _step(*faults: tuple[str, float], choice: float = 0.5) -> Step:
 
 
 def _shown(name: str, *steps: Step, setup: Setup = SLOW) -> Scenario:
-    """For a protection of the same name."""
+    """A scenario for the protection of the same name."""
     return Scenario(name, lambda _: list(steps), setup)
 
 
@@ -64,18 +64,18 @@ QUICK = (
     _step(("old-worker", 3)),
 )
 
-# On two busy cores an ordinary answer takes up to a tenth of a second, a result up to half a second.
+# On two busy cores an ordinary answer takes up to 0.1 s, and a result up to 0.5 s.
 ORDINARY = Bound(answer_p95_s=1.0, answer_max_s=5.0, result_p95_s=3.0, result_max_s=15.0)
 UNSURE = frozenset({"refused", "outcome-unknown"})
-# Status 0: a client whose patience has ended leaves; when it sends the post again, the first one may still be open.
+# Status 0: a client gave up. If it repeats the post, the first request may still be open.
 KEYED = frozenset({"refused", "request-open", "status 0"})
 DEADLINE_S = float(ApiSettings.model_fields["publish_deadline_s"].default)
-# Of a silent server: it is silent for so long, and a worker then connects again.
+# Duration of a server's silence, and the time until a worker has reconnected.
 SILENT_S, RECONNECTED_S = 12.0, 15.0
 
 
 def _abuse(seconds: float, silent_s: float) -> list[Step]:
-    """Each attack alone, and last the silent servers."""
+    """Each attack alone, and the silent servers last."""
     return [
         *(_step((kind, seconds)) for kind in ABUSE if kind not in SILENT),
         *(_step((kind, silent_s)) for kind in SILENT),
@@ -88,16 +88,16 @@ ABUSE: dict[str, Bound] = {
     "slow-bodies": ORDINARY,
     "many-streams": ORDINARY,
     "heavy-bodies": ORDINARY,
-    # the thousand tasks that its quota admits at once are before the others' in the queue
+    # the thousand tasks that its quota admits at once are in the queue before those of other clients
     "greedy-client": replace(ORDINARY, result_p95_s=10.0),
     "malformed-messages": ORDINARY,
-    # an answer comes by the deadline of a publish, and says that the broker is away or the outcome not known
+    # each post is answered at the publish deadline, with the outcome refused or unknown
     "pause-broker": Bound(DEADLINE_S + 1, DEADLINE_S + 3, math.inf, SILENT_S + RECONNECTED_S, UNSURE),
-    # a post without a key needs no Redis, one with a key is refused in time
+    # a post without a key needs no Redis, and one with a key is refused in time
     "pause-redis": Bound(DEADLINE_S + 1, DEADLINE_S + 3, math.inf, SILENT_S + RECONNECTED_S, KEYED),
     "silent-redis": Bound(DEADLINE_S + 1, DEADLINE_S + 3, math.inf, SILENT_S + RECONNECTED_S, KEYED),
 }
-# CI runs on machines that do other work too: what an attack costs there is still far below what it cost without bounds.
+# Four times as much for CI machines, which do other work too: attacks without bounds cost far more.
 SHARED = {
     kind: replace(
         bound,
@@ -108,7 +108,7 @@ SHARED = {
     )
     for kind, bound in ABUSE.items()
 }
-# Short tasks, many of them followed: what is measured is the way of a result and not the task.
+# Short tasks, many of them followed: this measures the delivery of results and not the tasks.
 ATTACKED = Setup(per_s=24, work_s=0.02, processes=2, followed=0.5)
 
 _ALL = (

@@ -1,4 +1,4 @@
-"""Which faults come when, by the seed alone. Between steps the nemesis waits until the system has recovered."""
+"""Generates a schedule of faults from a seed. Between steps the nemesis waits until the system has recovered."""
 
 import random
 from collections.abc import Mapping
@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 
 from tests.chaos.faults import Fault
 
-# The first of two is on for at least so long once the second has begun.
+# The first of two faults lasts at least this long after the second one begins.
 TOGETHER_S = 1.0
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One fault: `choice` in [0, 1) says which of the candidates it hits."""
+    """A planned fault: `choice` in [0, 1) selects its target."""
 
     kind: str
     duration_s: float
@@ -21,7 +21,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Step:
-    """A pause, and then one fault, or two: the second begins `apart_s` after the first."""
+    """A pause followed by one or two faults; the second begins `apart_s` after the first."""
 
     pause_s: float
     faults: tuple[Planned, ...]
@@ -29,9 +29,9 @@ class Step:
 
 
 def schedule(seed: int, faults: Mapping[str, Fault], *, each: int, pairs: int) -> list[Step]:
-    """Each kind so many times alone, and so many pairs of kinds that go together, in random order.
+    """Plan each kind of fault `each` times alone, and `pairs` pairs of compatible kinds, in random order.
 
-    Alone a kind lasts from short to long, spread evenly over what it may last; in pairs mostly short.
+    Alone, the durations of a kind are spread evenly over its range; in pairs most durations are short.
     """
     chance = random.Random(seed)  # noqa: S311 - repeatable
     alone = [
@@ -48,7 +48,7 @@ def _pair(chance: random.Random, faults: list[Fault]) -> Step:
     first = chance.choice(faults)
     second = chance.choice([fault for fault in faults if not fault.parts & first.parts])
     apart_s = round(chance.uniform(0, 3), 2)
-    # the fourth power of a number from 0 to 1 has its mean at a fifth
+    # the fourth power of a uniform number in [0, 1) has a mean of 1/5
     one, other = (_planned(chance, fault, chance.random() ** 4) for fault in (first, second))
     one = replace(one, duration_s=max(one.duration_s, round(apart_s + TOGETHER_S, 2)))
     return Step(_pause_s(chance), (one, other), apart_s)

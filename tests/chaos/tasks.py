@@ -1,4 +1,4 @@
-"""The tasks that are posted. Each run leaves its steps in the effects file, which no fault touches."""
+"""The tasks of the chaos runs. Each run writes its steps to the effects file, which no fault affects."""
 
 import os
 import signal
@@ -17,13 +17,13 @@ from pydantic import Field, create_model
 from apps.contract.tasks import TaskSpec, registry
 from tests.chaos.endings import ENDLESS, ODD_ENDS, RAISED, RETURNED, TOO_LARGE, too_large
 from tests.chaos.journal import STARTED, STARTED_STEP, Effect, Journal
-from tests.harness.simple import WORK_QUEUE, NamedInput, Output
+from tests.harness.simple_tasks import WORK_QUEUE, NamedInput, Output
+from tests.harness.task_functions import works
 from tests.harness.tasks import EFFECTS
-from tests.harness.works import works
 
 
 class Work(NamedInput):
-    """Ends well."""
+    """Succeeds."""
 
     task: Literal["work"]
     seconds: Annotated[float, Field(ge=0)]
@@ -31,20 +31,20 @@ class Work(NamedInput):
 
 
 class OlderWork(NamedInput):
-    """Work, before it had its last field."""
+    """Work of the previous release, without its last field."""
 
     task: Literal["work"]
     seconds: Annotated[float, Field(ge=0)]
 
 
 class Added(NamedInput):
-    """A task that the release before does not have."""
+    """A task that the previous release does not have."""
 
     task: Literal["added"]
 
 
 class Flaky(NamedInput):
-    """Meets a transient error so many times."""
+    """Raises a transient error `failures` times."""
 
     task: Literal["flaky"]
     failures: int
@@ -57,20 +57,20 @@ class Fail(NamedInput):
 
 
 class Poison(NamedInput):
-    """Kills the process that runs it, each time."""
+    """Kills its process each time."""
 
     task: Literal["poison"]
 
 
 class Idle(NamedInput):
-    """Of an attacker: leaves no step behind."""
+    """A task of an attacker; writes no steps."""
 
     task: Literal["idle"]
     seconds: Annotated[float, Field(ge=0)]
 
 
 class Produced(Output):
-    """With more in it than an Output."""
+    """An Output with data."""
 
     data: str
 
@@ -91,7 +91,7 @@ def _endless(task: str) -> TaskSpec:
     return TaskSpec(name=f"{WORK_QUEUE}:{task}", input=model, output=Output, hard_limit_s=2, soft_limit_s=1)
 
 
-# Set in the environment of a worker that has the contract of the release before.
+# Environment variable of a worker with the contract of the previous release.
 OLDER = "CHAOS_OLDER"
 _CHANGED = (
     (_spec(f"{WORK_QUEUE}:work", OlderWork),)
@@ -124,7 +124,7 @@ def _effect(name: str, step: str) -> None:
 
 def _done(name: str) -> Output:
     _effect(name, "done")
-    # no two runs have the same result: a final state that is written twice shows
+    # unique per run, so that a second final state is visible
     return Output(name_task=name, state=f"{os.getpid()}-{time.time_ns()}")
 
 
@@ -165,7 +165,7 @@ def swallow(task: NamedInput) -> Output:
 
 
 def spawn(task: NamedInput) -> Output:
-    """Starts a program in a session of its own, and one whose parent has ended."""
+    """Start a program in its own session, and another one whose parent has ended."""
     program = subprocess.Popen(STARTED, start_new_session=True)
     shell = ["setsid", "sh", "-c", f"{' '.join(STARTED)} >/dev/null 2>&1 & echo $!"]
     orphan = subprocess.run(shell, check=True, capture_output=True, text=True).stdout
@@ -182,7 +182,7 @@ def idle(task: Idle) -> Output:
 def _raising(error: Callable[[str], BaseException]) -> Callable[[NamedInput], Produced]:
     def end(task: NamedInput) -> Produced:
         _effect(task.name, "begun")
-        _effect(task.name, "done")  # a second run of what has raised is as wrong as one of what has returned
+        _effect(task.name, "done")  # a second run after an error is a duplicate too
         raise error(task.name)
 
     return end

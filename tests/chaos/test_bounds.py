@@ -1,4 +1,4 @@
-"""The table of `make abuse` says of each attack whether its bound was kept."""
+"""The table of `make abuse` tells for each attack whether its bounds were kept."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ BOUND = Bound(answer_p95_s=1, answer_max_s=2, result_p95_s=3, result_max_s=4, re
 
 @pytest.fixture
 def history() -> History:
-    """Twenty posts under an attack, each answered in 0.1 s and done 0.5 s later by a task of 1 s."""
+    """Twenty posts during an attack, each answered after 0.1 s, with a task of 1 s and a result 0.5 s late."""
     run = History(faults=[Injected(1, "attack", "APIs", 10.0, 20.0)])
     for number in range(20):
         sent_s, task_id = 10.0 + number / 4, f"id-{number}"
@@ -35,7 +35,7 @@ def row(history: History) -> bounds.Row:
     return found
 
 
-def test_bound_that_is_kept(history: History) -> None:
+def test_kept_bound_is_reported_as_kept(history: History) -> None:
     found = row(history)
     assert (found.posts, found.results, found.broken) == (20, 20, [])
     assert found.answer_s == pytest.approx((0.1, 0.1))
@@ -46,7 +46,7 @@ def test_bound_that_is_kept(history: History) -> None:
     ("slow", "seconds", "broken"),
     [(1, 1.5, []), (2, 1.5, ["answers p95"]), (1, 2.5, ["answers max"])],
 )
-def test_late_answers(history: History, slow: int, seconds: float, broken: list[str]) -> None:
+def test_late_answers_break_the_bound(history: History, slow: int, seconds: float, broken: list[str]) -> None:
     history.tries[:slow] = [replace(each, answered_s=each.sent_s + seconds) for each in history.tries[:slow]]
     assert row(history).broken == broken
 
@@ -55,7 +55,7 @@ def test_late_answers(history: History, slow: int, seconds: float, broken: list[
     ("slow", "seconds", "broken"),
     [(1, 3.5, []), (2, 3.5, ["results p95"]), (1, 9.0, ["results max"])],
 )
-def test_late_results(history: History, slow: int, seconds: float, broken: list[str]) -> None:
+def test_late_results_break_the_bound(history: History, slow: int, seconds: float, broken: list[str]) -> None:
     history.seen[:slow] = [replace(each, at_s=each.at_s + seconds - 0.5) for each in history.seen[:slow]]
     assert row(history).broken == broken
 
@@ -64,17 +64,17 @@ def test_late_results(history: History, slow: int, seconds: float, broken: list[
     ("status", "kind", "broken"),
     [(503, "allowed", []), (503, "refused", ["1 refused: refused"]), (0, "", ["1 refused: status 0"])],
 )
-def test_refusals(history: History, status: int, kind: str, broken: list[str]) -> None:
+def test_refusals_of_other_kinds_break_the_bound(history: History, status: int, kind: str, broken: list[str]) -> None:
     history.tries[3] = replace(history.tries[3], status=status, kind=kind, task_id=None)
     assert row(history).broken == broken
 
 
-def test_attack_under_which_nobody_posted_says_nothing(history: History) -> None:
+def test_attack_without_posts_breaks_the_bound(history: History) -> None:
     history.tries.clear()
     assert row(history).broken == ["no posts"]
 
 
-def test_what_came_before_or_after_an_attack_does_not_count(history: History) -> None:
+def test_posts_before_or_after_an_attack_do_not_count(history: History) -> None:
     history.tries.append(Try("x", None, 80, 9.9, 30.0, 503, "refused"))
     history.tries.append(Try("x", None, 80, 20.1, 30.0, 503, "refused"))
     assert row(history).broken == []

@@ -1,4 +1,4 @@
-"""The files of records, as a reader finds them beside writers and after their ends."""
+"""Journals can be read while others write to them and after their writers were killed."""
 
 from contextlib import closing
 from json import JSONDecodeError
@@ -16,7 +16,7 @@ def _append(path: Path, record: Record) -> None:
         journal.append(record)
 
 
-def test_a_record_that_is_half_there_is_read_once_it_is_whole(tmp_path: Path) -> None:
+def test_incomplete_record_is_read_once_it_is_complete(tmp_path: Path) -> None:
     whole, seen = tmp_path / "whole", tmp_path / "seen"
     for record in (FIRST, SECOND):
         _append(whole, record)
@@ -29,7 +29,7 @@ def test_a_record_that_is_half_there_is_read_once_it_is_whole(tmp_path: Path) ->
         assert list(tail.new()) == [SECOND]
 
 
-def test_the_half_that_a_killed_writer_leaves_takes_no_other_record_with_it(tmp_path: Path) -> None:
+def test_incomplete_record_of_a_killed_writer_does_not_damage_later_records(tmp_path: Path) -> None:
     path = tmp_path / "file"
     _append(path, FIRST)
     size = path.stat().st_size
@@ -37,13 +37,13 @@ def test_the_half_that_a_killed_writer_leaves_takes_no_other_record_with_it(tmp_
         with path.open("r+b") as file:
             file.truncate(kept)
         _append(path, SECOND)
-        # All but the end of its line is all of it.
+        # only the line break at the end is missing: the record is complete
         assert list(read(path)) == ([FIRST, SECOND] if kept == size - 1 else [SECOND])
         path.unlink()
         _append(path, FIRST)
 
 
-def test_half_a_record_of_who_is_not_killed_is_no_half_but_a_defect(tmp_path: Path) -> None:
+def test_incomplete_record_of_any_other_writer_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "file"
     _append(path, Crashed("worker-1", "", 1.0))
     with path.open("r+b") as file:

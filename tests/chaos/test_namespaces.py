@@ -1,4 +1,4 @@
-"""How a run begins and ends: whose folder it takes, and that nothing of it stays."""
+"""The start and the end of a chaos run: the folder that it may use, and the end of all its processes."""
 
 import fcntl
 import os
@@ -13,7 +13,7 @@ import pytest
 from tests.harness.system import ROOT, until
 
 PYTHON = [sys.executable, "-c"]
-# Waits for its input inside.
+# Enters namespaces, and waits for input there.
 ENTER = "from tests.chaos import namespaces; namespaces.enter('code', [])"
 
 
@@ -23,7 +23,7 @@ def _run(*command: str, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+def test_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("my only copy")
     done = _run(sys.executable, "-m", "tests.chaos", "quick", "--folder", str(tmp_path))
     assert done.returncode == 2
@@ -31,7 +31,7 @@ def test_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.txt").exists()
 
 
-def test_folder_of_a_run_that_goes_on_is_left_alone(tmp_path: Path) -> None:
+def test_folder_of_a_running_run_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with (tmp_path / ".run.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -40,7 +40,7 @@ def test_folder_of_a_run_that_goes_on_is_left_alone(tmp_path: Path) -> None:
     assert done.stderr == f"Another run writes to {folder}: wait for its end, or name another by --folder.\n"
 
 
-def test_variable_alone_is_not_taken_for_namespaces() -> None:
+def test_environment_variable_alone_does_not_count_as_inside() -> None:
     done = _run(*PYTHON, "from tests.chaos import namespaces; print(namespaces.inside())", CHAOS_INSIDE="1")
     assert done.stdout == "False\n", done.stderr
 
@@ -58,16 +58,16 @@ def _runs(process: psutil.Process) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_signal_ends_all_that_runs_inside(number: signal.Signals) -> None:
+def test_signal_ends_everything_inside(number: signal.Signals) -> None:
     if os.geteuid() != 0 and not os.environ.get("CI"):
-        pytest.skip("namespaces are root's: run this as root")
+        pytest.skip("needs root to make namespaces")
     with subprocess.Popen([*PYTHON, ENTER], cwd=ROOT, stdin=subprocess.PIPE) as run:
         try:
             us = psutil.Process(run.pid)
-            until(lambda: len(us.children(recursive=True)) == 2, what="unshare and what runs inside")
+            until(lambda: len(us.children(recursive=True)) == 2, what="unshare and the process inside")
             both = us.children(recursive=True)
             run.send_signal(number)
-            until(lambda: not any(map(_runs, both)), what="the end of what runs inside")
+            until(lambda: not any(map(_runs, both)), what="the end of the processes inside")
             assert run.wait(10) == {signal.SIGTERM: 128 + signal.SIGTERM, signal.SIGKILL: -signal.SIGKILL}[number]
         finally:
             run.kill()

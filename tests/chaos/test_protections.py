@@ -1,6 +1,6 @@
-"""Each protection is needed: a short run without it loses or repeats something, and the checker says so.
+"""Each protection is needed: a short run without it loses or repeats something, and the checker finds it.
 
-The same run with it has nothing to say: what is found comes from what was switched off.
+The same run with the protection has no findings, so the findings come from the missing protection.
 """
 
 import json
@@ -14,7 +14,7 @@ import pytest
 
 from tests.harness.system import ROOT
 
-# protection -> what must be found without it
+# protection -> kinds of findings that a run without it must report
 FOLLOWS = {
     "confirms": {"lost"},
     "mandatory": {"lost"},
@@ -34,7 +34,7 @@ RUN_TIMEOUT_S = 300
 @pytest.fixture(autouse=True)
 def root() -> None:
     if os.geteuid() != 0 and not os.environ.get("CI"):
-        pytest.skip("faults are injected in network namespaces of their own: run this as root")
+        pytest.skip("faults are injected in separate network namespaces, which needs root: run this as root")
 
 
 def _run(folder: Path, scenario: str, *options: str) -> tuple[int, dict[str, Any]]:
@@ -49,7 +49,7 @@ def _run(folder: Path, scenario: str, *options: str) -> tuple[int, dict[str, Any
 
 @pytest.mark.timeout(RUN_TIMEOUT_S + 20)
 @pytest.mark.parametrize("protection", FOLLOWS)
-def test_its_absence_is_found(protection: str, tmp_path: Path) -> None:
+def test_checker_finds_what_a_run_without_the_protection_loses_or_repeats(protection: str, tmp_path: Path) -> None:
     status, report = _run(tmp_path, protection, "--without", protection)
     assert status == 1
     assert FOLLOWS[protection] <= set(report["findings"]), report["examples"]
@@ -57,7 +57,7 @@ def test_its_absence_is_found(protection: str, tmp_path: Path) -> None:
 
 @pytest.mark.timeout(RUN_TIMEOUT_S + 20)
 @pytest.mark.parametrize("protection", FOLLOWS)
-def test_its_presence_leaves_nothing_to_find(protection: str, tmp_path: Path) -> None:
+def test_run_with_the_protection_has_no_findings(protection: str, tmp_path: Path) -> None:
     status, report = _run(tmp_path, protection)
     assert (status, report["findings"]) == (0, {}), report["examples"]
     assert report["accepted"] > 50

@@ -1,4 +1,4 @@
-"""The proxy carries, resets and is silent, as told."""
+"""The proxy forwards, resets and silences connections."""
 
 import socket
 import threading
@@ -13,7 +13,7 @@ DEADLINE_S = 60.0
 
 @pytest.fixture
 def proxy() -> Iterator[Proxy]:
-    """In front of a server that answers what it is sent."""
+    """A proxy in front of an echo server."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=_echo, args=(server,), daemon=True).start()
         with Proxy([server.getsockname()]) as started:
@@ -48,14 +48,14 @@ def _asks(connection: socket.socket) -> bytes:
     return connection.recv(100)
 
 
-def test_carries_both_ways_and_the_end(proxy: Proxy) -> None:
+def test_forwards_both_directions_and_end_of_stream(proxy: Proxy) -> None:
     with _connect(proxy) as connection:
         assert _asks(connection) == b"abc"
         connection.shutdown(socket.SHUT_WR)
         assert connection.recv(100) == b""
 
 
-def test_resets_what_there_is_and_what_comes_until_it_heals(proxy: Proxy) -> None:
+def test_reset_closes_open_and_new_connections_until_heal(proxy: Proxy) -> None:
     with _connect(proxy) as connection:
         assert _asks(connection) == b"abc"
         proxy.reset()
@@ -69,7 +69,7 @@ def test_resets_what_there_is_and_what_comes_until_it_heals(proxy: Proxy) -> Non
         assert _asks(connection) == b"abc"
 
 
-def test_silence_keeps_connections_open_and_what_it_swallowed_is_gone(proxy: Proxy) -> None:
+def test_silence_keeps_connections_open_and_heal_resets_those_that_lost_data(proxy: Proxy) -> None:
     with _connect(proxy) as connection:
         assert _asks(connection) == b"abc"
         proxy.silence()
@@ -82,7 +82,7 @@ def test_silence_keeps_connections_open_and_what_it_swallowed_is_gone(proxy: Pro
             connection.recv(100)
 
 
-def test_silence_that_nobody_spoke_into_leaves_a_connection_as_it_was(proxy: Proxy) -> None:
+def test_silence_without_traffic_leaves_connection_usable_after_heal(proxy: Proxy) -> None:
     with _connect(proxy) as connection:
         assert _asks(connection) == b"abc"
         proxy.silence()
@@ -90,7 +90,7 @@ def test_silence_that_nobody_spoke_into_leaves_a_connection_as_it_was(proxy: Pro
         assert _asks(connection) == b"abc"
 
 
-def test_nobody_behind_it_is_nobody_for_whoever_connects() -> None:
+def test_resets_connection_if_server_refuses() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()
     # The reset may arrive while the client still connects.

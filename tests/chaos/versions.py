@@ -1,8 +1,8 @@
-"""Neighbours of another version, as a release or a rollback has them for a while: an older API, an older worker.
+"""Faults old-api and old-worker: an API or a worker of an older version, as during a release or a rollback.
 
-The API is that of a fixed commit, whose messages the worker must still finish. The worker is this tree's with an older
-contract (tests/chaos/tasks.py): it lacks a field, a task and a queue that the clients' posts need. A worker of the
-commit itself fails each message of a newer API; it is older than the promise, and no release can change it.
+The API runs a fixed commit; the worker must still finish the messages of this API. The worker runs this tree with an
+older contract (tests/chaos/tasks.py): the contract lacks a field, a task and a queue that the clients' posts need. A
+worker of the fixed commit would fail each message of a newer API, because the commit is older than the promise.
 """
 
 import io
@@ -18,7 +18,7 @@ from ops.servers.child import Child
 from tests.chaos.faults import Harm, fault, pids
 from tests.chaos.tasks import OLDER
 from tests.chaos.world import World
-from tests.harness.nursery import Forked
+from tests.harness.fork_server import Forked
 from tests.harness.system import ROOT, until
 
 # The last commit whose API sends an input as an object instead of its text.
@@ -26,12 +26,12 @@ COMMIT = "0ddeda5abf97"
 READY_S = 90.0
 OK = 200
 STOP_S = 30.0
-# What a worker of the release before reads: the other work queue is new.
+# The queue that a worker of the previous release reads: the other work queue is new.
 OLDER_QUEUES = topology.WORK_QUEUES[0]
 
 
 def check_out(folder: Path) -> None:
-    """Put the commit's files there. Unusable where this clone does not have it."""
+    """Extract the commit's files to the folder. Unusable if this clone does not have the commit."""
     made = subprocess.run(
         ["git", "archive", COMMIT, "apps", "tests", "local"], cwd=ROOT, check=False, capture_output=True
     )
@@ -46,7 +46,7 @@ def check_out(folder: Path) -> None:
 
 @fault("old-api", "apis", seconds=(2, 15))
 def old_api(world: World, choice: float) -> Iterator[Harm]:
-    """Of two APIs one is of the older commit, as after a rollback of half of them."""
+    """Replace one of two APIs with the older commit, as after a partial rollback."""
     api = world.apis[int(choice * len(world.apis))]
     present = api.child
     command = [sys.executable, "-m", *present.command] if isinstance(present, Forked) else present.command
@@ -66,7 +66,7 @@ def old_api(world: World, choice: float) -> Iterator[Harm]:
 
 @fault("old-worker", "workers", seconds=(2, 15))
 def old_worker(world: World, choice: float) -> Iterator[Harm]:
-    """Of the workers one has the contract of the release before."""
+    """Restart one worker with the contract of the previous release."""
     worker = world.workers[int(choice * len(world.workers))]
     command = worker.command
     victims = _restarted(world, worker)
@@ -79,7 +79,7 @@ def old_worker(world: World, choice: float) -> Iterator[Harm]:
 
 
 def _restarted(world: World, worker: Child) -> tuple[int, ...]:
-    """Start the worker with the older contract; answers the processes that this has ended."""
+    """Restart the worker with the older contract; returns the pids of the processes that this ends."""
     victims = pids(worker)
     worker.env[OLDER] = "1"
     worker.command = [*worker.command, "-Q", OLDER_QUEUES]

@@ -1,6 +1,6 @@
-"""The protections, each with what switches it off, for the runs that prove that its absence is found.
+"""Switch off one protection, for the runs that prove that the checker finds its absence.
 
-Done to the started process from outside, by tests/chaos/{api,worker}.py: the product has no such options.
+tests/chaos/{api,worker}.py apply this to the process from outside: the product has no such options.
 """
 
 import os
@@ -23,7 +23,7 @@ from apps.worker.script import Script
 from tests.harness.tasks import EFFECTS
 
 WITHOUT = "CHAOS_WITHOUT"
-# A file beside the effects: it orders the first process that has a result to store to kill its worker instead.
+# A file beside the effects file: the first process that has a result to store kills its worker instead.
 KILL_UNSTORED, TAKEN = "kill-unstored.order", ".taken"
 
 
@@ -50,7 +50,7 @@ def _without_mandatory() -> None:
 
 
 class _LateKeys(idempotency.Keys):
-    """Writes a key's record after the publish, once it is accepted: a cache of answers."""
+    """Write a key's record only after the broker accepted the publish, as a cache of answers would."""
 
     async def claim(self, post: idempotency.Post, new_id: str) -> idempotency.Claim:
         claim = await super().claim(post, new_id)
@@ -70,7 +70,7 @@ _COMMANDS: dict[bytes, tuple[Any, ...]] = {}
 
 
 def _without_key_before_publish() -> None:
-    from apps.api import services  # noqa: PLC0415 - of the API alone
+    from apps.api import services  # noqa: PLC0415 - only the API has these packages
 
     services.Keys = _LateKeys  # type: ignore[attr-defined]
 
@@ -107,30 +107,30 @@ SETTINGS = {
     "reject-on-lost": {"task_reject_on_worker_lost": False},
     "retried-storing": {"result_backend_always_retry": False},
 }
-# The rest is left out by whoever starts it: tests/chaos/world.py
+# tests/chaos/world.py leaves the other protections out when it starts their servers and processes.
 ELSEWHERE = ("recorder", "quorum", "aof")
 PROTECTIONS = (*IN_API, *IN_WORKER, *SETTINGS, *ELSEWHERE)
 
 
 def weaken_api() -> None:
-    """Switch off what the environment names, where it is the API's."""
+    """Switch off the protection that the environment names, if it belongs to the API."""
     IN_API.get(os.environ[WITHOUT], _nothing)()
 
 
 def weaken_worker(app: Celery) -> None:
-    """Switch off what the environment names, where it is the worker's."""
+    """Switch off the protection that the environment names, if it belongs to the worker."""
     without = os.environ[WITHOUT]
     IN_WORKER.get(without, _nothing)()
     app.conf.update(SETTINGS.get(without, {}))
 
 
 def obey_orders() -> None:
-    """In the worker: look before each result is stored whether the worker is to be killed just then."""
+    """In the worker: before each result is stored, check for an order to kill the worker at this moment."""
     order = Path(os.environ[EFFECTS]).with_name(KILL_UNSTORED)
     end = backend.Backend.end
 
     def end_or_die(self: backend.Backend, *arguments: Any) -> str:
-        with suppress(FileNotFoundError):  # another one may take it just now
+        with suppress(FileNotFoundError):  # another process may take the order first
             taken = order.rename(order.with_suffix(".taking"))
             worker = psutil.Process(os.getppid())
             taken.write_text(" ".join(str(each.pid) for each in (worker, *worker.children())))
@@ -143,10 +143,10 @@ def obey_orders() -> None:
 
 
 def weaken_definitions(without: str) -> None:
-    """Make every queue a classic one, which lives on one node."""
+    """Declare every queue as a classic queue, which lives on one node."""
     if without == "quorum":
         topology.QUEUE_ARGUMENTS["x-queue-type"] = "classic"
 
 
 def _nothing() -> None:
-    """Everything protects."""
+    """Keep every protection."""

@@ -1,4 +1,4 @@
-"""The system under test and all that it stands on, as the faults see it."""
+"""The system under test with its servers and proxies; the faults act on it."""
 
 import re
 import secrets
@@ -21,22 +21,25 @@ from ops.servers.redis import Redis
 from tests.chaos.cluster import Cluster
 from tests.chaos.proxy import Proxy
 from tests.chaos.weakened import WITHOUT, weaken_definitions
-from tests.harness.nursery import Forked, Nursery
+from tests.harness.fork_server import Forked, ForkServer
 from tests.harness.servers import Servers
 from tests.harness.system import Api, System
 
-# What the API has by itself: a paused broker must leave posts whose outcome is unknown.
+# The API's default: a paused broker must leave posts whose outcome is unknown.
 PUBLISH_DEADLINE_S = str(ApiSettings.model_fields["publish_deadline_s"].default)
+# Longer than the fault old-worker, which may receive a message again after each return.
+RETURN_MAX_S = "60"
 APIS, WORKERS = 2, 3
 COUNTERS = ("accepted", "repeated", "refused")
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a run stands on. `newer` is RabbitMQ 4.3 or later, else it is this machine's; `poison` a share of posts.
+    """Servers and load of a run. `newer`: RabbitMQ 4.3 or later instead of this machine's version.
 
-    `work_s` is about how long tasks take; 0 is a mix, mostly of some milliseconds. `processes` are those of a worker,
-    `followed` is the share of posts that a client follows to their end.
+    `work_s` is the approximate duration of a task; 0 is a mix, mostly of some milliseconds. `processes` is the number
+    of processes of each worker, `poison` the share of tasks that kill their worker's process, `followed` the share of
+    posts that a client follows to their end.
     """
 
     nodes: int = 1
@@ -55,7 +58,7 @@ EFFECTS_FILE, LEDGER_FILE, FAULTS_FILE = "effects.jsonl", "ledger.jsonl", "fault
 
 @dataclass(frozen=True)
 class Life:
-    """An API process and its counters when they were last read; `whole` if it answered no post after that."""
+    """An API process and its counters when they were last read; `whole`: it answered no post after that."""
 
     port: int
     started_s: float
@@ -67,7 +70,7 @@ class Life:
 
 
 class World:
-    """Everything that runs; made by `running`."""
+    """The running system; made by `running`."""
 
     def __init__(self, setup: Setup, without: str, cluster: Cluster, redis: Redis, system: System) -> None:
         self.setup = setup
@@ -78,7 +81,7 @@ class World:
         self.folder = folder = system.folder
         self.clock = folder / "clock"
         self.step_clock(0)
-        self.older = folder / "older"  # the files of an older commit (tests/chaos/versions.py)
+        self.older = folder / "older"  # files of an older commit (tests/chaos/versions.py)
         self.greedy_key = secrets.token_urlsafe(24)
         self.lives: list[Life] = []
         self.api_proxy = Proxy(cluster.addresses)
@@ -90,7 +93,7 @@ class World:
         self._started_s: dict[int, float] = {}
 
     def start(self) -> None:
-        """Start the proxies' users: APIs, workers, recorder."""
+        """Start APIs, workers and recorder, which reach the broker through the proxies."""
         heartbeat = {"BROKER_HEARTBEAT_S": str(self.setup.heartbeat_s)}
         weakened = {WITHOUT: self.without, **heartbeat}
         broker = self._broker("api", self.api_proxy)
@@ -102,7 +105,7 @@ class World:
         }
         keys = {
             "API_KEYS": f"tests:{self.system.key},greedy:{self.greedy_key}",
-            # far above what the clients post, and far below what an attacker sends
+            # four times the clients' rate, and far below an attacker's
             "QUOTA_TASKS_PER_S": str(round(4 * self.setup.per_s)),
             "QUOTA_OPEN_TASKS": "5000",
         }
@@ -114,7 +117,8 @@ class World:
             self._started_s[api.child.pid] = 0.0
         broker = self._broker("worker", self.worker_proxy)
         for _ in range(WORKERS):
-            options = {"CELERY_BROKER_URL": broker, "WORKER_CONCURRENCY": str(self.setup.processes), **weakened}
+            options = {"CELERY_BROKER_URL": broker, "WORKER_CONCURRENCY": str(self.setup.processes)}
+            options |= {"RETURN_MAX_S": RETURN_MAX_S, **weakened}
             worker = self.system.worker("tests.chaos.worker", **options)  # type: ignore[arg-type]  # nor `ready`
             self.workers.append(worker)
         options = {"CELERY_BROKER_URL": self._broker("recorder", self.worker_proxy), **heartbeat}
@@ -123,7 +127,7 @@ class World:
             self.recorder.kill()
 
     def start_clients(self, seed: int) -> None:
-        """Start the clients' process."""
+        """Start the process of the clients."""
         setup = self.setup
         urls = ",".join(api.url for api in self.apis)
         env = self.system.environment(
@@ -132,51 +136,51 @@ class World:
             CHAOS_LEDGER=str(self.folder / LEDGER_FILE),
         )  # fmt: skip
         log = self.folder / "clients.log"
-        self.clients = Forked(self.system.servers.nursery, "clients", ["tests.chaos.clients"], log=log, env=env)
+        self.clients = Forked(self.system.servers.fork_server, "clients", ["tests.chaos.clients"], log=log, env=env)
         self.clients.start()
 
     @property
     def ours(self) -> list[Child]:
-        """The processes under test that should run."""
+        """The processes under test that should be running."""
         recorder = [] if self.without == "recorder" else [self.recorder]
         return [*(api.child for api in self.apis), *self.workers, *recorder]
 
     def name(self, child: Child) -> str:
-        """A process's name, as its log has it and as Celery knows a worker."""
+        """The process's name: the name of its log file and of the Celery worker."""
         return child.log.stem
 
     def restart(self, child: Child) -> None:
-        """Start a process that has ended; an API's counters begin anew."""
+        """Start a process that has ended; an API's counters begin at zero."""
         child.kill()  # reaps it
-        if "READINESS_FILE" in child.env:  # one that was killed has left it
+        if "READINESS_FILE" in child.env:  # a killed process leaves the file behind
             Path(child.env["READINESS_FILE"]).unlink(missing_ok=True)
         started_s = time.time()
         child.start()
         self._started_s[child.pid] = started_s
 
     def replace_api(self, api: Api, child: Child) -> None:
-        """Let another child answer at an API's port, once the present one has ended."""
+        """Stop the present child of an API and start another child on the same port."""
         api.child.kill()
         api.child = child
         self.restart(child)
 
     def step_clock(self, offset_s: int) -> None:
-        """Set the second API's clock so far off; its library reads the file at each look."""
+        """Set the second API's clock this many seconds off; libfaketime reads the file at each call."""
         new = self.clock.with_suffix(".new")
         new.write_text(f"{offset_s:+d}\n")
         new.replace(self.clock)
 
     def limit_queues(self, **limits: int) -> None:
-        """Set the policy of the work queues anew."""
+        """Set the policy of the work queues, with these limits changed."""
         limits = {"delivery_limit": self.setup.delivery_limit, **limits}
         version = tuple(map(int, self.cluster.ask("/api/overview")["rabbitmq_version"].split(".")[:2]))
         policy = topology.policies((version[0], version[1]), **limits)[0]
         self.cluster.ask(f"/api/policies/{self.system.vhost}/{policy['name']}", "PUT", policy)
 
     def scrape(self, api: Api, *, whole: bool = False) -> None:
-        """Keep an API's counters, before it is ended or at the end of all."""
+        """Store an API's counters before the process is stopped, or at the end of the run."""
         text = ""
-        with suppress(httpx.TransportError):  # then there is nothing to compare
+        with suppress(httpx.TransportError):  # the API does not answer, so it has no counters to compare
             text = api.client.get("/metrics").text
         if text:
             accepted, repeated, refused = (_sum(text, f"sluice_{name}_total") for name in COUNTERS)
@@ -191,10 +195,10 @@ class World:
 
 @contextmanager
 def running(folder: Path, setup: Setup, without: str) -> Iterator[World]:
-    """Start everything but the clients; ended at the end."""
+    """Start everything except the clients; stop it at the end."""
     programs = ensure()
     with ExitStack() as ends:
-        nursery = ends.enter_context(Nursery())
+        fork_server = ends.enter_context(ForkServer())
         cluster = Cluster(setup.nodes, folder / "rabbitmq", programs, newer.ensure() if setup.newer else None)
         ends.callback(cluster.stop)
         cluster.start()
@@ -203,7 +207,7 @@ def running(folder: Path, setup: Setup, without: str) -> Iterator[World]:
         redis.start()
         weaken_definitions(without)
         passwords = {user: secrets.token_urlsafe(24) for user in topology.USERS}
-        servers = Servers(cluster.nodes[0], redis, passwords, nursery)
+        servers = Servers(cluster.nodes[0], redis, passwords, fork_server)
         system = ends.enter_context(System(servers, folder, delivery_limit=setup.delivery_limit))
         system.effects_file = folder / EFFECTS_FILE
         world = World(setup, without, cluster, redis, system)
@@ -216,7 +220,7 @@ def running(folder: Path, setup: Setup, without: str) -> Iterator[World]:
 
 
 def faketime() -> Path:
-    """The library that steps a process's clock. Unusable where it is missing."""
+    """Path of the library that shifts a process's clock. Unusable if it is missing."""
     found = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))), None)
     if found is None:
         raise Unusable("libfaketime is missing: install it (Debian's package libfaketime) and run this again.")

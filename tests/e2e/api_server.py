@@ -1,7 +1,9 @@
-"""Ask the cluster's API server which rendered objects it refuses or warns of, by server-side dry runs.
+"""Find the rendered objects that the cluster's API server refuses or warns about, by server-side dry runs.
 
-Besides the objects themselves it gets what others make of them: the HorizontalPodAutoscaler of a ScaledObject, and the
-pods of a chart's values. A fault of those is reported for the object in the manifests.
+It also sends objects that other programs create from the rendered ones: the pods of a Deployment or CronJob, which Pod
+Security and the admission of service accounts and priority classes check; the HorizontalPodAutoscaler of a
+ScaledObject; and pods with the values of a chart. A fault of such an object is reported for the object in
+the manifests.
 """
 
 import json
@@ -16,6 +18,7 @@ from typing import Any, Self
 import httpx
 
 from ops.forward import api_server
+from ops.validate.pods import pods
 from ops.validate.tree import Finding, Object, Tree, once
 from tests.e2e import chart_pods
 
@@ -25,7 +28,7 @@ WARNING = re.compile(r'299 - "((?:[^"\\]|\\.)*)"')
 FIELD = re.compile(r"(?P<field>spec\.[^\s:]+): (?P<message>.*)")
 UNKNOWN = re.compile(r"strict decoding error: (?P<message>unknown field \"(?P<field>[^\"]+)\")")
 MAX_REPLICAS = 100  # KEDA's default
-# where a ScaledObject says what its HorizontalPodAutoscaler has in these fields
+# field of the HorizontalPodAutoscaler -> field of the ScaledObject that sets it
 AUTOSCALER_FIELDS = {
     "spec.behavior": "spec.advanced.horizontalPodAutoscalerConfig.behavior",
     "spec.minReplicas": "spec.minReplicaCount",
@@ -35,13 +38,13 @@ AUTOSCALER_FIELDS = {
 
 @dataclass(frozen=True)
 class Sent:
-    """The owner of an object that is sent. `fields` maps fields of the sent object to those of the owner."""
+    """The manifest object that a sent object comes from. `fields`: fields of the sent object -> fields of the owner."""
 
     owner: Object
     fields: dict[str, str]
 
     def finding(self, field: str, message: str) -> Finding:
-        """A finding of the owner for a fault of the sent object."""
+        """Return a finding about the owner for a fault of the sent object."""
         # in warnings, and for unknown fields, only the text names the field
         named = None if field else FIELD.match(message) or UNKNOWN.search(message)
         if named:
@@ -69,7 +72,7 @@ class ApiServer:
             yield cls(http)
 
     def findings(self, tree: Tree) -> list[Finding]:
-        """Faults and warnings of the objects of a tree. An object that was accepted before is not sent again."""
+        """Return faults and warnings of the objects of a tree. An object that was accepted before is not sent again."""
         sent: dict[str, list[Sent]] = defaultdict(list)
         for text, same in once(tree).items():
             sent[text] += [Sent(each, {}) for each in same]
@@ -86,7 +89,7 @@ class ApiServer:
         return found
 
     def _dry_run(self, body: dict[str, Any]) -> Iterator[tuple[str, str]]:
-        """(field, message) of each fault and warning; the field is empty where none is named."""
+        """Yield (field, message) for each fault and warning; the field is empty if the server names none."""
         options = {"dryRun": "All", "fieldValidation": "Strict"}
         answer = self._http.post(self._place(body), params=options, json=body)
         status = answer.json()
@@ -110,15 +113,19 @@ class ApiServer:
 
 
 def _made_of(each: Object) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
-    """(an object that others make of this one, its fields -> fields of this one)."""
+    """Yield (an object that another program creates from this one, its fields -> fields of this one)."""
+    if each.kind != "Pod":
+        for pod in pods(each):
+            metadata = {"name": "dry-run", "namespace": each.namespace, "labels": pod.labels}
+            yield {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod.spec}, {"spec": pod.path}
     if each.kind == "ScaledObject":
         yield _autoscaler(each), AUTOSCALER_FIELDS
     if each.kind == "HelmRelease":
-        yield from chart_pods.pods_of_values(each)
+        yield from chart_pods.objects_of_values(each)
 
 
 def _autoscaler(each: Object) -> dict[str, Any]:
-    """The HorizontalPodAutoscaler that KEDA makes of a ScaledObject: the fields that the ScaledObject decides."""
+    """Return the HorizontalPodAutoscaler that KEDA creates from a ScaledObject, with the fields that it sets."""
     config = (each.spec.get("advanced") or {}).get("horizontalPodAutoscalerConfig") or {}
     metric = {"metric": {"name": "s0"}, "target": {"type": "AverageValue", "averageValue": "1"}}
     return {

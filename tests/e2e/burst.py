@@ -1,4 +1,4 @@
-"""A burst: 900 tasks of a second, posted at once to two workers under an overlay with numbers for KEDA."""
+"""A burst: 900 tasks of one second each, posted at once to two workers under one of the tests' overlays."""
 
 import fcntl
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from tests.e2e.system import System
 FOLDER = ROOT / "build" / "e2e"
 TASKS = 900
 MINIMUM, MAXIMUM = 2, 30
-# the time that two workers need at least
+# the shortest time in which two workers can finish the burst
 ALONE_S = TASKS * SERVICE_S / MINIMUM
 DRAIN_TIMEOUT_S = 2 * ALONE_S
 
@@ -29,20 +29,20 @@ def rest(system: System, overlay: str) -> None:
 
 @dataclass(frozen=True)
 class Posted:
-    """A burst that the workers are busy with: the ids of its tasks, and when it was posted."""
+    """A burst in progress: the ids of its tasks, and the time at which it was posted."""
 
     ids: list[str]
     at_s: float
 
 
 def post(system: System, overlay: str) -> list[str]:
-    """Post the burst; the ids of its tasks."""
+    """Post the burst; returns the ids of its tasks."""
     return system.post([f"{overlay}-{number}" for number in range(TASKS)])
 
 
 @contextmanager
 def measuring() -> Iterator[None]:
-    """Hold a lock, so that a burst is not measured while a test of the other run needs much CPU."""
+    """Hold a lock so that no test that needs much CPU runs in the other session while a burst is measured."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (FOLDER / "measuring.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

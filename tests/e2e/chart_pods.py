@@ -1,11 +1,11 @@
-"""Put the parts of pods that a chart's values have into pods, so that an API server can check them."""
+"""Build pods from the pod fields in a chart's values, so that an API server can check them."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from ops.validate.tree import Object, walk, without_nulls
 
-# name of a chart's value -> (its place in a pod, its type: a value of another type is no part of a pod)
+# name of a chart's value -> (its place in a pod, its type; a value of another type is not a pod field)
 PLACES: dict[str, tuple[str, type]] = {
     "affinity": ("spec.affinity", dict),
     "containerSecurityContext": ("spec.containers.0.securityContext", dict),
@@ -17,12 +17,12 @@ PLACES: dict[str, tuple[str, type]] = {
     "topologySpreadConstraints": ("spec.topologySpreadConstraints", list),
 }
 RESOURCES = "spec.containers.0.resources"
-# Pod Security restricts nothing in this namespace, so only faults of the values are found
+# Pod Security does not restrict this namespace, so only faults of the values are found
 NAMESPACE = "default"
 
 
-def pods_of_values(each: Object) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
-    """(a pod, its fields -> fields of the release) for each map of a HelmRelease's values that has parts of pods."""
+def objects_of_values(each: Object) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
+    """Yield (a pod, its fields -> fields of the release) for each map of values with pod fields."""
     for path, value in walk(each.spec.get("values", {}), "spec.values"):
         if isinstance(value, dict):
             parts = {

@@ -1,4 +1,4 @@
-"""Clients that keep posting while something else happens to the system."""
+"""Clients that keep posting tasks while a test changes the system."""
 
 import itertools
 import threading
@@ -14,13 +14,13 @@ from tests.e2e.system import System
 
 STOP_TIMEOUT_S = 180
 REQUEST_TIMEOUT_S = 10
-# often enough that a pod cannot be away without a request noticing it
+# short enough that a request fails if a pod is away
 PERIOD_S = 0.2
 PERSISTENCE_S = 120
 
 
 class Posting:
-    """Posts tasks one by one on a thread, inside a `with` block."""
+    """Post tasks one after the other on a thread, inside a `with` block."""
 
     def __init__(self, system: System, prefix: str) -> None:
         self.system = system
@@ -49,16 +49,16 @@ class Posting:
 
 
 class Patient(Posting):
-    """Posts as the project's client does, which repeats a request that may be repeated."""
+    """Post with the project's client, which retries requests that are safe to retry."""
 
     def post(self, name: str) -> None:
-        # without a 202 the client knows of no accepted task, so nothing is promised
+        # without a 202 the client knows no accepted task, so the system has promised nothing
         with self.system.client() as client, suppress(Problem, OutcomeUnknown):
             self.accepted[client.submit({"task": "counted_short", "name": name}, deadline_s=PERSISTENCE_S)] = name
 
 
 class Strict(Posting):
-    """Sends every request once and records each failure."""
+    """Send every request once and record each failure."""
 
     def __init__(self, system: System, prefix: str) -> None:
         super().__init__(system, prefix)

@@ -1,4 +1,4 @@
-"""One cluster with one platform for all tests of a process; each module has the overlay that it asks for."""
+"""One cluster with one platform for all tests of a process; each module deploys the overlay that it needs."""
 
 import os
 import time
@@ -33,15 +33,15 @@ def pytest_configure() -> None:
 
 
 def pytest_report_header() -> str:
-    """Name the cluster before it is touched, so that a person can stop the tests."""
+    """Name the cluster before the tests change it, so that a person can stop them."""
     return f"The tests use {chosen()}."
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Keep what the cluster looked like when a test failed."""
+    """Save the state of the cluster when a test fails."""
     report = yield
-    if report.failed and STARTED:  # without a started cluster KUBECONFIG may name anybody's
+    if report.failed and STARTED:  # without a started cluster, KUBECONFIG may name a cluster that is not for tests
         report.sections.append(("cluster", evidence.collect(item.name)))
     return report
 
@@ -62,8 +62,8 @@ def version() -> str:
 
 @pytest.fixture(scope="session")
 def platform(provider: Provider, version: str) -> Provider:
-    """RabbitMQ, Redis, NGINX, KEDA and the Secrets; the project's images are in the nodes."""
-    with ThreadPoolExecutor(1) as beside:  # installing mostly waits, so the images are built meanwhile
+    """RabbitMQ, Redis, NGINX, KEDA and the Secrets are installed; the project's images are in the nodes."""
+    with ThreadPoolExecutor(1) as beside:  # installing mostly waits, so build the images at the same time
         images = beside.submit(_load_images, provider, version)
         if isinstance(provider, Minicluster):
             installation.install(provider)
@@ -72,7 +72,7 @@ def platform(provider: Provider, version: str) -> Provider:
         images.result()
     try:
         check_entrance(provider.entrance)
-    except Unusable as exc:  # without NGINX every test would run into its timeout
+    except Unusable as exc:  # without NGINX every test would time out
         pytest.exit(str(exc), returncode=1)
     return provider
 
@@ -84,14 +84,14 @@ def _load_images(provider: Provider, version: str) -> None:
 
 @pytest.fixture(scope="session")
 def system(platform: Provider) -> Iterator[System]:
-    """The clients' view of the system. `local`, `load` and `running` deploy one."""
+    """The system as clients access it. The fixtures `local`, `load`, `running` and `original` deploy overlays."""
     with entered(platform.entrance) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def local(system: System) -> System:
-    """The local overlay, applied and waited for by the code of `make deploy`."""
+    """The local overlay, deployed by the code of `make deploy`, which waits until it is ready."""
     deploy.up(objects.LOCAL)
     return system
 
@@ -101,14 +101,14 @@ def load(system: System) -> Iterator[System]:
     """The load overlay with two idle workers."""
     burst.rest(system, "load")
     yield system
-    # the HPA removes pods above the maximum at once; without this the next module would wait for its scale-down window
+    # The HPA removes pods above the maximum at once; otherwise the next module would wait for the scale-down window.
     objects.set_maximum(burst.MINIMUM)
     objects.settled(objects.WORKER, burst.MINIMUM)
 
 
 @pytest.fixture(scope="session")
 def running(system: System) -> System:
-    """A system under any overlay: the one that runs, or else the load overlay."""
+    """A system under any overlay: the present one, or else the load overlay."""
     if not api.has("scaledobjects.keda.sh", objects.SCALER[2], f"--namespace={objects.SCALER[0]}"):
         deploy.up(objects.OVERLAYS / "load")
     return system
@@ -116,9 +116,9 @@ def running(system: System) -> System:
 
 @pytest.fixture(scope="session")
 def original(system: System) -> Posted:
-    """A burst under the original's numbers, posted once for both tests of test_original.py.
+    """A burst under the original's overlay, posted once for both tests of test_original.py.
 
-    It is here because pytest collects that file twice in a run of the Makefile, and would make a fixture of it twice.
+    It is defined here because the Makefile passes that file to pytest twice, so a fixture in that file would run twice.
     """
     burst.rest(system, "original")
     at_s = time.time()
@@ -127,6 +127,6 @@ def original(system: System) -> Posted:
 
 @pytest.fixture(scope="module")
 def unmeasured() -> Iterator[None]:
-    """For a module that needs much CPU: it does not run while the other run of `make e2e` measures a burst."""
+    """For a module that needs much CPU: wait while the other session of `make e2e` measures a burst."""
     with burst.measuring():
         yield

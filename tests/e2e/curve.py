@@ -21,7 +21,7 @@ STOP_TIMEOUT_S = 60
 
 @dataclass
 class Recorder:
-    """Samples replicas and backlog each second on a thread of its own, inside a `with` block."""
+    """Sample replicas and backlog once per second on a separate thread, inside a `with` block."""
 
     system: System
     posted: int = 0
@@ -45,12 +45,12 @@ class Recorder:
         return time.monotonic() - self._began
 
     def came(self, count: int, at_s: float) -> None:
-        """Note that `count` tasks were accepted at a time."""
+        """Record that the API accepted `count` tasks at a time."""
         self.arrivals.append((round(at_s, 2), count))
         self.posted += count
 
     def write(self, path: Path, sync_s: float) -> None:
-        """Write the curve and the numbers of the ScaledObject and the HPA that made it."""
+        """Write the curve, with the settings of the ScaledObject and the HPA under which it was recorded."""
         spec = objects.get(objects.SCALER)["spec"]
         curve: dict[str, Any] = {
             "min": spec["minReplicaCount"],
@@ -66,7 +66,7 @@ class Recorder:
 
     def _run(self) -> None:
         while not self._over.wait(PERIOD_S):
-            with suppress(Unusable, redis.RedisError):  # a sample that fails leaves a gap in the curve
+            with suppress(Unusable, redis.RedisError):  # a failed sample leaves a gap in the curve
                 self._sample()
 
     def _sample(self) -> None:

@@ -1,4 +1,4 @@
-"""What a cluster looked like when a test failed: build/e2e/failure/<test>/."""
+"""Save the state of the cluster when a test fails: build/e2e/failure/<test>/."""
 
 import re
 import shutil
@@ -17,17 +17,17 @@ TIMEOUT_S = 60
 
 
 def collect(test: str) -> str:
-    """Save events, objects, pods' logs and descriptions, queues, and the node's logs; a sentence that says where."""
+    """Save events, objects, logs and descriptions of pods, queues, and the node's logs; returns where they are."""
     folder = FOLDER / re.sub(r"[^\w.-]", "_", test)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    # a cluster that has ended would let each of the many questions run into its timeout
+    # if the cluster has ended, each of the many queries would wait for its timeout
     if answers(kubectl(), "get", "--raw=/readyz"):
         _ask(folder)
     servers = objects.kubeconfig().parent / LOGS
     if servers.exists():
         shutil.copytree(servers, folder / "node", ignore=shutil.ignore_patterns("pods", "containers"))
-    return f"What the cluster looked like is in {folder.relative_to(ROOT)}."
+    return f"The state of the cluster is in {folder.relative_to(ROOT)}."
 
 
 def _ask(folder: Path) -> None:
@@ -56,7 +56,7 @@ def _logs(namespace: str, pod: str, folder: Path) -> None:
 
 
 def _answer(*question: str) -> str:
-    """The cluster's answer, or why there is none: a part that does not answer must not hide the others."""
+    """Return the cluster's answer, or the error as text: one failed query must not hide the other answers."""
     try:
         return output(kubectl(), *question, timeout_s=TIMEOUT_S)
     except Unusable as exc:

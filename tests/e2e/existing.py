@@ -1,4 +1,4 @@
-"""An existing cluster, by its kubectl context: kind, k3d or docker-desktop."""
+"""An existing cluster, named by its kubectl context: kind, k3d or docker-desktop."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ from ops.tools import kubectl
 FOLDER = ROOT / ".local" / "e2e"
 # One file per process: two sessions in one clone may use different clusters.
 KUBECONFIG = FOLDER / f"kubeconfig-{os.getpid()}"
-# the namespace that every installed system has
+# a namespace of every installed system
 OCCUPIED = "celery-workers"
 TIMEOUT_S = 60
 LOAD_TIMEOUT_S = 600
@@ -24,20 +24,20 @@ ENTRANCE_TIMEOUT_S = 60
 class Existing:
     """`start` refuses a cluster that is not for tests before it changes anything. `stop` leaves the cluster running."""
 
-    hpa_sync_s = 15.0  # Kubernetes' default; the API does not tell the actual value
+    hpa_sync_s = 15.0  # Kubernetes' default; the API does not show the actual value
 
     def __init__(self, context: str) -> None:
         self.context = context
-        # docker-desktop and k3d give a LoadBalancer this address; with kind it depends on the cluster's configuration
+        # docker-desktop and k3d publish a LoadBalancer here; with kind the address depends on the cluster's settings
         self.entrance = os.environ.get("E2E_ENTRANCE", "http://localhost")
 
     def __str__(self) -> str:
         return f"the cluster of the context {self.context}, as E2E_CONTEXT says"
 
     def start(self) -> Path:
-        """Copy the context into a kubeconfig of its own, and check that tests may use the cluster; the copy's path."""
+        """Check that tests may use the cluster; returns the path of a kubeconfig with a copy of its context."""
         self._loading(Path())
-        # a copy, so that the tests stay on this cluster if somebody switches the current context
+        # a copy, so that the tests stay on this cluster if the owner switches the current context
         view = ("config", "view", "--raw", "--minify", "--flatten", f"--context={self.context}")
         text = output(kubectl(), *view, timeout_s=TIMEOUT_S)
         KUBECONFIG.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ class Existing:
         return KUBECONFIG
 
     def load_image(self, archive: Path) -> None:
-        """Import the images of a docker-archive by the program that made the cluster."""
+        """Import the images of a docker-archive with the program that made the cluster."""
         show(*self._loading(archive), timeout_s=LOAD_TIMEOUT_S)
 
     def install_platform(self) -> None:
@@ -59,7 +59,7 @@ class Existing:
         KUBECONFIG.unlink(missing_ok=True)
 
     def _loading(self, archive: Path) -> tuple[str, ...]:
-        """The command that imports images into the nodes. Unusable if there is none for this kind of cluster."""
+        """Return the command that imports images into the nodes. Unusable if this kind of cluster is unknown."""
         kind, _, name = self.context.partition("-")
         if kind == "kind":
             return "kind", "load", "image-archive", str(archive), f"--name={name}"
@@ -77,8 +77,8 @@ class Existing:
         there = output(kubectl(), f"--kubeconfig={KUBECONFIG}", *ask, timeout_s=TIMEOUT_S)
         if there and os.environ.get("E2E_CONFIRM") != self.context:
             raise Unusable(
-                f"The cluster of {self.context} has a system already, which the tests would change, kill and leave "
-                f"changed: say E2E_CONFIRM={self.context} if they may."
+                f"The cluster of {self.context} has a system already, which the tests would change, kill and not "
+                f"restore: set E2E_CONFIRM={self.context} to allow this."
             )
 
 

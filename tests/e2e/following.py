@@ -1,4 +1,4 @@
-"""A cluster whose Flux follows a clone of this project, as `make secrets FLUX=1` and `make flux` set it up."""
+"""A cluster whose Flux follows a clone of this project, set up as `make secrets FLUX=1` and `make flux` do."""
 
 import json
 import os
@@ -13,14 +13,14 @@ from ops import cluster as api
 from tests.e2e import objects
 from tests.e2e.repository import Repository
 
-# Both Kustomizations from nothing, on two busy cores
+# time to apply both Kustomizations to an empty cluster on two busy cores
 READY_TIMEOUT_S = 1200
 RECONCILE_TIMEOUT_S = 300
 SECRETS_TIMEOUT_S = 120
 FLUX = "flux-system"
 APPS = "kustomization/apps"
-API = "kustomization/api"  # after the workers of APPS
-# `make flux` without its check of the origin's URL: it refuses HTTP, and the artifact server of the cluster has no TLS
+API = "kustomization/api"  # Flux applies it after the workers of APPS
+# `make flux` without its check of the origin's URL: the check refuses HTTP, but the artifact server has no TLS
 FOLLOW = "from ops import flux; flux.git_url = str; flux.main()"
 REQUEST = "reconcile.fluxcd.io/requestedAt"
 
@@ -40,12 +40,12 @@ class Following:
         self.repository.python("-c", FOLLOW, timeout_s=READY_TIMEOUT_S)
 
     def reconcile(self, part: str, namespace: str = FLUX) -> None:
-        """Let Flux reconcile the source and then a part now, and not only after its interval; wait for the end."""
+        """Make Flux reconcile the source and then a part now, before their intervals; waits for the end."""
         _look("gitrepository/sluice", FLUX)
         objects.until(lambda: _reconciled(part, namespace), RECONCILE_TIMEOUT_S, f"what {part} depends on")
 
     def condition(self) -> dict[str, Any]:
-        """The Ready condition of the apps."""
+        """Return the Ready condition of the apps."""
         return _condition(status(APPS))
 
     def healthy(self, commit: str) -> None:
@@ -55,7 +55,7 @@ class Following:
 
 
 def status(part: str, namespace: str = FLUX) -> dict[str, Any]:
-    """The status of an object of Flux, for example `kustomization/apps`."""
+    """Return the status of a Flux object, for example `kustomization/apps`."""
     answer = json.loads(api.ask("get", part, f"--namespace={namespace}", "--output=json"))
     return dict(answer.get("status", {}))
 
@@ -71,7 +71,7 @@ def _condition(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _reconciled(part: str, namespace: str) -> bool:
-    """Whether a reconciliation did not end early because a dependency had not applied the commit yet."""
+    """Reconcile; whether it ran to its end, and did not stop because a dependency lacks the commit."""
     _look(part, namespace)
     return _condition(status(part, namespace)).get("reason") != "DependencyNotReady"
 

@@ -20,7 +20,7 @@ KEDA = ("keda", "deployment", "keda-operator")
 LOCAL = ROOT / "kustomize" / "overlays" / "local"
 OVERLAYS = ROOT / "tests" / "e2e" / "overlays"
 TIMEOUT_S = 300
-# Each poll is a process of kubectl: without a pause they would take one of two cores from what is waited for.
+# Each poll starts kubectl. Without a pause the polls would use one of two cores, and slow down the awaited change.
 POLL_S = 0.5
 
 Name = tuple[str, str, str]
@@ -32,7 +32,7 @@ def kubeconfig() -> Path:
 
 
 def get(name: Name) -> dict[str, Any]:
-    """An object by its namespace, kind and name."""
+    """Return an object by its namespace, kind and name."""
     namespace, kind, object_name = name
     answer: dict[str, Any] = json.loads(
         cluster.ask("get", kind, object_name, f"--namespace={namespace}", "--output=json")
@@ -41,7 +41,7 @@ def get(name: Name) -> dict[str, Any]:
 
 
 def pods(name: Name) -> list[dict[str, Any]]:
-    """The pods of a Deployment or StatefulSet without those that are terminating."""
+    """Return the pods of a Deployment or StatefulSet that are not terminating."""
     labels = get(name)["spec"]["selector"]["matchLabels"]
     selector = ",".join(f"{key}={value}" for key, value in labels.items())
     answer = json.loads(cluster.ask("get", "pods", f"--namespace={name[0]}", f"--selector={selector}", "--output=json"))
@@ -56,7 +56,7 @@ def patch(name: Name, operations: list[dict[str, Any]]) -> None:
 
 
 def set_maximum(count: int) -> None:
-    """Set the maximum of the workers' ScaledObject."""
+    """Set maxReplicaCount of the workers' ScaledObject."""
     patch(SCALER, [{"op": "replace", "path": "/spec/maxReplicaCount", "value": count}])
 
 
@@ -67,7 +67,7 @@ def scale(name: Name, count: int) -> None:
 
 
 def apply(folder: Path) -> str:
-    """Apply an overlay; the output of kubectl."""
+    """Apply an overlay; returns the output of kubectl."""
     return cluster.ask("apply", f"--kustomize={folder}", timeout_s=TIMEOUT_S)
 
 
@@ -80,28 +80,28 @@ def rolled_out(name: Name) -> None:
 
 
 def replicas(name: Name) -> tuple[int, int]:
-    """(ready, desired) replicas of a Deployment."""
+    """Return the (ready, desired) replicas of a Deployment."""
     found = get(name)
     return found["status"].get("readyReplicas", 0), found["spec"]["replicas"]
 
 
 def until(condition: Callable[[], bool], deadline_s: float, what: str) -> None:
-    """Wait until a condition holds. It is polled slowly, as it asks the cluster."""
+    """Wait until a condition holds. The pause between polls is long, because each poll queries the cluster."""
     child.until(condition, deadline_s, what, POLL_S)
 
 
 def settled(name: Name, count: int, timeout_s: float = TIMEOUT_S) -> None:
-    """Wait until a Deployment has exactly `count` ready replicas and desires no other number."""
+    """Wait until a Deployment has exactly `count` ready replicas and desires the same number."""
     until(lambda: replicas(name) == (count, count), timeout_s, f"{count} replicas of {name[2]}")
 
 
 def secret(namespace: str, name: str) -> dict[str, str]:
-    """The decoded data of a Secret."""
+    """Return the decoded data of a Secret."""
     data = get((namespace, "secret", name))["data"]
     return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
 
 def container_ids(pod: dict[str, Any]) -> Iterator[str]:
-    """The ids of a pod's containers in the node's container runtime."""
+    """Yield the ids that a pod's containers have in the node's container runtime."""
     for status in pod["status"]["containerStatuses"]:
         yield status["containerID"].partition("://")[2]

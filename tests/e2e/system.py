@@ -1,4 +1,4 @@
-"""The running system as its clients see it through NGINX, and the ledger in Redis that the tasks of the tests write."""
+"""The running system as clients see it through NGINX, and the ledger in Redis that the tests' tasks write."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -20,26 +20,26 @@ from ops.management import Management
 from ops.servers.child import until
 from tests.e2e import objects
 
-# the keys of tests/e2e/overlays/ledger/tasks.py
+# the keys of tests/e2e/overlays/ledger/work.py
 LEDGER, BEGUN, ENDED = "sluice:task:e2e-ledger", "sluice:task:e2e-begun", "sluice:task:e2e-ended"
 READERS = 8
 POST_TIMEOUT_S = 60
 
 
-# a task of the project: the local overlay has no others
+# a task of the project: the local overlay has no other tasks
 SPEC = next(iter(TASKS.values()))
 
 
 def example() -> dict[str, Any]:
-    """An input of that task."""
+    """Return an example input of SPEC."""
     made = example_input(SPEC.input)
-    assert made is not None, f"give the fields of {SPEC.input.__name__} examples=[...]"
+    assert made is not None, f"the fields of {SPEC.input.__name__} need examples=[...]"
     return made
 
 
 @dataclass(frozen=True)
 class System:
-    """One system: its URL, a key, and the Redis with the ledger."""
+    """One system: its URL, an API key, and the Redis with the ledger."""
 
     entrance: str
     key: str = field(repr=False)
@@ -47,14 +47,14 @@ class System:
 
     @cached_property
     def host(self) -> str:
-        """The Host header of every request, as the entrance may be an IP address. Read late: an overlay brings it."""
+        """The Host header of every request: the entrance may be an IP address. Read after an overlay is applied."""
         return cluster.ingress_host()
 
     def client(self) -> Client:
         return Client(self.entrance, self.key, host=self.host)
 
     def post(self, names: Sequence[str], task: str = "counted_short") -> list[str]:
-        """Post tasks in one request; their ids. Every task must be accepted."""
+        """Post tasks in one request, which must all be accepted; returns their ids."""
         with self.client() as client:
             outcomes = client.submit_batch([{"task": task, "name": name} for name in names], deadline_s=POST_TIMEOUT_S)
         refused = [each for each in outcomes if isinstance(each, Problem)]
@@ -62,19 +62,19 @@ class System:
         return [str(each) for each in outcomes]
 
     def finished(self) -> int:
-        """The number of tasks that have ended."""
+        """Return the number of tasks that have ended."""
         return int(self.store.hlen(LEDGER))
 
     def effects(self) -> dict[str, int]:
-        """How often each task had its effect: name -> count."""
+        """Return how often each task had its effect: name -> count."""
         return self._counts(LEDGER)
 
     def begun(self) -> dict[str, int]:
-        """How often each task began: more than once if a worker was killed meanwhile."""
+        """Return how often each task began: more than once if its worker was killed."""
         return self._counts(BEGUN)
 
     def last_end_s(self) -> float:
-        """When the last task ended, in seconds since the epoch."""
+        """Return when the last task ended, in seconds since the epoch."""
         return max(float(each) for each in self.store.hvals(ENDED))
 
     def forget(self) -> None:
@@ -85,7 +85,7 @@ class System:
         return {str(name): int(count) for name, count in self.store.hgetall(ledger).items()}
 
     def states(self, ids: Sequence[str], timeout_s: float) -> set[str]:
-        """The final states of tasks, each waited for through the API."""
+        """Wait for tasks through the API; returns their final states."""
         end = time.monotonic() + timeout_s
         with self.client() as client, ThreadPoolExecutor(READERS) as readers:
             return set(readers.map(lambda each: client.result(each, max(1.0, end - time.monotonic())).status, ids))
@@ -97,7 +97,7 @@ class System:
 
 @contextmanager
 def broker() -> Iterator[Management]:
-    """RabbitMQ's management API, in the cluster that KUBECONFIG names."""
+    """Connect to RabbitMQ's management API in the cluster that KUBECONFIG names."""
     password = objects.secret("data", "rabbitmq-auth")["password"]
     with forwarded("data", "service/rabbitmq", 15672) as port:
         yield Management(f"http://127.0.0.1:{port}", "admin", password)
@@ -105,11 +105,11 @@ def broker() -> Iterator[Management]:
 
 @contextmanager
 def entered(entrance: str) -> Iterator[System]:
-    """The system of the cluster that KUBECONFIG names."""
+    """Connect to the system in the cluster that KUBECONFIG names."""
     key = keys.first_key(objects.secret("fastapi", "api")["API_KEYS"])
     password = objects.secret("data", "redis-auth")["password"]
     with forwarded("data", "service/redis", 6379) as port:
-        # forwarding is slow while the cluster is busy
+        # port forwarding is slow while the cluster is busy
         store = redis.Redis(port=port, username="admin", password=password, socket_timeout=30, decode_responses=True)
         with store:
             yield System(entrance, key, store)

@@ -1,4 +1,4 @@
-"""A minicluster ends as a whole and leaves nothing behind, however it ends, and does not disturb another one."""
+"""A minicluster always ends completely, leaves nothing behind, and does not disturb another cluster."""
 
 import json
 import os
@@ -28,7 +28,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 class Second:
-    """Another cluster, whose owner is another process."""
+    """A second cluster, started by another process."""
 
     def __init__(self, state: Path) -> None:
         self.cluster = Minicluster(state)
@@ -45,10 +45,10 @@ class Second:
 
     def linked(self) -> bool:
         links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
-        return self.cluster.cable in links
+        return self.cluster.link_name in links
 
     def grouped(self) -> bool:
-        """Whether its control group exists, in the hierarchy of cgroup v2 or in any of v1."""
+        """Whether the cluster's control group exists, in the hierarchy of cgroup v2 or in any of v1."""
         return any(
             place.exists() for place in (CGROUPS / self.cluster.cgroup, *CGROUPS.glob(f"*/{self.cluster.cgroup}"))
         )
@@ -64,9 +64,9 @@ class Second:
 
 @pytest.fixture
 def second(provider: Provider, tmp_path: Path) -> Iterator[Second]:
-    """A cluster beside that of the other tests."""
+    """A cluster beside the cluster of the other tests."""
     if not isinstance(provider, Minicluster):
-        pytest.skip("Only a cluster of our own is ended.")
+        pytest.skip("These tests stop only a cluster that they started.")
     cluster = Second(tmp_path / "state")
     try:
         yield cluster
@@ -77,7 +77,7 @@ def second(provider: Provider, tmp_path: Path) -> Iterator[Second]:
     assert not (tmp_path / "state").exists()
 
 
-def test_cluster_ends_with_a_killed_owner(second: Second) -> None:
+def test_cluster_ends_if_its_owner_is_killed(second: Second) -> None:
     names = {each.name() for each in second.processes}
     assert {"kubelet", "containerd", "coredns", "kube-apiserver"} <= names
     assert second.linked()
@@ -86,12 +86,12 @@ def test_cluster_ends_with_a_killed_owner(second: Second) -> None:
     until(second.gone, END_TIMEOUT_S, "the end of every process")
 
 
-def test_cluster_ends_with_any_of_its_servers(second: Second) -> None:
+def test_cluster_ends_if_one_of_its_servers_is_killed(second: Second) -> None:
     next(each for each in second.processes if each.name() == "kube-scheduler").kill()
     until(second.gone, END_TIMEOUT_S, "the end of every process")
 
 
-def test_the_other_cluster_is_untouched(provider: Provider) -> None:
+def test_first_cluster_still_answers(provider: Provider) -> None:
     if not isinstance(provider, Minicluster):
-        pytest.skip("Only a cluster of our own is ended.")
+        pytest.skip("These tests stop only a cluster that they started.")
     assert api.ask("get", "--raw=/readyz").strip() == "ok"

@@ -1,6 +1,6 @@
-"""The tests on an existing cluster, started as its owner starts them: by `make e2e` with a kubectl context.
+"""End-to-end tests on an existing cluster, started as its owner starts them: by `make e2e` with a kubectl context.
 
-The cluster is that of the other tests, and a script stands in for kind. As that cluster reaches no registry, PLATFORM
+The cluster is that of the other tests; a script stands in for kind. As this cluster reaches no registry, PLATFORM
 names the stand-in charts and BASE the local base image.
 """
 
@@ -25,7 +25,7 @@ from tests.e2e.system import System
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 CONTEXT = "kind-mine"
-# this part changes nothing in the cluster
+# these tests change nothing in the cluster
 PART = "network"
 KIND = """#!/bin/sh
 test "$1 $2 $4" = "load image-archive --name=mine" || exit 2
@@ -37,16 +37,16 @@ TIMEOUT_S = 60
 
 
 @pytest.fixture
-def node(provider: Provider, running: System) -> Minicluster:  # noqa: ARG001 - the system that its owner has in it
+def node(provider: Provider, running: System) -> Minicluster:  # noqa: ARG001 - deploys the system into the cluster
     """The minicluster of these tests, with a running system."""
     if not isinstance(provider, Minicluster):
-        pytest.skip("This session is on an existing cluster already.")
+        pytest.skip("This session already uses an existing cluster.")
     return provider
 
 
 @pytest.fixture
-def kubeconfig(node: Minicluster, tmp_path: Path) -> Path:  # noqa: ARG001 - KUBECONFIG names it by then
-    """The owner's kubeconfig: its current context is that of another cluster."""
+def kubeconfig(node: Minicluster, tmp_path: Path) -> Path:  # noqa: ARG001 - sets KUBECONFIG
+    """The owner's kubeconfig; its current context is another cluster."""
     config = json.loads(cluster.ask("config", "view", "--raw", "--minify", "--output=json"))
     config["contexts"][0]["name"] = CONTEXT
     config["clusters"].append({"name": "other", "cluster": {"server": "http://127.0.0.1:1"}})
@@ -59,7 +59,7 @@ def kubeconfig(node: Minicluster, tmp_path: Path) -> Path:  # noqa: ARG001 - KUB
 
 @pytest.fixture
 def kind(node: Minicluster, tmp_path: Path) -> Path:
-    """A stand-in for `kind`, which imports images. It writes the names of their archives into the file `loaded`."""
+    """A stand-in for `kind` that imports images and writes the names of their archives to the file `loaded`."""
     path = tmp_path / "bin" / "kind"
     path.parent.mkdir()
     path.write_text(KIND.format(load=shlex.join(node.inside("ctr", "--namespace=k8s.io", "images", "import"))))
@@ -69,7 +69,7 @@ def kind(node: Minicluster, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def platform_folder(node: Minicluster, tmp_path: Path) -> Path:
-    """The platform's manifests with the charts' URLs as this machine reaches them."""
+    """The platform's manifests, with chart URLs that this machine can reach."""
     rendered = output(kubectl(), "kustomize", ROOT / installation.PLATFORM, timeout_s=TIMEOUT_S)
     folder = tmp_path / "platform"
     folder.mkdir()
@@ -79,7 +79,7 @@ def platform_folder(node: Minicluster, tmp_path: Path) -> Path:
 
 
 def session(kind: Path, **told: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run `make e2e` of the part as a person would: variables on the command line, none of this session's."""
+    """Run `make e2e` of PART as a person would: variables on the command line, no E2E_ variables of this session."""
     command = ["make", "e2e", f"E2E={PART}", *(f"{name}={value}" for name, value in told.items())]
     machine = {name: value for name, value in os.environ.items() if not name.startswith("E2E_")}
     environment = machine | {"PATH": f"{kind.parent}{os.pathsep}{os.environ['PATH']}"}
@@ -89,19 +89,19 @@ def session(kind: Path, **told: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def pods() -> set[str]:
-    """The UIDs of the platform's and the system's pods."""
+    """Return the UIDs of the pods of the platform and the system."""
     names = (objects.RABBITMQ, objects.KEDA, objects.API, objects.RECORDER)
     return {pod["metadata"]["uid"] for name in names for pod in objects.pods(name)}
 
 
-def test_session_is_refused_in_one_sentence_before_any_test(kubeconfig: Path, kind: Path) -> None:
+def test_session_without_confirmation_is_refused_before_any_test(kubeconfig: Path, kind: Path) -> None:
     done = session(kind, KUBECONFIG=kubeconfig, E2E_CONTEXT=CONTEXT)
     assert done.returncode != 0
     assert done.stderr.startswith(f"ERROR: The cluster of {CONTEXT} has a system already")
     assert "test session" not in done.stdout
 
 
-def test_session_uses_the_cluster_and_leaves_it_as_it_is(
+def test_session_uses_the_cluster_and_leaves_its_pods_and_files_as_they_were(
     node: Minicluster, kubeconfig: Path, kind: Path, platform_folder: Path
 ) -> None:
     before, copies = pods(), set(existing.FOLDER.glob("kubeconfig-*"))

@@ -1,11 +1,11 @@
-"""RabbitMQ is away for KEDA: it falls back to a number of replicas, and comes back from it."""
+"""KEDA cannot reach RabbitMQ: it sets the fallback's replicas, and returns to the metric afterwards."""
 
 from tests.e2e import objects
 from tests.e2e.system import System
 
 FALLBACK_TIMEOUT_S = 180
 RECOVERY_TIMEOUT_S = 300
-# of the base; repeated here, so that a changed number needs a decision
+# the base's number, repeated here so that a change needs a decision
 REPLICAS = 4
 TASKS = 20
 
@@ -16,7 +16,7 @@ def falls_back() -> bool:
     return any(each["type"] == "Fallback" and each["status"] == "True" for each in conditions)
 
 
-def test_fallback_applies_and_ends(load: System) -> None:
+def test_fallback_sets_its_replicas_and_ends_when_rabbitmq_is_back(load: System) -> None:
     assert objects.replicas(objects.WORKER)[1] < REPLICAS
     objects.scale(objects.RABBITMQ, 0)
     try:

@@ -1,4 +1,4 @@
-"""A git push is a deployment: Flux follows clusters/local, in a cluster that has nothing but Flux at first."""
+"""A git push is a deployment: Flux follows clusters/local, in a cluster that has only Flux at first."""
 
 import json
 import re
@@ -24,8 +24,8 @@ SERVICE = ("nginx", "service", "nginx-ingress-controller")
 OVERLAY = "kustomize/overlays/local"
 MINIMUM = "path: /spec/minReplicaCount\n  value: {}"
 FIGURES = ROOT / "build" / "e2e" / "flux.json"
-# The interval of clusters/local/source.yaml; the interval at which the apps check whether the infrastructure, on which
-# they depend, has the commit; and time to apply on two busy cores.
+# The interval of clusters/local/source.yaml, the interval at which the apps check whether the infrastructure that they
+# depend on has the commit, and the time to apply on two busy cores.
 PUSH_TIMEOUT_S = 60 + 30 + 120
 RELEASE = "0.2.0"
 BUILD_TIMEOUT_S = 600
@@ -33,9 +33,9 @@ BUILD_TIMEOUT_S = 600
 
 @pytest.fixture(scope="module")
 def node(version: str) -> Iterator[Minicluster]:
-    """A cluster beside that of the other tests, which has nothing but the project's images."""
+    """A cluster beside the cluster of the other tests; it has only the project's images."""
     if not isinstance(chosen(), Minicluster):
-        pytest.skip("pods of other clusters do not reach a git server of this machine: see docs/deploy.md, With Flux")
+        pytest.skip("pods of other clusters cannot reach a git server on this machine: see docs/deploy.md, With Flux")
     empty = Minicluster(STATE.with_name(f"{STATE.name}-flux"))
     with started(empty):
         for archive in app_images.built(version, local_base=True):
@@ -50,7 +50,7 @@ def following(node: Minicluster, tmp_path_factory: pytest.TempPathFactory) -> Fo
 
 
 def running() -> dict[str, int]:
-    """Pods, and generations of the objects that make pods: they stay the same as long as nothing is changed."""
+    """Return the pods, and the generations of the objects that make pods: they are equal as long as nothing changes."""
     kinds = "deployments.apps,scaledobjects.keda.sh,pods"
     answers = [cluster.ask("get", kinds, f"--namespace={where}", "--output=json") for where in ("fastapi", WORKER[0])]
     items = [each["metadata"] | {"kind": each["kind"]} for text in answers for each in json.loads(text)["items"]]
@@ -59,7 +59,7 @@ def running() -> dict[str, int]:
 
 
 def by_hand(name: objects.Name, spec: dict[str, Any]) -> dict[str, Any]:
-    """Change an object as `kubectl edit` does; the resulting spec, which Flux may revert at any time."""
+    """Change an object as `kubectl edit` does; returns the changed spec, which Flux may revert at any time."""
     namespace, kind, object_name = name
     patch = ("--type=merge", f"--patch={json.dumps({'spec': spec})}", "--field-manager=kubectl-edit")
     changed = cluster.ask("patch", kind, object_name, f"--namespace={namespace}", *patch, "--output=json")
@@ -67,7 +67,7 @@ def by_hand(name: objects.Name, spec: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def test_apps_come_after_what_they_need(following: Following) -> None:
+def test_apps_are_created_after_the_platform_is_ready(following: Following) -> None:
     assert following.condition()["status"] == "True"
     releases = json.loads(cluster.ask("get", "helmreleases", "--all-namespaces", "--output=json"))["items"]
     conditions = [each for release in releases for each in release["status"]["conditions"] if each["type"] == "Ready"]
@@ -76,7 +76,7 @@ def test_apps_come_after_what_they_need(following: Following) -> None:
     assert max(each["lastTransitionTime"] for each in conditions) <= min(made)
 
 
-def test_pushed_number_reaches_the_scaler(following: Following) -> None:
+def test_pushed_minimum_reaches_the_scaled_object(following: Following) -> None:
     following.repository.edit(f"{OVERLAY}/scaled-object-min.yaml", MINIMUM.format(1), MINIMUM.format(2))
     began = time.monotonic()
     following.repository.commit("Two workers at least")
@@ -117,7 +117,7 @@ def test_release_rolls_out(following: Following, node: Minicluster, tmp_path: Pa
     ],
     ids=["does not build", "refused by KEDA"],
 )
-def test_broken_commit_changes_nothing_until_it_is_reverted(
+def test_broken_commit_changes_nothing_before_or_after_its_revert(
     following: Following, file: str, old: str, new: str, reason: str
 ) -> None:
     before = running()
@@ -137,13 +137,13 @@ def test_broken_commit_changes_nothing_until_it_is_reverted(
     assert running() == before
 
 
-def test_edit_by_hand_is_undone(following: Following) -> None:
+def test_manual_edit_of_the_overlay_is_undone(following: Following) -> None:
     assert by_hand(SCALER, {"maxReplicaCount": 7})["maxReplicaCount"] == 7
     following.reconcile(APPS)
     assert objects.get(SCALER)["spec"]["maxReplicaCount"] == 30
 
 
-def test_edit_of_what_a_chart_made_is_undone(following: Following) -> None:
+def test_manual_edit_of_a_chart_object_is_undone(following: Following) -> None:
     assert by_hand(SERVICE, {"externalTrafficPolicy": "Local"})["externalTrafficPolicy"] == "Local"
     following.reconcile("helmrelease/nginx-ingress", namespace="nginx")
     assert objects.get(SERVICE)["spec"]["externalTrafficPolicy"] == "Cluster"

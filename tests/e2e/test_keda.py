@@ -1,8 +1,8 @@
-"""KEDA's own RabbitMQ scaler against the planner's reading of it: the metric, the activation, the replicas.
+"""KEDA's RabbitMQ scaler computes the metric, the activation and the replicas that the planner predicts.
 
-The cases are those of KEDA's end-to-end test (tests/scalers/rabbitmq in its repository): a hundred messages at value 10
-want 4 replicas, the most there may be; three messages below an activation of 5 want none. The queue is the one that
-nobody consumes; the pods are never scheduled, since only their number is looked at.
+The cases are those of KEDA's own end-to-end test (tests/scalers/rabbitmq in its repository): a hundred messages at
+value 10 need the maximum of 4 replicas; three messages, below an activation of 5, need none. The queue has no
+consumers. The pods are never scheduled, because the tests look only at their number.
 """
 
 import json
@@ -26,9 +26,9 @@ NAMESPACE = "celery-workers"
 IDLE = (NAMESPACE, "deployment", "idle")
 QUEUE = f"/api/queues/%2F/{PARKED_QUEUE}"
 VALUE, ACTIVATION, MAXIMUM = 10, 5, 4
-# The management API is up to 8 s late, then come a poll of 2 s and a sync of the HPA, on a machine that may be busy.
+# The management API may be 8 s late; then follow a poll of 2 s and a sync of the HPA, on a machine that may be busy.
 TIMEOUT_S = 120
-# Several polls: long enough for a scaler that is active to show it.
+# Several polls: an active scaler would have added a replica by then.
 HOLD_S = 20
 RESTRICTED = {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
 CONTAINER = {
@@ -71,8 +71,8 @@ def scaled_object(trigger: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture
-def management(running: System) -> Iterator[Management]:  # noqa: ARG001 - its broker and its TriggerAuthentication
-    """The broker's management API, and an empty queue before and after."""
+def management(running: System) -> Iterator[Management]:  # noqa: ARG001 - deploys the broker and the TriggerAuthentication
+    """The broker's management API; the queue is empty before and after the test."""
     with broker() as api:
         api(f"{QUEUE}/contents", "DELETE")
         yield api
@@ -80,8 +80,8 @@ def management(running: System) -> Iterator[Management]:  # noqa: ARG001 - its b
 
 
 @pytest.fixture
-def trigger(management: Management) -> Iterator[keda.Trigger]:  # noqa: ARG001 - the queue is empty first
-    """The base's own trigger on that queue, with other numbers, as the planner reads it; KEDA has it too."""
+def trigger(management: Management) -> Iterator[keda.Trigger]:  # noqa: ARG001 - empties the queue
+    """The base's trigger with another queue and other numbers: KEDA has it, and the planner has read it."""
     written = objects.get(objects.SCALER)["spec"]["triggers"][0]
     written["metadata"] |= {"queueName": PARKED_QUEUE, "value": str(VALUE), "activationValue": str(ACTIVATION)}
     both = {"apiVersion": "v1", "kind": "List", "items": [DEPLOYMENT, scaled_object(written)]}
@@ -93,7 +93,7 @@ def trigger(management: Management) -> Iterator[keda.Trigger]:  # noqa: ARG001 -
 
 
 def metric_milli() -> int | None:
-    """What KEDA answers the HPA, in thousandths; None while it has no answer."""
+    """Return the metric that KEDA gives the HPA, in thousandths; None while there is none."""
     names = objects.get((NAMESPACE, "scaledobject", "idle")).get("status", {}).get("externalMetricNames")
     if not names:
         return None
@@ -112,14 +112,14 @@ def publish(management: Management, count: int) -> None:
         management("/api/exchanges/%2F/amq.default/publish", "POST", message)
 
 
-def test_keda_sees_and_does_what_the_planner_says(management: Management, trigger: keda.Trigger) -> None:
+def test_keda_scales_as_the_planner_predicts(management: Management, trigger: keda.Trigger) -> None:
     publish(management, ACTIVATION - 2)
     metric, active = keda.observe(trigger, keda.Counts(ready=ACTIVATION - 2, unacked=0))
     objects.until(lambda: metric_milli() == metric, TIMEOUT_S, f"a metric of {metric} thousandths")
     assert not active
     end_s = time.monotonic() + HOLD_S
     objects.until(
-        lambda: objects.replicas(IDLE)[1] > 0 or time.monotonic() > end_s, HOLD_S + TIMEOUT_S, "the time itself"
+        lambda: objects.replicas(IDLE)[1] > 0 or time.monotonic() > end_s, HOLD_S + TIMEOUT_S, "the hold time"
     )
     assert objects.replicas(IDLE)[1] == 0
 

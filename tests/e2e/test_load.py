@@ -1,4 +1,4 @@
-"""`make load` against the cluster, through NGINX, from outside and as a Job inside: the gates hold there."""
+"""`make load` against the cluster, through NGINX, from outside and as a Job inside: every gate holds."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ JOB = ("load", "job", "load")
 
 @pytest.fixture(scope="module")
 def threads(load: System) -> Iterator[System]:
-    """Workers that carry the load without scaling; taken back for the modules that come after."""
+    """Workers that carry the load without scaling; the load overlay is applied again for the next modules."""
     objects.apply(objects.OVERLAYS / "threads")
     objects.rolled_out(objects.WORKER)
     objects.settled(objects.WORKER, 2)
@@ -37,7 +37,7 @@ def threads(load: System) -> Iterator[System]:
 
 @pytest.fixture
 def image(provider: Provider, tmp_path: Path) -> None:
-    """The Job's image, in the nodes."""
+    """The Job's image, imported into the nodes."""
     archive = tmp_path / "load.tar"
     settings = app_images.settings(local_base=isinstance(provider, Minicluster))
     show("make", "load-image", timeout_s=RUN_TIMEOUT_S, env=settings)
@@ -46,8 +46,8 @@ def image(provider: Provider, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def job(threads: System, image: None) -> Iterator[None]:  # noqa: ARG001 - what it needs to run
-    """The Job, begun; gone afterwards, and before: one that a killed run left would be judged again."""
+def job(threads: System, image: None) -> Iterator[None]:  # noqa: ARG001 - the Job needs them
+    """The started Job, deleted afterwards; a Job of a killed run is deleted first, or it would be judged again."""
     delete = ("delete", f"--kustomize={INSIDE}", "--ignore-not-found")
     cluster.ask(*delete, timeout_s=RUN_TIMEOUT_S)
     try:
@@ -57,7 +57,7 @@ def job(threads: System, image: None) -> Iterator[None]:  # noqa: ARG001 - what 
         cluster.ask(*delete, timeout_s=RUN_TIMEOUT_S)
 
 
-def test_smoke_holds_and_its_report_shows_the_replicas(threads: System, tmp_path: Path) -> None:
+def test_smoke_load_passes_its_gates_and_reports_the_replicas(threads: System, tmp_path: Path) -> None:
     command = ["make", "load", "SHAPE=smoke", f"HOST={threads.entrance}", "CLUSTER=1", f"FOLDER={tmp_path}/load"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_TIMEOUT_S, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -68,7 +68,7 @@ def test_smoke_holds_and_its_report_shows_the_replicas(threads: System, tmp_path
 
 
 @pytest.mark.usefixtures("job")
-def test_smoke_holds_from_inside_too() -> None:
+def test_smoke_load_inside_the_cluster_passes_its_gates() -> None:
     objects.until(lambda: ended() is not None, RUN_TIMEOUT_S, "the end of the Job")
     printed = cluster.ask("logs", "--namespace=load", "job/load")
     assert ended() == "Complete", printed
@@ -78,13 +78,13 @@ def test_smoke_holds_from_inside_too() -> None:
 
 
 def ended() -> str | None:
-    """How the Job ended, by its condition; None while it runs."""
+    """Return the type of the condition with which the Job ended; None while it runs."""
     conditions = objects.get(JOB)["status"].get("conditions", [])
     return next((one["type"] for one in conditions if one["type"] in {"Complete", "Failed"}), None)
 
 
 def assert_sane(report: dict[str, Any]) -> None:
-    """Every gate held, and the series are those of a cluster under that load."""
+    """Check that every gate held, and that the series are plausible for a cluster under this load."""
     assert report["verdict"] == "held"
     assert all(gate["held"] for gate in report["gates"])
     series = report["series"]

@@ -1,4 +1,4 @@
-"""`kubectl apply -k` of an overlay is all that it takes, and says the same a second time."""
+"""One `kubectl apply -k` of an overlay deploys the system, and a second one changes nothing."""
 
 import json
 import subprocess
@@ -16,14 +16,14 @@ from tests.e2e import existing, objects
 from tests.e2e.system import SPEC, System, example
 
 DIFF_TIMEOUT_S = 120
-# beside the time that the task takes
+# in addition to the duration of the task
 RESULT_TIMEOUT_S = 60
-# of kustomize/base/worker/recorder.yaml
+# the port in kustomize/base/worker/recorder.yaml
 METRICS_PORT = 9100
 METRICS_TIMEOUT_S = 10
 
 
-def test_all_is_ready(local: System) -> None:  # noqa: ARG001
+def test_every_workload_is_ready(local: System) -> None:  # noqa: ARG001
     for name, count in ((objects.API, 1), (objects.RECORDER, 1), (objects.WORKER, 1)):
         objects.settled(name, count, timeout_s=60)
 
@@ -35,7 +35,7 @@ def test_task_through_nginx_returns_its_result(local: System) -> None:
     assert SPEC.output.model_validate(task.result)
 
 
-def test_recorder_tells_prometheus_what_it_records(local: System) -> None:  # noqa: ARG001
+def test_recorder_exports_its_metrics(local: System) -> None:  # noqa: ARG001
     with (
         forwarded("celery-workers", "deployment/dead-letter-recorder", METRICS_PORT) as port,
         urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=METRICS_TIMEOUT_S) as answer,
@@ -51,15 +51,15 @@ def test_diff_is_empty(local: System) -> None:  # noqa: ARG001
 
 
 def test_second_apply_changes_nothing(local: System) -> None:  # noqa: ARG001
-    # not by what kubectl says: it calls every PodDisruptionBudget configured, whose selector it always replaces
+    # not by the output of kubectl: it always replaces a PodDisruptionBudget's selector, and then prints `configured`
     before = wanted()
     assert len(before) > 20
     objects.apply(objects.LOCAL)
     assert wanted() == before
 
 
-def test_cluster_with_a_system_is_left_alone_unless_its_owner_says_so(
-    local: System,  # noqa: ARG001 - the system
+def test_existing_cluster_with_a_system_is_refused_until_its_owner_confirms(
+    local: System,  # noqa: ARG001 - deploys the system
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -79,7 +79,7 @@ def test_cluster_with_a_system_is_left_alone_unless_its_owner_says_so(
 
 
 def wanted() -> list[dict[str, Any]]:
-    """Every object of the overlay as it is wanted: without what the cluster says of itself."""
+    """Return every object of the overlay without its status and the fields that the server sets."""
     items: list[dict[str, Any]] = json.loads(cluster.ask("get", f"--kustomize={objects.LOCAL}", "--output=json"))[
         "items"
     ]

@@ -1,7 +1,7 @@
-"""NetworkPolicies: each is in the cluster and means pods that run.
+"""NetworkPolicies: the cluster has each, and each selects running pods.
 
-Whether traffic is refused is not shown here: the bridge that pods are plugged into enforces no policy. That the
-policies let pass exactly the flows of the diagram is what `make validate` computes from them.
+These tests do not show that traffic is refused: the minicluster's network bridge enforces no policy. `make validate`
+computes that the policies allow exactly the flows of the diagram.
 """
 
 import json
@@ -19,7 +19,7 @@ from ops.validate.references import matches
 from tests.e2e.system import System
 
 TIMEOUT_S = 60
-# no Prometheus runs here
+# namespaces without pods here: no Prometheus runs
 ABSENT = {"monitoring"}
 
 
@@ -29,21 +29,21 @@ def listed(kind: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def pods(running: System) -> list[dict[str, Any]]:  # noqa: ARG001 - what runs
+def pods(running: System) -> list[dict[str, Any]]:  # noqa: ARG001 - deploys the pods
     return listed("pods")
 
 
 @pytest.fixture(scope="module")
 def wanted() -> set[tuple[str, str]]:
-    """Every policy of the manifests, by its namespace and name: the application's, and the platform's."""
+    """The (namespace, name) of each policy in the manifests of the application and the platform."""
     folders = (ROOT / "kustomize" / "base" / "network", ROOT / "helm-releases" / "network")
     texts = [output(kubectl(), "kustomize", folder, timeout_s=TIMEOUT_S) for folder in folders]
     return {key(each) for text in texts for each in yaml.safe_load_all(text)}
 
 
 @pytest.fixture(scope="module")
-def policies(running: System, wanted: set[tuple[str, str]]) -> list[dict[str, Any]]:  # noqa: ARG001 - their cluster
-    """Those of the cluster, but for what its owner has in other namespaces."""
+def policies(running: System, wanted: set[tuple[str, str]]) -> list[dict[str, Any]]:  # noqa: ARG001 - deploys the policies
+    """The cluster's policies, without those that its owner has in other namespaces."""
     ours = {namespace for namespace, _ in wanted}
     return [each for each in listed("networkpolicies") if each["metadata"]["namespace"] in ours]
 
@@ -73,7 +73,7 @@ def test_every_policy_is_in_the_cluster(policies: list[dict[str, Any]], wanted: 
     assert {key(each) for each in policies} == wanted
 
 
-def test_every_policy_is_of_pods_that_run(policies: list[dict[str, Any]], pods: list[dict[str, Any]]) -> None:
+def test_every_policy_selects_running_pods(policies: list[dict[str, Any]], pods: list[dict[str, Any]]) -> None:
     idle = [
         each["metadata"]["name"]
         for each in policies
@@ -82,7 +82,7 @@ def test_every_policy_is_of_pods_that_run(policies: list[dict[str, Any]], pods: 
     assert idle == []
 
 
-def test_every_peer_is_a_pod_that_runs(policies: list[dict[str, Any]], pods: list[dict[str, Any]]) -> None:
+def test_every_peer_selects_running_pods(policies: list[dict[str, Any]], pods: list[dict[str, Any]]) -> None:
     nobody = [
         (policy["metadata"]["name"], peer)
         for policy in policies
@@ -93,5 +93,5 @@ def test_every_peer_is_a_pod_that_runs(policies: list[dict[str, Any]], pods: lis
     assert nobody == []
 
 
-def test_policies_let_the_flows_of_the_diagram_pass_and_no_other() -> None:
+def test_policies_allow_exactly_the_flows_of_the_diagram() -> None:
     assert [str(each) for each in network.check(tree.render(ROOT))] == []

@@ -1,4 +1,4 @@
-"""The burst under the original's numbers: its two workers take it alone."""
+"""The burst under the original's overlay: two workers finish it, because nothing scales them."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from tests.e2e.system import System, broker
 
 @pytest.fixture
 def emptied() -> Iterator[None]:
-    """Empty the queues after the test: if it fails, tasks of later tests must not wait behind the burst."""
+    """Empty the queues after the test: if it fails, the tasks of later tests must not wait behind the burst."""
     yield
     with broker() as api:
         for queue in WORK_QUEUES:
@@ -25,7 +25,7 @@ def test_burst_is_accepted(original: Posted) -> None:
 
 
 @pytest.mark.usefixtures("emptied")
-def test_two_workers_take_it_alone(
+def test_two_workers_finish_the_burst_without_scaling(
     system: System, original: Posted, record_property: Callable[[str, object], None]
 ) -> None:
     system.drained(burst.TASKS, burst.DRAIN_TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""Scale-down and rolling update, both at once while tasks run: nothing is lost, cut off, done twice or refused."""
+"""Scale-down and rolling update at the same time under load: no task is lost or repeated, no request fails."""
 
 from collections.abc import Callable
 
@@ -11,8 +11,8 @@ from tests.e2e.clients import Strict
 from tests.e2e.provider import Provider
 from tests.e2e.system import System
 
-# 5 s each. KEDA keeps thirty workers, at ten tasks each, while more than 290 tasks are left, and about 150 end while
-# the workers start. A hundred more, so that thirty workers have work for half a minute when the scale-down begins.
+# 5 s each. KEDA keeps 30 workers, at ten tasks each, while more than 290 tasks are left, and about 150 tasks end while
+# the workers start. A hundred more give 30 workers work for half a minute when the scale-down begins.
 TASKS = 550
 MAXIMUM = 30
 SCALE_TIMEOUT_S = 240
@@ -25,7 +25,7 @@ def set_image(name: objects.Name, image: str) -> None:
 
 @pytest.fixture
 def release(load: System, platform: Provider, version: str) -> str:  # noqa: ARG001 - the overlay must be applied first
-    """The tag of a newer version, whose images are in the nodes."""
+    """Import the images of a newer version into the nodes; returns their tag."""
     newer = f"{version}-next"
     for archive in app_images.built(newer, local_base=isinstance(platform, Minicluster)):
         platform.load_image(archive)
@@ -45,7 +45,7 @@ def test_scale_down_and_new_version_lose_nothing(
         objects.rolled_out(objects.API)
         objects.rolled_out(objects.WORKER)
         objects.settled(objects.WORKER, 2)
-        assert busy < TASKS  # there was work to lose
+        assert busy < TASKS  # tasks were open when the scale-down began
         assert load.finished() < TASKS + len(clients.accepted)
     objects.set_maximum(MAXIMUM)
     accepted = {**dict.fromkeys(ids), **clients.accepted}
@@ -55,7 +55,7 @@ def test_scale_down_and_new_version_lose_nothing(
     load.drained(len(accepted), DRAIN_TIMEOUT_S)
     assert load.states(list(accepted), timeout_s=60) == {"SUCCESS"}
     assert set(load.effects().values()) == {1}
-    assert set(load.begun().values()) == {1}  # a killed task that ran again would have one effect, but two beginnings
+    assert set(load.begun().values()) == {1}  # a task that was killed and repeated would have begun twice
     images = {
         each["spec"]["containers"][0]["image"] for name in (objects.API, objects.WORKER) for each in objects.pods(name)
     }

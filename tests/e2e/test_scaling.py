@@ -1,4 +1,4 @@
-"""KEDA with real workers: a burst scales them from 2 to 30 and back, and is done sooner than two could do it."""
+"""A burst scales real workers by KEDA from 2 to 30 and back, and ends sooner than with two workers."""
 
 import json
 import os
@@ -26,7 +26,7 @@ PICTURE_TIMEOUT_S = 120
 
 @dataclass(frozen=True)
 class Scaled:
-    """What a burst did to the workers, and how its tasks ended."""
+    """The recorded scaling of a burst, and how its tasks ended."""
 
     samples: list[dict[str, float]]
     drain_s: float
@@ -36,7 +36,7 @@ class Scaled:
 
 @pytest.fixture(scope="module")
 def scaled(system: System, platform: Provider) -> Scaled:
-    """Post a burst under the load overlay, and record it until the workers are two again."""
+    """Post a burst under the load overlay, and record the scaling until two workers are left."""
     burst.rest(system, "load")
     with Recorder(system) as recorder:
         with burst.measuring():
@@ -50,7 +50,7 @@ def scaled(system: System, platform: Provider) -> Scaled:
     return Scaled(recorder.samples, drain_s, system.states(ids, timeout_s=60), system.effects())
 
 
-def test_burst_takes_the_workers_to_the_maximum_and_back(scaled: Scaled) -> None:
+def test_burst_scales_the_workers_to_the_maximum_and_back(scaled: Scaled) -> None:
     samples = scaled.samples
     assert {MINIMUM <= sample["desired"] <= MAXIMUM for sample in samples} == {True}
     assert max(sample["ready"] for sample in samples) == MAXIMUM
@@ -62,10 +62,10 @@ def test_every_task_of_the_burst_succeeds_once(scaled: Scaled) -> None:
     assert scaled.effects == {f"load-{number}": 1 for number in range(TASKS)}
 
 
-def test_burst_drains_four_times_sooner_than_two_workers_can(
+def test_burst_drains_four_times_faster_than_with_two_workers(
     scaled: Scaled, record_property: Callable[[str, object], None]
 ) -> None:
-    # `test_original` shows that under the original's numbers the two workers take it alone
+    # test_original.py shows that two workers finish the burst without scaling
     sooner = ALONE_S / scaled.drain_s
     host = {
         "cores": os.cpu_count(),
@@ -81,8 +81,8 @@ def test_burst_drains_four_times_sooner_than_two_workers_can(
     assert sooner >= 4
 
 
-@pytest.mark.usefixtures("scaled")  # it writes the curve
-def test_the_curve_can_be_replayed_and_drawn() -> None:
+@pytest.mark.usefixtures("scaled")  # the fixture writes the curve
+def test_curve_can_be_replayed_and_drawn() -> None:
     picture = CURVE.with_suffix(".png")
     picture.unlink(missing_ok=True)
     sluice = Path(sys.executable).parent / "sluice"

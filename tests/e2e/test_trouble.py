@@ -1,4 +1,4 @@
-"""kill -9 of each part under load loses no accepted task. An outage and a wrong password do no more than they must."""
+"""Under load: kill -9 of a part loses no accepted task; an outage or a wrong password does only the expected harm."""
 
 import time
 from contextlib import suppress
@@ -20,44 +20,44 @@ BEGUN = 10
 DRAIN_TIMEOUT_S = 600
 BACK_TIMEOUT_S = 300
 PROGRAMS = (objects.API, objects.WORKER, objects.RECORDER)
-# longer than the liveness probes of worker and recorder need to restart a process that hangs: 60 s and three failures
+# longer than liveness probes take to restart a hanging worker or recorder: 60 s, and then three failures
 OUTAGE_S = 100
 SUBMIT_DEADLINE_S = 1
 SENTENCE = "CELERY_BROKER_URL: the broker at rabbitmq.data.svc refuses this user or password"
 
 
 def life(pod: dict[str, Any]) -> tuple[str, int] | None:
-    """(uid, restarts) of a ready pod; None if it is not ready."""
+    """Return (uid, restarts) of a ready pod; None if it is not ready."""
     (status,) = pod["status"].get("containerStatuses") or [{}]
     return (pod["metadata"]["uid"], status["restartCount"]) if status.get("ready") else None
 
 
 def lives(name: objects.Name) -> set[tuple[str, int] | None]:
-    """`life` of each pod of a workload."""
+    """Return `life` of each pod of a workload."""
     return {life(pod) for pod in objects.pods(name)}
 
 
 def whole(name: objects.Name) -> bool:
-    """Whether a workload has as many ready pods as it desires now."""
+    """Whether as many pods of a workload are ready as it desires now."""
     ready, desired = objects.replicas(name)
     return ready == desired
 
 
 def kill(provider: Provider, victim: objects.Name, pod: dict[str, Any]) -> None:
-    """Send SIGKILL to a pod's process. On an existing cluster: delete the pod, which sends it after a second."""
+    """Send SIGKILL to a pod's process. On an existing cluster: delete the pod with a grace period of one second."""
     if isinstance(provider, Minicluster):
         provider.kill(next(objects.container_ids(pod)))
-    # A restarted container keeps the folders of its pod. Only a new pod shows that the data are in a volume.
+    # A restarted container keeps the pod's directories. Only a new pod shows that the data are in a volume.
     if victim == objects.RABBITMQ or not isinstance(provider, Minicluster):
         where = (pod["metadata"]["name"], f"--namespace={pod['metadata']['namespace']}")
-        # not with --force: the next pod could mount the volume while this pod's process still uses it
+        # without --force: the next pod could mount the volume while this pod's process still uses it
         cluster.ask("delete", "pod", *where, "--grace-period=1")
 
 
 @pytest.mark.parametrize(
     "victim", [objects.WORKER, objects.API, objects.RABBITMQ, objects.KEDA], ids=lambda name: name[2]
 )
-def test_killed_part_loses_no_task(load: System, platform: Provider, victim: objects.Name) -> None:
+def test_killing_a_part_loses_no_accepted_task(load: System, platform: Provider, victim: objects.Name) -> None:
     load.forget()
     ids = load.post([f"before-{number}" for number in range(TASKS)])
     with Patient(load, "during") as clients:
@@ -70,12 +70,12 @@ def test_killed_part_loses_no_task(load: System, platform: Provider, victim: obj
 
     assert len(clients.accepted) > 0
     assert load.states(list(accepted), DRAIN_TIMEOUT_S) == {"SUCCESS"}
-    # at least once: a worker may be killed between a task's effect and the record of its end
+    # at least once: a worker may be killed between a task's effect and the acknowledgement of its message
     assert set(load.effects()) >= set(accepted.values())
 
 
 def is_refused(system: System) -> bool:
-    """Whether a post is refused. An unknown outcome, such as a 502 of NGINX, raises and so fails the test."""
+    """Whether a post is refused. An unknown outcome, such as a 502 of NGINX, raises and fails the test."""
     with system.client() as client:
         try:
             client.submit({"task": "counted_short", "name": "outage"}, deadline_s=SUBMIT_DEADLINE_S)
@@ -84,7 +84,7 @@ def is_refused(system: System) -> bool:
     return False
 
 
-def test_outage_of_the_broker_is_told_by_the_api_and_restarts_no_pod(load: System) -> None:
+def test_broker_outage_makes_the_api_refuse_tasks_and_restarts_no_pod(load: System) -> None:
     before = set().union(*map(lives, PROGRAMS))
     objects.scale(objects.RABBITMQ, 0)
     try:
@@ -98,12 +98,12 @@ def test_outage_of_the_broker_is_told_by_the_api_and_restarts_no_pod(load: Syste
     objects.rolled_out(objects.RABBITMQ)
     for name in PROGRAMS:
         objects.until(lambda name=name: whole(name), BACK_TIMEOUT_S, f"ready pods of {name[2]}")  # type: ignore[misc]
-    assert before <= set().union(*map(lives, PROGRAMS))  # the fallback of KEDA may have added some
+    assert before <= set().union(*map(lives, PROGRAMS))  # KEDA's fallback may have added pods
     assert load.states(load.post(["after the outage"]), DRAIN_TIMEOUT_S) == {"SUCCESS"}
 
 
 @pytest.mark.parametrize("name", PROGRAMS, ids=lambda name: name[2])
-def test_wrong_password_stops_a_rollout(load: System, name: objects.Name) -> None:
+def test_wrong_password_stops_a_rollout_and_keeps_the_old_pods(load: System, name: objects.Name) -> None:
     before = lives(name)
     (container,) = objects.get(name)["spec"]["template"]["spec"]["containers"]
     index = [each["name"] for each in container["env"]].index("CELERY_BROKER_URL")
@@ -114,7 +114,7 @@ def test_wrong_password_stops_a_rollout(load: System, name: objects.Name) -> Non
     try:
         objects.until(lambda: any(map(failed, objects.pods(name))), BACK_TIMEOUT_S, f"the end of a new {name[2]}")
         pod = next(filter(failed, objects.pods(name)))
-        objects.until(lambda: ending(pod).count(SENTENCE) == 1, BACK_TIMEOUT_S, "the sentence")
+        objects.until(lambda: ending(pod).count(SENTENCE) == 1, BACK_TIMEOUT_S, "the message about the password")
         assert before <= lives(name)
         assert load.states(load.post(["beside a wrong password"]), DRAIN_TIMEOUT_S) == {"SUCCESS"}
     finally:
@@ -123,7 +123,7 @@ def test_wrong_password_stops_a_rollout(load: System, name: objects.Name) -> Non
 
 
 def ending(pod: dict[str, Any]) -> str:
-    """The log of a pod's previous container; empty while there is none yet."""
+    """Return the log of a pod's previous container; empty while there is none."""
     where = (f"--namespace={pod['metadata']['namespace']}", pod["metadata"]["name"])
     with suppress(Unusable):
         return cluster.ask("logs", *where, "--previous")

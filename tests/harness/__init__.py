@@ -1,1 +1,1 @@
-"""The system under test: its processes, and the tasks that the tests add to it."""
+"""The system under test: its processes, and the test tasks."""

@@ -1,4 +1,4 @@
-"""The API with the test tasks: `uvicorn --factory tests.harness.api:create_app`; it dies at a publish when told to."""
+"""The API with the test tasks: `uvicorn --factory tests.harness.api:create_app`. TEST_DIE kills it at a publish."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from apps.api.publisher import Outcome, Publisher
 from apps.contract.message import TaskMessage
 from tests.harness.tasks import TEST_TASKS
 
-# "before 3": instead of the third publish; "after 3": when the broker has it, and before anyone is told.
+# "before 3": killed instead of the third publish. "after 3": killed after the broker's confirm, before any answer.
 DIE = "TEST_DIE"
 
 

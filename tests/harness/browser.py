@@ -1,6 +1,6 @@
-"""Headless Chromium by its DevTools protocol: a page, its errors, its requests, and a picture of it.
+"""Headless Chromium, driven by the DevTools protocol: loads a page, collects its errors and requests, takes pictures.
 
-The browser finds no host but this machine, as 127.0.0.1 and as HOST: some pages ask others only if not on localhost.
+The browser resolves only HOST, to 127.0.0.1: some pages contact other hosts only if they are not on localhost.
 """
 
 import base64
@@ -31,9 +31,9 @@ class Page:
 
     def __init__(self, socket: ClientConnection) -> None:
         self.errors: list[str] = []
-        """What went wrong in it, and what it wrote as an error."""
+        """JavaScript exceptions, and messages with the level warning or error."""
         self.requests: list[str] = []
-        """The addresses that it asked for, of any host."""
+        """The URLs of all requests, to any host."""
         self._socket = socket
         self._numbers = itertools.count(1)
         self._seen: set[str] = set()
@@ -41,12 +41,12 @@ class Page:
             self._ask(f"{domain}.enable")
 
     def open(self, path: Path, width: int, height: int = 900) -> None:
-        """Load a file, in a window of that size, without a network."""
+        """Load a file in a window of this size, without a network."""
         self._ask("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=0, uploadThroughput=0)
         self.visit(path.as_uri(), width, height)
 
     def visit(self, url: str, width: int, height: int = 900) -> None:
-        """Load a page, in a window of that size."""
+        """Load a page in a window of this size."""
         self._seen.clear()
         self._ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self._ask("Page.navigate", url=url)
@@ -54,14 +54,14 @@ class Page:
             self._receive()
 
     def evaluate(self, expression: str) -> Any:
-        """The value of a JavaScript expression, which may be a promise."""
+        """Return the value of a JavaScript expression, which may be a promise."""
         options = {"returnByValue": True, "awaitPromise": True}
         answer = self._ask("Runtime.evaluate", expression=expression, **options)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
     def picture(self, path: Path) -> None:
-        """The whole page as PNG."""
+        """Write a picture of the whole page as PNG."""
         answer = self._ask("Page.captureScreenshot", captureBeyondViewport=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(base64.b64decode(answer["data"]))
@@ -92,7 +92,7 @@ class Page:
 
 @contextmanager
 def page(folder: Path) -> Iterator[Page]:
-    """A tab of a browser with a profile of its own. Unusable if there is none, and none can be installed."""
+    """A tab of a browser with its own profile. Unusable if there is no browser and none can be installed."""
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
         apt_install([PACKAGE])
@@ -100,7 +100,7 @@ def page(folder: Path) -> Iterator[Page]:
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-port=0"]
     quiet = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
     alone = [f"--host-resolver-rules=MAP {HOST} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
-    # its sandbox needs rights that a container often lacks; what is opened is our own
+    # --no-sandbox: the sandbox needs rights that a container often lacks, and only our own pages are opened
     command = [str(program), *options, *quiet, *alone, f"--user-data-dir={folder}", "about:blank"]
     browser = Child("Chromium", command, log=folder / "browser.log", env=dict(os.environ))
     port = folder / "DevToolsActivePort"

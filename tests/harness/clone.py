@@ -1,4 +1,4 @@
-"""A clone of the project's code in a folder of its own, and `make up` in it."""
+"""A copy of the project's code in its own folder, and `make up` in it."""
 
 import os
 import shutil
@@ -12,31 +12,31 @@ from tests.harness.system import ROOT, until
 
 
 def copy_apps(folder: Path) -> None:
-    """Copy the services; their only tasks are those of tests/harness/family."""
+    """Copy apps/, and replace its tasks by those of tests/harness/replacement_family."""
     ignored = shutil.ignore_patterns("__pycache__")
     tasks = folder / "apps" / "tasks"
     shutil.copytree(ROOT / "apps", folder / "apps", ignore=ignored)
     for contract in tasks.glob("*/contract.py"):
         shutil.rmtree(contract.parent)
-    shutil.copytree(ROOT / "tests" / "harness" / "family", tasks / "family", ignore=ignored)
+    shutil.copytree(ROOT / "tests" / "harness" / "replacement_family", tasks / "family", ignore=ignored)
 
 
 class Clone:
-    """`python -m ops.up`, which is what `make up` runs once everything is installed, and its output."""
+    """Runs `python -m ops.up`, which `make up` calls once everything is installed, and keeps its output."""
 
     def __init__(self, folder: Path, port: str, **environment: str) -> None:
         self.folder = folder
         copy_apps(folder)
         shutil.copytree(ROOT / "ops", folder / "ops", ignore=shutil.ignore_patterns("__pycache__"))
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("CELERY", "RABBITMQ"))}
-        # No Docker engine: the programs of this machine are what is tested, and they need no download.
+        # No Docker engine: the test covers the programs of this machine, which need no download.
         base = {"API_PORT": port, "DOCKER_HOST": f"unix://{folder}/none"}
         self.environment = {**kept, **base, **environment}
         self.output = folder / "output"
         self._process: subprocess.Popen[bytes] | None = None
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run another verb to its end, at most a minute."""
+        """Run another command and wait for its end, at most a minute."""
         return subprocess.run(
             [sys.executable, "-m", *command],
             cwd=self.folder,
@@ -48,7 +48,7 @@ class Clone:
         )
 
     def up(self) -> psutil.Process:
-        """Start it; the answer is the supervisor."""
+        """Start `ops.up`, and return its process, the supervisor."""
         with self.output.open("wb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "ops.up"],
@@ -57,24 +57,24 @@ class Clone:
         return psutil.Process(self._process.pid)
 
     def says(self, text: str) -> None:
-        """Wait until it has printed the text; fail at once when it ended without."""
+        """Wait until the text is in the output; fail at once if the process ended before."""
         until(lambda: text in self.printed or self._ended, 90, f"{text!r} in the output")
         assert text in self.printed
 
     def exit_status(self, deadline_s: float = 60) -> int:
-        """Wait for the end."""
+        """Wait for the end, and return the exit status."""
         assert self._process is not None
         return self._process.wait(deadline_s)
 
     def end(self) -> None:
-        """Make sure that the next test has the machine to itself."""
+        """Stop the process if it still runs, so that it does not disturb the next test."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             self._process.wait(60)
 
     @property
     def printed(self) -> str:
-        """Everything printed so far."""
+        """The output so far."""
         return self.output.read_text()
 
     @property
@@ -83,7 +83,7 @@ class Clone:
 
 
 def left(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Those that still run."""
+    """Return the processes that still run."""
     return [process for process in processes if _runs(process)]
 
 

@@ -1,4 +1,4 @@
-"""A real nginx with a configuration of the stand-in controller, on ports and in a folder of its own."""
+"""A real nginx with a configuration of the stand-in ingress controller, with its own ports and folder."""
 
 import functools
 import os
@@ -21,15 +21,15 @@ from ops.servers.programs import find
 from ops.tools import cache
 from tests.harness.servers import given_root
 
-# of keepalive_min_timeout, which helm-releases/nginx.yaml sets
+# The first version with keepalive_min_timeout, which helm-releases/nginx.yaml sets.
 OLDEST = (1, 27, 4)
 TIMEOUT_S = 20.0
 
 
 def command() -> list[str]:
-    """Of an nginx that is new enough: of the root file system that `make test-brokers` names, else what is there.
+    """Return the command of an nginx that is new enough: from the root of `make test-brokers`, else from this machine.
 
-    Where there is none it is a skip, in CI too: `make test-brokers` makes that root file system, and a test never does.
+    Skips if there is none, in CI too: only `make test-brokers` builds that root file system.
     """
     if root := given_root():
         return _in(root)
@@ -46,7 +46,7 @@ def command() -> list[str]:
 
 @functools.cache
 def _in(root: Path) -> list[str]:
-    """By the root file system's own loader: without chroot, so without being root."""
+    """Run the program with the loader of its root file system, which needs neither chroot nor root."""
     (loader,) = root.glob("usr/lib/*/ld-linux-*.so.*")
     return [str(loader), "--library-path", str(loader.parent), str(root / "usr/sbin/nginx")]
 
@@ -57,7 +57,7 @@ def _version(program: list[str]) -> tuple[int, ...]:
 
 
 class Nginx:
-    """Runs between `with` and its end; `http` and `https` are its addresses."""
+    """A context manager that runs nginx; `http` and `https` are its addresses."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -69,10 +69,10 @@ class Nginx:
         self._child = Child("nginx", line, log=folder / "nginx.log", env=dict(os.environ))
 
     def write(self, text: str) -> Self:
-        """Take over a configuration, with this nginx's ports and folder."""
-        user = "user root;\n" if os.geteuid() == 0 else ""  # else its workers may not write into the folder
+        """Write the configuration, with the ports and the folder of this nginx."""
+        user = "user root;\n" if os.geteuid() == 0 else ""  # other users may not write into the folder
         text = re.sub(r"listen (\d+)", lambda match: f"listen 127.0.0.1:{self._ports[int(match[1])]}", text)
-        self._config.write_text(user + text.replace("/tmp/", f"{self._folder}/"))  # noqa: S108 - of the pod
+        self._config.write_text(user + text.replace("/tmp/", f"{self._folder}/"))  # noqa: S108 - the pod's /tmp
         return self
 
     def __enter__(self) -> Self:
@@ -88,7 +88,7 @@ class Nginx:
         self._child.stop()
 
     def reload(self) -> str:
-        """Read the configuration again; what nginx says of it, once it has decided."""
+        """Reload the configuration, and return the log lines of the reload."""
         seen = len(self.log())
         self._child.signal(signal.SIGHUP)
         decided = re.compile(r"start worker process \d+|\[emerg\]")
@@ -100,7 +100,7 @@ class Nginx:
 
 
 class Backend:
-    """The API's place: answers every request with the headers that came."""
+    """Takes the API's place: answers each request with the headers that it received."""
 
     def __enter__(self) -> Self:
         class Echo(BaseHTTPRequestHandler):
@@ -117,7 +117,7 @@ class Backend:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
-        self._server.daemon_threads = True  # connections of nginx stay open
+        self._server.daemon_threads = True  # nginx keeps its connections open
         self._server.block_on_close = False
         self.port = self._server.server_port
         self._thread = Thread(target=self._server.serve_forever)
@@ -130,7 +130,7 @@ class Backend:
         self._thread.join()
 
     def slice(self) -> dict[str, Any]:
-        """Its EndpointSlice."""
+        """Return its EndpointSlice."""
         return {
             "metadata": {"namespace": "fastapi", "labels": {"kubernetes.io/service-name": "api"}},
             "ports": [{"name": "http", "port": self.port}],

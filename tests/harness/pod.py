@@ -1,8 +1,8 @@
-"""Runs a command as in a pod: with the user, environment, files and mounts that a Dockerfile and a manifest say.
+"""Runs a command as in a pod, with the user, environment, files and mounts that a Dockerfile and a manifest define.
 
     root file system of a base -> RUN of the last stage -> read-only -> emptyDirs of the manifest -> the command
 
-The packages in /venv and the code in /app are not there. Linux, root.
+Without the packages in /venv and the code in /app. Needs Linux and root.
 """
 
 import os
@@ -20,7 +20,7 @@ from ops.command import Unusable
 TIMEOUT_S = 120
 UNLIMITED = "1Gi"
 SHM = "/dev/shm"  # noqa: S108 - the pod's
-SHM_SIZE = "64Mi"  # of a container runtime's own
+SHM_SIZE = "64Mi"  # the default of container runtimes
 DEVICES = ("null", "zero", "full", "random", "urandom")
 
 
@@ -33,19 +33,19 @@ class Pod:
     deployment: Path
 
     def run(self, *command: str, given: str = "") -> subprocess.CompletedProcess[str]:
-        """Run a command in it, with this input. Unusable where we are not root."""
+        """Run a command in the pod, with `given` as its stdin. Unusable unless we are root."""
         if os.geteuid() != 0:
             raise Unusable("A pod's file system is mounted by root: run this as root.")
         script = "\n".join(("set -e", *self._mounts(), f"exec chroot $R {shlex.join(self._process(command))}"))
-        # in namespaces of its own: its mounts and processes end with it
+        # in its own namespaces, so that its mounts and processes end with it
         own = ("unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child")
         return subprocess.run(
             [*own, "sh", "-c", script], input=given, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
         )
 
     def _mounts(self) -> list[str]:
-        """Shell commands that make the file system at $R."""
-        work = "/mnt"  # hidden by the first mount, in a namespace of ours
+        """Return shell commands that build the file system at $R."""
+        work = "/mnt"  # the first mount covers it, only in our own namespace
         lines = [f"mount -t tmpfs none {work}", f"cd {work}", "mkdir upper work root", f"R={work}/root"]
         lines += [f"mount -t overlay none -o lowerdir={self.base},upperdir=upper,workdir=work $R"]
         lines += [f"chroot $R sh -c {shlex.quote(text)}" for text in self._instructions("RUN")]
@@ -57,7 +57,7 @@ class Pod:
         return lines
 
     def _process(self, command: tuple[str, ...]) -> list[str]:
-        """The command with the container's user and rights, in its folder and environment."""
+        """Return the command with the container's user, rights, working directory and environment."""
         user, _, group = self._instructions("USER")[-1].partition(":")
         security = self._container["securityContext"]
         dropped = ["--bounding-set=-all", "--inh-caps=-all"] if security["capabilities"]["drop"] == ["ALL"] else []
@@ -85,7 +85,7 @@ class Pod:
 
     @property
     def _volumes(self) -> dict[str, str]:
-        """Where an emptyDir is mounted -> its size."""
+        """Mount path of each emptyDir -> its size."""
         empty = {each["name"]: each["emptyDir"] for each in self._spec["volumes"] if "emptyDir" in each}
         return {
             each["mountPath"]: empty[each["name"]].get("sizeLimit", UNLIMITED)
@@ -94,7 +94,7 @@ class Pod:
         }
 
     def _instructions(self, name: str) -> list[str]:
-        """Those of the Dockerfile's last stage."""
+        """Return the instructions of this name in the Dockerfile's last stage."""
         last = re.split(r"^FROM ", self.dockerfile.read_text(), flags=re.MULTILINE)[-1]
         return re.findall(rf"^{name} (.+)$", last.replace("\\\n", ""), re.MULTILINE)
 

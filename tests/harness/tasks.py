@@ -1,4 +1,4 @@
-"""Tasks that misbehave on request, added to the project's own; each leaves a line per run in the effects file."""
+"""Test tasks, many of which misbehave on request. Most note each run as a line in the effects file."""
 
 import asyncio
 import logging
@@ -14,10 +14,10 @@ from pydantic import Field, model_validator
 
 from apps.contract.tasks import TaskSpec, registry
 from apps.worker.limits import Cancelled
-from tests.harness.endings import CALLS, CHANGES, DEATHS, ENDINGS
-from tests.harness.processes import HELPERS, RUNAWAYS, STARTS, share_memory
-from tests.harness.simple import TASKS, WORK_QUEUE, NamedInput, Output, first, second
-from tests.harness.works import works
+from tests.harness.failing_functions import CALLS, CHANGES, DEATHS, ENDINGS
+from tests.harness.runaway_functions import HELPERS, RUNAWAYS, STARTS, share_memory
+from tests.harness.simple_tasks import TASKS, WORK_QUEUE, NamedInput, Output, first, second
+from tests.harness.task_functions import works
 
 EFFECTS = "TEST_EFFECTS_FILE"
 
@@ -25,13 +25,13 @@ _leak: list[bytes] = []
 
 
 class Recorded1(NamedInput):
-    """Of the messages in tests/integration/earlier_0ddeda5.json, whose tasks have the names of that commit."""
+    """Input of the messages in tests/integration/earlier_0ddeda5.json, with the task names of that commit."""
 
     task: Literal["task_1"]
 
 
 class Recorded2(NamedInput):
-    """The same."""
+    """Input of the same messages, for the second task."""
 
     task: Literal["task_2"]
 
@@ -46,7 +46,7 @@ class Held(NamedInput):
 
 
 class Deaf(NamedInput):
-    """The same, in a process that ignores SIGTERM from then on."""
+    """Like `Held`, but the process ignores SIGTERM from then on."""
 
     task: Literal["deaf"]
 
@@ -109,7 +109,7 @@ class Counted(Output):
 
 
 class OddError(Exception):
-    """Cannot be pickled: its arguments are not those of its constructor."""
+    """Cannot be unpickled: its arguments are not those of its constructor."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(f"{code}: {text}")
@@ -124,21 +124,21 @@ class Elsewhere(NamedInput):
 
 
 class End(NamedInput):
-    """Ends in the way of this name in the table `ENDINGS`."""
+    """Ends in the way that the table `ENDINGS`, `CHANGES` or `DEATHS` has under the name `how`."""
 
     task: Literal["end"]
     how: str
 
 
 class Call(NamedInput):
-    """Calls Celery's own API, in the way of this name in the table `CALLS`."""
+    """Calls Celery's own API in the way that the table `CALLS` has under the name `how`."""
 
     task: Literal["call"]
     how: str
 
 
 class Validated(NamedInput):
-    """Valid for the API, and not for the worker: as with a validator that is not pure."""
+    """Valid in the API and invalid in the worker, as with an impure validator."""
 
     task: Literal["validated"]
 
@@ -150,46 +150,46 @@ class Validated(NamedInput):
 
 
 class Limited(NamedInput):
-    """Has a soft limit, and does not end before it."""
+    """Runs longer than its soft limit."""
 
     task: Literal["limited"]
 
 
 class Unread(NamedInput):
-    """Raises an error whose text is never ready."""
+    """Raises an error whose `__str__` never returns."""
 
     task: Literal["unread"]
 
 
 class Unclean(NamedInput):
-    """Fails while it cleans up, the first time that it runs."""
+    """Fails in its cleanup the first time that it runs."""
 
     task: Literal["unclean"]
 
 
 class CancelledTask(NamedInput):
-    """Waits to be cancelled, and hands Cancelled on in this way."""
+    """Waits for its cancellation, and passes Cancelled on as `how` says."""
 
     task: Literal["cancelled"]
     how: Literal["caught", "group", "cleanup"]
 
 
 class Runaway(NamedInput):
-    """Never ends, in the way of this name in the table `RUNAWAYS`; has a soft limit of 1 s and a hard one of 2 s."""
+    """Never ends, in the way that the table `RUNAWAYS` has under the name `how`. Soft limit 1 s, hard limit 2 s."""
 
     task: Literal["runaway"]
     how: str
 
 
 class Endless(NamedInput):
-    """The same with no limit that a test would meet."""
+    """Like `Runaway`, with limits that no test reaches."""
 
     task: Literal["endless"]
     how: str
 
 
 class Start(NamedInput):
-    """Starts a process, in the way of this name in the table `STARTS`, and then does this."""
+    """Starts a process in the way that the table `STARTS` has under the name `how`, and continues as `then` says."""
 
     task: Literal["start"]
     how: str
@@ -197,26 +197,26 @@ class Start(NamedInput):
 
 
 class StartHard(Start):
-    """The same with a hard limit of 6 s: a process that is spawned notes itself after a second or two."""
+    """Like `Start`, with a hard limit of 6 s: a spawned process needs a second or two until it notes its id."""
 
     task: Literal["start_hard"]  # type: ignore[assignment]
 
 
 class StartSoft(Start):
-    """The same with a soft limit of 4 s."""
+    """Like `Start`, with a soft limit of 4 s."""
 
     task: Literal["start_soft"]  # type: ignore[assignment]
 
 
 class Helped(NamedInput):
-    """Works with other processes, in the way of this name in the table `HELPERS`."""
+    """Uses other processes, in the way that the table `HELPERS` has under the name `how`."""
 
     task: Literal["helped"]
     how: str
 
 
 class EndlessError(Exception):
-    def __str__(self) -> str:  # noqa: PLE0307 - that is the point
+    def __str__(self) -> str:  # noqa: PLE0307 - never returning is intended
         while True:
             time.sleep(60)
 
@@ -232,7 +232,7 @@ def _spec(name: str, input_: type[NamedInput], hard_limit_s: int = 120, soft_lim
 
 
 class Unreadable(NamedInput):
-    """Has text that no encoding takes, in its exception, its result or its log; `times` makes it long."""
+    """Puts text that cannot be encoded as UTF-8 into its exception, result or log; `times` makes it long."""
 
     task: Literal["unreadable"]
     where: Literal["message", "type", "result", "key", "bytes", "log"]
@@ -240,14 +240,14 @@ class Unreadable(NamedInput):
 
 
 class Produce(NamedInput):
-    """Has a result of so many bytes."""
+    """Returns a result of `size_bytes`."""
 
     task: Literal["produce"]
     size_bytes: int
 
 
 class Excess(NamedInput):
-    """The same, under the limits of the settings; any error of it is retried."""
+    """Like `Produce`, with the default limit on the result; retried on any error."""
 
     task: Literal["excess"]
     size_bytes: int
@@ -304,7 +304,7 @@ TEST_TASKS = registry(
 
 
 def effect(name: str, what: str) -> int:
-    """Note a step of a task, atomically; answers how often that step was noted for this name before."""
+    """Append a step of a task to the effects file; returns how often the step was noted before under this name."""
     path = Path(os.environ[EFFECTS])
     before = path.read_text().splitlines().count(f"{name} {what}") if path.exists() else 0
     with path.open("a") as file:
@@ -323,7 +323,7 @@ def sleep(task: Sleep) -> Output:
 
 
 def release_file(effects: Path, name: str) -> Path:
-    """The file whose existence lets the held task of this name end."""
+    """Return the path of the file whose existence lets the held task of this name finish."""
     return effects.with_name(f"released-{name}")
 
 
@@ -402,7 +402,7 @@ def stubborn(task: Stubborn) -> Output:
     while True:
         try:
             time.sleep(60)
-        except BaseException:  # noqa: BLE001 - that is the point
+        except BaseException:  # noqa: BLE001 - ignoring every limit is intended
             effect(task.name, "interrupted")
 
 
@@ -439,7 +439,7 @@ def unread(task: Unread) -> Output:
 def runaway(task: Runaway | Endless) -> Output:
     effect(task.name, "begun")
     RUNAWAYS[task.how]()
-    time.sleep(0)  # hands the GIL to a thread
+    time.sleep(0)  # lets the thread take the GIL
     return Output(name_task=task.name, state="done")
 
 
@@ -476,7 +476,7 @@ def helped(task: Helped) -> Counted:
 
 async def _spin() -> None:
     while True:
-        for _ in range(100_000):  # the signal is to find this code running, and not the loop's own
+        for _ in range(100_000):  # the signal should interrupt this code, not the event loop
             pass
         await asyncio.sleep(0)
 

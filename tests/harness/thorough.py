@@ -1,4 +1,4 @@
-"""Parameters that are left to the thorough tests, and the two pools of a worker, of which threads are."""
+"""Marks parameters that only the thorough tests run, and parametrizes tests with a worker's two pools."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 
 
 def thorough(*values: Any) -> list[Any]:
-    """Parameters of the thorough tests alone; a tuple is the parameters of one test."""
+    """Mark parameters for the thorough tests; a tuple has the parameters of one test."""
     return [
         pytest.param(*(each if isinstance(each, tuple) else (each,)), marks=pytest.mark.thorough) for each in values
     ]

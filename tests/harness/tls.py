@@ -1,4 +1,4 @@
-"""TLS on the loopback: certificates of our own, a proxy that ends TLS, and a server that notes what it is sent."""
+"""TLS on loopback: self-made certificates, a proxy that terminates TLS, and a server that records received data."""
 
 import asyncio
 import socketserver
@@ -12,7 +12,7 @@ from typing import Self
 
 
 def self_signed(folder: Path) -> Path:
-    """A key and a certificate of 127.0.0.1, in one file."""
+    """Create a key and a self-signed certificate for 127.0.0.1, in one file."""
     key, certificate, both = (folder / name for name in ("key.pem", "certificate.pem", "both.pem"))
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1",
@@ -24,7 +24,7 @@ def self_signed(folder: Path) -> Path:
 
 
 class Authority:
-    """A CA in a folder; `file` is what a client trusts."""
+    """A CA in a folder; clients trust `file`."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
@@ -35,7 +35,7 @@ class Authority:
         )
 
     def certificate(self, *names: str, days: int = 1) -> Path:
-        """A key and a certificate of these names, each as in subjectAltName, in one file; of the past with days < 0."""
+        """Create a key and a certificate for these subjectAltNames, in one file; days < 0 makes it expired."""
         stem = self._folder / str(len(list(self._folder.iterdir())))
         key, request, signed, both, extensions = (
             stem.with_suffix(f".{end}") for end in ("key", "csr", "crt", "pem", "ext")
@@ -56,11 +56,11 @@ def _openssl(*arguments: str | Path) -> None:
 
 
 class Impostor:
-    """A server in threads of its own that ends TLS, says what it is told to, and keeps what it was sent after that."""
+    """A server in its own threads that terminates TLS, sends `greeting`, and records what clients send afterwards."""
 
     def __init__(self, certificate: Path | None, greeting: bytes = b"") -> None:
         self.received = b""
-        """What came after the handshake; without a certificate, all that came."""
+        """The data received after the handshake; without a certificate, all data."""
         self.connections = 0
         context = server_context(certificate) if certificate else None
         impostor = self
@@ -75,7 +75,7 @@ class Impostor:
                         socket.sendall(greeting)
                     while data := socket.recv(65536):
                         impostor.received += data
-                        if greeting:  # as RabbitMQ answers what is no AMQP
+                        if greeting:  # RabbitMQ closes a connection that does not speak AMQP
                             break
 
         self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
@@ -92,7 +92,7 @@ class Impostor:
 
 
 def server_context(certificate: Path) -> ssl.SSLContext:
-    """What a server with this certificate needs."""
+    """Return the TLS context of a server with this certificate."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
     return context
@@ -100,7 +100,7 @@ def server_context(certificate: Path) -> ssl.SSLContext:
 
 @asynccontextmanager
 async def tls_in_front_of(port: int, certificate: Path) -> AsyncIterator[int]:
-    """A port where TLS ends, and what is inside goes to the other one."""
+    """A context manager: a port that terminates TLS and forwards the plain data to `port`."""
     writers: list[asyncio.StreamWriter] = []
 
     async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

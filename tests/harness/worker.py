@@ -3,7 +3,7 @@
 from celery import Celery
 
 from apps.contract.settings import WorkerSettings, load
-from apps.worker.app import create_app
+from apps.worker.celery_app import create_app
 from tests.harness.tasks import TEST_TASKS, TEST_WORKS
 
 app: Celery = create_app(load(WorkerSettings), TEST_TASKS, TEST_WORKS)

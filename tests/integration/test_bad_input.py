@@ -1,4 +1,4 @@
-"""Requests that no honest client sends: each gets its 4xx, and the process lives."""
+"""Malformed requests get a 4xx answer, and the API keeps running."""
 
 import socket
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ def api(shared: System) -> Iterator[Api]:
         (b"a" * 4097, {413}),
     ],
 )
-def test_body_that_cannot_be_read(api: Api, path: str, body: bytes, statuses: set[int]) -> None:
+def test_unreadable_body_gets_a_4xx_problem(api: Api, path: str, body: bytes, statuses: set[int]) -> None:
     for wrapped in (body,) if path == "/tasks" else (body, b'{"tasks": [' + body + b"]}"):
         response = api.client.post(path, content=wrapped, headers={"Content-Type": JSON})
         expected = statuses if wrapped is body or len(wrapped) <= 4096 else {413}
@@ -56,13 +56,13 @@ def test_body_that_cannot_be_read(api: Api, path: str, body: bytes, statuses: se
         assert response.json()["status"] == response.status_code
 
 
-def test_escaped_control_character_is_no_name(api: Api) -> None:
+def test_escaped_control_character_in_a_name_is_invalid(api: Api) -> None:
     for escaped in (rb"\u0000", rb"\u001b[2J", rb"\u007f"):
         response = api.client.post("/tasks", content=TASK % escaped, headers={"Content-Type": JSON})
         assert response.status_code == 422
 
 
-def test_nesting_of_10000_is_refused_within_any_limit(shared: System) -> None:
+def test_nesting_of_10000_levels_is_refused_as_too_complex(shared: System) -> None:
     api = shared.api()
     for opened in (b"[", b'{"a":', b'{"task": "first", "name": ['):
         response = api.client.post("/tasks", content=opened * 10_000, headers={"Content-Type": JSON})
@@ -74,21 +74,21 @@ def test_nesting_of_10000_is_refused_within_any_limit(shared: System) -> None:
     "content_type",
     [None, "", "text/plain", "application/json, text/plain", "application/jsonp", "application/json; charset=latin-1"],
 )
-def test_type_that_is_not_json_in_utf_8(api: Api, content_type: str | None) -> None:
+def test_content_type_other_than_utf_8_json_gets_415(api: Api, content_type: str | None) -> None:
     headers = {} if content_type is None else {"Content-Type": content_type}
     for path in ("/tasks", "/tasks/batch"):
         assert api.client.post(path, content=TASK % b"a", headers=headers).status_code == 415
 
 
 @pytest.mark.parametrize("content_type", [JSON, "application/JSON;charset=UTF-8", 'application/json; charset="utf-8"'])
-def test_type_that_is(api: Api, content_type: str) -> None:
+def test_utf_8_json_content_type_is_accepted(api: Api, content_type: str) -> None:
     response = api.client.post("/tasks", content=TASK % b"a", headers={"Content-Type": content_type})
     assert response.status_code == 202
 
 
 @pytest.mark.parametrize("name", ["Authorization", "Content-Type", "Idempotency-Key"])
 def test_header_sent_twice_is_malformed(api: Api, shared: System, name: str) -> None:
-    """Which of the two counts is a guess, and servers on the way may guess differently."""
+    """It would be ambiguous: a proxy may use the other value than the API."""
     values = {"Authorization": f"Bearer {shared.key}", "Content-Type": JSON, "Idempotency-Key": "twice"}
     headers = [*values.items(), (name, values[name])]
     response = httpx.post(f"{api.url}/tasks", content=TASK % b"a", headers=headers)
@@ -107,7 +107,7 @@ def test_header_sent_twice_is_malformed(api: Api, shared: System, name: str) -> 
         b"POST /tasks HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n",
     ],
 )
-def test_bytes_that_are_no_request(api: Api, request_: bytes) -> None:
+def test_bytes_that_are_not_http_get_a_4xx_or_a_closed_connection(api: Api, request_: bytes) -> None:
     address = (httpx.URL(api.url).host, httpx.URL(api.url).port or 80)
     with socket.create_connection(address, timeout=10) as connection:
         answer = b""
@@ -116,7 +116,7 @@ def test_bytes_that_are_no_request(api: Api, request_: bytes) -> None:
             connection.shutdown(socket.SHUT_WR)
             while chunk := connection.recv(65536):
                 answer += chunk
-        except OSError:  # it may have answered and closed before it was sent all
+        except OSError:  # the API may answer and close before it has received all bytes
             pass
     assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
 
@@ -124,7 +124,7 @@ def test_bytes_that_are_no_request(api: Api, request_: bytes) -> None:
 @pytest.mark.parametrize(
     "path", ["/tasks/%00", "/tasks/%ff", "/tasks/..%2f..%2fetc", f"/tasks/{'a' * 5000}", "/tasks/%"]
 )
-def test_path_that_is_no_id(api: Api, path: str) -> None:
+def test_malformed_id_in_the_path_gets_a_4xx(api: Api, path: str) -> None:
     for method in ("GET", "DELETE"):
         assert api.client.request(method, path).status_code in {400, 404}
 

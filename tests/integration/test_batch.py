@@ -1,4 +1,4 @@
-"""Batches: one outcome per input, in order, whatever happens half-way."""
+"""Batches: one outcome per input, in input order, also after a failure in the middle."""
 
 import time
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import Api, System, until
 
 
@@ -43,7 +43,7 @@ def test_valid_and_invalid_inputs_get_their_outcomes_in_order(api: Api, shared: 
         assert (ended["task_status"], ended["task_result"]["name_task"]) == ("SUCCESS", f"mixed-{index}")
 
 
-def test_1000_inputs_are_accepted_under_as_many_ids_of_ours(api: Api) -> None:
+def test_batch_of_1000_inputs_gets_1000_ids_and_its_repetition_the_same_ids(api: Api) -> None:
     response = api.batch(sleeps(1000), "thousand")
     assert statuses(response) == [202] * 1000
     assert len(set(ids(response))) == 1000
@@ -52,18 +52,18 @@ def test_1000_inputs_are_accepted_under_as_many_ids_of_ours(api: Api) -> None:
 
 
 @pytest.mark.parametrize("inputs", [[], sleeps(1001), [5], [{}], None, {}])
-def test_batch_that_is_none_is_invalid(api: Api, inputs: Any) -> None:
+def test_malformed_batch_is_invalid(api: Api, inputs: Any) -> None:
     response = api.batch(inputs)
     assert (response.status_code, response.json()["type"]) == (422, "urn:sluice:problem:invalid")
 
 
-def test_nothing_of_a_batch_of_invalid_inputs_is_accepted(api: Api) -> None:
+def test_batch_of_only_invalid_inputs_is_refused(api: Api) -> None:
     response = api.batch([{"task": "sleep"}] * 3)
     assert response.status_code == 422
     assert statuses(response) == [422] * 3
 
 
-def test_batch_refused_half_way_is_completed_by_sending_it_again(system: System) -> None:
+def test_partly_refused_batch_is_completed_by_sending_it_again(system: System) -> None:
     system.define(max_length_messages=20)
     api = system.api()
     inputs = sleeps(150)
@@ -78,15 +78,15 @@ def test_batch_refused_half_way_is_completed_by_sending_it_again(system: System)
     system.define()
     second = complete(api, inputs, "k")
     assert {n: second[n] for n in accepted} == accepted
-    until(lambda: system.depth_messages(WORK_QUEUE) == 150)  # what was accepted was not published again
+    until(lambda: system.depth_messages(WORK_QUEUE) == 150)  # accepted inputs were not published again
     system.worker(WORKER_CONCURRENCY="4")
     assert {api.ended(task_id)["task_status"] for task_id in second} == {"SUCCESS"}
     assert [system.effects(one["name"], "begun") for one in inputs] == [1] * 150
 
 
-def test_batch_repeated_where_more_tasks_are_known_is_completed_and_nothing_is_made_up(system: System) -> None:
-    """In a rolling update a replica knows a task that another does not know yet."""
-    older, newer = system.api("tests.harness.simple_app"), system.api()
+def test_repeated_batch_is_completed_by_a_replica_that_knows_more_tasks(system: System) -> None:
+    """During a rolling update, replicas know different tasks. Inputs that stay invalid get no id."""
+    older, newer = system.api("tests.harness.simple_tasks_app"), system.api()
     inputs = [{"task": "first", "name": "a"}, *sleeps(1), {"task": "nothing"}]
     first = older.batch(inputs, "k")
     assert statuses(first) == [202, 422, 422]
@@ -105,7 +105,7 @@ def ids_accepted(response: httpx.Response) -> list[str]:
 
 
 def complete(api: Api, inputs: list[dict[str, Any]], key: str) -> list[str]:
-    """Send a batch until all of it is accepted; answers the ids."""
+    """Send a batch until all inputs are accepted; returns the ids."""
 
     def once() -> list[str]:
         response = api.batch(inputs, key)
@@ -115,12 +115,12 @@ def complete(api: Api, inputs: list[dict[str, Any]], key: str) -> list[str]:
 
 
 @pytest.mark.thorough
-def test_batch_of_a_process_that_dies_half_way_is_completed_by_another(system: System) -> None:
+def test_batch_of_a_process_killed_half_way_is_completed_by_another_process(system: System) -> None:
     api, doomed = system.api(), system.api(TEST_DIE="after 130")
     inputs = sleeps(200)
     with pytest.raises(httpx.TransportError):
         doomed.batch(inputs, "k")
-    until(lambda: system.depth_messages(WORK_QUEUE) >= 30)  # the 130th was sent as one of the first 100 was confirmed
+    until(lambda: system.depth_messages(WORK_QUEUE) >= 30)  # input 130 was published after 30 confirms
     all_ids = complete(api, inputs, "k")
     system.worker(WORKER_CONCURRENCY="4")
     assert {api.ended(task_id)["task_status"] for task_id in all_ids} == {"SUCCESS"}
@@ -129,7 +129,7 @@ def test_batch_of_a_process_that_dies_half_way_is_completed_by_another(system: S
 
 
 @pytest.mark.thorough
-def test_batch_is_refused_whole_where_the_broker_is_away(system: System) -> None:
+def test_whole_batch_is_refused_while_the_broker_is_down(system: System) -> None:
     api = system.api()
     system.servers.rabbitmq.stop()
     until(lambda: api.get("/healthz") == 503)
@@ -139,12 +139,12 @@ def test_batch_is_refused_whole_where_the_broker_is_away(system: System) -> None
     assert int(response.headers["Retry-After"]) > 0
 
 
-def test_batch_to_a_broker_that_hangs_is_answered_at_its_deadline(system: System) -> None:
+def test_batch_is_answered_at_its_deadline_if_the_broker_hangs(system: System) -> None:
     api = system.api(PUBLISH_DEADLINE_S="1", BROKER_HEARTBEAT_S="60")
     system.servers.rabbitmq.suspend()
     started_s = time.monotonic()
     response = api.batch(sleeps(1000), "k")
-    assert time.monotonic() - started_s < 8  # one deadline after the other would be ten of them
+    assert time.monotonic() - started_s < 8  # ten chunks with one deadline each would take 10 s
     assert (response.status_code, response.json()["type"]) == (503, "urn:sluice:problem:outcome-unknown")
     assert {outcome["type"].rpartition(":")[2] for outcome in response.json()["outcomes"]} == {
         "outcome-unknown",

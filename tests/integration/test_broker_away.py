@@ -1,4 +1,4 @@
-"""The broker stops, hangs, or refuses: every post gets a true answer in time, and nothing accepted is missing."""
+"""The broker stops, hangs or refuses messages: each post gets a correct answer in time, no accepted task is lost."""
 
 import itertools
 import time
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import Api, System, until
 from tests.harness.thorough import POOLS, thorough
 
@@ -16,7 +16,7 @@ DEADLINE_S = 2.0
 
 
 @pytest.mark.parametrize("away", ["stop", "suspend", *thorough("kill")])
-def test_posts_answer_at_their_deadline_and_work_again_without_a_restart(
+def test_posts_are_refused_at_the_deadline_and_accepted_again_after_the_outage(
     system: System, away: str, record_property: Callable[[str, object], None]
 ) -> None:
     api = system.api(PUBLISH_DEADLINE_S=str(DEADLINE_S))
@@ -36,7 +36,7 @@ def test_posts_answer_at_their_deadline_and_work_again_without_a_restart(
     record_property(f"seconds to the first accepted post after {away}", round(time.monotonic() - healed_s, 2))
 
 
-def test_silent_broker_leaves_the_outcome_unknown_and_says_so(system: System) -> None:
+def test_post_to_a_hanging_broker_gets_outcome_unknown(system: System) -> None:
     api = system.api(PUBLISH_DEADLINE_S=str(DEADLINE_S))
     system.servers.rabbitmq.suspend()
     problem = api.post("sleep").json()
@@ -45,7 +45,7 @@ def test_silent_broker_leaves_the_outcome_unknown_and_says_so(system: System) ->
 
 
 @pytest.mark.thorough
-def test_worker_finds_the_restarted_broker_again(system: System) -> None:
+def test_worker_reconnects_to_a_restarted_broker(system: System) -> None:
     api = system.api()
     worker = system.worker()
     task_id = api.accepted("sleep", seconds=0)
@@ -58,8 +58,8 @@ def test_worker_finds_the_restarted_broker_again(system: System) -> None:
     assert worker.alive
 
 
-def test_worker_has_no_queue_that_its_own_lost_connection_would_keep_from_it(system: System) -> None:
-    """In a cluster the old connection may live on when the worker has found another node: 405, and its end."""
+def test_worker_has_no_exclusive_queue(system: System) -> None:
+    """In a cluster, the worker's lost connection may still hold such a queue after a reconnect: error 405 and exit."""
     system.worker()
     queues = system.servers.rabbitmq.management(f"/api/queues/{system.vhost}")
     assert [queue["name"] for queue in queues if queue["exclusive"]] == []
@@ -67,7 +67,7 @@ def test_worker_has_no_queue_that_its_own_lost_connection_would_keep_from_it(sys
 
 @pytest.mark.thorough
 @POOLS
-def test_broker_restarts_in_the_middle_of_a_task(system: System, pool: str) -> None:
+def test_running_task_succeeds_although_the_broker_restarts(system: System, pool: str) -> None:
     api = system.api()
     worker = system.worker(WORKER_POOL=pool)
     task_id = api.accepted("sleep", "middle", seconds=4)
@@ -81,7 +81,7 @@ def test_broker_restarts_in_the_middle_of_a_task(system: System, pool: str) -> N
     until(lambda: system.depth_messages(WORK_QUEUE) == 0)
 
 
-def test_full_queue_is_refused_and_nothing_accepted_is_missing(system: System) -> None:
+def test_full_queue_refuses_posts_and_keeps_all_accepted_tasks(system: System) -> None:
     system.define(max_length_messages=10)
     api = system.api()
     responses = [api.post("sleep") for _ in range(30)]
@@ -95,7 +95,7 @@ def test_full_queue_is_refused_and_nothing_accepted_is_missing(system: System) -
     assert api.metric("sluice_refused_total") == len(refused)
 
 
-def test_unroutable_is_refused(system: System) -> None:
+def test_unroutable_post_is_refused(system: System) -> None:
     api = system.api()
     system.servers.rabbitmq.management(f"/api/queues/{system.vhost}/{WORK_QUEUE}", "DELETE")
     response = api.post("sleep")
@@ -104,19 +104,19 @@ def test_unroutable_is_refused(system: System) -> None:
     assert int(response.headers["Retry-After"]) > 0
 
 
-def test_delayed_retry_that_meets_a_full_queue_is_kept(system: System) -> None:
-    """A retry leaves its delay queue while its work queue is full: it must wait there, not vanish."""
+def test_delayed_retry_is_kept_while_the_work_queue_is_full(system: System) -> None:
+    """A retry that leaves its delay queue while its work queue is full must wait there and not be dropped."""
     api = system.api()
-    # on a busy machine it takes seconds to fill the queue, and each delay is drawn from 0 to this
+    # Long: filling the queue takes seconds on a busy machine, and each delay is random between 0 and this value.
     worker = system.worker(RETRY_BACKOFF_S="16")
-    # so many that one of them is yet delayed once the queue is full
+    # Enough tasks that at least one of them is still delayed when the queue is full.
     names = [f"retried-{number}" for number in range(24)]
     retried = [api.accepted("flaky", name, failures=1) for name in names]
     until(lambda: all(system.effects(name, "begun") for name in names))
     worker.kill()
     system.define(max_length_messages=3)
     fill = _fill(api)
-    _pass(18)  # longer than any of their delays: they have come due
+    _pass(18)  # longer than the longest delay
     assert api.post("sleep").status_code == 503
     assert _delayed(system) > 0
     system.worker()
@@ -126,15 +126,15 @@ def test_delayed_retry_that_meets_a_full_queue_is_kept(system: System) -> None:
 
 
 @POOLS
-def test_retry_that_the_broker_refuses_is_a_failure_that_says_so(system: System, pool: str) -> None:
-    """A retry is a publish: without its confirm, the task would stay STARTED for ever."""
+def test_refused_retry_is_a_failure_of_type_retry_refused(system: System, pool: str) -> None:
+    """A retry is a publish: without its confirm, the task would stay STARTED forever."""
     api = system.api()
     system.recorder()
     system.worker(RETRY_BACKOFF_S="300", WORKER_POOL=pool)
     full = {"pattern": "^celery_delayed_", "apply-to": "queues", "definition": {"max-length": 0}, "priority": 9}
     system.servers.rabbitmq.management(f"/api/policies/{system.vhost}/full", "PUT", full)
     names = (f"refused-{number}" for number in itertools.count())
-    # the queues learn of a policy some time after it was set: retries until then are delayed, and not looked at
+    # A policy takes effect after some time. Until then retries are delayed, and the test ignores these tasks.
 
     def failed() -> dict[str, Any] | None:
         status = api.status(api.accepted("flaky", next(names), failures=1), wait_s=3)
@@ -147,8 +147,8 @@ def test_retry_that_the_broker_refuses_is_a_failure_that_says_so(system: System,
     until(lambda: system.depth_messages("dead.parked") == 1)
 
 
-def test_retries_that_no_queue_is_bound_for_end_too(system: System) -> None:
-    """Confirmed, and routed nowhere: without `mandatory` those without a delay would be gone, STARTED for ever."""
+def test_unroutable_retry_is_a_failure_of_type_retry_refused(system: System) -> None:
+    """The broker confirms unroutable messages: without `mandatory`, retries would be lost and stay STARTED forever."""
     api = system.api()
     system.recorder()
     api.accepted("held", "first")
@@ -159,9 +159,9 @@ def test_retries_that_no_queue_is_bound_for_end_too(system: System) -> None:
     bindings = ask(place)
     for binding in bindings:
         ask(f"{place}/{binding['properties_key']}", "DELETE")
-    system.release("first")  # only now do those behind it begin
+    system.release("first")  # lets the tasks behind it begin
     until(lambda: all(system.effects(f"unbound-{number}", "begun") for number in range(8)))
-    _pass(2)  # longer than any of their delays
+    _pass(2)  # longer than the longest delay
     for binding in bindings:
         ask(place, "POST", {name: binding[name] for name in ("routing_key", "arguments")})
     ends = [api.ended(task_id) for task_id in retried]

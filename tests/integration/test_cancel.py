@@ -1,4 +1,4 @@
-"""Cancelling: before, during and after; whatever races, there is one final state, the same for every reader."""
+"""Cancelling a waiting, running or ended task: one final state, the same for every reader, also after races."""
 
 import os
 import random
@@ -18,7 +18,7 @@ from apps.worker.slots import Slots
 from apps.worker.watchdog import Watchdog
 from tests.harness.records import Records
 from tests.harness.servers import Servers
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import Api, System, until
 from tests.harness.thorough import POOLS
 
@@ -26,17 +26,17 @@ RACES = 200
 
 
 def cancel(api: Api, task_id: str) -> tuple[int, str]:
-    """The status of the answer, and the state that it tells."""
+    """Cancel a task; returns the status and the task state of the answer."""
     response = api.client.delete(f"/tasks/{task_id}")
     return response.status_code, response.json()["task_status"]
 
 
-def test_task_that_waits_never_starts_also_on_a_later_worker(system: System) -> None:
+def test_cancelled_waiting_task_never_starts(system: System) -> None:
     api = system.api()
     task_id = api.accepted("sleep", "waits")
     assert cancel(api, task_id) == (200, "REVOKED")
     assert api.status(task_id)["task_status"] == "REVOKED"
-    assert cancel(api, task_id) == (200, "REVOKED")  # a client whose answer was lost asks again
+    assert cancel(api, task_id) == (200, "REVOKED")  # a client repeats the call if its answer was lost
     system.worker()
     neighbour = api.accepted("sleep", "neighbour")
     assert api.ended(neighbour)["task_status"] == "SUCCESS"
@@ -47,7 +47,7 @@ def test_task_that_waits_never_starts_also_on_a_later_worker(system: System) -> 
     assert (text.count("event: "), text.count("event: REVOKED")) == (1, 1)
 
 
-def test_running_task_is_interrupted_and_its_process_lives_on(system: System) -> None:
+def test_cancel_interrupts_a_running_task_and_keeps_its_process(system: System) -> None:
     api = system.api()
     worker = system.worker()
     children = psutil.Process(worker.pid).children()
@@ -64,7 +64,7 @@ def test_running_task_is_interrupted_and_its_process_lives_on(system: System) ->
 
 
 @pytest.mark.thorough
-def test_task_that_will_not_be_interrupted_is_ended_with_its_process(system: System) -> None:
+def test_task_that_ignores_its_cancellation_is_killed_with_its_process(system: System) -> None:
     api = system.api()
     system.worker()
     system.recorder()
@@ -77,7 +77,7 @@ def test_task_that_will_not_be_interrupted_is_ended_with_its_process(system: Sys
     assert system.depth_messages("dead.parked") == 0
 
 
-def test_pool_of_threads_lets_a_running_task_run_out(system: System) -> None:
+def test_thread_pool_finishes_a_cancelled_running_task(system: System) -> None:
     api = system.api()
     system.worker(WORKER_POOL="threads")
     task_id = api.accepted("held", "threaded")
@@ -88,7 +88,7 @@ def test_pool_of_threads_lets_a_running_task_run_out(system: System) -> None:
 
 
 @POOLS
-def test_task_that_waits_for_its_retry_does_not_begin_again(system: System, pool: str) -> None:
+def test_cancelled_task_is_not_retried(system: System, pool: str) -> None:
     api = system.api()
     system.worker(WORKER_POOL=pool, RETRY_BACKOFF_S="4")
     task_id = api.accepted("flaky", "retried", failures=100)
@@ -97,10 +97,10 @@ def test_task_that_waits_for_its_retry_does_not_begin_again(system: System, pool
     assert (status, state) == (202, "STARTED")
     begun = system.effects("retried", "begun")
     assert api.ended(task_id)["task_status"] == "REVOKED"
-    assert system.effects("retried", "begun") <= begun + 1  # one may have been on its way
+    assert system.effects("retried", "begun") <= begun + 1  # one retry may have been in flight
 
 
-def test_task_that_has_ended_cannot_be_cancelled(system: System) -> None:
+def test_cancel_of_an_ended_task_is_a_conflict(system: System) -> None:
     api = system.api()
     system.worker()
     for task, state in (("sleep", "SUCCESS"), ("fail", "FAILURE")):
@@ -112,7 +112,7 @@ def test_task_that_has_ended_cannot_be_cancelled(system: System) -> None:
         assert api.status(task_id) == before
 
 
-def test_cancelling_is_heard_after_the_listening_connection_was_lost(system: System) -> None:
+def test_worker_receives_cancellations_after_its_pubsub_connection_was_lost(system: System) -> None:
     api = system.api()
     system.worker()
     task_id = api.accepted("sleep", "deaf", seconds=60)
@@ -121,13 +121,13 @@ def test_cancelling_is_heard_after_the_listening_connection_was_lost(system: Sys
     started_s = time.monotonic()
     assert cancel(api, task_id) == (202, "STARTED")
     assert api.ended(task_id)["task_status"] == "REVOKED"
-    assert time.monotonic() - started_s < 40  # and not only as its 60 s are over
+    assert time.monotonic() - started_s < 40  # well before the task's own end after 60 s
 
 
 @pytest.mark.parametrize("lost", [False, True])
-def test_cancel_that_is_told_before_its_task_has_begun_here_is_kept(servers: Servers, lost: bool) -> None:
-    """Between `begin` and the task itself; with its message, or with a listener that was not connected when it came."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:  # it takes a signal, and has threads
+def test_cancel_between_begin_and_the_start_of_the_function_takes_effect(servers: Servers, lost: bool) -> None:
+    """`lost`: the pub/sub message of the cancellation is lost, as the listener was not connected."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:  # it starts threads and is signalled
         assert process.submit(_cancelled_early, servers.redis.url(), lost).result(60)
 
 
@@ -158,24 +158,24 @@ def _cancelled_early(url: str, lost: bool) -> bool:
     return False
 
 
-def test_unknown_task_cannot_be_cancelled(system: System) -> None:
+def test_cancel_of_an_unknown_task_is_not_found(system: System) -> None:
     api = system.api()
     assert api.client.delete("/tasks/x").status_code == 404
 
 
 @pytest.mark.thorough
-def test_cancel_and_finish_racing_end_in_one_state_for_every_reader(system: System) -> None:
+def test_races_of_cancel_and_end_give_every_reader_one_final_state(system: System) -> None:
     apis = [system.api(), system.api()]
     system.worker(WORKER_CONCURRENCY="4")
 
     def race(number: int) -> tuple[str, int, str]:
         task_id = apis[0].accepted("sleep", f"race-{number}", seconds=0.02)
-        time.sleep(random.uniform(0, 0.3))  # noqa: S311 - the race itself
+        time.sleep(random.uniform(0, 0.3))  # noqa: S311 - random timing of the race, no secret
         return task_id, *cancel(apis[number % 2], task_id)
 
     races: list[tuple[str, int, str]] = []
     with ThreadPoolExecutor(4) as threads:
-        # again where the machine was so busy, or so quick, that one side won all of them
+        # Repeat if one side won all races, on a very busy or a very fast machine.
         while len({status for _, status, _ in races}) < 2 and len(races) < 5 * RACES:
             races += threads.map(race, range(len(races), len(races) + RACES))
     finals = {task_id: apis[0].ended(task_id) for task_id, *_ in races}

@@ -1,4 +1,4 @@
-"""The client, its command line, and what it makes of a system whose every process is replaced under it."""
+"""The client, its command line, and its behaviour while all API processes are restarted."""
 
 import asyncio
 import os
@@ -18,8 +18,8 @@ import pytest
 from apps.client import AsyncClient, Client, Problem, Task, TimedOut
 from tests.harness.system import DEADLINE_S, ROOT, Api, System, until
 
-TASKS_PER_S = 65  # each a post and a long-poll at least
-OPEN_MAX = 150  # of them at once: a client that opens more than its connections carry waits for itself
+TASKS_PER_S = 65  # each task is at least a post and a long poll
+OPEN_MAX = 150  # open tasks at once; more would wait for a free connection of the client
 ROUNDS = 12
 
 
@@ -39,14 +39,14 @@ def sleep(name: str, seconds: float = 0.0) -> dict[str, object]:
     return {"task": "sleep", "name": name, "seconds": seconds}
 
 
-def test_submit_and_result(client: Client) -> None:
+def test_submit_returns_the_id_and_result_the_end_of_a_task(client: Client) -> None:
     task_id = client.submit(sleep("plain"))
     assert client.result(task_id, 30) == Task(task_id, "SUCCESS", {"name_task": "plain", "state": "done"})
     assert client.submit(sleep("kept"), key="mine") == client.submit(sleep("kept"), key="mine")
     assert client.result(client.submit(sleep("keyless"), idempotent=False), 30).status == "SUCCESS"
 
 
-def test_batch(client: Client) -> None:
+def test_submit_batch_returns_an_id_or_a_problem_per_input(client: Client) -> None:
     first, wrong, last = client.submit_batch([sleep("a"), {"task": "sleep"}, sleep("b")])
     assert isinstance(wrong, Problem)
     assert wrong.status == 422
@@ -55,7 +55,7 @@ def test_batch(client: Client) -> None:
     assert {client.result(task_id, 30).status for task_id in (first, last)} == {"SUCCESS"}
 
 
-def test_stream_and_cancel(client: Client) -> None:
+def test_stream_yields_each_state_and_cancel_ends_a_task(client: Client) -> None:
     task_id = client.submit(sleep("streamed", 1))
     assert [task.status for task in client.stream(task_id, 30)] == ["STARTED", "SUCCESS"]
     assert client.cancel(task_id).status == "SUCCESS"
@@ -66,7 +66,7 @@ def test_stream_and_cancel(client: Client) -> None:
     assert next(states).status == "REVOKED"
 
 
-def test_what_cannot_be_is_said(client: Client, api: Api) -> None:
+def test_errors_raise_problem_or_timed_out(client: Client, api: Api) -> None:
     for call in (lambda: client.result("x", 5), lambda: client.cancel("x"), lambda: list(client.stream("x", 5))):
         with pytest.raises(Problem) as caught:
             call()
@@ -82,22 +82,22 @@ def test_what_cannot_be_is_said(client: Client, api: Api) -> None:
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "no-scheme", "ftp://127.0.0.1"])
-def test_address_that_is_none_is_not_tried_again(url: str) -> None:
+def test_invalid_url_is_not_retried(url: str) -> None:
     started_s = time.monotonic()
     with Client(url, "k") as client, pytest.raises(httpx.UnsupportedProtocol):
         client.submit(sleep("nobody"))
-    assert time.monotonic() - started_s < 20  # a call that is tried again takes its deadline, 30 s
+    assert time.monotonic() - started_s < 20  # retries would last until the deadline of 30 s
 
 
 @pytest.mark.parametrize("key", ["two\nlines", "schlüssel", "two words"])
-def test_key_that_no_header_can_carry_is_refused(api: Api, key: str) -> None:
+def test_key_with_invalid_characters_is_refused(api: Api, key: str) -> None:
     for kind in (Client, AsyncClient):
         with pytest.raises(ValueError, match="visible ASCII"):
             kind(api.url, key)
     assert "SLUICE_KEY: a bearer key has visible ASCII" in command(api, "cancel", "x", key=key, status=1).stderr
 
 
-def test_stream_that_stays_silent_ends_at_its_time(client: Client) -> None:
+def test_silent_stream_ends_at_its_timeout(client: Client) -> None:
     task_id = client.submit(sleep("silent", 60))
     started_s = time.monotonic()
     with pytest.raises(TimedOut):
@@ -106,7 +106,7 @@ def test_stream_that_stays_silent_ends_at_its_time(client: Client) -> None:
     client.cancel(task_id)
 
 
-def test_the_same_with_asyncio(api: Api, shared: System) -> None:
+def test_async_client_submits_reads_streams_and_cancels(api: Api, shared: System) -> None:
     async def run() -> None:
         async with AsyncClient(api.url, shared.key) as client:
             ids = await asyncio.gather(*(client.submit(sleep(f"async-{n}")) for n in range(10)))
@@ -124,7 +124,7 @@ def test_the_same_with_asyncio(api: Api, shared: System) -> None:
 def test_rolling_restart_of_both_replicas_fails_no_request(
     system: System, record_property: Callable[[str, object], None]
 ) -> None:
-    """A client that keeps docs/api.md sends a hundred requests a second while each replica restarts twelve times."""
+    """A client that follows docs/api.md sends a hundred requests per second during twelve restarts of each replica."""
     system.worker(WORKER_POOL="threads", WORKER_CONCURRENCY="20")
     replicas = [system.api(), system.api()]
     stop = threading.Event()
@@ -145,7 +145,7 @@ def test_rolling_restart_of_both_replicas_fails_no_request(
 
             started_s = time.monotonic()
             tasks: list[asyncio.Task[Task]] = []
-            while not stop.is_set():  # at their times; on a slow machine, as many as it can answer
+            while not stop.is_set():  # constant rate; on a slow machine limited by OPEN_MAX
                 open_now = sum(not task.done() for task in tasks)
                 due = min(int((time.monotonic() - started_s) * TASKS_PER_S) + 1, len(tasks) + OPEN_MAX - open_now)
                 tasks += [asyncio.create_task(run(number)) for number in range(len(tasks), due)]
@@ -158,7 +158,7 @@ def test_rolling_restart_of_both_replicas_fails_no_request(
         results, posting_s = asyncio.run(drive())
         restarting.result()
     record_property("requests/s during the rolling restart", round(2 * len(results) / posting_s))
-    assert len(results) > 4 * ROUNDS  # two for each restart, on the slowest machine
+    assert len(results) > 4 * ROUNDS  # two tasks per restart, even on the slowest machine
     assert [task.result for task in results] == [
         {"name_task": f"rolling-{number}", "state": "done"} for number in range(len(results))
     ]
@@ -174,7 +174,7 @@ def _restart(replica: Api) -> None:
 
 def command(api: Api, *arguments: str, key: str, status: int = 0) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": os.environ["PATH"], "SLUICE_URL": api.url, "SLUICE_KEY": key}
-    line = [sys.executable, "-m", "tests.harness.client", *arguments]
+    line = [sys.executable, "-m", "tests.harness.client_command", *arguments]
     done = subprocess.run(line, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
@@ -183,9 +183,9 @@ def command(api: Api, *arguments: str, key: str, status: int = 0) -> subprocess.
 
 @contextmanager
 def posting(api: Api, system: System, stderr: int | IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    """The command that posts a task and follows it to its end; killed where the test fails before that."""
+    """Run the command that posts a task and waits for its end; killed if the test fails earlier."""
     environment = {"PATH": os.environ["PATH"], "SLUICE_URL": api.url, "SLUICE_KEY": system.key}
-    line = [sys.executable, "-m", "tests.harness.client", "post", "first", "--name", "abc", "--wait"]
+    line = [sys.executable, "-m", "tests.harness.client_command", "post", "first", "--name", "abc", "--wait"]
     with subprocess.Popen(line, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr) as process:
         try:
             yield process
@@ -193,7 +193,7 @@ def posting(api: Api, system: System, stderr: int | IO[bytes]) -> Iterator[subpr
             process.kill()
 
 
-def test_command_shows_each_state(system: System, tmp_path: Path) -> None:
+def test_post_with_wait_prints_each_state(system: System, tmp_path: Path) -> None:
     api = system.api()
     shown = tmp_path / "shown"
     with shown.open("wb") as stderr, posting(api, system, stderr) as command:
@@ -205,7 +205,7 @@ def test_command_shows_each_state(system: System, tmp_path: Path) -> None:
     assert [line.split()[-1] for line in shown.read_text().splitlines()][-1] == "SUCCESS"
 
 
-def test_command_posts_and_waits(api: Api, shared: System) -> None:
+def test_commands_post_follow_and_cancel_print_the_state(api: Api, shared: System) -> None:
     done = command(api, "post", "first", "--name", "abc", "--wait", key=shared.key)
     assert '"task_status": "SUCCESS"' in done.stdout
     assert "SUCCESS" in done.stderr
@@ -216,16 +216,16 @@ def test_command_posts_and_waits(api: Api, shared: System) -> None:
     assert "SUCCESS" in command(api, "cancel", task_id, key=shared.key).stdout
 
 
-def test_command_keeps_its_progress_on_one_line_of_a_terminal(system: System) -> None:
+def test_post_with_wait_updates_one_line_of_a_terminal(system: System) -> None:
     api = system.api()
     ours, theirs = os.openpty()
     with posting(api, system, theirs) as command:
-        shown = os.read(ours, 65536).decode()  # its first line, of a task that no worker runs yet
+        shown = os.read(ours, 65536).decode()  # PENDING, as there is no worker yet
         assert "PENDING" in shown
         system.worker()
         command.communicate(timeout=DEADLINE_S)
     os.close(theirs)
-    with suppress(OSError):  # EIO: all is read
+    with suppress(OSError):  # EIO marks the end of the output
         while part := os.read(ours, 65536):
             shown += part.decode()
     os.close(ours)
@@ -244,9 +244,11 @@ def test_command_keeps_its_progress_on_one_line_of_a_terminal(system: System) ->
         (["follow", "x"], 1, "no task of yours"),
     ],
 )
-def test_command_says_what_is_wrong(api: Api, shared: System, arguments: list[str], status: int, sentence: str) -> None:
+def test_command_prints_a_sentence_for_each_error(
+    api: Api, shared: System, arguments: list[str], status: int, sentence: str
+) -> None:
     assert sentence in command(api, *arguments, key=shared.key, status=status).stderr
 
 
-def test_command_without_a_key_says_so(api: Api) -> None:
+def test_command_without_a_key_asks_for_one(api: Api) -> None:
     assert "set SLUICE_KEY" in command(api, "cancel", "x", key="", status=1).stderr

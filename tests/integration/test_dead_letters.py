@@ -1,4 +1,4 @@
-"""What cannot be run ends as a FAILURE that says why, is parked for people, and can be sent again."""
+"""Tasks that cannot run end as a FAILURE with the reason, are parked, and can be requeued."""
 
 import json
 import signal
@@ -12,20 +12,20 @@ from kombu import Connection, Exchange, Producer
 from apps.contract import topology
 from apps.contract.ids import TaskIds
 from tests.harness.servers import Servers
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import Api, System, until
 from tests.harness.thorough import POOL_PARAMETERS, POOLS, thorough
 
 
 def command(system: System, *arguments: str, status: int = 0) -> str:
-    """Run the command that `make dead-letters` and `make requeue` run."""
+    """Run the command behind `make dead-letters` and `make requeue`."""
     done = system.run("apps.worker.dead_letters", *arguments, user="tool")
     assert done.returncode == status, done.stderr
     return done.stdout if status == 0 else done.stderr
 
 
 def poisoned(system: System, name: str) -> tuple[Api, str]:
-    """A system with one parked task, which would succeed the next time."""
+    """Prepare a system with one parked task, which would succeed after a requeue."""
     system.define(delivery_limit=1)
     api = system.api()
     system.recorder()
@@ -36,7 +36,7 @@ def poisoned(system: System, name: str) -> tuple[Api, str]:
     return api, task_id
 
 
-def test_parked_task_is_listed_and_sent_again(system: System) -> None:
+def test_parked_task_is_listed_and_requeued(system: System) -> None:
     api, task_id = poisoned(system, "again")
     (line,) = command(system, "list").splitlines()
     assert json.loads(line)["id"] == task_id
@@ -49,17 +49,17 @@ def test_parked_task_is_listed_and_sent_again(system: System) -> None:
     until(lambda: system.depth_messages("dead.parked") == 0)
 
 
-def test_requeue_of_what_is_not_parked_says_so(system: System) -> None:
+def test_requeue_of_an_unknown_id_prints_an_error(system: System) -> None:
     assert "has the id nothing" in command(system, "requeue", "nothing", status=1)
 
 
 @pytest.mark.thorough
-def test_looking_often_drops_nothing(system: System) -> None:
-    """Each look is a delivery: RabbitMQ 4 drops after 20 of them unless the policy says otherwise."""
+def test_reading_the_parked_messages_25_times_drops_none(system: System) -> None:
+    """Each read is a delivery: RabbitMQ 4 drops a message after 20 deliveries unless the policy says otherwise."""
     poisoned(system, "looked-at")
     for _ in range(25):
         _look(system)
-    assert len(until(lambda: command(system, "list").splitlines())) == 1  # the last look has to give it back
+    assert len(until(lambda: command(system, "list").splitlines())) == 1  # the last read must return it first
 
 
 def _look(system: System) -> None:
@@ -69,13 +69,13 @@ def _look(system: System) -> None:
 
 
 @pytest.mark.thorough
-def test_dead_letter_that_cannot_be_parked_yet_is_parked_later(system: System) -> None:
+def test_dead_letter_that_cannot_be_parked_now_is_parked_later(system: System) -> None:
     place = f"/api/bindings/{system.vhost}/e/sluice/q/dead.parked"
     system.define(message_ttl_s=1)
     system.servers.rabbitmq.management(f"{place}/dead.parked", "DELETE")
     api = system.api()
     recorder = system.recorder()
-    ids = [api.accepted("sleep") for _ in range(20)]  # more than it takes at once
+    ids = [api.accepted("sleep") for _ in range(20)]  # more than the recorder's prefetch count
     until(lambda: "dead letter not parked yet" in system.logs())
     system.define()
     assert {api.ended(task_id)["task_status"] for task_id in ids} == {"FAILURE"}
@@ -84,21 +84,11 @@ def test_dead_letter_that_cannot_be_parked_yet_is_parked_later(system: System) -
     assert recorder.alive
 
 
-def test_task_that_waits_too_long_is_a_failure_that_says_so(system: System) -> None:
-    system.define(message_ttl_s=1)
-    api = system.api()
-    system.recorder()
-    ended = api.ended(api.accepted("sleep"))
-    assert ended["task_status"] == "FAILURE"
-    assert ended["task_result"]["type"] == "MessageExpired"
-    assert "waited in its queue" in ended["task_result"]["message"]
-
-
 @POOLS
-def test_task_that_no_worker_knows_is_a_failure_that_says_so(system: System, pool: str) -> None:
+def test_task_unknown_to_the_worker_is_a_failure_of_type_not_understood(system: System, pool: str) -> None:
     api = system.api()
     system.recorder()
-    system.worker("tests.harness.simple_app", WORKER_POOL=pool)  # which has two tasks alone
+    system.worker("tests.harness.simple_tasks_app", WORKER_POOL=pool)  # it knows only two tasks
     task_id = api.accepted("sleep")
     result = api.ended(task_id)["task_result"]
     assert result["type"] == "NotUnderstood"
@@ -107,7 +97,7 @@ def test_task_that_no_worker_knows_is_a_failure_that_says_so(system: System, poo
     (line,) = until(lambda: command(system, "list").splitlines())
     assert json.loads(line)["reason"] == "NotUnderstood"
     assert json.loads(line)["died"]
-    system.worker()  # it knows the task; both consume
+    system.worker()  # knows the task; both workers consume
     assert api.ended(command(system, "requeue", task_id).strip())["task_status"] == "SUCCESS"
 
 
@@ -129,7 +119,7 @@ MESSAGES: dict[str, tuple[bytes, dict[str, Any], str, str, str | None]] = {
     "wrong-name": (INPUT, {"task": "gone"}, "NotUnderstood", "'gone'", "is in none of the queues"),
     "odd-name": (INPUT, {"task": 7}, "malformed", "task is of the type int", "cannot be read"),
 }
-"""Body, headers, the failure's type, a part of its message, and why it cannot be sent again, if so."""
+"""Body, headers, type of the failure, part of its message, and the reason if it cannot be requeued."""
 
 
 @pytest.fixture(scope="module", params=POOL_PARAMETERS)
@@ -144,9 +134,7 @@ def mixed(
 
 
 @pytest.mark.parametrize("kind", MESSAGES)
-def test_message_that_cannot_be_run_says_why_and_whether_it_can_be_sent_again(
-    mixed: tuple[System, Api], kind: str
-) -> None:
+def test_message_that_cannot_run_is_a_failure_with_its_reason(mixed: tuple[System, Api], kind: str) -> None:
     system, api = mixed
     body, headers, type_, message, obstacle = MESSAGES[kind]
     task_id = TaskIds(system.task_id_key.encode()).new("tests")
@@ -165,18 +153,18 @@ def test_message_that_cannot_be_run_says_why_and_whether_it_can_be_sent_again(
         assert again.get("type", "SUCCESS") == (type_ if kind == "unknown" else "SUCCESS")
 
 
-def test_requeue_that_the_broker_refuses_says_so_and_leaves_the_task_parked(system: System) -> None:
+def test_requeue_refused_by_the_broker_prints_an_error_and_keeps_the_task_parked(system: System) -> None:
     api, task_id = poisoned(system, "unroutable")
     place = f"/api/bindings/{system.vhost}/e/sluice/q/{WORK_QUEUE}"
-    for binding in system.servers.rabbitmq.management(place):  # Celery has made a second one
+    for binding in system.servers.rabbitmq.management(place):  # there are two: Celery created the second one
         system.servers.rabbitmq.management(f"{place}/{quote(binding['properties_key'], safe='')}", "DELETE")
     assert "still parked" in command(system, "requeue", task_id, status=1)
     system.define(delivery_limit=1)
     assert api.ended(command(system, "requeue", task_id).strip())["task_status"] == "SUCCESS"
 
 
-def test_message_that_another_consumer_rejects_is_a_failure_that_says_no_more(system: System) -> None:
-    """As a worker of an older version rejects it."""
+def test_message_rejected_by_another_consumer_is_a_failure_without_a_reason(system: System) -> None:
+    """A worker of an older version rejects messages in this way."""
     api = system.api()
     system.recorder()
     task_id = api.accepted("sleep")
@@ -189,10 +177,10 @@ def test_message_that_another_consumer_rejects_is_a_failure_that_says_no_more(sy
 
 
 @pytest.mark.parametrize("dies", ["publish", *thorough("ack")])
-def test_worker_that_dies_while_it_gives_a_task_up_loses_nothing(system: System, dies: str) -> None:
+def test_no_message_is_lost_if_a_worker_dies_while_it_rejects_it(system: System, dies: str) -> None:
     api = system.api()
     system.recorder()
-    worker = system.worker("tests.harness.troubled", TROUBLE=dies)
+    worker = system.worker("tests.harness.faulty_publisher_worker", TROUBLE=dies)
     task_id = api.accepted("stuck", "stuck")
     until(lambda: not worker.alive)
     system.worker()
@@ -202,8 +190,8 @@ def test_worker_that_dies_while_it_gives_a_task_up_loses_nothing(system: System,
     assert api.ended(api.accepted("sleep", "next"))["task_status"] == "SUCCESS"
 
 
-def test_reason_that_cannot_be_published_holds_nobody_up(system: System) -> None:
-    """The broker has no route to the dead letters: the worker goes on, and the broker keeps the rejected message."""
+def test_worker_continues_if_it_cannot_publish_the_reason_of_a_rejection(system: System) -> None:
+    """Without a route to the dead letters, the worker continues, and the broker keeps the rejected message."""
     api = system.api()
     system.recorder()
     worker = system.worker()
@@ -219,8 +207,8 @@ def test_reason_that_cannot_be_published_holds_nobody_up(system: System) -> None
 
 
 @pytest.mark.thorough
-def test_broker_that_takes_no_messages_holds_nobody_up(system: System, alarm: Callable[[str], None]) -> None:
-    """It blocks a connection that publishes, and would block the worker's acks on it."""
+def test_worker_continues_while_the_broker_blocks_publishers(system: System, alarm: Callable[[str], None]) -> None:
+    """During an alarm, the broker blocks connections that publish; acks on the same connection would be blocked too."""
     api = system.api()
     system.recorder()
     worker = system.worker()
@@ -228,17 +216,17 @@ def test_broker_that_takes_no_messages_holds_nobody_up(system: System, alarm: Ca
     until(lambda: system.effects("stuck", "begun") == 1)
     alarm("0.00001")
     assert api.ended(next_)["task_status"] == "SUCCESS"
-    assert api.ended(task_id)["task_result"]["type"] in {"Rejected", "HardTimeLimitExceeded"}  # if it was slow to block
+    assert api.ended(task_id)["task_result"]["type"] in {"Rejected", "HardTimeLimitExceeded"}  # if it blocked late
     alarm("0.4")
-    # two where the broker still takes the copy whose confirm was waited for in vain
+    # Two if the broker also accepts the copy for whose confirm the worker waited in vain.
     until(lambda: system.depth_messages("dead.parked") in {1, 2})
     until(lambda: system.depth_messages(WORK_QUEUE) == system.depth_messages("dead") == 0)
     assert worker.alive
 
 
-def test_worker_that_is_told_to_stop_gives_up_what_it_has_first(system: System) -> None:
+def test_worker_rejects_its_message_before_it_stops(system: System) -> None:
     api = system.api()
-    worker = system.worker("tests.harness.troubled", TROUBLE="late", SOFT_SHUTDOWN_S="50")
+    worker = system.worker("tests.harness.faulty_publisher_worker", TROUBLE="late", SOFT_SHUTDOWN_S="50")
     task_id = api.accepted("stuck", "stuck")
     until(lambda: system.effects("stuck", "begun") == 1)
     worker.signal(signal.SIGTERM)
@@ -261,10 +249,10 @@ def _listed(system: System, task_id: str) -> list[dict[str, Any]]:
         (b"not json", {}, 1),
         (b"not json", {"task": f"{WORK_QUEUE}:second"}, 1),
         (b"[[], {}, {}]", HEADERS | {"id": "garbage-4"}, 1),
-        (b"[[{}], {}, {}]", HEADERS | {"id": "garbage-5"}, 1),  # an input that no model takes, after RETURN_MAX_S
+        (b"[[{}], {}, {}]", HEADERS | {"id": "garbage-5"}, 1),  # an input of no model, parked after RETURN_MAX_S
     ],
 )
-def test_garbage_in_the_queue_hurts_nobody(
+def test_unreadable_messages_are_parked_and_other_tasks_run(
     shared: System, garbled: Api, body: bytes, headers: dict[str, str], parked: int
 ) -> None:
     until(lambda: shared.depth_messages("dead") == 0)

@@ -1,4 +1,4 @@
-"""A broker that starts on the definitions of the chart, as the chart has them, is what the contract says."""
+"""A broker that loads the definitions of the chart at its start matches the contract."""
 
 import json
 import os
@@ -20,7 +20,7 @@ ROOT = os.environ.get("SLUICE_TEST_RABBITMQ_ROOT")
 
 
 class Defined(ImportingRabbitMQ):
-    """A node that loads definitions at its start."""
+    """A node that imports definitions at its start."""
 
     def _write_configuration(self) -> None:
         super()._write_configuration()
@@ -45,23 +45,25 @@ def broker(credentials: Credentials, tmp_path_factory: pytest.TempPathFactory) -
     node = Defined(folder, ensure(), password=credentials.broker_password_admin, root=root)
     node.definitions = json.dumps(of_cluster(credentials, VERSION if ROOT else (3, 10)))
     try:
-        node.start()  # it is ready when its management API knows the administrator
+        node.start()  # waits until the management API accepts the administrator
         yield node
     finally:
         node.kill()
         node.stop()
 
 
-def test_it_is_what_the_contract_says(broker: RabbitMQ) -> None:
+def test_broker_matches_the_contract(broker: RabbitMQ) -> None:
     inspection.check(broker.url(), f"http://admin:{broker.password}@127.0.0.1:{broker.management_port}")
 
 
-def test_it_has_no_other_user(broker: RabbitMQ) -> None:
+def test_broker_has_no_other_user(broker: RabbitMQ) -> None:
     assert {user["name"] for user in broker.management("/api/users")} == {"admin", *topology.USERS}
 
 
 @pytest.mark.parametrize("user", topology.USERS)
-def test_each_user_gets_in_with_its_own_password(broker: RabbitMQ, credentials: Credentials, user: str) -> None:
+def test_each_user_can_connect_only_with_its_own_password(
+    broker: RabbitMQ, credentials: Credentials, user: str
+) -> None:
     with kombu.Connection(broker.url(user, getattr(credentials, f"broker_password_{user}"))) as connection:
         connection.connect()
     with (

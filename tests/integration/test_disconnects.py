@@ -1,4 +1,4 @@
-"""Clients that leave in the middle of something: no error is logged, and nothing is kept for them."""
+"""Clients that disconnect at any time: the API logs no error, and keeps no state for them."""
 
 import array
 import fcntl
@@ -29,7 +29,7 @@ def api(shared: System) -> Iterator[Api]:
 
 @pytest.fixture(params=["FIN", "RST"])
 def leaves(request: pytest.FixtureRequest, api: Api, shared: System) -> Iterator[socket.socket]:
-    """A connection that ends so once the test has done with it; then the log has no error in it."""
+    """A connection that ends with FIN or RST after the test; then the log must contain no error."""
     address = httpx.URL(api.url)
     with socket.create_connection((address.host, address.port or 80), timeout=10) as connection:
         if request.param == "RST":
@@ -48,7 +48,7 @@ def _post(key: str, path: bytes, sent: bytes, head: bytes, type_: bytes = b"appl
 
 
 def _named(request_id: str) -> bytes:
-    """The header by which a request's line is found in the log."""
+    """A header with the request id, by which a test finds the request's line in the log."""
     return b"X-Request-ID: %b\r\n" % request_id.encode()
 
 
@@ -63,14 +63,14 @@ LENGTH, CHUNKED = b"Content-Length: 33\r\n", b"Transfer-Encoding: chunked\r\n"
     [
         (LENGTH, b"", b"application/json"),
         (LENGTH, HALF, b"application/json"),
-        (LENGTH, HALF, b"application/json; charset=utf-8"),  # by FastAPI's route
+        (LENGTH, HALF, b"application/json; charset=utf-8"),  # takes FastAPI's route
         (LENGTH + b"Expect: 100-continue\r\n", b"", b"application/json; charset=utf-8"),
         (CHUNKED, b"", b"application/json"),
         (CHUNKED, CHUNK, b"application/json"),
         (CHUNKED, CHUNK + CHUNK[:5], b"application/json"),
     ],
 )
-def test_in_the_middle_of_its_body(  # noqa: PLR0913, PLR0917 - what differs
+def test_client_disconnects_while_it_sends_the_body(  # noqa: PLR0913, PLR0917 - fixtures and parameters
     leaves: socket.socket, shared: System, path: bytes, head: bytes, sent: bytes, type_: bytes
 ) -> None:
     request_id = token_hex(8)
@@ -81,25 +81,25 @@ def test_in_the_middle_of_its_body(  # noqa: PLR0913, PLR0917 - what differs
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /ta", b"POST /tasks HTTP/1.1\r\nHost: a\r\nContent-"])
-def test_in_the_middle_of_its_head(leaves: socket.socket, sent: bytes) -> None:
+def test_client_disconnects_while_it_sends_the_head(leaves: socket.socket, sent: bytes) -> None:
     leaves.sendall(sent)
 
 
 @pytest.mark.parametrize("query", ["?wait=20", "?wait=20&wait=20", "/events"])
-def test_while_it_waits(leaves: socket.socket, api: Api, shared: System, query: str) -> None:
+def test_client_disconnects_while_it_waits(leaves: socket.socket, api: Api, shared: System, query: str) -> None:
     task_id = api.accepted("sleep", seconds=60)
     leaves.sendall(GET % (f"/tasks/{task_id}{query}".encode(), shared.key.encode()))
     until(lambda: api.metric("sluice_long_polls") == 1)
 
 
 @pytest.mark.parametrize("query", ["", "?wait=20", "?wait=0&wait=0", "/events"])
-def test_in_the_middle_of_a_large_answer(leaves: socket.socket, shared: System, query: str) -> None:
+def test_client_disconnects_while_it_receives_a_large_answer(leaves: socket.socket, shared: System, query: str) -> None:
     task_id = stored(shared, LARGE_BYTES)
     leaves.sendall(GET % (f"/tasks/{task_id}{query}".encode(), shared.key.encode()))
     assert leaves.recv(1000)
 
 
-def test_before_it_has_read_its_answer(leaves: socket.socket, shared: System) -> None:
+def test_client_disconnects_before_it_reads_the_answer(leaves: socket.socket, shared: System) -> None:
     request_id = token_hex(8)
     leaves.sendall(_post(shared.key, b"/tasks", BODY, LENGTH + _named(request_id)) * 20)
     leaves.close()
@@ -107,7 +107,7 @@ def test_before_it_has_read_its_answer(leaves: socket.socket, shared: System) ->
 
 
 def _connections(api: Api) -> int:
-    """Connections to the API, without those of the tests' own client."""
+    """Count the connections to the API, without those of the tests' own client."""
     address = httpx.URL(api.url)
     here = psutil.Process(api.child.pid).net_connections("tcp")
     ours = {
@@ -119,7 +119,7 @@ def _connections(api: Api) -> int:
 
 
 def _received(connection: socket.socket) -> bool:
-    """Whether everything that was sent has left: the kernel's buffer of it is empty (Linux: SIOCOUTQ)."""
+    """Return whether the peer has received everything: the kernel's send buffer is empty (Linux: SIOCOUTQ)."""
     left = array.array("i", [0])
     fcntl.ioctl(connection, termios.TIOCOUTQ, left)
     return left[0] == 0

@@ -1,4 +1,4 @@
-"""`/docs` in a browser that finds no other host."""
+"""`/docs` in a browser that can reach no other host."""
 
 import re
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ def api(shared: System) -> Api:
 
 
 class Links(HTMLParser):
-    """What a page loads."""
+    """The URLs of all `src` and `href` attributes of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Links(HTMLParser):
         self.found += [value or "" for name, value in attributes if name in {"src", "href"}]
 
 
-def test_page_names_only_files_of_this_service(api: Api) -> None:
+def test_page_loads_only_files_of_this_service(api: Api) -> None:
     text = api.client.get("/docs").text
     links = Links(text).found
     assert len(links) == 3
@@ -45,7 +45,7 @@ def test_page_names_only_files_of_this_service(api: Api) -> None:
         ("favicon.png", "image/png", b"\x89PNG"),
     ],
 )
-def test_each_file_is_served(api: Api, name: str, media_type: str, starts: bytes) -> None:
+def test_each_file_of_the_page_is_served(api: Api, name: str, media_type: str, starts: bytes) -> None:
     response = api.client.get(f"/docs/{name}")
     assert (response.status_code, response.headers["Content-Type"]) == (200, media_type)
     assert response.content.startswith(starts)
@@ -59,7 +59,7 @@ def browser(tmp_path: Path) -> Iterator[Page]:
 
 
 @pytest.mark.thorough
-def test_page_shows_every_call_and_asks_no_other_host(api: Api, browser: Page, tmp_path: Path) -> None:
+def test_page_shows_every_call_and_contacts_no_other_host(api: Api, browser: Page, tmp_path: Path) -> None:
     address = api.url.replace("127.0.0.1", HOST)
     browser.visit(f"{address}/docs", 1280)
     until(lambda: browser.evaluate("document.querySelectorAll('.opblock').length") >= 7, what="the calls on the page")

@@ -1,4 +1,4 @@
-"""Server-sent events: each state once, for whoever comes when, and at what cost."""
+"""Server-sent events: each state exactly once for early and late clients, with few Redis connections."""
 
 import asyncio
 import json
@@ -10,13 +10,13 @@ from typing import Any
 import httpx
 import pytest
 
-from apps.api.following import COMMENT_S
+from apps.api.task_events import COMMENT_S
 from apps.contract import states
-from tests.harness.crowd import wait_together
+from tests.harness.parallel_clients import wait_together
 from tests.harness.system import DEADLINE_S, Api, System, until
 
 STREAMS = 1000
-# A stream that hears of nothing looks at the record so often: what is told sooner was told by an event.
+# A stream without a notification reads the record at this interval; a faster event came by notification.
 LOOK_S = COMMENT_S - 1
 
 
@@ -27,7 +27,7 @@ def api(shared: System) -> Api:
 
 
 def follow(api: Api, task_id: str, **headers: str) -> Iterator[tuple[str, Any]]:
-    """Each event's name and data."""
+    """Yield each event's name and data."""
     with api.client.stream("GET", f"/tasks/{task_id}/events", headers=headers) as response:
         assert response.status_code == 200
         assert response.headers["Content-Type"].startswith("text/event-stream")
@@ -43,20 +43,20 @@ def follow(api: Api, task_id: str, **headers: str) -> Iterator[tuple[str, Any]]:
                 event = {}
 
 
-def test_started_then_success_as_they_happen(api: Api, shared: System) -> None:
+def test_stream_sends_started_and_success_when_they_happen(api: Api, shared: System) -> None:
     task_id = api.accepted("held", "streamed")
     times_s: list[float] = []
     told: list[tuple[str, Any]] = []
     for event in follow(api, task_id):
         told.append(event)
         times_s.append(time.monotonic())
-        shared.release("streamed")  # it ends only when its start was told
+        shared.release("streamed")  # the task ends only after the client has received STARTED
     assert [state for state, _ in told] == ["STARTED", "SUCCESS"]
     assert told[-1][1] == api.status(task_id)
     assert times_s[1] - times_s[0] < LOOK_S
 
 
-def test_beginning_is_told_to_a_stream_that_waits_for_it(system: System) -> None:
+def test_open_stream_receives_started_by_notification(system: System) -> None:
     api = system.api()
     system.worker()
     api.accepted("held", "before")
@@ -77,21 +77,21 @@ def test_beginning_is_told_to_a_stream_that_waits_for_it(system: System) -> None
             until(lambda: "STARTED" in times_s)
             assert "SUCCESS" not in times_s
         finally:
-            for name in ("before", "begins"):  # else the stream, and the test with it, would never end
+            for name in ("before", "begins"):  # otherwise the stream and the test would never end
                 system.release(name)
         reading.result(DEADLINE_S)
     assert list(times_s) == ["STARTED", "SUCCESS"]
     assert times_s["STARTED"] - opened_s < LOOK_S
 
 
-def test_client_that_comes_late_is_told_the_same(api: Api) -> None:
+def test_client_that_connects_after_the_end_receives_all_states(api: Api) -> None:
     for task, told in (("sleep", ["STARTED", "SUCCESS"]), ("fail", ["STARTED", "FAILURE"])):
         task_id = api.accepted(task, "late")
         api.ended(task_id)
         assert [state for state, _ in follow(api, task_id)] == told
 
 
-def test_client_that_comes_back_is_told_the_rest(api: Api) -> None:
+def test_client_that_reconnects_receives_the_missing_states(api: Api) -> None:
     task_id = api.accepted("sleep", "back")
     api.ended(task_id)
     assert [state for state, _ in follow(api, task_id, **{"Last-Event-ID": "STARTED"})] == ["SUCCESS"]
@@ -101,7 +101,7 @@ def test_client_that_comes_back_is_told_the_rest(api: Api) -> None:
 
 
 @pytest.mark.thorough
-def test_stream_of_a_waiting_task_is_kept_alive_by_comments(shared: System) -> None:
+def test_stream_of_a_waiting_task_sends_comments(shared: System) -> None:
     api = shared.api()
     task_id = api.accepted("sleep", "queued", seconds=60)
     started_s = time.monotonic()
@@ -110,27 +110,27 @@ def test_stream_of_a_waiting_task_is_kept_alive_by_comments(shared: System) -> N
             if line == ": still here":
                 break
     assert time.monotonic() - started_s > 14
-    assert api.client.delete(f"/tasks/{task_id}").status_code in {200, 202}  # others want the worker
+    assert api.client.delete(f"/tasks/{task_id}").status_code in {200, 202}  # frees the shared worker
 
 
-def test_unknown_task_has_no_events(api: Api) -> None:
+def test_events_of_an_unknown_task_are_not_found(api: Api) -> None:
     assert api.get("/tasks/x/events") == 404
 
 
-def test_client_that_leaves_gives_its_place_back(shared: System, api: Api) -> None:
+def test_stream_ends_when_its_client_disconnects(shared: System, api: Api) -> None:
     other = shared.api()
     task_id = other.accepted("sleep", "left", seconds=60)
     with pytest.raises(httpx.ReadTimeout), other.client.stream(
         "GET", f"/tasks/{task_id}/events", timeout=0.5
     ) as response:  # fmt: skip
         response.read()
-    until(lambda: other.metric("sluice_long_polls") == 0, LOOK_S)  # not only when the next comment cannot be sent
+    until(lambda: other.metric("sluice_long_polls") == 0, LOOK_S)  # sooner than the next comment would fail
     other.client.delete(f"/tasks/{task_id}")
     assert api.get("/healthz") == 200
 
 
 @pytest.mark.thorough
-def test_stream_outlives_a_redis_that_goes_away(system: System) -> None:
+def test_stream_survives_a_redis_restart(system: System) -> None:
     api = system.api()
     task_id = api.accepted("sleep", "outlives")
     events = follow(api, task_id)
@@ -146,7 +146,7 @@ def test_stream_outlives_a_redis_that_goes_away(system: System) -> None:
     assert [state for state, _ in events] == ["STARTED", "SUCCESS"]
 
 
-def test_1000_streams_cost_one_redis_connection(system: System) -> None:
+def test_1000_streams_use_one_redis_connection(system: System) -> None:
     api = system.api(STREAMS_PER_CLIENT_MAX=str(STREAMS))
     task_id = api.accepted("sleep", "crowd")
     api.status(task_id)

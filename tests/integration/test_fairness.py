@@ -1,4 +1,4 @@
-"""One client posts batches as fast as it can, and the others notice nothing: nobody is refused, and nobody waits."""
+"""While one client floods the API with batches, no post of another client is refused or noticeably slower."""
 
 import asyncio
 import json
@@ -13,25 +13,25 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.harness.greedy import TASKS, post, request
+from tests.harness.greedy_client import TASKS, post, request
 from tests.harness.system import ROOT, System
 
 CONNECTIONS = 64
 CLIENTS = 9
 PER_S = 10
 SECONDS = 5.0
-# What the greedy client may have, and what it takes where it stays inside its quota: a batch each so often.
+# The quota of the greedy client, and the interval at which its batches stay within this quota.
 QUOTA_PER_S = 200
 INSIDE_PAUSE_S = 1.25 * TASKS / QUOTA_PER_S
 SLOWER_MAX = 3.0
-# Pairs of runs; more, up to the second number, where a busy machine has disturbed some.
+# Minimum and maximum number of pairs of runs; a busy machine that disturbs some runs needs more pairs.
 PAIRS = (2, 6)
 
 
 @contextmanager
 def greedy(url: str, key: str, pause_s: float, told: dict[str, int]) -> Iterator[None]:
-    """Have the greedy client run; how often each status was answered is told after the block."""
-    arguments = [sys.executable, "-m", "tests.harness.greedy", url, key, str(CONNECTIONS), str(pause_s)]
+    """Run the greedy client; after the block, `told` contains the number of answers per status."""
+    arguments = [sys.executable, "-m", "tests.harness.greedy_client", url, key, str(CONNECTIONS), str(pause_s)]
     process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         yield
@@ -43,7 +43,7 @@ def greedy(url: str, key: str, pause_s: float, told: dict[str, int]) -> Iterator
 
 
 async def posts_of_one(url: str, key: str, first_s: float) -> list[tuple[int, float]]:
-    """Post ten times a second; the status and the time (s) of each answer."""
+    """Post ten times a second; returns the status and the duration (s) of each answer."""
     at = urlsplit(url)
     reader, writer = await asyncio.open_connection(at.hostname, at.port)
     body = b'{"task": "sleep", "name": "abc"}'
@@ -64,15 +64,15 @@ async def posts_of_all(url: str, keys: list[str]) -> list[tuple[int, float]]:
 
 
 def p95_s(answers: list[tuple[int, float]]) -> float:
-    """Also asserts that nobody was refused."""
+    """Assert that every post was accepted, and return the 95th percentile of the durations."""
     assert {status for status, _ in answers} == {202}
     return statistics.quantiles((took_s for _, took_s in answers), n=20)[-1]
 
 
 @pytest.mark.alone
 @pytest.mark.thorough
-def test_others_notice_nothing_of_a_client_that_posts_beyond_its_quota(system: System) -> None:
-    """Nine clients post 10 a second each while a tenth floods; compared with runs in which it stays inside."""
+def test_client_beyond_its_quota_does_not_slow_down_other_clients(system: System) -> None:
+    """Nine clients post 10 tasks a second each while a tenth floods; the control runs keep it within its quota."""
     names = ["greedy", *(f"client-{number}" for number in range(CLIENTS))]
     keys = {name: f"key-of-the-client-{name}" for name in names}
     for name in names:
@@ -86,7 +86,7 @@ def test_others_notice_nothing_of_a_client_that_posts_beyond_its_quota(system: S
         with greedy(api.url, keys["greedy"], pause_s, told):
             return p95_s(asyncio.run(posts_of_all(api.url, others)))
 
-    run(0, {})  # it uses up what it had saved
+    run(0, {})  # uses up the saved quota
     started_s = time.monotonic()
     inside: list[float] = []
     beyond: list[float] = []

@@ -1,4 +1,4 @@
-"""A client that openapi-python-client generates from the running service's own document."""
+"""A client that openapi-python-client generates from the OpenAPI document of the running service."""
 
 import importlib
 import subprocess
@@ -13,7 +13,7 @@ import pytest
 from tests.harness.system import Api, System
 
 PACKAGE = "sluice_client"
-# Of any release: as long as the client's read, a long-poll and its margin.
+# Close to the client's read timeout; any task of this module ends within it.
 WAIT_S = 10.0
 
 
@@ -25,10 +25,10 @@ def api(shared: System) -> Api:
 
 @pytest.fixture(scope="module")
 def generated(api: Api, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The package, on the path as long as the module's tests run."""
+    """Generate the package, and keep it on sys.path while the module's tests run."""
     folder = tmp_path_factory.mktemp("client")
     (folder / "openapi.json").write_bytes(api.client.get("/openapi.json").content)
-    # its own clean-up of the code would need ruff on the PATH, and changes nothing that runs
+    # the post hooks would need ruff on the PATH, and only format the code
     (folder / "config.yaml").write_text("post_hooks: []\n")
     command = [sys.executable, "-m", "openapi_python_client", "generate", "--path", "openapi.json"]
     command += ["--config", "config.yaml", "--meta", "none", "--output-path", PACKAGE, "--fail-on-warning"]
@@ -53,7 +53,7 @@ def module(name: str) -> ModuleType:
 
 
 def call(name: str, *arguments: Any, **named: Any) -> Any:
-    """Call an operation by its id."""
+    """Call an operation by its operation id."""
     return module(f"api.tasks.{name}").sync_detailed(*arguments, **named)
 
 
@@ -61,7 +61,7 @@ def brief(name: str) -> Any:
     return module("models").Brief(task="brief", name=name)
 
 
-def test_task_is_posted_and_its_result_read(client: Any) -> None:
+def test_generated_client_posts_a_task_and_reads_its_result(client: Any) -> None:
     posted = call("post_task", client=client, body=brief("generated"))
     assert (posted.status_code, posted.parsed.task_status) == (HTTPStatus.ACCEPTED, "PENDING")
     ended = call("get_task", posted.parsed.task_id, client=client, wait=WAIT_S)
@@ -69,7 +69,7 @@ def test_task_is_posted_and_its_result_read(client: Any) -> None:
     assert ended.parsed.task_result == {"name_task": "generated", "state": "done"}
 
 
-def test_same_key_is_the_same_task(client: Any, shared: System) -> None:
+def test_generated_client_gets_one_task_for_one_key(client: Any, shared: System) -> None:
     ids = {
         call("post_task", client=client, body=brief("once"), idempotency_key=f"{shared.vhost}-key").parsed.task_id
         for _ in range(2)
@@ -77,7 +77,7 @@ def test_same_key_is_the_same_task(client: Any, shared: System) -> None:
     assert len(ids) == 1
 
 
-def test_batch_has_an_outcome_for_each_input(client: Any) -> None:
+def test_generated_client_reads_an_outcome_per_input_of_a_batch(client: Any) -> None:
     models = module("models")
     wrong = models.Sleep(task="sleep", name="", seconds=-1)
     answer = call("post_batch", client=client, body=models.Batch(tasks=[brief("a"), wrong, brief("b")]))
@@ -88,19 +88,19 @@ def test_batch_has_an_outcome_for_each_input(client: Any) -> None:
         assert call("get_task", accepted.task_id, client=client, wait=WAIT_S).parsed.task_status.value == "SUCCESS"
 
 
-def test_events_are_text_and_a_client_that_has_seen_the_end_gets_204(client: Any) -> None:
+def test_generated_client_reads_events_as_text_and_204_after_the_end(client: Any) -> None:
     task_id = call("post_task", client=client, body=brief("followed")).parsed.task_id
     assert "event: SUCCESS" in call("get_events", task_id, client=client).parsed
     assert call("get_events", task_id, client=client, last_event_id="SUCCESS").status_code == HTTPStatus.NO_CONTENT
 
 
-def test_task_is_cancelled(client: Any) -> None:
+def test_generated_client_reads_the_conflict_of_a_late_cancel(client: Any) -> None:
     ended = call("post_task", client=client, body=brief("done")).parsed.task_id
     call("get_task", ended, client=client, wait=WAIT_S)
     assert call("cancel_task", ended, client=client).parsed.type_ == "urn:sluice:problem:already-ended"
 
 
-def test_errors_are_problems(client: Any, api: Api) -> None:
+def test_generated_client_reads_problems(client: Any, api: Api) -> None:
     models = module("models")
     unknown = call("get_task", "0-0", client=client)
     assert (unknown.status_code, unknown.parsed.type_) == (HTTPStatus.NOT_FOUND, "urn:sluice:problem:not-found")

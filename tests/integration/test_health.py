@@ -1,4 +1,4 @@
-"""A broker or Redis that is away: the API says so, and answers every client itself, so that no proxy has to."""
+"""While the broker or Redis is down, the API stays ready, reports it, and answers every request itself."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ AWAY = pytest.mark.parametrize("away", ["kill", "suspend"])
 
 
 def post(api: Api) -> httpx.Response:
-    """A post that needs both servers: with a key."""
+    """Post with an Idempotency-Key, so that the request needs both servers."""
     return api.post("sleep", key="k")
 
 
 def is_refused(answer: httpx.Response) -> bool:
-    """Definite: nothing was accepted. Until the broker is known to be silent, a post's outcome is unknown."""
+    """Return whether the post was definitely refused. Its outcome is unknown until the API notices a silent broker."""
     problem = answer.json()
     assert answer.status_code == 503, answer.text
     assert int(answer.headers["Retry-After"]) > 0
@@ -33,7 +33,7 @@ def health(api: Api) -> tuple[int, dict[str, Any]]:
 
 @AWAY
 @pytest.mark.parametrize("name", SERVERS)
-def test_replica_stays_ready_refuses_and_names_what_is_away(system: System, name: str, away: str) -> None:
+def test_replica_stays_ready_refuses_posts_and_names_the_missing_server(system: System, name: str, away: str) -> None:
     api = system.api()
     assert health(api) == (200, {"broker": "up", "redis": "up"})
     assert (api.metric("sluice_broker_up"), api.metric("sluice_redis_up")) == (1, 1)

@@ -1,4 +1,4 @@
-"""The Host that a client sends is nowhere in an answer, and no answer is a redirect: spoken over raw sockets."""
+"""No answer contains the Host of the request, and no answer is a redirect. Tested over raw sockets."""
 
 import socket
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ def api(shared: System) -> Iterator[Api]:
 
 
 def answer(api: Api, method: str, target: str, host: str, authorization: str) -> tuple[int, bytes]:
-    """Status, and all that was answered."""
+    """Return the status and the whole answer."""
     body = '{"task":"sleep","name":"a"}' if method in {"POST", "PUT"} else ""
     lines = [f"{method} {target} HTTP/1.1", host, authorization, "Connection: close"]
     lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"] if body else []
@@ -45,7 +45,7 @@ def answer(api: Api, method: str, target: str, host: str, authorization: str) ->
 
 @pytest.mark.parametrize("host", HOSTS)
 @pytest.mark.parametrize("authenticated", [True, False])
-def test_host_is_not_reflected_and_nothing_redirects(api: Api, host: str, authenticated: bool) -> None:
+def test_no_answer_contains_the_host_or_redirects(api: Api, host: str, authenticated: bool) -> None:
     authorization = f"Authorization: {api.client.headers['Authorization']}" if authenticated else ""
     task_id = api.accepted("sleep")
     for target in TARGETS:
@@ -60,7 +60,7 @@ def test_host_is_not_reflected_and_nothing_redirects(api: Api, host: str, authen
 @pytest.mark.parametrize(
     "line", [f"GET http://{EVIL}/tasks/ HTTP/1.1", f"CONNECT {EVIL}:443 HTTP/1.1", "GET /tasks/ HTTP/1.0"]
 )
-def test_target_with_a_host_is_not_reflected(api: Api, line: str) -> None:
+def test_no_answer_contains_the_host_of_the_request_target(api: Api, line: str) -> None:
     method, target, version = line.split()
     address = api.client.base_url
     with socket.create_connection((address.host, address.port or 80), timeout=10) as connection:

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import Api, System
 
 PROBLEM = "application/problem+json"
@@ -20,7 +20,7 @@ def api(shared: System) -> Api:
     return shared.api(BODY_MAX_BYTES="2048")
 
 
-def test_accepted_says_where_to_ask(api: Api) -> None:
+def test_accepted_post_returns_the_location_and_a_retry_after(api: Api) -> None:
     response = api.post("first")
     task_id = response.json()["task_id"]
     assert response.status_code == 202
@@ -39,8 +39,8 @@ def test_accepted_message_is_persistent_in_a_quorum_queue(api: Api, shared: Syst
     assert message["properties"]["delivery_mode"] == 2
 
 
-def test_replica_that_never_saw_an_id_tells_pending_from_unknown(api: Api, shared: System) -> None:
-    """Defect 2: the original answered PENDING for anything."""
+def test_replica_distinguishes_an_id_of_another_replica_from_an_unknown_id(api: Api, shared: System) -> None:
+    """The original answered PENDING for every id."""
     task_id = api.accepted("first")
     other = shared.api()
     assert other.status(task_id)["task_status"] == "PENDING"
@@ -66,7 +66,7 @@ def test_forged_id_is_unknown(api: Api, forge: Callable[[str], str]) -> None:
     assert response.headers["Content-Type"] == PROBLEM
 
 
-def test_another_clients_task_is_unknown(shared: System, api: Api) -> None:
+def test_task_of_another_client_is_unknown(shared: System, api: Api) -> None:
     theirs = secrets.token_urlsafe(24)
     other = shared.api(API_KEYS=f"tests:{shared.key},others:{theirs}")
     task_id = api.accepted("first")
@@ -76,7 +76,7 @@ def test_another_clients_task_is_unknown(shared: System, api: Api) -> None:
 
 
 @pytest.mark.parametrize("authorization", [None, "", "Bearer", "Bearer wrong", "Basic {key}", "{key}"])
-def test_without_a_key_nothing_is_told(api: Api, shared: System, authorization: str | None) -> None:
+def test_request_without_a_valid_key_gets_401(api: Api, shared: System, authorization: str | None) -> None:
     headers = {} if authorization is None else {"Authorization": authorization.format(key=shared.key)}
     for method, path in (("POST", "/tasks"), ("GET", f"/tasks/{UNKNOWN_ID}")):
         response = httpx.request(method, api.url + path, headers=headers, json={"task": "first", "name": "a"})
@@ -104,7 +104,7 @@ def test_without_a_key_nothing_is_told(api: Api, shared: System, authorization: 
         (b'{"task": "first", "name": "' + b"a" * 2048 + b'"}', 413),
     ],
 )
-def test_body_that_is_no_input_gets_its_problem(api: Api, body: bytes, status: int) -> None:
+def test_invalid_body_gets_its_problem_document(api: Api, body: bytes, status: int) -> None:
     response = api.client.post("/tasks", content=body, headers={"Content-Type": "application/json"})
     problem = response.json()
     assert response.status_code == problem["status"] == status
@@ -117,8 +117,8 @@ def test_body_that_is_no_input_gets_its_problem(api: Api, body: bytes, status: i
     [b'{"task": "first", "name": "abc"}', b"{", b"null", b'{"task": "first", "name": 1}', b"a" * 2049, b""],
     ids=["input", "not JSON", "null", "no input", "too large", "empty"],
 )
-def test_post_is_answered_alike_in_front_of_fastapi_and_by_it(api: Api, body: bytes) -> None:
-    """The second type is out of the ordinary, and FastAPI's."""
+def test_fast_path_and_fastapi_answer_a_post_alike(api: Api, body: bytes) -> None:
+    """The fast path leaves the second content type to FastAPI."""
     kinds = ("application/json", "application/json; charset=utf-8")
     ordinary, other = (
         api.client.post("/tasks", content=body, headers={"Content-Type": kind, "X-Request-ID": "same"})
@@ -128,8 +128,8 @@ def test_post_is_answered_alike_in_front_of_fastapi_and_by_it(api: Api, body: by
     assert _without_ids(ordinary) == _without_ids(other)
 
 
-def test_get_is_answered_alike_in_front_of_fastapi_and_by_it(api: Api) -> None:
-    """A parameter that there is not is out of the ordinary."""
+def test_fast_path_and_fastapi_answer_a_get_alike(api: Api) -> None:
+    """The fast path leaves a request with an unknown parameter to FastAPI."""
     task_id = api.accepted("first")
     for wait in ("wait=0", "wait=0.1"):
         ordinary, other = (
@@ -144,7 +144,7 @@ def _without_ids(response: httpx.Response) -> tuple[dict[str, Any], dict[str, st
     return response.json() | {"task_id": None}, headers
 
 
-def test_trace_of_a_request_is_in_its_message(api: Api, shared: System) -> None:
+def test_trace_context_of_a_request_is_in_its_message(api: Api, shared: System) -> None:
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     body = {"task": "first", "name": "traced"}
     response = api.client.post("/tasks", json=body, headers={"traceparent": trace})
@@ -154,14 +154,14 @@ def test_trace_of_a_request_is_in_its_message(api: Api, shared: System) -> None:
     assert {one["id"]: one.get("traceparent") for one in headers}[response.json()["task_id"]] == trace
 
 
-def test_invalid_input_is_explained_without_repeating_it(api: Api) -> None:
+def test_validation_error_names_the_field_and_does_not_repeat_the_value(api: Api) -> None:
     response = api.client.post("/tasks", json={"task": "first", "name": 17171717})
     (error,) = response.json()["errors"]
     assert error["loc"] == ["first", "name"]
     assert "17171717" not in response.text
 
 
-def test_body_of_unknown_length_is_cut_off_at_the_limit(api: Api) -> None:
+def test_chunked_body_above_the_limit_gets_413(api: Api) -> None:
     chunks = (b"a" * 1024 for _ in range(1000))
     response = api.client.post("/tasks", content=chunks, headers={"Content-Type": "application/json"})
     assert response.status_code == 413
@@ -173,24 +173,24 @@ def test_other_types_are_refused(api: Api) -> None:
 
 
 @pytest.mark.parametrize("wait", ["-1", "x", "nan"])
-def test_wait_that_is_no_time_is_malformed(api: Api, wait: str) -> None:
+def test_invalid_wait_parameter_is_malformed(api: Api, wait: str) -> None:
     response = api.client.get(f"/tasks/{api.accepted('first')}?wait={wait}")
     assert response.status_code == 400
     assert response.json()["type"] == "urn:sluice:problem:malformed"
 
 
-def test_request_id_is_kept_only_where_it_fits(api: Api) -> None:
+def test_request_id_is_used_only_if_it_is_well_formed(api: Api) -> None:
     assert api.client.get("/livez", headers={"X-Request-ID": "a-1"}).headers["X-Request-ID"] == "a-1"
     for unfit in ("a b", 'a"b', "a" * 129):
         assert api.client.get("/livez", headers={"X-Request-ID": unfit}).headers["X-Request-ID"] != unfit
 
 
-def test_schema_is_served(api: Api) -> None:
+def test_openapi_document_is_served(api: Api) -> None:
     assert {"/tasks", "/tasks/{task_id}"} <= set(api.client.get("/openapi.json").json()["paths"])
 
 
-def test_long_poll_ends_at_its_limit_with_the_state_it_then_has(api: Api) -> None:
-    task_id = api.accepted("first")  # nothing runs it: this module has no worker
+def test_long_poll_returns_the_current_state_after_its_wait(api: Api) -> None:
+    task_id = api.accepted("first")  # stays PENDING: this module has no worker
     started_s = time.monotonic()
     assert api.status(task_id, wait_s=1)["task_status"] == "PENDING"
-    assert 1 <= time.monotonic() - started_s < 15  # and not at the most that it may be, 25 s
+    assert 1 <= time.monotonic() - started_s < 15  # less than the maximum wait of 25 s

@@ -1,4 +1,4 @@
-"""Idempotency-Key: one id and one execution, whoever dies, hangs or refuses on the way."""
+"""Idempotency-Key: one id and one execution, even if processes die, hang or refuse requests."""
 
 import asyncio
 import secrets
@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import PATIENT, Api, System, until
 
-# What the API waits before it takes a request without an outcome for dead: its time-outs of Redis and of the broker.
+# The API considers a request without an outcome dead after its timeouts for Redis and the broker.
 ABANDONED_S = 4.0
 PUBLISH_DEADLINE_S = "2"
 
@@ -29,7 +29,7 @@ def accepted(response: httpx.Response) -> str:
 
 
 def insist(api: Api, name: str, key: str, task: str = "sleep") -> tuple[str, list[int]]:
-    """Post as docs/api.md says until it is accepted; answers the id, and every status on the way."""
+    """Post as docs/api.md says until the task is accepted; returns the id and every status."""
     statuses: list[int] = []
 
     def once() -> str:
@@ -44,7 +44,7 @@ def insist(api: Api, name: str, key: str, task: str = "sleep") -> tuple[str, lis
     return until(once, what="an answer of 202"), statuses
 
 
-def test_same_key_and_body_is_one_task(api: Api, shared: System) -> None:
+def test_same_key_and_body_gives_one_task(api: Api, shared: System) -> None:
     key = secrets.token_hex(8)
     ids = {accepted(one.post("sleep", "once", key=key)) for one in (api, api, shared.api())}
     assert len(ids) == 1
@@ -55,7 +55,7 @@ def test_same_key_and_body_is_one_task(api: Api, shared: System) -> None:
     assert api.metric("sluice_repeated_total") >= 1
 
 
-def test_20_posts_at_once_across_two_processes_are_one_publish(system: System) -> None:
+def test_20_concurrent_posts_to_two_processes_are_published_once(system: System) -> None:
     apis = [system.api(), system.api()]
     key = secrets.token_hex(8)
     with ThreadPoolExecutor(20) as threads:
@@ -71,7 +71,9 @@ def test_20_posts_at_once_across_two_processes_are_one_publish(system: System) -
 
 @pytest.mark.thorough
 @pytest.mark.parametrize(("die", "messages"), [("before 1", 1), ("after 1", 2)])
-def test_process_killed_around_its_publish_costs_no_second_execution(system: System, die: str, messages: int) -> None:
+def test_task_runs_once_if_the_process_is_killed_before_or_after_its_publish(
+    system: System, die: str, messages: int
+) -> None:
     api, doomed = (
         system.api(PUBLISH_DEADLINE_S=PUBLISH_DEADLINE_S),
         system.api(TEST_DIE=die, PUBLISH_DEADLINE_S=PUBLISH_DEADLINE_S),
@@ -92,7 +94,7 @@ def test_process_killed_around_its_publish_costs_no_second_execution(system: Sys
 
 
 @pytest.mark.thorough
-def test_second_publish_is_skipped_also_while_the_worker_of_the_first_is_killed(system: System) -> None:
+def test_second_publish_is_skipped_while_the_first_runs_and_after_its_worker_died(system: System) -> None:
     api, doomed = system.api(), system.api(TEST_DIE="after 1")
     key = secrets.token_hex(8)
     with pytest.raises(httpx.TransportError):
@@ -100,7 +102,7 @@ def test_second_publish_is_skipped_also_while_the_worker_of_the_first_is_killed(
     first = system.worker()
     until(lambda: system.effects("twice", "begun") == 1)
     task_id, _ = insist(api, "twice", key, task="held")
-    system.worker()  # the first publish is with the first worker; this one is given the second
+    system.worker()  # receives the second message, as the first worker holds the first one
     until(lambda: any(line.get("reason") == "claimed" for line in system.log_lines()))
     first.kill()
     system.release("twice")
@@ -110,7 +112,7 @@ def test_second_publish_is_skipped_also_while_the_worker_of_the_first_is_killed(
     assert system.effects("twice", "begun") == 2
 
 
-def test_other_body_under_a_key_is_refused(api: Api) -> None:
+def test_key_with_another_body_is_refused(api: Api) -> None:
     key = secrets.token_hex(8)
     accepted(api.post("sleep", "a", key=key))
     for response in (api.post("sleep", "b", key=key), api.batch([{"task": "sleep", "name": "a"}], key)):
@@ -118,13 +120,13 @@ def test_other_body_under_a_key_is_refused(api: Api) -> None:
 
 
 @pytest.mark.parametrize("key", [b"", b"a b", b"\xc3\xa9", b"a" * 256])
-def test_key_that_is_none_is_malformed(api: Api, key: bytes) -> None:
+def test_malformed_key_gets_400(api: Api, key: bytes) -> None:
     headers = httpx.Headers([(b"Idempotency-Key", key)])
     response = api.client.post("/tasks", json={"task": "sleep", "name": "a"}, headers=headers)
     assert (response.status_code, response.json()["type"]) == (400, "urn:sluice:problem:malformed")
 
 
-def test_clients_do_not_share_keys(shared: System, api: Api) -> None:
+def test_clients_with_the_same_key_get_different_tasks(shared: System, api: Api) -> None:
     theirs, key = secrets.token_urlsafe(24), secrets.token_hex(8)
     other = shared.api(API_KEYS=f"tests:{shared.key},others:{theirs}")
     body = {"task": "sleep", "name": "a"}
@@ -140,7 +142,7 @@ def test_clients_do_not_share_keys(shared: System, api: Api) -> None:
     assert api.get(f"/tasks/{their_id}") == 404
 
 
-def test_request_that_is_open_past_the_deadline_is_a_conflict(system: System) -> None:
+def test_second_request_gets_a_conflict_after_its_deadline_while_the_first_is_open(system: System) -> None:
     slow, other = system.api(**PATIENT), system.api(PUBLISH_DEADLINE_S="1")
     key = secrets.token_hex(8)
     system.servers.rabbitmq.suspend()
@@ -149,17 +151,17 @@ def test_request_that_is_open_past_the_deadline_is_a_conflict(system: System) ->
         until(lambda: slow.metric("sluice_publishes_in_flight") == 1)
         started_s = time.monotonic()
         second = other.post("sleep", "open", key=key)
-        assert 1 <= time.monotonic() - started_s < 15  # its own deadline, and not that of the first
+        assert 1 <= time.monotonic() - started_s < 15  # its own deadline, not that of the first request
         assert (second.status_code, second.json()["type"]) == (409, "urn:sluice:problem:request-open")
         assert int(second.headers["Retry-After"]) > 0
-        # one that waits is answered as soon as the first is
+        # a waiting request is answered as soon as the first one has its outcome
         waiting = threads.submit(other.post, "sleep", "open", key=key)
         system.servers.rabbitmq.resume()
         task_id = accepted(first.result())
     assert accepted(waiting.result()) == task_id
 
 
-def test_unknown_outcome_is_settled_by_asking_again(system: System) -> None:
+def test_repeated_post_settles_an_unknown_outcome(system: System) -> None:
     api = system.api(PUBLISH_DEADLINE_S=PUBLISH_DEADLINE_S)
     key = secrets.token_hex(8)
     system.servers.rabbitmq.suspend()
@@ -174,7 +176,7 @@ def test_unknown_outcome_is_settled_by_asking_again(system: System) -> None:
 
 
 @pytest.mark.thorough
-def test_refused_post_is_accepted_under_the_same_key_later(system: System) -> None:
+def test_refused_post_is_accepted_later_with_the_same_key(system: System) -> None:
     api = system.api()
     system.servers.rabbitmq.stop()
     until(lambda: api.get("/healthz") == 503)
@@ -182,13 +184,13 @@ def test_refused_post_is_accepted_under_the_same_key_later(system: System) -> No
     assert (response.status_code, response.json()["type"]) == (503, "urn:sluice:problem:refused")
     system.servers.rabbitmq.start()
     task_id, statuses = insist(api, "refused", "k")
-    assert 409 not in statuses  # what was refused is settled: nobody waits for it
+    assert 409 not in statuses  # a refusal settles the key, so that no request waits
     assert accepted(api.post("sleep", "refused", key="k")) == task_id
     until(lambda: system.depth_messages(WORK_QUEUE) == 1)
 
 
 @pytest.mark.thorough
-def test_redis_away_refuses_what_needs_it_and_nothing_else(system: System) -> None:
+def test_without_redis_only_requests_that_need_it_are_refused(system: System) -> None:
     api = system.api()
     task_id = api.accepted("sleep")
     system.servers.redis.suspend()
@@ -205,8 +207,8 @@ def test_redis_away_refuses_what_needs_it_and_nothing_else(system: System) -> No
     until(lambda: system.depth_messages(WORK_QUEUE) == 4)
 
 
-def test_settled_requests_are_told_at_once_and_not_by_polling(system: System) -> None:
-    """20 wait for one that hangs; Redis hears from each of them when it comes and when the first is settled."""
+def test_waiting_requests_are_notified_and_do_not_poll(system: System) -> None:
+    """20 requests share a key, and one publishes to a hanging broker. The others do not call Redis while they wait."""
     api = system.api(**PATIENT)
     system.servers.rabbitmq.suspend()
 
@@ -217,8 +219,8 @@ def test_settled_requests_are_told_at_once_and_not_by_polling(system: System) ->
             posts = [asyncio.create_task(client.post("/tasks", json=body)) for _ in range(20)]
             await asyncio.to_thread(until, lambda: api.metric("sluice_long_polls") == 19)
             before = _evaluations(system)
-            await asyncio.sleep(1)  # the silence itself is what is looked at
-            assert _evaluations(system) < before + 19  # a few are the quotas' renewals
+            await asyncio.sleep(1)  # the number of calls during this time is what the test measures
+            assert _evaluations(system) < before + 19  # a few calls renew quotas
             system.servers.rabbitmq.resume()
             return list(await asyncio.gather(*posts))
 
@@ -230,7 +232,7 @@ def _evaluations(system: System) -> int:
     return int(stats["cmdstat_eval"]["calls"])
 
 
-def test_sigterm_leaves_no_key_open(system: System) -> None:
+def test_sigterm_leaves_no_key_claimed(system: System) -> None:
     api, other = system.api(**PATIENT), system.api()
     system.servers.rabbitmq.suspend()
     with ThreadPoolExecutor(1) as threads:

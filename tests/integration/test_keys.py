@@ -1,4 +1,4 @@
-"""The record of an Idempotency-Key in a real Redis: who has it, what it keeps, and how long it lives."""
+"""The record of an Idempotency-Key in a real Redis: its owner, its contents and its expiry."""
 
 import asyncio
 import secrets
@@ -16,14 +16,14 @@ from tests.harness.servers import Servers
 LIFE_S = 100
 IDS = TaskIds(b"a key of the tests")
 FIRST, SECOND, THIRD, FOURTH = (IDS.new("tests") for _ in range(4))
-# A request that says so is abandoned as soon as it has claimed.
+# A request with this deadline counts as abandoned as soon as it has claimed its key.
 ABANDONED_AT_ONCE = -TIMEOUT_S
 
 Test = Callable[[Keys, Store], Awaitable[None]]
 
 
 def run(servers: Servers, test: Test) -> None:
-    """Run a coroutine with `Keys` on the test's Redis."""
+    """Run a coroutine with `Keys` on the Redis of the test."""
 
     async def within() -> None:
         store, waiter = Store(servers.redis.url()), Waiter(servers.redis.url())
@@ -44,13 +44,13 @@ def key() -> str:
     return secrets.token_hex(8)
 
 
-def test_claim_that_was_taken_over_settles_nothing(servers: Servers, key: str) -> None:
+def test_claim_that_was_taken_over_cannot_settle_the_key(servers: Servers, key: str) -> None:
     async def test(keys: Keys, _: Store) -> None:
         late = await keys.claim(post(key), FIRST)
         taker = await keys.claim(post(key, open_s=ABANDONED_AT_ONCE), SECOND)
         assert (taker.first_id, taker.done) == (FIRST, False)
         keys.settle(late, 0)
-        with pytest.raises(errors.Problem, match="still open"):  # the taker's claim is its own still
+        with pytest.raises(errors.Problem, match="still open"):  # the second claim is still valid
             await keys.claim(post(key), THIRD)
         keys.settle(taker, 1)
         keys.settle(late, 0)
@@ -60,7 +60,7 @@ def test_claim_that_was_taken_over_settles_nothing(servers: Servers, key: str) -
     run(servers, test)
 
 
-def test_key_that_is_done_for_less_is_claimed_by_who_wants_more(servers: Servers, key: str) -> None:
+def test_partly_settled_key_is_claimed_by_a_request_for_more_inputs(servers: Servers, key: str) -> None:
     async def test(keys: Keys, _: Store) -> None:
         keys.settle(await keys.claim(post(key, wanted=0b101), FIRST), 0b101)
         more = await keys.claim(post(key, wanted=0b111), SECOND)
@@ -71,7 +71,7 @@ def test_key_that_is_done_for_less_is_claimed_by_who_wants_more(servers: Servers
     run(servers, test)
 
 
-def test_key_lives_from_its_first_claim(servers: Servers, key: str) -> None:
+def test_expiry_of_a_key_counts_from_its_first_claim(servers: Servers, key: str) -> None:
     async def test(keys: Keys, store: Store) -> None:
         claim = await keys.claim(post(key), FIRST)
         assert LIFE_S - 30 < await store.call("TTL", claim.records[0]) <= LIFE_S
@@ -85,7 +85,7 @@ def test_key_lives_from_its_first_claim(servers: Servers, key: str) -> None:
 
 
 @pytest.mark.parametrize(("mine", "theirs"), [(("a/b", "c"), ("a", "b/c")), (("a", "k"), ("b", "k"))])
-def test_clients_have_keys_of_their_own(
+def test_keys_of_different_clients_are_independent(
     servers: Servers, key: str, mine: tuple[str, str], theirs: tuple[str, str]
 ) -> None:
     async def test(keys: Keys, _: Store) -> None:

@@ -1,4 +1,4 @@
-"""Large results: their readers do not delay readers of small results, and cannot hold memory without a bound."""
+"""Large results: reading them does not delay readers of small results, and their memory is bounded."""
 
 import asyncio
 import json
@@ -13,21 +13,22 @@ import httpx
 import psutil
 import pytest
 
-from apps.api import large
-from apps.api.large import LargeResults
+from apps.api import large_results
+from apps.api.large_results import LargeResults
 from apps.api.store import Unavailable
 from apps.contract import states
 from apps.contract.ids import TaskIds
 from ops.servers.child import Child
-from tests.harness.readers import connect, read
 from tests.harness.records import Records
+from tests.harness.result_readers import connect, read
 from tests.harness.system import ROOT, Api, System, until
+from tests.harness.thorough import thorough
 
 MIB = 1024 * 1024
 LARGE_BYTES = 10 * MIB
 READERS, ROUNDS, SECONDS = 64, 3, 2.0
 SMALL_READERS = 8
-FROM = 15  # where the result begins in a record
+FROM = 15  # offset of the result in a record
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def api(shared: System) -> Api:
 
 
 def stored(system: System, size_bytes: int, task_id: str | None = None) -> str:
-    """The id of a task that has ended with a result of so many bytes."""
+    """Store the record of a task that ended with a result of this size; returns its id."""
     task_id = task_id or TaskIds(system.task_id_key.encode()).new("tests")
     meta = json.dumps({"data": "x" * (size_bytes - len('{"data": ""}'))})
     assert Records(system.redis).end(task_id, "p", "SUCCESS", meta, result_ttl_s=600) == "stored"
@@ -45,9 +46,9 @@ def stored(system: System, size_bytes: int, task_id: str | None = None) -> str:
 
 @contextmanager
 def reading(system: System, api: Api, task_ids: list[str]) -> Iterator[Child]:
-    """Readers of these, all of which have been answered once."""
+    """Run a process that reads these tasks; each of its readers has received an answer when the block starts."""
     log = system.folder / f"readers-{time.monotonic_ns()}.log"
-    command = [sys.executable, "-m", "tests.harness.readers", api.url, system.key, str(READERS), *task_ids]
+    command = [sys.executable, "-m", "tests.harness.result_readers", api.url, system.key, str(READERS), *task_ids]
     child = Child("readers", command, log=log, env=system.environment("api"), cwd=ROOT)
     child.start()
     try:
@@ -75,7 +76,7 @@ async def _latencies_s(api: Api, key: str, task_id: str) -> list[float]:
     return found
 
 
-@pytest.mark.thorough  # it takes the whole machine for half a minute
+@pytest.mark.thorough  # uses all CPUs for half a minute
 @pytest.mark.timeout(400)
 def test_readers_of_large_results_do_not_delay_readers_of_small_ones(
     system: System,
@@ -102,10 +103,10 @@ def test_readers_of_large_results_do_not_delay_readers_of_small_ones(
 
 
 @pytest.mark.parametrize("size_bytes", [states.SMALL_BYTES_MAX, states.SMALL_BYTES_MAX + 1, 300 * 1024, LARGE_BYTES])
-def test_result_of_any_size_is_answered_whole_by_every_call(shared: System, api: Api, size_bytes: int) -> None:
+def test_every_call_returns_a_result_of_any_size_whole(shared: System, api: Api, size_bytes: int) -> None:
     task_id = stored(shared, size_bytes)
     expected = {"task_id": task_id, "task_status": "SUCCESS", "task_result": {"data": "x" * (size_bytes - 12)}}
-    for query in ("", "?wait=1", "?wait=0&wait=0"):  # the last by FastAPI's route
+    for query in ("", "?wait=1", "?wait=0&wait=0"):  # the last one takes FastAPI's route
         response = api.client.get(f"/tasks/{task_id}{query}")
         assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
         assert response.json() == expected
@@ -115,8 +116,8 @@ def test_result_of_any_size_is_answered_whole_by_every_call(shared: System, api:
     assert json.loads(data) == expected
 
 
-@pytest.mark.parametrize("query", ["?wait=25", "/events"])
-def test_many_who_wait_for_one_large_result_are_all_told_it(shared: System, api: Api, query: str) -> None:
+@pytest.mark.parametrize("query", ["?wait=25", *thorough("/events")])
+def test_many_waiting_clients_receive_one_large_result(shared: System, api: Api, query: str) -> None:
     task_id = TaskIds(shared.task_id_key.encode()).new("tests")
 
     async def wait() -> list[httpx.Response]:
@@ -131,10 +132,8 @@ def test_many_who_wait_for_one_large_result_are_all_told_it(shared: System, api:
     assert min(len(answer.content) for answer in answers) > 3 * MIB
 
 
-def test_clients_that_take_nothing_lose_their_connections_and_not_the_others_their_answers(
-    shared: System, api: Api
-) -> None:
-    """They hold every slot there is, for as long as a client may be silent."""
+def test_stalled_clients_are_disconnected_and_do_not_block_other_clients(shared: System, api: Api) -> None:
+    """The stalled clients hold every slot for large results until the write timeout."""
     task_id, small = stored(shared, LARGE_BYTES), stored(shared, 100)
     address = httpx.URL(api.url)
     with ExitStack() as ends:
@@ -151,13 +150,11 @@ def test_clients_that_take_nothing_lose_their_connections_and_not_the_others_the
 
 @pytest.fixture
 def store(shared: System, monkeypatch: pytest.MonkeyPatch) -> LargeResults:
-    monkeypatch.setattr(large, "SLOT_DEADLINE_S", 0.2)
+    monkeypatch.setattr(large_results, "SLOT_DEADLINE_S", 0.2)
     return LargeResults(shared.servers.redis.url())
 
 
-def test_only_so_many_are_held_at_once_and_those_of_another_size_do_not_wait(
-    shared: System, store: LargeResults
-) -> None:
+def test_number_of_held_results_is_bounded_per_size_class(shared: System, store: LargeResults) -> None:
     task_id, other = stored(shared, MIB), stored(shared, 100_000)
 
     async def run() -> None:
@@ -174,7 +171,7 @@ def test_only_so_many_are_held_at_once_and_those_of_another_size_do_not_wait(
     asyncio.run(run())
 
 
-def test_reader_that_leaves_while_it_waits_or_reads_keeps_no_slot(shared: System, store: LargeResults) -> None:
+def test_cancelled_reader_frees_its_slot(shared: System, store: LargeResults) -> None:
     task_id, other = stored(shared, LARGE_BYTES), stored(shared, MIB)
 
     async def hold() -> None:
@@ -182,7 +179,7 @@ def test_reader_that_leaves_while_it_waits_or_reads_keeps_no_slot(shared: System
             await asyncio.Event().wait()
 
     async def run() -> None:
-        for turns in (0, 1, 5, 20, 100, 1000):  # of the event loop: before, during and after a read
+        for turns in (0, 1, 5, 20, 100, 1000):  # steps of the event loop: before, during and after a read
             leaving = [asyncio.create_task(hold()) for _ in range(20)]
             for _ in range(turns):
                 await asyncio.sleep(0)
@@ -190,14 +187,14 @@ def test_reader_that_leaves_while_it_waits_or_reads_keeps_no_slot(shared: System
                 one.cancel()
             await asyncio.gather(*leaving, return_exceptions=True)
             async with AsyncExitStack() as held:
-                for _ in range(8):  # and the answer to a question of theirs is not this one's
+                for _ in range(8):  # no reply to a cancelled read may arrive here
                     assert len(await held.enter_async_context(store.held(other, MIB, FROM))) == MIB
         await store.close()
 
     asyncio.run(run())
 
 
-def test_lost_connection_is_replaced_and_a_lost_record_is_unavailable(shared: System, store: LargeResults) -> None:
+def test_lost_connection_is_replaced_and_a_missing_record_is_unavailable(shared: System, store: LargeResults) -> None:
     task_id = stored(shared, MIB)
     key = states.key(task_id)
 
@@ -220,11 +217,11 @@ def test_lost_connection_is_replaced_and_a_lost_record_is_unavailable(shared: Sy
     asyncio.run(run())
 
 
-def test_large_result_of_version_0_1_is_valid_json(shared: System, api: Api) -> None:
-    """It stored lone surrogates and NaN as they came."""
+def test_large_result_of_version_0_1_is_returned_as_valid_json(shared: System, api: Api) -> None:
+    """Version 0.1 stored lone surrogates and NaN unchanged."""
     task_id = TaskIds(shared.task_id_key.encode()).new("tests")
     meta = '{"data": "' + "x" * 20_000 + '\\udce9", "share": NaN}'
-    shared.redis.hset(states.place(task_id).earlier, mapping={"state": "SUCCESS", "publish": "p", "meta": meta})
+    shared.redis.hset(states.record_keys(task_id).earlier, mapping={"state": "SUCCESS", "publish": "p", "meta": meta})
     answer = api.client.get(f"/tasks/{task_id}")
 
     def refused(constant: str) -> None:

@@ -1,4 +1,4 @@
-"""Limits and cancellation hold whatever a task does, and what it started ends with it; other processes may help it."""
+"""Time limits and cancellation end any task with all its processes; tasks may use other processes."""
 
 import signal
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.harness.processes import HELPERS, RUNAWAYS, STARTS, started
+from tests.harness.runaway_functions import HELPERS, RUNAWAYS, STARTS, started
 from tests.harness.servers import Servers
 from tests.harness.system import Api, System, until
 from tests.harness.thorough import POOLS, thorough
 
-# Of each kind of way one: a child, orphans in sessions of their own with and without an environment, multiprocessing.
+# One start method of each kind: a child, orphans in own sessions with and without an environment, multiprocessing.
 QUICK = ("subprocess", "double fork", "empty environment", "process by spawn", "executor by forkserver")
 WAYS = pytest.mark.parametrize("how", [*QUICK, *thorough(*(how for how in STARTS if how not in QUICK))])
 
@@ -45,7 +45,7 @@ def cancel_once_begun(system: System, api: Api, task_id: str, name: str) -> None
     assert api.client.delete(f"/tasks/{task_id}").status_code == 202
 
 
-def test_hard_limit_ends_every_task_that_does_not_end_itself(running: tuple[System, Api]) -> None:
+def test_hard_limit_ends_every_kind_of_endless_task(running: tuple[System, Api]) -> None:
     _, api = running
     ids = {how: api.accepted("runaway", how, how=how) for how in RUNAWAYS}
     ended = {how: api.ended(task_id, 60)["task_result"] for how, task_id in ids.items()}
@@ -55,7 +55,7 @@ def test_hard_limit_ends_every_task_that_does_not_end_itself(running: tuple[Syst
 
 
 @pytest.mark.parametrize("how", ["C code", "blocked signals"])
-def test_cancelled_task_ends_also_where_no_signal_reaches_it(running: tuple[System, Api], how: str) -> None:
+def test_cancel_ends_a_task_that_handles_no_signal(running: tuple[System, Api], how: str) -> None:
     system, api = running
     name = f"cancelled {how}"
     task_id = api.accepted("endless", name, how=how)
@@ -66,7 +66,7 @@ def test_cancelled_task_ends_also_where_no_signal_reaches_it(running: tuple[Syst
 
 @pytest.fixture(scope="module")
 def limited(running: tuple[System, Api], request: pytest.FixtureRequest) -> dict[tuple[str, str], dict[str, Any]]:
-    """The end of a task for each way to start a process and each limit; all are posted at once."""
+    """The answers of a task per start method and limit; all tasks are posted at once."""
     _, api = running
     selected = [item for item in request.session.items if isinstance(item, pytest.Function)]
     calls = [item.callspec.params for item in selected if "limited" in item.fixturenames]
@@ -79,7 +79,7 @@ def limited(running: tuple[System, Api], request: pytest.FixtureRequest) -> dict
 @pytest.mark.parametrize(
     ("task", "type_"), [("start_hard", "HardTimeLimitExceeded"), ("start_soft", "SoftTimeLimitExceeded")]
 )
-def test_process_that_a_task_started_ends_at_its_limit(
+def test_process_started_by_a_task_ends_at_the_limit_of_the_task(
     running: tuple[System, Api], limited: dict[tuple[str, str], dict[str, Any]], task: str, type_: str, how: str
 ) -> None:
     system, _ = running
@@ -88,7 +88,7 @@ def test_process_that_a_task_started_ends_at_its_limit(
 
 
 @WAYS
-def test_process_that_a_cancelled_task_started_is_gone_when_that_is_revoked(
+def test_process_started_by_a_cancelled_task_is_gone_once_the_task_is_revoked(
     running: tuple[System, Api], how: str
 ) -> None:
     system, api = running
@@ -102,7 +102,7 @@ def test_process_that_a_cancelled_task_started_is_gone_when_that_is_revoked(
 
 
 @pytest.mark.parametrize("then", ["swallow", *thorough("communicate")])
-def test_cancelled_task_that_goes_on_is_ended_with_what_it_started(running: tuple[System, Api], then: str) -> None:
+def test_task_that_ignores_its_cancellation_is_ended_with_its_processes(running: tuple[System, Api], then: str) -> None:
     system, api = running
     name = f"cancelled-{then}"
     task_id = api.accepted("start", name, how="double fork", then=then)
@@ -115,7 +115,7 @@ def test_cancelled_task_that_goes_on_is_ended_with_what_it_started(running: tupl
 
 @WAYS
 @pytest.mark.parametrize("then", ["return", "fail"])
-def test_process_goes_on_after_a_task_that_ends_by_itself(running: tuple[System, Api], how: str, then: str) -> None:
+def test_process_keeps_running_after_its_task_ended_by_itself(running: tuple[System, Api], how: str, then: str) -> None:
     system, api = running
     name = f"{then}-{how}"
     ended = api.ended(api.accepted("start", name, how=how, then=then))
@@ -124,7 +124,7 @@ def test_process_goes_on_after_a_task_that_ends_by_itself(running: tuple[System,
     assert is_running(pid)
 
 
-def test_limit_of_a_later_task_leaves_the_programs_of_an_earlier_one(system: System) -> None:
+def test_limit_of_a_task_does_not_end_processes_of_earlier_tasks(system: System) -> None:
     api, _ = system.api(), system.recorder()
     system.worker()
     for how in ("subprocess", "double fork"):
@@ -136,19 +136,19 @@ def test_limit_of_a_later_task_leaves_the_programs_of_an_earlier_one(system: Sys
     assert [is_running(pid) for pid in left] == [True, True]
 
 
-def test_shared_memory_of_a_task_that_is_ended_is_removed(system: System) -> None:
-    """In a worker of its own: programs that earlier tasks left keep the resource tracker, which removes it."""
+def test_shared_memory_of_a_killed_task_is_removed(system: System) -> None:
+    """Own worker: processes of earlier tasks would keep the resource tracker alive, which removes the memory."""
     api, _ = system.api(), system.recorder()
     system.worker()
     name = f"test-{system.vhost}"
     task_id = api.accepted("start_hard", name, how="shared memory")
-    file = Path("/dev/shm") / name  # noqa: S108 - where shared memory is
+    file = Path("/dev/shm") / name  # noqa: S108 - the mount of shared memory
     until(file.exists)
     assert api.ended(task_id)["task_result"]["type"] == "HardTimeLimitExceeded"
     until(lambda: not file.exists())
 
 
-def test_process_that_a_lost_task_started_is_ended_before_its_second_run_ends(system: System) -> None:
+def test_process_started_by_a_crashed_task_is_ended(system: System) -> None:
     system.define(delivery_limit=1)
     api, _ = system.api(), system.recorder()
     system.worker()
@@ -156,7 +156,7 @@ def test_process_that_a_lost_task_started_is_ended_before_its_second_run_ends(sy
     until(lambda: gone(system, "lost"))
 
 
-def test_worker_that_hands_its_task_back_ends_what_that_started(system: System) -> None:
+def test_worker_that_requeues_its_task_at_shutdown_ends_the_processes_of_the_task(system: System) -> None:
     api = system.api()
     worker = system.worker(SOFT_SHUTDOWN_S="1")
     api.accepted("start", "handed back", how="double fork")
@@ -166,8 +166,8 @@ def test_worker_that_hands_its_task_back_ends_what_that_started(system: System) 
     assert gone(system, "handed back")
 
 
-def test_lost_connection_ends_a_task_that_goes_on_with_what_it_started(system: System) -> None:
-    """It runs again, maybe elsewhere: it must not run twice at once."""
+def test_task_that_continues_after_a_lost_connection_is_killed_with_its_processes(system: System) -> None:
+    """The broker delivers the task again, maybe to another worker: it must not run twice at the same time."""
     api = system.api()
     worker = system.worker()
     api.accepted("start", "twice", how="double fork", then="swallow")
@@ -180,17 +180,17 @@ def test_lost_connection_ends_a_task_that_goes_on_with_what_it_started(system: S
 
 
 @POOLS
-def test_other_processes_may_work_for_a_task(system: System, pool: str) -> None:
+def test_tasks_may_use_other_processes(system: System, pool: str) -> None:
     api = system.api()
     system.worker(WORKER_POOL=pool, WORKER_CONCURRENCY="2")
-    for _ in range(2):  # the second time with what the first has left
+    for _ in range(2):  # the second round can reuse processes of the first
         ids = {how: api.accepted("helped", how, how=how) for how in HELPERS}
         ended = {how: api.ended(task_id, 120)["task_result"] for how, task_id in ids.items()}
         wrong = {how: result for how, result in ended.items() if result.get("number") != 9}
         assert not wrong
 
 
-def test_pool_of_threads_says_at_its_start_what_it_cannot_end(system: System) -> None:
+def test_thread_pool_logs_at_start_that_it_cannot_end_a_running_task(system: System) -> None:
     system.worker(WORKER_POOL="threads")
     until(lambda: any("ends no task that runs" in line["message"] for line in system.log_lines()))
 
@@ -212,7 +212,7 @@ KILLED = "signal 9 (SIGKILL)"
         ("grow", {"mib": 300}, "after its task it used more memory than WORKER_MAX_MEMORY_MIB", "exitcode 155"),
     ],
 )
-def test_log_says_why_a_process_was_replaced(
+def test_log_states_why_a_pool_process_was_replaced(
     system: System, task: str, fields: dict[str, Any], reason: str, exit_: str
 ) -> None:
     system.define(delivery_limit=1)
@@ -221,7 +221,7 @@ def test_log_says_why_a_process_was_replaced(
     api.ended(api.accepted(task, "replaced", **fields), 60)
     until(lambda: _reasons(system))
     assert set(_reasons(system)) == {(reason, exit_)}
-    assert "exited with" not in system.logs()  # billiard's own line says less
+    assert "exited with" not in system.logs()  # billiard's own line is less precise
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,9 @@ def test_log_says_why_a_process_was_replaced(
         ("swallow", "its task was cancelled, and went on for 10 s", KILLED),
     ],
 )
-def test_log_says_that_a_process_was_replaced_for_a_cancel(system: System, then: str, reason: str, exit_: str) -> None:
+def test_log_states_that_a_pool_process_was_replaced_after_a_cancel(
+    system: System, then: str, reason: str, exit_: str
+) -> None:
     api = system.api()
     system.worker()
     task_id = api.accepted("start", "cancelled", how="subprocess", then=then)

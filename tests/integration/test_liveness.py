@@ -1,6 +1,6 @@
-"""The probes of worker and recorder: an outage of the broker restarts none, a process that hangs or gave up is found.
+"""The probes of worker and recorder: a broker outage restarts no process, a hung or idle process is restarted.
 
-The probes are those of the manifests. A file's age is set back instead of waited for: what lives touches it again.
+The probes are those of the manifests. Tests set the age of a file back instead of waiting: a live process touches it.
 """
 
 import os
@@ -17,27 +17,27 @@ import yaml
 
 from apps.health import OLD_S
 from apps.worker import recorder
-from apps.worker.connection import RETRY_MAX_S
+from apps.worker.connection_attempts import RETRY_MAX_S
 from ops.servers.child import Child
-from tests.harness.hung import FAIL, HANG, STOP_TRYING
+from tests.harness.hanging_processes import FAIL, HANG, STOP_TRYING
 from tests.harness.system import ROOT, System, until
 from tests.harness.thorough import thorough
 
 KINDS = ("prefork", *thorough("threads"), "recorder")
-# py-amqp's time-out of a connection, and of each of the three frames that the broker then sends
+# py-amqp's timeout of 4 s, for the connection and for each of the three frames that the broker then sends
 ATTEMPT_S = 4 * 4
-# longer than any wait of the processes in tests/harness/hung.py, where an attempt is refused at once
+# longer than any interval of the processes in tests/harness/hanging_processes.py, whose attempts are refused at once
 TOUCHED_S = 5.0
 
 
 def start(system: System, kind: str, *, hung: bool = False) -> Child:
     if kind == "recorder":
-        return system.recorder("tests.harness.hung" if hung else "apps.worker.recorder")
-    return system.worker("tests.harness.hung" if hung else "tests.harness.worker", WORKER_POOL=kind)
+        return system.recorder("tests.harness.hanging_processes" if hung else "apps.worker.recorder")
+    return system.worker("tests.harness.hanging_processes" if hung else "tests.harness.worker", WORKER_POOL=kind)
 
 
 def probe(child: Child, name: str) -> bool:
-    """Whether a probe of the manifests passes, with this process's files for the pod's."""
+    """Run a probe of the manifests with the files of this process instead of the pod's; returns whether it passes."""
     file = "recorder" if child.name == "recorder" else "deployment"
     document = yaml.safe_load((ROOT / f"kustomize/base/worker/{file}.yaml").read_text())
     container: dict[str, Any] = document["spec"]["template"]["spec"]["containers"][0]
@@ -49,13 +49,13 @@ def probe(child: Child, name: str) -> bool:
 
 
 def set_back(child: Child) -> None:
-    """As after OLD_S without a touch. Done before the process touches it again it says nothing: ask for a while."""
+    """Make the file look untouched for OLD_S. A live process touches it again: poll before you judge."""
     then_s = time.time() - OLD_S
     os.utime(child.env["LIVENESS_FILE"], (then_s, then_s))
 
 
 def touches(child: Child, seconds: float) -> Iterator[float]:
-    """When the liveness file was touched, from now on."""
+    """Yield the time of each touch of the liveness file during this time."""
     file, end_s = Path(child.env["LIVENESS_FILE"]), time.monotonic() + seconds
     last_s = time.time()
     while time.monotonic() < end_s:
@@ -71,14 +71,14 @@ def longest_gap_s(child: Child, seconds: float) -> float:
 
 
 def assert_found(child: Child) -> None:
-    """It looks dead, and goes on to."""
+    """Assert that the liveness probe fails and that the process touches its file no more."""
     set_back(child)
     assert list(touches(child, TOUCHED_S)) == []
     assert not probe(child, "livenessProbe")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_process_that_consumes_is_alive(system: System, kind: str) -> None:
+def test_probes_of_a_consuming_process_pass(system: System, kind: str) -> None:
     child = start(system, kind)
     assert all(probe(child, name) for name in ("startupProbe", "livenessProbe", "readinessProbe"))
     set_back(child)
@@ -87,8 +87,8 @@ def test_process_that_consumes_is_alive(system: System, kind: str) -> None:
 
 @pytest.mark.parametrize("away", ["kill", *thorough("suspend")])
 @pytest.mark.parametrize("kind", ["prefork", *thorough("threads", "recorder")])
-def test_broker_that_is_away_restarts_no_process(system: System, kind: str, away: str) -> None:
-    """For the longest wait between two attempts, and some: an hour is the same again and again."""
+def test_liveness_passes_during_a_broker_outage(system: System, kind: str, away: str) -> None:
+    """The outage exceeds the longest interval between two attempts to connect; a longer one only repeats it."""
     child = start(system, kind)
     getattr(system.servers.rabbitmq, away)()
     until(lambda: not probe(child, "readinessProbe"), 40)
@@ -101,32 +101,32 @@ def test_broker_that_is_away_restarts_no_process(system: System, kind: str, away
     assert child.alive
 
 
-def test_attempts_of_the_recorder_are_near_enough() -> None:
+def test_recorder_touches_its_file_often_enough_while_it_reconnects() -> None:
     assert recorder.CONNECT_DEADLINE_S + recorder.CLOSE_DEADLINE_S + recorder.RETRY_S < OLD_S / 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_process_that_is_stopped_is_found(system: System, kind: str) -> None:
+def test_liveness_fails_for_a_suspended_process(system: System, kind: str) -> None:
     child = start(system, kind)
     child.suspend()
     assert_found(child)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_event_loop_that_hangs_is_found(system: System, kind: str) -> None:
+def test_liveness_fails_for_a_hanging_event_loop(system: System, kind: str) -> None:
     child = start(system, kind, hung=True)
     child.signal(HANG)
-    until(lambda: list(touches(child, 2)) == [], 20)  # until the signal has come
+    until(lambda: list(touches(child, 2)) == [], 20)  # waits until the signal takes effect
     assert_found(child)
 
 
 @pytest.mark.parametrize("kind", [*thorough("prefork", "threads"), "recorder"])
-def test_process_that_tries_no_more_is_found(system: System, kind: str) -> None:
-    """The broker comes back, and nothing happens: only a restart helps."""
+def test_liveness_fails_for_a_process_that_no_longer_reconnects(system: System, kind: str) -> None:
+    """The broker is back, but the process does not connect: only a restart helps."""
     child = start(system, kind, hung=True)
     system.servers.rabbitmq.kill()
     until(lambda: not probe(child, "readinessProbe"), 40)
-    assert len(list(islice(touches(child, ATTEMPT_S), 2))) == 2  # it tries
+    assert len(list(islice(touches(child, ATTEMPT_S), 2))) == 2  # it still tries
     child.signal(STOP_TRYING if kind == "recorder" else HANG)
     until(lambda: list(touches(child, 3)) == [], 30)
     system.servers.rabbitmq.start()
@@ -135,7 +135,7 @@ def test_process_that_tries_no_more_is_found(system: System, kind: str) -> None:
     assert not probe(child, "readinessProbe")
 
 
-def test_main_thread_that_ended_is_found_while_a_thread_of_the_pool_runs_on(system: System) -> None:
+def test_liveness_fails_if_the_main_thread_ended_and_a_pool_thread_still_runs(system: System) -> None:
     api = system.api()
     child = start(system, "threads", hung=True)
     api.accepted("stuck", "runs on")
@@ -148,8 +148,8 @@ def test_main_thread_that_ended_is_found_while_a_thread_of_the_pool_runs_on(syst
 
 
 @pytest.mark.parametrize("kind", ["prefork", *thorough("recorder")])
-def test_files_of_a_killed_container_say_nothing_of_the_next_one(system: System, kind: str) -> None:
-    """Both are in a volume that lives as long as the pod."""
+def test_probe_files_of_a_killed_container_do_not_affect_its_successor(system: System, kind: str) -> None:
+    """Both containers use the same volume, which lives as long as the pod."""
     child = start(system, kind)
     system.servers.rabbitmq.kill()
     child.kill()
@@ -162,8 +162,8 @@ def test_files_of_a_killed_container_say_nothing_of_the_next_one(system: System,
     assert child.alive
 
 
-def test_worker_that_drains_is_alive(system: System) -> None:
-    """Its grace period is longer than the age of a file that counts as old."""
+def test_liveness_passes_while_a_worker_drains(system: System) -> None:
+    """The grace period is longer than the age at which the file counts as old."""
     api = system.api()
     child = system.worker(SOFT_SHUTDOWN_S="60")
     api.accepted("sleep", "drains", seconds=15)

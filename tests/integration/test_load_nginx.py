@@ -1,4 +1,4 @@
-"""The NGINX that `make load` puts in front of the API's processes."""
+"""The NGINX of `make load`, in front of the API processes."""
 
 import http.client
 from collections import Counter
@@ -26,7 +26,7 @@ def front(shared: System, tmp_path: Path) -> Iterator[tuple[Nginx, list[Api]]]:
         yield nginx, apis
 
 
-def test_requests_are_shared_over_one_connection_of_the_client(front: tuple[Nginx, list[Api]]) -> None:
+def test_requests_of_one_connection_are_balanced_over_all_apis(front: tuple[Nginx, list[Api]]) -> None:
     nginx, apis = front
     connection = http.client.HTTPConnection(nginx.url.removeprefix("http://"), timeout=20)
     headers = {"Authorization": apis[0].client.headers["Authorization"], "Content-Type": "application/json"}
@@ -41,7 +41,7 @@ def test_requests_are_shared_over_one_connection_of_the_client(front: tuple[Ngin
     assert [api.metric("sluice_accepted_total") for api in apis] == [REQUESTS / 2] * 2
 
 
-def test_what_is_for_operators_stays_inside(front: tuple[Nginx, list[Api]]) -> None:
+def test_operator_endpoints_are_not_reachable(front: tuple[Nginx, list[Api]]) -> None:
     nginx, _ = front
     for path, status in (("/metrics", 404), ("/readyz", 404), ("/healthz", 404), ("/livez", 200)):
         connection = http.client.HTTPConnection(nginx.url.removeprefix("http://"), timeout=20)
@@ -50,10 +50,21 @@ def test_what_is_for_operators_stays_inside(front: tuple[Nginx, list[Api]]) -> N
         connection.close()
 
 
-def test_stop_leaves_no_process(front: tuple[Nginx, list[Api]]) -> None:
+def test_settings_are_those_of_the_cluster(front: tuple[Nginx, list[Api]]) -> None:
+    """The release's entries, and before them the annotations of the API's Ingress."""
+    nginx, _ = front
+    text = (nginx.folder / "nginx.conf").read_text()
+    for line in (
+        "worker_connections 16384;", "keepalive_timeout 75s;", "client_max_body_size 2m;", "proxy_read_timeout 60s;",
+        "proxy_buffering off;",
+    ):  # fmt: skip
+        assert line in text
+
+
+def test_stop_ends_all_processes(front: tuple[Nginx, list[Api]]) -> None:
     nginx, _ = front
     parent = psutil.Process(nginx.node.pid)
-    # it listens before it has forked its worker
+    # NGINX listens before it forks its worker
     processes = [parent, *until(parent.children, what="NGINX's worker")]
     assert len(processes) == 2
     nginx.stop()

@@ -1,4 +1,4 @@
-"""Workers that die, or are told to stop, in the middle of a task."""
+"""Workers that die or are stopped while they run a task."""
 
 import signal
 from pathlib import Path
@@ -6,13 +6,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import System, until
+from tests.harness.thorough import POOLS
 
-POOLS = pytest.mark.parametrize("pool", ["prefork", "threads"])
 
-
-def test_killed_child_runs_its_task_again_and_it_ends_once(system: System) -> None:
+def test_task_of_a_killed_child_runs_again_and_ends_once(system: System) -> None:
     api = system.api()
     worker = system.worker()
     task_id = api.accepted("held", "killed")
@@ -25,9 +24,9 @@ def test_killed_child_runs_its_task_again_and_it_ends_once(system: System) -> No
     until(lambda: system.depth_messages(WORK_QUEUE) == 0)
 
 
-def test_worker_outlives_a_lost_connection_just_after_a_lost_child(system: System) -> None:
-    """Celery itself ended the worker: it listened to each child of the pool again, also to one that was gone."""
-    api, worker = system.api(), system.worker("tests.harness.unreaped")
+def test_worker_survives_a_lost_connection_right_after_a_lost_child(system: System) -> None:
+    """Unpatched Celery ended the worker here: it registered all children of the pool again, including the dead one."""
+    api, worker = system.api(), system.worker("tests.harness.unreaped_child_worker")
 
     def said() -> list[str]:
         return [line["message"] for line in system.log_lines()]
@@ -41,7 +40,7 @@ def test_worker_outlives_a_lost_connection_just_after_a_lost_child(system: Syste
     assert worker.alive
 
 
-def test_killed_worker_runs_its_task_elsewhere(system: System) -> None:
+def test_task_of_a_killed_worker_runs_in_another_worker(system: System) -> None:
     api = system.api()
     worker = system.worker()
     task_id = api.accepted("held", "killed")
@@ -53,8 +52,8 @@ def test_killed_worker_runs_its_task_elsewhere(system: System) -> None:
     assert (system.effects("killed", "begun"), system.effects("killed", "done")) == (2, 1)
 
 
-def test_poison_task_ends_in_the_dead_letters_and_its_neighbours_succeed(system: System) -> None:
-    """Defect 7: the original's looped for ever."""
+def test_task_that_kills_its_process_becomes_a_dead_letter_and_other_tasks_succeed(system: System) -> None:
+    """In the original such a task was redelivered forever."""
     system.define(delivery_limit=3)
     api = system.api()
     system.recorder()
@@ -71,8 +70,8 @@ def test_poison_task_ends_in_the_dead_letters_and_its_neighbours_succeed(system:
 
 
 @pytest.mark.thorough
-@pytest.mark.timeout(400)  # twenty-one processes in a row
-def test_the_default_delivery_limit_ends_a_poison_task(system: System) -> None:
+@pytest.mark.timeout(400)  # it replaces twenty-one processes
+def test_default_delivery_limit_ends_a_task_that_kills_its_process(system: System) -> None:
     api = system.api()
     system.recorder()
     system.worker()
@@ -81,7 +80,7 @@ def test_the_default_delivery_limit_ends_a_poison_task(system: System) -> None:
 
 
 @POOLS
-def test_task_that_exits_is_a_failure_at_once_and_its_process_lives_on(system: System, pool: str) -> None:
+def test_task_that_calls_exit_is_a_failure_and_its_process_continues(system: System, pool: str) -> None:
     api = system.api()
     worker = system.worker(WORKER_POOL=pool)
     children = psutil.Process(worker.pid).children()
@@ -92,8 +91,9 @@ def test_task_that_exits_is_a_failure_at_once_and_its_process_lives_on(system: S
     assert psutil.Process(worker.pid).children() == children
 
 
-def test_task_whose_clean_up_fails_while_its_process_is_ended_runs_again(system: System) -> None:
-    """A lost connection ends the processes of its tasks: the error is no task's own then."""
+@pytest.mark.thorough
+def test_task_whose_cleanup_fails_during_a_lost_connection_runs_again(system: System) -> None:
+    """A lost connection ends the processes of its tasks; an error of their cleanup is not a result of the task."""
     api = system.api()
     system.recorder()
     system.worker()
@@ -107,13 +107,13 @@ def test_task_whose_clean_up_fails_while_its_process_is_ended_runs_again(system:
     assert system.depth_messages("dead.parked") == 0
 
 
-def test_process_that_has_not_said_that_it_runs_its_task_is_ended_with_a_lost_connection(system: System) -> None:
-    """Celery ends only those that have: such a task ran on, beside its next run, and held its place unseen."""
+def test_process_that_has_not_confirmed_its_task_is_ended_after_a_lost_connection(system: System) -> None:
+    """Celery ends only processes that have confirmed their task: the task would run twice, and occupy a pool slot."""
     api, worker = system.api(), system.worker()
     process = psutil.Process(worker.pid).children()[0]
     process.suspend()
     task_id = api.accepted("held", "silent")
-    # the worker has given it to the process
+    # the worker has sent the task to the process
     until(lambda: system.unacked_messages(WORK_QUEUE) == 1)
     _lose_connection(system)
     process.resume()
@@ -122,8 +122,9 @@ def test_process_that_has_not_said_that_it_runs_its_task_is_ended_with_a_lost_co
     assert api.ended(task_id)["task_status"] == "SUCCESS"
 
 
-def test_process_that_was_told_to_end_takes_no_other_task(system: System) -> None:
-    """Ended 10 s later, it took a task with it, which then was a FAILURE."""
+@pytest.mark.thorough
+def test_process_that_is_being_ended_gets_no_other_task(system: System) -> None:
+    """Otherwise the next task would be killed with the process 10 s later, and become a FAILURE."""
     api, worker = system.api(), system.worker()
     process = psutil.Process(worker.pid).children()[0]
     deaf = api.accepted("deaf", "deaf")
@@ -138,7 +139,7 @@ def test_process_that_was_told_to_end_takes_no_other_task(system: System) -> Non
 
 
 def _lose_connection(system: System) -> None:
-    """Have the worker lose its connection, and wait until it has another one."""
+    """Close the worker's connection, and wait until it has reconnected."""
     until(lambda: system.broker_connections("worker"))
     system.close_broker_connections("worker")
     until(lambda: [line["message"] for line in system.log_lines()].count("consuming") >= 2)
@@ -146,32 +147,32 @@ def _lose_connection(system: System) -> None:
 
 @POOLS
 def test_sigterm_lets_a_running_task_finish(system: System, pool: str) -> None:
-    """Defect 6: the original's shell swallowed the signal."""
+    """In the original, the shell did not pass the signal on."""
     api = system.api()
     worker = system.worker(WORKER_POOL=pool, SOFT_SHUTDOWN_S="30")
     task_id = api.accepted("held", "finishes")
     waits = api.accepted("sleep", "waits")
     until(lambda: system.effects("finishes", "begun") == 1)
     worker.signal(signal.SIGTERM)
-    until(lambda: not Path(worker.env["READINESS_FILE"]).exists(), what="a worker that takes no more tasks")
+    until(lambda: not Path(worker.env["READINESS_FILE"]).exists(), what="a worker that accepts no more tasks")
     system.release("finishes")
-    until(lambda: not worker.alive, 25)  # before it would hand the task back
+    until(lambda: not worker.alive, 25)  # before it would requeue the task
     assert api.status(task_id)["task_status"] == "SUCCESS"
     assert api.status(waits)["task_status"] == "PENDING"
-    until(lambda: system.depth_messages(WORK_QUEUE) == 1)  # only what waits: the other was acked
+    until(lambda: system.depth_messages(WORK_QUEUE) == 1)  # only the waiting task: the other one was acked
     system.worker()
     assert api.ended(waits)["task_status"] == "SUCCESS"
     assert system.effects("finishes", "begun") == 1
 
 
 @POOLS
-def test_sigterm_hands_a_long_task_back(system: System, pool: str) -> None:
+def test_sigterm_requeues_a_task_that_does_not_end_in_time(system: System, pool: str) -> None:
     api = system.api()
     worker = system.worker(WORKER_POOL=pool, SOFT_SHUTDOWN_S="1")
     task_id = api.accepted("held", "long")
     until(lambda: system.effects("long", "begun") == 1)
     worker.signal(signal.SIGTERM)
-    until(lambda: not worker.alive, 20)  # its task has not ended, and would not by itself
+    until(lambda: not worker.alive, 20)  # the task would not end by itself
     assert system.effects("long", "done") == 0
     system.release("long")
     system.worker()

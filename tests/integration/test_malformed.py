@@ -1,4 +1,4 @@
-"""A message that nobody can read is parked as it came, whatever it is, and holds nobody up."""
+"""Unreadable messages are parked unchanged, and do not block other messages."""
 
 import base64
 import gzip
@@ -16,17 +16,17 @@ from kombu import Connection
 from apps.amqp import properties
 from apps.contract.ids import TaskIds
 from apps.contract.message import RAW_HEADER, RAW_SIZE_HEADER
-from tests.harness import raw
-from tests.harness.raw import TASK, headers, text
+from tests.harness import raw_messages
+from tests.harness.raw_messages import TASK, headers, text
 from tests.harness.records import Records
 from tests.harness.servers import Servers
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import Api, System, until
 from tests.harness.thorough import POOL_PARAMETERS
 from tests.integration.test_dead_letters import command
 
 QUEUES = (WORK_QUEUE, "celery", "dead", "dead.parked")
-TYPED = b"\xa0\x00\x10application/json"  # flags of content type and headers
+TYPED = b"\xa0\x00\x10application/json"  # flags: content type and headers
 BODY = b'[["{}"], {}, {}]'
 HUNDRED_MIB = 100 * 1024 * 1024
 
@@ -42,15 +42,15 @@ def api(system: System, request: pytest.FixtureRequest) -> Iterator[Api]:
     earlier = connections(system)
     worker, recorder = system.worker(WORKER_POOL=request.param), system.recorder()
     api = system.api()
-    until(lambda: connections(system) == earlier + 2)  # logged after they are ready
+    until(lambda: connections(system) == earlier + 2)  # logged after the processes are ready
     yield api
     for child in (worker, recorder):
         child.kill()
 
 
 def publish(system: System, messages: list[tuple[str, bytes, bytes]]) -> int:
-    """Publish messages; how many the broker took."""
-    return sum(raw.publish(system.servers.rabbitmq.url(vhost=system.vhost), messages))
+    """Publish messages; returns how many the broker accepted."""
+    return sum(raw_messages.publish(system.servers.rabbitmq.url(vhost=system.vhost), messages))
 
 
 def listed(system: System) -> list[dict[str, Any]]:
@@ -58,7 +58,7 @@ def listed(system: System) -> list[dict[str, Any]]:
 
 
 def parked_now(system: System) -> int:
-    """Exactly: the management API is a second late."""
+    """Return the exact number of parked messages; the management API lags by a second."""
     with Connection(system.servers.rabbitmq.url(vhost=system.vhost)) as connection:
         return int(connection.default_channel.queue_declare("dead.parked", passive=True).message_count)
 
@@ -68,13 +68,13 @@ def settled(system: System) -> bool:
 
 
 def connections(system: System) -> int:
-    """How often a process began to consume, and how often it lost its connection."""
+    """Return how often any process began to consume or lost its connection."""
     messages = [line.get("message") for line in system.log_lines()]
     return sum(messages.count(message) for message in ("consuming", "broker away", "dead letter not recorded"))
 
 
 def assert_parked(system: System, api: Api, messages: list[tuple[str, bytes, bytes]]) -> None:
-    """Each is parked as malformed, no process connects again, and a task is done meanwhile."""
+    """Assert that all messages are parked, that no process reconnects, and that another task runs meanwhile."""
     until(lambda: settled(system))
     before, connected = parked_now(system), connections(system)
     taken = publish(system, messages)
@@ -84,9 +84,9 @@ def assert_parked(system: System, api: Api, messages: list[tuple[str, bytes, byt
     assert connections(system) == connected
 
 
-def test_properties_of_any_kind_are_parked_and_end_no_connection(system: System, api: Api) -> None:
+def test_messages_with_invalid_properties_are_parked_and_close_no_connection(system: System, api: Api) -> None:
     known = len(listed(system))
-    assert_parked(system, api, [(queue, one, b"{") for one in raw.PROPERTIES.values() for queue in QUEUES])
+    assert_parked(system, api, [(queue, one, b"{") for one in raw_messages.PROPERTIES.values() for queue in QUEUES])
     found = listed(system)[known:]
     assert {line["reason"] for line in found} == {"malformed"}
     assert all(line["requeue"].startswith("not possible") for line in found)
@@ -107,7 +107,7 @@ BODIES = {
 }
 
 
-def test_bodies_of_any_kind_are_parked(system: System, api: Api) -> None:
+def test_messages_with_unreadable_bodies_are_parked(system: System, api: Api) -> None:
     known = len(listed(system))
     utf8 = b"\xe0\x00\x10application/json\x05utf-8" + headers(TASK)[2:]
     assert_parked(system, api, [(queue, utf8, body) for body in BODIES.values() for queue in QUEUES])
@@ -123,7 +123,7 @@ def test_bodies_of_any_kind_are_parked(system: System, api: Api) -> None:
         (b"\xe0\x00\x1eapplication/x-python-serialize\x06binary" + headers(TASK)[2:], b"\x80\x04N."),
     ],
 )
-def test_compressed_or_pickled_body_is_parked_as_it_came(
+def test_compressed_or_pickled_body_is_parked_unchanged(
     system: System, api: Api, properties: bytes, body: bytes
 ) -> None:
     assert_parked(system, api, [(WORK_QUEUE, properties, body)])
@@ -133,15 +133,15 @@ VALUES = st.recursive(
     st.one_of(
         st.just(b"V"),
         st.binary(max_size=20).map(text),
-        st.binary(max_size=20).map(lambda data: b"x" + raw.sized(data)),
+        st.binary(max_size=20).map(lambda data: b"x" + raw_messages.sized(data)),
         st.integers(0, 2**64 - 1).map(lambda number: b"T" + struct.pack(">Q", number)),
         st.integers(-(2**63), 2**63 - 1).map(lambda number: b"l" + struct.pack(">q", number)),
         st.binary(min_size=5, max_size=5).map(lambda data: b"D" + data),
         st.binary(min_size=1, max_size=1).map(lambda data: b"t" + data),
     ),
     lambda values: st.one_of(
-        st.lists(values, max_size=3).map(lambda found: raw.array(*found)),
-        st.dictionaries(st.binary(max_size=10), values, max_size=3).map(raw.table),
+        st.lists(values, max_size=3).map(lambda found: raw_messages.array(*found)),
+        st.dictionaries(st.binary(max_size=10), values, max_size=3).map(raw_messages.table),
     ),
     max_leaves=8,
 )
@@ -152,12 +152,12 @@ TABLES = st.dictionaries(st.one_of(NAMES, st.binary(max_size=20)), VALUES, max_s
 @pytest.mark.usefixtures("api")
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(tables=st.lists(TABLES, min_size=5, max_size=20), body=st.binary(max_size=100))
-def test_any_message_leaves_every_queue_and_ends_no_connection(
+def test_no_random_message_stays_in_a_queue_or_closes_a_connection(
     system: System, tables: list[dict[bytes, bytes]], body: bytes
 ) -> None:
     until(lambda: settled(system))
     connected = connections(system)
-    # The broker's own headers: it makes x-death of them, or routes by them.
+    # Excludes CC: the broker routes by this header.
     messages = [(queue, headers(TASK | one), body) for one in tables for queue in QUEUES[:3]]
     publish(system, [one for one in messages if b"CC" not in one[1]])
     until(lambda: settled(system))
@@ -166,9 +166,9 @@ def test_any_message_leaves_every_queue_and_ends_no_connection(
 
 @pytest.mark.parametrize("kind", ["x-death-of-texts", "huge", "eta-of-time-after-9999"])
 @pytest.mark.parametrize("queue", [WORK_QUEUE, "dead"])
-def test_parked_message_is_as_it_came(system: System, api: Api, kind: str, queue: str) -> None:
+def test_parked_message_contains_the_original_headers_and_body(system: System, api: Api, kind: str, queue: str) -> None:
     system.servers.rabbitmq.management(f"/api/queues/{system.vhost}/dead.parked/contents", "DELETE")
-    sent = raw.PROPERTIES[kind]
+    sent = raw_messages.PROPERTIES[kind]
     body = f"{kind} in {queue}".encode()
     assert_parked(system, api, [(queue, sent, body)])
     kept, found = _last_parked(system, body)
@@ -177,7 +177,7 @@ def test_parked_message_is_as_it_came(system: System, api: Api, kind: str, queue
 
 
 def _last_parked(system: System, body: bytes) -> tuple[bytes, bytes]:
-    """Properties and body that were kept of the parked message with this body."""
+    """Return the original properties and body of the parked message with this body."""
     with Connection(system.servers.rabbitmq.url(vhost=system.vhost)) as connection:
         channel = connection.default_channel
         while (message := channel.basic_get("dead.parked")) is not None:
@@ -186,27 +186,27 @@ def _last_parked(system: System, body: bytes) -> tuple[bytes, bytes]:
             found = message.body if isinstance(message.body, bytes) else message.body.encode()
             if found[size:] == body:
                 return found[:size] or base64.b64decode(table[RAW_HEADER]), found[size:]
-    raise AssertionError("it is not parked")
+    raise AssertionError("no parked message has this body")
 
 
-def test_real_dead_letter_among_unreadable_ones_is_a_failure(system: System, api: Api) -> None:
-    """Sixteen of them made the recorder connect again and again, and the real one stayed STARTED."""
+def test_dead_letter_among_unreadable_messages_is_a_failure(system: System, api: Api) -> None:
+    """More unreadable messages than the recorder's prefetch count must not keep it from reading the valid one."""
     connected = connections(system)
-    publish(system, [("dead", raw.PROPERTIES["x-death-of-text"], BODY)] * 16)
-    task_id = api.accepted("validated")  # it dies, as its worker refuses its input each time
+    publish(system, [("dead", raw_messages.PROPERTIES["x-death-of-text"], BODY)] * 16)
+    task_id = api.accepted("validated")  # becomes a dead letter, as the worker rejects its input
     assert api.ended(task_id)["task_result"]["type"] == "NotUnderstood"
     assert connections(system) == connected
 
 
 @pytest.mark.usefixtures("api")
-def test_task_whose_id_can_be_read_is_a_failure(system: System) -> None:
+def test_malformed_message_with_a_readable_id_is_a_failure(system: System) -> None:
     unused = TaskIds(system.task_id_key.encode()).new("tests")
     publish(system, [(WORK_QUEUE, headers(TASK | {b"id": text(unused.encode()), b"retries": b"V"}), BODY)])
     until(lambda: Records(system.redis).read(unused).state == "FAILURE")
     assert '"malformed"' in Records(system.redis).read(unused).meta
 
 
-def test_unreadable_message_is_discarded_by_its_id_and_not_sent_again(system: System, api: Api) -> None:
+def test_unreadable_message_can_be_discarded_but_not_requeued(system: System, api: Api) -> None:
     assert_parked(system, api, [("dead", b"\0\0", b"to be discarded"), ("dead", b"\0\0", b"another")])
     one, other = listed(system)[-2:]
     assert "cannot be sent again" in command(system, "requeue", one["id"], status=1)

@@ -1,4 +1,4 @@
-"""Methods and paths as RFC 9110 defines them: in front of FastAPI, and by it."""
+"""Methods and paths follow RFC 9110, on the fast path and in FastAPI."""
 
 import http.client
 import json
@@ -39,7 +39,7 @@ def task_id(api: Api) -> str:
 
 
 def send(api: Api, method: str, target: str, body: bytes = b"", **headers: str) -> Answer:
-    """Send a request whose target is exactly this one, with a key and the headers of an ordinary post."""
+    """Send a request with exactly this target, a key, and the headers of an ordinary post."""
     connection = http.client.HTTPConnection(api.url.removeprefix("http://"), timeout=20)
     connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
     given = {"Host": "localhost", "Authorization": api.client.headers["Authorization"]}
@@ -54,7 +54,7 @@ def send(api: Api, method: str, target: str, body: bytes = b"", **headers: str) 
     return answer
 
 
-def test_routes_are_those_of_the_api() -> None:
+def test_list_of_routes_contains_the_main_routes() -> None:
     assert {*ALLOWED, "/tasks/{task_id}/events", "/docs", "/openapi.json", "/livez"} <= set(ROUTES)
 
 
@@ -62,9 +62,7 @@ def test_routes_are_those_of_the_api() -> None:
     ("route", "method"),
     [(route, method) for route in ROUTES for method in METHODS if method not in ALLOWED.get(route, READ)],
 )
-def test_method_that_a_path_does_not_have_is_405_with_those_it_has(
-    api: Api, task_id: str, route: str, method: str
-) -> None:
+def test_other_methods_get_405_with_the_allowed_methods(api: Api, task_id: str, route: str, method: str) -> None:
     answer = send(api, method, route.format(task_id=task_id))
     assert (answer.status, answer.headers["allow"]) == (405, ", ".join(sorted(ALLOWED.get(route, READ))))
     assert answer.headers["content-type"] == PROBLEM
@@ -86,8 +84,8 @@ def test_options_of_the_whole_server_lists_every_method(api: Api) -> None:
 
 
 @pytest.mark.parametrize("route", [route for route in ROUTES if "GET" in ALLOWED.get(route, READ)])
-def test_head_has_the_headers_of_get_and_no_body(api: Api, task_id: str, route: str) -> None:
-    """For a stream of events that goes on, too: it is answered at once."""
+def test_head_returns_the_headers_of_get_without_a_body(api: Api, task_id: str, route: str) -> None:
+    """Event streams are included: HEAD does not wait for their end."""
     path = route.format(task_id=task_id)
     head = send(api, "HEAD", path)
     assert (head.status, head.body) == (200, b"")
@@ -97,7 +95,7 @@ def test_head_has_the_headers_of_get_and_no_body(api: Api, task_id: str, route: 
         assert without(head.headers, changing) == without(get.headers, changing)
 
 
-def test_head_leaves_the_connection_for_the_next_request(api: Api, task_id: str) -> None:
+def test_connection_is_reusable_after_head(api: Api, task_id: str) -> None:
     connection = http.client.HTTPConnection(api.url.removeprefix("http://"), timeout=5)
     for path in (f"/tasks/{task_id}/events", "/tasks/none", "/livez"):
         connection.request("HEAD", path, headers={"Authorization": api.client.headers["Authorization"]})
@@ -142,7 +140,7 @@ def test_head_leaves_the_connection_for_the_next_request(api: Api, task_id: str)
         ("POST", "http://evil.example/tasks/"),
     ],
 )
-def test_path_that_there_is_not_is_404_and_never_a_redirect(api: Api, task_id: str, method: str, target: str) -> None:
+def test_unknown_path_gets_404_and_no_redirect(api: Api, task_id: str, method: str, target: str) -> None:
     answer = send(api, method, target.format(task_id=task_id), INPUT if method == "POST" else b"")
     assert (answer.status, answer.headers["content-type"]) == (404, PROBLEM)
     assert json.loads(answer.body)["type"] == "urn:sluice:problem:not-found"
@@ -150,14 +148,14 @@ def test_path_that_there_is_not_is_404_and_never_a_redirect(api: Api, task_id: s
 
 
 @pytest.mark.parametrize("target", ["/tasks", "http://any.example/tasks", "/%74asks"])
-def test_post_reaches_the_same_resource_by_every_form_of_its_target(api: Api, target: str) -> None:
+def test_post_accepts_every_form_of_its_target(api: Api, target: str) -> None:
     answer = send(api, "POST", target, INPUT)
     assert answer.status == 202
     assert answer.headers["location"].startswith("/tasks/0")
 
 
 @pytest.mark.parametrize("target", ["/tasks/{task_id}", "http://any.example/tasks/{task_id}", "/%74asks/{task_id}"])
-def test_get_reaches_the_same_resource_by_every_form_of_its_target(api: Api, task_id: str, target: str) -> None:
+def test_get_accepts_every_form_of_its_target(api: Api, task_id: str, target: str) -> None:
     answer = send(api, "GET", target.format(task_id=task_id))
     assert (answer.status, json.loads(answer.body)["task_id"]) == (200, task_id)
 
@@ -168,8 +166,8 @@ GETS = ("/tasks/{task_id}", "/tasks/{task_id}/", "/tasks%2F{task_id}", "//tasks/
 
 @pytest.mark.parametrize("target", POSTS)
 @pytest.mark.parametrize("method", ["POST", "PUT", "GET", "HEAD", "OPTIONS"])
-def test_target_is_answered_alike_in_front_of_fastapi_and_by_it(api: Api, method: str, target: str) -> None:
-    """The second type is not that of an ordinary post, and FastAPI's."""
+def test_fast_path_and_fastapi_answer_targets_of_posts_alike(api: Api, method: str, target: str) -> None:
+    """The fast path leaves the second content type to FastAPI."""
     kinds = ("application/json", "application/json; charset=utf-8")
     ordinary, other = (send(api, method, target, INPUT, **{"Content-Type": kind}) for kind in kinds)
     assert comparable(ordinary) == comparable(other)
@@ -177,15 +175,15 @@ def test_target_is_answered_alike_in_front_of_fastapi_and_by_it(api: Api, method
 
 @pytest.mark.parametrize("target", GETS)
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS"])
-def test_task_is_answered_alike_in_front_of_fastapi_and_by_it(api: Api, task_id: str, method: str, target: str) -> None:
-    """A parameter that there is not makes it FastAPI's."""
+def test_fast_path_and_fastapi_answer_targets_of_gets_alike(api: Api, task_id: str, method: str, target: str) -> None:
+    """The fast path leaves a request with an unknown parameter to FastAPI."""
     path = target.format(task_id=task_id)
     ordinary, other = (send(api, method, f"{path}{query}") for query in ("", "?more=1"))
     assert comparable(ordinary) == comparable(other)
 
 
 def comparable(answer: Answer) -> tuple[int, dict[str, Any], dict[str, Any]]:
-    """What must be the same in two answers to the same request."""
+    """Return the parts that must be equal in two answers to the same request."""
     headers = without(answer.headers, {"date", "x-request-id", "location"})
     return answer.status, headers, without(json.loads(answer.body or b"{}"), {"request_id", "task_id"})
 
@@ -198,8 +196,8 @@ def without(members: dict[str, Any], names: set[str]) -> dict[str, Any]:
     "line",
     [b"FETCH /tasks HTTP/1.1", b"get /livez HTTP/1.1", b"GET livez HTTP/1.1", b"GET /livez HTTP/9.9", b"nonsense"],
 )
-def test_what_is_no_request_is_a_problem_document(api: Api, line: bytes) -> None:
-    """The parser refuses a method that it does not know."""
+def test_malformed_request_line_gets_a_problem_document(api: Api, line: bytes) -> None:
+    """The HTTP parser also rejects unknown methods."""
     with socket.create_connection(("127.0.0.1", int(api.url.rpartition(":")[2])), timeout=10) as connection:
         connection.sendall(line + b"\r\nHost: localhost\r\n\r\n")
         response = http.client.HTTPResponse(connection)
@@ -213,15 +211,15 @@ UPGRADES = ("h2c", "websocket", "TLS/1.0")
 
 @pytest.mark.parametrize("connection", ["Upgrade", "Upgrade, HTTP2-Settings", "upgrade, close"])
 @pytest.mark.parametrize("upgrade", UPGRADES)
-def test_request_to_upgrade_is_answered_as_if_it_had_not_asked(api: Api, upgrade: str, connection: str) -> None:
-    """As Java's HttpClient posts, which asks for HTTP/2 with the first request of each connection."""
+def test_upgrade_request_is_answered_over_http_1_1(api: Api, upgrade: str, connection: str) -> None:
+    """Java's HttpClient asks for an upgrade to HTTP/2 with the first request of each connection."""
     headers = {"Upgrade": upgrade, "Connection": connection, "Sec-WebSocket-Version": "13"}
     assert send(api, "POST", "/tasks", INPUT, **headers).status == 202
     get = send(api, "GET", "/tasks/none/events", b"", **headers)
     assert (get.status, get.headers["content-type"]) == (404, PROBLEM)
 
 
-def test_requests_to_upgrade_in_a_row_and_in_pieces(api: Api) -> None:
+def test_pipelined_and_split_upgrade_requests_are_answered(api: Api) -> None:
     head = b"POST /tasks HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: h2c\r\nAuthorization: %b\r\n"
     head = head % api.client.headers["Authorization"].encode() + b"Content-Type: application/json\r\n"
     whole = b"%bContent-Length: %d\r\n\r\n%b" % (head, len(INPUT), INPUT)

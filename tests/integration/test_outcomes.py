@@ -1,18 +1,18 @@
-"""Each way in which a task can end is one FAILURE with its own type and message, in both pools."""
+"""Each way in which a task can end without a result is one FAILURE with its type and message, in both pools."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.harness.endings import CALLS, CHANGES, ENDINGS
+from tests.harness.failing_functions import CALLS, CHANGES, ENDINGS
 from tests.harness.servers import Servers
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import Api, System, until
-from tests.harness.thorough import POOLS
+from tests.harness.thorough import POOL_PARAMETERS, POOLS
 
 
-@pytest.fixture(scope="module", params=["prefork", "threads"])
+@pytest.fixture(scope="module", params=POOL_PARAMETERS)
 def running(
     request: pytest.FixtureRequest, servers: Servers, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[System, Api]]:
@@ -25,7 +25,7 @@ def running(
 
 @pytest.fixture(scope="module")
 def ended(running: tuple[System, Api]) -> dict[str, tuple[str, dict[str, Any]]]:
-    """The id and the end of a task of each kind; all are posted at once."""
+    """Id and answer of a task per kind of end; all tasks are posted at once."""
     _, api = running
     ids = {("end", how): api.accepted("end", how, how=how) for how in ENDINGS}
     ids |= {("call", how): api.accepted("call", f"call-{how}", how=how) for how in CALLS}
@@ -33,7 +33,7 @@ def ended(running: tuple[System, Api]) -> dict[str, tuple[str, dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("how", ENDINGS)
-def test_ending_is_one_failure_with_its_type_and_message(
+def test_each_kind_of_end_is_one_failure_with_its_type_and_message(
     running: tuple[System, Api], ended: dict[str, tuple[str, dict[str, Any]]], how: str
 ) -> None:
     system, _ = running
@@ -51,7 +51,7 @@ OURS = ("POST /tasks", "GET /tasks", "DELETE /tasks", "retry_on", "raise an erro
 
 
 @pytest.mark.parametrize("how", CALLS)
-def test_celerys_own_api_fails_at_the_call_and_names_ours(
+def test_call_of_celerys_api_fails_and_names_the_alternative(
     ended: dict[str, tuple[str, dict[str, Any]]], how: str
 ) -> None:
     _, end = ended[f"call {how}"]
@@ -61,7 +61,7 @@ def test_celerys_own_api_fails_at_the_call_and_names_ours(
 
 
 @pytest.mark.usefixtures("ended")
-def test_nothing_else_was_published_parked_or_written(running: tuple[System, Api]) -> None:
+def test_ended_tasks_leave_no_messages_and_no_keys_of_celery(running: tuple[System, Api]) -> None:
     system, api = running
     assert api.ended(api.accepted("second"))["task_status"] == "SUCCESS"
     until(lambda: system.depth_messages(WORK_QUEUE) == 0)
@@ -69,8 +69,8 @@ def test_nothing_else_was_published_parked_or_written(running: tuple[System, Api
     assert not list(system.redis.scan_iter("*celery*"))
 
 
-def test_input_that_only_the_worker_refuses_is_not_understood(running: tuple[System, Api]) -> None:
-    """Its validator is not pure; for all the worker knows, the API is of another version."""
+def test_input_that_is_invalid_only_in_the_worker_is_not_understood(running: tuple[System, Api]) -> None:
+    """The test model's validator is impure; to the worker it looks like an API of another version."""
     _, api = running
     end = api.ended(api.accepted("validated"))
     assert (end["task_status"], end["task_result"]["type"]) == ("FAILURE", "NotUnderstood")
@@ -80,12 +80,10 @@ def test_input_that_only_the_worker_refuses_is_not_understood(running: tuple[Sys
 
 @POOLS
 @pytest.mark.parametrize("defect", ["begin", "end"])
-def test_error_around_the_function_is_a_failure_that_says_so_and_is_parked(
-    system: System, pool: str, defect: str
-) -> None:
+def test_error_in_the_backend_is_a_failure_and_is_parked(system: System, pool: str, defect: str) -> None:
     api = system.api()
     system.recorder()
-    system.worker("tests.harness.defective", DEFECT=defect, WORKER_POOL=pool)
+    system.worker("tests.harness.faulty_backend_worker", DEFECT=defect, WORKER_POOL=pool)
     end = api.ended(api.accepted("sleep", "defective"))
     assert end["task_result"] == {"type": "ValueError", "message": "a defect of ours"}
     assert system.effects("defective", "done") == (defect == "end")
@@ -94,7 +92,7 @@ def test_error_around_the_function_is_a_failure_that_says_so_and_is_parked(
 
 
 @POOLS
-def test_change_of_the_process_harms_neither_its_task_nor_the_next(system: System, pool: str) -> None:
+def test_process_changed_by_a_task_still_records_this_task_and_runs_the_next(system: System, pool: str) -> None:
     api = system.api()
     system.worker(WORKER_POOL=pool, WORKER_CONCURRENCY="1")
     for how in CHANGES:
@@ -104,7 +102,7 @@ def test_change_of_the_process_harms_neither_its_task_nor_the_next(system: Syste
         assert api.ended(api.accepted("brief"))["task_status"] == "SUCCESS", how
 
 
-def test_alarm_of_the_tasks_own_is_not_its_hard_limit(system: System) -> None:
+def test_sigalrm_of_a_task_is_not_reported_as_its_hard_limit(system: System) -> None:
     system.define(delivery_limit=1)
     api = system.api()
     system.recorder()
@@ -116,23 +114,23 @@ def test_alarm_of_the_tasks_own_is_not_its_hard_limit(system: System) -> None:
 
 @pytest.fixture(scope="module")
 def prefork(shared: System) -> Api:
-    """An API with a recorder and one process for tasks, whose limits and cancellations hold."""
+    """An API, a recorder and a worker with one pool process, which enforces limits and cancellations."""
     shared.recorder()
     shared.worker()
     return shared.api()
 
 
-def test_error_whose_text_is_never_ready_meets_the_hard_limit(prefork: Api) -> None:
+def test_error_whose_text_never_returns_ends_at_the_hard_limit(prefork: Api) -> None:
     assert prefork.ended(prefork.accepted("unread"))["task_result"]["type"] == "HardTimeLimitExceeded"
 
 
-def test_real_soft_limit_is_a_failure_of_its_own_type(prefork: Api) -> None:
+def test_soft_limit_is_a_failure_of_its_own_type(prefork: Api) -> None:
     end = prefork.ended(prefork.accepted("limited", "limited"))
     assert (end["task_status"], end["task_result"]["type"]) == ("FAILURE", "SoftTimeLimitExceeded")
 
 
 @pytest.mark.parametrize("how", ["caught", "group", "cleanup"])
-def test_real_cancel_is_told_from_one_by_hand(shared: System, prefork: Api, how: str) -> None:
+def test_cancellation_is_distinguished_from_a_raised_cancelled(shared: System, prefork: Api, how: str) -> None:
     name = f"cancelled-{how}"
     task_id = prefork.accepted("cancelled", name, how=how)
     until(lambda: shared.effects(name, "begun") == 1)

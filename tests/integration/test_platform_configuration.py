@@ -1,4 +1,4 @@
-"""Redis and RabbitMQ start with the configuration texts of helm-releases/ and clusters/; both refuse an unknown key."""
+"""Redis and RabbitMQ start with the configuration of helm-releases/ and clusters/, and refuse unknown keys."""
 
 import json
 import os
@@ -24,22 +24,22 @@ from ops.tools import cache, kubectl
 from tests.harness.servers import ImportingRabbitMQ, given_root
 from tests.harness.thorough import thorough
 
-FOLDERS = ("helm-releases", "clusters/local/infrastructure", "clusters/load")
-# what a Redis on this machine needs besides the text
+FOLDERS = ("helm-releases", "clusters/local/infrastructure", "loadtest/cluster-platform")
+# settings that a Redis on this machine needs besides the text
 ADDRESS = {"bind", "port", "user", "daemonize"}
-# keys that older servers do not know: RabbitMQ 3.10 is Debian 12's
+# First version of RabbitMQ that knows a key; Debian 12 has RabbitMQ 3.10.
 SINCE = {"default_queue_type": (3, 12)}
 
 
 def values(folder: str, name: str) -> dict[str, Any]:
-    """The values that a folder gives to a chart."""
+    """Return the values of a chart in a folder."""
     objects = yaml.safe_load_all(output(kubectl(), "kustomize", ROOT / folder, timeout_s=60))
     found = (each for each in objects if (each["kind"], each["metadata"]["name"]) == ("HelmRelease", name))
     return dict(next(found)["spec"]["values"])
 
 
 class LandedRedis(Redis):
-    """A Redis with a text of ours and nothing else but its address: the whole text, but in a folder of this machine."""
+    """A Redis with the text of a manifest, its own address, and a data folder on this machine."""
 
     text = ""
 
@@ -51,7 +51,7 @@ class LandedRedis(Redis):
 
 
 class LandedRabbitMQ(ImportingRabbitMQ):
-    """A RabbitMQ with the landed texts."""
+    """A RabbitMQ with the texts of a manifest."""
 
     advanced = ""
 
@@ -65,13 +65,13 @@ class LandedRabbitMQ(ImportingRabbitMQ):
 
 
 def newer_root() -> Path | None:
-    """The root file system with RabbitMQ 4.3, where it was built before; only root can enter it."""
+    """Return the root file system with RabbitMQ 4.3, if it was built before and we are root."""
     there = cache() / debian.name(newer.SUITE, newer.PACKAGES)
     return given_root() or (there if there.is_dir() and os.geteuid() == 0 else None)
 
 
 def known(text: str, version: tuple[int, ...]) -> list[str]:
-    """The lines of a text that a version of RabbitMQ can read."""
+    """Return the lines of a text that this version of RabbitMQ knows."""
     return [line for line in text.splitlines() if SINCE.get(line.partition(" =")[0], (0,)) <= version]
 
 
@@ -102,20 +102,20 @@ def rabbitmq(folder: Path, text: str, advanced: str) -> Iterator[RabbitMQ]:
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_redis_starts_with_the_landed_text(folder: str, tmp_path: Path) -> None:
+def test_redis_starts_with_the_configuration_of_each_platform(folder: str, tmp_path: Path) -> None:
     text = values(folder, "redis")["extraConfig"]
     with redis(tmp_path, text) as server, Client.from_url(server.url()) as client:
         settings = client.config_get("save", "appendonly", "maxmemory-policy")
     assert settings == {"save": "", "appendonly": "yes", "maxmemory-policy": "noeviction"}
 
 
-# clusters/load says nothing of RabbitMQ
+# without loadtest/cluster-platform, which does not change RabbitMQ
 @pytest.mark.parametrize("folder", [FOLDERS[0], *thorough(FOLDERS[1])])
-def test_rabbitmq_starts_with_the_landed_texts(folder: str, tmp_path: Path) -> None:
+def test_rabbitmq_starts_with_the_configuration_of_each_platform(folder: str, tmp_path: Path) -> None:
     config = values(folder, "rabbitmq")["config"]
     with rabbitmq(tmp_path, config["extraConfiguration"], config["advancedConfiguration"]) as server:
 
-        def limit() -> int | None:  # the node's numbers are there only a moment after its start
+        def limit() -> int | None:  # the node publishes its numbers shortly after its start
             found: int | None = server.management("/api/nodes")[0].get("disk_free_limit")
             return found
 
@@ -123,19 +123,19 @@ def test_rabbitmq_starts_with_the_landed_texts(folder: str, tmp_path: Path) -> N
         assert limit() == {"helm-releases": 2 * 10**9}.get(folder, 200 * 10**6)
 
 
-def test_load_cluster_changes_no_server() -> None:
+def test_load_cluster_does_not_change_redis_and_rabbitmq() -> None:
     for name in ("redis", "rabbitmq"):
-        assert values("clusters/load", name) == values("clusters/local/infrastructure", name)
+        assert values("loadtest/cluster-platform", name) == values("clusters/local/infrastructure", name)
 
 
-def test_redis_refuses_a_mistyped_key(tmp_path: Path) -> None:
+def test_redis_refuses_an_unknown_key(tmp_path: Path) -> None:
     text = values("helm-releases", "redis")["extraConfig"].replace("appendfsync", "apendfsync")
     with pytest.raises(Unusable, match="Redis ended"), redis(tmp_path, text):
         pass
     assert "apendfsync" in (tmp_path / "redis.log").read_text()
 
 
-def test_rabbitmq_refuses_a_mistyped_key(tmp_path: Path) -> None:
+def test_rabbitmq_refuses_an_unknown_key(tmp_path: Path) -> None:
     config = values("helm-releases", "rabbitmq")["config"]
     text = config["extraConfiguration"].replace("disk_free_limit.absolute", "disk_free_limit.absolut")
     with pytest.raises(Unusable, match="RabbitMQ ended"), rabbitmq(tmp_path, text, config["advancedConfiguration"]):
@@ -144,7 +144,7 @@ def test_rabbitmq_refuses_a_mistyped_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.thorough
-def test_rabbitmq_refuses_a_broken_advanced_configuration(tmp_path: Path) -> None:
+def test_rabbitmq_refuses_an_invalid_advanced_configuration(tmp_path: Path) -> None:
     config = values("helm-releases", "rabbitmq")["config"]
     advanced = config["advancedConfiguration"].replace("}]}].", "}]}]")
     with pytest.raises(Unusable, match="RabbitMQ ended"), rabbitmq(tmp_path, config["extraConfiguration"], advanced):

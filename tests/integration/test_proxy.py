@@ -1,4 +1,4 @@
-"""A proxy that the environment names is not asked for this machine, and is asked for other hosts."""
+"""Clients bypass the environment's proxy for this machine, and use it for other hosts."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ def api(shared: System) -> Api:
     return shared.api()
 
 
-# Quick: one of HTTP, and one of SOCKS with an exception.
+# Quick: one HTTP proxy, and one SOCKS proxy with an exception.
 QUICK = (PROXIES[0], PROXIES[3])
 
 
@@ -41,7 +41,7 @@ QUICK = (PROXIES[0], PROXIES[3])
 )
 def proxy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     found: dict[str, str] = request.param
-    for name in ("NO_PROXY", "no_proxy"):  # of the tests themselves
+    for name in ("NO_PROXY", "no_proxy"):  # set by tests/conftest.py
         monkeypatch.delenv(name)
     for name, value in found.items():
         monkeypatch.setenv(name, value)
@@ -54,7 +54,7 @@ def url(request: pytest.FixtureRequest, api: Api) -> str:
 
 
 @pytest.mark.usefixtures("proxy")
-def test_client_asks_this_machine_directly(url: str, shared: System) -> None:
+def test_client_connects_to_this_machine_directly(url: str, shared: System) -> None:
     async def submit() -> str:
         async with AsyncClient(url, shared.key) as client:
             return await client.submit({"task": "second", "name": "abc"})
@@ -66,15 +66,15 @@ def test_client_asks_this_machine_directly(url: str, shared: System) -> None:
         assert client.result(asyncio.run(submit()), 30).result == done
 
 
-def test_command_asks_this_machine_directly(proxy: dict[str, str], api: Api, shared: System) -> None:
+def test_command_connects_to_this_machine_directly(proxy: dict[str, str], api: Api, shared: System) -> None:
     environment = {"PATH": os.environ["PATH"], "SLUICE_URL": api.url, "SLUICE_KEY": shared.key, **proxy}
-    command = [sys.executable, "-m", "tests.harness.client", "post", "--wait", "--line", ""]
+    command = [sys.executable, "-m", "tests.harness.client_command", "post", "--wait", "--line", ""]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, '"task_status": "SUCCESS"' in done.stdout) == (0, True), done.stderr
 
 
 class Proxy(ThreadingHTTPServer):
-    """Answers every request that it gets for another host itself."""
+    """Answers every request for another host with 404, and records it."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -103,7 +103,7 @@ def listening() -> Iterator[Proxy]:
         thread.join()
 
 
-def test_client_asks_another_host_through_the_proxy(listening: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_uses_the_proxy_for_another_host(listening: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("no_proxy")
     monkeypatch.delenv("NO_PROXY")
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{listening.server_port}")
@@ -112,7 +112,7 @@ def test_client_asks_another_host_through_the_proxy(listening: Proxy, monkeypatc
     assert listening.asked[0].startswith("http://sluice.example/tasks/an-id")
 
 
-def test_proxy_that_cannot_be_used_for_another_host_is_a_sentence() -> None:
+def test_unusable_proxy_for_another_host_gives_an_error_of_one_sentence() -> None:
     environment = {
         "PATH": os.environ["PATH"],
         "SLUICE_URL": "http://sluice.example",
@@ -125,7 +125,7 @@ def test_proxy_that_cannot_be_used_for_another_host_is_a_sentence() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_verbs_of_make_reach_this_machine_directly_and_others_through_the_proxy(tmp_path: Path) -> None:
+def test_make_targets_bypass_the_proxy_for_this_machine_only(tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\necho "$HTTP_PROXY|$NO_PROXY|$no_proxy"\n')
     python.chmod(0o755)

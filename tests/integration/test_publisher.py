@@ -1,4 +1,4 @@
-"""The publisher and a real RabbitMQ: what it answers, it means."""
+"""The publisher with a real RabbitMQ: its answers match the state of the queue."""
 
 import asyncio
 import json
@@ -15,8 +15,8 @@ from celery import Celery
 from apps.api.publisher import CONFIRMED, Outcome, Publisher
 from apps.contract import topology
 from apps.contract.message import TaskMessage, task_message
-from tests.harness.peer import eventually, running, until
-from tests.harness.simple import TASKS, WORK_QUEUE
+from tests.harness.fake_broker import eventually, running, until
+from tests.harness.simple_tasks import TASKS, WORK_QUEUE
 from tests.harness.system import System
 from tests.harness.tls import self_signed, tls_in_front_of
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, bool]]:
-    """Only the loop of production: asyncio's own has its turn with the scripted peer, which is faster."""
+    """Only uvloop, as in production; tests with the scripted peer, which are faster, also run on asyncio's loop."""
     return "asyncio", {"use_uvloop": True}
 
 
@@ -49,7 +49,7 @@ async def publish(publisher: Publisher, count: int = 1) -> list[str]:
 
 
 async def confirmed(publisher: Publisher) -> None:
-    """Wait until it publishes again."""
+    """Wait until a publish is confirmed."""
     await eventually(partial(publish, publisher), ["confirmed"])
 
 
@@ -61,7 +61,7 @@ async def connected(system: System, **options: Any) -> AsyncIterator[Publisher]:
 
 
 def depth(system: System) -> int:
-    """Messages that a consumer would get: the management's figure comes later."""
+    """Return the number of ready messages; the management API lags behind."""
     with kombu.Connection(url(system, user="admin", password=system.servers.rabbitmq.password)) as connection:
         declared = connection.default_channel.queue_declare(WORK_QUEUE, passive=True)
     return int(declared.message_count)
@@ -72,7 +72,7 @@ def depth(system: System) -> int:
     [({"password": "not-it"}, "403 ACCESS_REFUSED"), ({"vhost": "none"}, "530 NOT_ALLOWED")],
     ids=["password", "vhost"],
 )
-async def test_refused_handshake_says_why_and_publishes_are_refused(
+async def test_refused_handshake_is_logged_and_publishes_are_refused(
     shared: System, wrong: dict[str, str], said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(url(shared, **wrong)) as publisher:
@@ -87,8 +87,8 @@ async def test_every_confirmed_message_is_in_the_queue(system: System) -> None:
         assert depth(system) == 1000
 
 
-async def test_message_is_to_a_worker_what_celerys_own_client_sends(system: System) -> None:
-    """Both through the broker, and read as a worker reads them."""
+async def test_message_equals_the_message_of_celerys_own_client(system: System) -> None:
+    """Both messages travel through the broker, and are read as a worker reads them."""
     ours = message("Łódź")
     with Celery(broker=url(system, user="worker", password=system.passwords["worker"]), set_as_current=False) as celery:
         theirs = celery.amqp.as_task_v2(
@@ -105,12 +105,12 @@ async def test_message_is_to_a_worker_what_celerys_own_client_sends(system: Syst
     added = {name: own.headers.pop(name) for name in ("publish_id", "owner", "request_id")}
     assert (added["owner"], added["request_id"]) == ("o", "r")
     assert own.properties.pop("message_id") == added["publish_id"]
-    assert own.properties == celerys.properties  # the headers are among them
+    assert own.properties == celerys.properties  # includes the headers
     assert own.headers == celerys.headers
     assert json.loads(own.body) == json.loads(celerys.body)
 
 
-async def test_unroutable_is_refused_and_the_others_are_not(system: System) -> None:
+async def test_only_unroutable_messages_are_refused(system: System) -> None:
     async with connected(system) as publisher:
         nowhere = message()._replace(routing_key="nowhere")
         mixed = [message(), nowhere, message(), nowhere]
@@ -118,7 +118,7 @@ async def test_unroutable_is_refused_and_the_others_are_not(system: System) -> N
     assert [outcome.reason for outcome in found] == ["", "unroutable", "", "unroutable"]
 
 
-async def test_full_queue_refuses_what_it_does_not_take(system: System) -> None:
+async def test_full_queue_refuses_exactly_the_messages_that_it_does_not_keep(system: System) -> None:
     system.define(max_length_messages=20)
     async with connected(system) as publisher:
         found = await publish(publisher, 500)
@@ -126,10 +126,12 @@ async def test_full_queue_refuses_what_it_does_not_take(system: System) -> None:
         await until(lambda: depth(system) == found.count("confirmed"), 30)
 
 
-async def test_exchange_that_goes_is_refused_until_it_is_back(system: System, caplog: pytest.LogCaptureFixture) -> None:
+async def test_publishes_are_refused_while_the_exchange_is_missing(
+    system: System, caplog: pytest.LogCaptureFixture
+) -> None:
     async with connected(system) as publisher:
         system.servers.rabbitmq.management(f"/api/exchanges/{system.vhost}/{topology.EXCHANGE}", "DELETE")
-        assert await publish(publisher) == ["unknown connection-lost"]  # the broker closed the channel
+        assert await publish(publisher) == ["unknown connection-lost"]  # the broker closes the channel
         await until(lambda: len(refusals(caplog)) > 1, 30)
         assert await publish(publisher) == ["refused broker-away"]
         assert all("404 NOT_FOUND" in error for error in refusals(caplog))
@@ -137,9 +139,7 @@ async def test_exchange_that_goes_is_refused_until_it_is_back(system: System, ca
         await confirmed(publisher)
 
 
-async def test_connection_that_the_broker_closes_is_opened_again(
-    system: System, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_connection_closed_by_the_broker_is_reopened(system: System, caplog: pytest.LogCaptureFixture) -> None:
     async with connected(system) as publisher:
         await until(lambda: bool(system.broker_connections("api")), 30)
         system.close_broker_connections("api")
@@ -148,7 +148,7 @@ async def test_connection_that_the_broker_closes_is_opened_again(
         await confirmed(publisher)
 
 
-async def test_killed_broker_leaves_outcomes_unknown_and_then_refused(system: System) -> None:
+async def test_killed_broker_leaves_open_publishes_unknown_and_refuses_later_ones(system: System) -> None:
     async with connected(system) as publisher:
         system.servers.rabbitmq.suspend()
         under_way = asyncio.create_task(publish(publisher, 10))
@@ -156,11 +156,11 @@ async def test_killed_broker_leaves_outcomes_unknown_and_then_refused(system: Sy
         system.servers.rabbitmq.kill()
         assert await under_way == ["unknown connection-lost"] * 10
         assert await publish(publisher) == ["refused broker-away"]
-        system.servers.rabbitmq.start()  # in this thread: the kernel ends the node with the thread that started it
+        system.servers.rabbitmq.start()  # not in a thread: the node dies with the thread that starts it
         await confirmed(publisher)
 
 
-async def test_broker_that_stands_still_is_given_up_by_its_silence(
+async def test_suspended_broker_is_disconnected_after_missed_heartbeats(
     system: System, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with connected(system, heartbeat_s=1, deadline_s=0.5) as publisher:
@@ -171,21 +171,19 @@ async def test_broker_that_stands_still_is_given_up_by_its_silence(
         await confirmed(publisher)
 
 
-async def test_slow_broker_holds_large_messages_back_and_loses_none(system: System) -> None:
+async def test_slow_broker_delays_large_messages_and_loses_none(system: System) -> None:
     async with connected(system, deadline_s=60, heartbeat_s=60) as publisher:
-        system.servers.rabbitmq.suspend()  # it reads nothing
+        system.servers.rabbitmq.suspend()  # the broker stops reading
         large = message()._replace(body=b'[[{"task":"first","name":"' + b"a" * 1024 * 1024 + b'"}],{},{}]')
         publishes = [asyncio.create_task(publisher.publish(large)) for _ in range(15)]
-        await until(lambda: publisher._waiting_bytes > 0)  # noqa: SLF001 - that it waits here is what is tested
+        await until(lambda: publisher._waiting_bytes > 0)  # noqa: SLF001 - the publisher's only sign of waiting
         system.servers.rabbitmq.resume()
         assert {outcome.kind for outcome in await asyncio.gather(*publishes)} == {"confirmed"}
         assert depth(system) == 15
 
 
-async def test_blocked_broker_is_refused_at_once_and_unblocked_taken_again(
-    system: System, alarm: Callable[[str], None]
-) -> None:
-    # The broker announces that it is blocked when a message arrives, and leaves that message unanswered.
+async def test_publishes_are_refused_while_the_broker_is_blocked(system: System, alarm: Callable[[str], None]) -> None:
+    # The broker announces that it is blocked only when a message arrives, and leaves that message unanswered.
     async with connected(system, deadline_s=5) as publisher:
         await asyncio.to_thread(alarm, "0.00001")
         await eventually(partial(publish, publisher), ["refused broker-blocked"])
@@ -194,21 +192,21 @@ async def test_blocked_broker_is_refused_at_once_and_unblocked_taken_again(
         await confirmed(publisher)
 
 
-async def test_end_answers_what_is_under_way(system: System) -> None:
+async def test_open_publishes_are_answered_before_the_publisher_ends(system: System) -> None:
     async with connected(system) as publisher:
         under_way = asyncio.create_task(publish(publisher, 500))
         await until(lambda: publisher.in_flight > 0)
     assert set(await under_way) == {"confirmed"}
 
 
-async def test_first_host_that_is_away_is_passed_over(system: System) -> None:
+async def test_unreachable_first_host_is_skipped(system: System) -> None:
     nobody = "amqp://api:x@127.0.0.1:1/"
     async with running(f"{nobody};{url(system)}") as publisher:
         await confirmed(publisher)
 
 
-async def test_amqps_reaches_the_broker(system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """TLS ends before the broker, as at a load balancer."""
+async def test_publisher_connects_over_amqps(system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy in front of the broker terminates TLS, as a load balancer does."""
     certificate = self_signed(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     async with tls_in_front_of(system.servers.rabbitmq.port, certificate) as port:

@@ -1,4 +1,4 @@
-"""A message does not wait in a busy worker while another worker is idle, and neither queue starves."""
+"""No message waits in a busy worker while another worker is idle, and no queue starves."""
 
 import random
 import signal
@@ -14,18 +14,18 @@ from redis import Redis
 
 from apps.contract import ids, states
 from apps.worker.prefetch import HAND_BACK_MAX
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import Api, System, until
 from tests.harness.thorough import POOLS, thorough
 
 TASKS = ("sleep", "sleep_elsewhere")
 QUEUES = (WORK_QUEUE, "celery")
-# A message is handed back after 0.2 s at most. The rest is for a machine that runs other tests too.
+# A worker returns a waiting message after at most 0.2 s. The rest is a margin for a machine that runs other tests too.
 BOUND_S = 1.5
 
 
 def ended_well(system: System, api: Api, task_ids: list[str]) -> None:
-    """Every task ends as SUCCESS, and nothing is left in the queues."""
+    """Assert that every task ends as SUCCESS, and that the queues are empty."""
     for task_id in task_ids:
         assert api.ended(task_id)["task_status"] == "SUCCESS"
     until(lambda: not any(system.depth_messages(queue) for queue in QUEUES), what="empty queues")
@@ -34,15 +34,15 @@ def ended_well(system: System, api: Api, task_ids: list[str]) -> None:
 
 @POOLS
 @pytest.mark.parametrize("first", ["held", *thorough("held_elsewhere")])
-def test_short_task_starts_at_once_in_the_idle_worker(system: System, pool: str, first: str) -> None:
-    """A worker with one process was sent a message of each queue, and the second waited for the end of the first."""
+def test_short_tasks_start_immediately_in_an_idle_worker(system: System, pool: str, first: str) -> None:
+    """A worker with one process must not keep a message of the second queue while a task of the first queue runs."""
     api = system.api()
     for _ in range(3):
         system.worker(WORKER_POOL=pool)
     second = "held_elsewhere" if first == "held" else "held"
     long = [api.accepted(first, "first"), api.accepted(second, "second")]
     until(lambda: system.effects("first", "begun") and system.effects("second", "begun"))
-    for name in map(str, range(6)):  # a busy worker's message would wait for a release, and so for ever
+    for name in map(str, range(6)):  # a message in a busy worker would wait forever
         assert api.ended(api.accepted(TASKS[int(name) % 2], name))["task_status"] == "SUCCESS"
     system.release("first")
     system.release("second")
@@ -50,8 +50,8 @@ def test_short_task_starts_at_once_in_the_idle_worker(system: System, pool: str,
 
 
 @POOLS
-def test_messages_are_handed_back_once_places_are_busy(system: System, pool: str) -> None:
-    """More than one place, and messages that are prefetched for each: all of them behind long tasks."""
+def test_busy_worker_returns_its_waiting_messages(system: System, pool: str) -> None:
+    """With several slots and prefetched messages per slot, all of them behind long tasks."""
     api = system.api()
     system.worker(WORKER_POOL=pool, WORKER_CONCURRENCY="2", WORKER_PREFETCH="4")
     held = [api.accepted(task, f"held-{task}") for task in ("held", "held_elsewhere")]
@@ -66,9 +66,9 @@ def test_messages_are_handed_back_once_places_are_busy(system: System, pool: str
 
 
 @POOLS
-def test_neither_queue_starves_and_the_planner_knows_the_turns(system: System, pool: str) -> None:
-    """Both queues are full of tasks that are longer than a tick, one of them fuller than the other."""
-    import numpy as np  # noqa: PLC0415 - with Numba, which the planner imports, 0.8 s of every process that collects
+def test_no_queue_starves_and_the_planner_predicts_the_order(system: System, pool: str) -> None:
+    """Both queues contain tasks longer than a tick of the prefetch timer, and one queue has twice as many."""
+    import numpy as np  # noqa: PLC0415 - the planner's imports take 0.8 s, in each process that collects
 
     from sluice_planner.workers import Workers  # noqa: PLC0415
 
@@ -88,12 +88,12 @@ def test_neither_queue_starves_and_the_planner_knows_the_turns(system: System, p
         model.advance((started - 0.5) * seconds)
         tally = model.tally((started - 0.5) * seconds)
         predicted = int(tally.arrived[1] - tally.waiting[1])
-        # which queue is first is the broker's choice
+        # the broker chooses the queue of the first task
         assert abs(predicted - sum(queue for _, queue in starts[:started])) <= 1
 
 
 def test_worker_subscribes_again_after_a_long_task(system: System) -> None:
-    """Once its queues are empty, the broker knows a consumer of each again."""
+    """Once its queues are empty, the worker has a consumer for each queue again."""
     api = system.api()
     system.worker()
     api.ended(api.accepted("sleep", "long", seconds=0.6))
@@ -102,8 +102,8 @@ def test_worker_subscribes_again_after_a_long_task(system: System) -> None:
 
 
 @POOLS
-def test_sigterm_hands_back_what_waits(system: System, pool: str) -> None:
-    """Before, the second queue's message waited for the end of the running task, or of the grace period."""
+def test_sigterm_returns_waiting_messages_to_the_queue(system: System, pool: str) -> None:
+    """Otherwise a message of the second queue would wait for the end of the running task or of the grace period."""
     api = system.api()
     worker = system.worker(WORKER_POOL=pool, SOFT_SHUTDOWN_S="30")
     task_id = api.accepted("held", "runs")
@@ -120,20 +120,20 @@ def test_sigterm_hands_back_what_waits(system: System, pool: str) -> None:
 
 
 @POOLS
-def test_hand_backs_use_up_no_delivery_limit(system: System, pool: str) -> None:
-    """Each start of a long task may hand a message back; RabbitMQ 3.10 counts that, and would make it a dead letter."""
+def test_returned_messages_do_not_reach_the_delivery_limit(system: System, pool: str) -> None:
+    """Each start of a long task may return a message. RabbitMQ 3.10 counts that, and drops a message at the limit."""
     system.define(delivery_limit=11)
     api = system.api()
     for _ in range(2):
         system.worker(WORKER_POOL=pool, WORKER_PREFETCH="2")
-    task_ids = [api.accepted(random.choice(TASKS), "busy", seconds=0.25) for _ in range(40)]  # noqa: S311 - chance
+    task_ids = [api.accepted(random.choice(TASKS), "busy", seconds=0.25) for _ in range(40)]  # noqa: S311 - no secret
     ended_well(system, api, task_ids)
     assert system.effects("busy", "begun") == len(task_ids)
 
 
 @POOLS
-def test_message_near_its_delivery_limit_is_kept(system: System, pool: str) -> None:
-    """RabbitMQ 3.10 would make it a dead letter if it were handed back once more."""
+def test_message_near_its_delivery_limit_is_not_returned(system: System, pool: str) -> None:
+    """RabbitMQ 3.10 would make it a dead letter after one more return."""
     system.define(delivery_limit=HAND_BACK_MAX)
     api = system.api()
     task_ids = [api.accepted("held", "first"), api.accepted("sleep", "kept")]
@@ -152,7 +152,7 @@ def test_message_near_its_delivery_limit_is_kept(system: System, pool: str) -> N
     worker = system.worker(WORKER_POOL=pool, WORKER_PREFETCH="2")
     until(lambda: system.effects("first", "begun") == 1)
     alive = Path(worker.env["LIVENESS_FILE"])
-    for _ in range(2):  # its event loop touches the file each 0.5 s, and has then looked for late messages
+    for _ in range(2):  # touched every 0.5 s, after a check for late messages
         touched_ns = alive.stat().st_mtime_ns
         until(lambda touched_ns=touched_ns: alive.stat().st_mtime_ns > touched_ns)  # type: ignore[misc]
     system.release("first")
@@ -163,10 +163,10 @@ def test_message_near_its_delivery_limit_is_kept(system: System, pool: str) -> N
     ("pool", "workers", "places", "prefetch"),
     [("prefork", 3, 1, 1), *thorough(("prefork", 2, 2, 4), ("threads", 2, 4, 1))],
 )
-def test_no_message_waits_while_a_place_is_free(
+def test_no_message_waits_while_a_slot_is_free(
     system: System, pool: str, workers: int, places: int, prefetch: int
 ) -> None:
-    """Bursts of short and long tasks in both queues, as many as keep three quarters of the places busy."""
+    """Bursts of short and long tasks in both queues, enough to occupy three quarters of the slots."""
     api = system.api()
     for _ in range(workers):
         system.worker(WORKER_POOL=pool, WORKER_CONCURRENCY=str(places), WORKER_PREFETCH=str(prefetch))
@@ -177,7 +177,7 @@ def test_no_message_waits_while_a_place_is_free(
 
 
 @POOLS
-def test_nothing_is_lost_when_workers_are_killed(system: System, pool: str) -> None:
+def test_no_task_is_lost_when_workers_are_killed(system: System, pool: str) -> None:
     api = system.api()
     workers = [system.worker(WORKER_POOL=pool, WORKER_CONCURRENCY="2") for _ in range(2)]
     task_ids = []
@@ -189,8 +189,8 @@ def test_nothing_is_lost_when_workers_are_killed(system: System, pool: str) -> N
 
 
 def _posted(api: Api, *, per_s: float, duration_s: float) -> Iterator[str]:
-    """Ids of tasks of both queues that are posted in bursts."""
-    chance = random.Random(1)  # noqa: S311 - the same bursts in each run
+    """Post tasks to both queues in bursts; yields their ids."""
+    chance = random.Random(1)  # noqa: S311 - same bursts in each run
     began_s, due_s = time.monotonic(), 0.0
     while due_s < duration_s:
         until(lambda due_s=due_s: time.monotonic() - began_s >= due_s)  # type: ignore[misc]
@@ -201,7 +201,7 @@ def _posted(api: Api, *, per_s: float, duration_s: float) -> Iterator[str]:
 
 
 def _times(system: System, task_id: str) -> tuple[float, float, float]:
-    """When a task was accepted, started and ended, in Unix time."""
+    """Return the Unix times at which a task was accepted, started and ended."""
     with Redis.from_url(system.servers.redis.url()) as client:
         record = client.get(states.key(task_id))
     started_s, ended_s = (int.from_bytes(record[start : start + 6]) / 1000 for start in (3, 9))
@@ -209,7 +209,7 @@ def _times(system: System, task_id: str) -> tuple[float, float, float]:
 
 
 def _longest_needless_wait_s(runs: list[tuple[float, float, float]], places: int) -> float:
-    """The longest time for which any task waited while fewer tasks ran than there are places."""
+    """Return the longest time that a task waited while fewer tasks ran than there are slots."""
     changes = sorted([(started, 1) for _, started, _ in runs] + [(ended, -1) for _, _, ended in runs])
     running, idle = 0, [(0.0, changes[0][0])]
     for (at_s, change), (next_s, _) in pairwise(changes):

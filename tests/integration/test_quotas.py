@@ -1,4 +1,4 @@
-"""Quotas: what a client may have accepted per second, and waiting or running at once, over all replicas."""
+"""Quotas limit accepted tasks per second and open tasks (waiting or running) per client, over all replicas."""
 
 import secrets
 import signal
@@ -15,18 +15,18 @@ from apps.api import quotas
 from apps.contract import quota
 from apps.contract.ids import TaskIds
 from tests.harness.records import Records
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import Api, System, until
 from tests.integration.test_dead_letters import command
 
 OWNER = "tests"
-# A renewal a second, and the time of a busy machine.
+# Shares are renewed once a second; the rest is a margin for a busy machine.
 RENEWED_S = 10
 
 
 @pytest.fixture
 def system(system: System) -> Iterator[System]:
-    """Its counts begin at nothing: systems share a Redis, and a client's name is the same in all."""
+    """A system whose counts start at zero: systems share a Redis and the client's name."""
     _forget(system)
     yield system
     _forget(system)
@@ -37,7 +37,7 @@ def _forget(system: System) -> None:
 
 
 def open_tasks(system: System) -> int:
-    """The open tasks that Redis counts."""
+    """Return the number of open tasks that Redis counts."""
     counts: Any = system.redis.hgetall(quota.key(OWNER))
     return sum(int(value) for name, value in counts.items() if name not in {"tokens", "refilled_s"})
 
@@ -50,7 +50,7 @@ def kind(response: httpx.Response) -> str:
     return str(response.json()["type"]).rpartition(":")[2]
 
 
-def test_open_tasks_are_counted_refused_and_free_again_when_they_end(system: System) -> None:
+def test_posts_beyond_the_open_tasks_are_refused_until_tasks_end(system: System) -> None:
     api = system.api(QUOTA_OPEN_TASKS="5")
     assert api.batch(inputs(3)).status_code == 202
     ids = [api.accepted("sleep", f"single-{number}") for number in range(2)]
@@ -66,11 +66,11 @@ def test_open_tasks_are_counted_refused_and_free_again_when_they_end(system: Sys
 
 
 def test_rate_counts_tasks_and_not_requests(system: System) -> None:
-    """At 10 a second a client may have 1,000 at once; after that, a batch of 20 fits after 2 s."""
+    """At 10 tasks per second a client may post 1,000 at once; afterwards a batch of 20 fits after 2 s."""
     api = system.api(QUOTA_TASKS_PER_S="10")
     assert api.batch(inputs(1000)).status_code == 202
 
-    def refused() -> httpx.Response | None:  # on a busy machine 1,000 publishes take longer than 20 tokens
+    def refused() -> httpx.Response | None:  # on a busy machine 20 tokens are refilled during 1,000 publishes
         answer = api.batch(inputs(20))
         return answer if answer.status_code == 429 else None
 
@@ -84,7 +84,7 @@ def test_rate_counts_tasks_and_not_requests(system: System) -> None:
     assert time.monotonic() - started_s > retry_after_s - 1.1
 
 
-def test_batch_is_admitted_or_refused_whole(system: System) -> None:
+def test_batch_is_admitted_or_refused_as_a_whole(system: System) -> None:
     api = system.api(QUOTA_OPEN_TASKS="10")
     refused = api.batch(inputs(11))
     assert (refused.status_code, kind(refused)) == (429, "quota-exceeded")
@@ -94,7 +94,7 @@ def test_batch_is_admitted_or_refused_whole(system: System) -> None:
     until(lambda: system.depth_messages(WORK_QUEUE) == 10)
 
 
-def test_invalid_inputs_and_refused_publishes_cost_nothing(system: System) -> None:
+def test_invalid_inputs_and_refused_publishes_do_not_count(system: System) -> None:
     system.define(max_length_messages=0)
     api = system.api(QUOTA_OPEN_TASKS="4")
     for _ in range(3):
@@ -104,7 +104,7 @@ def test_invalid_inputs_and_refused_publishes_cost_nothing(system: System) -> No
     until(lambda: api.batch(inputs(2)).status_code == 202, RENEWED_S)
 
 
-def test_repeated_post_is_answered_though_the_quota_is_used_up(system: System) -> None:
+def test_repeated_post_is_answered_after_the_quota_is_used_up(system: System) -> None:
     api = system.api(QUOTA_OPEN_TASKS="4")
     first, batch = api.post("sleep", key="one"), api.batch(inputs(3), "batch")
     assert (first.status_code, batch.status_code) == (202, 202)
@@ -116,34 +116,34 @@ def test_repeated_post_is_answered_though_the_quota_is_used_up(system: System) -
     until(lambda: open_tasks(system) == 4)
 
 
-def test_refused_post_leaves_no_key(system: System) -> None:
+def test_refused_post_stores_no_key(system: System) -> None:
     api = system.api(QUOTA_OPEN_TASKS="1")
     api.accepted("sleep")
     before = _keys(system)
     assert api.post("sleep", "refused", key="refused").status_code == 429
     assert api.batch(inputs(2), "refused-batch").status_code == 429
-    assert _keys(system) <= before  # those of earlier tests may expire
+    assert _keys(system) <= before  # keys of earlier tests may expire
 
 
 def _keys(system: System) -> set[bytes]:
-    """The records of Idempotency-Keys."""
-    with Redis.from_url(system.servers.redis.url()) as client:  # their names are no text
+    """Return the names of the records of Idempotency-Keys."""
+    with Redis.from_url(system.servers.redis.url()) as client:  # their names are binary
         return set(client.scan_iter(b"sl:k:*"))
 
 
-def test_cancel_of_a_waiting_task_frees_its_place(system: System) -> None:
+def test_cancel_of_a_waiting_task_lowers_the_count_once(system: System) -> None:
     api = system.api(QUOTA_OPEN_TASKS="1")
     task_id = api.accepted("sleep")
     assert api.post("sleep").status_code == 429
     until(lambda: open_tasks(system) == 1)
     assert api.client.delete(f"/tasks/{task_id}").status_code == 200
-    assert api.client.delete(f"/tasks/{task_id}").status_code == 200  # once is enough
+    assert api.client.delete(f"/tasks/{task_id}").status_code == 200  # a repetition must not lower the count again
     assert open_tasks(system) == 0
     until(lambda: api.post("sleep").status_code == 202, RENEWED_S)
 
 
-def test_task_that_is_cancelled_before_its_next_try_frees_its_place(system: System) -> None:
-    """`begin` ends it."""
+def test_cancel_before_the_next_try_lowers_the_count(system: System) -> None:
+    """The task is running when it is cancelled; the `begin` of its next try ends it."""
     records, task_id = Records(system.redis), TaskIds(system.task_id_key.encode()).new(OWNER)
     system.redis.hincrby(quota.key(OWNER), quota.field(task_id), 1)
     assert records.begin(task_id, "publish", owner=OWNER) == "run"
@@ -172,9 +172,9 @@ def test_dead_letter_lowers_the_count_and_requeue_raises_it(system: System) -> N
 
 
 def test_replicas_share_a_quota(system: System) -> None:
-    """Each replica has half of what is left, and all of it can be used. The excess is at most a share for each.
+    """Each replica gets half of the remaining quota; the whole quota can be used. The excess is at most a share each.
 
-    A replica that renews between the other's posts and their report still counts them as left.
+    A replica that renews its share between the posts of the other and their report does not know these posts yet.
     """
     apis = [system.api(QUOTA_OPEN_TASKS="40") for _ in range(2)]
     until(lambda: system.redis.zcard(quotas.REPLICAS) == 2)
@@ -184,17 +184,17 @@ def test_replicas_share_a_quota(system: System) -> None:
 
 
 def _renewed(system: System, apis: list[Api]) -> None:
-    """Wait until each replica has renewed its share since it knows of the others."""
+    """Wait until each replica has renewed its share after it registered the others."""
     replicas: Any = system.redis.zrange(quotas.REPLICAS, 0, -1)
     assert len(replicas) == len(apis)
     for replica in replicas:
         reports = f"sluice:reports:{replica}"
         before = _report(system, reports)
-        until(lambda: _report(system, reports) > before + 1)  # noqa: B023 - within this turn of the loop
+        until(lambda: _report(system, reports) > before + 1)  # noqa: B023 - called within this iteration
 
 
 def _report(system: System, reports: str) -> int:
-    """The number of a replica's last report of the client."""
+    """Return the number of a replica's last report for the client."""
     number: Any = system.redis.hget(reports, OWNER)
     return int(number or 0)
 
@@ -209,7 +209,7 @@ def _refused_by_all(apis: list[Api]) -> bool:
     return all(api.post("sleep").status_code == 429 for api in apis)
 
 
-def test_one_client_does_not_use_up_what_another_has(system: System) -> None:
+def test_clients_have_separate_quotas(system: System) -> None:
     theirs = secrets.token_urlsafe(24)
     api = system.api(API_KEYS=f"tests:{system.key},other:{theirs}", QUOTA_OPEN_TASKS="3")
     assert [api.post("sleep").status_code for _ in range(4)] == [202, 202, 202, 429]
@@ -219,14 +219,14 @@ def test_one_client_does_not_use_up_what_another_has(system: System) -> None:
     assert other.status_code == 202
 
 
-def test_without_redis_the_last_share_stays_in_force(system: System) -> None:
+def test_last_share_stays_in_force_without_redis(system: System) -> None:
     api = system.api(QUOTA_TASKS_PER_S="5", QUOTA_OPEN_TASKS="1200")
     assert api.batch(inputs(1000)).status_code == 202
     until(lambda: open_tasks(system) == 1000)
     system.servers.redis.suspend()
     accepted = 0
     deadline_s = time.monotonic() + 30
-    while accepted < 20:  # the rate goes on: more than any share that Redis could have given before it went away
+    while accepted < 20:  # the rate is still refilled: more than the last share of Redis
         assert time.monotonic() < deadline_s
         response = api.post("sleep")
         assert response.status_code in {202, 429}, response.text
@@ -235,8 +235,8 @@ def test_without_redis_the_last_share_stays_in_force(system: System) -> None:
     until(lambda: open_tasks(system) == 1000 + accepted, what="each accepted task counted once")
 
 
-def test_emptied_redis_forgets_counts_and_recovers(system: System) -> None:
-    """The tasks that it knew of lower counts that nobody raised: negative ones mean none, and no error lasts."""
+def test_counts_recover_after_redis_was_emptied(system: System) -> None:
+    """Tasks that were counted before lower the new counts: negative counts mean zero, and posts are accepted again."""
     api = system.api(QUOTA_OPEN_TASKS="20")
     assert api.batch(inputs(20)).status_code == 202
     until(lambda: open_tasks(system) == 20)
@@ -247,8 +247,8 @@ def test_emptied_redis_forgets_counts_and_recovers(system: System) -> None:
     until(lambda: api.post("sleep").status_code == 202, RENEWED_S)
 
 
-def test_count_of_a_period_older_than_a_record_is_deleted(system: System) -> None:
-    """As a process leaves that was killed between a task's end and a later report."""
+def test_count_of_a_period_older_than_every_record_is_deleted(system: System) -> None:
+    """A process that is killed between the end of a task and its next report leaves such a count."""
     api = system.api(QUOTA_OPEN_TASKS="10")
     life_ms = 1000 * (24 + 25 + 1) * 3600
     old = f"{(int(time.time() * 1000) - life_ms) >> quota.PERIOD_BITS:07x}"
@@ -257,8 +257,8 @@ def test_count_of_a_period_older_than_a_record_is_deleted(system: System) -> Non
     until(lambda: api.post("sleep").status_code == 202, RENEWED_S)
 
 
-def test_api_that_is_killed_counts_too_little_and_no_task_twice(system: System) -> None:
-    """What it accepted in its last second is not counted; its ends make the period's count negative, which is none."""
+def test_killed_api_leaves_counts_too_low_and_never_too_high(system: System) -> None:
+    """Tasks accepted in its last second are not counted; their ends make the count negative, which means zero."""
     api = system.api(QUOTA_OPEN_TASKS="10")
     ids = [api.accepted("sleep", f"killed-{number}") for number in range(5)]
     api.child.signal(signal.SIGKILL)
@@ -266,11 +266,11 @@ def test_api_that_is_killed_counts_too_little_and_no_task_twice(system: System) 
     system.worker()
     assert {other.ended(task_id)["task_status"] for task_id in ids} == {"SUCCESS"}
     until(lambda: open_tasks(system) <= 0)
-    # the killed replica has its part of the quota until it has not renewed for a while
+    # the killed replica keeps its share of the quota until its registration expires
     until(lambda: other.batch(inputs(10)).status_code == 202, RENEWED_S + quotas.REPLICA_S)
 
 
-def test_orderly_end_of_an_api_reports_what_it_accepted(system: System) -> None:
+def test_api_reports_its_accepted_tasks_before_it_ends(system: System) -> None:
     api = system.api()
     api.accepted("sleep")
     api.child.signal(signal.SIGTERM)
@@ -278,7 +278,7 @@ def test_orderly_end_of_an_api_reports_what_it_accepted(system: System) -> None:
     assert open_tasks(system) == 1
 
 
-def test_keys_and_quotas_come_from_a_file(system: System) -> None:
+def test_keys_and_quotas_are_read_from_a_file(system: System) -> None:
     path = system.folder / "keys.json"
     path.write_text(f'[{{"name": "tests", "key": "{system.key}", "open_tasks": 2, "tasks_per_s": 7}}]')
     api = system.api(API_KEYS="", API_KEYS_FILE=str(path))
@@ -286,8 +286,8 @@ def test_keys_and_quotas_come_from_a_file(system: System) -> None:
     assert api.post("sleep").json()["quota"] == {"tasks_per_s": 7, "open_tasks": 2, "exceeded": "open_tasks"}
 
 
-def test_refusals_after_the_first_are_held_back(system: System) -> None:
-    """A connection of a client that ignores Retry-After costs a refusal in two seconds."""
+def test_later_refusals_are_delayed(system: System) -> None:
+    """Each connection of a client that ignores Retry-After then gets at most one refusal in two seconds."""
     api = system.api(QUOTA_OPEN_TASKS="1")
     api.accepted("sleep")
 
@@ -298,4 +298,4 @@ def test_refusals_after_the_first_are_held_back(system: System) -> None:
 
     with ThreadPoolExecutor(32) as threads:
         took_s = sorted(threads.map(refusal_s, range(32)))
-    assert sum(each >= 0.5 * quotas.HELD_S for each in took_s) >= 32 - 2 * quotas.PROMPT_MAX
+    assert sum(each >= 0.5 * quotas.REFUSAL_DELAY_S for each in took_s) >= 32 - 2 * quotas.IMMEDIATE_MAX

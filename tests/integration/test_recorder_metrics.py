@@ -1,4 +1,4 @@
-"""What Prometheus learns from the recorder: what it recorded and why, what failed, and whether its servers answer."""
+"""The recorder's metrics: recorded dead letters by reason, failures by cause, and the state of broker and Redis."""
 
 import urllib.request
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from tests.harness.system import System, until
 
 @pytest.fixture
 def port(system: System) -> int:
-    """A recorder's port for Prometheus."""
+    """The metrics port of a recorder."""
     (port,) = free_ports(1)
     system.recorder(METRICS_PORT=str(port))
     return port
@@ -24,13 +24,13 @@ def exposition(port: int) -> str:
 
 
 def value(port: int, name: str, labels: Mapping[str, str] | None = None) -> float:
-    """Of one sample; 0 where there is none yet."""
+    """Return the value of one sample; 0 if there is none yet."""
     families = text_string_to_metric_families(exposition(port))
     samples = [sample for family in families for sample in family.samples if sample.name == name]
     return sum(sample.value for sample in samples if sample.labels == (labels or {}))
 
 
-def test_what_was_recorded_is_counted_by_its_reason(system: System, port: int) -> None:
+def test_dead_letters_are_counted_by_reason(system: System, port: int) -> None:
     api = system.api()
     system.define(message_ttl_s=1)
     for _ in range(2):
@@ -42,7 +42,7 @@ def test_what_was_recorded_is_counted_by_its_reason(system: System, port: int) -
     assert failed == [0, 0]
 
 
-def test_dead_letter_that_is_not_confirmed_in_time_is_a_failure_of_the_broker(system: System) -> None:
+def test_missing_confirm_of_a_parked_message_counts_as_a_broker_failure(system: System) -> None:
     (port,) = free_ports(1)
     system.recorder("tests.harness.slow_recorder", METRICS_PORT=str(port))
     system.define(message_ttl_s=1)
@@ -51,7 +51,7 @@ def test_dead_letter_that_is_not_confirmed_in_time_is_a_failure_of_the_broker(sy
     assert value(port, "sluice_recorder_failures_total", {"cause": "message"}) == 0
 
 
-def test_servers_that_are_away_are_seen_and_their_failures_counted(system: System, port: int) -> None:
+def test_outages_of_redis_and_broker_are_visible_and_counted(system: System, port: int) -> None:
     api = system.api()
     until(lambda: (value(port, "sluice_broker_up"), value(port, "sluice_redis_up")) == (1, 1))
     system.servers.redis.kill()

@@ -1,4 +1,4 @@
-"""`begin`, `end` and `cancel` on a real Redis: who may run, and that the first end stands."""
+"""The scripts `begin`, `end` and `cancel` in a real Redis: exclusive execution, and one final state."""
 
 import json
 from collections.abc import Iterator
@@ -12,8 +12,8 @@ import redis
 
 from apps.contract import states
 from apps.contract.settings import WorkerSettings, load
-from apps.worker.app import create_app
 from apps.worker.backend import Backend
+from apps.worker.celery_app import create_app
 from tests.harness.records import RECORD_TTL_S, RESULT_TTL_S, Records
 from tests.harness.servers import Servers
 
@@ -33,41 +33,41 @@ def test_task_without_a_record_is_pending(records: Records, task_id: str) -> Non
     assert records.read(task_id) == states.Record(state="PENDING")
 
 
-def test_begin_claims_and_end_stores(records: Records, task_id: str) -> None:
+def test_begin_claims_a_task_and_end_stores_its_result(records: Records, task_id: str) -> None:
     assert records.begin(task_id, "p1") == "run"
     assert records.read(task_id) == states.Record(state="STARTED", tries=1, started_s=1.5)
     assert records.end(task_id, "p1", "SUCCESS", '{"a": 1}') == "stored"
     assert records.read(task_id) == states.Record(state="SUCCESS", meta='{"a": 1}', tries=1, started_s=1.5)
 
 
-def test_redelivery_runs_again_and_another_publish_does_not(records: Records, task_id: str) -> None:
+def test_redelivered_message_runs_again_and_a_second_publish_does_not(records: Records, task_id: str) -> None:
     assert records.begin(task_id, "p1") == "run"
     assert records.begin(task_id, "p1") == "run"
     assert records.begin(task_id, "p2") == "claimed"
     assert records.read(task_id).tries == 2
 
 
-def test_finished_task_is_not_run_again(records: Records, task_id: str) -> None:
+def test_ended_task_does_not_run_again(records: Records, task_id: str) -> None:
     records.begin(task_id, "p1")
     records.end(task_id, "p1", "FAILURE")
     assert records.begin(task_id, "p1") == records.begin(task_id, "p2") == "final"
     assert records.read(task_id).tries == 1
 
 
-def test_first_end_stands(records: Records, task_id: str) -> None:
+def test_first_end_is_kept(records: Records, task_id: str) -> None:
     records.begin(task_id, "p1")
     assert records.end(task_id, "p1", "SUCCESS", "1") == "stored"
     assert records.end(task_id, "p1", "FAILURE", "2") == "final"
     assert records.read(task_id).result == 1
 
 
-def test_dead_second_publish_does_not_end_a_running_first(records: Records, task_id: str) -> None:
+def test_dead_second_publish_does_not_end_the_running_first_one(records: Records, task_id: str) -> None:
     records.begin(task_id, "p1")
     assert records.end(task_id, "p2", "FAILURE") == "claimed"
     assert records.read(task_id).state == "STARTED"
 
 
-def test_task_that_is_given_back_is_open_as_it_was_before_it_began(records: Records, task_id: str) -> None:
+def test_given_back_task_has_the_state_from_before_its_begin(records: Records, task_id: str) -> None:
     before = records.open_tasks(task_id)
     records.begin(task_id, "p1")
     records.begin(task_id, "p1")
@@ -80,7 +80,7 @@ def test_task_that_is_given_back_is_open_as_it_was_before_it_began(records: Reco
     assert records.open_tasks(task_id) == before
 
 
-def test_task_that_is_cancelled_before_it_is_given_back_ends_once(records: Records, task_id: str) -> None:
+def test_cancelled_task_that_is_given_back_ends_once(records: Records, task_id: str) -> None:
     before = records.open_tasks(task_id)
     records.begin(task_id, "p1")
     assert records.cancel(task_id) == "STARTED"
@@ -96,7 +96,7 @@ def test_end_without_begin_is_stored(records: Records, task_id: str) -> None:
     assert records.begin(task_id, "p1") == "final"
 
 
-def test_of_many_ends_at_once_one_is_stored(records: Records, task_id: str) -> None:
+def test_one_of_many_concurrent_ends_is_stored(records: Records, task_id: str) -> None:
     records.begin(task_id, "p1")
     with ThreadPoolExecutor(16) as threads:
         answers = list(threads.map(lambda n: records.end(task_id, "p1", "SUCCESS", str(n)), range(64)))
@@ -104,37 +104,35 @@ def test_of_many_ends_at_once_one_is_stored(records: Records, task_id: str) -> N
     assert records.read(task_id).result == answers.index("stored")
 
 
-def test_every_record_has_an_end_of_life(records: Records, task_id: str) -> None:
+def test_every_record_expires(records: Records, task_id: str) -> None:
     records.begin(task_id, "p1")
     assert RESULT_TTL_S < records.client.ttl(states.key(task_id)) <= RECORD_TTL_S
     records.end(task_id, "p1", "SUCCESS")
     assert 0 < records.client.ttl(states.key(task_id)) <= RESULT_TTL_S
 
 
-def test_changes_are_told_to_waiters(records: Records, task_id: str) -> None:
+def test_start_and_end_are_published_to_waiters(records: Records, task_id: str) -> None:
     begun, ended = states.begun_channel(task_id), states.channel(task_id)
     assert _told(records, task_id, "SUCCESS", '{"n": 1}') == [(begun, "STARTED"), (ended, 'SUCCESS {"n": 1}')]
 
 
-def test_a_success_is_told_with_its_result_if_that_is_small_and_a_failure_never_is(
-    records: Records, task_id: str
-) -> None:
-    """What a FAILURE was requeued as stands in another record."""
-    small = json.dumps("x" * (states.TOLD_BYTES_MAX - 2))
+def test_end_is_published_with_its_result_only_for_a_small_success(records: Records, task_id: str) -> None:
+    """A FAILURE must be read: its `requeued_as` is in another record."""
+    small = json.dumps("x" * (states.PUBLISHED_BYTES_MAX - 2))
     (_, (_, message)) = _told(records, task_id, "SUCCESS", small)
-    assert states.told(message) == states.Record("SUCCESS", small)
-    for state, meta in (("SUCCESS", json.dumps("x" * (states.TOLD_BYTES_MAX - 1))), ("FAILURE", "{}")):
+    assert states.published_end(message) == states.Record("SUCCESS", small)
+    for state, meta in (("SUCCESS", json.dumps("x" * (states.PUBLISHED_BYTES_MAX - 1))), ("FAILURE", "{}")):
         (_, (_, message)) = _told(records, uuid4().hex, state, meta)
         assert message == state
-        assert states.told(message) is None
+        assert states.published_end(message) is None
 
 
-def test_success_that_is_told_without_its_result_is_read_from_the_record() -> None:
-    assert states.told("SUCCESS") is None
-    assert states.told("SUCCESS ") is None
+def test_success_published_without_its_result_is_read_from_the_record() -> None:
+    assert states.published_end("SUCCESS") is None
+    assert states.published_end("SUCCESS ") is None
 
 
-def test_large_result_is_not_read_with_the_rest(records: Records) -> None:
+def test_large_result_is_not_read_with_the_record(records: Records) -> None:
     least, most = json.dumps("x" * (states.SMALL_BYTES_MAX - 2)), json.dumps("x" * (states.SMALL_BYTES_MAX - 1))
     for meta, found in ((least, {"meta": least}), (most, {"large_bytes": states.SMALL_BYTES_MAX + 1})):
         other = uuid4().hex
@@ -144,7 +142,7 @@ def test_large_result_is_not_read_with_the_rest(records: Records) -> None:
         assert bool(read.large_from) == bool(read.large_bytes)
 
 
-def test_failure_that_was_sent_again_is_read_with_its_new_id(records: Records, task_id: str) -> None:
+def test_requeued_failure_is_read_with_its_new_id(records: Records, task_id: str) -> None:
     records.end(task_id, "p1", "FAILURE", json.dumps(states.failure("ValueError", "no")))
     assert records.read(task_id).requeued_as is None
     records.client.hset(states.requeued_key(task_id), "requeued_as", "a-new-id")
@@ -152,7 +150,7 @@ def test_failure_that_was_sent_again_is_read_with_its_new_id(records: Records, t
 
 
 def _told(records: Records, task_id: str, state: str, meta: str) -> list[tuple[str, str]]:
-    """The channels and messages of a task that begins and ends."""
+    """Return the channels and messages of a task that begins and ends."""
     with records.client.pubsub(ignore_subscribe_messages=True) as pubsub:  # type: ignore[no-untyped-call]
         pubsub.subscribe(states.channel(task_id), states.begun_channel(task_id))
         records.begin(task_id, "p1")
@@ -163,15 +161,15 @@ def _told(records: Records, task_id: str, state: str, meta: str) -> list[tuple[s
     return told
 
 
-def test_cancelled_before_it_began_it_never_runs(records: Records, task_id: str) -> None:
+def test_task_cancelled_before_it_begins_never_runs(records: Records, task_id: str) -> None:
     assert records.cancel(task_id) == "PENDING"
     assert records.read(task_id).state == "REVOKED"
     assert records.begin(task_id, "p1") == records.end(task_id, "p1", "SUCCESS") == "final"
     assert records.cancel(task_id) == "REVOKED"
-    assert 0 < records.client.ttl(states.place(task_id).earlier) <= RECORD_TTL_S
+    assert 0 < records.client.ttl(states.record_keys(task_id).earlier) <= RECORD_TTL_S
 
 
-def test_cancelled_while_it_runs_it_may_end_and_not_begin_again(records: Records, task_id: str) -> None:
+def test_task_cancelled_while_it_runs_may_end_but_not_begin_again(records: Records, task_id: str) -> None:
     records.begin(task_id, "p1")
     assert records.cancel(task_id) == "STARTED"
     assert records.read(task_id).state == "STARTED"
@@ -181,7 +179,7 @@ def test_cancelled_while_it_runs_it_may_end_and_not_begin_again(records: Records
     assert records.end(task_id, "p1", "SUCCESS") == "final"
 
 
-def test_cancelled_task_that_runs_out_keeps_its_result(records: Records, task_id: str) -> None:
+def test_cancelled_task_that_ends_by_itself_keeps_its_result(records: Records, task_id: str) -> None:
     records.begin(task_id, "p1")
     records.cancel(task_id)
     assert records.end(task_id, "p1", "SUCCESS", "1") == "stored"
@@ -189,7 +187,7 @@ def test_cancelled_task_that_runs_out_keeps_its_result(records: Records, task_id
     assert records.read(task_id).result == 1
 
 
-def test_only_running_tasks_are_asked_to_end(records: Records, task_id: str) -> None:
+def test_only_running_tasks_are_signalled_to_end(records: Records, task_id: str) -> None:
     with records.client.pubsub(ignore_subscribe_messages=True) as pubsub:  # type: ignore[no-untyped-call]
         pubsub.subscribe(states.CANCEL_CHANNEL)
         waiting, running = f"{task_id}-waiting", f"{task_id}-running"
@@ -202,21 +200,21 @@ def test_only_running_tasks_are_asked_to_end(records: Records, task_id: str) -> 
 
 @pytest.fixture
 def backend(servers: Servers) -> Backend:
-    """The worker's own, with a connection."""
+    """The worker's backend with an open connection."""
     environment = {"CELERY_BROKER_URL": "amqp://u:a-password@h/", "CELERY_RESULT_BACKEND": servers.redis.url()}
     backend: Backend = create_app(load(WorkerSettings, environment)).backend
     assert backend.begin(uuid4().hex, "publish", 1.0, "me") == "run"
     return backend
 
 
-def test_answer_that_was_not_read_is_not_the_next_tasks(
+def test_unread_reply_is_not_taken_for_the_reply_of_the_next_task(
     records: Records, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: object, **__: object) -> None:
         monkeypatch.undo()
-        raise SystemExit  # as a signal's handler may at any time
+        raise SystemExit  # as a signal handler may at any time
 
-    (connection,) = backend._idle  # noqa: SLF001 - what is tested cannot be seen from outside before it goes wrong
+    (connection,) = backend._idle  # noqa: SLF001 - the connection to interrupt has no public access
     monkeypatch.setattr(connection, "read_response", interrupted)
     with pytest.raises(SystemExit):
         backend.begin(uuid4().hex, "publish", 1.0, "me")
@@ -225,11 +223,11 @@ def test_answer_that_was_not_read_is_not_the_next_tasks(
     assert [backend.begin(each, "publish", 1.0, "me") for each in (done, uuid4().hex)] == ["final", "run"]
 
 
-def test_connection_that_died_meanwhile_is_replaced(records: Records, backend: Backend) -> None:
+def test_lost_connection_is_replaced(records: Records, backend: Backend) -> None:
     records.client.client_kill_filter(_type="normal", skipme=True)
     assert backend.begin(uuid4().hex, "publish", 1.0, "me") == "run"
 
 
-def test_script_that_redis_has_forgotten_is_sent_again(records: Records, backend: Backend) -> None:
+def test_script_missing_in_redis_is_loaded_again(records: Records, backend: Backend) -> None:
     records.client.script_flush()
     assert backend.begin(uuid4().hex, "publish", 1.0, "me") == "run"

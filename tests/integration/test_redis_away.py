@@ -1,4 +1,4 @@
-"""Redis goes away while tasks end: no result is lost, no limit forgotten, nobody hangs."""
+"""Redis is down while tasks end: no result is lost, limits still hold, and no client hangs."""
 
 import asyncio
 import time
@@ -11,19 +11,19 @@ import httpx
 import pytest
 from redis import Redis
 
-from apps.api.following import follow
 from apps.api.store import BATCH_COMMANDS, TIMEOUT_S, Store, Unavailable
+from apps.api.task_events import follow
 from apps.api.waiter import Waiter, set_within
 from apps.contract import ids, states
 from tests.harness.servers import Servers
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import Api, System, until
 from tests.harness.thorough import POOLS
 
 
 @pytest.mark.outage
 @POOLS
-def test_task_that_finishes_while_redis_is_away_35_s_keeps_its_result(system: System, pool: str) -> None:
+def test_task_that_ends_during_a_35_s_outage_of_redis_keeps_its_result(system: System, pool: str) -> None:
     api = system.api()
     system.worker(WORKER_POOL=pool)
     task_id = api.accepted("held", "kept")
@@ -32,7 +32,7 @@ def test_task_that_finishes_while_redis_is_away_35_s_keeps_its_result(system: Sy
     system.release("kept")
     until(lambda: system.effects("kept", "done") == 1)
     _pass(35)
-    assert system.depth_messages(WORK_QUEUE) == 1  # acked once its end is stored
+    assert system.depth_messages(WORK_QUEUE) == 1  # acked only after its end is stored
     system.servers.redis.start()
     until(lambda: api.get("/healthz") == 200)
     assert api.ended(task_id)["task_status"] == "SUCCESS"
@@ -40,7 +40,7 @@ def test_task_that_finishes_while_redis_is_away_35_s_keeps_its_result(system: Sy
 
 
 @pytest.mark.outage
-def test_hard_limit_holds_while_redis_is_away_30_s(system: System) -> None:
+def test_hard_limit_holds_during_a_30_s_outage_of_redis(system: System) -> None:
     api = system.api()
     worker = system.worker()
     recorder = system.recorder()
@@ -48,7 +48,7 @@ def test_hard_limit_holds_while_redis_is_away_30_s(system: System) -> None:
     until(lambda: system.effects("stuck", "begun") == 1)
     system.servers.redis.stop()
     stopped_s = time.monotonic()
-    # Redis is away until both are so, also where that takes longer than the 30 s
+    # Redis stays down until both have happened, even if that takes longer than 30 s.
     until(lambda: "HardTimeLimitExceeded" in system.logs(), 25)
     until(lambda: system.depth_messages("dead") == 1, 25)
     _pass(30 - (time.monotonic() - stopped_s))
@@ -62,7 +62,7 @@ def test_hard_limit_holds_while_redis_is_away_30_s(system: System) -> None:
 
 
 @pytest.mark.parametrize("away", ["stop", "suspend"])
-def test_asking_answers_503_soon_and_posting_still_accepts(system: System, away: str) -> None:
+def test_reads_get_503_soon_and_posts_are_accepted_without_redis(system: System, away: str) -> None:
     api = system.api()
     task_id = api.accepted("sleep")
     getattr(system.servers.redis, away)()
@@ -75,17 +75,17 @@ def test_asking_answers_503_soon_and_posting_still_accepts(system: System, away:
     assert (api.get("/livez"), api.get("/healthz")) == (200, 503)
 
 
-def test_event_loop_is_not_stopped_by_a_silent_redis_and_broker(system: System) -> None:
-    """Defect 10: the original called both from async functions with blocking clients."""
+def test_suspended_redis_and_broker_do_not_block_the_event_loop(system: System) -> None:
+    """The original called both from async functions with blocking clients."""
     api = system.api(PUBLISH_DEADLINE_S="2")
     task_id = api.accepted("sleep")
-    # A loop that is stopped makes /livez wait in every round, a busy machine only in some.
+    # A blocked loop delays /livez in every round, a busy machine only in some.
     found = any(_worst_s(system, api, task_id) < 1 for _ in range(3))
-    assert found, "a GET and a post take 2 s each: /livez waited for one"
+    assert found, "/livez was delayed in each round: a GET or a post, which take 2 s, blocked the event loop"
 
 
 def _worst_s(system: System, api: Api, task_id: str) -> float:
-    """The longest time that /livez took while a GET and a post waited for Redis and the broker."""
+    """Return the longest duration of /livez while a GET and a post waited for Redis and the broker."""
     worst_s = 0.0
     system.servers.redis.suspend()
     system.servers.rabbitmq.suspend()
@@ -103,8 +103,8 @@ def _worst_s(system: System, api: Api, task_id: str) -> float:
 
 
 @pytest.mark.thorough
-def test_tasks_that_begin_in_an_outage_longer_than_their_limit_are_run(system: System) -> None:
-    """The limit is the task's own: a wait for Redis does not count."""
+def test_tasks_that_begin_in_an_outage_longer_than_their_limit_succeed(system: System) -> None:
+    """The limit counts only the time of the task's function, not the wait for Redis."""
     api = system.api()
     system.worker(WORKER_CONCURRENCY="2")
     system.recorder()
@@ -117,7 +117,7 @@ def test_tasks_that_begin_in_an_outage_longer_than_their_limit_are_run(system: S
     assert system.effects("brief", "done") == 3
 
 
-def test_long_poll_is_told_when_redis_goes_and_works_again_after(system: System) -> None:
+def test_long_poll_gets_503_when_redis_stops_and_succeeds_after_its_restart(system: System) -> None:
     api = system.api()
     task_id = api.accepted("sleep", seconds=0)
     with ThreadPoolExecutor(1) as threads:
@@ -132,7 +132,7 @@ def test_long_poll_is_told_when_redis_goes_and_works_again_after(system: System)
 
 
 @pytest.mark.thorough
-def test_long_polls_survive_their_connection_being_cut_again_and_again(system: System) -> None:
+def test_long_polls_survive_repeated_disconnects(system: System) -> None:
     api = system.api(WAIT_MAX_S="55")
     ids = [api.accepted("sleep", seconds=0) for _ in range(20)]
     api.client.timeout = httpx.Timeout(90)
@@ -145,8 +145,8 @@ def test_long_polls_survive_their_connection_being_cut_again_and_again(system: S
     assert "unhandled" not in system.logs()
 
 
-def test_who_answers_in_redis_place_is_left_for_the_redis_that_comes(servers: Servers) -> None:
-    """As while a port-forward points elsewhere: the waiter goes on, and no command waits for ever."""
+def test_waiter_survives_a_server_that_is_not_redis(servers: Servers) -> None:
+    """A port-forward may temporarily point to another server: the waiter must then connect again to the real Redis."""
     asyncio.run(_listen_to_what_is_no_redis(servers))
 
 
@@ -170,7 +170,7 @@ async def _listen_to_what_is_no_redis(servers: Servers) -> None:
     running = asyncio.create_task(waiter.run())
     await asyncio.to_thread(until, lambda: not answers or running.done())
     with waiter.watch("later") as changed:
-        while await set_within(changed, 3):  # also for the losses
+        while await set_within(changed, 3):  # lost connections also set the event
             pass
         assert not running.done()
         with Redis.from_url(servers.redis.url()) as redis:
@@ -180,7 +180,7 @@ async def _listen_to_what_is_no_redis(servers: Servers) -> None:
     stranger.close()
 
 
-def test_command_that_cannot_be_sent_fails_and_holds_up_no_other(servers: Servers) -> None:
+def test_unserializable_command_fails_and_the_next_succeeds(servers: Servers) -> None:
     async def ask() -> None:
         store = Store(servers.redis.url())
         with pytest.raises((TypeError, AttributeError)):
@@ -191,8 +191,8 @@ def test_command_that_cannot_be_sent_fails_and_holds_up_no_other(servers: Server
     asyncio.run(ask())
 
 
-def test_command_that_redis_refuses_fails_alone(servers: Servers) -> None:
-    """Both travel in one batch; an answer that was left behind would be the next one's."""
+def test_command_refused_by_redis_fails_alone(servers: Servers) -> None:
+    """Both commands are in one batch; an unread reply would be taken for the reply of the next command."""
 
     async def ask() -> None:
         store = Store(servers.redis.url())
@@ -204,7 +204,7 @@ def test_command_that_redis_refuses_fails_alone(servers: Servers) -> None:
     asyncio.run(ask())
 
 
-def test_command_that_nobody_waits_for_goes_before_those_that_are_asked_for_after_it(servers: Servers) -> None:
+def test_unawaited_command_is_sent_before_later_commands(servers: Servers) -> None:
     async def ask() -> None:
         store = Store(servers.redis.url())
         await store.call("DEL", "ridden")
@@ -216,13 +216,13 @@ def test_command_that_nobody_waits_for_goes_before_those_that_are_asked_for_afte
 
 
 @pytest.mark.parametrize("closed", [True, False], ids=["close", "alone"])
-def test_command_that_nobody_waits_for_is_sent(servers: Servers, closed: bool) -> None:
+def test_unawaited_command_is_sent(servers: Servers, closed: bool) -> None:
     async def ask() -> None:
         store = Store(servers.redis.url())
         with Redis.from_url(servers.redis.url(), decode_responses=True) as redis:
             redis.delete("later")
             store.later("SET", "later", "sent")
-            if closed:  # as a process does that ends just then
+            if closed:  # as at the end of a process
                 await store.close()
                 assert redis.get("later") == "sent"
                 return
@@ -232,13 +232,13 @@ def test_command_that_nobody_waits_for_is_sent(servers: Servers, closed: bool) -
     asyncio.run(ask())
 
 
-def test_closing_does_not_wait_longer_for_a_silent_redis_than_a_batch(system: System) -> None:
+def test_close_waits_for_a_silent_redis_at_most_as_long_as_for_one_batch(system: System) -> None:
     async def ask() -> float:
         store = Store(system.servers.redis.url())
         assert await store.ping()
         system.servers.redis.suspend()
         waiting = [asyncio.create_task(store.call("PING")) for _ in range(10 * BATCH_COMMANDS)]
-        await asyncio.sleep(0)  # they have asked
+        await asyncio.sleep(0)  # lets the tasks send their commands
         began_s = time.monotonic()
         await store.close()
         took_s = time.monotonic() - began_s
@@ -247,7 +247,7 @@ def test_closing_does_not_wait_longer_for_a_silent_redis_than_a_batch(system: Sy
         return took_s
 
     try:
-        assert asyncio.run(ask()) < 5 * TIMEOUT_S  # of ten batches
+        assert asyncio.run(ask()) < 5 * TIMEOUT_S  # ten batches one after the other would take longer
     finally:
         system.servers.redis.resume()
 
@@ -258,8 +258,8 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     writer.close()
 
 
-def test_subscription_itself_wakes_who_waits_for_it(servers: Servers) -> None:
-    """What changed before it is in the record: without the wake nobody would look."""
+def test_subscription_wakes_its_waiter(servers: Servers) -> None:
+    """Changes before the subscription are only in the record: the wake makes the waiter read it."""
     asyncio.run(_watch_twice(servers))
 
 
@@ -271,13 +271,13 @@ async def _watch_twice(servers: Servers) -> None:
     with waiter.watch("after it") as changed, waiter.watch("after it") as also:
         assert await set_within(changed, 5)
         assert await set_within(also, 5)
-        with waiter.watch("after it") as later:  # who comes to a channel that is subscribed reads at once
+        with waiter.watch("after it") as later:  # the channel is already subscribed: read the record immediately
             assert await set_within(later, 0)
         assert not await set_within(changed, 0.2)
     running.cancel()
 
 
-def test_who_leaves_is_unsubscribed_unless_somebody_comes_back(servers: Servers) -> None:
+def test_abandoned_channel_is_unsubscribed_unless_a_waiter_returns(servers: Servers) -> None:
     asyncio.run(_leave_and_come_back(servers))
 
 
@@ -294,7 +294,7 @@ async def _leave_and_come_back(servers: Servers) -> None:
     running.cancel()
 
 
-def test_task_that_starts_does_not_wake_who_waits_for_its_end(system: System) -> None:
+def test_start_of_a_task_does_not_wake_a_waiter_for_its_end(system: System) -> None:
     asyncio.run(_watch_a_start(system))
 
 
@@ -302,7 +302,7 @@ async def _watch_a_start(system: System) -> None:
     waiter = Waiter(system.servers.redis.url())
     running = asyncio.create_task(waiter.run())
     with waiter.watch("task", begin=True) as changed, waiter.watch("task") as ended:
-        confirmed = list(waiter._topics.values())  # noqa: SLF001 - else a confirmation may come later
+        confirmed = list(waiter._topics.values())  # noqa: SLF001 - otherwise a confirmation may arrive later
         await asyncio.to_thread(until, lambda: all(topic.confirmed for topic in confirmed), 10)
         assert await set_within(changed, 0)
         assert await set_within(ended, 0)
@@ -313,16 +313,16 @@ async def _watch_a_start(system: System) -> None:
         await asyncio.to_thread(system.redis.publish, states.channel("task"), "SUCCESS")
         assert await set_within(changed, 10)
         assert await set_within(ended, 10)
-        assert changed.told is ended.told is None
+        assert changed.published_end is ended.published_end is None
     running.cancel()
 
 
-def test_end_that_is_told_with_its_result_is_not_read(system: System) -> None:
+def test_published_result_is_used_without_reading_the_record(system: System) -> None:
     asyncio.run(_told_the_end(system))
 
 
 async def _told_the_end(system: System) -> None:
-    """There is no record here: whoever looked for one would wait on."""
+    """There is no record in Redis: a waiter that reads it would wait until its timeout."""
     waiter, store = Waiter(system.servers.redis.url()), Store(system.servers.redis.url())
     running = asyncio.create_task(waiter.run())
     settings = SimpleNamespace(wait_max_s=30, result_ttl_s=30, record_ttl_s=60)
@@ -344,7 +344,7 @@ async def _told_the_end(system: System) -> None:
     await store.close()
 
 
-def test_who_comes_in_the_moment_of_a_loss_waits_for_the_next_connection(system: System) -> None:
+def test_watch_right_after_a_lost_connection_waits_for_the_next_one(system: System) -> None:
     asyncio.run(_watch_while_connections_are_cut(system))
 
 
@@ -352,7 +352,7 @@ async def _watch_while_connections_are_cut(system: System) -> None:
     waiter = Waiter(system.servers.redis.url())
     running = asyncio.create_task(waiter.run())
     for task_id in ("the first", "the second", "the third"):
-        # no await lies between the cut and the next `watch`: the waiter has not heard of it yet
+        # no await between the cut and the next `watch`: the waiter has not noticed the lost connection yet
         with waiter.watch(task_id) as changed:
             subscribed = partial(system.redis.pubsub_numsub, states.channel(task_id))
             await asyncio.to_thread(until, lambda listed=subscribed: listed()[0][1], 10)
@@ -362,6 +362,6 @@ async def _watch_while_connections_are_cut(system: System) -> None:
 
 
 def _pass(seconds: float) -> None:
-    """Let an outage last: the time itself is what is tested."""
+    """Wait for the duration of an outage."""
     end = time.monotonic() + seconds
     until(lambda: time.monotonic() > end, seconds + 5)

@@ -1,4 +1,4 @@
-"""Redis is full, or takes no value of this size: no task waits where waiting cannot help, and none is lost."""
+"""Redis is full or refuses a value for its size: tasks wait only if waiting can help, and none is lost."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from redis import Redis
 
 from apps.contract import states
 from apps.contract.ids import TaskIds
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import Api, System, until
 from tests.harness.thorough import POOLS
 
@@ -26,7 +26,7 @@ def limits(system: System) -> Iterator[None]:
 
 
 def fill(system: System) -> int:
-    """Write some megabytes, little by little, so that no buffer of Redis is as large; answers its memory in bytes."""
+    """Write 16 MiB in small values, so that Redis allocates no large buffer; returns its used memory in bytes."""
     for number in range(256):
         system.redis.set(f"filling-{number}", "x" * 64 * 1024, ex=300)
     return int(memory(system)["used_memory"])
@@ -39,7 +39,7 @@ def memory(system: System) -> dict[str, Any]:
 
 @contextmanager
 def full(system: System) -> Iterator[None]:
-    """A Redis above its maxmemory, until the block ends; the values of tasks would find room in an empty one."""
+    """A Redis above its maxmemory during the block; the value of a task would fit into an empty Redis."""
     system.redis.config_set("maxmemory", fill(system) - 2 * MIB)
     yield
     system.redis.config_set("maxmemory", 0)
@@ -47,13 +47,13 @@ def full(system: System) -> Iterator[None]:
 
 
 def _keys(system: System) -> set[bytes]:
-    """Every key but those of the quotas, which each API renews once a second."""
-    with Redis.from_url(system.servers.redis.url()) as client:  # their names are no text
+    """Return all keys except those of the quotas, which each API renews once a second."""
+    with Redis.from_url(system.servers.redis.url()) as client:  # their names are binary
         return {key for key in client.scan_iter() if not key.startswith(b"sluice:")}
 
 
 def _accepted(api: Api) -> str:
-    """The id of a task whose result fits, if it is accepted now."""
+    """Post a task whose result fits; returns its id, or an empty text if it is refused."""
     answer = api.post("produce", size_bytes=MIB)
     assert answer.status_code in {202, 503}, answer.text
     return str(answer.json().get("task_id", ""))
@@ -63,9 +63,9 @@ def is_full(api: Api) -> bool:
     return bool(api.client.get("/healthz").json().get("redis") == "full")
 
 
-def test_posts_are_refused_early_and_leave_nothing_behind(system: System) -> None:
+def test_posts_are_refused_early_while_redis_is_full_and_leave_no_keys(system: System) -> None:
     api = system.api()
-    system.redis.config_set("maxmemory", int(fill(system) / 0.95))  # above the share, and below the limit
+    system.redis.config_set("maxmemory", int(fill(system) / 0.95))  # above RESULTS_FULL_SHARE and below maxmemory
     until(lambda: is_full(api), 10, "a full Redis at /healthz")
     before = _keys(system)
     answers = [api.post("sleep"), api.post("sleep", key="early"), api.batch([{"task": "sleep", "name": "a"}], "b")]
@@ -73,7 +73,7 @@ def test_posts_are_refused_early_and_leave_nothing_behind(system: System) -> Non
         assert (answer.status_code, answer.json()["type"], answer.json()["reason"]) == (503, FULL, "results-full")
         assert int(answer.headers["Retry-After"]) > 0
     assert _keys(system) <= before
-    assert api.post("none").status_code == 422  # what no answer of Redis would change is told first
+    assert api.post("none").status_code == 422  # validation comes first
     assert system.depth_messages(WORK_QUEUE) == 0
     health = api.client.get("/healthz")
     assert (health.status_code, health.json()["broker"]) == (503, "up")
@@ -85,27 +85,27 @@ def test_posts_are_refused_early_and_leave_nothing_behind(system: System) -> Non
     assert api.client.get("/healthz").json() == {"status": "ok", "broker": "up", "redis": "up"}
 
 
-def test_share_is_kept_while_redis_does_not_answer_it(system: System) -> None:
+def test_last_memory_share_is_kept_while_redis_is_down(system: System) -> None:
     api = system.api()
     with full(system):
         until(lambda: is_full(api), 10, "a full Redis at /healthz")
         system.servers.redis.stop()
         until(lambda: api.client.get("/healthz").json()["redis"] == "down", 10)
         assert api.post("sleep").json()["type"] == FULL
-        system.servers.redis.start()  # without the limit, which was not in its configuration
+        system.servers.redis.start()  # without the limit, which is not in its configuration file
     until(lambda: api.post("sleep").status_code == 202, 10, "an accepted post")
 
 
-def test_key_that_finds_a_full_redis_before_the_share_is_read_is_refused_for_it(system: System) -> None:
+def test_key_refused_by_a_full_redis_gets_results_full(system: System) -> None:
     api = system.api(RESULTS_FULL_SHARE="1")
-    api.client.get("/livez")  # its connection is open
+    api.client.get("/livez")  # opens its connection
     with full(system):
         answer = api.post("sleep", key="k")
     assert (answer.status_code, answer.json()["type"]) == (503, FULL)
 
 
 @POOLS
-def test_running_task_ends_once_there_is_room(system: System, pool: str) -> None:
+def test_running_task_ends_once_redis_has_room(system: System, pool: str) -> None:
     api = system.api()
     system.worker(WORKER_POOL=pool)
     task_id = api.accepted("held", "kept")
@@ -119,7 +119,7 @@ def test_running_task_ends_once_there_is_room(system: System, pool: str) -> None
 
 
 @POOLS
-def test_task_that_fails_while_redis_is_full_has_its_end(system: System, pool: str) -> None:
+def test_failure_is_recorded_while_redis_is_full(system: System, pool: str) -> None:
     """A failure is small; the pool is then free for the next task."""
     api = system.api()
     system.worker(WORKER_POOL=pool)
@@ -152,7 +152,7 @@ def test_limits_and_cancellations_hold_while_redis_is_full(system: System) -> No
 
 
 @pytest.mark.thorough
-def test_running_thread_is_cancelled_in_a_full_redis_and_ends_later(system: System) -> None:
+def test_task_in_a_thread_can_be_cancelled_while_redis_is_full(system: System) -> None:
     api = system.api()
     system.worker(WORKER_POOL="threads")
     task_id = api.accepted("held", "thread")
@@ -169,10 +169,10 @@ def test_running_thread_is_cancelled_in_a_full_redis_and_ends_later(system: Syst
 
 @POOLS
 @pytest.mark.parametrize(("setting", "limit"), [("proto-max-bulk-len", 2 * MIB), ("maxmemory", 8 * MIB)])
-def test_result_that_redis_can_never_take_is_a_failure_at_once(
+def test_result_too_large_for_redis_is_an_immediate_failure(
     system: System, pool: str, setting: str, limit: int
 ) -> None:
-    system.redis.flushall()  # what earlier tests left counts, too
+    system.redis.flushall()  # values of earlier tests would count too
     api = system.api()
     system.worker(WORKER_POOL=pool)
     system.redis.config_set(setting, limit)
@@ -180,13 +180,13 @@ def test_result_that_redis_can_never_take_is_a_failure_at_once(
     assert result["type"] == "ResultTooLarge"
     assert setting in result["message"]
     assert str(9 * MIB) in result["message"]
-    posted = until(lambda: _accepted(api))  # what was refused may fill Redis for a moment
+    posted = until(lambda: _accepted(api))  # the refused value may occupy memory for a moment
     assert api.ended(posted)["task_status"] == "SUCCESS"
 
 
 @POOLS
-def test_record_of_another_type_is_a_failure_at_once(system: System, pool: str) -> None:
-    """Written before the task begins, and while it runs."""
+def test_record_overwritten_by_another_type_is_an_immediate_failure(system: System, pool: str) -> None:
+    """Overwritten once before the task begins, and once while it runs."""
     api = system.api()
     ids = [api.accepted("held", "before"), api.accepted("held", "while")]
     system.redis.rpush(states.key(ids[0]), "theirs")
@@ -204,35 +204,35 @@ def test_record_of_another_type_is_a_failure_at_once(system: System, pool: str) 
 
 
 @POOLS
-def test_result_that_redis_refuses_for_good_is_a_failure_or_a_dead_letter(system: System, pool: str) -> None:
-    """The script is one that Redis cannot run: for a SUCCESS alone, or for every end."""
+def test_success_that_redis_refuses_permanently_is_a_failure(system: System, pool: str) -> None:
+    """The script for SUCCESS contains an unknown command."""
     api = system.api()
-    system.worker("tests.harness.refused_ends", WORKER_POOL=pool, TEST_REFUSED="SUCCESS")
+    system.worker("tests.harness.refused_end_worker", WORKER_POOL=pool, TEST_REFUSED="SUCCESS")
     assert api.ended(api.accepted("sleep"), 20)["task_result"]["type"] == "ResultNotStored"
 
 
-def test_end_that_redis_never_takes_is_a_dead_letter_with_its_reason(system: System) -> None:
+def test_end_that_redis_refuses_permanently_is_a_dead_letter_with_its_reason(system: System) -> None:
     api = system.api()
-    system.worker("tests.harness.refused_ends", TEST_REFUSED="all")
+    system.worker("tests.harness.refused_end_worker", TEST_REFUSED="all")
     system.recorder()
     ended = api.ended(api.accepted("sleep"), 20)
     assert (ended["task_status"], ended["task_result"]["type"]) == ("FAILURE", "ResultNotStored")
     until(lambda: system.depth_messages("dead.parked") == 1)
 
 
-def test_dead_letter_whose_failure_redis_never_takes_is_parked(system: System) -> None:
-    """The recorder goes on with the next one."""
+def test_dead_letter_whose_failure_redis_refuses_is_parked(system: System) -> None:
+    """The recorder then continues with the next dead letter."""
     system.define(message_ttl_s=1)
     api = system.api()
-    system.recorder("tests.harness.refused_recorder")
+    system.recorder("tests.harness.refused_end_recorder")
     task_id = api.accepted("sleep")
     until(lambda: system.depth_messages("dead.parked") == 1, what="a parked message")
     until(lambda: system.depth_messages("dead") == 0)  # it is acked after that
     assert api.status(task_id)["task_status"] == "PENDING"
 
 
-def test_refused_posts_leave_no_key(system: System) -> None:
-    """By the broker, in each way that is definite; a key whose outcome is unknown stays."""
+def test_posts_refused_by_the_broker_leave_no_key(system: System) -> None:
+    """Only definite refusals; a key whose outcome is unknown is kept."""
     with Redis.from_url(system.servers.redis.url()) as client:
         earlier = set(client.scan_iter(b"sl:k:*"))
     api = system.api()
@@ -247,7 +247,7 @@ def test_refused_posts_leave_no_key(system: System) -> None:
     assert api.post("sleep", "another body", key="refused-1").status_code == 202
 
 
-def test_stub_of_an_ended_task_outlives_its_result(system: System) -> None:
+def test_ended_marker_outlives_the_result(system: System) -> None:
     api = system.api(RESULT_TTL_S="60")
     system.worker(RESULT_TTL_S="60")
     for task in ("sleep", "fail"):
@@ -256,7 +256,7 @@ def test_stub_of_an_ended_task_outlives_its_result(system: System) -> None:
         assert 0 < system.redis.ttl(states.key(task_id)) <= 60
         system.redis.pexpire(states.key(task_id), 1)
         until(lambda task_id=task_id: api.get(f"/tasks/{task_id}") == 410)  # type: ignore[misc]
-        assert system.redis.ttl(states.place(task_id).ended) > 24 * 3600
+        assert system.redis.ttl(states.record_keys(task_id).ended) > 24 * 3600
         assert api.client.delete(f"/tasks/{task_id}").status_code == 410
     never = TaskIds(system.task_id_key.encode()).new("tests")
     assert api.status(never)["task_status"] == "PENDING"

@@ -1,4 +1,4 @@
-"""Results and failures of tasks: any text can be read, and what is too large is the task's own FAILURE, at once."""
+"""Any text of a task can be read; a result that is too large is a FAILURE of its task after one attempt."""
 
 import json
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ def api(shared: System) -> Api:
         ("log", "SUCCESS", None),
     ],
 )
-def test_any_text_of_a_task_can_be_read(api: Api, where: str, state: str, told: object) -> None:
+def test_any_text_of_a_task_is_readable(api: Api, where: str, state: str, told: object) -> None:
     task_id = api.accepted("unreadable", where=where)
     found = api.ended(task_id)
     result = found["task_result"] if state == "FAILURE" else found["task_result"]["data"]
@@ -55,7 +55,7 @@ def test_any_text_of_a_task_can_be_read(api: Api, where: str, state: str, told: 
 
 @pytest.mark.usefixtures("worker")
 @pytest.mark.parametrize("where", ["message", "type", "log"])
-def test_megabytes_of_text_are_cut_and_no_line_of_the_log_is_long(api: Api, shared: System, where: str) -> None:
+def test_long_texts_are_truncated_in_answers_and_logs(api: Api, shared: System, where: str) -> None:
     task_id = api.accepted("unreadable", where=where, times=200_000)
     found = api.ended(task_id)
     until(lambda: _has_line_of_end(shared, task_id))  # written after the client's answer
@@ -67,9 +67,7 @@ def test_megabytes_of_text_are_cut_and_no_line_of_the_log_is_long(api: Api, shar
 
 @pytest.mark.usefixtures("worker")
 @pytest.mark.parametrize(("size_bytes", "fits"), [(4096, True), (4097, False), (50 * MIB, False)])
-def test_result_that_is_too_large_is_its_tasks_failure_after_one_attempt(
-    api: Api, shared: System, size_bytes: int, fits: bool
-) -> None:
+def test_too_large_result_is_a_failure_after_one_attempt(api: Api, shared: System, size_bytes: int, fits: bool) -> None:
     name = uuid4().hex
     logged_bytes = len(shared.logs())
     task_id = api.accepted("excess", name, size_bytes=size_bytes)
@@ -85,7 +83,7 @@ def test_result_that_is_too_large_is_its_tasks_failure_after_one_attempt(
 
 
 @pytest.mark.usefixtures("worker")
-def test_spec_may_raise_the_limit(api: Api) -> None:
+def test_spec_can_raise_the_limit_on_results(api: Api) -> None:
     found = api.ended(api.accepted("produce", size_bytes=10 * MIB))
     assert (found["task_status"], len(found["task_result"]["data"]) > 9 * MIB) == ("SUCCESS", True)
     found = api.ended(api.accepted("produce", size_bytes=10 * MIB + 1))
@@ -104,19 +102,19 @@ OLD: dict[str, tuple[str, str | bytes]] = {
 
 @pytest.mark.parametrize("what", OLD)
 @pytest.mark.parametrize("requeued", [False, True])
-def test_record_of_an_older_version_can_be_read(api: Api, shared: System, what: str, requeued: bool) -> None:
+def test_record_of_an_older_version_is_readable(api: Api, shared: System, what: str, requeued: bool) -> None:
     state, meta = OLD[what]
     task_id = TaskIds(shared.task_id_key.encode()).new("tests")
     _store(shared.redis, task_id, state, meta)
     if requeued:
         shared.redis.hset(states.requeued_key(task_id), "requeued_as", "a-new-id")
-    found = from_json(api.client.get(f"/tasks/{task_id}").content, allow_inf_nan=False)  # takes no lone surrogate
+    found = from_json(api.client.get(f"/tasks/{task_id}").content, allow_inf_nan=False)  # refuses lone surrogates
     assert found["task_status"] == state
     assert found == api.status(task_id, wait_s=1)
     assert isinstance(found["task_result"], dict)
     assert found["task_result"].get("requeued_as") == ("a-new-id" if requeued and state == "FAILURE" else None)
     assert api.client.get(f"/tasks/{task_id}/events").status_code == 200
-    assert api.client.get(f"/tasks/{task_id}?wait=1&wait=1").status_code == 200  # by FastAPI's route
+    assert api.client.get(f"/tasks/{task_id}?wait=1&wait=1").status_code == 200  # takes FastAPI's route
     assert api.client.delete(f"/tasks/{task_id}").status_code == 409
 
 

@@ -1,4 +1,4 @@
-"""No credential is built in, logged, or told."""
+"""No credential is in the repository, in a log or in an answer."""
 
 import re
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 from apps.contract.settings import ApiSettings, RecorderSettings, RequeueSettings, Settings, WorkerSettings, load
 from tests.harness.system import ROOT, System, until
 
-# What the README and a setting's own sentence show of a URL's form.
+# Examples of URLs in the README and in error messages of settings.
 EXAMPLES = {
     "amqp://user:password@host:5672/vhost",
     "redis://:password@host:6379/0",
@@ -24,7 +24,7 @@ GOOD = {
 }
 
 
-def test_nothing_that_is_told_or_logged_holds_a_secret(system: System) -> None:
+def test_no_answer_or_log_contains_a_secret(system: System) -> None:
     api = system.api(LOG_LEVEL="DEBUG")
     system.worker(LOG_LEVEL="DEBUG")
     system.recorder(LOG_LEVEL="DEBUG")
@@ -41,7 +41,7 @@ def test_nothing_that_is_told_or_logged_holds_a_secret(system: System) -> None:
     assert [secret for secret in secrets if secret in everything] == []
 
 
-def test_repository_holds_no_credential() -> None:
+def test_repository_contains_no_credential() -> None:
     files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     found = {
         url
@@ -53,7 +53,7 @@ def test_repository_holds_no_credential() -> None:
 
 
 @pytest.mark.parametrize("kind", [ApiSettings, WorkerSettings, RecorderSettings, RequeueSettings])
-def test_nothing_starts_without_its_credentials(kind: type[Settings]) -> None:
+def test_no_part_starts_without_its_credentials(kind: type[Settings]) -> None:
     load(kind, GOOD)
     needed = [name for name, field in kind.model_fields.items() if field.is_required()]
     for name in needed:

@@ -1,4 +1,4 @@
-"""The servers that tests and `make up` are built on: data and ports survive a restart, nothing survives a stop."""
+"""The servers of tests and of `make up`: data and ports survive a restart, and no process survives a stop."""
 
 import os
 import stat
@@ -15,9 +15,9 @@ from ops.servers.child import until
 from ops.servers.ports import is_open
 from ops.servers.redis import is_redis
 from tests.harness.clone import left
-from tests.harness.processes import STARTS, started
+from tests.harness.runaway_functions import STARTS, started
 from tests.harness.servers import Servers, running
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import System
 
 NEWER = "SLUICE_TEST_RABBITMQ_ROOT"
@@ -29,12 +29,12 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         yield started
 
 
-@pytest.mark.skipif(NEWER not in os.environ, reason="only in the run on the newer broker")
-def test_newer_broker_is_the_charts_series(servers: Servers) -> None:
+@pytest.mark.skipif(NEWER not in os.environ, reason="needs SLUICE_TEST_RABBITMQ_ROOT: run `make test-brokers`")
+def test_newer_broker_has_the_version_of_the_chart(servers: Servers) -> None:
     assert servers.rabbitmq.version >= (4, 3)
 
 
-def test_configurations_are_private(servers: Servers) -> None:
+def test_passwords_are_neither_in_readable_files_nor_in_command_lines(servers: Servers) -> None:
     files = (servers.rabbitmq.folder / "rabbitmq.conf", servers.redis.folder / "redis.conf")
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
     told = " ".join(psutil.Process(servers.redis.node.pid).cmdline())
@@ -42,7 +42,7 @@ def test_configurations_are_private(servers: Servers) -> None:
 
 
 @pytest.mark.thorough
-def test_rabbitmq_keeps_data_and_ports_when_killed(own: Servers) -> None:
+def test_killed_rabbitmq_keeps_its_data_and_ports(own: Servers) -> None:
     rabbitmq = own.rabbitmq
     rabbitmq.management("/api/vhosts/kept", "PUT")
     url = rabbitmq.url()
@@ -54,7 +54,7 @@ def test_rabbitmq_keeps_data_and_ports_when_killed(own: Servers) -> None:
 
 
 @pytest.mark.thorough
-def test_suspended_servers_do_not_answer(own: Servers) -> None:
+def test_suspended_servers_do_not_answer_until_they_are_resumed(own: Servers) -> None:
     management = Management(own.rabbitmq.management.url, "admin", own.rabbitmq.password, deadline_s=1)
     own.rabbitmq.suspend()
     own.redis.suspend()
@@ -66,14 +66,14 @@ def test_suspended_servers_do_not_answer(own: Servers) -> None:
 
 
 @pytest.mark.thorough
-def test_data_made_with_another_password_is_named(own: Servers) -> None:
+def test_data_created_with_other_credentials_is_reported(own: Servers) -> None:
     stranger = Management(own.rabbitmq.management.url, "admin", "another")
-    with pytest.raises(Unusable, match="made with other credentials"):
+    with pytest.raises(Unusable, match="created with other credentials"):
         stranger.answers()
 
 
 @pytest.mark.thorough
-def test_stop_leaves_no_process(tmp_path: Path) -> None:
+def test_stop_ends_all_server_processes(tmp_path: Path) -> None:
     with running(tmp_path) as servers:
         nodes = (servers.rabbitmq.epmd, servers.rabbitmq.node, servers.redis.node)
         parents = [psutil.Process(node.pid) for node in nodes]
@@ -82,7 +82,7 @@ def test_stop_leaves_no_process(tmp_path: Path) -> None:
     until(lambda: not left(processes), 10, "the end of every process")
 
 
-def test_system_ends_what_its_tasks_have_started(servers: Servers, tmp_path: Path) -> None:
+def test_system_ends_all_processes_that_tasks_started(servers: Servers, tmp_path: Path) -> None:
     with System(servers, tmp_path) as system:
         api = system.api()
         worker = system.worker(WORKER_CONCURRENCY="2")
@@ -92,7 +92,7 @@ def test_system_ends_what_its_tasks_have_started(servers: Servers, tmp_path: Pat
         pids = [pid for how in STARTS for pid in started(tmp_path, how)]
         assert len(pids) == len(STARTS)
         worker.kill()
-        assert sum(map(psutil.pid_exists, pids)) > 3  # those in sessions of their own
+        assert sum(map(psutil.pid_exists, pids)) > 3  # processes in sessions of their own survive the worker
     assert [pid for pid in pids if psutil.pid_exists(pid)] == []
 
 
@@ -109,7 +109,7 @@ WORK = "/api/policies/{vhost}/sluice-work"
         (WORK, "PUT", {"overflow": "reject-publish"}, f"{WORK_QUEUE} does not set delivery-limit"),
     ],
 )
-def test_check_names_the_difference(
+def test_check_of_the_broker_names_the_difference(
     system: System, path: str, method: str, body: dict[str, str] | None, sentence: str
 ) -> None:
     rabbitmq = system.servers.rabbitmq
@@ -120,7 +120,7 @@ def test_check_names_the_difference(
         inspection.check(rabbitmq.url(vhost=system.vhost), rabbitmq.management.url)
 
 
-def test_check_names_a_classic_queue(system: System) -> None:
+def test_check_of_the_broker_names_a_classic_queue(system: System) -> None:
     rabbitmq = system.servers.rabbitmq
     rabbitmq.management(QUEUE.format(vhost=system.vhost), "DELETE")
     rabbitmq.management(QUEUE.format(vhost=system.vhost), "PUT", {"durable": True})
@@ -128,7 +128,7 @@ def test_check_names_a_classic_queue(system: System) -> None:
         inspection.check(rabbitmq.url(vhost=system.vhost), rabbitmq.management.url)
 
 
-def test_check_says_what_to_set_when_policies_cannot_be_read(system: System) -> None:
+def test_check_of_the_broker_asks_for_the_management_url_to_read_policies(system: System) -> None:
     rabbitmq = system.servers.rabbitmq
     url = rabbitmq.url("worker", system.passwords["worker"], system.vhost)
     with pytest.raises(Unusable, match="set RABBITMQ_MANAGEMENT_URL"):

@@ -1,4 +1,4 @@
-"""A silent Redis or broker, as after SIGSTOP: each wait ends at its own deadline, and no command runs late."""
+"""Redis or the broker is suspended: each wait ends at its deadline, and no command runs after its deadline."""
 
 import asyncio
 import time
@@ -12,17 +12,17 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
-from apps.api import large, store, waiter
+from apps.api import large_results, store, waiter
 from apps.api.errors import Problem
-from apps.api.following import follow
-from apps.api.large import LargeResults
+from apps.api.large_results import LargeResults
 from apps.api.store import TIMEOUT_S, Store, Unavailable
+from apps.api.task_events import follow
 from apps.api.waiter import Waiter
-from tests.harness import greedy
+from tests.harness import greedy_client
 from tests.harness.servers import Servers
 from tests.harness.system import Api, System, until
 
-# Of a busy machine, and of the sweep.
+# Margin for a busy machine and the interval of the store's timeout check.
 SLACK_S = 1.0
 POSTS, POSTS_PER_S = 880, 220
 BODY = b'{"task": "sleep", "name": "a"}'
@@ -30,13 +30,13 @@ BODY = b'{"task": "sleep", "name": "a"}'
 
 @pytest.fixture
 def silent(servers: Servers) -> Iterator[Servers]:
-    """The servers; Redis goes on at the end of the test, whatever it did."""
+    """The servers; Redis is resumed at the end of the test."""
     yield servers
     servers.redis.resume()
 
 
 def silenced(servers: Servers, ask: Callable[[Store], Awaitable[None]]) -> None:
-    """Run with a store that has its connection to a Redis that is silent then."""
+    """Run a coroutine with a store whose connection exists when Redis is suspended."""
 
     async def run() -> None:
         asking = Store(servers.redis.url())
@@ -56,7 +56,7 @@ async def took_s(call: Awaitable[object]) -> float:
     return time.monotonic() - started_s
 
 
-def test_no_command_waits_longer_than_its_deadline_however_many_there_are(silent: Servers) -> None:
+def test_each_of_1000_commands_fails_at_its_own_deadline(silent: Servers) -> None:
     async def ask(asking: Store) -> None:
         waits = []
         for number in range(1000):  # five batches, over three deadlines
@@ -68,10 +68,10 @@ def test_no_command_waits_longer_than_its_deadline_however_many_there_are(silent
     silenced(silent, ask)
 
 
-def test_command_that_was_not_sent_in_time_never_runs(silent: Servers) -> None:
+def test_command_not_sent_before_its_deadline_never_runs(silent: Servers) -> None:
     async def ask(asking: Store) -> None:
         first = asyncio.create_task(took_s(asking.call("SET", "silent:first", "sent")))
-        await asyncio.sleep(0.1)  # the batch is on its way
+        await asyncio.sleep(0.1)  # the batch is sent
         late = [asyncio.create_task(took_s(asking.call("SET", "silent:late", "sent"))) for _ in range(3)]
         gone = asyncio.create_task(asking.call("SET", "silent:gone", "sent"))
         asking.later("SET", "silent:later", "sent")
@@ -84,7 +84,7 @@ def test_command_that_was_not_sent_in_time_never_runs(silent: Servers) -> None:
     silenced(silent, ask)
 
 
-def test_caller_that_has_gone_takes_no_answer_of_others_along(silent: Servers) -> None:
+def test_cancelled_caller_does_not_shift_the_replies_of_others(silent: Servers) -> None:
     async def ask(asking: Store) -> None:
         tasks = [asyncio.create_task(asking.call("ECHO", str(number))) for number in range(3)]
         await asyncio.sleep(0.1)
@@ -97,7 +97,7 @@ def test_caller_that_has_gone_takes_no_answer_of_others_along(silent: Servers) -
     silenced(silent, ask)
 
 
-def test_list_of_commands_is_bounded(silent: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_waiting_commands_is_bounded(silent: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "WAITING_MAX", 50)
 
     async def ask(asking: Store) -> None:
@@ -105,7 +105,7 @@ def test_list_of_commands_is_bounded(silent: Servers, monkeypatch: pytest.Monkey
         await asyncio.sleep(0.1)
         before = dropped("full")
         waits = await asyncio.gather(first, *(took_s(asking.call("PING")) for _ in range(60)))
-        assert sum(wait < TIMEOUT_S / 2 for wait in waits) == 10  # at once
+        assert sum(wait < TIMEOUT_S / 2 for wait in waits) == 10  # refused immediately
         for _ in range(60):
             asking.later("PING")
         assert asking.unanswered <= 50 + store.BATCH_COMMANDS
@@ -118,10 +118,10 @@ def dropped(reason: str) -> float:
     return REGISTRY.get_sample_value("sluice_redis_commands_dropped_total", {"reason": reason}) or 0
 
 
-def test_posts_with_a_key_are_answered_within_the_deadline_of_a_silent_redis(
+def test_keyed_posts_are_answered_within_the_deadline_of_a_suspended_redis(
     system: System, record_property: Callable[[str, object], None]
 ) -> None:
-    """As reported, with 220 posts a second: waits grew with every post, to 24.6 s after 8 s."""
+    """With 220 posts per second, the wait once grew with every post, to 24.6 s after 8 s."""
     api = system.api()
     api.accepted("sleep", key="before")
     system.servers.redis.suspend()
@@ -137,7 +137,7 @@ def test_posts_with_a_key_are_answered_within_the_deadline_of_a_silent_redis(
     assert api.post("sleep", key="after").status_code == 202
 
 
-def test_posts_are_answered_within_the_deadline_of_a_silent_broker(
+def test_posts_are_answered_within_the_deadline_of_a_suspended_broker(
     system: System, record_property: Callable[[str, object], None]
 ) -> None:
     deadline_s = 2.0
@@ -157,21 +157,22 @@ def test_posts_are_answered_within_the_deadline_of_a_silent_broker(
 
 
 def _longest_s(system: System) -> float:
-    """The longest refused post as the API counts: a client of 440 connections has delays of its own."""
+    """Return the longest duration in the API's log: a client with 440 connections adds delays of its own."""
     refused = system.requests("/tasks", POSTS, status=503)
     assert len(refused) == POSTS
     return float(max(line["ms"] for line in refused)) / 1000
 
 
 async def _post_for(system: System, api: Api, *, keyed: bool) -> Counter[int]:
-    """Post POSTS times, each on a connection of its own; how often each status was answered."""
+    """Post POSTS times, each on its own connection; returns the number of answers per status."""
     statuses: Counter[int] = Counter()
     at = httpx.URL(api.url)
 
     async def post(number: int) -> None:
         key = {"Idempotency-Key": f"silent-{number}"} if keyed else {}
         reader, writer = await asyncio.open_connection(at.host, at.port)
-        statuses[await greedy.post(reader, writer, greedy.request("/tasks", system.key, BODY, **key))] += 1
+        request = greedy_client.request("/tasks", system.key, BODY, **key)
+        statuses[await greedy_client.post(reader, writer, request)] += 1
         writer.close()
 
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
@@ -181,12 +182,12 @@ async def _post_for(system: System, api: Api, *, keyed: bool) -> Counter[int]:
     return statuses
 
 
-def test_large_results_are_waited_for_until_the_deadline_and_by_a_bounded_number(
+def test_number_and_time_of_waiting_reads_of_large_results_are_bounded(
     silent: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(large, "SLOT_DEADLINE_S", 1.0)
-    monkeypatch.setattr(large, "READ_DEADLINE_S", 1.0)
-    monkeypatch.setattr(large, "WAITING_MAX", 10)
+    monkeypatch.setattr(large_results, "SLOT_DEADLINE_S", 1.0)
+    monkeypatch.setattr(large_results, "READ_DEADLINE_S", 1.0)
+    monkeypatch.setattr(large_results, "WAITING_MAX", 10)
 
     async def read(results: LargeResults) -> None:
         async with results.held("large", 20_000, 1):
@@ -198,15 +199,15 @@ def test_large_results_are_waited_for_until_the_deadline_and_by_a_bounded_number
         await asyncio.sleep(0.1)
         assert results.waiting == 10
         waits = await asyncio.gather(*reads)
-        assert sum(wait < 0.5 for wait in waits) == 40 - 10 - large.CONNECTIONS
-        assert max(waits) < 2 + SLACK_S  # a turn, and the reading
+        assert sum(wait < 0.5 for wait in waits) == 40 - 10 - large_results.CONNECTIONS
+        assert max(waits) < 2 + SLACK_S  # one deadline for the slot, and one for the read
         await results.close()
 
     silenced(silent, ask)
 
 
-def test_subscriptions_to_a_silent_redis_are_bounded(silent: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection that takes no more commands is replaced, and the next one has every topic."""
+def test_subscriptions_to_a_suspended_redis_are_bounded(silent: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection whose outbox is full is replaced, and the next one subscribes to every topic."""
     monkeypatch.setattr(waiter, "OUTBOX_MAX", 100)
     monkeypatch.setattr(waiter, "RECONNECT_S", 0.01)
 
@@ -237,7 +238,7 @@ def test_subscriptions_to_a_silent_redis_are_bounded(silent: Servers, monkeypatc
     asyncio.run(run())
 
 
-def test_next_client_is_refused_when_as_many_wait_as_may(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_request_beyond_the_maximum_number_of_waiters_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiter, "WATCHES_MAX", 2)
 
     async def run() -> None:

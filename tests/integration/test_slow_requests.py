@@ -1,4 +1,4 @@
-"""Connections that a client keeps half-used: slow heads, slow bodies, none at all, and too many event streams."""
+"""Slow request heads, slow bodies, idle connections and too many event streams are ended or refused."""
 
 import json
 import socket
@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from apps.api import http
-from tests.harness.impatient import BODY_S, HEAD_S, IDLE_S
+from tests.harness.short_limits_api import BODY_S, HEAD_S, IDLE_S
 from tests.harness.system import Api, System, until
 
 LATE_S = 5
@@ -19,7 +19,7 @@ BODY = b'{"task": "first", "name": "abc"}'
 
 @pytest.fixture(scope="module")
 def api(shared: System) -> Api:
-    return shared.api("tests.harness.impatient")
+    return shared.api("tests.harness.short_limits_api")
 
 
 def head(api: Api, length: int = len(BODY)) -> bytes:
@@ -36,7 +36,7 @@ def connection(api: Api) -> Iterator[socket.socket]:
 
 
 def trickle(client: socket.socket, data: bytes, limit_s: float) -> tuple[bytes, float]:
-    """Send a byte ten times a second until the server answers; its answer to the end, and how long that took."""
+    """Send ten bytes per second until the server answers; returns the whole answer and the duration (s)."""
     started_s = time.monotonic()
     client.settimeout(0.1)
     for byte in data:
@@ -50,10 +50,10 @@ def trickle(client: socket.socket, data: bytes, limit_s: float) -> tuple[bytes, 
         while more := client.recv(4096):
             answer += more
         return answer, time.monotonic() - started_s
-    raise AssertionError("all was sent before an answer")
+    raise AssertionError("the server did not answer before the end of the data")
 
 
-def test_slow_head_is_ended_in_time_from_its_first_byte(api: Api) -> None:
+def test_slow_head_gets_408_after_its_time_limit(api: Api) -> None:
     with connection(api) as client:
         answer, took_s = trickle(client, head(api) + b"x" * 1000, HEAD_S)
     assert took_s >= HEAD_S - 0.2
@@ -61,7 +61,7 @@ def test_slow_head_is_ended_in_time_from_its_first_byte(api: Api) -> None:
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["type"] == "urn:sluice:problem:too-slow"
 
 
-def test_slow_body_is_ended_in_time_from_the_first_byte_of_its_request(api: Api) -> None:
+def test_slow_body_gets_408_after_its_time_limit(api: Api) -> None:
     with connection(api) as client:
         client.sendall(head(api, 1000))
         answer, took_s = trickle(client, b"x" * 1000, BODY_S)
@@ -69,14 +69,14 @@ def test_slow_body_is_ended_in_time_from_the_first_byte_of_its_request(api: Api)
     assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
 
 
-def test_connection_without_a_request_is_closed_as_an_idle_one(api: Api) -> None:
+def test_connection_without_a_request_is_closed_after_the_idle_timeout(api: Api) -> None:
     with connection(api) as client:
         started_s = time.monotonic()
         assert client.recv(1) == b""
     assert IDLE_S - 0.2 <= time.monotonic() - started_s < IDLE_S + LATE_S
 
 
-def test_connection_is_idle_from_its_last_answer_on(api: Api) -> None:
+def test_idle_timeout_restarts_with_each_answer(api: Api) -> None:
     with connection(api) as client:
         for _ in range(3):
             answered_s = post_after(client, head(api) + BODY, 0.8 * IDLE_S)
@@ -86,7 +86,7 @@ def test_connection_is_idle_from_its_last_answer_on(api: Api) -> None:
 
 
 def post_after(client: socket.socket, request: bytes, pause_s: float) -> float:
-    """Wait on the open connection, send a post, and answer when its answer was complete."""
+    """Wait on the open connection, then post; returns the time of the answer."""
     client.settimeout(pause_s)
     with pytest.raises(TimeoutError):
         client.recv(1)
@@ -96,7 +96,7 @@ def post_after(client: socket.socket, request: bytes, pause_s: float) -> float:
     return time.monotonic()
 
 
-def test_body_that_was_refused_unread_is_not_waited_for_either(api: Api) -> None:
+def test_connection_with_a_refused_body_is_closed_after_the_time_limit(api: Api) -> None:
     with connection(api) as client:
         client.sendall(head(api, 2**30))
         assert client.recv(4096).startswith(b"HTTP/1.1 413 ")
@@ -105,8 +105,8 @@ def test_body_that_was_refused_unread_is_not_waited_for_either(api: Api) -> None
             pass
 
 
-def test_requests_in_pieces_and_pauses_between_them_are_answered(api: Api) -> None:
-    """Longer together than one may take: each is measured from its own first byte."""
+def test_time_limit_applies_to_each_request_of_a_connection(api: Api) -> None:
+    """All requests together take longer than the limit of one; each is measured from its own first byte."""
     ended_s = time.monotonic() + 2 * BODY_S
     with connection(api) as client:
         while time.monotonic() < ended_s:
@@ -120,18 +120,18 @@ def test_requests_in_pieces_and_pauses_between_them_are_answered(api: Api) -> No
             assert client.recv(4096).startswith(b"HTTP/1.1 202 ")
 
 
-def test_long_poll_is_not_taken_for_a_slow_request(api: Api) -> None:
+def test_long_poll_is_not_a_slow_request(api: Api) -> None:
     task_id = api.accepted("first")
     started_s = time.monotonic()
     assert api.status(task_id, wait_s=BODY_S + 1)["task_status"] == "PENDING"
     assert time.monotonic() - started_s > BODY_S
 
 
-def test_defaults_are_those_that_the_documents_name() -> None:
+def test_default_time_limits_are_those_of_the_documents() -> None:
     assert (http.HEAD_S, http.BODY_S) == (10, 30)
 
 
-def test_streams_are_limited_per_client_and_in_total_and_given_back(system: System) -> None:
+def test_event_streams_are_limited_per_client_and_in_total(system: System) -> None:
     theirs = "another-client-of-this-api"
     keys = f"tests:{system.key},other:{theirs}"
     api = system.api(STREAMS_PER_CLIENT_MAX="2", STREAMS_MAX="3", API_KEYS=keys)
@@ -151,7 +151,7 @@ def test_streams_are_limited_per_client_and_in_total_and_given_back(system: Syst
         assert api.metric("sluice_event_streams") == 3
         assert api.client.head(f"/tasks/{task_id}").status_code == 200
     until(lambda: api.metric("sluice_event_streams") == 0)
-    for _ in range(5):  # a HEAD opens a stream and ends it at once
+    for _ in range(5):  # a HEAD must not occupy a stream
         assert api.client.head(f"/tasks/{task_id}/events").status_code == 200
     with ExitStack() as streams:
         assert opened(streams, api, task_id).status_code == 200
@@ -161,7 +161,7 @@ def opened(streams: ExitStack, api: Api, task_id: str, headers: dict[str, str] |
     return streams.enter_context(api.client.stream("GET", f"/tasks/{task_id}/events", headers=headers))
 
 
-def test_stream_ends_after_its_longest_time_and_is_taken_up_again(system: System) -> None:
+def test_stream_ends_after_its_maximum_duration_and_can_be_resumed(system: System) -> None:
     api = system.api(STREAM_MAX_S="1")
     task_id = api.accepted("held", "long")
     started_s = time.monotonic()

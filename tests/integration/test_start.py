@@ -1,4 +1,4 @@
-"""A start with refused credentials ends with one sentence; one without its servers waits for them."""
+"""A process with refused credentials exits with one sentence; without its servers it waits for them."""
 
 import secrets
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ CONSUMERS = pytest.mark.parametrize("kind", ["worker", *thorough("worker on thre
 
 
 class Refusal(NamedTuple):
-    """A setting with credentials that a server refuses, and what the process says."""
+    """A setting with credentials that a server refuses, the expected sentence, and the server's reason."""
 
     setting: str
     url: str
@@ -31,7 +31,7 @@ class Refusal(NamedTuple):
 
 
 def start(system: System, kind: str, **environment: str) -> Child:
-    """Start a process without waiting for it."""
+    """Start a process without waiting until it is ready."""
     options: dict[str, Any] = {"ready": False, **environment}
     if kind == "api":
         return system.api(**options).child
@@ -53,7 +53,7 @@ def assert_ends_with(child: Child, refusal: Refusal) -> None:
 
 @pytest.fixture(scope="module")
 def refusals(shared: System) -> Iterator[dict[str, Refusal]]:
-    """By name; the users of Redis with too few permissions are made for them."""
+    """The cases by name, including a Redis user with too few permissions."""
     broker, redis = shared.servers.rabbitmq, shared.servers.redis
     user = f"limited-{shared.vhost}"
     shared.redis.acl_setuser(user, enabled=True, passwords=[f"+{WRONG}"], commands=["+ping", "+client"], keys=["*"])
@@ -92,28 +92,30 @@ OTHERS = ("virtual host", "no password of Redis", "permissions of Redis")
         *thorough(*product((kind for kind in KINDS if kind != "worker"), OTHERS)),
     ],
 )
-def test_refused_credentials_end_a_start(shared: System, refusals: dict[str, Refusal], kind: str, what: str) -> None:
+def test_process_exits_if_its_credentials_are_refused(
+    shared: System, refusals: dict[str, Refusal], kind: str, what: str
+) -> None:
     refusal = refusals[what]
     assert_ends_with(start(shared, kind, **{refusal.setting: refusal.url}), refusal)
 
 
 @CONSUMERS
-def test_user_who_may_not_consume_ends_a_start(shared: System, refusals: dict[str, Refusal], kind: str) -> None:
-    """The API's user in the worker's Secret: the broker lets it in, and refuses the consumer."""
+def test_process_exits_if_its_user_may_not_consume(shared: System, refusals: dict[str, Refusal], kind: str) -> None:
+    """The API's user in the worker's Secret: the broker accepts the connection, and refuses the consumer."""
     refusal = refusals["permissions of the broker"]
     assert_ends_with(start(shared, kind, **{refusal.setting: refusal.url}), refusal)
 
 
 @CONSUMERS
-def test_queue_that_the_broker_lacks_ends_a_start(system: System, kind: str) -> None:
+def test_process_exits_if_its_queue_is_missing(system: System, kind: str) -> None:
     missing = topology.DEAD_QUEUE if kind == "recorder" else topology.DEFAULT_QUEUE
     system.servers.rabbitmq.management(f"/api/queues/{system.vhost}/{missing}", "DELETE")
     reason = f"NOT_FOUND - no queue '{missing}'"
     assert_ends_with(start(system, kind), Refusal("", "", "the broker at 127.0.0.1 lacks a queue", reason))
 
 
-def test_servers_that_cannot_be_reached_end_no_start(system: System) -> None:
-    """As after a power cut, when everything starts at once: each waits for what it needs."""
+def test_processes_wait_for_unreachable_servers(system: System) -> None:
+    """After a power cut everything starts at once, and each process must wait for its servers."""
     system.servers.rabbitmq.kill()
     system.servers.redis.kill()
     api = system.api(ready=False)
@@ -130,8 +132,8 @@ def test_servers_that_cannot_be_reached_end_no_start(system: System) -> None:
 
 
 @pytest.mark.parametrize("away", [*thorough("stop"), "suspend"])
-def test_start_without_servers_is_bounded(system: System, away: str) -> None:
-    """The API listens after 5 s of attempts and the last one of 2 s; a busy machine adds to it."""
+def test_api_starts_in_bounded_time_without_its_servers(system: System, away: str) -> None:
+    """The API listens after 5 s of attempts and a last one of 2 s; the rest is a margin for a busy machine."""
     getattr(system.servers.rabbitmq, away)()
     getattr(system.servers.redis, away)()
     api = system.api(ready=False)
@@ -139,12 +141,12 @@ def test_start_without_servers_is_bounded(system: System, away: str) -> None:
     assert api.get("/readyz") == 200
 
 
-def test_password_that_the_broker_refuses_later_is_retried(system: System) -> None:
-    """A password may be rotated at the broker first: what runs waits for it to be right again."""
+def test_running_processes_retry_when_the_broker_refuses_their_password(system: System) -> None:
+    """A password may be rotated first at the broker: running processes wait until it is valid again."""
     ask, user, password = system.servers.rabbitmq.management, f"own-{system.vhost}", secrets.token_urlsafe(24)
     ask(f"/api/users/{user}", "PUT", {"password": password, "tags": ""})
     worker = topology.USERS["worker"]
-    granted = {"configure": worker.configure, "write": worker.write, "read": ".*"}  # of all three parts
+    granted = {"configure": worker.configure, "write": worker.write, "read": ".*"}  # rights of all three parts together
     ask(f"/api/permissions/{system.vhost}/{user}", "PUT", granted)
     url = system.servers.rabbitmq.url(user, password, system.vhost)
     api = system.api(CELERY_BROKER_URL=url)
@@ -161,13 +163,13 @@ def test_password_that_the_broker_refuses_later_is_retried(system: System) -> No
         until(lambda log=child.log: "ACCESS_REFUSED" in log.read_text(), what=f"a line of the refusal, {child.log}")  # type: ignore[misc]
     ask(f"/api/users/{user}", "PUT", {"password": password, "tags": ""})
     for child in children:
-        system.wait_ready(child)  # none has ended
+        system.wait_ready(child)  # also asserts that it did not exit
     until(lambda: api.get("/healthz") == 200)
     assert api.ended(api.accepted("sleep"))["task_status"] == "SUCCESS"
     ask(f"/api/users/{user}", "DELETE")
 
 
-def test_password_that_redis_refuses_later_is_retried(system: System) -> None:
+def test_running_processes_retry_when_redis_refuses_their_password(system: System) -> None:
     user, password = f"own-{system.vhost}", secrets.token_urlsafe(24)
     allowed: dict[str, Any] = {"enabled": True, "categories": ["+@all"], "keys": ["*"], "channels": ["*"]}
     system.redis.acl_setuser(user, passwords=[f"+{password}"], **allowed)

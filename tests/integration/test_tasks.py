@@ -1,4 +1,4 @@
-"""What a task goes through when nothing goes wrong, or only the task itself does."""
+"""Tasks without trouble from outside: results, failures, retries, logs and metrics."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from apps.contract import states, topology
 from ops.servers.ports import free_ports
 from tests.harness.clone import copy_apps
 from tests.harness.records import Records
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import Api, System, until
 from tests.harness.thorough import POOLS
 
@@ -25,7 +25,7 @@ def api(shared: System) -> Api:
     return api
 
 
-def test_both_example_tasks_succeed(api: Api) -> None:
+def test_tasks_succeed_and_return_their_results(api: Api) -> None:
     ids = {task: api.accepted(task, "Łódź 東京") for task in ("first", "second")}
     for task_id in ids.values():
         assert api.ended(task_id) == {
@@ -35,22 +35,22 @@ def test_both_example_tasks_succeed(api: Api) -> None:
         }
 
 
-def test_started_is_seen_while_a_task_runs(api: Api, shared: System) -> None:
+def test_running_task_is_started(api: Api, shared: System) -> None:
     task_id = api.accepted("held", "started")
     until(lambda: api.status(task_id)["task_status"] == "STARTED")
     shared.release("started")
     assert api.ended(task_id)["task_status"] == "SUCCESS"
 
 
-def test_failed_task_is_a_readable_failure(api: Api) -> None:
-    """Defect 2: the original answered 500, since an exception is not JSON."""
+def test_error_of_a_task_is_a_failure_with_type_and_message(api: Api) -> None:
+    """The original answered 500, as it tried to serialize the exception as JSON."""
     ended = api.ended(api.accepted("fail", "abc"))
     assert ended["task_status"] == "FAILURE"
     assert ended["task_result"] == {"type": "ValueError", "message": "abc is not acceptable"}
 
 
 def test_result_is_kept_for_a_day(api: Api, shared: System) -> None:
-    """Defect 3: the original's results turned back into PENDING after 200 s."""
+    """In the original, results turned back into PENDING after 200 s."""
     for task in ("second", "fail"):
         task_id = api.accepted(task)
         api.ended(task_id)
@@ -58,26 +58,26 @@ def test_result_is_kept_for_a_day(api: Api, shared: System) -> None:
 
 
 def test_both_queues_are_consumed(api: Api) -> None:
-    """Defect 9: what the original routed to `celery` was never read."""
+    """The original never read messages of the queue `celery`."""
     assert api.ended(api.accepted("elsewhere"))["task_status"] == "SUCCESS"
 
 
-def test_transient_errors_are_retried_and_others_are_not(api: Api, shared: System) -> None:
+def test_only_transient_errors_are_retried(api: Api, shared: System) -> None:
     assert api.ended(api.accepted("flaky", "retried", failures=2))["task_status"] == "SUCCESS"
     assert shared.effects("retried", "begun") == 3
     assert api.ended(api.accepted("fail", "once"))["task_status"] == "FAILURE"
 
 
-def test_task_costs_two_calls_of_redis_and_prefetch_is_what_is_set(system: System) -> None:
+def test_task_needs_two_redis_calls_and_prefetch_is_as_configured(system: System) -> None:
     api = system.api()
     system.worker(WORKER_CONCURRENCY="2", WORKER_PREFETCH="3")
-    api.ended(api.accepted("second"))  # Redis has both scripts
+    api.ended(api.accepted("second"))  # loads both scripts into Redis
 
     def prefetched() -> dict[str, int]:
         listed = system.servers.rabbitmq.management(f"/api/consumers/{system.vhost}")
         return {each["queue"]["name"]: each["prefetch_count"] for each in listed}
 
-    # the management's list comes later, one consumer after the other
+    # the management API lists new consumers late, and one after the other
     until(lambda: prefetched().keys() >= set(topology.WORK_QUEUES))
     held = prefetched()
     assert {queue: held[queue] for queue in topology.WORK_QUEUES} == dict.fromkeys(topology.WORK_QUEUES, 6)
@@ -86,17 +86,17 @@ def test_task_costs_two_calls_of_redis_and_prefetch_is_what_is_set(system: Syste
         api.ended(task_id)
     stats: Any = system.redis.info("commandstats")
     assert stats["cmdstat_evalsha"]["calls"] == 2 * 5 + 5  # the worker's begin and end, and the API's read
-    # The commands in the scripts, the API's subscriptions, and none of Celery's own.
+    # The commands of the scripts and the API's subscriptions, but none of Celery's result backend.
     ours = {"evalsha", "exists", "get", "getrange", "hmget", "set", "strlen", "sadd", "expireat", "hincrby", "expire"}
     ours |= {"publish", "subscribe", "unsubscribe"}
-    ours |= {"eval", "time", "hget", "hset", "hdel", "hgetall", "zadd", "zcard", "zremrangebyscore"}  # of the quotas
+    ours |= {"eval", "time", "hget", "hset", "hdel", "hgetall", "zadd", "zcard", "zremrangebyscore"}  # quotas
     known = ours | {"ping", "config|resetstat", "hello", "info", "client|setinfo", "client|setname", "auth", "select"}
     assert {name.removeprefix("cmdstat_") for name in stats} <= known
 
 
-@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="of Linux")
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="needs Linux")
 @POOLS
-def test_worker_that_wakes_lets_others_run_on(system: System, pool: str) -> None:
+def test_worker_runs_with_batch_scheduling(system: System, pool: str) -> None:
     api, worker = system.api(), system.worker(WORKER_POOL=pool, METRICS_PORT=str(free_ports(1)[0]))
     api.ended(api.accepted("second"))
     children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
@@ -105,7 +105,7 @@ def test_worker_that_wakes_lets_others_run_on(system: System, pool: str) -> None
     assert {os.sched_getscheduler(one) for one in (*map(int, children), *threads)} == {os.SCHED_BATCH}
 
 
-def test_each_attempt_leaves_a_line(api: Api, shared: System) -> None:
+def test_each_attempt_is_logged(api: Api, shared: System) -> None:
     task_id = api.accepted("flaky", "lines", failures=2)
     api.ended(task_id)
 
@@ -113,7 +113,7 @@ def test_each_attempt_leaves_a_line(api: Api, shared: System) -> None:
         about = [line for line in shared.log_lines() if line.get("task_id") == task_id and "retries" in line]
         return [(line["message"], line["retries"]) for line in about]
 
-    # the last one comes after the client's answer
+    # the last line is written after the client's answer
     until(lambda: lines() == [("tried again later", 0), ("tried again later", 1), ("ended", 2)], what="a line for each")
 
 
@@ -124,19 +124,19 @@ def test_each_attempt_leaves_a_line(api: Api, shared: System) -> None:
         ("hungry", {"type": "MemoryError", "message": "no more"}),
     ],
 )
-def test_unusual_errors_are_readable_and_hurt_nobody(api: Api, task: str, result: dict[str, str]) -> None:
+def test_unusual_errors_are_readable_and_the_worker_continues(api: Api, task: str, result: dict[str, str]) -> None:
     assert api.ended(api.accepted(task))["task_result"] == result
     assert api.ended(api.accepted("second"))["task_status"] == "SUCCESS"
 
 
-def test_result_that_nobody_could_read_is_a_failure(api: Api) -> None:
-    """Python writes an integer of any length, and reads none of more than 4,300 digits."""
+def test_result_that_cannot_be_decoded_is_a_failure(api: Api) -> None:
+    """Python writes integers of any length, but does not read more than 4,300 digits."""
     assert api.ended(api.accepted("count", digits=4000))["task_result"]["number"] == 10**3999
     ended = api.ended(api.accepted("count", digits=5000))
     assert (ended["task_status"], ended["task_result"]["type"]) == ("FAILURE", "ValueError")
 
 
-def test_retries_come_to_an_end(system: System) -> None:
+def test_task_fails_after_the_maximum_number_of_retries(system: System) -> None:
     api = system.api()
     system.worker(RETRY_MAX="2")
     ended = api.ended(api.accepted("flaky", "ends", failures=9))
@@ -144,7 +144,7 @@ def test_retries_come_to_an_end(system: System) -> None:
     assert system.effects("ends", "begun") == 3
 
 
-def test_every_line_about_a_task_has_both_ids(api: Api, shared: System) -> None:
+def test_every_log_line_of_a_task_has_task_and_request_id(api: Api, shared: System) -> None:
     response = api.client.post("/tasks", json={"task": "second", "name": "a"}, headers={"X-Request-ID": "mine-1"})
     task_id = response.json()["task_id"]
     api.ended(task_id)
@@ -157,12 +157,12 @@ def test_every_line_about_a_task_has_both_ids(api: Api, shared: System) -> None:
     assert {(line["task_id"], line["request_id"]) for line in lines()} == {(task_id, "mine-1")}
 
 
-def test_every_line_is_json(api: Api, shared: System) -> None:
+def test_every_log_line_is_json(api: Api, shared: System) -> None:
     api.ended(api.accepted("fail"))
     assert [line for line in shared.logs().splitlines() if line and not line.startswith("{")] == []
 
 
-def test_metrics_of_both_sides_count_a_task(system: System) -> None:
+def test_api_and_worker_count_tasks_in_their_metrics(system: System) -> None:
     api = system.api()
     worker = system.worker(METRICS_PORT=str(_free_port()))
     api.ended(api.accepted("second"))
@@ -174,7 +174,7 @@ def test_metrics_of_both_sides_count_a_task(system: System) -> None:
     assert re.search(rf'sluice_task_run_seconds_count{{task="{WORK_QUEUE}:second"}} 1.0', text)
 
 
-def test_child_that_grew_too_large_is_replaced(system: System) -> None:
+def test_pool_process_above_its_memory_limit_is_replaced(system: System) -> None:
     api = system.api()
     system.worker(WORKER_MAX_MEMORY_MIB="200")
     for mib in (0, 300, 0):
@@ -183,15 +183,15 @@ def test_child_that_grew_too_large_is_replaced(system: System) -> None:
     def pids() -> list[object]:
         return [line["pid"] for line in system.log_lines() if line["message"] == "ended"]
 
-    # the line comes after the client's answer
+    # the line is written after the client's answer
     small, large, next_ = until(lambda: len(pids()) == 3 and pids())  # type: ignore[misc]
     assert small == large != next_
 
 
-def test_replacing_the_tasks_is_replacing_their_folders(system: System, tmp_path: Path) -> None:
+def test_tasks_are_replaced_by_replacing_their_folders(system: System, tmp_path: Path) -> None:
     copy_apps(tmp_path)
     api = system.api("apps.api.app", cwd=tmp_path)
-    system.worker("apps.worker.app", cwd=tmp_path, NAP_S="0.1")
+    system.worker("apps.worker.celery_app", cwd=tmp_path, NAP_S="0.1")
     assert api.ended(api.accepted("nap"))["task_result"] == {"name": "abc"}
     assert api.post("first").status_code == 422
 
@@ -205,8 +205,8 @@ def _scrape(port: str, wanted: str) -> str:
     return text if wanted in text else ""
 
 
-def test_worker_has_one_connection_and_declares_nothing(system: System) -> None:
-    """Celery's heartbeat events would cost each pod a second connection, and an exchange that nobody reads."""
+def test_worker_has_one_connection_and_declares_no_event_exchange(system: System) -> None:
+    """Celery's heartbeat events would need a second connection per pod, and an exchange without readers."""
     system.worker()
     task_id = system.api().accepted("first")
     until(lambda: Records(system.redis).read(task_id).state == "SUCCESS")

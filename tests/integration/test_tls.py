@@ -1,4 +1,4 @@
-"""Every part that dials verifies its server before it sends a credential, and says in one sentence what is wrong."""
+"""Every part verifies its server before it sends a credential, and reports a problem in one sentence."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from apps.health import HealthFiles
-from apps.worker.connection import connection_to_broker
+from apps.worker.connection_attempts import connection_to_broker
 from ops.management import Management
 from ops.servers.child import Child
 from tests.harness.system import ROOT, System, until
@@ -25,12 +25,12 @@ from tests.harness.tls import Authority, Impostor, tls_in_front_of
 PARTS = ("api", "worker", "recorder", "tool")
 SETTINGS = {"broker": "CELERY_BROKER_URL", "redis": "CELERY_RESULT_BACKEND"}
 LOOPBACK = ("DNS:localhost", "IP:127.0.0.1")
-# what RabbitMQ answers to a client that speaks no AMQP
+# RabbitMQ's answer to a client that does not speak AMQP
 RABBITMQ = b"AMQP\x00\x00\x09\x01"
 
 
 class Fault(NamedTuple):
-    """How a server is not the one that it should be, and what is said of it."""
+    """A server that a client must refuse, and the expected message."""
 
     certificate: Path | None
     said: str
@@ -56,14 +56,14 @@ FAULTS = ("wrong host", "untrusted CA", "expired", "plain")
 
 
 def tls_url(url: str, port: int, host: str = "localhost") -> str:
-    """The same address over TLS, at another port."""
+    """Return the URL for TLS with another port."""
     parts = urlsplit(url)
     return parts._replace(scheme=f"{parts.scheme}s", netloc=f"{parts.username}:{parts.password}@{host}:{port}").geturl()
 
 
 @contextmanager
 def in_front_of(port: int, certificate: Path) -> Iterator[int]:
-    """TLS in front of a real server, on an event loop in a thread."""
+    """Run a TLS proxy in front of a real server, on an event loop in a thread."""
     found: list[int] = []
     started, ended = threading.Event(), asyncio.Event()
     loop = asyncio.new_event_loop()
@@ -86,14 +86,14 @@ def in_front_of(port: int, certificate: Path) -> Iterator[int]:
 
 
 def started(system: System, part: str, settings: dict[str, Any]) -> Child:
-    """A part that starts with these settings; it need not become ready."""
+    """Start a part with these settings, without waiting until it is ready."""
     if part == "api":
         return system.api(ready=False, **settings).child
     return system.worker(ready=False, **settings) if part == "worker" else system.recorder(ready=False, **settings)
 
 
 def sentence(system: System, part: str, **settings: str) -> str:
-    """What a part says when it ends for these settings."""
+    """Return the output of a part that exits because of these settings."""
     if part == "tool":
         command = [sys.executable, "-m", "apps.worker.dead_letters", "requeue", "none"]
         done = subprocess.run(
@@ -107,7 +107,7 @@ def sentence(system: System, part: str, **settings: str) -> str:
     return child.log.read_text()
 
 
-# The tool reads Redis only for a task that it has found parked: see the test below.
+# The tool connects to Redis only for a parked task that it has found: the second test below covers this.
 DIALLED = [(part, server) for part in PARTS for server in SETTINGS if (part, server) != ("tool", "redis")]
 # Quick: every part and server with one fault, and every fault with one part.
 CASES = [(*dialled, fault) for dialled in DIALLED for fault in FAULTS]
@@ -117,7 +117,7 @@ QUICK = [case for case in CASES if case[0] == "worker" or case[2] == "wrong host
 @pytest.mark.parametrize(
     ("part", "server", "fault"), [*QUICK, *thorough(*(case for case in CASES if case not in QUICK))]
 )
-def test_a_server_that_is_not_the_right_one_is_sent_no_password(  # noqa: PLR0913, PLR0917 - three of them fixtures
+def test_no_password_is_sent_to_an_unverified_server(  # noqa: PLR0913, PLR0917 - three of them fixtures
     shared: System, trusted: Authority, faults: dict[str, Fault], part: str, server: str, fault: str
 ) -> None:
     certificate, said = faults[fault]
@@ -127,16 +127,18 @@ def test_a_server_that_is_not_the_right_one_is_sent_no_password(  # noqa: PLR091
         text = sentence(shared, part, SSL_CERT_FILE=str(trusted.file), **{setting: url})
     assert impostor.connections
     assert str(urlsplit(url).password).encode() not in impostor.received
-    assert impostor.received == b"" or certificate is None  # a TLS client's greeting, to a server without it
+    assert impostor.received == b"" or certificate is None  # a server without TLS receives the TLS client's hello
     assert said in text
     assert "Traceback" not in text
-    # beside the lines of attempts: the sentence with which it ends
+    # Exactly one line names the setting, besides the lines of the attempts.
     assert len([line for line in text.splitlines() if said in line and (part == "tool" or setting in line)]) == 1
     assert str(urlsplit(url).password) not in text
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_redis_client_of_the_tool_is_the_recorders(trusted: Authority, faults: dict[str, Fault], fault: str) -> None:
+@pytest.mark.parametrize("fault", [FAULTS[0], *thorough(*FAULTS[1:])])
+def test_tool_sends_no_password_to_an_unverified_redis(
+    trusted: Authority, faults: dict[str, Fault], fault: str
+) -> None:
     certificate, said = faults[fault]
     with Impostor(certificate, greeting=b"-ERR\r\n" if certificate is None else b"") as impostor:
         script = (
@@ -157,7 +159,7 @@ def test_redis_client_of_the_tool_is_the_recorders(trusted: Authority, faults: d
 
 
 @pytest.mark.parametrize("host", ["localhost", *thorough("127.0.0.1")])
-def test_the_right_servers_are_used_by_every_part(system: System, trusted: Authority, host: str) -> None:
+def test_every_part_works_with_verified_servers(system: System, trusted: Authority, host: str) -> None:
     certificate = trusted.certificate(*LOOPBACK)
     with (
         in_front_of(system.servers.rabbitmq.port, certificate) as broker_port,
@@ -186,11 +188,11 @@ def test_the_right_servers_are_used_by_every_part(system: System, trusted: Autho
 def test_worker_verifies_each_host_by_the_name_in_its_url(
     shared: System, trusted: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Celery drops TLS for the second of several hosts, and kombu makes 127.0.0.1 of localhost when it connects."""
+    """Celery disables TLS for the second of several hosts, and kombu replaces localhost by 127.0.0.1 to connect."""
     monkeypatch.setenv("SSL_CERT_FILE", str(trusted.file))
     there = shared.environment("worker")["CELERY_BROKER_URL"]
     with in_front_of(shared.servers.rabbitmq.port, trusted.certificate("DNS:localhost")) as port:
-        urls = f"{tls_url(there, 1, '127.0.0.1')};{tls_url(there, port)}"  # nothing listens at the first
+        urls = f"{tls_url(there, 1, '127.0.0.1')};{tls_url(there, port)}"  # nothing listens on port 1
         with connection_to_broker(HealthFiles(None, None))(urls) as connection:
             for _ in range(2):
                 connection.ensure_connection(max_retries=3)
@@ -199,12 +201,12 @@ def test_worker_verifies_each_host_by_the_name_in_its_url(
 
 
 @pytest.mark.parametrize("fault", ["wrong host", *thorough(*FAULTS[1:])])
-def test_client_sends_its_key_to_no_other_server(trusted: Authority, faults: dict[str, Fault], fault: str) -> None:
+def test_client_sends_its_key_to_no_unverified_server(trusted: Authority, faults: dict[str, Fault], fault: str) -> None:
     certificate, _ = faults[fault]
     key = "a-bearer-key-of-a-client"
     with Impostor(certificate) as impostor:
         done = subprocess.run(
-            [sys.executable, "-m", "tests.harness.client", "post", "first", "--name", "a"],
+            [sys.executable, "-m", "tests.harness.client_command", "post", "first", "--name", "a"],
             cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
             env=os.environ | {
                 "SLUICE_URL": f"https://localhost:{impostor.port}", "SLUICE_KEY": key,
@@ -219,10 +221,10 @@ def test_client_sends_its_key_to_no_other_server(trusted: Authority, faults: dic
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_management_api_is_sent_no_password_elsewhere(
+def test_no_management_password_is_sent_to_an_unverified_server(
     trusted: Authority, faults: dict[str, Fault], fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What `make up`, `make load` and `make rabbitmq-ui` ask."""
+    """`make up`, `make load` and `make rabbitmq-ui` use this client."""
     monkeypatch.setenv("SSL_CERT_FILE", str(trusted.file))
     with Impostor(faults[fault].certificate) as impostor, pytest.raises(OSError, match=r"(?i)ssl|timed out"):
         Management(f"https://localhost:{impostor.port}", "admin", "a-password", deadline_s=3)("/api/overview")

@@ -1,4 +1,4 @@
-"""`make up` as a person meets it: it works, it says in a sentence why it does not, and it leaves nothing behind."""
+"""`make up` as a user sees it: it works, it explains errors in one sentence, and it leaves no process behind."""
 
 import re
 import signal
@@ -24,7 +24,7 @@ def make_clone(tmp_path: Path) -> Iterator[MakeClone]:
     clones: list[Clone] = []
 
     def make(**environment: str) -> Clone:
-        folder = tmp_path / f"clone {len(clones)}"  # a space: paths are quoted
+        folder = tmp_path / f"clone {len(clones)}"  # a space: the test finds unquoted paths
         clones.append(Clone(folder, environment.pop("port", str(free_ports(1)[0])), **environment))
         return clones[-1]
 
@@ -34,7 +34,7 @@ def make_clone(tmp_path: Path) -> Iterator[MakeClone]:
 
 
 def of_broker(system: System, **changed: str) -> dict[str, str]:
-    """The environment of a `make up` that is given servers by their URLs."""
+    """Return the environment of a `make up` whose servers are given by URLs."""
     rabbitmq = system.servers.rabbitmq
     management = rabbitmq.management.url.replace("//", f"//admin:{rabbitmq.password}@")
     return {
@@ -44,8 +44,8 @@ def of_broker(system: System, **changed: str) -> dict[str, str]:
     } | changed
 
 
-def test_runs_the_main_job_and_leaves_no_process(make_clone: MakeClone) -> None:
-    # a proxy of the environment, which nothing that talks to this machine may ask
+def test_up_runs_tasks_and_leaves_no_process(make_clone: MakeClone) -> None:
+    # an unreachable proxy, which no connection to this machine may use
     nobody = {"HTTP_PROXY": "http://127.0.0.1:9", "ALL_PROXY": "socks5://127.0.0.1:9", "NO_PROXY": "", "no_proxy": ""}
     clone = make_clone(**nobody)
     supervisor = clone.up()
@@ -66,7 +66,7 @@ def test_runs_the_main_job_and_leaves_no_process(make_clone: MakeClone) -> None:
 def test_kill_of_the_supervisor_leaves_no_process(make_clone: MakeClone) -> None:
     clone = make_clone(NAP_S="60")
     supervisor = clone.up()
-    clone.says("STARTED")  # so a child of the worker is in a task
+    clone.says("STARTED")  # the worker's child runs a task
     processes = supervisor.children(recursive=True)
     supervisor.kill()
     until(lambda: not left(processes), 10, "the end of every process")
@@ -74,7 +74,7 @@ def test_kill_of_the_supervisor_leaves_no_process(make_clone: MakeClone) -> None
 
 
 @pytest.mark.thorough
-def test_a_server_that_dies_ends_everything(make_clone: MakeClone) -> None:
+def test_end_of_a_server_stops_the_whole_system(make_clone: MakeClone) -> None:
     clone = make_clone()
     supervisor = clone.up()
     clone.says("are ready")
@@ -86,28 +86,28 @@ def test_a_server_that_dies_ends_everything(make_clone: MakeClone) -> None:
 
 
 @pytest.mark.thorough
-def test_servers_given_by_url_are_used_and_a_dead_api_starts_again(make_clone: MakeClone, system: System) -> None:
+def test_up_uses_given_servers_and_restarts_a_dead_api(make_clone: MakeClone, system: System) -> None:
     clone = make_clone(**of_broker(system))
     supervisor = clone.up()
     clone.says("Post a task")
     assert clone.printed.count("SUCCESS") == 2
     api = next(process for process in supervisor.children() if "uvicorn" in process.cmdline())
     api.kill()
-    clone.says("api ended; it starts again in 1 s")
+    clone.says("api ended; it is restarted in 1 s")
     until(lambda: clone.run("ops.demo").returncode == 0, 60, "an answer of the new API")
 
 
 @pytest.mark.thorough
-def test_two_in_one_folder(make_clone: MakeClone, system: System) -> None:
+def test_second_up_in_one_folder_is_refused(make_clone: MakeClone, system: System) -> None:
     clone = make_clone(**of_broker(system))
     clone.up()
     clone.says("are ready")
     second = clone.run("ops.up")
     assert (second.returncode, second.stdout) == (1, "")
-    assert second.stderr.startswith("A `make up` or `make load` of this folder is running already")
+    assert second.stderr.startswith("`make up` or `make load` is already running in this folder")
 
 
-def test_port_in_use(make_clone: MakeClone) -> None:
+def test_up_with_an_occupied_port_is_refused(make_clone: MakeClone) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         refused = make_clone(port=str(port)).run("ops.up")
@@ -116,7 +116,7 @@ def test_port_in_use(make_clone: MakeClone) -> None:
 
 
 @pytest.mark.parametrize("port", ["eighty", *thorough("99999")])
-def test_no_port(make_clone: MakeClone, port: str) -> None:
+def test_up_with_an_invalid_port_is_refused(make_clone: MakeClone, port: str) -> None:
     refused = make_clone(port=port).run("ops.up")
     assert (refused.returncode, refused.stderr) == (
         1,
@@ -124,7 +124,7 @@ def test_no_port(make_clone: MakeClone, port: str) -> None:
     )
 
 
-def test_broker_that_is_not_as_the_contract_wants_it(make_clone: MakeClone, system: System) -> None:
+def test_up_refuses_a_broker_that_does_not_match_the_contract(make_clone: MakeClone, system: System) -> None:
     system.servers.rabbitmq.management(f"/api/queues/{system.vhost}/dead", "DELETE")
     refused = make_clone(**of_broker(system)).run("ops.up")
     assert refused.returncode == 1
@@ -138,14 +138,14 @@ def test_broker_that_is_not_as_the_contract_wants_it(make_clone: MakeClone, syst
         *thorough(("CELERY_BROKER_URL", "http://x:1/", "amqp"), ("CELERY_RESULT_BACKEND", "cache:6379", "redis")),
     ],
 )
-def test_url_that_is_none(make_clone: MakeClone, name: str, url: str, form: str) -> None:
+def test_up_with_an_invalid_url_is_refused(make_clone: MakeClone, name: str, url: str, form: str) -> None:
     refused = make_clone(**{name: url}).run("ops.up")
     assert refused.returncode == 1
     assert refused.stderr.startswith(f"{name}: it must read {form}://user:password@host:port/")
     assert len(refused.stderr.splitlines()) == 1
 
 
-def test_redis_that_does_not_answer(make_clone: MakeClone, system: System) -> None:
+def test_up_refuses_a_redis_that_does_not_answer(make_clone: MakeClone, system: System) -> None:
     nowhere = f"redis://127.0.0.1:{free_ports(1)[0]}/0"
     refused = make_clone(**of_broker(system, CELERY_RESULT_BACKEND=nowhere)).run("ops.up")
     assert refused.returncode == 1

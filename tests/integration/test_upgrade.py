@@ -1,11 +1,11 @@
-"""What commit 0ddeda5 left in the broker and in Redis is read and finished by the processes of today.
+"""Today's processes read and finish the data that commit 0ddeda5 left in the broker and in Redis.
 
-earlier_0ddeda5.json was made by running that commit: its API, worker, recorder and `dead_letters requeue`, by means of
-its own tests/harness. The messages were then taken from their queues with basic.get (the content header as it is on the
-wire, in hexadecimal; the body as text), and the records from Redis with HGETALL. It has tasks that wait, alone, in
-batches and under an Idempotency-Key; the key of an API that was killed after its publish; a retry in its delay queue,
-and another one whose task was cancelled meanwhile; the message of a worker that was killed; a dead letter, a parked
-one, and one that was sent again; and a record in each state.
+earlier_0ddeda5.json was recorded by running that commit's API, worker, recorder and `dead_letters requeue` with its
+own tests/harness. The messages were then read from their queues with basic.get (the content header as on the wire, in
+hexadecimal; the body as text), and the records from Redis with HGETALL. The file contains waiting tasks (single, in
+batches, and with an Idempotency-Key), the key of an API that was killed after its publish, a retry in its delay queue,
+another retry whose task was cancelled meanwhile, the message of a killed worker, a dead letter, a parked message, a
+requeued message, and a record in each state.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from tests.harness.system import Api, System, until
 from tests.integration.test_dead_letters import command
 
 EARLIER: dict[str, Any] = json.loads((Path(__file__).parent / "earlier_0ddeda5.json").read_text())
-# Whatever today is, the ids of that day are not too old.
+# So long that the ids of that day never expire.
 FOREVER: dict[str, Any] = {"RESULT_TTL_S": "3000000000", "RETRY_BACKOFF_S": "1", "RETRY_BACKOFF_MAX_S": "1"}
 
 
@@ -38,14 +38,14 @@ def api(shared: System) -> Iterator[Api]:
     send(shared, EARLIER["requeued"]["messages"])
     api = shared.api(**FOREVER)
     shared.recorder(**FOREVER)
-    shared.worker(**FOREVER)  # which declares the delay queues
+    shared.worker(**FOREVER)  # declares the delay queues
     send(shared, [*EARLIER["retry"]["messages"], *EARLIER["cancelled_retry"]["messages"]])
     yield api
     shared.redis.delete(*EARLIER["redis"])
 
 
 def send(system: System, messages: list[dict[str, str]]) -> None:
-    """Publish captured messages to where they were taken from."""
+    """Publish recorded messages to the exchange and key from which they came."""
 
     async def publish() -> None:
         connection = await aiormq.connect(system.servers.rabbitmq.url(vhost=system.vhost))
@@ -65,14 +65,14 @@ def send(system: System, messages: list[dict[str, str]]) -> None:
     asyncio.run(publish())
 
 
-def test_message_has_the_earlier_form() -> None:
-    """Else the tests below would show nothing."""
+def test_recorded_messages_have_the_earlier_form() -> None:
+    """Otherwise the tests below would not test the earlier form."""
     messages = [*EARLIER["waiting"], *EARLIER["retry"]["messages"], *EARLIER["parked"]["messages"]]
     assert {type(json.loads(message["body"])[0][0]) for message in messages} == {dict}
 
 
 @pytest.mark.parametrize("task", EARLIER["plain"])
-def test_task_that_waited_is_done(api: Api, task: str) -> None:
+def test_waiting_task_of_the_earlier_version_succeeds(api: Api, task: str) -> None:
     ended = api.ended(EARLIER["plain"][task])
     (sent,) = (
         json.loads(message["body"])[0][0]
@@ -83,7 +83,7 @@ def test_task_that_waited_is_done(api: Api, task: str) -> None:
 
 
 @pytest.mark.parametrize("key", EARLIER["keys"])
-def test_key_stands_for_the_same_tasks(api: Api, shared: System, key: str) -> None:
+def test_idempotency_key_of_the_earlier_version_returns_the_same_tasks(api: Api, shared: System, key: str) -> None:
     earlier = EARLIER["keys"][key]
     headers = {"Idempotency-Key": earlier["key"], "Content-Type": "application/json"}
     answer = api.client.post(earlier["path"], content=earlier["body"].encode(), headers=headers)
@@ -100,29 +100,29 @@ def test_key_stands_for_the_same_tasks(api: Api, shared: System, key: str) -> No
 
 
 @pytest.mark.parametrize("state", ["SUCCESS", "FAILURE", "FAILURE_requeued", "REVOKED"])
-def test_record_that_is_final_is_read_as_it_was(api: Api, state: str) -> None:
+def test_final_record_of_the_earlier_version_is_read_unchanged(api: Api, state: str) -> None:
     assert api.status(EARLIER["states"][state]) == EARLIER["seen"][state]
 
 
 @pytest.mark.parametrize("part", ["retry", "lost"])
-def test_task_that_had_begun_is_done(api: Api, part: str) -> None:
-    """The retry fails once more here: its message is written anew, and has the earlier form still."""
+def test_started_task_of_the_earlier_version_succeeds(api: Api, part: str) -> None:
+    """The retry fails once more here, which publishes its message again in the earlier form."""
     assert api.ended(EARLIER[part]["id"])["task_status"] == "SUCCESS"
 
 
-def test_task_that_was_cancelled_before_its_retry_is_revoked(api: Api) -> None:
+def test_task_cancelled_before_its_retry_is_revoked(api: Api) -> None:
     assert api.ended(EARLIER["cancelled_retry"]["id"])["task_status"] == "REVOKED"
 
 
-def test_dead_letter_is_a_failure(api: Api) -> None:
+def test_dead_letter_of_the_earlier_version_is_a_failure(api: Api) -> None:
     assert api.ended(EARLIER["dead"]["id"])["task_status"] == "FAILURE"
 
 
-def test_task_that_was_sent_again_is_done(api: Api) -> None:
+def test_requeued_task_of_the_earlier_version_succeeds(api: Api) -> None:
     assert api.ended(EARLIER["requeued"]["new_id"])["task_status"] == "SUCCESS"
 
 
-def test_parked_task_can_be_sent_again(api: Api, shared: System) -> None:
+def test_parked_task_of_the_earlier_version_can_be_requeued(api: Api, shared: System) -> None:
     until(lambda: shared.depth_messages("dead.parked") == 2)
     task_id = EARLIER["parked"]["id"]
     new_id = command(shared, "requeue", task_id).strip()

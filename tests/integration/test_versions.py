@@ -1,4 +1,4 @@
-"""Two versions at once: what one does not understand waits for the other, in either order, and does not fail."""
+"""Two versions at once: a worker returns unknown messages to the other version, in either order of the update."""
 
 import json
 import re
@@ -11,20 +11,20 @@ from kombu import Connection, Exchange, Producer
 from apps.contract import topology
 from apps.contract.ids import TaskIds
 from ops.servers.ports import free_ports
-from tests.harness.next import QUEUE
+from tests.harness.next_version import QUEUE
 from tests.harness.records import Records
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import Api, System, until
-from tests.harness.thorough import POOLS
+from tests.harness.thorough import POOLS, thorough
 from tests.integration.test_dead_letters import command
 
-OLDER, NEXT = "tests.harness.worker", "tests.harness.next_worker"
-# Long enough for a worker of the other version to start.
+OLDER, NEXT = "tests.harness.worker", "tests.harness.next_version_worker"
+# Longer than the start of a worker of the other version.
 PATIENT: dict[str, Any] = {"RETURN_MAX_S": "300"}
 
 
 def declare_queue(system: System) -> None:
-    """Make the next version's queue, as its definitions do."""
+    """Declare the next version's queue as its definitions would."""
     manage, vhost = system.servers.rabbitmq.management, system.vhost
     manage(f"/api/queues/{vhost}/{QUEUE}", "PUT", {"durable": True, "arguments": topology.QUEUE_ARGUMENTS})
     manage(f"/api/bindings/{vhost}/e/{topology.EXCHANGE}/q/{QUEUE}", "POST", {"routing_key": QUEUE})
@@ -37,18 +37,18 @@ def declare_queue(system: System) -> None:
 
 
 def _grown(allowed: dict[str, str]) -> dict[str, str]:
-    """The rights of a user, which also has the new queue."""
+    """Return a user's rights extended by the new queue."""
     rights = {name: allowed[name] for name in ("configure", "write", "read") if name in allowed}
     return {name: right.replace(WORK_QUEUE, f"{WORK_QUEUE}|{QUEUE}") for name, right in rights.items()}
 
 
 def returned(system: System, task_id: str) -> list[dict[str, Any]]:
-    """What workers logged when they returned a task."""
+    """Return the log lines of workers that returned this task."""
     return [line for line in system.log_lines() if line["message"] == "returned" and line["task_id"] == task_id]
 
 
 def assert_waits_for_both(system: System, api: Api, ids: dict[str, str]) -> None:
-    """Each is returned more than once, and has no end."""
+    """Assert that each task is returned more than once, and that it has not ended."""
     until(lambda: all(len(returned(system, task_id)) > 1 for task_id in ids.values()), what=f"{ids} returned")
     for task_id in ids.values():
         assert {line["what"] for line in returned(system, task_id)} <= {"task", "input", "form"}
@@ -56,10 +56,10 @@ def assert_waits_for_both(system: System, api: Api, ids: dict[str, str]) -> None
 
 
 @POOLS
-def test_newer_api_beside_an_older_worker_fails_no_task(system: System, pool: str) -> None:
-    system.define(delivery_limit=1)  # a return is no delivery
+def test_tasks_of_a_newer_api_wait_for_a_newer_worker(system: System, pool: str) -> None:
+    system.define(delivery_limit=1)  # a return does not count as a delivery
     declare_queue(system)
-    api = system.api("tests.harness.next_api")
+    api = system.api("tests.harness.next_version_api")
     system.recorder()
     system.worker(OLDER, WORKER_POOL=pool, **PATIENT)
     ids = {"field": api.accepted("sleep", colour="blue"), "task": api.accepted("later")}
@@ -77,7 +77,7 @@ def test_newer_api_beside_an_older_worker_fails_no_task(system: System, pool: st
 
 
 @POOLS
-def test_older_api_beside_a_newer_worker_fails_no_task(system: System, pool: str) -> None:
+def test_tasks_of_an_older_api_wait_for_an_older_worker(system: System, pool: str) -> None:
     declare_queue(system)
     api = system.api()
     system.recorder()
@@ -92,9 +92,9 @@ def test_older_api_beside_a_newer_worker_fails_no_task(system: System, pool: str
 
 
 @POOLS
-def test_task_that_no_version_understands_in_time_says_so(system: System, pool: str) -> None:
+def test_task_that_no_worker_knows_in_time_is_a_failure_with_its_reason(system: System, pool: str) -> None:
     (port,) = free_ports(1)
-    api = system.api("tests.harness.next_api")
+    api = system.api("tests.harness.next_version_api")
     system.recorder()
     system.worker(OLDER, WORKER_POOL=pool, METRICS_PORT=str(port), RETURN_MAX_S="2")
     ids = {"input": api.accepted("sleep", colour="blue"), "task": api.accepted("later")}
@@ -114,9 +114,9 @@ def _metric(port: int, name: str) -> float:
     return float(re.findall(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)[0])
 
 
-@pytest.mark.parametrize(("task", "more"), [("sleep", {"colour": "blue"}), ("later", {})])
+@pytest.mark.parametrize(("task", "more"), [("later", {}), *thorough(("sleep", {"colour": "blue"}))])
 def test_task_that_waits_for_another_version_can_be_cancelled(system: System, task: str, more: dict[str, Any]) -> None:
-    api = system.api("tests.harness.next_api")
+    api = system.api("tests.harness.next_version_api")
     system.recorder()
     system.worker(OLDER, **PATIENT)
     task_id = api.accepted(task, **more)
@@ -125,7 +125,7 @@ def test_task_that_waits_for_another_version_can_be_cancelled(system: System, ta
     assert api.ended(task_id)["task_status"] == "REVOKED"
 
 
-def test_message_of_a_later_form_is_returned_and_one_that_says_nobodys_is_not(system: System) -> None:
+def test_message_of_a_later_form_is_returned_unless_its_id_is_invalid(system: System) -> None:
     system.recorder()
     system.worker(RETURN_MAX_S="2")
     later = TaskIds(system.task_id_key.encode()).new("tests")

@@ -1,4 +1,4 @@
-"""Long-polls: when they answer, what they cost, and what becomes of them when a process or a client goes."""
+"""Long polls: when they answer, their cost, and their behaviour when the API or the client ends."""
 
 import asyncio
 import json
@@ -8,8 +8,8 @@ import time
 import httpx
 import pytest
 
-from tests.harness.crowd import wait_together
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.parallel_clients import wait_together
+from tests.harness.simple_tasks import WORK_QUEUE
 from tests.harness.system import PATIENT, System, until
 
 WAITERS = 500
@@ -22,11 +22,11 @@ def test_long_poll_returns_when_the_task_ends(shared: System) -> None:
         started_s = time.monotonic()
         task_id = api.accepted("sleep", seconds=seconds)
         assert api.status(task_id, wait_s=20)["task_status"] == "SUCCESS"
-        assert time.monotonic() - started_s < seconds + 15  # and not at the end of its 20 s
+        assert time.monotonic() - started_s < seconds + 15  # well before the end of its wait of 20 s
 
 
-def test_long_poll_that_hardly_waits_answers_at_once(shared: System) -> None:
-    """Its time is over while Redis is still being asked."""
+def test_very_short_long_poll_answers_immediately(shared: System) -> None:
+    """Its wait ends before the first reply of Redis."""
     api = shared.api()
     task_id = api.accepted("sleep", seconds=60)
     for wait_s in [0.0001, 0.0005, 0.001, 0.003] * 5:
@@ -36,7 +36,7 @@ def test_long_poll_that_hardly_waits_answers_at_once(shared: System) -> None:
     assert api.metric("sluice_long_polls") == 0
 
 
-def test_500_long_polls_cost_one_redis_connection(system: System) -> None:
+def test_500_long_polls_use_one_redis_connection(system: System) -> None:
     api = system.api(WAIT_MAX_S="55")
     task_id = api.accepted("sleep", seconds=0)
     api.status(task_id)
@@ -44,15 +44,15 @@ def test_500_long_polls_cost_one_redis_connection(system: System) -> None:
     assert [json.loads(answer)["task_status"] for answer in answers] == ["SUCCESS"] * WAITERS
 
 
-def test_client_that_leaves_gives_its_place_back(shared: System) -> None:
+def test_long_poll_ends_when_its_client_disconnects(shared: System) -> None:
     api = shared.api()
     task_id = api.accepted("sleep", seconds=60)
     with pytest.raises(httpx.ReadTimeout):
         api.client.get(f"/tasks/{task_id}?wait=25", timeout=0.5)
-    until(lambda: api.metric("sluice_long_polls") == 0, 20)  # before its 25 s are over
+    until(lambda: api.metric("sluice_long_polls") == 0, 20)  # before the end of its wait of 25 s
 
 
-def test_sigterm_answers_long_polls_and_ends_at_once(system: System) -> None:
+def test_sigterm_answers_long_polls_and_ends_the_api(system: System) -> None:
     api = system.api()
     task_id = api.accepted("sleep", seconds=60)
 
@@ -67,10 +67,10 @@ def test_sigterm_answers_long_polls_and_ends_at_once(system: System) -> None:
     response = asyncio.run(wait_through_the_end())
     assert (response.status_code, response.json()["task_status"]) == (200, "PENDING")
     until(lambda: not api.child.alive, 10)
-    assert time.monotonic() - started_s < 20  # and not at the end of its 25 s
+    assert time.monotonic() - started_s < 20  # well before the end of its wait of 25 s
 
 
-def test_sigterm_finishes_accepted_requests(system: System) -> None:
+def test_sigterm_lets_open_posts_finish(system: System) -> None:
     api = system.api(**PATIENT)
     system.servers.rabbitmq.suspend()
 

@@ -1,4 +1,4 @@
-"""Runs of the load test as `make load` makes them, against servers whose faults are known."""
+"""Fixtures that run the load test as `make load` does, also against servers with a known fault."""
 
 import os
 import subprocess
@@ -22,17 +22,17 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="session")
 def python() -> Path:
-    """What `make load` runs on. Without it: a skip on a laptop, a failure in CI."""
+    """The interpreter of `make load`. If it is missing: a skip on a laptop, a failure in CI."""
     if not PYTHON.exists():
         if os.environ.get("CI"):
             raise FileNotFoundError(f"{PYTHON}: run these by `make test-load`")
-        pytest.skip("Locust is not installed: run these by `make test-load`")
+        pytest.skip("Locust is not installed: run these tests with `make test-load`")
     return PYTHON
 
 
 @pytest.fixture
 def locust(python: Path, tmp_path: Path) -> Callable[..., Ledger]:
-    """Locust by itself, against a port: what it noted of a shape of the tests'."""
+    """Run Locust alone against a port with one of the tests' shapes; returns its ledger."""
 
     def run(
         shape: str, port: int, *, start: Sequence[str] = ("-m", "locust"), file: str = "loadtest/locustfile.py"
@@ -53,7 +53,7 @@ def locust(python: Path, tmp_path: Path) -> Callable[..., Ledger]:
 
 @pytest.fixture
 def loadtest(python: Path, tmp_path: Path) -> Run:
-    """The command, with the tests' own shapes; its report is in `report` under the test's folder."""
+    """Run the load test with the tests' shapes; its report is in `report` in the test's folder."""
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
@@ -68,7 +68,7 @@ def loadtest(python: Path, tmp_path: Path) -> Run:
 
 @pytest.fixture
 def against(loadtest: Run, system: System, tmp_path: Path) -> Iterator[Run]:
-    """The same against a server with a fault, beside a real broker's queues, which nobody fills."""
+    """Run the load test against a server with a fault, and with the empty queues of a real broker."""
     servers: list[Child] = []
 
     def run(fault: str) -> subprocess.CompletedProcess[str]:

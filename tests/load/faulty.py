@@ -1,4 +1,4 @@
-"""Servers that do one thing wrong: `python -m tests.load.faulty FAULT PORT`. The stub is right but for that."""
+"""Servers with one fault each: `python -m tests.load.faulty FAULT PORT`. Otherwise they behave as the stub."""
 
 import math
 import sys
@@ -8,19 +8,19 @@ from typing import Any
 from loadtest import stub
 from loadtest.stub import Answer, Tasks
 
-# Of the tasks, the one that goes wrong.
+# the number of the post or task that goes wrong
 UNLUCKY = 50
 
 
 class Loses(Tasks):
-    """Accepts a task that never ends."""
+    """Accept a task that never ends."""
 
     def left_s(self, task_id: str) -> float:
         return math.inf if list(self._tasks).index(task_id) == UNLUCKY - 1 else super().left_s(task_id)
 
 
 class Fails(Tasks):
-    """Answers 500 once."""
+    """Answer one post with 500."""
 
     posts = 0
 
@@ -30,7 +30,7 @@ class Fails(Tasks):
 
 
 class Mixes(Tasks):
-    """Gives one task the result of the one before."""
+    """Give one task the result of the task before it."""
 
     def result(self, task_id: str) -> dict[str, str]:
         ids = list(self._tasks)
@@ -39,7 +39,7 @@ class Mixes(Tasks):
 
 
 class Hesitates(Tasks):
-    """Accepts slowly: by twice what twenty times the stub's least counted p95, 5 ms, are."""
+    """Accept slowly: 200 ms, twice the limit of 100 ms (20 times the stub's p95, which counts as 5 ms at least)."""
 
     def post(self, body: dict[str, Any], key: str | None) -> Answer:
         time.sleep(0.2)
@@ -47,14 +47,14 @@ class Hesitates(Tasks):
 
 
 class Dawdles(Tasks):
-    """Is late with each result: by more than thirty times what the stub is on a busy machine, 40 ms."""
+    """Deliver each result 3 s late, far above the limit for a stub that is 40 ms late on a busy machine."""
 
     def left_s(self, task_id: str) -> float:
         return super().left_s(task_id) + 3
 
 
 class Miscounts(Tasks):
-    """Counts a task that no client knows of."""
+    """Count a task that no client has posted."""
 
     def metrics(self) -> str:
         self.accepted["load_long"] += 1
@@ -62,14 +62,14 @@ class Miscounts(Tasks):
 
 
 class Doubles(Tasks):
-    """Forgets keys: a post that is sent again is another task."""
+    """Ignore keys: a repeated post creates another task."""
 
-    def post(self, body: dict[str, Any], key: str | None) -> Answer:  # noqa: ARG002 - that is the fault
+    def post(self, body: dict[str, Any], key: str | None) -> Answer:  # noqa: ARG002 - to ignore the key is the fault
         return super().post(body, None)
 
 
 class Refuses(Tasks):
-    """Has no room for the last of a batch when it is sent for the first time: no fault where a shape intends that."""
+    """Refuse the last task of a batch when it is sent first: a failure, except for shapes that intend refusals."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What users do with their connections: one each, also where select() takes no more; and no request is left halfway."""
+"""Each user keeps one connection, also with descriptors above the limit of select(), and ends between requests."""
 
 import asyncio
 import threading
@@ -11,9 +11,9 @@ from loadtest.ledger import Ledger
 from ops.servers.child import until
 from ops.servers.ports import free_ports, is_open
 
-USERS = 12  # of the shape `short`
+USERS = 12  # in the shape `short`
 READY_S = 30
-# select() takes descriptors up to 1,023: here every connection of Locust's has a higher one.
+# select() supports descriptors up to 1,023: this makes every connection of Locust use a higher one.
 CROWDED = """
 import os, resource, runpy
 resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
@@ -23,10 +23,10 @@ runpy.run_module("locust", run_name="__main__")
 
 
 class Counted(stub.Http):
-    """Counts the connections, and keeps the Host headers."""
+    """Count the connections, and record the Host headers."""
 
     made = 0
-    hosts: set[str] = set()  # noqa: RUF012 - emptied for each test
+    hosts: set[str] = set()  # noqa: RUF012 - the fixture empties it for each test
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         Counted.made += 1
@@ -40,7 +40,7 @@ class Counted(stub.Http):
 
 @pytest.fixture
 def stubbed(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, stub.Tasks]]:
-    """A stub whose connections are counted: its port, and its tasks."""
+    """A stub that counts its connections: its port, and its tasks."""
     monkeypatch.setattr(stub, "Http", Counted)
     (port,) = free_ports(1)
     tasks = stub.Tasks()
@@ -66,10 +66,10 @@ def test_user_keeps_its_connection(locust: Callable[..., Ledger], stubbed: tuple
     ledger = locust("short", stubbed[0], start=("-c", CROWDED))
     assert not ledger.failures
     assert ledger.seconds[-1][2] > 5 * USERS  # requests
-    assert Counted.made < 2 * USERS  # some of the probes may be among them
+    assert Counted.made < 2 * USERS  # the port probes of the fixture may be among them
 
 
-def test_user_is_ended_before_a_post_or_after_it(
+def test_user_ends_before_or_after_a_post_but_not_during_one(
     locust: Callable[..., Ledger], stubbed: tuple[int, stub.Tasks]
 ) -> None:
     ledger = locust("ended", stubbed[0], start=("-c", CROWDED))
@@ -77,7 +77,7 @@ def test_user_is_ended_before_a_post_or_after_it(
     assert len(ledger.tasks) == sum(stubbed[1].accepted.values()) > 0
 
 
-def test_every_request_has_the_host_of_the_ingress(
+def test_every_request_has_the_host_header_of_the_ingress(
     locust: Callable[..., Ledger], stubbed: tuple[int, stub.Tasks], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLUICE_HOST", "tasks.example.com")

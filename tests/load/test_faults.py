@@ -1,4 +1,4 @@
-"""The gates close: a run against a server with a fault does not end well, and says which gate it was."""
+"""A run against a server with a fault fails, and names the gate that did not hold."""
 
 import json
 import re
@@ -11,12 +11,12 @@ from tests.load.conftest import Run
 
 
 def failed(printed: str) -> set[str]:
-    """The names of the gates that did not hold."""
+    """Return the names of the gates that did not hold."""
     lines = (line.strip() for line in printed.splitlines())
     return {line.removeprefix("FAILED").partition(":")[0].strip() for line in lines if line.startswith("FAILED")}
 
 
-def test_run_without_a_fault_ends_well(against: Run, tmp_path: Path) -> None:
+def test_run_without_a_fault_passes(against: Run, tmp_path: Path) -> None:
     done = against("none")
     assert (failed(done.stdout), done.returncode) == (set(), 0), done.stdout + done.stderr
     report = json.loads((tmp_path / "report" / "report.json").read_text())
@@ -24,7 +24,7 @@ def test_run_without_a_fault_ends_well(against: Run, tmp_path: Path) -> None:
     assert max(report["series"]["finished_per_s"]) > 5
 
 
-def test_intended_refusals_within_a_batch_are_no_failures(against: Run) -> None:
+def test_intended_refusals_within_a_batch_are_not_failures(against: Run) -> None:
     done = against("refuses")
     assert not failed(done.stdout) & {"nothing lost", "ledger and /metrics agree"}, done.stdout + done.stderr
     refused = re.search(r"held +no failures: 0 of \d+ requests, (\d+) intended refusals", done.stdout)
@@ -44,13 +44,13 @@ def test_intended_refusals_within_a_batch_are_no_failures(against: Run) -> None:
         ("doubles", "no failures"),
     ],
 )
-def test_fault_closes_its_gate(against: Run, fault: str, gate: str) -> None:
+def test_fault_fails_its_gate(against: Run, fault: str, gate: str) -> None:
     done = against(fault)
     assert gate in failed(done.stdout), done.stdout + done.stderr
     assert done.returncode == 1
 
 
-def test_message_that_is_left_closes_the_gate(against: Run, system: System) -> None:
+def test_remaining_message_fails_the_gate_of_drained_queues(against: Run, system: System) -> None:
     message = {
         "properties": {"delivery_mode": 2},
         "routing_key": "celery",

@@ -1,4 +1,4 @@
-"""The report as a person opens it: in a browser, without a network, on a desk and on a telephone."""
+"""The report in a browser: without a network, at the width of a desktop and of a phone."""
 
 import json
 import math
@@ -18,7 +18,7 @@ from loadtest.sample import Sample, Usage
 from loadtest.shapes import Shape
 from ops.command import Unusable
 from tests.harness.browser import Page, page
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 
 SHAPE = shapes.load("burst", {})
 MISSING = ("7 s: the broker does not answer", "8 s: the broker does not answer")
@@ -33,7 +33,7 @@ CHARTS = """[...document.querySelectorAll("figure")].map(figure => ({
 SMALLEST_PX = """Math.min(...[...document.querySelectorAll("body *")]
     .filter(each => each.textContent.trim() && !each.closest("script, style"))
     .map(each => parseFloat(getComputedStyle(each).fontSize)))"""
-# of a chart's own text the part that its drawing cuts off
+# texts of a chart that extend beyond its drawing
 CUT_OFF = """[...document.querySelectorAll("svg text")].filter(text => {
     const box = text.getBoundingClientRect(), whole = text.ownerSVGElement.getBoundingClientRect();
     return box.left < whole.left - 1 || box.right > whole.right + 1;
@@ -41,7 +41,7 @@ CUT_OFF = """[...document.querySelectorAll("svg text")].filter(text => {
 
 
 def ledger(shape: Shape, late_ms: float) -> Ledger:
-    """A burst: as many tasks as users, a backlog in the middle."""
+    """Return the ledger of a burst: as many tasks as users, and a backlog in the middle."""
     found = Ledger()
     for second in range(int(shape.length_s) + 20):
         users = shape.users_at(second) or 0
@@ -84,7 +84,7 @@ def written(folder: Path, *, held: bool = True) -> Path:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    """Where there is none: a skip on a laptop, a failure in CI."""
+    """A browser. If there is none: a skip on a laptop, a failure in CI."""
     try:
         with page(tmp_path_factory.mktemp("browser")) as opened:
             yield opened
@@ -102,7 +102,7 @@ def _no_errors(browser: Page) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("width", [1280, 400])
-def test_page_is_readable_at_any_width(browser: Page, tmp_path: Path, width: int) -> None:
+def test_page_is_readable_on_desktop_and_phone(browser: Page, tmp_path: Path, width: int) -> None:
     browser.open(written(tmp_path), width)
     browser.picture(tmp_path / f"{width}.png")
     assert browser.evaluate("document.documentElement.scrollWidth") == width
@@ -120,13 +120,13 @@ def test_every_chart_has_its_data(browser: Page, tmp_path: Path) -> None:
     assert [len(chart["lines"]) for chart in charts] == [1, 4, 2, 3, 1, 3, 3, 7, 7]
 
 
-def test_looks_that_failed_are_told(browser: Page, tmp_path: Path) -> None:
+def test_failed_samples_are_reported(browser: Page, tmp_path: Path) -> None:
     browser.open(written(tmp_path), 1280)
     told = browser.evaluate("document.getElementById('missing').textContent")
-    assert told == f"The system told nothing of itself 2 times, first at {MISSING[0]}"
+    assert told == f"2 samples are missing, the first at {MISSING[0]}"
 
 
-def test_every_process_has_its_row(browser: Page, tmp_path: Path) -> None:
+def test_every_process_has_a_row(browser: Page, tmp_path: Path) -> None:
     browser.open(written(tmp_path), 1280)
     rows = browser.evaluate("[...document.querySelectorAll('#processes tr')].map(each => each.innerText)")
     assert [row.partition("\t")[0] for row in rows[1:]] == [
@@ -135,7 +135,7 @@ def test_every_process_has_its_row(browser: Page, tmp_path: Path) -> None:
     assert rows[5].split("\t")[1:] == ["0.10", "0.10", "0.10", "60", "60", "60"]
 
 
-def test_verdict_and_gates_come_first(browser: Page, tmp_path: Path) -> None:
+def test_verdict_and_gates_are_at_the_top(browser: Page, tmp_path: Path) -> None:
     browser.open(written(tmp_path, held=False), 1280)
     assert browser.evaluate("document.getElementById('verdict').textContent") == "burst: ✕ not every gate held"
     told = browser.evaluate("[...document.querySelectorAll('.gates li')].map(each => each.innerText)")
@@ -145,7 +145,7 @@ def test_verdict_and_gates_come_first(browser: Page, tmp_path: Path) -> None:
     assert browser.evaluate("document.querySelector('.gates').getBoundingClientRect().bottom") < 900
 
 
-def test_pointing_at_one_chart_reads_all(browser: Page, tmp_path: Path) -> None:
+def test_pointing_at_one_chart_shows_the_values_of_all_charts(browser: Page, tmp_path: Path) -> None:
     browser.open(written(tmp_path), 1280)
     browser.evaluate(
         """(() => {
@@ -159,13 +159,13 @@ def test_pointing_at_one_chart_reads_all(browser: Page, tmp_path: Path) -> None:
     assert not any("most" in legend.replace("most 30", "") for legend in legends)
 
 
-def test_page_names_no_other_address(tmp_path: Path) -> None:
+def test_page_loads_nothing_from_other_addresses(tmp_path: Path) -> None:
     text = written(tmp_path).read_text()
     outside = [word for word in text.split('"') if "://" in word and "compute.example.com" not in word]
     assert outside == ["http://www.w3.org/2000/svg"]
 
 
-def test_numbers_are_beside_it_as_json(tmp_path: Path) -> None:
+def test_figures_are_also_written_as_json(tmp_path: Path) -> None:
     written(tmp_path)
     found = json.loads((tmp_path / "report.json").read_text())
     assert found["verdict"] == "held"
@@ -179,7 +179,7 @@ def test_numbers_are_beside_it_as_json(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("accepted_per_s", "users", "reached"), [((10, 20, 20), 40, True), ((10, 20, 27), 60, False)])
-def test_knee_is_the_last_step_that_serves_its_users(
+def test_knee_is_the_last_step_that_serves_all_its_users(
     accepted_per_s: tuple[int, ...], users: int, reached: bool
 ) -> None:
     run = Ledger()
@@ -200,7 +200,7 @@ def replace_stages(shape: Shape, stages: list[tuple[float, int]]) -> Shape:
     return shape.model_copy(update={"stages": tuple(stages), "limits": None})
 
 
-def test_report_of_a_run_in_which_nothing_happened_is_one(browser: Page, tmp_path: Path) -> None:
+def test_report_of_an_empty_run_can_be_opened(browser: Page, tmp_path: Path) -> None:
     run = Ledger()
     run.read([json.dumps((0, "second", 0, 0, 0)), json.dumps((1, "end", {}, False))])
     verdict = replace(gates.judged(SHAPE, run, run, Seen({}, {})), void=("Locust ended",))

@@ -1,1 +1,1 @@
-"""The manifests, and the commands that deploy them."""
+"""The manifests and the commands that deploy them."""

@@ -1,5 +1,6 @@
-"""`make test-charts` and `make chart-keys`, on the stand-ins and on charts that are wrong in one way each."""
+"""`make test-charts` and `make chart-keys`, tested on the stand-in charts and on charts with one fault each."""
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +14,21 @@ from ops.charts import __main__ as command
 from ops.charts import effects, source, value_keys
 from ops.charts.source import Chart
 from ops.command import ROOT, Unusable
+from tests.harness.manifest_faults import Fault, copied, faults
+from tests.harness.thorough import thorough
+
+# Every fourth fault; the others, which differ in a detail, are left to the thorough tests.
+FAULTS = [
+    fault if number % 4 == 0 else thorough(fault)[0]
+    for number, fault in enumerate(faults(Path(__file__).with_name("chart_faults.yaml")))
+]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The archives of the stand-ins, which have the real charts' names and versions."""
+    """The archives of the stand-in charts, which have the real charts' names and versions."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keda_release, "tag", lambda: "any")  # the programs take minutes to build
+        patch.setattr(keda_release, "tag", lambda: "any")  # skips a build of minutes
         path = tmp_path_factory.mktemp("charts")
         chart_archives.package(path)
     return path
@@ -34,14 +43,14 @@ def lines(result: effects.Result, listed: dict[str, str]) -> list[str]:
 
 
 @pytest.mark.parametrize("arguments", [[], [""], ["build/charts"], [str(ROOT)]])
-def test_folder_inside_of_the_repository_is_refused(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_inside_the_repository_is_refused(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr("sys.argv", ["charts", "pull", *arguments])
     with pytest.raises(Unusable, match=r"CHARTS=\.\.\., outside of this repository\.$"):
         command.main()
 
 
-def test_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_folder_is_named(tmp_path: Path) -> None:
     with (
         pytest.raises(Unusable, match=r"^There is no folder .*/none: name the folder"),
         source.charts(tmp_path / "none"),
@@ -49,7 +58,7 @@ def test_folder_that_is_not_there(tmp_path: Path) -> None:
         pass
 
 
-def test_chart_that_is_not_there(folder: Path, tmp_path: Path) -> None:
+def test_missing_chart_is_named(folder: Path, tmp_path: Path) -> None:
     for name in ("rabbitmq", "nginx-ingress", "keda"):
         (archive,) = folder.glob(f"{name}-*.tgz")
         shutil.copy(archive, tmp_path)
@@ -58,7 +67,7 @@ def test_chart_that_is_not_there(folder: Path, tmp_path: Path) -> None:
         pass
 
 
-def test_chart_of_another_version(folder: Path, tmp_path: Path) -> None:
+def test_chart_of_another_version_is_refused(folder: Path, tmp_path: Path) -> None:
     for archive in folder.glob("*.tgz"):
         if not archive.name.startswith("redis"):
             shutil.copy(archive, tmp_path)
@@ -71,7 +80,7 @@ def test_chart_of_another_version(folder: Path, tmp_path: Path) -> None:
         pass
 
 
-def test_chart_from_git_gets_the_chart_it_depends_on(folder: Path, tmp_path: Path) -> None:
+def test_dependency_of_a_chart_from_git_is_taken_from_the_folder(folder: Path, tmp_path: Path) -> None:
     for archive in folder.glob("*.tgz"):
         shutil.unpack_archive(archive, tmp_path, filter="data")
     meta = tmp_path / "redis" / "Chart.yaml"
@@ -84,7 +93,7 @@ def test_chart_from_git_gets_the_chart_it_depends_on(folder: Path, tmp_path: Pat
         assert (found["redis"].folder / "charts" / "common" / "Chart.yaml").exists()
 
 
-def test_keda_may_be_of_the_version_whose_keys_are_recorded() -> None:
+def test_keda_chart_may_have_the_version_of_the_recorded_keys() -> None:
     assert source.accepted_versions("keda") == ("2.21.0", "2.20.2")
     assert source.accepted_versions("redis") == ("0.34.18",)
 
@@ -98,7 +107,8 @@ def test_value_without_an_effect_is_named(folder: Path) -> None:
     assert lines(result, {"fullnameOverride": "a reason", "rbac.create": "a reason"})[1:] == []
 
 
-def test_entry_that_is_not_needed_is_named(folder: Path) -> None:
+@pytest.mark.thorough
+def test_unnecessary_exception_is_named(folder: Path) -> None:
     with source.charts(folder) as stand_ins:
         result = effects.check(value_set("redis", stand_ins))
     listed = {"redis": {"auth.existingSecret": "it has an effect", "persistence.sizes": "it is not set"}}
@@ -106,19 +116,40 @@ def test_entry_that_is_not_needed_is_named(folder: Path) -> None:
     assert named == ["auth.existingSecret", "persistence.sizes"]
 
 
+def test_landed_values_render_valid_objects(folder: Path) -> None:
+    assert rendered_faults(folder, ROOT) == []
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_fault_is_found_in_what_the_chart_renders(folder: Path, fault: Fault, tmp_path: Path) -> None:
+    clone = copied(tmp_path)
+    fault.inject(clone)
+    found = rendered_faults(folder, clone)
+    assert any(re.match(fault.found, one) for one in found), "\n".join(found)
+
+
+def rendered_faults(folder: Path, root: Path) -> list[str]:
+    """The faults that `make test-charts` finds in the charts, rendered with the values of a tree."""
+    with source.charts(folder) as charts:
+        sets = effects.value_sets(charts, root)
+        return [fault for each in sets for fault in effects.faults(each, effects.rendered(each, text_of(each)))]
+
+
+def text_of(each: effects.ValueSet) -> str:
+    return each.template(each.release.values)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "fault"),
     [
         (("priorityClassName",), "", "priorityClassName: is missing"),
-        (
-            ("resources",),
-            {"limits": {}},
-            "containers[redis].resources.requests.cpu: is missing",
+        *thorough(
+            (("resources",), {"limits": {}}, "containers[redis].resources.requests.cpu: is missing"),
+            (("image", "pullPolicy"), 7, "/imagePullPolicy"),
         ),
-        (("image", "pullPolicy"), 7, "/imagePullPolicy"),
     ],
 )
-def test_what_the_chart_renders_is_checked(
+def test_rendered_objects_are_checked(
     folder: Path, key: tuple[str, ...], value: object, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(effects, "_ineffective", lambda *_: ())
@@ -133,7 +164,8 @@ def test_what_the_chart_renders_is_checked(
     assert any(fault.strip("/") in one for one in result.faults), result.faults
 
 
-def test_volume_that_goes_with_the_release_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.thorough
+def test_secret_that_is_deleted_with_the_release_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(effects, "_ineffective", lambda *_: ())
     with source.charts(folder) as stand_ins:
         values = value_set("redis", stand_ins)
@@ -145,7 +177,8 @@ def test_volume_that_goes_with_the_release_is_named(folder: Path, monkeypatch: p
     ]
 
 
-def test_stand_in_that_ignores_a_value_is_named(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.thorough
+def test_value_that_a_stand_in_ignores_is_named(folder: Path, tmp_path: Path) -> None:
     with source.charts(folder) as stand_ins:
         real = value_set("redis", stand_ins)
         other = tmp_path / "redis"
@@ -157,7 +190,7 @@ def test_stand_in_that_ignores_a_value_is_named(folder: Path, tmp_path: Path) ->
     assert difference.startswith("image.pullPolicy: only the chart changes StatefulSet.redis.spec.template.spec.")
 
 
-def test_record_has_each_key_and_its_types(tmp_path: Path) -> None:
+def test_record_lists_each_key_with_its_types(tmp_path: Path) -> None:
     defaults = {
         "replicas": 1,
         "name": None,
@@ -183,11 +216,11 @@ def test_record_has_each_key_and_its_types(tmp_path: Path) -> None:
     ]
 
 
-def test_records_are_those_of_the_pins() -> None:
+def test_pins_name_exactly_the_recorded_files() -> None:
     files = {path.name for path in pins.CHART_KEYS_FOLDER.glob("*.txt")}
     assert files == {record for _, record in pins.CHART_KEYS.values()}
 
 
-def test_each_reason_says_something() -> None:
+def test_each_exception_has_a_reason() -> None:
     for reasons in effects.reasons().values():
         assert all(len(reason.split()) > 2 for reason in reasons.values())

@@ -1,4 +1,4 @@
-"""The definitions document in git is what the contract says."""
+"""The definitions document in git equals the contract's definitions."""
 
 import json
 import re
@@ -11,15 +11,15 @@ from ops.command import ROOT
 from ops.credentials import Credentials
 
 
-def test_git_has_what_the_contract_says() -> None:
+def test_document_in_git_equals_the_contract() -> None:
     assert definitions.differences(ROOT) == []
 
 
-def test_git_has_no_hash() -> None:
+def test_document_in_git_contains_no_password_hash() -> None:
     assert '"password_hash"' not in (ROOT / definitions.FILE).read_text()
 
 
-def test_a_changed_number_changes_the_file_and_the_pods(tmp_path: Path) -> None:
+def test_changed_definitions_change_the_file_and_restart_the_pods(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "helm-releases", tmp_path / "helm-releases")
     path, release = tmp_path / definitions.FILE, tmp_path / definitions.RELEASE
     path.write_text(path.read_text().replace(str(topology.MAX_LENGTH_MESSAGES), "7"))
@@ -27,14 +27,14 @@ def test_a_changed_number_changes_the_file_and_the_pods(tmp_path: Path) -> None:
     assert [name for name, _ in definitions.differences(tmp_path)] == [definitions.FILE, definitions.RELEASE]
 
 
-def test_document_is_the_file_and_hashes() -> None:
+def test_document_of_a_cluster_adds_only_password_hashes() -> None:
     document = definitions.of_cluster(Credentials())
     for user in document["users"]:
         del user["password_hash"]
     assert document == json.loads((ROOT / definitions.FILE).read_text())
 
 
-def test_same_password_same_document() -> None:
+def test_document_depends_only_on_the_credentials() -> None:
     credentials = Credentials()
     assert definitions.of_cluster(credentials) == definitions.of_cluster(credentials)
     assert definitions.of_cluster(credentials) != definitions.of_cluster(Credentials())

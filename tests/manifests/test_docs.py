@@ -1,4 +1,4 @@
-"""The commands and versions that the documents and CI name are those that there are."""
+"""The commands, folders and versions in the documents and in CI exist."""
 
 import json
 import os
@@ -24,13 +24,13 @@ from ops.validate.tree import Tree, render
 
 DOCUMENTS = sorted([*ROOT.glob("README*.md"), *ROOT.glob("docs/*.md")])
 MAKEFILES = "".join((ROOT / name).read_text() for name in ("Makefile", "ops/targets.mk"))
-# what a document may tell a person to run, besides make
+# programs that documents may tell a person to run, besides make
 PROGRAMS = {".venv/bin/sluice", "make", "kubectl", "curl", "git", "flux", "kind", "k3d", "docker", "rm", "sed", "touch"}
 CHARTS = {"RabbitMQ": "rabbitmq", "Redis": "redis", "NGINX": "nginx-ingress", "KEDA": "keda"}
 
 
 def commands(program: str = "") -> Iterator[str]:
-    """Every command of every console block that starts with a program; a backslash joins lines."""
+    """Yield every command in console blocks that starts with this program; a backslash joins lines."""
     for path in DOCUMENTS:
         for block in re.findall(r"```console\n(.*?)```", path.read_text(), re.DOTALL):
             lines = (line for line in block.replace("\\\n", "").splitlines() if line and not line.startswith("#"))
@@ -39,7 +39,7 @@ def commands(program: str = "") -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def tree() -> Tree:
-    """What the documents' commands apply."""
+    """The objects that the documents' commands apply."""
     return render(ROOT, ["kustomize/overlays/local", "kustomize/overlays/load", "helm-releases"])
 
 
@@ -47,14 +47,14 @@ def test_documents_use_known_programs() -> None:
     assert {line.split()[0] for line in commands() if line.split()[0] not in PROGRAMS} == set()
 
 
-def test_make_targets_exist() -> None:
+def test_make_targets_in_documents_exist() -> None:
     targets = set(re.findall(r"^([a-z0-9-]+):", MAKEFILES, re.MULTILINE))
     words = [word for line in commands("make") for word in shlex.split(line, comments=True)[1:]]
     assert {word for word in words if "=" not in word} - targets == set()
     assert {"secrets", "platform", "deploy", "undeploy", "flux", "images", "release"} <= targets
 
 
-def test_make_variables_exist() -> None:
+def test_make_variables_in_documents_exist() -> None:
     text = MAKEFILES + "".join(path.read_text() for path in (ROOT / "ops").glob("**/*.py"))
     words = {
         word.partition("=")[0] for line in commands("make") for word in shlex.split(line, comments=True) if "=" in word
@@ -62,14 +62,14 @@ def test_make_variables_exist() -> None:
     assert {name for name in words if f"$({name})" not in text and f'"{name}"' not in text} == set()
 
 
-def test_folders_that_make_gets_exist() -> None:
+def test_folders_in_make_commands_exist() -> None:
     for line in commands("make"):
         for name, value in re.findall(r"(PLATFORM|OVERLAY)=(\S+)", line):
             folder = f"kustomize/overlays/{value}" if name == "OVERLAY" else value
             assert (ROOT / folder / "kustomization.yaml").exists(), line
 
 
-def test_what_kubectl_is_asked_for_exists(tree: Tree) -> None:
+def test_objects_in_kubectl_commands_exist(tree: Tree) -> None:
     secrets = {(*key, name) for key, values in contents(Credentials()).items() for name in values}
     text = "\n".join(commands())
     for namespace, secret, key in re.findall(r"kubectl -n (\S+) get secret (\S+) .*?\.data\.(\w+)", text):
@@ -79,7 +79,7 @@ def test_what_kubectl_is_asked_for_exists(tree: Tree) -> None:
     assert "kubectl -n fastapi get secret api" in text
 
 
-def test_curl_asks_for_what_the_ingress_serves(tree: Tree) -> None:
+def test_paths_in_curl_commands_are_served_by_the_ingress(tree: Tree) -> None:
     paths = set(re.findall(r"http://localhost(/\S*)", "\n".join(commands())))
     assert paths
     assert paths <= api_routes()
@@ -88,7 +88,7 @@ def test_curl_asks_for_what_the_ingress_serves(tree: Tree) -> None:
     assert paths <= {path["path"] for path in rule["http"]["paths"]}
 
 
-def test_patch_of_the_document_sets_the_host(tmp_path: Path) -> None:
+def test_patch_in_the_document_sets_the_host(tmp_path: Path) -> None:
     (text,) = re.findall(r"```yaml\n(# kustomize/overlays/\S+.*?)```", (ROOT / "docs/deploy.md").read_text(), re.DOTALL)
     overlay = tmp_path / "kustomize" / "overlays" / "mine"
     shutil.copytree(ROOT / "kustomize", tmp_path / "kustomize")
@@ -100,14 +100,14 @@ def test_patch_of_the_document_sets_the_host(tmp_path: Path) -> None:
     assert [rule["host"] for rule in ingress.spec["rules"]] == ["tasks.example.com"]
 
 
-def test_task_of_the_document_is_accepted() -> None:
+def test_task_in_the_document_is_accepted() -> None:
     (command,) = re.findall(r'-d "\$\((.*?)\)"', "\n".join(commands()))
     done = subprocess.run(shlex.split(command), cwd=ROOT, check=True, capture_output=True, text=True, timeout=30)
     assert input_adapter(TASKS).validate_python(json.loads(done.stdout)).task in TASKS
 
 
 @pytest.mark.parametrize("keys", ["local:abc-_1", "first:abc-_1,second:def"])
-def test_first_task_sends_the_first_key_and_no_process_shows_it(keys: str, tmp_path: Path) -> None:
+def test_documented_post_sends_the_first_key_and_hides_it_from_the_process_list(keys: str, tmp_path: Path) -> None:
     (line,) = (line for line in commands("kubectl") if "| curl" in line)
     stand_ins = {"kubectl": f"echo {keys}", "curl": 'echo "$@" > "$HERE/arguments"; cat > "$HERE/header"'}
     for name, script in stand_ins.items():
@@ -120,14 +120,14 @@ def test_first_task_sends_the_first_key_and_no_process_shows_it(keys: str, tmp_p
     assert "abc-_1" not in (tmp_path / "arguments").read_text()
 
 
-def test_removed_files_are_those_that_are_made() -> None:
+def test_removed_files_in_documents_are_generated_files() -> None:
     made = {str(sops.file_of(each, ROOT).relative_to(ROOT)) for each in manifests(Credentials())}
     removed = {line.split()[1] for line in commands("rm ")}
     assert removed
     assert removed <= made
 
 
-def test_both_ways_are_in_the_readme() -> None:
+def test_readme_shows_deploy_and_flux() -> None:
     block = re.findall(r"```console\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     first_of = {line.partition(" #")[0].strip() for text in block for line in text.splitlines()}
     assert {"make deploy OVERLAY=local", "make secrets FLUX=1", "make flux"} <= first_of
@@ -135,7 +135,7 @@ def test_both_ways_are_in_the_readme() -> None:
     assert set(re.findall(r"git add (\S+)", added)) == {sops.CLUSTER}
 
 
-def test_versions_of_the_table(tree: Tree) -> None:
+def test_versions_in_the_table_of_charts_are_correct(tree: Tree) -> None:
     versions = {each.name: version_of(tree, each)[2] for each in tree.objects("HelmRelease")}
     text = (ROOT / "docs/deploy.md").read_text()
     rows = re.findall(r"^\| .*?(RabbitMQ|Redis|NGINX|KEDA).* \| `(\S+)` \| (\S+) \|$", text, re.MULTILINE)
@@ -148,13 +148,13 @@ def test_versions_of_the_table(tree: Tree) -> None:
 
 
 @pytest.mark.parametrize("name", ["rabbitmq", "redis", "nginx", "keda"])
-def test_release_links_to_its_charts_values(name: str) -> None:
+def test_release_links_to_the_values_of_its_chart(name: str) -> None:
     (link,) = re.findall(r"https://github.com/\S+/values.yaml", (ROOT / f"helm-releases/{name}.yaml").read_text())
-    version = "5.5.4" if name == "nginx" else pins.CHART_KEYS[name][0]  # NGINX's repository tags the controller
+    version = "5.5.4" if name == "nginx" else pins.CHART_KEYS[name][0]  # NGINX's tags are the controller's
     assert version in link
 
 
-def test_versions_of_the_readme() -> None:
+def test_chart_versions_in_the_readme_are_correct() -> None:
     text = "".join(path.read_text() for path in ROOT.glob("README*.md"))
     found = re.findall(r"(RabbitMQ|Redis|NGINX|KEDA) (\d+\.\d+\.\d+)\b(?! listens)", text)
     assert {(CHARTS[name], version) for name, version in found} == {
@@ -162,12 +162,6 @@ def test_versions_of_the_readme() -> None:
     }
 
 
-def test_kubernetes_versions_of_the_documents() -> None:
+def test_kubernetes_versions_in_documents_are_correct() -> None:
     text = "".join(path.read_text() for path in DOCUMENTS)
     assert set(re.findall(r"Kubernetes (\d\.\d+) to (\d\.\d+)", text)) == {pins.KUBERNETES}
-
-
-def test_links_lead_somewhere() -> None:
-    for path in DOCUMENTS:
-        for link in re.findall(r"\]\((?!http)([^)#]+)", path.read_text()):
-            assert (path.parent / link).exists(), link

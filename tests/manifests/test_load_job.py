@@ -1,4 +1,4 @@
-"""The Job that loads from inside of a cluster: its image, its rights, and what it says of the tasks."""
+"""The Job that runs the load test inside a cluster: its image, its rights and its resources."""
 
 import json
 import re
@@ -24,11 +24,11 @@ def container() -> dict[str, Any]:
     return dict(found)
 
 
-def test_job_runs_the_image_that_is_built() -> None:
+def test_job_uses_the_built_image() -> None:
     assert NAME.endswith(f"/{container()['image']}")
 
 
-def test_kubectl_in_the_image_is_the_jobs_service_account() -> None:
+def test_kubectl_in_the_image_uses_the_service_account_of_the_job() -> None:
     named = re.search(r"KUBECONFIG=/app/(\S+)", (ROOT / DOCKERFILE).read_text())
     assert named is not None
     view = json.loads(
@@ -39,28 +39,28 @@ def test_kubectl_in_the_image_is_the_jobs_service_account() -> None:
     assert user == {"tokenFile": "/var/run/secrets/kubernetes.io/serviceaccount/token"}
 
 
-def test_rights_are_to_look_and_no_more() -> None:
+def test_job_has_only_rights_to_read() -> None:
     rules = [rule for one in objects().values() for rule in one.get("rules", [])]
     verbs = {(resource, verb) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]}
     assert {verb for _, verb in verbs} == {"get", "list", "create"}
-    # both are how kubectl reads: the API's counters, RabbitMQ's queues
+    # kubectl needs `create` for both to read the API's counters and RabbitMQ's queues
     assert {resource for resource, verb in verbs if verb == "create"} == {"pods/exec", "pods/portforward"}
     assert all(rule.get("resourceNames") for rule in rules if "secrets" in rule["resources"])
 
 
-def test_its_pod_keeps_the_rules_for_resources_and_disks() -> None:
+def test_pod_of_the_job_has_resources_and_bounded_disks() -> None:
     job = Object("loadtest/job/job.yaml", objects()["Job load"], "loadtest/job")
     found = [str(each) for each in policy.check(Tree(ROOT, {"loadtest/job": [job]}, []))]
     assert [each for each in found if "resources" in each or "sizeLimit" in each] == []
 
 
-def test_hadolint_finds_nothing() -> None:
+def test_hadolint_reports_nothing_for_the_job() -> None:
     command = [str(packaged("hadolint")), "--failure-threshold", "style", DOCKERFILE]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_image_has_all_that_the_load_test_imports() -> None:
+def test_image_contains_all_packages_that_the_load_test_imports() -> None:
     packages = {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()}
     imports = "".join(path.read_text() for path in (ROOT / "loadtest").rglob("*.py"))
     assert {name for name in packages if f"from {name}" in imports} <= set(CONTENT)

@@ -1,4 +1,4 @@
-"""Which version runs first during a rollout: the workers, and on the way back the API."""
+"""Order of a rollout: the workers before the API, and in the opposite order for a rollback."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def deployments(objects: list[dict[str, Any]]) -> set[str]:
 
 @pytest.mark.parametrize("overlay", ["local", "load"])
 @pytest.mark.parametrize(("first", "expected"), [("workers", (WORKERS, API)), ("api", (API, WORKERS))])
-def test_deploy_applies_one_version_before_the_other(overlay: str, first: str, expected: tuple[set[str], ...]) -> None:
+def test_deploy_applies_the_chosen_part_first(overlay: str, first: str, expected: tuple[set[str], ...]) -> None:
     objects = rendered(f"kustomize/overlays/{overlay}")
     before, after = in_order(objects, first)
     assert (deployments(before), deployments(after)) == expected
@@ -30,7 +30,7 @@ def test_deploy_applies_one_version_before_the_other(overlay: str, first: str, e
     assert {each["kind"] for each in after} == {"Deployment"}
 
 
-def test_flux_applies_the_workers_and_then_the_api_and_nothing_twice() -> None:
+def test_flux_applies_workers_and_api_separately_and_each_object_once() -> None:
     workers, api = rendered("clusters/local/workers"), rendered("clusters/local/api")
     assert (deployments(workers), deployments(api)) == (WORKERS, API)
     assert [each["kind"] for each in api] == ["Deployment"]
@@ -38,7 +38,7 @@ def test_flux_applies_the_workers_and_then_the_api_and_nothing_twice() -> None:
     assert sorted(map(str, workers + api)) == sorted(map(str, whole))
 
 
-def test_flux_waits_for_the_workers() -> None:
+def test_flux_waits_for_the_workers_before_the_api() -> None:
     found = {each["metadata"]["name"]: each["spec"] for each in rendered("clusters/local") if "path" in each["spec"]}
     assert found["api"]["dependsOn"] == [{"name": "apps"}]
     assert found["apps"]["wait"]

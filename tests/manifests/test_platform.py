@@ -1,4 +1,4 @@
-"""`make platform`: what helm is told is what Flux would do, from the same files."""
+"""`make platform` calls helm with the same charts and values as Flux, from the same files."""
 
 from collections import Counter
 from pathlib import Path
@@ -14,7 +14,7 @@ from ops.tools import built, kubectl
 
 
 def rendered(folder: str) -> dict[str, Release]:
-    """The releases of a folder by name."""
+    """Return the releases of a folder by name."""
     text = output(kubectl(), "kustomize", ROOT / folder, timeout_s=60)
     return {each.name: each for each in releases(list(yaml.safe_load_all(text)))}
 
@@ -26,11 +26,11 @@ def test_every_helm_release_is_installed() -> None:
 
 
 def objects(folder: str) -> list[dict[str, Any]]:
-    """Everything that a folder renders to."""
+    """Return all objects of a folder."""
     return list(yaml.safe_load_all(output(kubectl(), "kustomize", ROOT / folder, timeout_s=60)))
 
 
-def test_what_the_charts_need_is_applied_before_them() -> None:
+def test_namespaces_priorities_and_policies_are_applied_before_the_charts() -> None:
     kinds = Counter(each["kind"] for each in around(objects("clusters/local/infrastructure")))
     assert kinds == {"Namespace": 3, "PriorityClass": 2, "NetworkPolicy": 9}
 
@@ -41,7 +41,7 @@ def test_secrets_in_git_are_not_applied() -> None:
 
 
 @pytest.mark.parametrize("overlay", ["local", "load"])
-def test_undeploy_leaves_what_belongs_to_the_platform(overlay: str) -> None:
+def test_undeploy_keeps_the_objects_of_the_platform(overlay: str) -> None:
     namespaces = {each["metadata"].get("namespace") for each in objects(f"kustomize/overlays/{overlay}")}
     assert namespaces == {"fastapi", "celery-workers", None}
     platform = objects("helm-releases")
@@ -49,7 +49,7 @@ def test_undeploy_leaves_what_belongs_to_the_platform(overlay: str) -> None:
     assert {"deny-all", "to-dns", "rabbitmq-from-keda", "rabbitmq-peers", "redis-from-api"} <= kept
 
 
-def test_chart_from_a_registry() -> None:
+def test_helm_command_for_a_chart_in_a_registry() -> None:
     assert rendered("clusters/local/infrastructure")["rabbitmq"].helm() == (
         "upgrade",
         "--install",
@@ -63,7 +63,7 @@ def test_chart_from_a_registry() -> None:
     )
 
 
-def test_chart_from_a_repository() -> None:
+def test_chart_in_a_repository_is_named_with_its_repository() -> None:
     assert rendered("helm-releases")["keda"].chart == (
         "keda",
         "--repo=https://kedacore.github.io/charts",
@@ -71,7 +71,7 @@ def test_chart_from_a_repository() -> None:
     )
 
 
-def test_chart_from_a_registry_without_tls() -> None:
+def test_chart_in_a_registry_without_tls_uses_plain_http() -> None:
     assert rendered("minicluster/stand_ins/platform")["redis"].chart == (
         "oci://10.244.0.1:5000/charts/redis",
         "--version=0.34.18",
@@ -79,18 +79,18 @@ def test_chart_from_a_registry_without_tls() -> None:
     )
 
 
-def test_options_follow_the_release() -> None:
+def test_options_of_a_release_are_passed_to_helm() -> None:
     assert rendered("helm-releases")["nginx-ingress"].options == ("--skip-crds", "--skip-schema-validation")
 
 
-def test_patch_of_the_rendered_chart_comes_before_waiting() -> None:
+def test_rendered_chart_is_patched_before_waiting() -> None:
     release = rendered("helm-releases")["rabbitmq"]
     assert [target for target, _ in release.patches] == ["statefulset/rabbitmq"]
     assert yaml.safe_load(release.patches[0][1])[0]["value"] == 120
     assert "--wait" not in release.helm()
 
 
-def test_local_platform_has_one_of_everything() -> None:
+def test_local_platform_has_one_replica_of_each_server() -> None:
     local = rendered("clusters/local/infrastructure")
     assert local["rabbitmq"].values["replicaCount"] == 1
     assert local["rabbitmq"].patches == ()
@@ -98,20 +98,30 @@ def test_local_platform_has_one_of_everything() -> None:
     assert local["keda"].values["operator"]["replicaCount"] == 1
 
 
-def test_only_the_load_platform_has_no_access_log() -> None:
+def test_only_the_load_platform_disables_the_access_log() -> None:
     entries = [
         rendered(folder)["nginx-ingress"].values["controller"]["config"]["entries"].get("access-log-off")
-        for folder in ("helm-releases", "clusters/local/infrastructure", "clusters/load")
+        for folder in ("helm-releases", "clusters/local/infrastructure", "loadtest/cluster-platform")
     ]
     assert entries == [None, None, "true"]
 
 
-def test_null_reaches_helm() -> None:
+def test_load_platform_changes_one_number_of_the_snippet() -> None:
+    """A patch replaces the whole text, which therefore stands in both files."""
+    base, load = (
+        rendered(folder)["nginx-ingress"].values["controller"]["config"]["entries"]["http-snippets"].splitlines()
+        for folder in ("helm-releases", "loadtest/cluster-platform")
+    )
+    changed = [pair for pair in zip(base, load, strict=True) if pair[0] != pair[1]]
+    assert changed == [("limit_conn requests_of_a_key 2000;", "limit_conn requests_of_a_key 16384;")]
+
+
+def test_null_values_are_passed_to_helm() -> None:
     resources = rendered("clusters/local/infrastructure")["keda"].values["resources"]
     assert resources["operator"]["limits"] == {"cpu": None, "memory": "512Mi", "ephemeral-storage": "128Mi"}
 
 
-def test_helm_knows_every_option() -> None:
+def test_helm_supports_every_option() -> None:
     options = {
         word.partition("=")[0]
         for folder in ("helm-releases", "clusters/local/infrastructure")
@@ -123,7 +133,7 @@ def test_helm_knows_every_option() -> None:
     assert {option for option in options if f"{option} " not in text} == set()
 
 
-def test_source_that_is_not_there() -> None:
+def test_missing_source_is_named() -> None:
     body = yaml.safe_load((ROOT / "helm-releases/keda.yaml").read_text().split("---")[1])
     with pytest.raises(Unusable, match="There is no HelmRepository keda/kedacore"):
         releases([body])
@@ -137,7 +147,7 @@ def test_source_that_is_not_there() -> None:
         ("ssh://git@git.example.com:2222/sluice", "ssh://git@git.example.com:2222/sluice"),
     ],
 )
-def test_flux_gets_the_clones_own_address(origin: str, url: str) -> None:
+def test_flux_gets_the_url_of_the_clones_origin(origin: str, url: str) -> None:
     assert flux.git_url(origin) == url
     source = next(each for each in flux.objects(url, "trunk") if each["kind"] == "GitRepository")
     assert (source["spec"]["url"], source["spec"]["ref"]) == (url, {"branch": "trunk"})
@@ -146,17 +156,17 @@ def test_flux_gets_the_clones_own_address(origin: str, url: str) -> None:
 @pytest.mark.parametrize(
     "origin", ["http://git.example.com/team/sluice.git", "http://bob:a-token@git.example.com/a.git"]
 )
-def test_flux_follows_nothing_that_can_be_changed_on_the_way(origin: str) -> None:
+def test_flux_refuses_a_plain_http_url(origin: str) -> None:
     with pytest.raises(Unusable, match="HTTPS or SSH"):
         flux.git_url(origin)
 
 
-def test_flux_cannot_follow_a_folder(tmp_path: Path) -> None:
+def test_flux_refuses_a_local_folder(tmp_path: Path) -> None:
     with pytest.raises(Unusable, match="Flux cannot reach"):
         flux.git_url(str(tmp_path))
 
 
-def test_flux_is_given_no_credential_in_an_address() -> None:
-    with pytest.raises(Unusable, match="holds a credential") as refused:
+def test_flux_refuses_a_url_with_a_credential() -> None:
+    with pytest.raises(Unusable, match="contains a credential") as refused:
         flux.git_url("https://bob:a-token@git.example.com/team/sluice.git")
     assert "a-token" not in str(refused.value)

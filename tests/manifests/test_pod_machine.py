@@ -1,4 +1,4 @@
-"""A pod has what common libraries expect of a machine."""
+"""A pod has the files, rights and settings that common libraries expect."""
 
 import os
 from collections.abc import Callable
@@ -104,7 +104,7 @@ OF_TASKS = {
 
 @pytest.fixture(scope="module")
 def base() -> Path:
-    """The root file system that images are built on here. Where it cannot be made: a skip, in CI a failure."""
+    """The root file system on which images are built. If it cannot be made, skip on a laptop and fail in CI."""
     try:
         return debian.root(BASE_SUITE, BASE_PACKAGES)
     except Unusable as exc:
@@ -115,7 +115,7 @@ def base() -> Path:
 
 @pytest.fixture
 def python(base: Path) -> Callable[[tuple[str, str], str], tuple[int, str]]:
-    """Run lines of Python in a pod."""
+    """A function that runs lines of Python in a pod; returns exit status and stderr."""
 
     def run(files: tuple[str, str], text: str) -> tuple[int, str]:
         dockerfile, deployment = (ROOT / name for name in files)
@@ -128,7 +128,7 @@ def python(base: Path) -> Callable[[tuple[str, str], str], tuple[int, str]]:
 
 @pytest.mark.parametrize("what", EXPECTED)
 @pytest.mark.parametrize("files", [WORKER, RECORDER, API], ids=["worker", "recorder", "api"])
-def test_every_pod_has(
+def test_every_pod_provides(
     python: Callable[[tuple[str, str], str], tuple[int, str]], files: tuple[str, str], what: str
 ) -> None:
     text = EXPECTED[what].replace("20 * 2**20", "2**20") if files is RECORDER else EXPECTED[what]
@@ -137,6 +137,6 @@ def test_every_pod_has(
 
 
 @pytest.mark.parametrize("what", OF_TASKS)
-def test_worker_has(python: Callable[[tuple[str, str], str], tuple[int, str]], what: str) -> None:
+def test_worker_pod_provides(python: Callable[[tuple[str, str], str], tuple[int, str]], what: str) -> None:
     status, errors = python(WORKER, OF_TASKS[what])
     assert status == 0, errors

@@ -1,4 +1,4 @@
-"""The Secrets: what the manifests name, what a second run keeps, and what git may hold of them."""
+"""The Secrets: their contents, their stability over repeated runs, and their encryption in git."""
 
 import base64
 import hashlib
@@ -32,13 +32,13 @@ def test_second_run_keeps_every_credential() -> None:
     assert manifests(Credentials.from_secrets(made)) == made
 
 
-def test_no_two_clusters_share_a_credential() -> None:
+def test_credentials_of_two_clusters_differ() -> None:
     one, other = asdict(Credentials()), asdict(Credentials())
     assert set(one) == set(PLACES)
     assert not set(one.values()) & set(other.values())
 
 
-def test_a_lost_secret_is_made_anew_and_the_others_stay() -> None:
+def test_lost_secret_is_replaced_and_the_others_are_kept() -> None:
     made = {key_of(each): each for each in manifests(Credentials())}
     del made["celery-workers", "rabbitmq-keda"]
     again = {key_of(each): each for each in manifests(Credentials.from_secrets(made.values()))}
@@ -57,7 +57,7 @@ def test_a_lost_secret_is_made_anew_and_the_others_stay() -> None:
         (("celery-workers", "tool"), RequeueSettings),
     ],
 )
-def test_processes_start_on_their_secret(
+def test_processes_can_start_with_their_secret(
     place: tuple[str, str], settings: type[ApiSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in contents(Credentials())[place].items():
@@ -66,7 +66,7 @@ def test_processes_start_on_their_secret(
     assert read.celery_broker_url.get_secret_value().endswith("@rabbitmq.data.svc:5672/%2F")
 
 
-def test_definitions_have_the_users_of_the_urls() -> None:
+def test_definitions_contain_the_users_of_the_urls() -> None:
     credentials = Credentials()
     held = contents(credentials)
     document = json.loads(held["data", "rabbitmq-definitions"]["defs.json"])
@@ -75,20 +75,20 @@ def test_definitions_have_the_users_of_the_urls() -> None:
     assert all(len(base64.b64decode(user["password_hash"])) == 4 + 32 for user in document["users"])
 
 
-def test_namespaces_are_those_of_the_manifests() -> None:
+def test_namespaces_are_those_of_the_secrets() -> None:
     assert {each["metadata"]["name"] for each in namespaces()} == {
         namespace for namespace, _ in contents(Credentials())
     }
 
 
-def test_network_policies_let_the_urls_through() -> None:
+def test_network_policies_allow_the_connections_of_the_urls() -> None:
     for address, pod in ((BROKER, network.RABBITMQ), (REDIS, network.REDIS)):
         port = int(address.rpartition(":")[2])
         for source in (network.API, network.WORKER, network.RECORDER):
             assert (source, pod, network.TCP, port) in network.FLOWS
 
 
-def test_redis_has_the_users_of_the_urls() -> None:
+def test_redis_acl_contains_the_users_of_the_urls() -> None:
     held = contents(Credentials())
     users = {line.split()[1]: line for line in held["data", "redis-auth"]["users.acl"].splitlines()}
     assert set(users) == set(redis_users.NAMES)
@@ -98,8 +98,8 @@ def test_redis_has_the_users_of_the_urls() -> None:
         assert hashlib.sha256(str(url.password).encode()).hexdigest() in users[user]
 
 
-def test_one_password_of_all_parts_is_replaced() -> None:
-    """The URLs of earlier versions name no user of Redis."""
+def test_shared_redis_password_of_an_earlier_version_is_replaced() -> None:
+    """The Redis URLs of earlier versions contain no user name."""
     made = manifests(Credentials())
     url = base64.b64encode(b"redis://:of-everyone@redis.data.svc:6379/0").decode()
     for each in made:
@@ -110,14 +110,14 @@ def test_one_password_of_all_parts_is_replaced() -> None:
     assert "" not in credentials.redis_passwords.values()
 
 
-def test_credentials_do_not_print() -> None:
+def test_repr_of_credentials_contains_no_value() -> None:
     credentials = Credentials()
     assert not any(value in repr(credentials) for value in asdict(credentials).values())
 
 
 @pytest.fixture
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of what Flux reads, and an age key elsewhere."""
+    """A copy of the files that Flux reads, with an age key outside of it."""
     monkeypatch.setenv("SOPS_AGE_KEY_FILE", str(tmp_path / "home" / "age.key"))
     for folder in ("kustomize", "helm-releases", "clusters"):
         shutil.copytree(ROOT / folder, tmp_path / "clone" / folder)
@@ -125,13 +125,13 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def copy_dockerfiles(clone: Path) -> None:
-    """What validating reads besides."""
+    """Copy the other files that validation reads."""
     for image in ("api", "worker"):
         (clone / "apps" / image).mkdir(parents=True)
         shutil.copy(ROOT / "apps" / image / "Dockerfile", clone / "apps" / image)
 
 
-def test_git_holds_secrets_only_encrypted(clone: Path) -> None:
+def test_git_contains_only_encrypted_secrets(clone: Path) -> None:
     sops.into_git(clone)
     files = sorted(clone.glob("clusters/local/*/secrets/*.sops.yaml"))
     assert len(files) == len(contents(Credentials()))
@@ -141,7 +141,7 @@ def test_git_holds_secrets_only_encrypted(clone: Path) -> None:
     assert sops.key_file().stat().st_mode & 0o077 == 0
 
 
-def test_flux_renders_the_encrypted_files(clone: Path) -> None:
+def test_flux_renders_the_encrypted_secrets(clone: Path) -> None:
     sops.into_git(clone)
     for part, count in (("infrastructure", 3), ("apps", 5)):
         text = output(kubectl(), "kustomize", clone / "clusters" / "local" / part, timeout_s=60)
@@ -158,7 +158,7 @@ def test_second_run_changes_no_file(clone: Path) -> None:
 
 
 def sums(clone: Path) -> dict[str, str]:
-    """What restarts with its Secrets under Flux -> the sum on its pods."""
+    """Return the checksum of its Secrets for each workload that Flux restarts when they change."""
     tree = render(clone, ["clusters/local/apps", "clusters/local/infrastructure"])
     templates = {each.name: each.spec["template"]["metadata"] for each in tree.objects("Deployment")}
     charts = {each.name: each.spec["values"].get("podAnnotations") for each in tree.objects("HelmRelease")}
@@ -166,20 +166,20 @@ def sums(clone: Path) -> dict[str, str]:
     return {name: each[SUM] for name, each in annotations.items() if each and SUM in each}
 
 
-def test_flux_restarts_what_reads_a_changed_secret(clone: Path) -> None:
+def test_flux_restarts_the_workloads_that_read_a_changed_secret(clone: Path) -> None:
     sops.into_git(clone)
     before = sums(clone)
     assert set(before) == {"api", "celery-worker", "dead-letter-recorder", "rabbitmq", "redis"}
     (clone / "clusters/local/infrastructure/secrets/data-redis-auth.sops.yaml").unlink()
-    sops.into_git(clone)  # the parts keep their passwords
+    sops.into_git(clone)  # the other passwords stay the same
     after = sums(clone)
     assert {name for name in before if after[name] != before[name]} == {"redis"}
     (clone / "clusters/local/apps/secrets/celery-workers-worker.sops.yaml").unlink()
-    sops.into_git(clone)  # a new password of the worker, at the broker and at Redis
+    sops.into_git(clone)  # creates new passwords of the worker for broker and Redis
     assert {name for name in before if sums(clone)[name] != after[name]} == {"celery-worker", "rabbitmq", "redis"}
 
 
-def test_flux_leaves_the_topologys_own_sum(clone: Path) -> None:
+def test_checksums_of_the_topology_are_kept(clone: Path) -> None:
     sops.into_git(clone)
     release = next(
         each
@@ -190,7 +190,7 @@ def test_flux_leaves_the_topologys_own_sum(clone: Path) -> None:
     assert set(release.spec["values"]["podAnnotations"]) == {SUM, *sums}
 
 
-def test_sum_of_another_file_is_found(clone: Path) -> None:
+def test_secret_with_an_outdated_checksum_is_found(clone: Path) -> None:
     copy_dockerfiles(clone)
     sops.into_git(clone)
     path = clone / "clusters/local/apps/secrets/fastapi-api.sops.yaml"
@@ -199,7 +199,7 @@ def test_sum_of_another_file_is_found(clone: Path) -> None:
     assert (found.file, found.field) == ("clusters/local/apps/secrets/kustomization.yaml", "text")
 
 
-def test_plain_text_among_the_encrypted_is_found(clone: Path) -> None:
+def test_plain_text_in_an_encrypted_secret_is_found(clone: Path) -> None:
     copy_dockerfiles(clone)
     sops.into_git(clone)
     path = clone / "clusters/local/apps/secrets/fastapi-api.sops.yaml"
@@ -209,14 +209,14 @@ def test_plain_text_among_the_encrypted_is_found(clone: Path) -> None:
     assert (found.object, found.field) == ("Secret fastapi/api", "data.API_KEYS")
 
 
-def test_another_key_is_refused_before_anything_is_lost(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_age_key_is_refused_before_anything_is_changed(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sops.into_git(clone)
     monkeypatch.setenv("SOPS_AGE_KEY_FILE", str(clone / "other.key"))
-    with pytest.raises(Unusable, match="cannot be decrypted by the key"):
+    with pytest.raises(Unusable, match="cannot be decrypted with the key"):
         sops.into_git(clone)
 
 
-def test_encrypted_files_are_valid(clone: Path) -> None:
+def test_encrypted_secrets_are_valid(clone: Path) -> None:
     copy_dockerfiles(clone)
     sops.into_git(clone)
     assert findings(clone, ["clusters/local/apps", "clusters/local/infrastructure"]) == []

@@ -24,7 +24,7 @@ each_verb = pytest.mark.parametrize("command", VERBS.values(), ids=VERBS)
 
 
 def said(*command: str, lines: int = 1, **environment: str) -> str:
-    """The line that a command ends with; with so many it must be all that goes to standard error."""
+    """Run a command that fails; returns the last line of its stderr, which must have `lines` lines."""
     done = subprocess.run(
         [sys.executable, "-m", *command],
         cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=120, check=False,
@@ -36,13 +36,13 @@ def said(*command: str, lines: int = 1, **environment: str) -> str:
 
 
 @each_verb
-def test_without_a_cluster(command: tuple[str, ...], tmp_path: Path) -> None:
+def test_missing_cluster_is_one_sentence(command: tuple[str, ...], tmp_path: Path) -> None:
     line = said(*command, KUBECONFIG=str(tmp_path / "none"))
-    assert line == "kubectl points to no cluster: start one, or choose one by `kubectl config use-context`."
+    assert line == "kubectl points to no cluster: start one, or select one with `kubectl config use-context`."
 
 
 @each_verb
-def test_cluster_that_does_not_answer(command: tuple[str, ...], tmp_path: Path) -> None:
+def test_cluster_that_does_not_answer_is_one_sentence(command: tuple[str, ...], tmp_path: Path) -> None:
     entries = {
         "contexts": [{"name": "mine", "context": {"cluster": "mine", "user": "me"}}],
         "clusters": [{"name": "mine", "cluster": {"server": "https://127.0.0.1:1"}}],
@@ -52,20 +52,20 @@ def test_cluster_that_does_not_answer(command: tuple[str, ...], tmp_path: Path) 
     (tmp_path / "config").write_text(yaml.safe_dump(config))
     line = said(*command, KUBECONFIG=str(tmp_path / "config"))
     assert line.startswith("The cluster of the context mine does not answer (The connection to the server 127.0.0.1:1")
-    assert line.endswith("start it, or choose another by `kubectl config use-context`.")
+    assert line.endswith("start it, or select another one with `kubectl config use-context`.")
 
 
-def test_overlay_that_is_not_there() -> None:
-    assert said("ops.deploy", "up", "lokal") == "There is no overlay lokal: choose one of load, local by OVERLAY=."
+def test_missing_overlay_is_named() -> None:
+    assert said("ops.deploy", "up", "lokal") == "There is no overlay lokal: set OVERLAY to one of load, local."
 
 
-def test_without_git(tmp_path: Path) -> None:
+def test_missing_git_is_one_sentence(tmp_path: Path) -> None:
     assert said("ops.release", "1.2.3", PATH=str(tmp_path)) == "git is not installed, or not on the PATH."
 
 
 @pytest.mark.parametrize("program", pins.PROGRAMS)
-def test_program_that_cannot_be_built(program: str, tmp_path: Path) -> None:
-    """No registry of Go modules, and nothing built before."""
+def test_program_that_cannot_be_built_is_one_sentence(program: str, tmp_path: Path) -> None:
+    """Without the Go module proxy, and with an empty cache."""
     script = f"import ops.command as r, ops.tools as t; r.command_line(lambda: print(t.built({program!r})))"
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -75,7 +75,7 @@ def test_program_that_cannot_be_built(program: str, tmp_path: Path) -> None:
     )  # fmt: skip
     building, sentence = done.stderr.splitlines()
     assert building.startswith(f"Building {program}")
-    assert sentence.endswith("it needs the Go module proxy the first time.")
+    assert sentence.endswith("the first build needs the Go module proxy.")
 
 
 GO = """#!/bin/sh
@@ -88,7 +88,7 @@ esac
 
 
 def stub_go(folder: Path, end: str) -> dict[str, str]:
-    """An environment whose Go only notes what it is to install, ends so, and keeps all in a folder of its own."""
+    """Return an environment whose Go only records what it should build, ends with `end`, and uses its own folder."""
     (folder / "bin").mkdir()
     stub = folder / "bin" / "go"
     stub.write_text(GO.format(go=tools._go_program(), asked=folder / "asked", end=end))  # noqa: SLF001 - the real one
@@ -96,7 +96,7 @@ def stub_go(folder: Path, end: str) -> dict[str, str]:
     return {"SLUICE_CACHE": str(folder / "cache"), "PATH": f"{stub.parent}:{os.environ['PATH']}"}
 
 
-def test_validating_builds_kubeconform_and_nothing_else(tmp_path: Path) -> None:
+def test_validation_builds_only_kubeconform(tmp_path: Path) -> None:
     environment = stub_go(tmp_path, 'touch "$5"')
     done = subprocess.run(
         [sys.executable, "-m", "ops.validate.schemas"],
@@ -109,14 +109,14 @@ def test_validating_builds_kubeconform_and_nothing_else(tmp_path: Path) -> None:
     assert done.stderr.startswith("Building kubeconform")
 
 
-def test_full_disk_is_not_taken_for_a_missing_proxy(tmp_path: Path) -> None:
+def test_full_disk_is_reported_instead_of_a_missing_proxy(tmp_path: Path) -> None:
     environment = stub_go(tmp_path, "echo 'link: write /tmp/a.out: no space left on device' >&2; exit 1")
     line = said("ops.validate.schemas", **environment, lines=2)
     assert line.endswith("no space left on device): free space or fix the permissions there, and run this again.")
 
 
-def test_without_kubectl(tmp_path: Path) -> None:
-    """A Python beside which there is no kubectl, as before `make install`."""
+def test_missing_kubectl_is_one_sentence(tmp_path: Path) -> None:
+    """Runs with a Python that has no kubectl next to it, as before `make install`."""
     python = tmp_path / "python"
     python.symlink_to(sys.executable)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

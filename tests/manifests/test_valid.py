@@ -1,4 +1,4 @@
-"""What is in git is valid, and the load overlay differs from the base in exactly what it means to change."""
+"""The manifests in git are valid, and the load overlay differs from the base only in the intended fields."""
 
 import re
 from collections.abc import Iterator
@@ -20,19 +20,19 @@ BASE = "kustomize/base"
 
 @pytest.fixture(scope="module")
 def tree() -> Tree:
-    """Everything, rendered once."""
+    """All folders of the manifests, rendered."""
     return render(ROOT)
 
 
-def test_no_finding() -> None:
+def test_manifests_have_no_findings() -> None:
     assert [str(finding) for finding in findings(ROOT)] == []
 
 
-def test_the_newest_kubernetes_is_the_one_whose_api_server_is_asked() -> None:
+def test_minicluster_runs_the_newest_pinned_kubernetes() -> None:
     assert binaries.KUBERNETES_VERSION.startswith(f"{pins.KUBERNETES[-1]}.")
 
 
-def test_everything_is_rendered(tree: Tree) -> None:
+def test_every_folder_is_rendered(tree: Tree) -> None:
     assert set(tree.rendered) == {
         BASE,
         "kustomize/components/small",
@@ -43,16 +43,16 @@ def test_everything_is_rendered(tree: Tree) -> None:
         "clusters/local",
         "clusters/local/infrastructure",
         "clusters/local/apps",
-        "clusters/load",
+        "loadtest/cluster-platform",
     }
     assert all(tree.rendered.values())
 
 
-def test_load_overlay_changes_only_what_it_means_to(tree: Tree) -> None:
+def test_load_overlay_changes_only_the_intended_fields(tree: Tree) -> None:
     limits = ("key", "rate", "burst", "no-delay", "zone-size", "reject-code", "scale")
     scaler = "ScaledObject celery-workers/celery-worker-scaler"
     found = dict(differences(tree.rendered[BASE], tree.rendered[LOAD]))
-    assert {where: both for where, both in found.items() if not is_of_load_tasks(where)} == {
+    assert {field: values for field, values in found.items() if not is_of_load_tasks(field)} == {
         f"{scaler}: metadata.annotations.sluice/result-bytes": ("1000", "100"),
         f"{scaler}: metadata.annotations.sluice/results-per-s": ("2.4", "4.8"),
         f"{scaler}: spec.maxReplicaCount": (30, 60),
@@ -77,15 +77,15 @@ def test_load_overlay_changes_only_what_it_means_to(tree: Tree) -> None:
     }
 
 
-def is_of_load_tasks(where: str) -> bool:
-    """Whether a difference is the component loadtest/tasks: ConfigMaps, and a volume after those of the base."""
-    return bool(re.match(r"ConfigMap \S+/load-tasks-|Deployment \S+: .*\.volume(s|Mounts)\.2\.", where))
+def is_of_load_tasks(field: str) -> bool:
+    """Whether the component loadtest/tasks adds this field: ConfigMaps, and one volume after the base's volumes."""
+    return bool(re.match(r"ConfigMap \S+/load-tasks-|Deployment \S+: .*\.volume(s|Mounts)\.2\.", field))
 
 
 @pytest.mark.parametrize(
     ("deployment", "modules"), [("api", ["contract.py"]), ("celery-worker", ["contract.py", "work.py"])]
 )
-def test_load_overlay_has_the_loads_tasks(tree: Tree, deployment: str, modules: list[str]) -> None:
+def test_load_overlay_mounts_the_tasks_of_the_load_test(tree: Tree, deployment: str, modules: list[str]) -> None:
     (each,) = (each for each in tree.objects("Deployment", target=LOAD) if each.name == deployment)
     pod = each.spec["template"]["spec"]
     (mount,) = (mount for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == "load-tasks")
@@ -100,10 +100,10 @@ def test_load_overlay_has_the_loads_tasks(tree: Tree, deployment: str, modules: 
     [
         ("celery-workers", []),
         ("celery-workers,fastapi", []),
-        ("fastapi", ["must name celery-workers too: its ScaledObjects would be passed over"]),
+        ("fastapi", ["must name celery-workers too: KEDA would ignore its ScaledObjects"]),
     ],
 )
-def test_keda_may_watch_the_namespaces_of_scaled_objects(tree: Tree, names: str, found: list[str]) -> None:
+def test_keda_must_watch_every_namespace_with_scaled_objects(tree: Tree, names: str, found: list[str]) -> None:
     keda = next(each for each in tree.objects("HelmRelease", target="helm-releases") if each.name == "keda")
     spec = {**keda.spec, "values": keda.spec["values"] | {"watchNamespace": names}}
     changed = [replace(keda, body={**keda.body, "spec": spec}), *tree.rendered[BASE]]
@@ -112,13 +112,13 @@ def test_keda_may_watch_the_namespaces_of_scaled_objects(tree: Tree, names: str,
 
 
 def annotation(tree: Tree, name: str) -> str:
-    """One of the Ingress's rate limits."""
+    """The value of a rate limit annotation of the Ingress."""
     ingress = next(tree.objects("Ingress", target=BASE))
     return str(ingress.body["metadata"]["annotations"][f"nginx.org/limit-req-{name}"])
 
 
 def differences(old: list[Object], new: list[Object]) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """Field -> (old, new) of everything that differs."""
+    """(field, (old value, new value)) of each field that differs."""
     before, after = (dict(leaf for each in objects for leaf in leaves(each)) for objects in (old, new))
     for field in sorted(before.keys() | after.keys()):
         if before.get(field) != after.get(field):
@@ -126,7 +126,7 @@ def differences(old: list[Object], new: list[Object]) -> Iterator[tuple[str, tup
 
 
 def leaves(each: Object) -> Iterator[tuple[str, Any]]:
-    """Every value of an object by its path."""
+    """(object and path of the field, value) of each leaf value of an object."""
 
     def walk(value: object, path: str) -> Iterator[tuple[str, Any]]:
         if isinstance(value, dict):

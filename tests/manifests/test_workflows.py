@@ -1,4 +1,4 @@
-"""The workflows of CI: valid, pinned, with the rights to read only, and of make targets that exist."""
+"""The workflows of CI are valid, pinned, read-only, and use existing make targets."""
 
 import re
 import shlex
@@ -26,7 +26,7 @@ MATRIX = "${{ matrix.run }}"
 
 
 def steps(path: Path) -> list[dict[str, Any]]:
-    """The steps of all jobs; a step that runs each command of a matrix is one step a command."""
+    """Return the steps of all jobs; a step with a matrix of commands is returned once per command."""
     return [step for job in yaml.safe_load(path.read_text())["jobs"].values() for step in _of_job(job)]
 
 
@@ -39,18 +39,18 @@ def _of_job(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def commands(path: Path) -> list[list[str]]:
-    """The words of each command that a workflow runs."""
+    """Return the words of each command of a workflow."""
     return [shlex.split(step["run"]) for step in steps(path) if "run" in step]
 
 
-def test_actionlint_finds_nothing() -> None:
+def test_actionlint_reports_nothing() -> None:
     command = [str(built("actionlint")), "-no-color", *map(str, WORKFLOWS)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, "")
 
 
 @each_workflow
-def test_make_targets_exist(path: Path) -> None:
+def test_make_targets_of_the_workflow_exist(path: Path) -> None:
     targets = set(re.findall(r"^([a-z0-9-]+):", MAKEFILES, re.MULTILINE))
     ran = {word for step in steps(path) for word in re.findall(r"make ([a-z0-9-]+)", step.get("run", ""))}
     assert ran
@@ -65,7 +65,7 @@ def test_every_action_is_pinned_by_digest(path: Path) -> None:
 
 
 @each_workflow
-def test_it_may_only_read_and_ends(path: Path) -> None:
+def test_workflow_may_only_read_and_has_timeouts(path: Path) -> None:
     workflow = yaml.safe_load(path.read_text())
     assert workflow["permissions"] == {"contents": "read"}
     for job in workflow["jobs"].values():
@@ -81,7 +81,7 @@ def test_every_container_is_pinned_by_digest() -> None:
     assert all(re.fullmatch(r"\S+@sha256:[0-9a-f]{64}", image) for image in images)
 
 
-def test_ci_runs_the_tests() -> None:
+def test_ci_runs_make_test() -> None:
     assert any(step.get("run") == "make test" for step in steps(CI))
 
 
@@ -94,7 +94,7 @@ def test_ci_runs_every_step_of_ci_run() -> None:
     assert [words for words in wanted if words not in commands(CI)] == []
 
 
-def test_ci_runs_what_the_readme_says() -> None:
+def test_ci_runs_the_targets_named_in_the_readme() -> None:
     words = " ".join(README.read_text().split())
     (sentence,) = re.findall(r"CI runs ([^.]*?) for each change, and ([^.]*?) each night", words)
     for targets, path in zip(sentence, (CI, NIGHTLY), strict=True):
@@ -108,21 +108,21 @@ def test_charts_are_tested_nightly_and_when_their_values_change() -> None:
     triggers = yaml.safe_load(path.read_text())[True]  # YAML 1.1 reads `on` as true
     assert triggers["schedule"]
     for event in ("push", "pull_request"):
-        assert {"helm-releases/**", "clusters/**"} <= set(triggers[event]["paths"])
+        assert {"helm-releases/**", "clusters/**", "loadtest/cluster-platform/**"} <= set(triggers[event]["paths"])
     ran = [step.get("run", "") for step in steps(path)]
     order = [next(number for number, run in enumerate(ran) if f"make {target} " in run)
              for target in ("pull-charts", "test-charts", "e2e")]  # fmt: skip
     assert order == sorted(order)
 
 
-def test_parts_of_the_cluster_tests_exist() -> None:
+def test_named_parts_of_the_cluster_tests_exist() -> None:
     text = "".join(path.read_text() for path in WORKFLOWS)
     named = [part for parts in re.findall(r'E2E="([\w ]+)"', text) for part in parts.split()]
     assert named
     assert set(named) <= PARTS
 
 
-def test_kind_has_the_entrance_that_the_documents_say() -> None:
+def test_kind_cluster_of_ci_has_the_documented_ports() -> None:
     document, workflow = ((ROOT / name).read_text() for name in ("docs/deploy.md", ".github/workflows/charts.yaml"))
     (nodes,) = set(re.findall(r"nodes: (\[\{role: control-plane.*\])", document))
     assert f"nodes: {nodes}" in workflow

@@ -1,6 +1,6 @@
-"""A team replaces the example tasks by its own, as the README says, and every verb works and names no example.
+"""A team replaces the example tasks with its own, as the README describes; every verb works and mentions no example.
 
-The steps and the modules are read from the documents. The tests of this module use one clone, in their order.
+The tests read the steps and the modules from the documents. They use one clone, in the order of this module.
 """
 
 import os
@@ -19,12 +19,12 @@ from tests.harness.system import ROOT, until
 VERB_TIMEOUT_S = 900
 pytestmark = pytest.mark.timeout(VERB_TIMEOUT_S + 60)
 OF_THE_EXAMPLES = re.compile(r"task_[12]|Test_Query", re.IGNORECASE)
-# of make, pytest and a running system around these tests
+# variables that make, pytest and a running system set
 NOT_HANDED_ON = ("CELERY", "LOAD_", "MAKE", "MFLAGS", "PYTEST", "RABBITMQ", "SLUICE_", "VIRTUAL_ENV")
 
 
 class Clone:
-    """The files of this working tree in a repository of their own."""
+    """A copy of this working tree in a separate repository."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -53,7 +53,7 @@ class Clone:
         ).stdout
 
     def run(self, command: str) -> str:
-        """Run a command of a shell to its end, which must be a good one; answers all that it printed."""
+        """Run a shell command, which must succeed; returns everything that it printed."""
         done = subprocess.run(
             ["sh", "-c", command], cwd=self.folder, env=self.environment, check=False, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, timeout=VERB_TIMEOUT_S,
@@ -87,7 +87,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
 
 @pytest.fixture(scope="module")
 def up(clone: Clone) -> Iterator[Path]:
-    """`make up`, until the tests that need it are over; answers the file with what it prints."""
+    """Run `make up` until its tests have ended; returns the file with its output."""
     printed = clone.folder / "up.log"
     with printed.open("w") as output:
         process = subprocess.Popen(
@@ -100,31 +100,31 @@ def up(clone: Clone) -> Iterator[Path]:
         yield printed
     finally:
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C
+            os.killpg(process.pid, signal.SIGINT)  # same as Ctrl-C
             process.wait(120)
 
 
 @pytest.mark.parametrize("verb", ["lint", "test-unit", "validate"])
-def test_verb_passes_and_names_no_example(clone: Clone, verb: str) -> None:
+def test_verb_passes_and_mentions_no_example(clone: Clone, verb: str) -> None:
     assert OF_THE_EXAMPLES.findall(clone.run(f"make {verb}")) == []
 
 
-def test_up_runs_the_teams_task(up: Path) -> None:
+def test_up_runs_the_task_of_the_team(up: Path) -> None:
     printed = up.read_text()
     assert re.search(r"draw  SUCCESS .*<svg", printed)
-    assert '{"task": "draw", "text": "https://example.com/"}' in printed  # of the call that it suggests
+    assert '{"task": "draw", "text": "https://example.com/"}' in printed  # in the call that `make up` suggests
     assert OF_THE_EXAMPLES.findall(printed) == []
 
 
 @pytest.mark.parametrize("command", ["make demo", "make post", "make post TASK='draw --text abc --scale 2'"])
-def test_task_is_posted(clone: Clone, up: Path, command: str) -> None:  # noqa: ARG001 - the system
+def test_demo_and_post_run_the_task_of_the_team(clone: Clone, up: Path, command: str) -> None:  # noqa: ARG001 - starts the system
     printed = clone.run(command)
     assert "SUCCESS" in printed
     assert "<svg" in printed
     assert OF_THE_EXAMPLES.findall(printed) == []
 
 
-def test_load_holds_beside_the_teams_task(clone: Clone) -> None:
+def test_load_passes_its_gates_beside_the_task_of_the_team(clone: Clone) -> None:
     printed = clone.run("LOAD_SHAPES=tests/load/shapes.toml make load SHAPE=short")
     assert "The gates held" in printed
     assert OF_THE_EXAMPLES.findall(printed) == []

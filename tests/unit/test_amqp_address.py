@@ -1,4 +1,4 @@
-"""Broker addresses as Celery reads them."""
+"""Broker addresses are parsed like Celery parses them."""
 
 import pytest
 from kombu.utils.url import parse_url
@@ -15,7 +15,7 @@ from apps.amqp.address import addresses
         "amqps://user:pass@[::1]:5671/v",
     ],
 )
-def test_address_is_read_as_kombu_reads_it(url: str) -> None:
+def test_address_is_parsed_as_by_kombu(url: str) -> None:
     (ours,) = addresses(url)
     theirs = parse_url(url)
     assert (ours.host, ours.port, ours.user, ours.password, ours.vhost) == tuple(
@@ -24,7 +24,7 @@ def test_address_is_read_as_kombu_reads_it(url: str) -> None:
     assert ours.tls == url.startswith("amqps")
 
 
-def test_missing_parts_are_amqps_own() -> None:
+def test_missing_parts_get_the_defaults_of_amqp() -> None:
     plain, tls = addresses("amqp://u:p@one;amqps://u:p@two/")
     assert (plain.host, plain.port, plain.vhost) == ("one", 5672, "/")
     assert (tls.host, tls.port, tls.vhost) == ("two", 5671, "/")

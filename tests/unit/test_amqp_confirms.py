@@ -1,4 +1,4 @@
-"""Confirms against a model that keeps a list: nothing is confirmed that was not, and everything gets one outcome."""
+"""Publisher confirms compared with a simple model: each publish gets exactly one outcome, the correct one."""
 
 import asyncio
 
@@ -21,7 +21,7 @@ def sent(confirms: Confirms, count: int) -> list[Future]:
     return futures
 
 
-async def test_one_and_several_are_acked_and_nacked() -> None:
+async def test_single_and_multiple_acks_and_nacks_settle_their_publishes() -> None:
     confirms = Confirms()
     futures = sent(confirms, 5)
     confirms.answered(2, CONFIRMED, multiple=False)
@@ -37,7 +37,7 @@ async def test_one_and_several_are_acked_and_nacked() -> None:
     assert [future.result() for future in futures[3:]] == [CONFIRMED] * 2
 
 
-async def test_returned_is_refused_by_whatever_follows() -> None:
+async def test_returned_publish_is_refused_even_if_an_ack_follows() -> None:
     confirms = Confirms()
     futures = sent(confirms, 3)
     for publish_id in ("1", "2", "3"):
@@ -49,7 +49,7 @@ async def test_returned_is_refused_by_whatever_follows() -> None:
 
 
 @pytest.mark.parametrize(("tag", "multiple"), [(1, False), (4, False), (0, False), (4, True), (0, True)])
-async def test_answer_to_what_is_not_open_is_not_believed(tag: int, multiple: bool) -> None:
+async def test_answer_for_a_tag_that_is_not_open_is_a_protocol_error(tag: int, multiple: bool) -> None:
     confirms = Confirms()
     futures = sent(confirms, 3)
     confirms.answered(1, CONFIRMED, multiple=False)
@@ -58,7 +58,7 @@ async def test_answer_to_what_is_not_open_is_not_believed(tag: int, multiple: bo
     assert not any(future.done() for future in futures[1:])
 
 
-async def test_message_that_was_not_sent_cannot_come_back() -> None:
+async def test_return_of_an_unknown_publish_is_a_protocol_error() -> None:
     confirms = Confirms()
     sent(confirms, 1)
     with pytest.raises(ProtocolError):
@@ -72,7 +72,7 @@ def expected(model: list[Outcome | None], returned: set[int], tags: range, outco
 
 
 @given(st.lists(ANSWERS, max_size=30))
-def test_whatever_the_broker_says_the_outcomes_are_the_models(answers: list[tuple[str, int, bool]]) -> None:
+def test_outcomes_equal_those_of_a_model_for_any_sequence_of_answers(answers: list[tuple[str, int, bool]]) -> None:
     asyncio.run(compare(answers))
 
 

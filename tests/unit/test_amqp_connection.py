@@ -1,4 +1,4 @@
-"""A connection whose other side says anything at all: it ends or goes on, with an outcome for every publish."""
+"""A connection that receives arbitrary frames ends or continues, and each publish gets an outcome."""
 
 import asyncio
 
@@ -36,7 +36,7 @@ ACKS = [frame.marshal(Basic.Ack(tag, multiple), 1) for tag in range(SENT + 2) fo
 
 
 class Sink(asyncio.Transport):
-    """Takes what is written, and nothing comes of it."""
+    """Discards all written data."""
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         pass
@@ -61,7 +61,7 @@ async def fed(parts: list[bytes]) -> tuple[Connection, list[Future]]:
 
 
 @given(st.lists(st.sampled_from(HARMLESS + OTHERS + ACKS) | st.binary(max_size=40), max_size=12))
-def test_whatever_comes_in_ends_the_connection_or_lets_it_go_on(parts: list[bytes]) -> None:
+def test_arbitrary_input_never_leaves_a_publish_without_an_outcome(parts: list[bytes]) -> None:
     async def feed() -> None:
         connection, futures = await fed(parts)
         connection.connection_lost(None)
@@ -73,7 +73,7 @@ def test_whatever_comes_in_ends_the_connection_or_lets_it_go_on(parts: list[byte
 
 
 @given(st.lists(st.sampled_from(HARMLESS + OTHERS) | st.binary(max_size=40), max_size=12))
-def test_nothing_but_an_ack_confirms(parts: list[bytes]) -> None:
+def test_only_an_ack_confirms_a_publish(parts: list[bytes]) -> None:
     async def feed() -> list[Future]:
         connection, futures = await fed(parts)
         connection.connection_lost(None)
@@ -82,14 +82,14 @@ def test_nothing_but_an_ack_confirms(parts: list[bytes]) -> None:
     assert CONFIRMED not in [future.result() for future in asyncio.run(feed())]
 
 
-async def test_ack_that_came_in_half_confirms_nothing() -> None:
+async def test_incomplete_ack_confirms_nothing() -> None:
     for end in range(len(ACKS[3])):
         connection, futures = await fed([ACKS[3][:end]])
         connection.connection_lost(None)
         assert [future.result() for future in futures] == [LOST] * SENT
 
 
-async def test_defect_of_ours_while_reading_is_an_end_too() -> None:
+async def test_error_in_our_own_code_ends_the_connection() -> None:
     connection, futures = await fed([])
     connection.connection_lost(RuntimeError("as asyncio reports it"))
     assert "RuntimeError" in str(connection.ended.result())

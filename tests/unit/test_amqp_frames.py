@@ -1,4 +1,4 @@
-"""The frame reader against whatever comes in: frames or a ProtocolError, and never more held than one frame."""
+"""The frame reader turns any bytes into frames or a ProtocolError, and buffers at most one frame."""
 
 from contextlib import suppress
 from itertools import pairwise
@@ -34,7 +34,7 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 
 
 @given(st.lists(st.integers(min_value=0)))
-def test_frames_are_the_same_however_the_stream_is_cut(places: list[int]) -> None:
+def test_frames_do_not_depend_on_how_the_stream_is_split(places: list[int]) -> None:
     whole = FrameReader().feed(STREAM)
     reader = FrameReader()
     assert [one for part in cut(STREAM, places) for one in reader.feed(part)] == whole
@@ -42,14 +42,14 @@ def test_frames_are_the_same_however_the_stream_is_cut(places: list[int]) -> Non
 
 
 @given(st.lists(st.binary(max_size=300), max_size=20), st.integers(min_value=8, max_value=4096))
-def test_any_bytes_give_frames_or_an_error_within_the_bound(parts: list[bytes], frame_max_bytes: int) -> None:
+def test_any_bytes_give_frames_or_an_error_within_the_size_limit(parts: list[bytes], frame_max_bytes: int) -> None:
     reader = FrameReader()
     reader.frame_max_bytes = frame_max_bytes
     try:
         for part in parts:
             found = reader.feed(part)
             assert all(len(one.payload) + frames.OVERHEAD_BYTES <= frame_max_bytes for one in found)
-            assert len(reader._buffer) < frame_max_bytes  # noqa: SLF001 - the bound is what is tested
+            assert len(reader._buffer) < frame_max_bytes  # noqa: SLF001 - the test checks this bound
     except ProtocolError:
         pass
 
@@ -67,12 +67,12 @@ def test_damaged_stream_gives_frames_or_an_error(data: st.DataObject) -> None:
 
 
 @given(st.sampled_from([frames.METHOD, frames.HEADER]), st.binary(max_size=2000))
-def test_any_payload_is_decoded_or_an_error(kind: int, payload: bytes) -> None:
+def test_any_payload_is_decoded_or_a_protocol_error(kind: int, payload: bytes) -> None:
     with suppress(ProtocolError):
         _decode(frames.Frame(kind, 1, payload))
 
 
-def test_nested_deeper_than_python_can_follow_is_an_error() -> None:
+def test_nesting_beyond_the_recursion_limit_is_a_protocol_error() -> None:
     table = b""
     for _ in range(5000):
         entry = b"\x01aF" + table if table else b"\x01aV"
@@ -83,19 +83,19 @@ def test_nested_deeper_than_python_can_follow_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("excess", [0, 1])
-def test_frame_may_be_as_large_as_agreed_and_no_larger(excess: int) -> None:
+def test_frame_larger_than_negotiated_is_refused(excess: int) -> None:
     reader = FrameReader()
     reader.frame_max_bytes = 4096
     data = frame.marshal(ContentBody(bytes(4096 - frames.OVERHEAD_BYTES + excess)), 1)
     if excess:
         with pytest.raises(ProtocolError, match="4089 bytes"):
-            reader.feed(data[: frames.HEAD.size + 1])  # refused by its head, before it is held
+            reader.feed(data[: frames.HEAD.size + 1])  # refused by its header, before the payload is buffered
     else:
         assert len(reader.feed(data)) == 1
 
 
 @pytest.mark.parametrize("other", [b"HTTP/1.1 400 Bad Request\r\n", b"AMQP\x00\x01\x00\x00", b"\x01" * 12])
-def test_another_protocol_is_an_error(other: bytes) -> None:
+def test_bytes_of_another_protocol_are_a_protocol_error(other: bytes) -> None:
     with pytest.raises(ProtocolError):
         FrameReader().feed(other)
 

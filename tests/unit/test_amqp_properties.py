@@ -1,4 +1,4 @@
-"""Properties on the wire: whatever they are, they are read, and nothing is an error."""
+"""Message properties on the wire: `decode` accepts any bytes, and never raises."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -10,7 +10,7 @@ from pamqp.commands import Basic
 from pamqp.common import FieldTable
 
 from apps.amqp.properties import DEPTH_MAX, Unread, decode
-from tests.harness import raw
+from tests.harness import raw_messages
 
 NOW = datetime(2026, 11, 30, 1, 2, 3, tzinfo=UTC)
 TABLE: FieldTable = {
@@ -25,7 +25,7 @@ TABLE: FieldTable = {
 }
 
 
-def test_properties_that_a_library_wrote_are_read() -> None:
+def test_properties_written_by_pamqp_are_decoded() -> None:
     written = Basic.Properties(headers=TABLE, content_type="a", message_id="m", timestamp=NOW)
     found = decode(written.marshal())
     assert found["headers"] == TABLE
@@ -33,19 +33,19 @@ def test_properties_that_a_library_wrote_are_read() -> None:
 
 
 @given(st.binary(max_size=300))
-def test_any_bytes_are_read(data: bytes) -> None:
+def test_any_bytes_are_decoded(data: bytes) -> None:
     decode(data)
     decode(b"\xff\xfe" + data)
-    decode(b"\x20\x00" + raw.sized(data))
+    decode(b"\x20\x00" + raw_messages.sized(data))
 
 
-@pytest.mark.parametrize("kind", raw.PROPERTIES)
-def test_any_properties_of_the_integration_tests_are_read(kind: str) -> None:
-    decode(raw.PROPERTIES[kind])
+@pytest.mark.parametrize("kind", raw_messages.PROPERTIES)
+def test_properties_of_the_integration_tests_are_decoded(kind: str) -> None:
+    decode(raw_messages.PROPERTIES[kind])
 
 
-def test_tables_too_deep_are_bytes() -> None:
-    value = decode(raw.PROPERTIES["deep"])["headers"]["any"]
+def test_too_deeply_nested_tables_stay_bytes() -> None:
+    value = decode(raw_messages.PROPERTIES["deep"])["headers"]["any"]
     for _ in range(DEPTH_MAX):
         assert len(value) == 1
         value = value[0]

@@ -1,4 +1,4 @@
-"""Whatever a broker sends, reading it takes no long step of the event loop, in CPU time."""
+"""Reading takes no long step of the event loop (CPU time), for any input of a broker."""
 
 import asyncio
 import gc
@@ -16,14 +16,14 @@ from pamqp.header import ContentHeader
 
 from apps.amqp import frames
 from apps.amqp.connection import Connection
-from tests.harness.steps import STEP_MAX_S
+from tests.harness.measured_loop_api import STEP_MAX_S
 
-# What asyncio and uvloop read at once.
+# The number of bytes that asyncio and uvloop read at once.
 READ_BYTES = 256 * 1024
 
 
 class Transport:
-    """Counts what is paused, and takes what is written."""
+    """Records whether reading is paused, and discards written data."""
 
     reading = True
 
@@ -43,7 +43,7 @@ class Transport:
 
 
 class Measured(Connection):
-    """Measures each step in which it reads."""
+    """Measures the CPU time of each reading step."""
 
     longest_s = 0.0
 
@@ -59,7 +59,7 @@ def of(kind: int, payload: bytes) -> bytes:
 
 
 def start(properties: bytes) -> bytes:
-    """A Connection.Start with this table, as long as a frame may be."""
+    """Return a Connection.Start with this table, up to the maximum size of a frame."""
     table = struct.pack(">I", len(properties)) + properties
     method = struct.pack(">IBB", Peer.Start.index, 0, 9) + table + struct.pack(">I5sI5s", 5, b"PLAIN", 5, b"en_US")
     return of(frames.METHOD, method)
@@ -102,7 +102,7 @@ STREAMS = {
 
 @pytest.fixture(autouse=True, scope="module")
 def frozen() -> Iterator[None]:
-    """Leave what was imported to no garbage collection, as the API does."""
+    """Exclude imported objects from garbage collection, as the API does."""
     gc.freeze()
     yield
     gc.unfreeze()
@@ -116,14 +116,14 @@ async def longest_step_s(stream: bytes) -> float:
         connection.confirms.sent(str(tag), connection.loop.create_future(), 1e9)
     for at in range(0, len(stream), READ_BYTES):
         connection.data_received(stream[at : at + READ_BYTES])
-        for _ in range(2 + READ_BYTES // frames.OVERHEAD_BYTES // frames.FRAMES_MAX):  # the connection's own steps
+        for _ in range(2 + READ_BYTES // frames.OVERHEAD_BYTES // frames.FRAMES_MAX):  # the reading steps
             await asyncio.sleep(0)
         assert transport.reading or connection.ended.done()
     return connection.longest_s
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_stream_takes_no_long_step(name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_step_is_bounded_for_each_stream(name: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("ERROR")
     assert asyncio.run(longest_step_s(STREAMS[name])) < STEP_MAX_S
 
@@ -132,11 +132,11 @@ PARTS = st.tuples(st.sampled_from([*STREAMS.values()]), st.integers(0, 4000)).ma
 
 
 @given(st.lists(PARTS, max_size=5))
-def test_mixed_streams_take_no_long_step(parts: list[bytes]) -> None:
+def test_step_is_bounded_for_mixed_streams(parts: list[bytes]) -> None:
     assert asyncio.run(longest_step_s(b"".join(parts))) < STEP_MAX_S
 
 
-def test_all_frames_are_read_and_then_more_is_received() -> None:
+def test_reading_resumes_after_all_frames_were_read() -> None:
     async def read() -> tuple[int, bool]:
         connection, transport = Connection(10, lambda: None), Transport()
         connection.connection_made(transport)  # type: ignore[arg-type]

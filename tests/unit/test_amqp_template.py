@@ -1,4 +1,4 @@
-"""The template says what pamqp says of the same message, and that is what Celery's own client would send."""
+"""The template encodes a message like pamqp, and like Celery's own client."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ from pamqp.header import ContentHeader
 from apps.amqp.template import Template
 from apps.contract import topology
 from apps.contract.message import TaskMessage
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-SHORT = st.text(max_size=60)  # a short string has 255 bytes at most
+SHORT = st.text(max_size=60)  # an AMQP short string has at most 255 bytes
 
 
 def unmarshalled(data: bytes) -> list[Any]:
@@ -43,7 +43,7 @@ def test_template_equals_pamqps_encoding(**varying: Any) -> None:
     assert isinstance(publish, Basic.Publish)
     assert isinstance(header, ContentHeader)
     assert (publish.exchange, publish.routing_key, publish.mandatory) == (topology.EXCHANGE, WORK_QUEUE, True)
-    assert dict(header.properties) | {"reply_to": None} == dict(  # Celery's is empty, which pamqp cannot encode
+    assert dict(header.properties) | {"reply_to": None} == dict(  # Celery sends an empty one, which pamqp cannot encode
         Basic.Properties(
             content_type="application/json",
             content_encoding="utf-8",
@@ -60,7 +60,7 @@ def test_template_equals_pamqps_encoding(**varying: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["<id>", "<owner>", "\x05<id>", "S"])
-def test_values_that_look_like_the_templates_own_marks_are_values(name: str) -> None:
+def test_values_equal_to_the_templates_placeholders_are_kept(name: str) -> None:
     message = TaskMessage(name, name, name, name, name, name, name, b"x")
     _, header, _ = unmarshalled(Template(name, name).frames(message, 4096))
     assert header.properties.headers == message.headers

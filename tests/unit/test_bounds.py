@@ -1,4 +1,4 @@
-"""The table of bounds in docs/reliability.md says what the code says, and the processes have its metrics."""
+"""The table of bounds in docs/reliability.md matches the code, and its metrics exist."""
 
 import ast
 import importlib
@@ -16,12 +16,12 @@ from tests.unit.test_metric_names import families
 ROOT = Path(__file__).parents[2]
 PROCESSES = ("apps.api.app", "apps.worker.request", "apps.worker.recorder")
 UNITS = {"s": 1, "h": 3600, "KiB": 1024, "MiB": 1024 * 1024, "": 1}
-# A name of a bound; each of these in the API and its AMQP must be in the table.
+# Name of a bound. Each such constant of apps/api and apps/amqp must be in the table.
 BOUND = re.compile(r"[A-Z_]*(_MAX|_MAX_BYTES|_MAX_CHARS|DEADLINE_S|TIMEOUT_S|WINDOW)")
 NO_BOUNDS = {
     "apps.api.http.JOINED_MAX_BYTES": "decides between one write and two",
-    "apps.api.openapi.TEXT_MAX_CHARS": "of a document that the team writes",
-    "apps.api.publisher.BACKOFF_MAX_S": "a pause between two tries",
+    "apps.api.openapi.TEXT_MAX_CHARS": "limits a document of the team, not a client",
+    "apps.api.publisher.BACKOFF_MAX_S": "an interval between attempts",
 }
 
 
@@ -44,12 +44,12 @@ ROWS = {row.where.strip("`"): row for row in rows()}
 named = pytest.mark.parametrize("where", ROWS)
 
 
-def test_rows_are_read() -> None:
-    assert len(ROWS) == sum(1 for _ in rows()) > 40  # each bound once
+def test_table_is_parsed_and_has_no_duplicates() -> None:
+    assert len(ROWS) == sum(1 for _ in rows()) > 40  # no bound twice
 
 
 @named
-def test_value_is_that_of_the_code(where: str) -> None:
+def test_value_in_the_table_is_that_of_the_code(where: str) -> None:
     module, _, name = where.rpartition(".")
     if module:
         value = getattr(importlib.import_module(module), name)
@@ -61,7 +61,7 @@ def test_value_is_that_of_the_code(where: str) -> None:
 
 
 @named
-def test_metric_is_one_of_the_processes(where: str) -> None:
+def test_metric_in_the_table_exists(where: str) -> None:
     found = re.fullmatch(r'`(sluice_[a-z_]+)(?:\{([a-z]+)="([A-Za-z-]+)"\})?`', ROWS[where].metric)
     assert found, "name a metric, with at most one label"
     name, label, value = found.groups()
@@ -72,13 +72,13 @@ def test_metric_is_one_of_the_processes(where: str) -> None:
 
 
 @named
-def test_problem_is_one_of_the_api(where: str) -> None:
+def test_problem_in_the_table_exists(where: str) -> None:
     for kind in re.findall(r"(?:413|422|400|503) `([a-z-]+)`", ROWS[where].outcome):
         assert f'"{kind}"' in (ROOT / "apps/api/errors.py").read_text()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "apps").glob("a[mp]*/*.py")), ids=str)
-def test_bound_of_the_code_is_in_the_table(path: Path) -> None:
+def test_each_bound_of_the_code_is_in_the_table(path: Path) -> None:
     module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
     assigned = {
         f"{module}.{target.id}"
@@ -92,7 +92,7 @@ def test_bound_of_the_code_is_in_the_table(path: Path) -> None:
 
 @cache
 def samples() -> dict[str, set[str]]:
-    """Name of each metric as it is scraped -> its labels, of all processes."""
+    """Return the names of the metrics of all processes with their labels."""
     found = {}
     for process in PROCESSES:
         for family in families(process):
@@ -107,6 +107,6 @@ def sources() -> str:
 
 
 def labels_of(name: str) -> set[str]:
-    """The labels in a metric's declaration: before its first event it has no sample that would say them."""
+    """Read the labels from the metric's declaration: without samples, the metric itself does not show them."""
     declared = re.search(rf'"{name}",[^\[\]()]*(?:\([^()]*\)[^\[\]()]*)*\[([^\]]*)\]', sources())
     return set(re.findall(r'"([a-z]+)"', declared[1])) if declared else set()

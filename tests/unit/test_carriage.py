@@ -1,4 +1,4 @@
-"""For every model: what the worker reads from the message is what the API accepted, value by value."""
+"""For every model, the worker reads exactly the values that the API accepted."""
 
 import datetime as dt
 import json
@@ -16,17 +16,17 @@ from pydantic import Field, Json, TypeAdapter, ValidationError, field_validator
 from apps.api.body import batch_model, elements, parse_batch, parse_input
 from apps.api.errors import Problem
 from apps.contract.message import Payload, read_input, republished, task_message
-from apps.contract.purity import obstacles
+from apps.contract.model_checks import obstacles
 from apps.contract.tasks import Input, Registry, TaskSpec, input_adapter, registry
-from tests.harness.models import ModelSpec, exact, made_tasks, random_spec, random_text
-from tests.harness.simple import WORK_QUEUE, Output
+from tests.harness.random_models import ModelSpec, exact, made_tasks, random_spec, random_text
+from tests.harness.simple_tasks import WORK_QUEUE, Output
 
-ANY = random_spec(Random(1), "made_0")  # noqa: S311 - no secret
+ANY = random_spec(Random(1), "made_0")  # noqa: S311 - reproducible test data
 RANDOM = st.randoms(use_true_random=False)
 
 
 def received(spec: TaskSpec, text: str) -> Input:
-    """The input that a worker reads, from a message that was sent, retried, parked and sent again."""
+    """Return the input that a worker reads from a message that was published, retried, parked and requeued."""
     message = task_message(spec, text, task_id="i", owner="o", request_id="r")
     retried = _encoded(_decoded(message.body))
     again = republished(message.headers, retried, task_id="j", routing_key=spec.queue)
@@ -51,7 +51,7 @@ def made(random: Random, count: int = 2) -> tuple[list[ModelSpec], Registry, Typ
 
 @settings(max_examples=40)
 @given(RANDOM)
-def test_worker_reads_what_the_api_accepted(random: Random) -> None:
+def test_worker_reads_the_accepted_values_of_any_model(random: Random) -> None:
     specs, tasks, adapter = made(random)
     for spec in specs:
         assert list(obstacles(tasks[spec.task].input)) == []
@@ -71,7 +71,7 @@ def test_worker_reads_what_the_api_accepted(random: Random) -> None:
 
 @settings(max_examples=30)
 @given(RANDOM)
-def test_input_of_a_batch_is_what_it_would_be_alone(random: Random) -> None:
+def test_input_in_a_batch_gives_the_same_outcome_as_alone(random: Random) -> None:
     specs, tasks, adapter = made(random)
     texts = [
         random.choice(["5", "null", '"a"', "[{}]", *(random_text(random, spec) for spec in specs)]) for _ in range(6)
@@ -101,7 +101,7 @@ VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(s
 
 @st.composite
 def spaced(draw: st.DrawFn, value: Any) -> str:
-    """JSON with white space anywhere, and with or without escapes."""
+    """Generate JSON with whitespace anywhere, and with or without escapes."""
     text = json.dumps(
         value, ensure_ascii=draw(st.booleans()), separators=draw(st.sampled_from([(",", ":"), (" , ", "\n: ")]))
     )
@@ -109,7 +109,7 @@ def spaced(draw: st.DrawFn, value: Any) -> str:
 
 
 @given(st.data(), st.lists(VALUES, max_size=5), st.lists(VALUES, max_size=3))
-def test_slices_are_the_elements(data: st.DataObject, values: list[Any], before: list[Any]) -> None:
+def test_slices_equal_the_elements_of_the_array(data: st.DataObject, values: list[Any], before: list[Any]) -> None:
     texts = [data.draw(spaced(value)) for value in values]
     name = data.draw(st.sampled_from(['"tasks"', '"t\\u0061sks"']))
     repeated = "".join(f'"tasks":{data.draw(spaced(value))},' for value in before)
@@ -118,11 +118,11 @@ def test_slices_are_the_elements(data: st.DataObject, values: list[Any], before:
     assert elements(text) == [one.strip(" \t\n\r") for one in texts]
 
 
-def test_number_that_python_would_refuse_is_only_passed_over() -> None:
+def test_number_that_python_refuses_to_parse_is_only_sliced() -> None:
     assert elements('{"tasks":[' + "9" * 5000 + ", 1e999999]}") == ["9" * 5000, "1e999999"]
 
 
-def test_name_that_is_repeated_counts_where_it_is_last() -> None:
+def test_last_of_repeated_names_counts() -> None:
     specs = [ANY]
     tasks = made_tasks(specs)
     item = '{"task": "made_0"}'
@@ -131,7 +131,7 @@ def test_name_that_is_repeated_counts_where_it_is_last() -> None:
         assert len(parse_batch(batch_model(tasks), input_adapter(tasks), body)) == 3
 
 
-def test_validator_that_breaks_refuses_its_input_alone() -> None:
+def test_error_in_a_validator_refuses_only_its_input() -> None:
     class Broken(Input):
         task: Literal["broken"]
         size: int
@@ -154,13 +154,13 @@ def test_validator_that_breaks_refuses_its_input_alone() -> None:
 
 
 class PanicException(BaseException):
-    """As Rust code raises it through PyO3."""
+    """An exception as Rust code raises it through PyO3."""
 
 
 @pytest.mark.parametrize(
     "error", [SystemExit(3), KeyboardInterrupt(), PanicException("\ud800"), ValueError("caf\udce9"), MemoryError()]
 )
-def test_validator_that_raises_anything_refuses_its_input_alone(
+def test_any_exception_of_a_validator_refuses_only_its_input(
     error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(
@@ -182,8 +182,8 @@ def test_validator_that_raises_anything_refuses_its_input_alone(
     assert (caught.value.status, caught.value.members["errors"][0]["type"]) == (422, "validator_failed")
 
 
-def test_text_that_is_no_json_in_a_field_is_invalid_and_not_a_malformed_body() -> None:
-    """The problems of a batch are weighed by their kinds, and the body of a batch is read before its inputs."""
+def test_invalid_json_in_a_json_field_is_an_invalid_input() -> None:
+    """It must not be a malformed body: a batch is parsed as JSON before its inputs are validated."""
 
     class Nested(Input):
         task: Literal["nested"]
@@ -197,7 +197,7 @@ def test_text_that_is_no_json_in_a_field_is_invalid_and_not_a_malformed_body() -
 
 
 def test_message_of_an_earlier_version_is_read() -> None:
-    """Its argument is the validated input, dumped by field name; test_upgrade.py has whole messages."""
+    """Its argument is the validated input, dumped by field name; test_upgrade.py tests whole messages."""
 
     class Earlier(Input):
         task: Literal["earlier"]

@@ -1,4 +1,4 @@
-"""`post` at a terminal: any model's fields are options, and its JSON goes through as it is."""
+"""`post` in a terminal: the fields of any model are options, and JSON is passed unchanged."""
 
 import datetime as dt
 import enum
@@ -20,8 +20,8 @@ from apps.client import post
 from apps.client.__main__ import _options
 from apps.contract.example import example_input
 from apps.contract.tasks import Input, Registry, TaskSpec, input_adapter, registry
-from tests.harness.models import made_tasks, random_spec
-from tests.harness.simple import TASKS, WORK_QUEUE, Output
+from tests.harness.random_models import made_tasks, random_spec
+from tests.harness.simple_tasks import TASKS, WORK_QUEUE, Output
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,7 +36,7 @@ class Size(BaseModel):
 
 
 class _Most(Input):
-    """Its fields have the names of the command's own options, and values of every kind."""
+    """Has fields with the names of the command's own options, and values of every kind."""
 
     model_config = ConfigDict(alias_generator=lambda name: name if name == "task" else to_camel(name))
     task: Literal["everything"]
@@ -48,7 +48,7 @@ class _Most(Input):
     line: str = "no"
     timeout_s: float = 0
     first_name: str = "no"
-    größe: int = 0  # noqa: PLC2401 - a name that a team may take
+    größe: int = 0  # noqa: PLC2401 - teams may use such names
     enabled: bool = False
     maybe: bool | None = None
     tags: list[str] = Field([])
@@ -69,7 +69,7 @@ class _Most(Input):
         return value.split(",") if isinstance(value, str) else value
 
 
-with warnings.catch_warnings(action="ignore"):  # Pydantic's own: a model has an attribute of this name
+with warnings.catch_warnings(action="ignore"):  # of Pydantic: models have an attribute of this name
     Everything = create_model("Everything", __base__=_Most, json=(dict[str, Any], {}))
 
 
@@ -91,7 +91,7 @@ ADAPTER = input_adapter(REGISTRY)
 
 
 def posted(*arguments: str) -> Any:
-    """The input that the API would make of a command line."""
+    """Return the input that the API would accept for a command line."""
     body = _options(["post", *arguments], REGISTRY).body
     return ADAPTER.validate_json(body if isinstance(body, str) else json.dumps(body))
 
@@ -133,11 +133,11 @@ def posted(*arguments: str) -> Any:
         (["--words", "a,b"], "words", ["a", "b"]),
     ],
 )
-def test_option_is_the_field_of_its_name(words: list[str], field: str, value: Any) -> None:
+def test_option_sets_the_field_of_its_name(words: list[str], field: str, value: Any) -> None:
     assert getattr(posted("everything", *words), field) == value
 
 
-def test_commands_own_options_stand_before_the_task() -> None:
+def test_options_before_the_task_belong_to_the_command() -> None:
     options = _options(
         ["post", "--wait", "--timeout-s", "5", "everything", "--wait", "long", "--timeout-s", "7"], REGISTRY
     )
@@ -145,13 +145,13 @@ def test_commands_own_options_stand_before_the_task() -> None:
     assert (options.body["wait"], options.body["timeoutS"]) == ("long", "7")
 
 
-def test_commands_own_options_may_stand_behind_it_where_no_field_has_their_name() -> None:
+def test_options_of_the_command_are_accepted_after_a_task_without_such_fields() -> None:
     options = _options(["post", "first", "--name", "abc", "--wait", "--timeout-s", "5"], TASKS)
     assert (options.body, options.wait, options.timeout_s) == ({"task": "first", "name": "abc"}, True, 5)
 
 
 @pytest.mark.parametrize("arguments", [["everything"], ["needs"], []])
-def test_help_of_each_task(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_is_shown_for_each_task(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         _options(["post", *arguments, "-h"], REGISTRY)
     assert caught.value.code == 0
@@ -171,15 +171,15 @@ def test_help_of_each_task(arguments: list[str], capsys: pytest.CaptureFixture[s
         (["--line", "needs --name 'a"], "No closing quotation"),
     ],
 )
-def test_mistake_is_named(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_error_names_the_mistake(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         _options(["post", *arguments], REGISTRY)
     assert caught.value.code == 2
     assert says in capsys.readouterr().err
 
 
-def test_value_that_the_model_refuses_is_sent_as_it_is_meant() -> None:
-    """The API then says what is wrong with it."""
+def test_value_that_the_model_refuses_is_sent_to_the_api() -> None:
+    """The API answers with the reason."""
     sent = _options(["post", "everything", "--größe", "x", "--size", '{"width": "a"}', "--strict", "y"], REGISTRY).body
     assert sent == {"task": "everything", "größe": "x", "size": {"width": "a"}, "strict": "y"}
 
@@ -194,7 +194,7 @@ def test_value_that_the_model_refuses_is_sent_as_it_is_meant() -> None:
         ("{", "{"),
     ],
 )
-def test_json_is_sent_as_it_is_with_its_task(text: str, sent: str) -> None:
+def test_json_is_sent_unchanged_with_the_task_added(text: str, sent: str) -> None:
     assert post.with_task("needs", text) == sent
 
 
@@ -213,12 +213,12 @@ def test_json_is_sent_as_it_is_with_its_task(text: str, sent: str) -> None:
         ("a --n " + "[" + "9" * 5000 + "]", ["a", "--n", "[" + "9" * 5000 + "]"]),
     ],
 )
-def test_line_is_split_as_by_a_shell_but_for_its_json(line: str, words: list[str]) -> None:
+def test_line_is_split_like_in_a_shell_except_for_json(line: str, words: list[str]) -> None:
     assert post.words(line) == words
 
 
 @given(st.lists(st.one_of(st.text(), st.dictionaries(st.text(), st.text(), min_size=1).map(json.dumps))))
-def test_words_that_are_quoted_come_back(words: list[str]) -> None:
+def test_quoted_words_are_restored(words: list[str]) -> None:
     line = " ".join(word if word[:1] == "{" and _is_json(word) else shlex.quote(word) for word in words)
     assert post.words(line) == words
 
@@ -231,7 +231,7 @@ def _is_json(text: str) -> bool:
 
 
 @given(st.randoms(use_true_random=False))
-def test_any_model_has_a_command_and_its_example_is_posted(random: Random) -> None:
+def test_example_command_of_any_model_is_valid(random: Random) -> None:
     (spec,) = made_tasks([random_spec(random, "made_0")]).values()
     if example_input(spec.input) is not None:
         body = _options(["post", "--line", post.command(spec)], {"made_0": spec}).body
@@ -246,7 +246,7 @@ def test_any_model_has_a_command_and_its_example_is_posted(random: Random) -> No
         ("first --name '$(HOME) # é'", "first --name '$(HOME) # é'"),
     ],
 )
-def test_text_goes_through_make_as_it_is(text: str, arrives: str, tmp_path: Path) -> None:
+def test_make_passes_the_text_unchanged(text: str, arrives: str, tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\nfor last; do :; done; printf %s "$last"\n')
     python.chmod(0o755)

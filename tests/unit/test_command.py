@@ -1,4 +1,4 @@
-"""Every start that cannot be made ends as one sentence: what the machine refuses, and what is missing or in use."""
+"""Every command that cannot start ends with one sentence that names the cause."""
 
 import errno
 import os
@@ -13,20 +13,21 @@ import pytest
 
 from ops.command import REFUSALS, Unusable, command_line, sentence
 from tests.harness.system import ROOT
+from tests.harness.thorough import thorough
 
 TARGETS = "".join((ROOT / name).read_text() for name in ("Makefile", "ops/targets.mk"))
-# they end so in their own way: they have more than one status, or are the clients' and the workers'
+# These have several exit statuses, or do not belong to operators, and handle errors by themselves.
 OTHERWISE = {"ops.up", "loadtest", "tests.chaos", "pytest", "pip", "apps.client", "apps.worker.dead_letters"}
 
 
 def modules() -> set[str]:
-    """What make's targets run, each `$(if ...)` as all that it may be."""
+    """Return the modules that make targets run, with both alternatives of each `$(if ...)`."""
     text = re.sub(r"-m \$\(if \$\(\w+\),([\w.]+),([\w.]+)\)", r"python -m \1 python -m \2", TARGETS)
     return set(re.findall(r"python -m ([\w.]+)", text)) - OTHERWISE
 
 
 @pytest.mark.parametrize("module", sorted(modules()))
-def test_every_verb_ends_by_a_sentence(module: str) -> None:
+def test_every_command_reports_errors_in_a_sentence(module: str) -> None:
     spec = find_spec(module)
     assert spec is not None
     assert spec.origin is not None
@@ -36,7 +37,7 @@ def test_every_verb_ends_by_a_sentence(module: str) -> None:
 
 
 @pytest.mark.parametrize("number", REFUSALS, ids=errno.errorcode.get)
-def test_what_the_machine_refuses_is_one_sentence_with_the_place(number: int) -> None:
+def test_refusal_of_the_operating_system_is_one_sentence_with_the_path(number: int) -> None:
     said = sentence(OSError(number, os.strerror(number), "/a/place"))
     assert said.endswith(".")
     assert len(said.splitlines()) == 1
@@ -54,19 +55,19 @@ def test_what_the_machine_refuses_is_one_sentence_with_the_place(number: int) ->
         (Unusable("It is so."), "It is so."),
     ],
 )
-def test_what_is_missing_or_fails_is_one_sentence(exc: OSError | Unusable, said: str) -> None:
+def test_missing_or_failing_program_is_one_sentence(exc: OSError | Unusable, said: str) -> None:
     assert said in sentence(exc)
 
 
 @pytest.mark.parametrize(
     "exc", [FileNotFoundError(errno.ENOENT, "No such file", "/a/file"), ConnectionResetError(errno.ECONNRESET, "reset")]
 )
-def test_defect_keeps_its_traceback(exc: OSError) -> None:
+def test_unexpected_error_keeps_its_traceback(exc: OSError) -> None:
     with pytest.raises(type(exc)):
         sentence(exc)
 
 
-def test_interrupted_command_has_its_status() -> None:
+def test_interrupted_command_exits_with_130() -> None:
     def main() -> None:
         raise KeyboardInterrupt
 
@@ -75,9 +76,9 @@ def test_interrupted_command_has_its_status() -> None:
     assert ended.value.code == 130
 
 
-# mounted over the folder of a start, in a namespace of its own: nothing of the machine's is read-only, or full
+# Mounted over the command's folder in a mount namespace of its own, so that the machine's disks stay unchanged.
 DISKS = {
-    "read-only": ("ro", "cannot be written (Read-only file system): run this where it can be."),
+    "read-only": ("ro", "cannot be written (Read-only file system): run this on a writable file system."),
     "full": ("size=4k,nr_inodes=2", "No space is left on the disk of "),
 }
 STARTS = {
@@ -87,15 +88,15 @@ STARTS = {
     "make tools": ("ops.validate.schemas",),
     "make e2e": ("minicluster", "build"),
 }
-# the file takes the last inode
+# the file uses the last inode
 MOUNT = 'mount -t tmpfs -o "$0" tmpfs "$1"; true 2>/dev/null >"$1/file"; shift; exec "$@"'
 
 
-@pytest.mark.parametrize("disk", DISKS)
-@pytest.mark.parametrize("start", STARTS)
-def test_disk_that_takes_nothing_is_one_sentence(start: str, disk: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("disk", ["read-only", *thorough("full")])
+@pytest.mark.parametrize("start", ["make up", *thorough(*list(STARTS)[1:])])
+def test_read_only_or_full_disk_is_one_sentence(start: str, disk: str, tmp_path: Path) -> None:
     if os.geteuid() != 0 or not shutil.which("unshare"):
-        pytest.skip("mounts are root's")
+        pytest.skip("needs root to mount")
     folder = tmp_path / ".local"
     folder.mkdir()
     for package in ("apps", "ops"):

@@ -1,4 +1,4 @@
-"""How complex a body may be, found by a scan of its bytes before anything parses it."""
+"""The complexity of a body is limited by a scan of its bytes before anything parses it."""
 
 import json
 import time
@@ -7,10 +7,6 @@ import pytest
 
 from apps.api.body import BATCH_LEVELS, DEPTH_MAX, LIGHT_BYTES, LIGHT_VALUES, VALUES_MAX, is_light, require_bounded
 from apps.api.errors import Problem
-
-TEXTS = ["[" * 300, ",{" * VALUES_MAX, '"[' * 300, "\\" * 301 + '"[{' * 300, '\\"' * 999, "é,["]
-NO_JSON = [b"", b"]]]]", b'"', b"[" * 1000, b"\\" * 1000, b'"' * 1000, b"\xff" * 1000, b'{"' * 500]
-PATTERNS = [b'""', b'"', b"\\", b'\\"', b"[", b"[]", b"{},", b"1,", b'"a":1,', b"\x00", b'"\\\\"']
 
 
 def refused(body: bytes, depth_max: int = DEPTH_MAX) -> bool:
@@ -22,7 +18,7 @@ def refused(body: bytes, depth_max: int = DEPTH_MAX) -> bool:
 
 
 @pytest.mark.parametrize("value", [b"1", b'"text"', b"{}", b"null"])
-def test_elements_are_counted_one_by_one(value: bytes) -> None:
+def test_number_of_values_is_limited(value: bytes) -> None:
     def array(elements: int) -> bytes:
         return b"[" + b",".join([value] * elements) + b"]"
 
@@ -35,13 +31,13 @@ def test_elements_are_counted_one_by_one(value: bytes) -> None:
 @pytest.mark.parametrize(
     "text", ["[" * 300, ",{" * VALUES_MAX, '"[' * 300, "\\" * 301 + '"[{' * 300, '\\"' * 999, "é,["]
 )
-def test_text_in_strings_is_no_structure(text: str) -> None:
+def test_brackets_in_strings_do_not_count(text: str) -> None:
     for name, value in ((text, 1), ("name", text), (text, text)):
         for ascii_only in (True, False):
             assert not refused(json.dumps({"a": [{name: value}]}, ensure_ascii=ascii_only).encode())
 
 
-def test_levels_are_counted_at_their_deepest() -> None:
+def test_depth_of_nesting_is_limited() -> None:
     assert not refused(b"[" * DEPTH_MAX + b"]" * DEPTH_MAX)
     assert refused(b"[" * (DEPTH_MAX + 1) + b"]" * (DEPTH_MAX + 1))
     assert not refused(b"[" + b"[{}]," * 1000 + b"1]")
@@ -51,7 +47,7 @@ def test_levels_are_counted_at_their_deepest() -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"]]]]", b'"', b"[" * 1000, b"\\" * 1000, b'"' * 1000, b"\xff" * 1000, b'{"' * 500]
 )
-def test_bytes_that_are_no_json_are_left_to_the_parser_or_refused(body: bytes) -> None:
+def test_scan_of_invalid_json_raises_no_other_error(body: bytes) -> None:
     refused(body)
     is_light(body)
 
@@ -67,7 +63,7 @@ def test_scan_of_a_mebibyte_takes_milliseconds(pattern: bytes) -> None:
         assert time.thread_time() - started_s < 0.2
 
 
-def test_body_is_light_up_to_its_bounds() -> None:
+def test_light_body_is_recognized_up_to_its_limits() -> None:
     assert is_light(b"[" + b",".join([b"1"] * LIGHT_VALUES) + b"]")
     assert not is_light(b"[" + b",".join([b"1"] * (LIGHT_VALUES + 1)) + b"]")
     assert is_light(b'"' + b"a" * (LIGHT_BYTES - 2) + b'"')

@@ -1,4 +1,4 @@
-"""The contract and its baseline: the same now; and what a change of it means."""
+"""The contract equals its baseline, and the comparison of two contracts finds breaking and compatible changes."""
 
 import copy
 import json
@@ -11,8 +11,8 @@ from apps.contract import topology
 from ops.command import Unusable
 from ops.contract.__main__ import FILE, check, contract, text
 from ops.contract.comparison import compare
-from tests.harness.next import NEXT_TASKS, QUEUE
-from tests.harness.simple import TASKS, WORK_QUEUE
+from tests.harness.next_version import NEXT_TASKS, QUEUE
+from tests.harness.simple_tasks import TASKS, WORK_QUEUE
 from tests.harness.tasks import TEST_TASKS
 
 CONTRACT = contract(TASKS)
@@ -20,12 +20,12 @@ TASK = f"{WORK_QUEUE}:first"
 Change = Any
 
 
-def test_contract_is_its_baseline() -> None:
+def test_contract_equals_its_baseline() -> None:
     assert json.loads(FILE.read_text()) == json.loads(text(contract())), "see `make lint`"
 
 
 def changed(change: Change) -> dict[str, Any]:
-    """The contract after a change."""
+    """Return the contract after a change."""
     new = copy.deepcopy(CONTRACT)
     change(new)
     return new
@@ -73,7 +73,7 @@ BREAKING: dict[str, tuple[Change, str]] = {
 
 
 @pytest.mark.parametrize("kind", BREAKING)
-def test_breaking_change_is_reported_in_a_sentence(kind: str) -> None:
+def test_breaking_change_is_reported(kind: str) -> None:
     change, said = BREAKING[kind]
     found = compare(CONTRACT, changed(change))
     assert found[0].breaking
@@ -94,7 +94,7 @@ HARMLESS: dict[str, tuple[Change, str]] = {
 
 
 @pytest.mark.parametrize("kind", HARMLESS)
-def test_other_change_is_reported_with_what_to_do(kind: str) -> None:
+def test_compatible_change_is_reported_with_the_order_of_the_rollout(kind: str) -> None:
     change, said = HARMLESS[kind]
     found = compare(CONTRACT, changed(change))
     assert any(said in str(finding) for finding in found)
@@ -102,19 +102,19 @@ def test_other_change_is_reported_with_what_to_do(kind: str) -> None:
 
 
 @pytest.mark.parametrize(("there", "back"), [("relaxed", "tightened"), ("tightened", "relaxed")])
-def test_what_is_harmless_in_one_direction_breaks_in_the_other(there: str, back: str) -> None:
+def test_tightened_limit_is_breaking_and_relaxed_limit_is_not(there: str, back: str) -> None:
     most = {"relaxed": 300, "tightened": 100}
     new = changed(lambda new: _input(new)["properties"]["name"].update(maxLength=most[there]))
     directions = {there: compare(CONTRACT, new), back: compare(new, CONTRACT)}
     assert {name: found[0].breaking for name, found in directions.items()} == {"relaxed": False, "tightened": True}
 
 
-def test_words_are_no_change() -> None:
+def test_changed_descriptions_are_not_reported() -> None:
     assert compare(CONTRACT, changed(lambda new: _input(new).update(description="another", title="word"))) == []
 
 
-def test_next_version_of_the_tests_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Real models, with references and choices."""
+def test_real_models_of_two_versions_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The models of the test tasks contain references and unions."""
     monkeypatch.setattr(topology, "WORK_QUEUES", (*topology.WORK_QUEUES, QUEUE))
     found = compare(contract(TEST_TASKS), contract(NEXT_TASKS))
     breaking = {finding.where for finding in found if finding.breaking}
@@ -122,10 +122,10 @@ def test_next_version_of_the_tests_is_judged(monkeypatch: pytest.MonkeyPatch) ->
     assert f"{WORK_QUEUE}:sleep input.colour" in {finding.where for finding in found if not finding.breaking}
 
 
-def test_check_says_whether_the_change_breaks_anything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_states_whether_a_change_is_breaking(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "baseline.json"
     file.write_text(text(changed(HARMLESS["field added"][0])))
-    with pytest.raises(Unusable, match="breaks what clients"):
+    with pytest.raises(Unusable, match="breaks clients"):
         check(file, CONTRACT)
     assert f"BREAKING: {WORK_QUEUE}:first input.size: the field is gone" in capsys.readouterr().out
     file.write_text(text(CONTRACT))

@@ -1,4 +1,4 @@
-"""A queue that is not declared ends each start with a sentence that says what to add."""
+"""A task in an undeclared queue ends each process at start with a sentence that names the missing declaration."""
 
 import os
 import subprocess
@@ -12,11 +12,11 @@ from apps.api import app as api
 from apps.contract import queues
 from apps.contract.settings import ApiSettings, WorkerSettings
 from apps.contract.tasks import TaskSpec, registry
-from apps.worker import app as worker
+from apps.worker import celery_app as worker
 from apps.worker import recorder
 from ops import up
 from ops.validate import __main__ as validate
-from tests.harness.simple import WORK_QUEUE, NamedInput, Output
+from tests.harness.simple_tasks import WORK_QUEUE, NamedInput, Output
 
 
 class Resize(NamedInput):
@@ -41,7 +41,7 @@ STARTS: dict[str, Callable[[], object]] = {
 
 
 @pytest.mark.parametrize("start", STARTS)
-def test_task_in_an_undeclared_queue_ends_each_start(start: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_process_refuses_a_task_in_an_undeclared_queue(start: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (recorder, up, validate):
         monkeypatch.setattr(module, "TASKS", tasks_in("images"))
     with pytest.raises(SystemExit) as ended:
@@ -51,18 +51,18 @@ def test_task_in_an_undeclared_queue_ends_each_start(start: str, monkeypatch: py
 
 
 @pytest.mark.parametrize("queue", ["dead", "dead.parked", "celery ", "test_query", f"{WORK_QUEUE}.images"])
-def test_only_work_queues_hold_tasks(queue: str) -> None:
+def test_task_in_a_queue_that_is_not_a_work_queue_is_refused(queue: str) -> None:
     with pytest.raises(SystemExit, match="not declared"):
         queues.require_queues(tasks_in(queue))
 
 
 @pytest.mark.parametrize("queue", [WORK_QUEUE, "celery"])
-def test_tasks_in_declared_queues_start(queue: str) -> None:
+def test_task_in_a_declared_queue_is_accepted(queue: str) -> None:
     queues.require_queues(tasks_in(queue))
 
 
 @pytest.mark.parametrize("option", ["-Q", "-X"])
-def test_worker_that_selects_an_undeclared_queue_ends(option: str) -> None:
+def test_worker_refuses_to_select_an_undeclared_queue(option: str) -> None:
     command = [sys.executable, "-m", "celery", "-A", "tests.harness.worker", "worker", option, f"{WORK_QUEUE},images"]
     environment = {"PATH": os.environ["PATH"], **{name.upper(): url for name, url in URLS.items()}}
     ended = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=60)

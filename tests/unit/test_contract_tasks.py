@@ -1,4 +1,4 @@
-"""The registry of tasks: contradictions in it are named, and inputs are told apart by their task."""
+"""The registry of tasks reports contradictions, and inputs are discriminated by their task."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from apps.contract.tasks import TaskSpec, input_adapter, registry
-from tests.harness.simple import TASKS, First, NamedInput, Output, Second
+from tests.harness.simple_tasks import TASKS, First, NamedInput, Output, Second
 
 
 class Other(NamedInput):
@@ -29,12 +29,12 @@ def spec(name: str, hard_limit_s: int = 1, soft_limit_s: int | None = None) -> T
         ([spec("a:another")], "Other.task must be Literal\\['another'\\]"),
     ],
 )
-def test_contradiction_is_named(specs: list[TaskSpec], says: str) -> None:
+def test_contradiction_in_a_spec_is_named(specs: list[TaskSpec], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         registry(*specs)
 
 
-def test_inputs_are_told_apart_by_task() -> None:
+def test_input_model_is_chosen_by_task() -> None:
     adapter = input_adapter(TASKS)
     assert isinstance(adapter.validate_python({"task": "first", "name": "a"}), First)
     assert isinstance(adapter.validate_python({"task": "second", "name": "a"}), Second)
@@ -42,5 +42,5 @@ def test_inputs_are_told_apart_by_task() -> None:
         adapter.validate_python({"task": "third", "name": "a"})
 
 
-def test_registry_of_one_task_works_too() -> None:
+def test_adapter_works_with_a_single_task() -> None:
     assert input_adapter(registry(spec("a:other"))).validate_python({"task": "other", "name": "a"})

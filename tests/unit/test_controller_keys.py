@@ -1,4 +1,4 @@
-"""How the NGINX controller's ConfigMap keys and annotations are read from its Go code; the code here is made up."""
+"""Parses the NGINX controller's ConfigMap keys and annotations from its Go code; the code here is made up."""
 
 import subprocess
 import sys
@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from minicluster.stand_ins.ingress_controller.controller_settings import known
 from ops import pins
+from ops.charts import controller_keys
+from ops.charts.controller_keys import CHART, SOURCES, record
 from ops.command import ROOT
-from ops.validate import controller_keys
-from ops.validate.controller_keys import CHART, SOURCES, record
-from ops.validate.ingress import known
 
 SETTINGS = """
 func ParseConfigMap() {
@@ -68,7 +68,7 @@ const (
 """
 
 
-def test_settings_have_their_forms() -> None:
+def test_settings_are_parsed_with_their_types() -> None:
     assert [line for line in record(SETTINGS, "", "") if line.startswith("setting")] == [
         "setting colour text",
         "setting loud bool",
@@ -79,7 +79,7 @@ def test_settings_have_their_forms() -> None:
     ]
 
 
-def test_annotations_have_their_forms_and_say_what_is_rejected() -> None:
+def test_annotations_are_parsed_with_their_types_and_validation() -> None:
     assert record("", ANNOTATIONS, VALIDATION) == [
         "annotation nginx.com/taste bool rejected plus",
         "annotation nginx.org/count number",
@@ -99,18 +99,18 @@ def test_command_writes_the_record_of_a_checkout(tmp_path: Path, monkeypatch: py
     assert "setting loud bool\n" in (tmp_path / "nginx-9.9.9.txt").read_text()
 
 
-def test_folder_that_is_no_checkout_is_named(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ops.validate.controller_keys", str(tmp_path)]
+def test_folder_without_the_controllers_code_is_named(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ops.charts.controller_keys", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert f"{tmp_path} is no checkout of the controller" in done.stderr
 
 
-def test_record_is_whole() -> None:
+def test_committed_record_is_complete() -> None:
     settings, annotations = known("setting"), known("annotation")
     assert len(settings) == 100
     assert settings["worker-shutdown-timeout"] == ("text", False, False)
     assert settings["zone-sync"] == ("bool", False, True)
     assert annotations["nginx.org/limit-req-rate"] == ("rate", False, False)
     assert annotations["nginx.org/location-snippets"].form == "snippet"
-    assert "license-token-secret-name" not in settings  # of the ConfigMap of NGINX Plus
+    assert "license-token-secret-name" not in settings  # only in the ConfigMap of NGINX Plus

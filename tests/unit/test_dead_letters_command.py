@@ -1,4 +1,4 @@
-"""The command that sends a parked message again, beside a broker that does not answer."""
+"""The command that requeues a parked message, with a broker that does not answer."""
 
 import asyncio
 from types import SimpleNamespace
@@ -9,7 +9,7 @@ import pytest
 from apps.contract import failures
 from apps.contract.ids import TaskIds
 from apps.worker import dead_letters
-from apps.worker.dead_letter import DeadLetter
+from apps.worker.dead_letter_reader import DeadLetter
 
 pytestmark = pytest.mark.anyio
 
@@ -26,7 +26,7 @@ class Redis:
         return "the-new-id"
 
 
-async def test_requeue_gives_up_when_nothing_is_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_requeue_times_out_without_a_confirm(monkeypatch: pytest.MonkeyPatch) -> None:
     async def found(*_: object) -> list[Any]:
         return [SimpleNamespace(tag=1, summary={}, letter=LETTER)]
 

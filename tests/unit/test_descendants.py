@@ -1,4 +1,4 @@
-"""Which processes are found as started by a task; the ways to start one are in tests/integration/test_limits.py."""
+"""Finds the processes that a task has started; tests/integration/test_limits.py tests the ways to start them."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ from ops.servers.child import until
 
 @pytest.fixture
 def leader() -> Iterator[descendants.Process]:
-    """A process of a pool: it starts a `sleep` for each line that it reads, and writes its pid."""
+    """A pool process that runs each line that it reads as a command, and prints the pid."""
     code = """
 import subprocess, sys
 from apps.worker import descendants
@@ -57,7 +57,7 @@ def is_alive(pid: int) -> bool:
     return found is not None and found.state != "Z"
 
 
-def test_process_is_read_whatever_its_name(tmp_path: Path) -> None:
+def test_process_with_a_misleading_name_is_parsed(tmp_path: Path) -> None:
     program = tmp_path / "a) S 1 (b"
     shutil.copy(shutil.which("sleep") or "", program)
     with subprocess.Popen([program, "60"]) as process:
@@ -69,7 +69,7 @@ def test_process_is_read_whatever_its_name(tmp_path: Path) -> None:
     assert descendants.process(process.pid) is None
 
 
-def test_all_is_ended_with_its_leader(leader: descendants.Process) -> None:
+def test_leader_and_all_its_descendants_are_ended(leader: descendants.Process) -> None:
     since_s = time.monotonic()
     pids = [start(leader, command) for command in ("sleep 60", "setsid sleep 60", "env -i setsid sleep 60")]
     ended = descendants.end(leader, since_s)
@@ -77,14 +77,16 @@ def test_all_is_ended_with_its_leader(leader: descendants.Process) -> None:
     assert not any(map(is_alive, [leader.pid, *pids]))
 
 
-def test_leader_is_spared_where_only_what_it_started_is_to_end(leader: descendants.Process) -> None:
+def test_end_started_by_keeps_the_leader(leader: descendants.Process) -> None:
     since_s = time.monotonic()
     pid = start(leader, "sleep 60")
     descendants.end_started_by(leader, since_s)
     assert (is_alive(leader.pid), is_alive(pid)) == (True, False)
 
 
-def test_earlier_program_is_spared_and_a_helper_of_the_leader_is_not(leader: descendants.Process) -> None:
+def test_programs_of_earlier_tasks_are_kept_and_helpers_of_multiprocessing_are_ended(
+    leader: descendants.Process,
+) -> None:
     code = f"{sys.executable} -c 'import time; time.sleep(60) # from multiprocessing.spawn'"
     program, helper, daemon = start(leader, "sleep 60"), start(leader, code), start(leader, f"setsid {code}")
     until(lambda: b"multi" in Path(f"/proc/{helper}/cmdline").read_bytes(), 10, "Python")
@@ -95,22 +97,22 @@ def test_earlier_program_is_spared_and_a_helper_of_the_leader_is_not(leader: des
         os.kill(pid, signal.SIGKILL)
 
 
-def test_leaders_of_other_pools_and_strangers_are_spared(leader: descendants.Process) -> None:
+def test_unrelated_processes_are_kept(leader: descendants.Process) -> None:
     with subprocess.Popen(["sleep", "60"]) as stranger:
         descendants.end(leader, 0.0)
         assert stranger.poll() is None
         stranger.kill()
 
 
-def test_pid_that_another_process_has_now_is_spared(leader: descendants.Process) -> None:
+def test_process_that_reuses_the_pid_is_kept(leader: descendants.Process) -> None:
     descendants.end(leader._replace(started_ticks=leader.started_ticks - 1), time.monotonic())
     assert is_alive(leader.pid)
 
 
-def test_without_a_mark_session_and_tree_are_found(
+def test_descendants_are_found_by_session_and_tree_without_a_mark(
     monkeypatch: pytest.MonkeyPatch, leader: descendants.Process
 ) -> None:
-    monkeypatch.setattr(descendants, "_MARK_US", 10**30)  # no limit that any process has
+    monkeypatch.setattr(descendants, "_MARK_US", 10**30)  # a mark that no process has
     since_s = time.monotonic()
     pids = [start(leader, "setsid sleep 60"), start(leader, "sh -c 'sleep 60 & exec sleep 60'")]
     descendants.end(leader, since_s)

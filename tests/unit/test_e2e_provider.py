@@ -1,4 +1,4 @@
-"""The clusters that the tests on a cluster use: existing ones, how images get into them, and what KUBECONFIG names."""
+"""Clusters for the tests on a cluster: existing clusters, their image loading, and KUBECONFIG."""
 
 import json
 import os
@@ -23,7 +23,7 @@ echo "$(basename "$0") $*" >> "$(dirname "$0")/said"
 
 @pytest.fixture
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with programs that only record their arguments, first on the PATH."""
+    """A folder, first on the PATH, with programs that only record their arguments."""
     for name in ("kind", "k3d", "docker"):
         (tmp_path / name).write_text(RECORDING)
         (tmp_path / name).chmod(0o755)
@@ -40,21 +40,19 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("docker-desktop", "docker load --input=/a.tar"),
     ],
 )
-def test_images_are_loaded_by_the_clusters_own_program(programs: Path, context: str, command: str) -> None:
+def test_image_is_loaded_by_the_program_of_the_cluster(programs: Path, context: str, command: str) -> None:
     Existing(context).load_image(Path("/a.tar"))
     assert (programs / "said").read_text() == f"{command}\n"
 
 
-def test_any_other_cluster_is_refused_before_it_is_asked_anything(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unknown_kind_of_cluster_is_refused_before_any_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(existing, "KUBECONFIG", tmp_path / "copy")
     with pytest.raises(Unusable, match="images get into the cluster of production: use kind, k3d or docker-desktop"):
         Existing("production").start()
     assert not (tmp_path / "copy").exists()
 
 
-def test_cluster_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_or_unknown_cluster_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = {
         "apiVersion": "v1",
         "kind": "Config",
@@ -71,7 +69,7 @@ def test_cluster_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pyte
 
 
 class Answering(BaseHTTPRequestHandler):
-    """A server that is named as its class and answers 404."""
+    """A server that answers 404; its Server header is the name of the class."""
 
     def do_GET(self) -> None:
         self.send_error(404)
@@ -80,16 +78,16 @@ class Answering(BaseHTTPRequestHandler):
         return type(self).__name__
 
     def log_message(self, *_: object) -> None:
-        """Nothing."""
+        """Log nothing."""
 
 
-class nginx(Answering):  # noqa: N801 - as it calls itself
+class nginx(Answering):  # noqa: N801 - the name in NGINX's Server header
     pass
 
 
 @contextmanager
 def answering(handler: type[Answering]) -> Iterator[str]:
-    """The address of a server."""
+    """Run a server; yields its URL."""
     with HTTPServer(("127.0.0.1", 0), handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         try:
@@ -98,13 +96,13 @@ def answering(handler: type[Answering]) -> Iterator[str]:
             server.shutdown()
 
 
-def test_entrance_is_where_nginx_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entrance_answered_by_nginx_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     with answering(nginx) as url:
         monkeypatch.setenv("E2E_ENTRANCE", url)
         check_entrance(Existing("kind-mine").entrance)
 
 
-def test_entrance_of_somebody_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entrance_answered_by_another_server_or_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(existing, "ENTRANCE_TIMEOUT_S", 0)
     with answering(Answering) as url:
         monkeypatch.setenv("E2E_ENTRANCE", url)
@@ -115,14 +113,14 @@ def test_entrance_of_somebody_else_is_refused(monkeypatch: pytest.MonkeyPatch) -
 
 
 class Named(Minicluster):
-    """A cluster that has only a name."""
+    """A cluster that only has a name and a kubeconfig."""
 
     def start(self) -> Path:
         return self.kubeconfig
 
 
 class Stuck(Named):
-    """A cluster that cannot be stopped."""
+    """A cluster whose stop fails."""
 
     def stop(self) -> None:
         raise Unusable("it stays")
@@ -136,11 +134,11 @@ def test_kubeconfig_is_restored_before_the_cluster_is_stopped(tmp_path: Path, mo
     assert (os.environ["KUBECONFIG"], provider.STARTED) == ("somebody's", [])
 
 
-def test_make_uses_the_started_cluster_although_an_outer_make_was_given_another(
+def test_make_uses_the_started_cluster_and_not_the_kubeconfig_of_an_outer_make(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "Makefile").write_text("all:\n\t@echo $$KUBECONFIG\n")
-    monkeypatch.setenv("MAKEFLAGS", " -- KUBECONFIG=somebody's")  # of `make e2e KUBECONFIG=somebody's`
+    monkeypatch.setenv("MAKEFLAGS", " -- KUBECONFIG=somebody's")  # set by `make e2e KUBECONFIG=somebody's`
     with provider.started(Named(tmp_path / "state")):
         said = subprocess.run(["make", "--silent"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert said == f"{tmp_path}/state/kubeconfig\n"

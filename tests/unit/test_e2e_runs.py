@@ -1,4 +1,4 @@
-"""`make e2e` is two runs of pytest beside each other, which together have every test and fail if one of them fails."""
+"""`make e2e` runs pytest twice in parallel; together the runs contain every test, and one failure fails both."""
 
 import re
 import shutil
@@ -13,10 +13,11 @@ import pytest
 from ops.servers.child import until
 from tests.e2e import system
 from tests.harness.system import ROOT
+from tests.harness.thorough import thorough
 
 RUNS = ("E2E_SCALING", "E2E_ORIGINAL")
 TIMEOUT_S = 120
-# passes only if both runs are under way at the same time
+# passes only if both runs overlap
 MEETING = """
 import os
 from pathlib import Path
@@ -43,56 +44,61 @@ def cluster():
 def test_wait(cluster):
     time.sleep(120)
 """
-linux = pytest.mark.skipif(not shutil.which("setpriv"), reason="only Linux runs the two, as only it has their clusters")
+linux = pytest.mark.skipif(not shutil.which("setpriv"), reason="needs Linux: only there `make e2e` runs two clusters")
 
 
 def make(*arguments: str | Path) -> list[str]:
-    """The command line of a make target that needs nothing installed."""
+    """Return the command line of a make target that needs no installation."""
     return ["make", "--no-print-directory", f"BIN={Path(sys.executable).parent}", *map(str, arguments)]
 
 
 def variable(name: str) -> list[str]:
-    """The words of a variable of the Makefile."""
+    """Return the words of a variable of the Makefile."""
     command = make("--silent", "--eval", f"show:;@echo $({name})", "show")
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
 
 
-def collected(*where: str) -> list[str]:
-    """The tests that pytest runs, in order."""
-    command = [sys.executable, "-m", "pytest", "--collect-only", "--quiet", *where]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
-    return re.findall(r"^tests/e2e/\S+::.*$", done.stdout, re.MULTILINE)
+def ids_in(path: Path) -> list[str]:
+    """Return the ids of a file's tests, without their parameters."""
+    name = path.relative_to(ROOT)
+    return [f"{name}::{test}" for test in re.findall(r"^(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE)]
 
 
-def test_every_test_is_in_one_of_the_runs() -> None:
-    runs = [collected(*variable(name)) for name in RUNS]
-    assert sorted(runs[0] + runs[1]) == sorted(collected("tests/e2e"))
+def test_every_test_is_in_exactly_one_run() -> None:
+    tests = [test for path in sorted((ROOT / "tests/e2e").rglob("test_*.py")) for test in ids_in(path)]
+    named = [each for name in RUNS for each in variable(name)]
+    runs = {test: [each for each in named if f"{test}::".startswith(f"{each}::")] for test in tests}
+    assert {test: found for test, found in runs.items() if len(found) != 1} == {}
+    assert {each for found in runs.values() for each in found} == set(named)
 
 
-def test_workers_are_left_alone_between_the_two_tests_of_the_original_s_burst() -> None:
+def test_no_test_of_workers_runs_between_the_two_tests_of_the_original_burst() -> None:
     parts = [re.sub(r".*/test_(\w+)\.py", r"\1", name) for name in variable("E2E_ORIGINAL")]
     first, last = (
         parts.index("original::test_burst_is_accepted"),
-        parts.index("original::test_two_workers_take_it_alone"),
+        parts.index("original::test_two_workers_finish_the_burst_without_scaling"),
     )
     assert set(parts[first + 1 : last]) == {"cluster", "admission", "network", "existing", "keda", "flux"}
 
 
-def test_original_s_burst_is_posted_once() -> None:
+@pytest.mark.thorough
+def test_original_burst_is_posted_once() -> None:
     command = [sys.executable, "-m", "pytest", "--setup-plan", *variable("E2E_ORIGINAL")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
     assert len(re.findall(r"SETUP +S original\b", done.stdout)) == 1
 
 
-def test_keys_of_the_ledger_are_those_that_the_tasks_write() -> None:
+def test_keys_of_the_ledger_equal_those_that_the_tasks_write() -> None:
     text = (ROOT / "tests/e2e/overlays/ledger/work.py").read_text()
     (written,) = re.findall(r"^LEDGER, BEGUN, ENDED = (.*)$", text, re.MULTILINE)
     assert re.findall(r'"([^"]+)"', written) == [system.LEDGER, system.BEGUN, system.ENDED]
 
 
 @linux
-@pytest.mark.parametrize("end", ["assert False", "import os; os.kill(os.getpid(), 9)"], ids=["fails", "is killed"])
-def test_runs_are_at_once_on_two_clusters_and_one_failure_fails_both(tmp_path: Path, end: str) -> None:
+@pytest.mark.parametrize(
+    "end", ["assert False", *thorough("import os; os.kill(os.getpid(), 9)")], ids=["fails", "is killed"]
+)
+def test_runs_use_two_clusters_in_parallel_and_one_failure_fails_make(tmp_path: Path, end: str) -> None:
     for own, other in (("one", "two"), ("two", "one")):
         text = MEETING.format(folder=tmp_path, own=own, other=other, end=end if own == "one" else "pass")
         (tmp_path / f"test_{own}.py").write_text(text)
@@ -111,7 +117,7 @@ def test_runs_are_at_once_on_two_clusters_and_one_failure_fails_both(tmp_path: P
 
 
 @linux
-def test_run_ends_with_its_shell_and_stops_its_cluster_first(tmp_path: Path) -> None:
+def test_terminated_run_stops_its_cluster(tmp_path: Path) -> None:
     (tmp_path / "test_one.py").write_text(WAITING.format(folder=tmp_path))
     with subprocess.Popen(make("e2e-scaling", f"E2E_SCALING={tmp_path}/test_one.py"), cwd=ROOT) as process:
         until((tmp_path / "started").exists, TIMEOUT_S, "the start of the test")

@@ -1,4 +1,4 @@
-"""Problem documents: whatever a validator or a client put into one, it can be sent, and is short."""
+"""Problem documents can always be encoded and are short, for any text of a validator or client."""
 
 import json
 from typing import Annotated
@@ -27,12 +27,12 @@ def _problem(body: bytes) -> bytes:
     raise AssertionError
 
 
-def test_text_of_a_validator_can_be_sent_and_is_short() -> None:
+def test_text_of_a_validator_is_encodable_and_truncated() -> None:
     sent = _problem(b'{"task": "a", "name": "b"}')
     assert len(sent) < 2000
     assert "caf\xe9\\x00.mp4 is no film" in from_json(sent)["errors"][0]["msg"]
 
 
-def test_name_of_a_field_that_a_client_made_up_is_not_sent_back_whole() -> None:
+def test_long_field_names_of_a_client_are_truncated() -> None:
     body = json.dumps({"task": "a", "name": "b", **{f"{number}{'x' * 100_000}": 1 for number in range(9)}})
     assert len(_problem(body.encode())) < 20_000

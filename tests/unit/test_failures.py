@@ -1,4 +1,4 @@
-"""Why a dead letter died, and what an error says of itself."""
+"""The reason of a dead letter, and the failure of an exception."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ GIVEN = json.dumps({"type": "NotUnderstood", "message": "m"})
     ("headers", "type_"),
     [
         ({"x-death": [{"reason": "delivery_limit"}, {"reason": "expired"}]}, failures.DELIVERY_LIMIT),
-        # of RabbitMQ 4.3; a retry has waited in an expiring queue before
+        # RabbitMQ 4.3; a retry was in an expiring delay queue before
         ({"x-last-death-reason": "expired", "x-first-death-reason": "expired"}, failures.EXPIRED),
         ({"x-last-death-reason": "delivery_limit", "x-death": [{"reason": "expired"}]}, failures.DELIVERY_LIMIT),
         ({"x-death": [{"reason": "maxlen"}]}, failures.OVERFLOW),
@@ -27,21 +27,21 @@ GIVEN = json.dumps({"type": "NotUnderstood", "message": "m"})
         ({"failure": GIVEN.encode()}, failures.NOT_UNDERSTOOD),
     ],
 )
-def test_dead_letter_has_the_workers_reason_or_the_brokers(headers: dict[str, Any], type_: str) -> None:
+def test_reason_of_a_dead_letter_comes_from_the_worker_or_the_broker(headers: dict[str, Any], type_: str) -> None:
     assert failures.of_dead_letter(headers)["type"] == type_
 
 
 @pytest.mark.parametrize("header", ["", "no json", "7", "[]", "{}", '{"type": "T"}', 7, b"\xff", "[" * 100_000])
-def test_header_that_is_no_failure_is_not_believed(header: object) -> None:
+def test_malformed_failure_header_is_ignored(header: object) -> None:
     assert failures.of_dead_letter({"failure": header})["type"] == failures.REJECTED
 
 
-def test_every_type_is_on_the_api_page() -> None:
+def test_every_type_is_documented() -> None:
     page = API_PAGE.read_text()
     assert {name for name in failures.TYPES if f"| `{name}` |" not in page} == set()
 
 
-def test_error_that_cannot_be_printed_has_a_traceback() -> None:
+def test_exception_that_cannot_be_printed_has_a_traceback() -> None:
     class BadError(Exception):
         @property
         def __notes__(self) -> list[str]:  # type: ignore[override]
@@ -50,7 +50,7 @@ def test_error_that_cannot_be_printed_has_a_traceback() -> None:
     assert "BadError" in traceback_of(BadError())
 
 
-def test_text_of_an_error_may_end_nothing() -> None:
+def test_exception_whose_text_exits_is_a_failure() -> None:
     class ExitingError(Exception):
         def __str__(self) -> str:
             raise SystemExit(3)

@@ -1,4 +1,4 @@
-"""Which requests are answered on the fast path, and that the others reach FastAPI untouched."""
+"""The fast path answers frequent requests, and passes all others to FastAPI unchanged."""
 
 from dataclasses import replace
 from typing import Any
@@ -18,7 +18,7 @@ from apps.contract.message import Payload
 from apps.contract.settings import ApiSettings, load
 from apps.contract.states import Record
 from apps.contract.tasks import input_adapter
-from tests.harness.simple import TASKS
+from tests.harness.simple_tasks import TASKS
 
 pytestmark = pytest.mark.anyio
 
@@ -61,7 +61,7 @@ class Heavy:
 
 
 class Exchange:
-    """One request to a FastPath, and what came of it."""
+    """One request to a FastPath, and its result."""
 
     def __init__(self, *parts: bytes, more: bool = False) -> None:
         self.submitter = Submitter()
@@ -72,7 +72,7 @@ class Exchange:
             for number, part in enumerate(parts, start=1)
         ]
         stand_ins: dict[str, Any] = {"parser": Heavy(), "submitter": self.submitter, "ids": IDS, "store": Store()}
-        # its waiter is not connected: whoever waits reads at once
+        # its waiter is not connected: a waiting request reads the record immediately
         self._services = replace(make_services(load(ApiSettings, ENVIRONMENT), TASKS), **stand_ins)
 
     async def __call__(self, headers: list[tuple[bytes, bytes]], method: str = "POST", path: str = "/tasks") -> None:
@@ -100,7 +100,7 @@ def headers(**changed: bytes | None) -> list[tuple[bytes, bytes]]:
     return [(name, value) for name, value in (ORDINARY | named).items() if value is not None]
 
 
-async def test_ordinary_post_is_answered_here() -> None:
+async def test_ordinary_post_is_answered_by_the_fast_path() -> None:
     exchange = Exchange(BODY)
     await exchange(headers(idempotency_key=b"k1", x_request_id=b"mine"))
     start, body = exchange.sent
@@ -117,26 +117,26 @@ async def test_ordinary_post_is_answered_here() -> None:
     assert not exchange.handed_on
 
 
-async def test_charset_that_json_has_in_any_case_may_be_named() -> None:
+async def test_content_type_with_utf_8_charset_is_ordinary() -> None:
     exchange = Exchange(BODY)
     await exchange(headers(content_type=b"Application/JSON;charset=UTF-8"))
     assert exchange.submitter.asked == [("me", None, BODY)]
 
 
-def test_middleware_of_the_app_is_passed_or_listed_as_skipped() -> None:
-    """Whoever adds middleware decides whether the two frequent calls pass it."""
+def test_each_middleware_is_listed_as_passed_or_skipped() -> None:
+    """A new middleware must be listed, so that somebody decides whether the fast path passes it."""
     app = create_app(load(ApiSettings, ENVIRONMENT))
     added: set[Any] = {each.cls for each in app.user_middleware}
     assert added == {*PASSED, *SKIPPED}
 
 
-async def test_body_may_come_in_parts() -> None:
+async def test_body_in_several_parts_is_ordinary() -> None:
     exchange = Exchange(BODY[:10], b"", BODY[10:])
     await exchange(headers())
     assert exchange.submitter.asked == [("me", None, BODY)]
 
 
-async def test_client_that_left_before_the_end_of_its_body_has_posted_nothing() -> None:
+async def test_client_that_disconnects_during_its_body_posts_nothing() -> None:
     exchange = Exchange(BODY[:10], more=True)
     await exchange(headers())
     assert (exchange.submitter.asked, exchange.sent) == ([], [])
@@ -145,7 +145,7 @@ async def test_client_that_left_before_the_end_of_its_body_has_posted_nothing() 
 @pytest.mark.parametrize(
     ("body", "status"), [(b"{", 400), (b"null", 422), (b'{"task": "none"}', 422), (b"[" * 100, 400), (b"[" * 1000, 413)]
 )
-async def test_body_that_is_no_input_is_a_problem_with_its_request_id(body: bytes, status: int) -> None:
+async def test_invalid_body_gets_a_problem_with_its_request_id(body: bytes, status: int) -> None:
     exchange = Exchange(body)
     await exchange(headers(content_length=str(len(body)).encode(), x_request_id=b"mine"))
     assert exchange.submitter.asked == []
@@ -176,7 +176,7 @@ async def test_body_that_is_no_input_is_a_problem_with_its_request_id(body: byte
         [*headers(), (b"content-type", b"application/json")],
     ],
 )
-async def test_whatever_is_out_of_the_ordinary_reaches_fastapi_unread(unusual: list[tuple[bytes, bytes]]) -> None:
+async def test_unusual_post_is_passed_to_fastapi_with_its_body_unread(unusual: list[tuple[bytes, bytes]]) -> None:
     exchange = Exchange(BODY)
     await exchange(unusual)
     assert exchange.handed_on
@@ -187,13 +187,13 @@ async def test_whatever_is_out_of_the_ordinary_reaches_fastapi_unread(unusual: l
     ("method", "path"),
     [("GET", "/tasks"), ("POST", "/tasks/"), ("POST", "/tasks/batch"), ("POST", "/%74asks"), ("POST", "//tasks")],
 )
-async def test_other_calls_reach_fastapi(method: str, path: str) -> None:
+async def test_other_call_is_passed_to_fastapi(method: str, path: str) -> None:
     exchange = Exchange(BODY)
     await exchange(headers(), method, path)
     assert (exchange.handed_on, exchange.unread) == (True, 1)
 
 
-async def test_ordinary_get_is_answered_here() -> None:
+async def test_ordinary_get_is_answered_by_the_fast_path() -> None:
     for query in ("", "?wait=20", "?wait=0.5"):
         exchange = Exchange()
         task_id = IDS.new("me")
@@ -219,7 +219,9 @@ async def test_ordinary_get_is_answered_here() -> None:
         ("GET", "%2D", "me", []),
     ],
 )
-async def test_other_get_is_handed_on(method: str, query: str, owner: str, given: list[tuple[bytes, bytes]]) -> None:
+async def test_unusual_get_is_passed_to_fastapi(
+    method: str, query: str, owner: str, given: list[tuple[bytes, bytes]]
+) -> None:
     exchange = Exchange()
     await exchange(headers(content_length=None, content_type=None) + given, method, f"/tasks/{IDS.new(owner)}{query}")
     assert exchange.handed_on

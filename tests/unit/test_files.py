@@ -1,4 +1,4 @@
-"""Files of known names in shared places: what others have put there is neither followed nor used."""
+"""Known file names in shared folders: links and files of other users are neither followed nor used."""
 
 import errno
 import os
@@ -25,7 +25,7 @@ NOBODY = 65534
 
 @pytest.fixture
 def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder like /tmp, and what another user would like to have: a file and a folder behind links in it."""
+    """A folder like /tmp, and next to it a folder and a file to which an attacker's links point."""
     folder = tmp_path / "shared"
     folder.mkdir()
     folder.chmod(0o1777)
@@ -61,9 +61,7 @@ USERS_OF_FOLDERS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], None]
 
 
 @pytest.mark.parametrize(("place", "use"), USERS_OF_FOLDERS.values(), ids=USERS_OF_FOLDERS)
-def test_folder_that_is_a_link_is_refused(
-    shared: Path, place: Callable[[Path], Path], use: Callable[[Path], None]
-) -> None:
+def test_linked_folder_is_refused(shared: Path, place: Callable[[Path], Path], use: Callable[[Path], None]) -> None:
     place(shared).symlink_to(shared.parent / "victim")
     with pytest.raises((PermissionError, Unusable), match="link"):
         use(place(shared))
@@ -83,14 +81,14 @@ def test_folder_of_another_user_is_refused(
 
 
 @pytest.mark.parametrize("place", [ports, lambda shared: shared / ".local"])
-def test_folder_that_others_may_enter_is_closed(shared: Path, place: Callable[[Path], Path]) -> None:
+def test_folder_open_to_others_is_made_private(shared: Path, place: Callable[[Path], Path]) -> None:
     place(shared).mkdir()
     place(shared).chmod(0o777)
     files.private_folder(place(shared))
     assert stat.S_IMODE(place(shared).stat().st_mode) == 0o700
 
 
-def test_folder_of_programs_is_written_by_its_owner_alone(shared: Path) -> None:
+def test_folder_of_programs_is_made_writable_only_for_its_owner(shared: Path) -> None:
     (shared / "cache").mkdir()
     (shared / "cache").chmod(0o777)
     files.trusted_folder(shared / "cache")
@@ -113,12 +111,12 @@ USERS_OF_FILES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("link", LINKS.values(), ids=LINKS)
 @pytest.mark.parametrize("use", USERS_OF_FILES.values(), ids=USERS_OF_FILES)
-def test_file_that_is_none_of_its_own_is_refused(
+def test_file_that_is_a_link_pipe_or_folder_is_refused(
     shared: Path, use: Callable[[Path], object], link: Callable[[Path, Path], None]
 ) -> None:
     victim = shared.parent / "victim" / "file"
     link(shared / "name", victim)
-    with pytest.raises(OSError) as refused:  # noqa: PT011 - which of them differs, and is told below
+    with pytest.raises(OSError) as refused:  # noqa: PT011 - the subclass varies; the errno is asserted below
         use(shared / "name")
     assert refused.value.errno in {errno.EPERM, errno.EISDIR, errno.ENXIO}
     assert victim.read_text() == "as it was"
@@ -126,7 +124,7 @@ def test_file_that_is_none_of_its_own_is_refused(
 
 
 @pytest.mark.parametrize("name", ["a link", "a link to nothing", "a second name"])
-def test_new_file_takes_the_place_of_a_link(shared: Path, name: str) -> None:
+def test_write_private_replaces_a_link(shared: Path, name: str) -> None:
     victim = shared.parent / "victim" / "file"
     LINKS[name](shared / "name", victim)
     files.write_private(shared / "name", "ours")
@@ -136,7 +134,7 @@ def test_new_file_takes_the_place_of_a_link(shared: Path, name: str) -> None:
     assert not victim.with_name("new").exists()
 
 
-def test_readable_credentials_are_closed(tmp_path: Path) -> None:
+def test_readable_credentials_are_made_private(tmp_path: Path) -> None:
     path = tmp_path / "credentials.env"
     load_or_make(path)
     path.chmod(0o644)
@@ -144,16 +142,16 @@ def test_readable_credentials_are_closed(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_lock_of_apt_is_no_link(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_apt_lock_that_is_a_link_is_refused(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     victim = shared.parent / "victim" / "file"
     (shared / "lock").symlink_to(victim)
     monkeypatch.setattr(apt, "LOCK", shared / "lock")
-    with pytest.raises(PermissionError), apt._alone():  # noqa: SLF001 - what an installation holds
+    with pytest.raises(PermissionError), apt._alone():  # noqa: SLF001 - the lock of an installation
         pass
     assert victim.read_text() == "as it was"
 
 
-def test_what_is_said_of_a_link_is_one_sentence(shared: Path) -> None:
+def test_refused_link_is_reported_in_one_sentence(shared: Path) -> None:
     ports(shared).symlink_to(shared.parent / "victim")
     script = (
         "import tempfile; tempfile.tempdir = " + repr(str(shared)) + "\n"
@@ -165,13 +163,14 @@ def test_what_is_said_of_a_link_is_one_sentence(shared: Path) -> None:
     )
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1
-    assert "may not be used by this user (it is a link" in done.stderr
+    assert "This user may not use" in done.stderr
+    assert "(it is a link" in done.stderr
 
 
-# Where a known name in a shared folder, or a file with a secret, would be opened without ops.files.
+# Code that opens a known name in a shared folder, or creates a file, without ops.files.
 SHARED = re.compile(r"gettempdir\(|[\"'](/tmp|/var/tmp|/run|/dev/shm)/")
 CREATING = re.compile(r"os\.open\([^)]*O_CREAT|\.open\(\"[wax]")
-# why each is right as it is
+# reason for each exception
 ALLOWED = {
     "ops/files.py": "the one place",
     "ops/servers/ports.py": "the folder of ports, by ops.files",
@@ -188,7 +187,7 @@ ALLOWED = {
 }
 
 
-def test_no_other_place_makes_files_in_shared_folders() -> None:
+def test_only_ops_files_creates_files_in_shared_folders() -> None:
     listed = subprocess.run(
         ["git", "ls-files", "ops/*.py", "bench/*.py", "loadtest/*.py", "apps/*.py", "minicluster/*.py",
          "tests/e2e/*.py", "tests/chaos/__main__.py"],

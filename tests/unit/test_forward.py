@@ -1,4 +1,4 @@
-"""A port of the cluster stays open however much kubectl says of it."""
+"""The port-forward stays open even if kubectl prints a lot."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from ops import forward
 from ops.servers.child import until
 
-# Far more than a pipe holds, as after some thousand connections.
+# Far more than a pipe holds, like the output for some thousand connections.
 TALKATIVE = """#!{python}
 import pathlib, time
 print("Forwarding from 127.0.0.1:4711 -> 80", flush=True)
@@ -20,7 +20,7 @@ time.sleep(60)
 DEADLINE_S = 30
 
 
-def test_port_that_kubectl_talks_about_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forwarded_port_stays_open_while_kubectl_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kubectl, said = tmp_path / "kubectl", tmp_path / "said"
     kubectl.write_text(TALKATIVE.format(python=sys.executable, said=str(said)))
     kubectl.chmod(0o755)

@@ -1,4 +1,4 @@
-"""Each task has exactly one function, with the settings and the errors to retry on that are named beside it."""
+"""Each task has exactly one function, with its settings and the errors to retry on."""
 
 from types import ModuleType
 from typing import Any
@@ -8,9 +8,9 @@ from pydantic_settings import BaseSettings
 
 from apps.contract.settings import WorkerSettings
 from apps.contract.tasks import TaskSpec, registry
-from apps.worker.app import create_app
+from apps.worker.celery_app import create_app
 from apps.worker.functions import Work, by_task, work, works_of
-from tests.harness.simple import TASKS, WORK_QUEUE, First, Output, first, second
+from tests.harness.simple_tasks import TASKS, WORK_QUEUE, First, Output, first, second
 
 FIRST, SECOND = TASKS.values()
 
@@ -37,11 +37,11 @@ def test_functions_of_a_module_are_found() -> None:
     assert works_of(module) == [paced]
 
 
-def test_function_can_be_called_as_it_is() -> None:
+def test_decorated_function_can_be_called_directly() -> None:
     assert paced(First(task="first", name="a"), Settings(pace_s=2)).state == "2.0"
 
 
-def test_worker_calls_it_with_its_settings_and_retries_on_its_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_calls_the_function_with_its_settings_and_retries_its_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PACE_S", "3")
     app = create_app(worker_settings(), registry(FIRST), [paced])
     task = app.tasks[FIRST.name]
@@ -51,7 +51,7 @@ def test_worker_calls_it_with_its_settings_and_retries_on_its_errors(monkeypatch
 
 
 @pytest.mark.parametrize(("value", "says"), [(None, "PACE_S is not set"), ("fast", "PACE_S: Input should be")])
-def test_setting_that_is_missing_or_wrong_stops_the_start(
+def test_missing_or_invalid_setting_prevents_the_start(
     monkeypatch: pytest.MonkeyPatch, value: str | None, says: str
 ) -> None:
     monkeypatch.delenv("PACE_S", raising=False)
@@ -76,6 +76,6 @@ def test_setting_that_is_missing_or_wrong_stops_the_start(
         ),
     ],
 )
-def test_each_task_has_exactly_one_function(works: list[Work[Any, Any]], says: str) -> None:
+def test_missing_second_or_unknown_function_prevents_the_start(works: list[Work[Any, Any]], says: str) -> None:
     with pytest.raises(SystemExit, match=says):
         by_task(TASKS, works)

@@ -1,4 +1,4 @@
-"""The Host header of everything that talks to NGINX: the host of the Ingress, also where the URL is an address."""
+"""All clients of NGINX send the host of the Ingress in the Host header, even if the URL contains an IP address."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ TIMEOUT_S = 5.0
 
 
 class OneHost(BaseHTTPRequestHandler):
-    """As NGINX with one Ingress: the API's answer for its host, a page of NGINX's own for any other."""
+    """Answers like NGINX with one Ingress: the API's answer for its host, and NGINX's own page for any other host."""
 
     def do_GET(self) -> None:
         kind = "not-found" if self.headers["Host"] == HOST else "no-such-host"
@@ -46,13 +46,13 @@ def address() -> Iterator[str]:
         thread.join()
 
 
-def test_client_sends_it(address: str) -> None:
+def test_client_sends_the_host(address: str) -> None:
     with Client(address, "a-key", host=HOST) as client, pytest.raises(Problem) as caught:
         client.result(str(uuid4()), TIMEOUT_S)
     assert caught.value.kind == "not-found"
 
 
-def test_client_with_asyncio_sends_it(address: str) -> None:
+def test_async_client_sends_the_host(address: str) -> None:
     async def ask() -> None:
         async with AsyncClient(address, "a-key", host=HOST) as client:
             await client.result(str(uuid4()), TIMEOUT_S)
@@ -62,23 +62,23 @@ def test_client_with_asyncio_sends_it(address: str) -> None:
     assert caught.value.kind == "not-found"
 
 
-def test_command_sends_it(address: str) -> None:
+def test_command_sends_the_host(address: str) -> None:
     environment = {"PATH": os.environ["PATH"], "SLUICE_URL": address, "SLUICE_HOST": HOST}
     line = [sys.executable, "-m", "apps.client", "follow", str(uuid4())]
     done = subprocess.run(line, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert "not-found" in done.stderr
 
 
-def test_load_test_finds_sluice_by_it(address: str) -> None:
+def test_load_test_finds_sluice_only_with_the_host(address: str) -> None:
     addresses.check(address, "a-key", HOST)
-    with pytest.raises(Unusable, match="is this Sluice's address"):
+    with pytest.raises(Unusable, match="check the address"):
         addresses.check(address, "a-key")
 
 
 @pytest.mark.parametrize(
     ("rule", "host"), [({"host": "localhost"}, "localhost"), ({"host": "*.example.com"}, "any.example.com"), ({}, "")]
 )
-def test_host_is_read_from_the_cluster(
+def test_host_is_read_from_the_ingress(
     rule: dict[str, str], host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "ingress").write_text(json.dumps({"spec": {"rules": [rule]}}))

@@ -1,4 +1,4 @@
-"""apps/api/http.py: how what uvicorn writes leaves."""
+"""apps/api/http.py: joins small writes of uvicorn into one write to the socket."""
 
 import asyncio
 from typing import Any, cast
@@ -7,7 +7,7 @@ from apps.api.http import JOINED_MAX_BYTES, Joined
 
 
 class Transport:
-    """Notes what reaches it."""
+    """Records all writes."""
 
     def __init__(self) -> None:
         self.seen: list[bytes | str] = []
@@ -34,7 +34,7 @@ async def turn() -> None:
     await asyncio.sleep(0)
 
 
-def test_head_and_body_leave_in_one_write_at_once() -> None:
+def test_head_and_body_are_written_at_once() -> None:
     async def run() -> None:
         answer, transport = joined()
         answer.write(b"head")
@@ -47,7 +47,7 @@ def test_head_and_body_leave_in_one_write_at_once() -> None:
     asyncio.run(run())
 
 
-def test_what_nothing_follows_leaves_at_the_end_of_the_turn() -> None:
+def test_single_write_is_flushed_at_the_end_of_the_loop_iteration() -> None:
     async def run() -> None:
         answer, transport = joined()
         answer.write(b"head of a stream")
@@ -61,7 +61,7 @@ def test_what_nothing_follows_leaves_at_the_end_of_the_turn() -> None:
     asyncio.run(run())
 
 
-def test_nothing_is_left_behind_by_a_close() -> None:
+def test_close_flushes_pending_data() -> None:
     async def run() -> None:
         answer, transport = joined()
         answer.write(b"last")
@@ -73,7 +73,7 @@ def test_nothing_is_left_behind_by_a_close() -> None:
     asyncio.run(run())
 
 
-def test_client_that_went_is_sent_nothing_more() -> None:
+def test_nothing_is_written_to_a_disconnected_client() -> None:
     async def run() -> None:
         answer, transport = joined()
         answer.write(b"held")
@@ -81,7 +81,7 @@ def test_client_that_went_is_sent_nothing_more() -> None:
         answer.discard()
         for answered in (b"a request that was sent before", b"x" * JOINED_MAX_BYTES * 2):
             answer.write(answered)
-        answer.resume_reading()  # this transport has no such method: it is not called
+        answer.resume_reading()  # must not reach the transport, which has no such method
         await turn()
         answer.close()
         assert transport.seen == ["closed"]
@@ -89,7 +89,7 @@ def test_client_that_went_is_sent_nothing_more() -> None:
     asyncio.run(run())
 
 
-def test_what_is_long_is_not_copied_to_be_joined() -> None:
+def test_long_write_is_not_copied() -> None:
     async def run() -> None:
         answer, transport = joined()
         long = b"x" * (JOINED_MAX_BYTES + 1)

@@ -1,6 +1,7 @@
-"""No module imports itself by way of others; imports inside of functions count, too."""
+"""No module imports itself through other modules, also inside of functions, and no two have the same name."""
 
 import ast
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -11,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def modules(root: Path) -> dict[str, Path]:
-    """Module -> its file, of every package in the project but the tests."""
+    """Return the modules of all packages of the project except the tests, with their files."""
     found = {}
     for start in [*root.glob("*/__init__.py"), *root.glob("*/src/*/__init__.py")]:
         for path in start.parent.rglob("*.py") if start.parent.name != "tests" else ():
@@ -21,7 +22,7 @@ def modules(root: Path) -> dict[str, Path]:
 
 
 def imported(name: str, path: Path, known: Mapping[str, Path]) -> Iterator[str]:
-    """The modules of the project that a module imports, anywhere in its text."""
+    """Return the modules of the project that a module imports, anywhere in its text."""
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -36,7 +37,7 @@ def imported(name: str, path: Path, known: Mapping[str, Path]) -> Iterator[str]:
 
 
 def cycle(root: Path) -> list[str]:
-    """One cycle of imports; empty if there is none."""
+    """Return one cycle of imports, or an empty list."""
     known = modules(root)
     sorter = TopologicalSorter({name: set(imported(name, path, known)) for name, path in known.items()})
     try:
@@ -46,9 +47,15 @@ def cycle(root: Path) -> list[str]:
     return []
 
 
-def test_no_import_cycle() -> None:
+def test_project_has_no_import_cycle() -> None:
     assert len(modules(ROOT)) > 100
     assert cycle(ROOT) == []
+
+
+def test_no_two_modules_have_the_same_name() -> None:
+    files = [path for path in modules(ROOT).values() if not {"tests", "tasks"} & set(path.relative_to(ROOT).parts)]
+    names = Counter(path.name for path in files if not path.name.startswith("__"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 @pytest.mark.parametrize(
@@ -56,7 +63,7 @@ def test_no_import_cycle() -> None:
     ["from house.b import name", "from house import b", "import house.b", "from . import b", "from .b import name",
      "def main():\n    from house import b"],
 )  # fmt: skip
-def test_cycle_is_found(text: str, tmp_path: Path) -> None:
+def test_import_cycle_is_found(text: str, tmp_path: Path) -> None:
     package = tmp_path / "house"
     package.mkdir()
     (package / "__init__.py").touch()

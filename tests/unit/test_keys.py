@@ -1,4 +1,4 @@
-"""The keys of clients: two forms, in a variable or a file; what is wrong is one sentence that shows no key."""
+"""Bearer keys in two formats, in a variable or a file; an error is one sentence that contains no key."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ def entry(**changed: Any) -> dict[str, Any]:
     return {"name": "shop", "key": KEY} | changed
 
 
-def test_json_gives_a_client_a_quota_of_its_own() -> None:
+def test_json_format_sets_quotas_per_client() -> None:
     shop, other = keys.parse(json.dumps([entry(tasks_per_s=50, open_tasks=5000), entry(name="other", key=f"{KEY}-2")]))
     assert (shop.name, shop.tasks_per_s, shop.open_tasks) == ("shop", 50, 5000)
     assert (other.tasks_per_s, other.open_tasks) == (None, None)
@@ -26,7 +26,7 @@ def test_json_gives_a_client_a_quota_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("text", [f"shop:{KEY},other:second-of-the-keys", json.dumps([entry(), entry(name="b")])])
-def test_first_key_is_found_in_either_form(text: str) -> None:
+def test_first_key_is_found_in_both_formats(text: str) -> None:
     assert keys.first_key(text) == KEY
 
 
@@ -50,7 +50,7 @@ def test_first_key_is_found_in_either_form(text: str) -> None:
         (json.dumps([entry(), entry(name="b")]), "it gives two clients the same key"),
     ],
 )
-def test_wrong_keys_are_one_sentence_that_shows_none(text: str, says: str, tmp_path: Path) -> None:
+def test_invalid_keys_are_one_sentence_without_a_key(text: str, says: str, tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_text(text)
     with pytest.raises(SystemExit) as refused:
@@ -65,7 +65,7 @@ def test_wrong_keys_are_one_sentence_that_shows_none(text: str, says: str, tmp_p
     ("content", "says"),
     [(None, "cannot be read (No such file"), (b"\xff", "no text in UTF-8"), (b" \n", "has no keys")],
 )
-def test_file_that_is_none_is_one_sentence(content: bytes | None, says: str, tmp_path: Path) -> None:
+def test_unreadable_or_empty_key_file_is_one_sentence(content: bytes | None, says: str, tmp_path: Path) -> None:
     path = tmp_path / "keys"
     if content is not None:
         path.write_bytes(content)
@@ -74,11 +74,11 @@ def test_file_that_is_none_is_one_sentence(content: bytes | None, says: str, tmp
     assert says in str(refused.value)
 
 
-def test_folder_is_no_file(tmp_path: Path) -> None:
+def test_folder_as_key_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="cannot be read"):
         read_keys(load(ApiSettings, GOOD | {"API_KEYS": "", "API_KEYS_FILE": str(tmp_path)}))
 
 
-def test_keys_are_given_in_one_place() -> None:
+def test_keys_in_both_places_are_refused() -> None:
     with pytest.raises(SystemExit, match="are both set"):
         load(ApiSettings, GOOD | {"API_KEYS_FILE": "/keys"})

@@ -1,4 +1,4 @@
-"""Time limits and cancellation inside a process of the pool."""
+"""Time limits and cancellation inside a pool process."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from apps.worker.limits import INTERRUPT, Cancelled, Limits
 from apps.worker.slots import Slot, Slots
 
-# A limit that no test meets.
+# A limit that no test reaches.
 NEVER_S = 120
 TASK = "01a229e5-b305-7b36-ad87-4bf64c271f47-78c7b177b5459adb"
 GROUP = BaseExceptionGroup("of a TaskGroup", [ValueError(), BaseExceptionGroup("inner", [Cancelled()])])
@@ -37,14 +37,14 @@ def interrupt() -> None:
 
 
 def cancel(slot: Slot) -> None:
-    """As the main process does."""
+    """Cancel the run as the main process does."""
     run = slot.read()
     assert run
     slot.cancel(run)
     interrupt()
 
 
-def test_slot_has_what_runs_for_as_long_as_it_runs(slot: Slot, limits: Limits) -> None:
+def test_slot_contains_the_run_while_it_lasts(slot: Slot, limits: Limits) -> None:
     limits.note(TASK)
     assert (slot.noted, slot.read()) == (TASK, None)
     before_s = time.monotonic()
@@ -57,7 +57,7 @@ def test_slot_has_what_runs_for_as_long_as_it_runs(slot: Slot, limits: Limits) -
     assert slot.read() is None
 
 
-def test_slot_that_is_cleared_has_nothing_of_the_process_before(slot: Slot, limits: Limits) -> None:
+def test_cleared_slot_contains_nothing_of_the_earlier_process(slot: Slot, limits: Limits) -> None:
     limits.note(TASK)
     slot.start(1.0, 2.0, 3.0)
     slot.retire()
@@ -65,7 +65,7 @@ def test_slot_that_is_cleared_has_nothing_of_the_process_before(slot: Slot, limi
     assert (slot.noted, slot.read(), slot.retires) == ("", None, False)
 
 
-def test_slots_are_shared_with_forked_processes_and_apart_from_each_other() -> None:
+def test_slots_are_shared_with_forked_processes_and_separate_from_each_other() -> None:
     slots = Slots(2)
     pid = os.fork()
     if not pid:
@@ -75,7 +75,7 @@ def test_slots_are_shared_with_forked_processes_and_apart_from_each_other() -> N
     assert (slots[0].noted, slots[1].noted) == ("", TASK)
 
 
-def test_soft_limit_is_raised_once_and_not_before_its_time(limits: Limits) -> None:
+def test_soft_limit_is_raised_once_and_not_early(limits: Limits) -> None:
     with limits.running(None, NEVER_S):
         interrupt()
     with limits.running(NEVER_S, 2 * NEVER_S):
@@ -88,30 +88,30 @@ def test_soft_limit_is_raised_once_and_not_before_its_time(limits: Limits) -> No
         interrupt()
 
 
-def test_signal_outside_of_a_run_does_nothing(slot: Slot, limits: Limits) -> None:
+def test_signal_outside_of_a_run_is_ignored(slot: Slot, limits: Limits) -> None:
     interrupt()
     with pytest.raises(Cancelled), limits.running(1e-9, NEVER_S):
         cancel(slot)
     interrupt()
 
 
-def test_cancel_is_raised_once_and_the_next_run_is_not_cancelled(slot: Slot, limits: Limits) -> None:
+def test_cancel_is_raised_once_and_only_in_its_run(slot: Slot, limits: Limits) -> None:
     with limits.running(1e-9, NEVER_S):
         with pytest.raises(Cancelled):
             cancel(slot)
-        interrupt()  # what cleans up is not interrupted, by the soft limit neither
+        interrupt()  # the cleanup is not interrupted again, not even by the soft limit
     with limits.running(None, NEVER_S):
         interrupt()
 
 
-def test_signal_that_an_earlier_task_has_blocked_is_raised(slot: Slot, limits: Limits) -> None:
+def test_signal_blocked_by_an_earlier_task_is_delivered(slot: Slot, limits: Limits) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {INTERRUPT})
     with pytest.raises(Cancelled), limits.running(None, NEVER_S):
         cancel(slot)
 
 
 @pytest.mark.parametrize("error", [Cancelled(), GROUP])
-def test_error_is_a_cancel_only_where_one_came(slot: Slot, limits: Limits, error: BaseException) -> None:
+def test_error_counts_as_cancellation_only_after_a_cancel(slot: Slot, limits: Limits, error: BaseException) -> None:
     with limits.running(None, NEVER_S):
         pass
     assert not limits.cancelled_by(error)
@@ -124,7 +124,7 @@ def test_error_is_a_cancel_only_where_one_came(slot: Slot, limits: Limits, error
     assert not limits.cancelled_by(error)
 
 
-def test_without_a_slot_nothing_is_limited() -> None:
+def test_nothing_is_limited_without_a_slot() -> None:
     limits = Limits()
     limits.note(TASK)
     with limits.running(1e-9, 1e-9):

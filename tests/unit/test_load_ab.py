@@ -1,4 +1,4 @@
-"""How two commits are compared: pair by pair, with an interval that says whether they differ."""
+"""Two commits are compared pairwise, with a confidence interval that tells whether they differ."""
 
 from typing import Any
 
@@ -26,15 +26,15 @@ def test_ratio_is_the_geometric_mean_of_the_pairs() -> None:
     assert (mean, low, high) == pytest.approx((2, 2, 2))
 
 
-def test_interval_is_students() -> None:
-    # logs of the ratios: -ln 2, 0, ln 2; their deviation is ln 2, and t for two degrees of freedom is 4.303
+def test_interval_uses_the_t_distribution() -> None:
+    # Logarithms of the ratios: -ln 2, 0, ln 2. Standard deviation ln 2; t is 4.303 for two degrees of freedom.
     mean, low, high = ab.ratio([1, 1, 1], [0.5, 1, 2])
     assert mean == pytest.approx(1)
     assert high == pytest.approx(1 / low)
     assert high == pytest.approx(2 ** (4.303 / 3**0.5), rel=1e-3)
 
 
-def test_table_says_what_differs_and_counts_the_system_alone() -> None:
+def test_table_marks_differences_and_excludes_locust() -> None:
     ones = [report(100, ms) for ms in (10, 11, 9, 10)]
     others = [report(100, ms) for ms in (20, 22.1, 18, 20)]
     rows = rows_of(ones, others)
@@ -43,7 +43,7 @@ def test_table_says_what_differs_and_counts_the_system_alone() -> None:
     assert rows["CPU a task, without Locust"].split(" | ")[1] == "2"
 
 
-def test_what_is_not_positive_has_no_ratio() -> None:
+def test_non_positive_values_have_no_ratio() -> None:
     rows = rows_of([report(100, 10), report(100, -1)], [report(100, 10), report(100, 11)])
     assert rows["accepting, p50"] == "| accepting, p50 | 4.5 | 10.5 | - | - | |"
     assert rows["finished a second"].endswith("| 1.000 | 1.000 to 1.000 |  |")

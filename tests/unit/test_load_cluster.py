@@ -1,4 +1,4 @@
-"""A cluster that does not tell of itself for a while: its charts have a gap, and go on after it."""
+"""If a cluster's metrics are unavailable for a while, the charts have a gap and continue after it."""
 
 import json
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ POD = {
     "cpu": {"usageCoreNanoSeconds": 2_000_000_000},
     "memory": {"workingSetBytes": 3_000_000},
 }
-# one that is about to go: the kubelet does not know what it has used
+# A pod that is being deleted: the kubelet does not report its usage.
 GOING = {"podRef": {"namespace": "celery-workers", "name": "celery-worker-2"}}
 ANSWERS = {
     "/api/v1/nodes": {"items": [{"metadata": {"name": "one"}}]},
@@ -35,7 +35,7 @@ ANSWERS = {
 }
 KINDS = ("closes", "is half", "breaks off", "410", "503")
 PATHS = (cluster_target.SCALER, "/api/v1/nodes/one/proxy/stats/summary", "/api/queues/%2F")
-# By its first word; all that is forwarded leads to the scripted server. The Secrets: API_KEYS load:key, password word.
+# Answers by its first arguments; all forwarded ports lead to the scripted server. API_KEYS load:key, password word.
 KUBECTL = """#!/bin/sh
 case "$1 $2" in
     "proxy "*) echo "Starting to serve on 127.0.0.1:{port}"; exec sleep 60 ;;
@@ -48,13 +48,13 @@ esac
 
 
 class Server(ThreadingHTTPServer):
-    """Tells what a cluster does, but for the path that has a fault."""
+    """Answers like a cluster, except for a path with a fault."""
 
     fault: tuple[str, str] | None = None
 
 
 class Scripted(BaseHTTPRequestHandler):
-    """One request: a fault ends the connection, cuts the answer off, or answers with an error."""
+    """A fault closes the connection, truncates the answer, or answers with an error status."""
 
     server: Server
 
@@ -66,7 +66,7 @@ class Scripted(BaseHTTPRequestHandler):
         if kind == "closes":
             return
         self.send_response(int(kind) if kind.isdigit() else 200)
-        if kind != "is half":  # which is how a proxy's answer looks when what is behind it has gone
+        if kind != "is half":  # a proxy's answer looks like this if its backend disappears
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body[: len(body) // 2] if kind in {"is half", "breaks off"} else body)
@@ -77,7 +77,7 @@ class Scripted(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """The scripted cluster, to which a scripted kubectl leads."""
+    """The scripted cluster, reached through a scripted kubectl."""
     with Server(("127.0.0.1", 0), Scripted) as running:
         kubectl = tmp_path / "kubectl"
         kubectl.write_text(KUBECTL.format(port=running.server_port))
@@ -91,7 +91,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         thread.join()
 
 
-def test_gap_is_noted_and_the_sampler_goes_on(server: Server) -> None:
+def test_sampler_notes_a_gap_and_continues(server: Server) -> None:
     faults = list(product(PATHS, KINDS))
     with cluster_target.entered("http://scripted") as target:
         sampler = Sampler(target)

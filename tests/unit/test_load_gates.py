@@ -1,4 +1,4 @@
-"""What each gate of the load test makes of a ledger."""
+"""The gates of the load test, applied to made-up ledgers."""
 
 import json
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from loadtest import gates, shapes
 from loadtest.gates import Gate, Seen, Verdict
 from loadtest.ledger import Follower, Ledger, Writer
 from loadtest.shapes import Shape
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 
 SHAPE = shapes.load("smoke", {"LONG_S": "1", "SHORT_S": "0.5"})
 TASKS = 100
@@ -21,7 +21,7 @@ SEEN = Seen({"load_long": TASKS}, EMPTY, TASKS)
 
 
 def ledger(*more: tuple[Any, ...], late_s: float = 0.01, lost: Iterable[int] = (), accept_ms: float = 5) -> Ledger:
-    """One task a second; each ends a second and a little later."""
+    """Build a ledger with one task per second, each of which ends after 1 s and `late_s`."""
     events: list[tuple[Any, ...]] = [(0, "second", 20, 1, 0), (TASKS + 20, "second", 20, 3 * TASKS, 0)]
     for number in range(TASKS):
         events.append((number, "accepted", f"id-{number}", "load_long", f"name {number}", accept_ms))
@@ -41,7 +41,7 @@ def failed(found: Verdict) -> list[str]:
     return [gate.name for gate in found.gates if not gate.held]
 
 
-def test_run_in_which_all_is_well_is_held() -> None:
+def test_good_run_is_held() -> None:
     found = verdict(ledger())
     assert (found.word, found.exit_status, failed(found)) == ("held", 0, [])
     assert len(found.gates) == 9
@@ -66,11 +66,11 @@ def test_lost_task_is_named() -> None:
         (replace(SEEN, queues={}), "queues drained"),
     ],
 )
-def test_what_the_system_says_must_agree(seen: Seen, gate: str) -> None:
+def test_counters_and_queues_of_the_system_must_agree_with_the_ledger(seen: Seen, gate: str) -> None:
     assert failed(verdict(ledger(), seen=seen)) == [gate]
 
 
-def test_counters_of_workers_that_come_and_go_are_not_asked_for() -> None:
+def test_unknown_worker_counters_are_not_compared() -> None:
     assert failed(verdict(ledger(), seen=replace(SEEN, succeeded=None))) == []
 
 
@@ -82,43 +82,43 @@ def test_counters_of_workers_that_come_and_go_are_not_asked_for() -> None:
         ((TASKS + 20, "end", {"POST /tasks: 500": 1}, False), "no failures"),
     ],
 )
-def test_wrong_answer_closes_its_gate(event: tuple[Any, ...], gate: str) -> None:
+def test_wrong_answer_fails_its_gate(event: tuple[Any, ...], gate: str) -> None:
     run = ledger()
     run.read([json.dumps(event)])
     assert gate in failed(verdict(run))
 
 
-def test_run_without_a_task_or_a_request_fails() -> None:
+def test_run_without_tasks_or_requests_fails() -> None:
     run = Ledger()
     run.read([json.dumps((9, "end", {}, False))])
     assert {"nothing lost", "no failures", "every result right", "accepting, p95"} <= set(failed(verdict(run)))
 
 
-def test_intended_refusals_are_told_and_are_no_failures() -> None:
+def test_intended_refusals_are_reported_and_are_no_failures() -> None:
     (gate,) = (one for one in verdict(ledger((9, "refused", 503))).gates if one.name == "no failures")
     assert gate == Gate("no failures", held=True, found="0 of 300 requests, 1 intended refusals", wanted="0")
 
 
-def test_backlog_that_http_does_not_show_closes_two_gates() -> None:
-    # every request is answered at once; results come at a tenth of the rate
+def test_growing_backlog_fails_two_gates() -> None:
+    # each request is answered immediately, but results arrive at a tenth of the rate
     run = ledger(lost=[number for number in range(TASKS) if number % 10])
     assert {"results keep up", "oldest waiting task"} <= set(failed(verdict(run)))
     assert gates.kept_up(SHAPE, run, behind_s=2) == pytest.approx(0.1, abs=0.05)
 
 
 @pytest.mark.parametrize(("late_s", "held"), [(0.29, True), (0.31, False)])
-def test_latency_is_held_against_the_stub(late_s: float, held: bool) -> None:
+def test_result_latency_is_compared_with_the_stub(late_s: float, held: bool) -> None:
     found = failed(verdict(ledger(late_s=late_s)))
     assert (found == []) is held
     assert held or found == ["result after its task's time, p95"]
 
 
 @pytest.mark.parametrize(("accept_ms", "held"), [(149, True), (151, False)])
-def test_accepting_is_held_against_the_stub(accept_ms: float, held: bool) -> None:
+def test_accept_latency_is_compared_with_the_stub(accept_ms: float, held: bool) -> None:
     assert ("accepting, p95" not in failed(verdict(ledger(accept_ms=accept_ms)))) is held
 
 
-def test_stub_of_a_quiet_machine_makes_no_gate_stricter() -> None:
+def test_fast_stub_does_not_make_a_gate_stricter() -> None:
     quiet = ledger(accept_ms=0.5)
     found = verdict(ledger(accept_ms=149), quiet)
     assert "accepting, p95" not in failed(found)
@@ -126,7 +126,7 @@ def test_stub_of_a_quiet_machine_makes_no_gate_stricter() -> None:
     assert "accepting, p95" in failed(verdict(ledger(accept_ms=151), quiet))
 
 
-def test_shape_without_limits_is_only_held_to_losing_nothing() -> None:
+def test_shape_without_limits_has_no_latency_gates() -> None:
     found = verdict(ledger(late_s=8), shape=SHAPE.model_copy(update={"limits": None}))
     assert (found.word, len(found.gates)) == ("held", 5)
 
@@ -140,8 +140,8 @@ def test_shape_without_limits_is_only_held_to_losing_nothing() -> None:
         (ledger(), ledger(lost=[1]), "the stub run itself failed"),
     ],
 )
-def test_run_that_says_nothing_is_void(run: Ledger, floor: Ledger, why: str) -> None:
-    if "too little" in why:  # the helper's own last event said that all was well
+def test_inconclusive_run_is_void(run: Ledger, floor: Ledger, why: str) -> None:
+    if "too little" in why:  # the last event of `ledger` reset this
         (run if "in the run" in why else floor).short_of_cpu = True
     found = verdict(run, floor)
     assert why in " ".join(found.void)
@@ -155,7 +155,7 @@ def test_run_with_fewer_users_than_its_shape_is_void() -> None:
     )
 
 
-def test_run_that_was_cut_short_is_void() -> None:
+def test_incomplete_run_is_void() -> None:
     run, long = ledger(), SHAPE.model_copy(update={"stages": ((60, 20), (70, 20))})
     assert "the run was cut short: 120 of 130 s" in verdict(run, shape=long).void
     run.cut = True
@@ -163,7 +163,7 @@ def test_run_that_was_cut_short_is_void() -> None:
 
 
 @pytest.mark.parametrize(("late_s", "word"), [(-0.09, "held"), (-0.4, "void")])
-def test_tasks_that_take_less_than_the_shape_says_make_the_run_void(late_s: float, word: str) -> None:
+def test_run_whose_tasks_are_shorter_than_the_shape_is_void(late_s: float, word: str) -> None:
     found = verdict(ledger(late_s=late_s))
     assert found.word == word
     assert word == "held" or found.void[0].startswith("load_long takes 400 ms less than its inputs say")
@@ -173,7 +173,7 @@ def test_percentile_is_the_nearest_rank() -> None:
     assert [gates.percentile(range(1, 101), share) for share in (0.5, 0.95, 0.99)] == [50, 95, 99]
 
 
-def test_ledger_is_read_while_it_is_written(tmp_path: Path) -> None:
+def test_ledger_is_readable_while_it_is_written(tmp_path: Path) -> None:
     writer, follower = Writer(tmp_path / "ledger"), Follower(tmp_path / "ledger")
     assert follower.read().tasks == {}
     writer.add(1, "accepted", "id-1", "load_long", "ü\u2028\u2029", 5.0)
@@ -188,7 +188,7 @@ def test_ledger_is_read_while_it_is_written(tmp_path: Path) -> None:
     writer.close()
 
 
-def test_oldest_waiting_task_is_followed_over_time() -> None:
+def test_age_of_the_oldest_waiting_task_is_calculated_over_time() -> None:
     at_once = json.dumps((50, "accepted", "another", "load_long", "accepted in the same moment", 5))
     run = ledger(lost=[50])
     run.read([at_once])

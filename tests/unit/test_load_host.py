@@ -1,4 +1,4 @@
-"""An address is tried before it is loaded."""
+"""An address is checked before it is loaded."""
 
 import json
 from collections.abc import Iterator
@@ -13,10 +13,12 @@ from loadtest import host
 from ops.command import Unusable
 from ops.servers.ports import free_ports
 
+TIMEOUT_S = 2.0
+
 
 @contextmanager
 def serving(status: int, body: str) -> Iterator[str]:
-    """A server that answers everything so."""
+    """Run a server that answers each request with this status and body."""
 
     class Same(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -41,7 +43,7 @@ def problem(kind: str) -> str:
     return json.dumps({"type": f"urn:sluice:problem:{kind}"})
 
 
-def test_unknown_task_is_what_a_sluice_answers() -> None:
+def test_address_of_sluice_is_accepted() -> None:
     with serving(404, problem("not-found")) as url:
         host.check(url, "a-key")
 
@@ -49,7 +51,7 @@ def test_unknown_task_is_what_a_sluice_answers() -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("HTTP_PROXY", "http://127.0.0.1:9"), ("ALL_PROXY", "socks5://127.0.0.1:9")]
 )
-def test_this_machine_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_this_machine_is_contacted_without_a_proxy(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.delenv("NO_PROXY")
     monkeypatch.delenv("no_proxy")
     monkeypatch.setenv(name, value)
@@ -60,21 +62,25 @@ def test_this_machine_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPatch, 
 @pytest.mark.parametrize(
     ("status", "body", "sentence"),
     [
-        (401, problem("unauthenticated"), "answers 401: set SLUICE_KEY to a bearer key that it takes"),
-        (404, "<h1>not here</h1>", "answers 404 to a question for an unknown task, which must be 404 not-found"),
-        (200, "<h1>Welcome</h1>", "answers, but not as Sluice does"),
-        (200, '{"task_id": "1", "task_status": "SUCCESS"}', "tells of a task that nobody made"),
-        (503, problem("refused"), "answers 503 for 5 s: is all up behind it?"),
+        (401, problem("unauthenticated"), "answers 401: set SLUICE_KEY to a valid bearer key"),
+        (404, "<h1>not here</h1>", "answers 404 for an unknown task, where Sluice answers 404 not-found"),
+        (200, "<h1>Welcome</h1>", "does not answer as Sluice does"),
+        (200, '{"task_id": "1", "task_status": "SUCCESS"}', "answers with success for a task that does not exist"),
+        (503, problem("refused"), "has answered 503 for 2 s: check that the system behind it runs."),
     ],
 )
-def test_anything_else_is_named(status: int, body: str, sentence: str) -> None:
+def test_other_answer_is_named_in_the_error(
+    monkeypatch: pytest.MonkeyPatch, status: int, body: str, sentence: str
+) -> None:
+    monkeypatch.setattr(host, "ANSWER_TIMEOUT_S", TIMEOUT_S)
     with serving(status, body) as url, pytest.raises(Unusable) as caught:
         host.check(url, "a-key")
     assert str(caught.value).startswith(url)
     assert sentence in str(caught.value)
 
 
-def test_address_where_nobody_listens_is_named() -> None:
+def test_refused_connection_is_named_in_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "ANSWER_TIMEOUT_S", TIMEOUT_S)
     (port,) = free_ports(1)
     with pytest.raises(Unusable, match=rf"^http://127\.0\.0\.1:{port} does not answer"):
         host.check(f"http://127.0.0.1:{port}", "")

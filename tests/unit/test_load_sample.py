@@ -1,4 +1,4 @@
-"""What the load test reads of the system that it loads."""
+"""The measurements that the load test reads from the loaded system."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from ops.command import Unusable
 from ops.servers.ports import free_ports
 
 
-def test_dead_letters_of_before_are_not_the_runs_and_those_taken_away_hide_none() -> None:
+def test_dead_letters_before_the_run_are_subtracted() -> None:
     before = dict.fromkeys(topology.QUEUES, (5, 0))
     none = dict.fromkeys(topology.QUEUES, (0, 0))
     assert set(left(none, before).values()) == {0}
@@ -20,13 +20,13 @@ def test_dead_letters_of_before_are_not_the_runs_and_those_taken_away_hide_none(
 @pytest.mark.parametrize(
     "url", ["localhost:8000/metrics", "10.0.0.1:8000/metrics", "http:///metrics", "ftp://host/metrics"]
 )
-def test_what_is_no_address_is_named(url: str) -> None:
-    with pytest.raises(Unusable, match="is no address of /metrics: write METRICS_URLS as http://host:port/metrics"):
+def test_invalid_metrics_url_is_named_in_the_error(url: str) -> None:
+    with pytest.raises(Unusable, match="is not a URL of /metrics: write METRICS_URLS as http://host:port/metrics"):
         metrics(url)
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_address_where_nobody_listens_is_named(scheme: str) -> None:
+def test_refused_connection_of_a_metrics_url_is_named_in_the_error(scheme: str) -> None:
     (port,) = free_ports(1)
     with pytest.raises(Unusable, match=rf"^{scheme}://127\.0\.0\.1:{port}/metrics cannot be read .*refused"):
         metrics(f"{scheme}://127.0.0.1:{port}/metrics")

@@ -1,4 +1,4 @@
-"""The parts of ops/ that touch no server."""
+"""The parts of ops/ that need no server."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from ops.command import Unusable
 from ops.servers import ports, programs
 from ops.servers.endpoints import Endpoints, Folder, load_running, save
 from ops.servers.inspection import management_of, vhost_of
-from tests.harness.simple import TASKS
+from tests.harness.simple_tasks import TASKS
 
 ENDPOINTS = Endpoints("http://127.0.0.1:8000", "127.0.0.1:1", None, None)
 
@@ -23,21 +23,21 @@ def test_demo_posts_one_of_each_task(monkeypatch: pytest.MonkeyPatch) -> None:
     assert demo.inputs() == [{"name": "abc", "task": "first"}, {"name": "abc", "task": "second"}]
 
 
-def test_running_endpoints_are_found_while_the_folder_is_locked(tmp_path: Path) -> None:
+def test_endpoints_are_found_while_the_folder_is_locked(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     with folder.locked():
         save(ENDPOINTS, folder.run)
         assert load_running(folder) == ENDPOINTS
 
 
-def test_endpoints_of_a_killed_run_are_not_believed(tmp_path: Path) -> None:
+def test_endpoints_of_a_killed_run_are_ignored(tmp_path: Path) -> None:
     save(ENDPOINTS, Folder(tmp_path).run)
-    with pytest.raises(Unusable, match="start it by `make up`"):
+    with pytest.raises(Unusable, match="start it with `make up`"):
         load_running(Folder(tmp_path))
 
 
-def test_locked_twice(tmp_path: Path) -> None:
-    with Folder(tmp_path).locked(), pytest.raises(Unusable, match="running already"), Folder(tmp_path).locked():
+def test_second_lock_of_a_folder_is_refused(tmp_path: Path) -> None:
+    with Folder(tmp_path).locked(), pytest.raises(Unusable, match="already running"), Folder(tmp_path).locked():
         pass
 
 
@@ -49,13 +49,15 @@ def test_locked_twice(tmp_path: Path) -> None:
         ("amqp://u:p@host/v", "http://a:b%2F@other:1", ("http://other:1", "a", "b/")),
     ],
 )
-def test_where_the_management_api_is(url: str, management: str | None, expected: tuple[str, str, str]) -> None:
+def test_management_api_is_derived_from_the_broker_url(
+    url: str, management: str | None, expected: tuple[str, str, str]
+) -> None:
     found = management_of(url, management)
     assert (found.url, found.user, found.password) == expected
 
 
 @pytest.mark.parametrize(("path", "vhost"), [("", "/"), ("/", "/"), ("/%2F", "/"), ("/a%20b", "a b")])
-def test_virtual_host_of_a_url(path: str, vhost: str) -> None:
+def test_virtual_host_is_parsed_from_a_url(path: str, vhost: str) -> None:
     assert vhost_of(f"amqp://u:p@host{path}") == vhost
 
 
@@ -72,8 +74,8 @@ print(*ports.free_ports(1))
 """
 
 
-def test_port_belongs_to_its_process_also_while_nothing_listens() -> None:
-    """Another one took the port of a broker that a test had stopped, and the broker could not come back."""
+def test_port_stays_reserved_while_nothing_listens() -> None:
+    """Otherwise another process could take the port of a broker that a test has stopped."""
     (ours,) = ports.free_ports(1)
     code = TAKE.format(taken=ours)
     theirs = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout

@@ -1,4 +1,4 @@
-"""A child process: ready on a condition, ended with its own children, never left behind."""
+"""A child process: it is ready on a condition, ends with its own children, and is never left behind."""
 
 import os
 import sys
@@ -31,37 +31,37 @@ def start(tmp_path: Path) -> Iterator[Start]:
         child.kill()
 
 
-def test_until_names_what_it_waited_for() -> None:
+def test_until_names_its_condition() -> None:
     with pytest.raises(TimeoutError, match="the moon took more than 0 s"):
         until(lambda: False, 0, "the moon")
 
 
-def test_end_while_starting_shows_the_log(start: Start) -> None:
+def test_child_that_ends_during_its_start_shows_its_log(start: Start) -> None:
     child = start("raise SystemExit('no such thing')")
     with pytest.raises(Unusable, match=r"it ended while starting; its log .* ends:\nno such thing"):
         child.ready(lambda: False, 20)
 
 
-def test_never_ready_is_one_sentence(start: Start) -> None:
+def test_child_that_is_never_ready_is_one_sentence(start: Start) -> None:
     child = start("import time; time.sleep(60)")
     with pytest.raises(Unusable, match="it did not answer within 0 s"):
         child.ready(lambda: False, 0.2)
 
 
-def test_stop_of_one_that_ignores_sigterm(start: Start) -> None:
+def test_child_that_ignores_sigterm_is_killed(start: Start) -> None:
     child = start(IGNORES_SIGTERM)
     child.ready(lambda: "on" in child.last_lines(), 20)
     assert not child.stop(deadline_s=0.2)
     assert not child.alive
 
 
-def test_wait_answers_how_it_ended(start: Start) -> None:
+def test_wait_returns_the_exit_status(start: Start) -> None:
     child = start("raise SystemExit(3)")
     assert child.wait() == child.wait() == 3
     assert not child.alive
 
 
-def test_stop_of_a_suspended_one(start: Start) -> None:
+def test_suspended_child_can_be_stopped(start: Start) -> None:
     child = start("import time; time.sleep(60)")
     child.suspend()
     assert child.stop()
@@ -78,7 +78,7 @@ def test_children_of_a_killed_child_end_too(start: Start) -> None:
     until(lambda: not _runs(grandchild), 10, "the end of its child")
 
 
-def test_program_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_program_is_named_in_the_error(tmp_path: Path) -> None:
     child = Child("it", [tmp_path / "none"], log=tmp_path / "it.log", env={})
     with pytest.raises(Unusable, match=r"none.*No such file"):
         _run(child)
@@ -86,7 +86,7 @@ def test_program_that_is_not_there(tmp_path: Path) -> None:
 
 
 def _run(child: Child) -> None:
-    child.start()  # where it is started through setpriv, that is what says so
+    child.start()  # if it is started through setpriv, the error comes later
     child.ready(lambda: False, 20)
 
 

@@ -1,4 +1,4 @@
-"""Lines of the log: JSON of bounded length, whatever is logged, by whom."""
+"""Each log line is JSON of bounded length, for any logged value and any logger."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ MEGABYTES = 1_000_000
 
 
 class Mute:
-    """As an argument or a field of a library may be."""
+    """An object whose text cannot be read, as libraries may log one."""
 
     def __str__(self) -> str:
         raise ValueError("no")
@@ -28,7 +28,7 @@ class Mute:
 def line(
     message: object = "done", *args: object, fields: Any = None, exc: BaseException | None = None
 ) -> dict[str, Any]:
-    """What is logged, as a strict parser reads it."""
+    """Log a message; returns the line as a strict parser reads it."""
     info = None if exc is None else (type(exc), exc, exc.__traceback__)
     record = logging.LogRecord("a", logging.INFO, "", 0, message, args, info)
     if fields is not None:
@@ -42,12 +42,12 @@ def line(
 
 def raised(exc: BaseException) -> BaseException:
     try:
-        raise exc  # noqa: TRY301 - here, for a traceback
+        raise exc  # noqa: TRY301 - raised here to get a traceback
     except BaseException as caught:  # noqa: BLE001 - with its traceback
         return caught
 
 
-def test_ordinary_line_is_as_it_was_given() -> None:
+def test_ordinary_values_are_logged_unchanged() -> None:
     fields = {"task": "a:b", "ms": 1.5, "tries": 2, "ok": True, "queues": ["a", "ä"], "none": None}
     told = line("%s and %d", "text", 1, fields=fields)
     assert told["message"] == "text and 1"
@@ -55,7 +55,7 @@ def test_ordinary_line_is_as_it_was_given() -> None:
 
 
 @pytest.mark.parametrize("long", ["x" * MEGABYTES, "ä\x00" * MEGABYTES, "\U0001f600\udce9\n" * MEGABYTES])
-def test_no_text_makes_a_line_long(long: str) -> None:
+def test_long_texts_are_truncated(long: str) -> None:
     for told in (
         line(long),
         line("%s", long),
@@ -65,7 +65,7 @@ def test_no_text_makes_a_line_long(long: str) -> None:
         assert set(told) >= BASE
 
 
-def test_of_a_traceback_head_and_tail_are_kept() -> None:
+def test_head_and_tail_of_a_long_traceback_are_kept() -> None:
     told = line(exc=raised(ValueError("begin" + "x" * MEGABYTES + "end \udce9")))["exception"]
     assert told.startswith("Traceback (most recent call last):")
     assert "raise exc" in told
@@ -73,7 +73,7 @@ def test_of_a_traceback_head_and_tail_are_kept() -> None:
     assert told.endswith(r"xxxend \udce9")
 
 
-def test_first_and_last_of_a_chain_of_exceptions_are_kept() -> None:
+def test_first_and_last_exception_of_a_long_chain_are_kept() -> None:
     last = RuntimeError("the last")
     last.__cause__ = raised(KeyError("the first"))
     for number in range(300):
@@ -88,11 +88,11 @@ def test_first_and_last_of_a_chain_of_exceptions_are_kept() -> None:
     ("message", "args"),
     [("%d", ("x",)), ("%s %s", ("x",)), ("%s", (Mute(),)), (Mute(), ()), ("%", (1,)), (b"\xff", ())],
 )
-def test_arguments_that_do_not_fit_cost_no_line(message: object, args: tuple[object, ...]) -> None:
+def test_arguments_that_do_not_match_the_format_lose_no_line(message: object, args: tuple[object, ...]) -> None:
     assert set(line(message, *args)) == BASE
 
 
-def test_exception_that_cannot_be_formatted_costs_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exception_that_cannot_be_formatted_loses_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> str:
         raise RecursionError
 
@@ -121,13 +121,13 @@ ODD = {
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_field_of_any_type_is_told(name: str) -> None:
+def test_field_of_any_type_is_logged(name: str) -> None:
     told = line(fields={"odd": ODD[name], "plain": "text"})
     assert (told["plain"], "odd" in told) == ("text", True)
 
 
 @pytest.mark.parametrize("fields", ["text", 1, ["a"], {str(number): "x" * 1000 for number in range(1000)}])
-def test_fields_of_a_library_or_too_many_of_them_cost_no_line(fields: object) -> None:
+def test_invalid_or_too_many_fields_lose_no_line(fields: object) -> None:
     assert set(line(fields=fields)) >= BASE
 
 
@@ -141,9 +141,7 @@ def test_any_fields_are_one_line_of_json(fields: dict[str, Any]) -> None:
     line(fields=fields)
 
 
-def test_lines_of_libraries_are_bounded_too(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lines_of_libraries_are_bounded(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", root.handlers[:])
     monkeypatch.setattr(logging, "raiseExceptions", True)

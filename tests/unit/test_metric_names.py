@@ -1,4 +1,4 @@
-"""Every metric of each process has a name as Prometheus wants it, and the labels that were meant."""
+"""The metrics of each process follow Prometheus' naming conventions and have the intended labels."""
 
 import re
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-# What each process must tell; labels are checked by their names alone, as they have no values before the first event.
+# Required metrics per process. Only the names of labels are checked: before the first event they have no values.
 WANTED = {
     "apps.api.app": {
         "sluice_broker_up",
@@ -38,7 +38,7 @@ UP = re.compile("sluice_(broker|redis)_up")
 
 @cache
 def families(module: str) -> list[Metric]:
-    """Of a process that has imported this and nothing else."""
+    """Return the metrics of a process that has imported only this module."""
     tell = f"import {module}, prometheus_client; print(prometheus_client.generate_latest().decode())"
     done = subprocess.run([sys.executable, "-c", tell], env={}, check=True, timeout=60, capture_output=True, text=True)
     found = text_string_to_metric_families(done.stdout)
@@ -46,16 +46,16 @@ def families(module: str) -> list[Metric]:
 
 
 @pytest.mark.parametrize("module", WANTED)
-def test_process_tells_what_it_must_and_nothing_of_another_one(module: str) -> None:
+def test_process_exports_its_own_metrics_only(module: str) -> None:
     names = {family.name for family in families(module)}
     assert names >= WANTED[module]
-    # a gauge that its process does not keep would say 0, which is "down"
+    # a gauge that its process does not update would be 0, which means "down"
     assert {name for name in names if UP.fullmatch(name)} == {name for name in WANTED[module] if UP.fullmatch(name)}
 
 
 @pytest.mark.parametrize("module", WANTED)
 def test_names_follow_the_conventions_of_prometheus(module: str) -> None:
-    """A prefix, the unit or `total` at the end (the parser takes a counter's away), no ids as labels."""
+    """A prefix, a unit or `total` at the end (the parser removes it from counters), and no ids as labels."""
     for family in families(module):
         assert re.fullmatch("sluice_[a-z_]+", family.name)
         assert family.documentation

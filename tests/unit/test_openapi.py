@@ -1,4 +1,4 @@
-"""The OpenAPI document: every answer that has a body has an example of it, which is what its schema says."""
+"""The OpenAPI document has an example for each answer with a body, valid for its schema."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from apps.contract.settings import ApiSettings, load
 from tests.unit.test_settings import GOOD
 
 DOCUMENT: dict[str, Any] = create_app(load(ApiSettings, GOOD)).openapi()
-# What FastAPI describes by itself: a page of text, and two constant answers.
+# FastAPI describes these by itself: a page of text, and two constant answers.
 OPERATIONS = {"/livez", "/readyz", "/healthz", "/metrics"}
 ANSWERS = [
     (path, method, status)
@@ -33,7 +33,7 @@ def test_every_answer_of_a_call_is_documented(call: tuple[str, str], statuses: s
 
 
 @pytest.mark.parametrize(("status", "kind"), [("422", "invalid"), ("503", "refused"), ("503", "outcome-unknown")])
-def test_batch_of_which_nothing_was_accepted_has_an_example(status: str, kind: str) -> None:
+def test_refused_batch_has_an_example(status: str, kind: str) -> None:
     answer = DOCUMENT["paths"]["/tasks/batch"]["post"]["responses"][status]["content"]["application/problem+json"]
     example = answer["examples"][f"{kind}-whole"]["value"]
     assert {outcome["type"] for outcome in example["outcomes"]} == {example["type"]} == {f"urn:sluice:problem:{kind}"}

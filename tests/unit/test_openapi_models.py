@@ -1,4 +1,4 @@
-"""The OpenAPI document of a team's own tasks: valid, whatever the models are called and made of."""
+"""The OpenAPI document is valid for a team's own models, whatever their names and types."""
 
 import json
 import math
@@ -28,25 +28,25 @@ from apps.api.app import create_app
 from apps.api.body import batch_model
 from apps.contract.settings import ApiSettings, load
 from apps.contract.tasks import Input, TaskSpec, registry
-from tests.harness.simple import TASKS, NamedInput, Output
+from tests.harness.simple_tasks import TASKS, NamedInput, Output
 from tests.unit.test_settings import GOOD
 
 T = TypeVar("T")
 
 
 def named(name: str, **fields: Any) -> type[BaseModel]:
-    """A model of that name."""
+    """Return a model with this name."""
     return type(name, (BaseModel,), {"__annotations__": fields, "__module__": __name__})
 
 
 def taking(task: str, *types: Any) -> type[Input]:
-    """An input that has a field of each of these types."""
+    """Return an input with a field of each of these types."""
     fields = {"task": Literal[task]} | {f"field_{number}": type_ for number, type_ in enumerate(types)}
     return type(f"Input{task.title()}", (Input,), {"__annotations__": fields, "__module__": __name__})
 
 
 def document(*inputs: type[Input]) -> dict[str, Any]:
-    """The API's document with a task for each of the inputs."""
+    """Return the API's document with a task for each of the inputs."""
     specs = [
         TaskSpec(
             name=f"celery:{input_.model_fields['task'].annotation.__args__[0]}",  # type: ignore[union-attr]
@@ -55,7 +55,7 @@ def document(*inputs: type[Input]) -> dict[str, Any]:
         for input_ in inputs
     ]  # fmt: skip
     made = create_app(load(ApiSettings, GOOD), registry(*specs)).openapi()
-    text = json.dumps(made, allow_nan=False)  # as it is sent
+    text = json.dumps(made, allow_nan=False)  # encoded as for a client
     sent: dict[str, Any] = json.loads(text)
     return sent
 
@@ -67,7 +67,7 @@ def assert_valid(made: dict[str, Any]) -> None:
 
 
 def assert_titles_differ(made: dict[str, Any]) -> None:
-    """Generators of clients call their classes by the titles of the components."""
+    """Client generators name their classes after the titles of the components."""
     titles = [schema.get("title", name) for name, schema in made["components"]["schemas"].items()]
     assert len(titles) == len(set(titles))
 
@@ -127,7 +127,7 @@ class Typed(Input):
 
 
 class Point:
-    """A class of no library, which a validator makes from JSON."""
+    """A class that no library knows, which a validator makes from JSON."""
 
     def __init__(self, text: str) -> None:
         self.x, self.y = text.split(",")
@@ -143,23 +143,23 @@ class Box(BaseModel, Generic[T]):
     content: T
 
 
-def test_our_own_tasks() -> None:
+def test_document_of_the_test_tasks_is_valid() -> None:
     assert_valid(create_app(load(ApiSettings, GOOD), TASKS).openapi())
 
 
 @pytest.mark.parametrize("model", [Resize, Aliased, Draw, Typed, Arbitrary])
-def test_one_task(model: type[Input]) -> None:
+def test_document_with_one_task_is_valid(model: type[Input]) -> None:
     made = document(model)
     assert_valid(made)
     body = made["paths"]["/tasks"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert body == {"$ref": f"#/components/schemas/{model.__name__}"}
 
 
-def test_all_of_them_at_once() -> None:
+def test_document_with_different_tasks_is_valid() -> None:
     assert_valid(document(Resize, Aliased, Draw, Typed, Arbitrary))
 
 
-def test_many_tasks() -> None:
+def test_document_with_many_tasks_is_valid() -> None:
     made = document(*(taking(f"t{number}", str, Box[int]) for number in range(60)))
     assert_valid(made)
     body = made["paths"]["/tasks"]["post"]["requestBody"]["content"]["application/json"]["schema"]
@@ -171,7 +171,7 @@ OWN = ("Task", "Accepted", "AcceptedInput", "Problem", "Outcomes", "Event", "Tas
 
 @pytest.mark.parametrize("name", OWN)
 @pytest.mark.parametrize("make", [lambda model: model, list.__class_getitem__, Box.__class_getitem__])
-def test_model_called_as_one_of_our_components(name: str, make: Callable[[Any], Any]) -> None:
+def test_model_with_the_name_of_our_component_is_renamed(name: str, make: Callable[[Any], Any]) -> None:
     theirs = named(name, mine=int)
     made = document(taking("one", make(theirs)), taking("two", str))
     assert_valid(made)
@@ -181,7 +181,7 @@ def test_model_called_as_one_of_our_components(name: str, make: Callable[[Any], 
     assert name == "Batch" or schemas[name] == ours[name]
 
 
-def test_input_called_as_one_of_our_components() -> None:
+def test_input_with_the_name_of_our_component_is_renamed() -> None:
     inputs = [type(name, (taking(f"t{number}", int),), {"__module__": __name__}) for number, name in enumerate(OWN)]
     made = document(*inputs)
     assert_valid(made)
@@ -190,7 +190,7 @@ def test_input_called_as_one_of_our_components() -> None:
     assert_titles_differ(made)
 
 
-def test_models_of_one_name_and_the_name_that_ours_would_get() -> None:
+def test_several_models_of_one_name_get_different_names() -> None:
     types = [named("Task", a=int), named("Task", b=int), named("TaskModel", c=int), named("Größe", d=int)]
     made = document(taking("one", *types))
     assert_valid(made)
@@ -200,7 +200,7 @@ def test_models_of_one_name_and_the_name_that_ours_would_get() -> None:
 
 
 def described(type_: Any, default: object) -> dict[str, Any]:
-    """A field of that type and default, as a valid document has it."""
+    """Return the description of a field with this type and default in a valid document."""
     fields: dict[str, Any] = {"task": (Literal["defaulted"], ...), "field": (type_, default)}
     made = document(create_model("Defaulted", __base__=Input, **fields))
     assert_valid(made)
@@ -220,13 +220,13 @@ class Recursive(BaseModel):
         (Annotated[str, Field(min_length=3)], ""),
         (Literal["a"], "b"),
         (SecretStr, SecretStr("hidden")),
-        (datetime, datetime(2026, 1, 1)),  # noqa: DTZ001 - that is the point
+        (datetime, datetime(2026, 1, 1)),  # noqa: DTZ001 - a naive datetime is intended
         (dict[str, list[time] | None], {"a": [time(1)]}),
         (str, "caf\udce9"),
         (Recursive, "none"),
     ],
 )
-def test_default_that_its_json_does_not_stand_for_is_not_described(type_: Any, default: object) -> None:
+def test_default_that_json_cannot_express_is_left_out(type_: Any, default: object) -> None:
     assert "default" not in described(type_, default)
 
 
@@ -239,11 +239,11 @@ def test_default_that_its_json_does_not_stand_for_is_not_described(type_: Any, d
         (Decimal, Decimal("1.1")),
     ],
 )
-def test_any_other_default_is_described(type_: Any, default: object) -> None:
+def test_other_default_is_described(type_: Any, default: object) -> None:
     assert TypeAdapter(type_).validate_json(json.dumps(described(type_, default)["default"])) == default
 
 
-def test_document_is_sent_whatever_a_description_an_example_or_an_enumeration_has() -> None:
+def test_unencodable_descriptions_and_examples_do_not_break_the_document() -> None:
     class Odd(Input):
         task: Literal["odd"]
         number: Annotated[float, Field(description="caf\udce9", examples=[math.nan])]
@@ -273,7 +273,7 @@ class Extra(BaseModel):
         (Extra, {}),
     ],
 )
-def test_example_or_bound_that_is_no_json_is_left_out(type_: Any, described: dict[str, Any]) -> None:
+def test_example_or_bound_that_json_cannot_express_is_left_out(type_: Any, described: dict[str, Any]) -> None:
     made = document(taking("resize", type_))
     assert_valid(made)
     schemas = made["components"]["schemas"]
@@ -283,7 +283,7 @@ def test_example_or_bound_that_is_no_json_is_left_out(type_: Any, described: dic
         assert (schemas["Extra"]["x-b"], schemas["Extra"]["examples"]) == ({"c": [1]}, [])
 
 
-def test_batch_is_described_as_it_is_validated() -> None:
+def test_description_of_a_batch_equals_its_validation() -> None:
     described = create_app(load(ApiSettings, GOOD), TASKS).openapi()["components"]["schemas"]["Batch"]
     validated = batch_model(TASKS).model_json_schema(ref_template="#/components/schemas/{model}")
     validated["properties"]["tasks"].pop("title")

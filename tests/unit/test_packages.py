@@ -1,4 +1,4 @@
-"""`make add`, `make remove`, `make lock` and the check of the lock files, in a project of small wheels."""
+"""`make add`, `make remove`, `make lock` and the check of the lock files, in a small project with small wheels."""
 
 import hashlib
 import re
@@ -47,7 +47,7 @@ test = ["tool"]
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with lock files of the wheels beside it."""
+    """A project with lock files, and wheels next to it."""
     folder = tmp_path_factory.mktemp("template")
     for name in ("project/requirements", "project/planner", "wheels", "cache"):
         (folder / name).mkdir(parents=True)
@@ -65,7 +65,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def find_only(folder: Path, environment: pytest.MonkeyPatch) -> None:
-    """Let uv find the folder's wheels, and nothing else."""
+    """Let uv find only the wheels in this folder."""
     (folder / "uv.toml").write_text(f'no-index = true\nfind-links = ["{folder}/wheels"]\n')
     environment.setenv("UV_CONFIG_FILE", str(folder / "uv.toml"))
     environment.setenv("UV_CACHE_DIR", str(folder / "cache"))
@@ -73,7 +73,7 @@ def find_only(folder: Path, environment: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it."""
+    """A copy of the template."""
     shutil.copytree(template, tmp_path, dirs_exist_ok=True)
     find_only(tmp_path, monkeypatch)
     return tmp_path / "project"
@@ -86,7 +86,7 @@ def index(project: Path) -> Path:
 
 
 def wheel(folder: Path, name: str, version: str, *requires: str, extra: str = "") -> None:
-    """Write an empty wheel that needs these."""
+    """Write an empty wheel with these requirements."""
     lines = ["Metadata-Version: 2.4", f"Name: {name}", f"Version: {version}"]
     lines += [f"Provides-Extra: {extra}"] * bool(extra) + [f"Requires-Dist: {each}" for each in requires]
     files = {
@@ -113,7 +113,7 @@ def contents(project: Path) -> dict[str, bytes]:
     return {str(path.relative_to(project)): path.read_bytes() for path in project.rglob("*") if path.is_file()}
 
 
-def test_added_package_is_in_every_lock_file_of_its_extra_and_moves_no_pin(project: Path, index: Path) -> None:
+def test_added_package_is_in_every_lock_file_of_its_extra_and_moves_no_other_pin(project: Path, index: Path) -> None:
     wheel(index, "gamma", "1.0", "alpha", "new")
     for name in ("alpha", "beta", "tool", "new"):
         wheel(index, name, "2.0")
@@ -126,7 +126,7 @@ def test_added_package_is_in_every_lock_file_of_its_extra_and_moves_no_pin(proje
     assert changed == {"pyproject.toml"} | {f"requirements/{name}.txt" for name in ("worker", "bench", "load", "dev")}
 
 
-def test_package_of_the_planner_is_in_its_own_distribution(project: Path, index: Path) -> None:
+def test_package_of_the_planner_is_added_to_its_own_distribution(project: Path, index: Path) -> None:
     wheel(index, "gamma", "1.0")
     for name in ("alpha", "number", "tool"):
         wheel(index, name, "2.0")
@@ -140,13 +140,13 @@ def test_package_of_the_planner_is_in_its_own_distribution(project: Path, index:
     assert pinned(project, "planner") == ["number==1.0", "setuptools==1.0", "tool==1.0"]
 
 
-def test_planner_is_asked_of_no_package_index() -> None:
-    """Nobody owns its name there: an installer would take whatever has it."""
+def test_planner_is_never_installed_from_a_package_index() -> None:
+    """The name is not registered there: an installer would take any package that somebody registers under it."""
     assert "sluice-planner" not in (ROOT / PYPROJECT).read_text()
     assert not [lock.name for lock in LOCKS if "sluice-planner==" in lock.path(ROOT).read_text()]
 
 
-def test_pyproject_keeps_its_comments(project: Path, index: Path) -> None:
+def test_add_keeps_the_comments_of_pyproject(project: Path, index: Path) -> None:
     wheel(index, "gamma", "1.0", "delta; extra == 'more'", extra="more")
     wheel(index, "delta", "1.0")
     change(project, "add", "gamma[more]>=1,<3", "api")
@@ -157,20 +157,20 @@ def test_pyproject_keeps_its_comments(project: Path, index: Path) -> None:
     check(project)
 
 
-def test_package_that_the_tests_have_is_added_in_their_version(project: Path, index: Path) -> None:
+def test_package_already_pinned_for_tests_is_added_in_the_pinned_version(project: Path, index: Path) -> None:
     wheel(index, "tool", "2.0")
     change(project, "add", "tool", "worker")
     assert "tool==1.0" in pinned(project, "worker")
 
 
-def test_package_itself_may_move(project: Path, index: Path) -> None:
+def test_added_package_may_move_its_own_pin(project: Path, index: Path) -> None:
     wheel(index, "beta", "2.0")
     change(project, "add", "beta>=2", "worker")
     assert pinned(project, "worker") == ["alpha==1.0", "beta==2.0"]
 
 
 @pytest.mark.parametrize("lock", [lock.name for lock in LOCKS])
-def test_no_address_gets_into_a_lock_file(project: Path, lock: str) -> None:
+def test_no_url_is_in_a_lock_file(project: Path, lock: str) -> None:
     for folder in (project, ROOT):
         text = (folder / "requirements" / f"{lock}.txt").read_text()
         assert "://" not in text
@@ -184,14 +184,14 @@ def test_no_address_gets_into_a_lock_file(project: Path, lock: str) -> None:
     [
         ("nosuch", "nosuch was not found"),
         ("beta>=7", "only beta"),
-        ("newer", "alpha==1.0"),  # it needs what is pinned to another version
+        ("newer", "alpha==1.0"),  # it needs alpha 2, which is pinned to 1
         ("sluice", "is this project itself"),
         ("sluice-planner", "is this project itself"),
-        ("not a name!", "is no requirement"),
-        ("", "is no requirement"),
-        ("./folder", "is no requirement"),
-        ("--upgrade", "is no requirement"),
-        ("gamma @ https://example.com/gamma-1.0-py3-none-any.whl", "is an address"),
+        ("not a name!", "is not a requirement"),
+        ("", "is not a requirement"),
+        ("./folder", "is not a requirement"),
+        ("--upgrade", "is not a requirement"),
+        ("gamma @ https://example.com/gamma-1.0-py3-none-any.whl", "is a URL"),
     ],
 )
 def test_package_that_cannot_be_added_is_one_sentence_and_changes_nothing(
@@ -207,12 +207,12 @@ def test_package_that_cannot_be_added_is_one_sentence_and_changes_nothing(
     assert contents(project) == before
 
 
-def test_extra_that_there_is_not_is_refused(project: Path) -> None:
+def test_unknown_extra_is_refused(project: Path) -> None:
     with pytest.raises(Unusable, match="no extra 'workers': EXTRA is one of api, bench,"):
         change(project, "add", "tool", "workers")
 
 
-def test_removed_package_leaves_the_lock_files_as_they_were_before_it(project: Path, index: Path) -> None:
+def test_removing_a_package_restores_the_lock_files(project: Path, index: Path) -> None:
     wheel(index, "gamma", "1.0", "new")
     wheel(index, "new", "1.0")
     before = contents(project)
@@ -226,12 +226,12 @@ def test_removed_package_leaves_the_lock_files_as_they_were_before_it(project: P
     assert b"gamma" not in after["pyproject.toml"]
 
 
-def test_package_that_is_not_there_cannot_be_removed(project: Path) -> None:
+def test_removing_an_unknown_package_is_refused(project: Path) -> None:
     with pytest.raises(Unusable, match=r"^`make remove` changed nothing: .*gamma"):
         change(project, "remove", "gamma", "worker")
 
 
-def test_failure_in_the_middle_changes_no_file(project: Path) -> None:
+def test_interrupted_change_changes_no_file(project: Path) -> None:
     before = contents(project)
     with suppress(KeyboardInterrupt), changing(project) as copy:
         (copy / "pyproject.toml").write_text("")
@@ -240,7 +240,7 @@ def test_failure_in_the_middle_changes_no_file(project: Path) -> None:
 
 
 @pytest.mark.parametrize(("upgrade", "version"), [(False, "1.0"), (True, "2.0")])
-def test_only_an_upgrade_moves_pins_that_fit(project: Path, index: Path, upgrade: bool, version: str) -> None:
+def test_only_an_upgrade_moves_pins(project: Path, index: Path, upgrade: bool, version: str) -> None:
     wheel(index, "alpha", "2.0")
     for lock in LOCKS:
         resolve(project, lock, upgrade=upgrade)
@@ -270,7 +270,7 @@ EDITS_OF_THE_PLANNER = [
     ("file", "old", "new", "says"),
     [*((PYPROJECT, *edit) for edit in EDITS), *((PLANNER, *edit) for edit in EDITS_OF_THE_PLANNER)],
 )
-def test_lock_file_that_is_older_in_content_is_named_with_what_to_run(
+def test_outdated_lock_file_is_named_with_the_command_to_run(
     project: Path, file: str, old: str, new: str, says: str
 ) -> None:
     check(project)
@@ -290,7 +290,7 @@ def test_lock_file_that_is_older_in_content_is_named_with_what_to_run(
         ('version = "0.1.0"', 'version = "0.2.0"'),
     ],
 )
-def test_edit_that_the_lock_files_fit_is_none(project: Path, old: str, new: str) -> None:
+def test_edit_that_still_matches_the_lock_files_is_accepted(project: Path, old: str, new: str) -> None:
     path = project / "pyproject.toml"
     path.write_text(path.read_text().replace(old, new, 1))
     check(project)
@@ -304,7 +304,7 @@ def test_edit_that_the_lock_files_fit_is_none(project: Path, old: str, new: str)
         ("[project]", "[project", "cannot be read"),
     ],
 )
-def test_pyproject_that_cannot_be_compared_is_one_sentence(project: Path, old: str, new: str, sentence: str) -> None:
+def test_invalid_pyproject_is_one_sentence(project: Path, old: str, new: str, sentence: str) -> None:
     path = project / "pyproject.toml"
     text = path.read_text()
     assert f"\n{old}" in f"\n{text}"
@@ -314,7 +314,7 @@ def test_pyproject_that_cannot_be_compared_is_one_sentence(project: Path, old: s
 
 
 @pytest.mark.parametrize("names", [["dev"], ["uv"], ["api", "worker"]])
-def test_missing_lock_file_is_one_sentence_that_says_how_to_restore_it(project: Path, names: list[str]) -> None:
+def test_missing_lock_file_is_named_with_the_command_to_restore_it(project: Path, names: list[str]) -> None:
     for name in names:
         (project / "requirements" / f"{name}.txt").unlink()
     paths = " ".join(f"requirements/{name}.txt" for name in names)
@@ -325,18 +325,18 @@ def test_missing_lock_file_is_one_sentence_that_says_how_to_restore_it(project: 
 
 
 def lock_all(project: Path) -> None:
-    """What `make lock` begins with."""
+    """Begin as `make lock` does."""
     with changing(project):
         pytest.fail("a lock file is missing")
 
 
-def test_lock_files_of_this_project_fit() -> None:
+def test_lock_files_of_this_project_match_pyproject() -> None:
     check(ROOT)
 
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """The project's Makefile and what it reads, as if everything were installed."""
+    """The project's Makefile and the files that it reads, with everything marked as installed."""
     folder = tmp_path / "clone"
     for name in ("ops", "requirements"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -348,7 +348,7 @@ def clone(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("verb", ["up", "demo", "install", "images"])
-def test_every_verb_that_installs_says_what_to_run(clone: Path, verb: str) -> None:
+def test_every_target_that_installs_names_the_outdated_requirement(clone: Path, verb: str) -> None:
     path = clone / "pyproject.toml"
     path.write_text(path.read_text().replace("worker = [", 'worker = ["pandas", ', 1))
     for name in ("uv", "installed"):

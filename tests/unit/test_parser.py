@@ -1,4 +1,4 @@
-"""The process that parses heavy bodies: its answers, its end, and whose turn it is."""
+"""The process that parses heavy bodies: its results, its end, and the order of waiting requests."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ from apps.api.errors import Problem
 from apps.api.parser import BATCHES_MAX, BATCHES_READ, WAITING_MAX, Batches, Parser
 from apps.contract.message import Payload
 from apps.contract.tasks import Input, TaskSpec, registry
-from tests.harness.simple import TASKS, Output
+from tests.harness.simple_tasks import TASKS, Output
 
 pytestmark = pytest.mark.anyio
 
@@ -27,7 +27,7 @@ GOOD = b'{"task":"first","name":"a"}'
 
 
 class Act(Input):
-    """Does what `how` says while it is validated."""
+    """Acts as `how` says while it is validated."""
 
     task: Literal["act"]
     how: str
@@ -64,14 +64,14 @@ def act(how: str, path: str = "") -> bytes:
 
 
 async def problem(parser: Parser, body: bytes, owner: str = "a") -> str:
-    """The kind of the problem that a body has, or its task."""
+    """Return the task of a body, or the kind of its problem."""
     try:
         return (await parser.parse_input(owner, body)).task
     except Problem as found:
         return f"{found.status} {found.kind}"
 
 
-async def test_input_and_batch_are_parsed_as_on_the_event_loop(parser: Parser) -> None:
+async def test_results_equal_those_of_parsing_in_the_event_loop(parser: Parser) -> None:
     text = '{ "task":"first", "name": "\\u0041é" }'
     assert await parser.parse_input("a", text.encode()) == Payload("first", text)
     first, second = await parser.parse_batch("a", f'{{"tasks":[{text}, 1]}}'.encode())
@@ -84,43 +84,43 @@ async def test_input_and_batch_are_parsed_as_on_the_event_loop(parser: Parser) -
     ("body", "kind"),
     [(b"{", "400 malformed"), (b"[]", "422 invalid"), (b"[" * 300, "413 too-complex"), (b"\xff", "400 malformed")],
 )
-async def test_problem_of_a_body_is_told(parser: Parser, body: bytes, kind: str) -> None:
+async def test_problem_of_a_body_is_returned(parser: Parser, body: bytes, kind: str) -> None:
     assert await problem(parser, body) == kind
     assert await problem(parser, GOOD) == "first"
 
 
-async def test_validator_that_never_ends_is_ended(parser: Parser, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_validator_that_never_returns_is_killed(parser: Parser, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("apps.api.parser_process.CPU_MAX_S", 0.2)
     assert await problem(parser, act("spin")) == "413 too-complex"
     assert await problem(parser, GOOD) == "first"
 
 
-async def test_body_is_not_blamed_for_a_process_that_was_killed(parser: Parser, tmp_path: Path) -> None:
+async def test_body_is_parsed_again_after_its_process_was_killed_once(parser: Parser, tmp_path: Path) -> None:
     assert await problem(parser, act("die once", str(tmp_path / "died"))) == "act"
     assert await problem(parser, act("die")) == "422 invalid"
     assert await problem(parser, GOOD) == "first"
 
 
-async def test_deadline_begins_with_the_request(parser: Parser, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert await problem(parser, GOOD) == "first"  # its process has started
+async def test_deadline_counts_from_the_request(parser: Parser, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await problem(parser, GOOD) == "first"  # starts the process
     with monkeypatch.context() as patch:
         patch.setattr("apps.api.parser.DEADLINE_S", 0.3)
         started_s = time.monotonic()
         asked = [problem(parser, act("sleep"), str(number)) for number in range(30)]
         assert (await asyncio.gather(*asked)).count("503 refused") >= 28
-        assert time.monotonic() - started_s < 3  # all of them take 6 s
+        assert time.monotonic() - started_s < 3  # 30 validations of 0.2 s take 6 s
     assert parser.waiting == 0
     assert await problem(parser, GOOD) == "first"
 
 
-async def test_bodies_of_one_client_wait_in_a_bounded_number(parser: Parser) -> None:
+async def test_number_of_waiting_bodies_per_client_is_bounded(parser: Parser) -> None:
     asked = [problem(parser, act("sleep")) for _ in range(WAITING_MAX + 3)]
     found = await asyncio.gather(*asked)
     assert found.count("503 refused") == 2
-    assert found[-2:] == ["503 refused"] * 2  # the last to come
+    assert found[-2:] == ["503 refused"] * 2  # the last two
 
 
-async def test_clients_take_turns(parser: Parser) -> None:
+async def test_clients_are_served_in_turn(parser: Parser) -> None:
     order: list[str] = []
 
     async def ask(owner: str) -> None:
@@ -131,7 +131,7 @@ async def test_clients_take_turns(parser: Parser) -> None:
     assert "other" in order[:3]
 
 
-async def test_request_that_ends_gives_its_turn_away(parser: Parser) -> None:
+async def test_cancelled_request_gives_up_its_place(parser: Parser) -> None:
     asked = [asyncio.create_task(problem(parser, act("sleep"))) for _ in range(3)]
     await asyncio.sleep(0)
     for one in asked[:2]:
@@ -140,10 +140,10 @@ async def test_request_that_ends_gives_its_turn_away(parser: Parser) -> None:
     assert await problem(parser, GOOD) == "first"
 
 
-async def test_batches_of_one_client_wait_until_a_deadline_in_a_bounded_number(
+async def test_waiting_batches_of_a_client_are_bounded_in_number_and_time(
     parser: Parser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert await problem(parser, GOOD) == "first"  # its process has started
+    assert await problem(parser, GOOD) == "first"  # starts the process
     batches = Batches()
 
     async def ask() -> str:
@@ -157,14 +157,14 @@ async def test_batches_of_one_client_wait_until_a_deadline_in_a_bounded_number(
         patch.setattr("apps.api.parser.DEADLINE_S", 0.5)
         started_s = time.monotonic()
         found = await asyncio.gather(*(ask() for _ in range(BATCHES_MAX + 2)))
-        # half a second until it is read, and another one until it is parsed; all of them take 13 s
+        # up to 0.5 s until a batch is read, and 0.5 s until it is parsed; all batches together would take 13 s
         assert time.monotonic() - started_s < 5
         assert found[0] == "act"
-        assert found.count("503 refused") >= len(found) - 5  # each takes 0.2 s
+        assert found.count("503 refused") >= len(found) - 5  # each batch takes 0.2 s
     assert await ask() == "act"
 
 
-async def test_few_batches_of_one_client_are_read_at_once() -> None:
+async def test_only_few_batches_of_a_client_are_read_at_the_same_time() -> None:
     batches, may_end = Batches(), asyncio.Event()
     reading: list[int] = []
 
@@ -175,7 +175,7 @@ async def test_few_batches_of_one_client_are_read_at_once() -> None:
 
     reads = [asyncio.create_task(read(number)) for number in range(2 * BATCHES_READ)]
     await asyncio.sleep(0)
-    reads[0].cancel()  # a client that leaves gives its turn away, and one that waits leaves its place
+    reads[0].cancel()  # a reading client gives up its turn, and a waiting one its place
     reads[BATCHES_READ].cancel()
     await asyncio.wait(reads[: BATCHES_READ + 1], return_when=asyncio.FIRST_COMPLETED)
     await asyncio.sleep(0)
@@ -185,7 +185,7 @@ async def test_few_batches_of_one_client_are_read_at_once() -> None:
     assert reading == [*range(BATCHES_READ), *range(BATCHES_READ + 1, 2 * BATCHES_READ)]
 
 
-async def test_batch_beyond_the_bound_is_refused_at_once() -> None:
+async def test_batch_beyond_the_maximum_is_refused_immediately() -> None:
     batches = Batches()
 
     async def hold() -> None:
@@ -201,7 +201,7 @@ async def test_batch_beyond_the_bound_is_refused_at_once() -> None:
         one.cancel()
 
 
-async def test_errors_of_a_batch_are_told_in_a_bounded_number(parser: Parser) -> None:
+async def test_number_of_errors_of_a_batch_is_bounded(parser: Parser) -> None:
     one = b'{"task":"first",' + b",".join(b'"k%d":1' % index for index in range(20)) + b"}"
     problems = await parser.parse_batch("a", b'{"tasks":[' + b",".join([one] * BATCH_MAX) + b"]}")
     counts = [len(each.members["errors"]) for each in problems if isinstance(each, Problem)]
@@ -210,7 +210,7 @@ async def test_errors_of_a_batch_are_told_in_a_bounded_number(parser: Parser) ->
     )
 
 
-async def test_more_errors_than_can_be_listed_are_counted(parser: Parser) -> None:
+async def test_too_many_errors_are_counted_and_not_listed(parser: Parser) -> None:
     body = GOOD[:-1] + b"".join(b',"k%d":1' % index for index in range(LISTED_MAX + 1)) + b"}"
     with pytest.raises(Problem) as found:
         await parser.parse_input("a", body)
@@ -220,7 +220,7 @@ async def test_more_errors_than_can_be_listed_are_counted(parser: Parser) -> Non
 PARENT = f"""
 import asyncio
 from apps.api.parser import Parser
-from tests.harness.simple import TASKS
+from tests.harness.simple_tasks import TASKS
 
 async def main():
     await Parser(TASKS).parse_input("a", {GOOD!r})
@@ -231,7 +231,7 @@ asyncio.run(main())
 """
 
 
-def test_process_ends_with_its_parent() -> None:
+def test_parser_process_ends_with_its_parent() -> None:
     with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
         parent.stdout.readline()

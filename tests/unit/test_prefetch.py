@@ -1,4 +1,4 @@
-"""When the worker takes messages one by one."""
+"""The worker fetches single messages of a queue that it is not subscribed to."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -8,7 +8,7 @@ from apps.worker.prefetch import GIVEN_UP_MAX, Prefetch
 
 
 class Queue:
-    """A queue that is never empty, and a worker that is not subscribed to it and can read none of its messages."""
+    """A queue that is never empty, and a consumer that is not subscribed to it and can read none of its messages."""
 
     queues = (SimpleNamespace(name="celery"),)
 
@@ -37,15 +37,15 @@ class Queue:
         self.app.rejections.pending += 1
 
     def answer_all(self) -> None:
-        """Answer each request for a message, up to 100."""
+        """Answer the requests for a message, up to 100."""
         while self.asked and self.taken < 100:
             self.asked = False
             self.taken += 1
             self.answer(object())
 
 
-def test_no_more_is_taken_while_many_messages_wait_to_be_given_up() -> None:
-    """Such a message holds no place: while the broker took no copies, a whole queue came into the worker's memory."""
+def test_no_message_is_fetched_while_many_wait_for_their_rejection() -> None:
+    """They occupy no slot: without this bound, a whole queue would be loaded into memory during a broker outage."""
     queue = Queue()
     Prefetch(queue).start(queue)
     queue.tick()

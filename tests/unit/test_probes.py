@@ -1,4 +1,4 @@
-"""What operators ask: readiness covers the end of a process, and none of its servers."""
+"""The probes: readiness depends on the process's own end, and not on the broker or Redis."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Server:
-    """A broker or Redis that answers or does not."""
+    """A broker or Redis that answers or does not answer."""
 
     def __init__(self, *, answers: bool) -> None:
         self._answers = answers
@@ -40,12 +40,12 @@ async def ask(
 
 
 @pytest.mark.parametrize("away", [{}, {"broker": False}, {"redis": False}, {"broker": False, "redis": False}])
-async def test_readiness_depends_on_no_server(away: dict[str, bool]) -> None:
+async def test_readiness_does_not_depend_on_broker_or_redis(away: dict[str, bool]) -> None:
     answer = await ask("/readyz", **away)
     assert (answer.status_code, answer.json()) == (200, {"status": "ready"})
 
 
-async def test_process_that_drains_is_unready() -> None:
+async def test_draining_process_is_not_ready() -> None:
     answer = await ask("/readyz", draining=True)
     assert (answer.status_code, answer.json()["reasons"]) == (503, ["draining"])
 
@@ -58,7 +58,7 @@ async def test_process_that_drains_is_unready() -> None:
         ({"broker": False, "redis": False}, "does not answer: broker, redis"),
     ],
 )
-async def test_health_names_what_is_away(away: dict[str, bool], detail: str) -> None:
+async def test_health_names_the_servers_that_do_not_answer(away: dict[str, bool], detail: str) -> None:
     answer = await ask("/healthz", **away)
     body: dict[str, Any] = answer.json()
     assert (answer.status_code, body["type"], body["detail"]) == (503, "urn:sluice:problem:unhealthy", detail)
@@ -66,13 +66,13 @@ async def test_health_names_what_is_away(away: dict[str, bool], detail: str) -> 
     assert answer.headers["Retry-After"]
 
 
-async def test_health_of_both() -> None:
+async def test_health_is_ok_if_both_servers_answer() -> None:
     answer = await ask("/healthz")
     assert (answer.status_code, answer.json()) == (200, {"status": "ok", "broker": "up", "redis": "up"})
 
 
 @pytest.mark.parametrize(("share", "status", "redis"), [(0.1234, 200, "up"), (0.95, 503, "full")])
-async def test_health_tells_how_full_redis_is(share: float, status: int, redis: str) -> None:
+async def test_health_shows_the_memory_share_of_redis(share: float, status: int, redis: str) -> None:
     answer = await ask("/healthz", share=share)
     body = answer.json()
     assert (answer.status_code, body["redis"], body["redis_memory_share"]) == (status, redis, round(share, 3))

@@ -1,4 +1,4 @@
-"""The share of one client in one replica: what it admits, what it reports, and how it goes on without Redis."""
+"""A client's share of its quota in one replica: admission, reports, and behaviour without Redis."""
 
 import pytest
 
@@ -26,7 +26,7 @@ def refused(of: Share, tasks: int) -> Problem:
     return raised.value
 
 
-def test_what_is_not_accepted_is_given_back() -> None:
+def test_charge_for_tasks_that_are_not_accepted_is_returned() -> None:
     one = share(open_tasks=10)
     with one.charge(10) as charge:
         assert not one.fits(1)
@@ -37,17 +37,17 @@ def test_what_is_not_accepted_is_given_back() -> None:
     assert (report.admitted, sum(report.accepted.values())) == (4, 4)
 
 
-def test_what_is_given_back_after_a_renewal_is_not_lost() -> None:
+def test_charge_returned_after_a_renewal_is_kept() -> None:
     one = share(open_tasks=10)
     with one.charge(6):
         assert one.next_report().admitted == 6
         one.renew(0, 1000 - 6, 1)
-        assert one.open_left == 4  # six are under way
+        assert one.open_left == 4  # six are being posted
     assert one.open_left == 10
     assert one.next_report().admitted == -6
 
 
-def test_share_is_a_part_for_each_replica_and_none_is_left_over() -> None:
+def test_share_is_the_quota_divided_by_the_replicas() -> None:
     one = share()
     one.renew(open_tasks=1000, tokens=501, replicas=2)
     assert (one.open_left, one.rate_left) == (500, 251)
@@ -55,8 +55,8 @@ def test_share_is_a_part_for_each_replica_and_none_is_left_over() -> None:
     assert one.exhausted
 
 
-def test_batch_that_fits_into_the_quota_fits_after_a_renewal() -> None:
-    """Half of what is left would never be enough for it."""
+def test_batch_that_needs_the_whole_quota_fits_after_a_renewal() -> None:
+    """An equal share would never be enough for it."""
     one = share()
     one.renew(open_tasks=0, tokens=1000, replicas=2)
     assert refused(one, 1000).status == 429
@@ -66,7 +66,7 @@ def test_batch_that_fits_into_the_quota_fits_after_a_renewal() -> None:
     assert not one.fits(1)
 
 
-def test_report_is_repeated_unchanged_until_it_is_answered() -> None:
+def test_report_is_repeated_unchanged_until_it_is_acknowledged() -> None:
     one = share()
     accept(one, 3)
     first = one.next_report()
@@ -79,7 +79,7 @@ def test_report_is_repeated_unchanged_until_it_is_answered() -> None:
     assert (second.number, second.admitted) == (first.number + 1, 2)
 
 
-def test_without_redis_the_rate_goes_on_and_open_tasks_only_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rate_is_refilled_without_redis_and_open_tasks_only_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 0.0
     monkeypatch.setattr("apps.api.quotas.time.monotonic", lambda: now_s)
     one = share(open_tasks=1100)
@@ -88,7 +88,7 @@ def test_without_redis_the_rate_goes_on_and_open_tasks_only_grow(monkeypatch: py
     assert not one.fits(1)
     now_s = 10.0
     one.refill()
-    assert one.rate_left == 50  # half of ten a second, for ten seconds
+    assert one.rate_left == 50  # half of ten per second, for ten seconds
     accept(one, 50)
     now_s = 1000.0
     one.refill()
@@ -96,7 +96,7 @@ def test_without_redis_the_rate_goes_on_and_open_tasks_only_grow(monkeypatch: py
     assert refused(one, 1).members["quota"]["exceeded"] == "open_tasks"
 
 
-def test_answer_says_when_the_rate_allows_the_post() -> None:
+def test_retry_after_is_the_time_until_the_rate_allows_the_post() -> None:
     one = share(tasks_per_s=10)
     accept(one, 990)
     problem = refused(one, 35)
@@ -104,19 +104,19 @@ def test_answer_says_when_the_rate_allows_the_post() -> None:
     assert problem.members["quota"] == {"tasks_per_s": 10, "open_tasks": 2000, "exceeded": "tasks_per_s"}
 
 
-def test_first_refusals_are_answered_at_once_and_few_are_held() -> None:
+def test_first_refusals_are_immediate_and_only_some_later_ones_are_delayed() -> None:
     one = share(open_tasks=1)
     accept(one, 1)
-    held_s = [refused(one, 1).held_s for _ in range(quotas.HELD_MAX + 10)]
-    assert held_s[: quotas.PROMPT_MAX] == [0.0] * quotas.PROMPT_MAX
-    held = held_s[quotas.PROMPT_MAX : quotas.HELD_MAX]
-    assert 0.5 * quotas.HELD_S <= min(held) < 0.6 * quotas.HELD_S
-    assert 1.4 * quotas.HELD_S < max(held) <= 1.5 * quotas.HELD_S
-    assert len(set(held)) > len(held) / 2, "answers that leave together bring the next posts together"
-    assert set(held_s[quotas.HELD_MAX :]) == {0.0}
+    held_s = [refused(one, 1).held_s for _ in range(quotas.DELAYED_MAX + 10)]
+    assert held_s[: quotas.IMMEDIATE_MAX] == [0.0] * quotas.IMMEDIATE_MAX
+    held = held_s[quotas.IMMEDIATE_MAX : quotas.DELAYED_MAX]
+    assert 0.5 * quotas.REFUSAL_DELAY_S <= min(held) < 0.6 * quotas.REFUSAL_DELAY_S
+    assert 1.4 * quotas.REFUSAL_DELAY_S < max(held) <= 1.5 * quotas.REFUSAL_DELAY_S
+    assert len(set(held)) > len(held) / 2, "answers sent at the same time would synchronize the next posts"
+    assert set(held_s[quotas.DELAYED_MAX :]) == {0.0}
 
 
-def test_field_is_the_period_in_which_an_id_was_made() -> None:
+def test_field_is_the_period_in_which_the_id_was_created() -> None:
     task_id = uuid7()
     made_ms = int(task_id[:8] + task_id[9:13], 16)
     assert int(quota.field(task_id), 16) == made_ms >> quota.PERIOD_BITS

@@ -1,4 +1,4 @@
-"""What a request leaves in the log, and the ids and traces that go along with it."""
+"""The log line of a request, and its request id and trace context."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from apps import logs
 from apps.api.request_log import RequestLog, flush
-from tests.harness.peer import until
+from tests.harness.fake_broker import until
 
 pytestmark = pytest.mark.anyio
 
@@ -18,7 +18,7 @@ TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 async def request(path: str = "/a", task_id: str | None = None, **headers: str) -> tuple[list[Message], dict[str, str]]:
-    """Send one through; the answer is what was sent back, and what the app saw."""
+    """Send a request through RequestLog; returns the answer, and the ids that the app saw."""
     sent: list[Message] = []
     seen: dict[str, str] = {}
 
@@ -41,7 +41,7 @@ async def request(path: str = "/a", task_id: str | None = None, **headers: str) 
 
 @pytest.fixture(autouse=True)
 def written() -> Iterator[None]:
-    """What a test leaves is not the next one's, nor is the timer of an event loop that has ended."""
+    """Flush lines of other tests, and the timer of an earlier event loop."""
     flush()
     yield
     flush()
@@ -64,7 +64,7 @@ async def line(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.usefixtures("info")
-async def test_line_is_what_the_formatter_would_write(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_line_equals_that_of_the_json_formatter(capsys: pytest.CaptureFixture[str]) -> None:
     await request('/a"\\\n\u2028ł', task_id="an-id", x_request_id="mine")
     written = json.loads(await line(capsys))
     record = logging.LogRecord("apps.api.request_log", logging.INFO, "", 0, "request", (), None)
@@ -79,7 +79,7 @@ async def test_line_is_what_the_formatter_would_write(capsys: pytest.CaptureFixt
 
 
 @pytest.mark.usefixtures("info")
-async def test_line_of_a_long_path_is_bounded(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_long_path_is_truncated(capsys: pytest.CaptureFixture[str]) -> None:
     await request("/" + "\U0001f600\udce9" * 100_000)
     written = await line(capsys)
     assert len(written.encode()) < logs.LINE_MAX_BYTES
@@ -87,7 +87,7 @@ async def test_line_of_a_long_path_is_bounded(capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.usefixtures("info")
-async def test_client_that_leaves_is_a_line_and_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_disconnected_client_is_logged_without_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     async def app(_: Scope, receive: Receive, send: Send) -> None:
         await Request({"type": "http"}, receive, send).body()
 
@@ -103,13 +103,13 @@ async def test_client_that_leaves_is_a_line_and_no_error(capsys: pytest.CaptureF
 
 
 @pytest.mark.usefixtures("info")
-async def test_probes_leave_no_line(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_probes_are_not_logged(capsys: pytest.CaptureFixture[str]) -> None:
     await request("/livez")
     await request("/seen")
     assert json.loads(await line(capsys))["path"] == "/seen"
 
 
-async def test_no_line_where_the_log_level_is_above_it(
+async def test_nothing_is_logged_below_the_log_level(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
@@ -119,14 +119,14 @@ async def test_no_line_where_the_log_level_is_above_it(
     assert json.loads(await line(capsys))["path"] == "/seen"
 
 
-async def test_id_and_trace_of_the_client_go_along() -> None:
+async def test_request_id_and_trace_of_the_client_are_used() -> None:
     sent, seen = await request(x_request_id="mine-1", traceparent=TRACEPARENT)
     assert seen == {"request_id": "mine-1", "traceparent": TRACEPARENT}
     assert sent[0]["headers"] == [(b"a", b"b"), (b"x-request-id", b"mine-1")]
 
 
 @pytest.mark.parametrize("unfit", ["a b", "", "a" * 129, "a\n", "ł"])
-async def test_unfit_id_is_replaced(unfit: str) -> None:
+async def test_malformed_request_id_is_replaced(unfit: str) -> None:
     _, one = await request(x_request_id=unfit)
     _, two = await request()
     assert len(one["request_id"]) == len(two["request_id"]) == 32
@@ -145,12 +145,12 @@ async def test_unfit_id_is_replaced(unfit: str) -> None:
         "01" + TRACEPARENT[2:],
     ],
 )
-async def test_unfit_trace_is_left_out(unfit: str) -> None:
+async def test_malformed_trace_is_ignored(unfit: str) -> None:
     assert (await request(traceparent=unfit))[1]["traceparent"] == ""
 
 
 @pytest.mark.usefixtures("info")
-async def test_lines_that_cannot_be_written_are_not_kept(
+async def test_lines_that_cannot_be_written_are_dropped(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def full(_: str) -> int:

@@ -1,4 +1,4 @@
-"""A task's result as the JSON that is stored and sent: apps/contract/results.py."""
+"""apps/contract/results.py: the JSON of a result as it is stored and sent."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from apps.contract import results
 from apps.contract.results import CEILING_BYTES, ResultTooLarge
 
 MIB = 1024 * 1024
-Pair = namedtuple("Pair", "first second")  # noqa: PYI024 - as a team may write it
+Pair = namedtuple("Pair", "first second")  # noqa: PYI024 - teams may write it like this
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Part:
 
 
 class Own(list[str]):
-    """Its constructor is not that of a list."""
+    """A list whose constructor has another signature."""
 
     def __init__(self, *parts: str) -> None:
         super().__init__(parts)
@@ -59,7 +59,7 @@ class Computed(BaseModel):
 
 
 def encoded(output: BaseModel) -> Any:
-    """The result as a strict parser reads it: Rust's takes neither lone surrogates nor NaN."""
+    """Return the result as a strict parser reads it: Rust's parser accepts neither lone surrogates nor NaN."""
     return from_json(results.encode(output, MIB), allow_inf_nan=False)
 
 
@@ -80,67 +80,67 @@ def encoded(output: BaseModel) -> Any:
         (Found(value="\udcff"), {"value": r"\udcff"}),
         (math.nan, None),
         ([math.inf, -math.inf, 1.5], [None, None, 1.5]),
-        ("a\x00b\x1f\n", "a\x00b\x1f\n"),  # a result is data, and JSON has escapes for these
+        ("a\x00b\x1f\n", "a\x00b\x1f\n"),  # JSON can escape these characters
         ("\ufffd NaN Infinity \\ud800", "\ufffd NaN Infinity \\ud800"),
         (2**70, 2**70),
     ],
 )
-def test_any_text_of_a_result_can_be_stored_and_sent(value: object, stored: object) -> None:
+def test_any_text_of_a_result_can_be_stored(value: object, stored: object) -> None:
     assert encoded(Found(value=value)) == {"value": stored}
     assert encoded(RootModel[Any](value)) == stored
 
 
 @pytest.mark.parametrize("parts", [["a", "\udce9"], ["a", b"\xff"], ["a", object()]])
-def test_iterator_that_cannot_be_encoded_is_no_empty_result(parts: list[object]) -> None:
-    """The second attempt would find nothing in it."""
+def test_iterator_that_cannot_be_encoded_raises(parts: list[object]) -> None:
+    """A second attempt to encode would find the iterator empty, and store an empty result."""
     with pytest.raises((PydanticSerializationError, UnicodeError)):
         results.encode(Found(value=iter(parts)), MIB)
 
 
-def test_error_of_a_generator_is_no_empty_result() -> None:
+def test_error_in_a_generator_raises() -> None:
     with pytest.raises(PydanticSerializationError, match="ZeroDivisionError"):
         results.encode(Found(value=(1 // number for number in (1, 0))), MIB)
 
 
-def test_iterator_is_encoded_where_its_text_may_be_lossy() -> None:
+def test_iterator_with_replacement_characters_is_encoded() -> None:
     assert encoded(Found(value=iter(["\ufffd"]))) == {"value": ["\ufffd"]}
 
 
-def test_two_keys_do_not_become_one() -> None:
-    """Pydantic writes three replacement characters for each lone surrogate in a key that is a `str`."""
+def test_similar_keys_stay_different() -> None:
+    """Pydantic writes the same three replacement characters for each lone surrogate in a key of type `str`."""
     counts = {name: number for number, name in enumerate(["k\udce9", "k\udcea", "k\ufffd"])}
     assert encoded(RootModel[dict[str, int]](counts)) == {r"k\udce9": 0, r"k\udcea": 1, "k\ufffd": 2}
 
 
-def test_extra_fields_and_their_names_are_text_too() -> None:
+def test_extra_fields_are_escaped_too() -> None:
     assert encoded(Found.model_validate({"value": 1, "more": "\udce9"})) == {"value": 1, "more": r"\udce9"}
 
 
-def test_what_a_serializer_makes_is_text_too_and_a_secret_stays_one() -> None:
+def test_output_of_serializers_is_escaped_and_secrets_stay_masked() -> None:
     assert encoded(Computed()) == {"name": r"a\ud800", "key": "**********", "path": r"a\udce9"}
 
 
-def test_bytes_that_the_model_writes_as_base64_stay_base64() -> None:
+def test_bytes_as_base64_stay_base64() -> None:
     assert encoded(Encoded(data=b"\xff\xfe", name="\udce9")) == {"data": "__4=", "name": r"\udce9", "number": 0.0}
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
-def test_constants_that_json_has_not_are_null_however_the_model_is_configured(number: float) -> None:
+def test_nan_and_infinity_become_null_for_any_configuration_of_the_model(number: float) -> None:
     assert encoded(Encoded(number=number))["number"] is None
 
 
 @given(st.recursive(st.text(st.characters()) | st.binary() | st.floats(), st.lists, max_leaves=10))
-def test_any_value_is_json_that_a_strict_parser_reads(value: object) -> None:
+def test_any_value_becomes_strict_json(value: object) -> None:
     encoded(Found(value=value))
 
 
-def test_an_ordinary_result_is_what_pydantic_writes() -> None:
+def test_ordinary_result_equals_pydantics_encoding() -> None:
     found = Found(value={"a": [1, 2.5, "ä"]})
     assert results.encode(found, MIB).decode() == found.model_dump_json()
 
 
 @pytest.mark.parametrize(("text", "fits"), [("x" * (MIB - 12), True), ("x" * (MIB - 11), False), ("ä" * MIB, False)])
-def test_limit_counts_the_bytes_that_are_stored(text: str, fits: bool) -> None:
+def test_limit_counts_stored_bytes(text: str, fits: bool) -> None:
     if fits:
         assert len(results.encode(Found(value=text), MIB)) == MIB
         return
@@ -151,12 +151,12 @@ def test_limit_counts_the_bytes_that_are_stored(text: str, fits: bool) -> None:
 
 
 @pytest.mark.parametrize("digits", [4301, 5000])
-def test_number_that_python_does_not_read_again_is_no_result(digits: int) -> None:
+def test_integer_that_python_does_not_parse_is_refused(digits: int) -> None:
     with pytest.raises(ValueError, match="digits"):
         results.encode(Found(value=-(10 ** (digits - 1))), MIB)
 
 
-def test_no_limit_comes_near_what_redis_refuses() -> None:
+def test_maximum_result_is_far_below_the_limit_of_redis() -> None:
     assert CEILING_BYTES * 8 == 512 * MIB
 
 
@@ -169,10 +169,10 @@ def test_no_limit_comes_near_what_redis_refuses() -> None:
         ('{"a": 1}', {"a": 1}),
     ],
 )
-def test_record_of_an_older_version_can_be_sent(stored: str, readable: object) -> None:
+def test_record_of_an_older_version_becomes_strict_json(stored: str, readable: object) -> None:
     assert from_json(results.readable(stored), allow_inf_nan=False) == readable
 
 
 @pytest.mark.parametrize("stored", ["{NaN", "[" * 100_000 + "NaN"])
-def test_what_is_no_json_is_left_as_it_is(stored: str) -> None:
+def test_invalid_json_is_left_unchanged(stored: str) -> None:
     assert results.readable(stored) == stored

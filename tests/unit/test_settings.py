@@ -1,4 +1,4 @@
-"""Settings: what is missing or wrong is named in one sentence, and no value is shown."""
+"""Settings: a missing or invalid one is named in one sentence, which does not contain its value."""
 
 import pytest
 
@@ -39,7 +39,7 @@ GOOD = {
         ({"LOG_LEVEL": "LOUD"}, "LOG_LEVEL: "),
     ],
 )
-def test_wrong_setting_is_named_and_its_value_is_not_shown(changed: dict[str, str], says: str) -> None:
+def test_invalid_setting_is_named_without_its_value(changed: dict[str, str], says: str) -> None:
     with pytest.raises(SystemExit) as refused:
         load(ApiSettings, GOOD | changed)
     (sentence,) = str(refused.value).splitlines()
@@ -47,7 +47,7 @@ def test_wrong_setting_is_named_and_its_value_is_not_shown(changed: dict[str, st
     assert not any(value in sentence for value in changed.values() if value)
 
 
-def test_every_wrong_setting_is_named_at_once() -> None:
+def test_all_missing_settings_are_named_together() -> None:
     with pytest.raises(SystemExit) as refused:
         load(ApiSettings, {})
     assert [line.split()[0] for line in str(refused.value).splitlines()] == [
@@ -57,12 +57,12 @@ def test_every_wrong_setting_is_named_at_once() -> None:
     ]
 
 
-def test_several_hosts_of_a_broker_are_as_many_urls() -> None:
+def test_several_broker_urls_are_accepted() -> None:
     urls = "amqp://u:a-password@one/v;amqps://u:a-password@two/v"
     assert load(ApiSettings, GOOD | {"CELERY_BROKER_URL": urls}).celery_broker_url.get_secret_value() == urls
 
 
-def test_several_clients_have_a_key_each() -> None:
+def test_several_clients_have_separate_keys() -> None:
     settings = load(ApiSettings, GOOD | {"API_KEYS": "a:sixteen-bytes-or-more, b:sixteen:bytes:or:more"})
     assert {each.name: each.key.get_secret_value() for each in settings.api_keys} == {
         "a": "sixteen-bytes-or-more",
@@ -70,17 +70,17 @@ def test_several_clients_have_a_key_each() -> None:
     }
 
 
-def test_authentication_is_only_switched_off_aloud() -> None:
+def test_authentication_is_disabled_only_explicitly() -> None:
     assert load(ApiSettings, GOOD | {"API_KEYS": "", "AUTH_DISABLED": "true"}).api_keys == ()
 
 
-def test_settings_do_not_show_their_secrets() -> None:
+def test_repr_of_settings_contains_no_secret() -> None:
     shown = repr(load(ApiSettings, GOOD))
     assert "long-and-secret" not in shown
     assert "sixteen-bytes-or-more" not in shown
 
 
-def test_results_outlive_a_day_and_records_outlive_their_message() -> None:
+def test_results_are_kept_for_a_day_and_records_longer_than_messages() -> None:
     settings = load(WorkerSettings, GOOD)
     assert settings.result_ttl_s >= 24 * 3600
     assert settings.record_ttl_s >= 24 * 3600 + settings.result_ttl_s
@@ -97,12 +97,12 @@ def test_results_outlive_a_day_and_records_outlive_their_message() -> None:
         ("CELERY_RESULT_BACKEND", "rediss://u:long-and-secret@h/0?ssl_check_hostname=False"),
     ],
 )
-def test_verification_of_certificates_cannot_be_switched_off(name: str, url: str) -> None:
+def test_verification_of_certificates_cannot_be_disabled(name: str, url: str) -> None:
     with pytest.raises(SystemExit, match=rf"{name}: its parameter .* is refused.*SSL_CERT_FILE") as refused:
         load(ApiSettings, GOOD | {name: url})
     assert "long-and-secret" not in str(refused.value)
 
 
 @pytest.mark.parametrize("query", ["ssl_cert_reqs=required", "ssl_ca_certs=/etc/ca.pem", "socket_timeout=1", ""])
-def test_other_parameters_of_redis_are_let_through(query: str) -> None:
+def test_other_parameters_of_a_redis_url_are_accepted(query: str) -> None:
     load(ApiSettings, GOOD | {"CELERY_RESULT_BACKEND": f"rediss://u:long-and-secret@h/0?{query}"})

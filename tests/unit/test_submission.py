@@ -1,4 +1,4 @@
-"""What a post costs of its client's quota where it is not accepted, and what is left of its key."""
+"""A post that is not accepted is not charged to the quota, and leaves no key."""
 
 import asyncio
 from types import SimpleNamespace
@@ -14,7 +14,7 @@ from apps.api.submission import Submitter
 from apps.contract.ids import TaskIds
 from apps.contract.message import Payload
 from apps.contract.quota import Quota
-from tests.harness.simple import TASKS
+from tests.harness.simple_tasks import TASKS
 
 pytestmark = pytest.mark.anyio
 
@@ -22,7 +22,7 @@ INPUT = Payload("first", "{}")
 
 
 class Keys:
-    """The request that had the key was refused in between, so that its record was deleted."""
+    """Claims each key as new: the earlier request with the key was refused meanwhile, and its record deleted."""
 
     def __init__(self) -> None:
         self.settled: list[tuple[int, bool]] = []
@@ -38,7 +38,7 @@ class Keys:
 
 
 class Publisher:
-    """Answers each publish with this outcome, or with none."""
+    """Answers each publish with this outcome, or never."""
 
     def __init__(self, outcome: Outcome | None) -> None:
         self._outcome = outcome
@@ -48,7 +48,7 @@ class Publisher:
 
 
 def parts(outcome: Outcome | None = None, keys: Any = None) -> tuple[Submitter, Share]:
-    """A Submitter, and the share of its only client, who may have one open task."""
+    """Return a Submitter, and the share of its only client, which may have one open task."""
     unused: Any = None
     memory: Any = SimpleNamespace(full=False)
     publisher: Any = Publisher(outcome)
@@ -66,13 +66,13 @@ async def test_accepted_task_is_reported_and_stays_charged() -> None:
 
 
 @pytest.mark.parametrize("kind", ["refused", "unknown"])
-async def test_task_that_is_not_accepted_costs_no_quota(kind: Any) -> None:
+async def test_task_that_is_not_accepted_is_not_charged(kind: Any) -> None:
     submitter, share = parts(Outcome(kind, "a reason"))
     assert (await submitter.submit_one("me", INPUT, key=None, body=b"{}")).outcome.kind == kind
     assert (share.open_left, share.touched) == (1, False)
 
 
-async def test_post_of_a_client_that_went_away_costs_no_quota() -> None:
+async def test_post_of_a_disconnected_client_is_not_charged() -> None:
     submitter, share = parts(outcome=None)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0):
@@ -80,8 +80,8 @@ async def test_post_of_a_client_that_went_away_costs_no_quota() -> None:
     assert (share.open_left, share.touched) == (1, False)
 
 
-async def test_post_that_is_refused_after_its_claim_leaves_no_key() -> None:
-    """Its key was known when the post was charged, and the key's record had gone when the key was claimed."""
+async def test_post_refused_after_its_claim_leaves_no_key() -> None:
+    """The key was known when the post was charged, but its record was deleted before the key was claimed."""
     keys = Keys()
     submitter, share = parts(keys=keys)
     share.open_left = 0

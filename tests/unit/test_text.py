@@ -1,4 +1,4 @@
-"""Text that a task, a client or a library has made, cleaned: apps/contract/text.py."""
+"""apps/contract/text.py: cleaning of texts from tasks, clients and libraries."""
 
 import json
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from apps.contract import states
 from apps.contract.text import clean, clean_all
 
-ANY_TEXT = st.text(st.characters())  # lone surrogates and control characters among them
+ANY_TEXT = st.text(st.characters())  # includes lone surrogates and control characters
 
 
 @pytest.mark.parametrize(
@@ -23,12 +23,12 @@ ANY_TEXT = st.text(st.characters())  # lone surrogates and control characters am
         ("", ""),
     ],
 )
-def test_only_what_cannot_be_stored_or_shown_is_escaped(given_text: str, cleaned: str) -> None:
+def test_only_unstorable_and_control_characters_are_escaped(given_text: str, cleaned: str) -> None:
     assert clean(given_text, 1000) == cleaned
 
 
 @given(ANY_TEXT, st.integers(min_value=1, max_value=200))
-def test_any_text_can_be_encoded_and_is_as_short_as_asked(text: str, max_chars: int) -> None:
+def test_any_text_becomes_encodable_and_bounded(text: str, max_chars: int) -> None:
     cleaned = clean(text, max_chars)
     cleaned.encode()
     assert len(cleaned) <= max_chars
@@ -36,7 +36,7 @@ def test_any_text_can_be_encoded_and_is_as_short_as_asked(text: str, max_chars: 
     assert clean(cleaned, max_chars) == cleaned
 
 
-def test_of_a_long_text_head_and_tail_are_kept_and_its_length() -> None:
+def test_head_and_tail_and_length_of_a_long_text_are_kept() -> None:
     cleaned = clean("head" + "x" * 10_000_000 + "tail", 100)
     assert len(cleaned) == 100
     assert cleaned.startswith("headxxx")
@@ -44,11 +44,11 @@ def test_of_a_long_text_head_and_tail_are_kept_and_its_length() -> None:
     assert "(10000008 characters in all)" in cleaned
 
 
-def test_length_is_that_of_the_text_and_not_of_its_escapes() -> None:
+def test_length_is_that_of_the_text_without_escapes() -> None:
     assert "(5000 characters in all)" in clean("\x00" * 5000, 100)
 
 
-def test_escapes_do_not_make_a_text_longer_than_asked() -> None:
+def test_escapes_do_not_exceed_the_maximum_length() -> None:
     assert len(clean("\udce9" * 100, 100)) == 100
 
 
@@ -61,7 +61,7 @@ def test_names_in_a_document_are_cleaned_too() -> None:
 
 
 @given(ANY_TEXT, ANY_TEXT)
-def test_any_failure_can_be_stored_and_sent(type_: str, message: str) -> None:
+def test_any_failure_can_be_stored(type_: str, message: str) -> None:
     failure = states.failure(type_ * 50, message * 500, 200)
     json.dumps(failure, ensure_ascii=False).encode()
     assert len(failure["type"]) <= states.TYPE_MAX_CHARS

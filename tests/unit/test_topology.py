@@ -1,4 +1,4 @@
-"""The broker's definitions as data."""
+"""The definitions of exchange, queues, policies and users."""
 
 import base64
 import hashlib
@@ -7,7 +7,7 @@ import re
 import pytest
 
 from apps.contract import topology
-from tests.harness.simple import WORK_QUEUE
+from tests.harness.simple_tasks import WORK_QUEUE
 
 PASSWORDS = dict.fromkeys(topology.USERS, "a")
 
@@ -16,14 +16,14 @@ def policies(version: tuple[int, int]) -> dict[str, dict[str, object]]:
     return {policy["name"]: policy["definition"] for policy in topology.policies(version)}
 
 
-def test_queues_have_their_type_and_nothing_else() -> None:
+def test_queues_have_only_their_type_as_argument() -> None:
     document = topology.definitions(vhost="/", passwords=PASSWORDS, version=(4, 3))
     assert [queue["name"] for queue in document["queues"]] == [WORK_QUEUE, "celery", "dead", "dead.parked"]
     assert all(queue["arguments"] == {"x-queue-type": "quorum"} for queue in document["queues"])
     assert document["exchanges"][0]["type"] == "topic"
 
 
-def test_work_queues_refuse_when_full_and_keep_their_dead_letters() -> None:
+def test_full_work_queues_refuse_messages_and_keep_dead_letters() -> None:
     assert policies((3, 10))["sluice-work"] == {
         "delivery-limit": 20,
         "dead-letter-exchange": "sluice",
@@ -35,7 +35,7 @@ def test_work_queues_refuse_when_full_and_keep_their_dead_letters() -> None:
     }
 
 
-def test_newer_keys_are_for_newer_brokers() -> None:
+def test_newer_keys_are_only_for_newer_brokers() -> None:
     assert "consumer-timeout" not in policies((4, 2))["sluice-work"]
     assert "consumer-timeout" in policies((4, 3))["sluice-work"]
     assert "delivery-limit" not in policies((3, 13))["sluice-dead"]
@@ -50,11 +50,11 @@ def test_dead_letters_never_expire_and_are_refused_when_full(name: str, most: in
 
 
 @pytest.mark.parametrize("queue", topology.QUEUES)
-def test_one_policy_applies_to_each_queue(queue: str) -> None:
+def test_exactly_one_policy_applies_to_each_queue(queue: str) -> None:
     assert sum(bool(re.search(policy["pattern"], queue)) for policy in topology.policies((4, 3))) == 1
 
 
-def test_passwords_are_only_there_as_hashes() -> None:
+def test_passwords_are_only_included_as_hashes() -> None:
     document = topology.definitions(vhost="/", passwords=PASSWORDS | {"api": "a-password"}, version=(4, 3))
     assert "a-password" not in str(document)
     salted = base64.b64decode(document["users"][0]["password_hash"])
@@ -83,7 +83,7 @@ def test_passwords_are_only_there_as_hashes() -> None:
         ("keda", "write", "sluice", False),
     ],
 )
-def test_users_may_do_what_they_must_and_no_more(user: str, right: str, name: str, allowed: bool) -> None:
+def test_users_have_only_the_permissions_that_they_need(user: str, right: str, name: str, allowed: bool) -> None:
     document = topology.definitions(vhost="/", passwords=PASSWORDS, version=(4, 3))
     (permission,) = (entry for entry in document["permissions"] if entry["user"] == user)
     assert bool(re.search(permission[right], name)) is allowed

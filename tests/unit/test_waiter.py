@@ -1,4 +1,4 @@
-"""The waiter's watch over its one connection, against a Redis that says what it is told to."""
+"""The waiter's supervision of its connection, with a scripted Redis."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,7 +9,7 @@ import pytest
 from apps.api import waiter
 from apps.api.store import connection_to
 from apps.api.waiter import Waiter
-from tests.harness.peer import until
+from tests.harness.fake_broker import until
 
 pytestmark = pytest.mark.anyio
 
@@ -17,7 +17,7 @@ DEADLINE_S = 30.0
 
 
 class Redis:
-    """Counts connections and pings; answers nothing while `silent`."""
+    """Counts connections and pings; does not answer while `silent`."""
 
     def __init__(self) -> None:
         self.connections = self.pings = 0
@@ -73,14 +73,14 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiter, "RECONNECT_S", 0.01)
 
 
-async def test_connection_on_which_only_pings_are_answered_is_kept() -> None:
+async def test_connection_that_only_answers_pings_is_kept() -> None:
     redis = Redis()
     async with listening(redis):
         await until(lambda: redis.pings > 2.5 * waiter.SILENT_S / waiter.PING_INTERVAL_S, DEADLINE_S)
         assert redis.connections == 1
 
 
-async def test_connection_that_falls_silent_is_replaced() -> None:
+async def test_silent_connection_is_replaced() -> None:
     redis = Redis()
     async with listening(redis):
         await until(lambda: redis.pings > 1, DEADLINE_S)
@@ -88,15 +88,15 @@ async def test_connection_that_falls_silent_is_replaced() -> None:
         await until(lambda: redis.connections > 1, DEADLINE_S)
 
 
-async def test_connection_that_is_not_even_opened_is_not_waited_for_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_timeout_of_a_new_connection_is_shorter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiter, "SILENT_S", 2 * DEADLINE_S)
     monkeypatch.setattr(waiter, "TIMEOUT_S", 0.2)
     redis = Redis()
-    redis.silent = True  # redis-py says at once who it is, and waits for the answer
+    redis.silent = True  # redis-py sends its first commands and waits for the answers
     async with listening(redis):
         await until(lambda: redis.connections > 1, DEADLINE_S)
 
 
-def test_url_has_no_say_in_how_long_is_waited_nor_in_the_protocol() -> None:
+def test_parameters_of_the_url_do_not_change_timeouts_or_protocol() -> None:
     connection = connection_to("redis://localhost/0?socket_timeout=2&socket_connect_timeout=2&protocol=3")
     assert (connection.socket_timeout, connection.socket_connect_timeout, connection.protocol) == (None, None, 2)

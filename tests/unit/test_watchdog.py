@@ -1,4 +1,4 @@
-"""What the main process knows of a process of the pool when that has ended."""
+"""The watchdog in the main process: why a pool process ended, and which run it ended."""
 
 import subprocess
 import time
@@ -37,14 +37,14 @@ def start(slot: Slot, soft_at_s: float = NEVER_S, hard_at_s: float = NEVER_S) ->
     return run
 
 
-def test_process_that_runs_nothing_has_no_reason_and_is_forgotten_once(
+def test_idle_process_has_no_reason_and_is_forgotten_once(
     watchdog: Watchdog, process: "subprocess.Popen[bytes]"
 ) -> None:
     assert watchdog.forget(process.pid) == Ended(None, None, retired=False)
     assert watchdog.forget(process.pid) is None
 
 
-def test_hard_limit_is_the_reason_where_it_ended_the_run(
+def test_hard_limit_is_the_reason_if_the_run_was_killed(
     watchdog: Watchdog, slots: Slots, process: "subprocess.Popen[bytes]"
 ) -> None:
     run = start(slots[0], hard_at_s=time.monotonic())
@@ -54,10 +54,10 @@ def test_hard_limit_is_the_reason_where_it_ended_the_run(
 
 
 @pytest.mark.parametrize("after", [Slot.stop, start], ids=["nothing runs", "the next one runs"])
-def test_hard_limit_is_not_the_reason_where_its_run_had_ended(
+def test_hard_limit_is_not_the_reason_if_the_run_ended_before_the_signal(
     watchdog: Watchdog, slots: Slots, process: "subprocess.Popen[bytes]", after: Callable[[Slot], object]
 ) -> None:
-    """It ended between the look and the signal: what it returned is stored, or the task runs again."""
+    """The run ended between the watchdog's check and its signal: its result is stored, or the task runs again."""
     start(slots[0], hard_at_s=time.monotonic())
     watchdog.start()
     process.wait(10)
@@ -79,7 +79,7 @@ def test_limit_of_the_next_run_counts_from_its_own_start(
     assert process.poll() is None
 
 
-def test_task_is_ended_for_a_cancel_while_it_runs_only(
+def test_process_is_killed_for_a_cancel_only_while_the_task_runs(
     monkeypatch: pytest.MonkeyPatch, watchdog: Watchdog, slots: Slots
 ) -> None:
     monkeypatch.setattr("apps.worker.watchdog.KILL_AFTER_S", 0.5)

@@ -1,4 +1,4 @@
-"""What a commit's files in a folder of their own replace."""
+"""A checkout of a commit in its own folder replaces the leftovers of an earlier run."""
 
 import subprocess
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from ops import worktree
 
 
-def test_code_that_a_killed_run_left_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkout_of_a_killed_run_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = tmp_path / "project"
     monkeypatch.setattr(worktree, "ROOT", project)
     folder = tmp_path / "code"
@@ -22,5 +22,5 @@ def test_code_that_a_killed_run_left_is_replaced(tmp_path: Path, monkeypatch: py
         (left / "of-before").touch()
         with worktree.checked_out("HEAD", folder) as code:
             assert not (code / "of-before").exists()
-        left.mkdir()  # a worktree again, for the outer one to remove
+        left.mkdir()  # restores a worktree, which the outer block removes
         subprocess.run(["git", "-C", str(project), "worktree", "add", "--detach", str(left), "HEAD"], check=True)

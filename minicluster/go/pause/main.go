@@ -1,4 +1,4 @@
-// Pause holds a pod's namespaces open, and does nothing else, until it is told to stop.
+// Pause keeps a pod's namespaces open until it receives SIGINT or SIGTERM.
 package main
 
 import (

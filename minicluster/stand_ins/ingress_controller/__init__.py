@@ -1,1 +1,1 @@
-"""A stand-in for F5 NGINX Ingress Controller that needs only the standard library. ../README.md has its behaviours."""
+"""A stand-in for F5 NGINX Ingress Controller. Needs only the standard library. ../README.md lists its behaviours."""

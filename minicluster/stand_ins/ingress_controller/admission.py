@@ -1,19 +1,19 @@
-"""Decide which Ingresses the controller serves, and why it rejects the others."""
+"""Decides which Ingresses the controller serves, and why it rejects the others."""
 
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from minicluster.stand_ins.ingress_controller import controller_settings
-from ops.validate.controller import FORMS, is_of
+from minicluster.stand_ins.ingress_controller.record import FORMS, is_of
 
 Ingress = Mapping[str, Any]
 
 
 def admitted(ingresses: Sequence[Ingress], *, empty_host: bool = False) -> tuple[list[Ingress], list[str]]:
-    """(the Ingresses to serve, each with the rules of its own hosts; a line for each rejected Ingress).
+    """Returns (the Ingresses to serve, each with the rules of the hosts that it owns; a line per rejected Ingress).
 
-    A host belongs to the oldest Ingress that names it. An Ingress that has none of its hosts is rejected.
+    A host belongs to the oldest Ingress that has it. An Ingress that owns none of its hosts is rejected.
     """
     served: list[Ingress] = []
     rejected = []
@@ -37,13 +37,13 @@ def title(ingress: Ingress) -> str:
 
 
 def _oldest_first(ingresses: Sequence[Ingress]) -> list[Ingress]:
-    """By time of creation. Of the same second, the greater UID comes first."""
+    """Sort Ingresses by time of creation. Within a second, the greater UID comes first."""
     by_uid = sorted(ingresses, key=lambda each: each["metadata"].get("uid", ""), reverse=True)
     return sorted(by_uid, key=lambda each: each["metadata"].get("creationTimestamp", ""))
 
 
 def rejections(ingress: Ingress, *, empty_host: bool = False) -> list[str]:
-    """The errors of one Ingress, whatever others there are."""
+    """The errors of one Ingress, independent of other Ingresses."""
     found = []
     keys = controller_settings.known("annotation")
     for name, value in (ingress["metadata"].get("annotations") or {}).items():

@@ -1,16 +1,16 @@
-"""Read the controller's settings from its ConfigMap and from the annotations of an Ingress."""
+"""Reads the controller's settings from its ConfigMap and from the annotations of an Ingress."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ops.validate import controller
-from ops.validate.controller import FORMS, Key, is_of
+from minicluster.stand_ins.ingress_controller import record
+from minicluster.stand_ins.ingress_controller.record import FORMS, Key, is_of
 
-RECORD = Path(controller.__file__).parent / "controller-keys" / "nginx-5.5.4.txt"
+RECORD = Path(__file__).parents[3] / "ops" / "validate" / "controller-keys" / "nginx-5.5.4.txt"
 PREFIX = "nginx.org/"
 OLD_SSL_REDIRECT = "ingress.kubernetes.io/ssl-redirect"
-# ConfigMap keys and annotations have the same names but for the prefix, and the same defaults
+# Annotations have the names of ConfigMap keys with a prefix, and the same defaults.
 DEFAULTS = {
     "default-server-return": "404",
     "error-log-level": "notice",
@@ -36,7 +36,7 @@ DEFAULTS = {
     "worker-connections": "1024",
     "worker-processes": "auto",
 }
-# Names without a default that nginx_conf.py implements.
+# Settings without a default that nginx_conf.py implements.
 _OTHERS = (
     "access-log access-log-off client-body-buffer-size default-server-access-log-off http-snippets keepalive "
     "limit-req-burst limit-req-delay limit-req-dry-run limit-req-no-delay limit-req-rate limit-req-scale "
@@ -50,11 +50,11 @@ LEVELS = {"info", "notice", "warn", "error"}
 
 
 class NotImplementedHereError(Exception):
-    """The real controller has this setting and the stand-in does not. Ignoring it would make a test prove nothing."""
+    """The stand-in lacks this setting of the real controller. A test that uses the setting would prove nothing."""
 
 
 class Settings(NamedTuple):
-    """The values to use, and a line to log for each value that is invalid."""
+    """The values to use, and a log line for each invalid value."""
 
     values: dict[str, str]
     ignored: list[str]
@@ -68,11 +68,11 @@ class Settings(NamedTuple):
 
 def known(kind: str) -> dict[str, Key]:
     """The recorded keys of a kind, `setting` or `annotation`."""
-    return controller.keys(RECORD.read_text(), kind)
+    return record.keys(RECORD.read_text(), kind)
 
 
 def from_config_map(entries: Mapping[str, str]) -> Settings:
-    """The settings of the ConfigMap over the defaults. NotImplementedHereError for one that is not implemented."""
+    """The settings of the ConfigMap, with defaults. Raises NotImplementedHereError if one is not implemented."""
     keys, values, ignored = known("setting"), dict(DEFAULTS), []
     for name, value in entries.items():
         if name not in keys:
@@ -86,14 +86,17 @@ def from_config_map(entries: Mapping[str, str]) -> Settings:
 
 
 def from_annotations(annotations: Mapping[str, str], base: Settings) -> Settings:
-    """The settings of one Ingress over those of the ConfigMap. NotImplementedHereError as above."""
+    """The settings of one Ingress, which override those of the ConfigMap.
+
+    Raises NotImplementedHereError if one is not implemented.
+    """
     keys, values, ignored = known("annotation"), dict(base.values), []
     for name, value in annotations.items():
         if name not in keys:
             continue  # the controller does not log unknown names either
         short = "ssl-redirect" if name == OLD_SSL_REDIRECT else name.removeprefix(PREFIX)
         if name == OLD_SSL_REDIRECT and f"{PREFIX}ssl-redirect" in annotations:
-            continue  # the new name wins
+            continue  # the new name has precedence
         said = _complaint(name, value, keys[name])
         if said:
             ignored.append(f"{said}, ignoring")
@@ -103,7 +106,7 @@ def from_annotations(annotations: Mapping[str, str], base: Settings) -> Settings
 
 
 def _complaint(name: str, value: str, key: Key) -> str:
-    """Why a value is invalid, so that the controller keeps its default; "" if it is valid."""
+    """The reason why a value is invalid, so that the controller uses the default; "" if the value is valid."""
     if key.plus:
         return f"{name} requires NGINX Plus"
     if name == "worker-processes" and value == "auto":

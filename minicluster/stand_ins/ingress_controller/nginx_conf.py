@@ -1,4 +1,4 @@
-"""Write nginx.conf as the controller's templates do, for the settings that controller_settings.py implements."""
+"""Renders nginx.conf as the controller's templates do, for the settings that controller_settings.py implements."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +8,7 @@ from minicluster.stand_ins.ingress_controller import admission, controller_setti
 from minicluster.stand_ins.ingress_controller.admission import Ingress, title
 from minicluster.stand_ins.ingress_controller.controller_settings import NotImplementedHereError, Settings
 
-# The real controller listens on 80 and 443, which its nginx may by a file capability.
+# The real controller listens on 80 and 443, for which its nginx has a file capability.
 HTTP, HTTPS, READY = 8080, 8443, 8081
 # No process listens on this port: a Service without endpoints answers 502.
 NOBODY = "127.0.0.1:8181"
@@ -53,7 +53,10 @@ def configuration(
     replicas: int = 1,
     empty_host: bool = False,
 ) -> tuple[str, list[str]]:
-    """(the text of nginx.conf, the lines that the controller logs about Ingresses and values which it rejects)."""
+    """Returns (the text of nginx.conf, log lines about rejected Ingresses and invalid values).
+
+    Raises NotImplementedHereError if a setting is not implemented, or a backend's port has no name.
+    """
     base = controller_settings.from_config_map(entries)
     served, rejected = admission.admitted(ingresses, empty_host=empty_host)
     said = [*base.ignored, *rejected]
@@ -71,7 +74,7 @@ def configuration(
 def _main(base: Settings, entries: Mapping[str, str], servers: list[str]) -> str:
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     http = [
-        *[f"{kind}_temp_path /tmp/{kind};" for kind in kinds],  # the only folder that nginx may write to here
+        *[f"{kind}_temp_path /tmp/{kind};" for kind in kinds],  # the only writable folder
         *_snippet(entries, "http-snippets"),
         LOG_FORMAT,
         f"access_log {_access_log(base)};",
@@ -95,7 +98,7 @@ def _access_log(base: Settings) -> str:
 
 
 def _default_server(base: Settings) -> str:
-    """The server of every host that no Ingress has. It rejects TLS handshakes and does not redirect."""
+    """The server for hosts of no Ingress. It rejects TLS handshakes and does not redirect."""
     lines = [
         *_listen(base, default=True, tls=True),
         *_real_ip(base),
@@ -120,7 +123,7 @@ def _server(ingress: Ingress, rule: Mapping[str, Any], own: Settings) -> str:
         *_redirects(own, tls=tls),
         *_snippet(own.values, "server-snippets"),
         *[_location(ingress, host, path, own) for path in paths],
-        # Debian's nginx would serve a page at its root; the controller's has none.
+        # Debian's nginx would serve its default page at the root, which the controller's nginx does not have.
         *([] if "/" in places else [_block("location /", [f"return {_elsewhere(host, own)};"])]),
     ]
     return _block("server", lines)
@@ -131,7 +134,7 @@ def _elsewhere(host: str, own: Settings) -> str:
 
 
 def _listen(own: Settings, *, default: bool, tls: bool) -> list[str]:
-    """The ports. TLS handshakes are rejected, as the controller does without a certificate: here is never one."""
+    """The ports. There is no certificate, so TLS handshakes are rejected, as in the real controller."""
     ends = (" default_server" if default else "") + (" proxy_protocol" if own.on("proxy-protocol") else "")
     secure = [f"listen {HTTPS} ssl{ends};", "ssl_reject_handshake on;"] if tls else []
     return [f"listen {HTTP}{ends};", *secure]
@@ -159,7 +162,7 @@ def _redirects(own: Settings, *, tls: bool) -> list[str]:
 
 
 def _place(path: Mapping[str, Any]) -> str:
-    """The argument of `location`. A Prefix is a prefix of characters, as nginx's: /tasks matches /tasks-of-others."""
+    """The argument of `location`. A Prefix matches characters, as in nginx: /tasks also matches /tasks-of-others."""
     text = path.get("path") or "/"
     return f"= {text}" if path.get("pathType") == "Exact" else str(text)
 
@@ -234,7 +237,11 @@ def _upstreams(ingress: Ingress, slices: Sequence[Mapping[str, Any]], own: Setti
 
 
 def _addresses(ingress: Ingress, path: Mapping[str, Any], slices: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The addresses of the ready pods. Not that of the Service: kept connections would go to pods that have ended."""
+    """The addresses (host:port) of the ready pods.
+
+    Not the address of the Service: keepalive connections would lead to pods that have ended. Raises
+    NotImplementedHereError if the backend names its port by number.
+    """
     service = path["backend"]["service"]
     if "name" not in service["port"]:
         raise NotImplementedHereError(f"{title(ingress)} names the port of {service['name']} by number: name it")

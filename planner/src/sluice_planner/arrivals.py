@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sluice_planner.durations import DAY_S, per_second, seconds
-from sluice_planner.fields import Wrong
+from sluice_planner.fields import Wrong, split_kind
 from sluice_planner.locust_shape import TICK_S, users
 
 Floats = NDArray[np.float64]
@@ -88,14 +88,11 @@ class Source:
 
 
 def read(text: str, where: str) -> list[Arrivals]:
-    """Parse arrivals, written as the module describes. Wrong if they are malformed, negative or empty."""
+    """Parse arrivals, written as the module describes. Raises Wrong if they are malformed, negative or empty."""
     return [_part(part.strip(), where) for part in text.split(" + ")]
 
 
 def _part(text: str, where: str) -> Arrivals:
-    kind, colon, rest = text.partition(":")
-    if not colon:
-        kind, rest = "constant", text
     kinds: dict[str, Callable[[str, str], Arrivals]] = {
         "constant": _constant,
         "burst": _burst,
@@ -104,8 +101,7 @@ def _part(text: str, where: str) -> Arrivals:
         "sine": _sine,
         "shape": _shape,
     }
-    if kind not in kinds:
-        raise Wrong(f"{where}: {kind!r} is not one of {', '.join(kinds)}")
+    kind, rest = split_kind(text, kinds, where)
     found = kinds[kind](rest, where)
     if found.count[-1] <= 0:
         raise Wrong(f"{where}: {text!r} generates no task")

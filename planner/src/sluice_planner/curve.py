@@ -1,4 +1,4 @@
-"""A recorded burst: what arrived, and how the real system reacted.
+"""A recorded burst: the arrivals, and the reaction of the real system.
 
 The file is either a recording:
     {"min", "max", "value", "sync_s", "service_s", "arrivals": [[t_s, count]],
@@ -7,14 +7,13 @@ where each count arrived at once, and the depth includes unacked messages; or th
 such as {__name__=~"rabbitmq_queue_messages|..."} with the series of SERIES.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from sluice_planner.fields import Field, Wrong
+from sluice_planner.fields import Field, read_json
 
 # the names that each part of a curve may have in Prometheus
 SERIES = {
@@ -54,14 +53,8 @@ class Curve:
 
 
 def read(path: Path) -> Curve:
-    """Read a recording or a Prometheus answer. Wrong if the file is neither, or has no arrivals or samples."""
-    try:
-        content = json.loads(path.read_text())
-    except OSError as exc:
-        raise Wrong(f"{path}: cannot be read ({exc.strerror})") from None
-    except ValueError as exc:
-        raise Wrong(f"{path}: is not JSON ({exc})") from None
-    field = Field(content, str(path))
+    """Read a recording or a Prometheus answer. Raises Wrong if the file is neither, or has no arrivals or samples."""
+    field = read_json(path)
     curve = _prometheus(field) if "data" in field.mapping() else _own(field)
     if not curve.arrivals:
         raise field.get("arrivals").wrong("has no arrival")

@@ -23,7 +23,7 @@ def parse_duration(value: object) -> float | None:
 
 
 def seconds(text: str, where: str) -> float:
-    """A duration in seconds. Wrong if the text is not a duration."""
+    """A duration in seconds. Raises Wrong if the text is not a duration."""
     found = parse_duration(text)
     if found is None:
         raise Field(text, where).wrong(f"must be a time such as 90s, 10m or 1h, not {text!r}")

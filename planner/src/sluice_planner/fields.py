@@ -1,8 +1,10 @@
 """Reads external input field by field: an error is one sentence with the file and the field."""
 
+import json
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 SHOWN_MAX = 60
@@ -41,7 +43,7 @@ class Field:
         yield from (Field(value, self.where, f"{self.path}[{number}]") for number, value in enumerate(self.value))
 
     def only(self, *names: str) -> "Field":
-        """The field itself. Wrong if its mapping has other fields than these."""
+        """The field itself. Raises Wrong if its mapping has other fields than these."""
         for name in self.mapping():
             if name not in names:
                 raise self.get(name).wrong("is an unknown field")
@@ -77,3 +79,23 @@ def _shown(value: Any) -> str:
     if value is None:
         return "missing"
     return repr(value) if len(repr(value)) <= SHOWN_MAX else f"{repr(value)[:SHOWN_MAX]}..."
+
+
+def read_json(path: Path) -> Field:
+    """The content of a JSON file. Raises Wrong if the file cannot be read or is not JSON."""
+    try:
+        return Field(json.loads(path.read_text()), str(path))
+    except OSError as exc:
+        raise Wrong(f"{path}: cannot be read ({exc.strerror})") from None
+    except ValueError as exc:
+        raise Wrong(f"{path}: is not JSON ({exc})") from None
+
+
+def split_kind(text: str, kinds: Collection[str], where: str) -> tuple[str, str]:
+    """Split `kind:rest`; without a colon, the kind is `constant`. Raises Wrong if the kind is none of `kinds`."""
+    kind, colon, rest = text.partition(":")
+    if not colon:
+        return "constant", text
+    if kind not in kinds:
+        raise Wrong(f"{where}: {kind!r} is not one of {', '.join(kinds)}")
+    return kind, rest

@@ -85,7 +85,7 @@ def replayed(curve: Curve, made: Replayed) -> Figure:
 
 
 def write(path: Path, made: Figure) -> None:
-    """Write the figure in the format of the file's suffix. Wrong if it cannot be written."""
+    """Write the figure in the format of the file's suffix. Raises Wrong if it cannot be written."""
     try:
         made.savefig(path, dpi=110, metadata=_NO_DATE if path.suffix == ".svg" else None)
     except OSError as exc:

@@ -99,7 +99,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a sync reads: desired and existing replicas, and each metric's total in thousandths (None: an error)."""
+    """The input of a sync: desired and existing replicas, and each metric's total in thousandths (None: an error)."""
 
     now_ns: int
     spec_replicas: int

@@ -78,7 +78,7 @@ def traffic(arguments: argparse.Namespace, found: Sequence[Workload]) -> tuple[T
 
 
 def cluster(arguments: argparse.Namespace) -> Cluster:
-    """The cluster settings. Wrong if a time or a size is malformed."""
+    """The cluster settings. Raises Wrong if a time or a size is malformed."""
     tolerance = Field(arguments.tolerance, "--tolerance").number(0, 10)
     return Cluster(
         sync_s=_period(arguments.sync, "--sync"),

@@ -77,7 +77,7 @@ def document_of(path: Path) -> Any:
 
 
 def read(source: str) -> list[Object]:
-    """All objects of an overlay. Wrong if it cannot be read or rendered, or has none."""
+    """All objects of an overlay. Raises Wrong if it cannot be read or rendered, or has none."""
     objects = _objects(source, _text(source))
     if not objects:
         raise Wrong(f"{source}: has no object")

@@ -23,7 +23,7 @@ class LoadTestShape:
 
 
 def users(path: Path, where: str) -> list[float]:
-    """The number of users in each second until the shape ends. Wrong unless the file has exactly one shape."""
+    """The number of users in each second until the shape ends. Raises Wrong unless the file has exactly one shape."""
     module = _run(path, where)
     own = (each for each in vars(module).values() if isinstance(each, type) and each.__module__ == module.__name__)
     shapes = [each for each in own if any(base.__name__ == "LoadTestShape" for base in each.__mro__[1:])]

@@ -35,7 +35,7 @@ class Reading:
 
 
 def workloads(objects: Collection[Object], reading: Reading) -> list[Workload]:
-    """The workload of every ScaledObject. Wrong if there is none, or if one cannot be simulated."""
+    """The workload of every ScaledObject. Raises Wrong if there is none, or if one cannot be simulated."""
     scaled = [each for each in objects if each.kind == "ScaledObject"]
     if not scaled:
         source = next(iter(objects)).source

@@ -43,7 +43,7 @@ Objective = Wait | Drain
 
 
 def read(text: str) -> Objective:
-    """Parse an objective. Wrong if it has neither form."""
+    """Parse an objective. Raises Wrong if it has neither form."""
     where = f"--slo {text!r}"
     if match := re.fullmatch(r"(p\d+(?:\.\d+)?|mean|max) wait <=? ?(.+)", text.strip()):
         if match[1].startswith("p") and not 0 < float(match[1][1:]) < 100:  # noqa: PLR2004 - a percentile

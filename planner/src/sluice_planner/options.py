@@ -38,7 +38,7 @@ def add_traffic(parser: argparse.ArgumentParser) -> None:
         "--warm-up", metavar="TIME", default="0", help="ignore the waiting times of tasks that arrive before"
     )
     group.add_argument(
-        "--seed", type=int, default=1, help="of the random numbers: the same seed makes the same traffic (%(default)s)"
+        "--seed", type=int, default=1, help="random seed: the same seed generates the same traffic (%(default)s)"
     )
 
 
@@ -56,11 +56,11 @@ def add_cluster(parser: argparse.ArgumentParser, sync: str | None = "15s") -> No
         "--stats-interval", metavar="TIME", default="5s", help="the period of RabbitMQ's statistics (%(default)s)"
     )
     group.add_argument(
-        "--stats-lag", metavar="TIME", default="3s", help="the delay until they are visible (%(default)s)"
+        "--stats-lag", metavar="TIME", default="3s", help="the delay until statistics are visible (%(default)s)"
     )
     group.add_argument(
         "--pod-start", metavar="TIME", default="10s", help="from a pod's creation until it consumes (%(default)s)"
     )
     group.add_argument("--nodes", metavar="COUNTxCPUS,MEMORY", help="such as 3x4,16Gi; default: unlimited")
     group.add_argument("--metrics-down", metavar="FROM-TO", help="a time span in which the broker does not answer KEDA")
-    group.add_argument("--initial-replicas", type=int, help="replicas at the start; default: those when idle")
+    group.add_argument("--initial-replicas", type=int, help="replicas at the start; default: those of an idle system")

@@ -24,7 +24,7 @@ def parse_quantity(value: object) -> Fraction | None:
 
 
 def quantity(field: Field) -> Fraction:
-    """The exact number of a field. Wrong if it is not a quantity."""
+    """The exact number of a field. Raises Wrong if it is not a quantity."""
     found = parse_quantity(field.value)
     if found is None:
         raise field.wrong(f"must be a quantity such as 500m or 1Gi, not {field.value!r}")

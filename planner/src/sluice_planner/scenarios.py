@@ -1,13 +1,12 @@
 """Scenarios for the HPA alone (`sluice hpa`), to compare it with other implementations."""
 
-import json
 from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sluice_planner import hpa_spec
-from sluice_planner.fields import Field, Wrong
+from sluice_planner.fields import Field, read_json
 from sluice_planner.hpa_controller import NS_PER_S, Memory, Seen, Settings, step
 
 SYNCS_MAX = 1_000_000
@@ -72,16 +71,11 @@ def _status(scenario: Scenario, asked: list[tuple[int, int]], now_ns: int) -> in
 
 
 def read(path: Path) -> Scenario | list[Scenario]:
-    """The scenarios of a file: one, or a list of them. Wrong says which one, and which field."""
-    try:
-        content = json.loads(path.read_text())
-    except OSError as exc:
-        raise Wrong(f"{path}: cannot be read ({exc.strerror})") from None
-    except ValueError as exc:
-        raise Wrong(f"{path}: is not JSON ({exc})") from None
-    if not isinstance(content, list):
-        return scenario(Field(content, str(path)))
-    return [scenario(Field(each, f"{path}: scenario {number}")) for number, each in enumerate(content)]
+    """The scenarios of a file: one, or a list of them. Raises Wrong with the scenario and the field."""
+    field = read_json(path)
+    if not isinstance(field.value, list):
+        return scenario(field)
+    return [scenario(Field(each, f"{path}: scenario {number}")) for number, each in enumerate(field.value)]
 
 
 def scenario(field: Field) -> Scenario:

@@ -23,7 +23,7 @@ import numpy as np
 
 from sluice_planner.arrivals import Floats
 from sluice_planner.durations import seconds
-from sluice_planner.fields import Wrong
+from sluice_planner.fields import Wrong, split_kind
 
 METRIC = "sluice_task_run_seconds"
 HTTP_TIMEOUT_S = 10
@@ -42,10 +42,7 @@ class Service:
 
 
 def read(text: str, where: str) -> Service:
-    """Parse service times, written as the module describes. Wrong if they are malformed or not above 0."""
-    kind, colon, rest = text.partition(":")
-    if not colon:
-        kind, rest = "constant", text
+    """Parse service times, written as the module describes. Raises Wrong if they are malformed or not above 0."""
     kinds: dict[str, Callable[[str, str, str], Service]] = {
         "constant": _constant,
         "exponential": _exponential,
@@ -53,8 +50,7 @@ def read(text: str, where: str) -> Service:
         "histogram": _histogram,
         "metrics": _metrics,
     }
-    if kind not in kinds:
-        raise Wrong(f"{where}: {kind!r} is not one of {', '.join(kinds)}")
+    kind, rest = split_kind(text, kinds, where)
     return kinds[kind](text, rest, where)
 
 
@@ -98,7 +94,7 @@ def _histogram(text: str, rest: str, where: str) -> Service:
 
 
 def _metrics(text: str, rest: str, where: str) -> Service:
-    """The buckets of all tasks together. Wrong if tasks took longer than the highest bound."""
+    """The buckets of all tasks together. Raises Wrong if tasks took longer than the highest bound."""
     buckets: dict[float, float] = {}
     for labels, value in re.findall(rf"^{METRIC}_bucket{{(.*?)}} (\S+)", _exposition(rest, where), re.MULTILINE):
         bound = re.search(r'le="([^"]+)"', labels)

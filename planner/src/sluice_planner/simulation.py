@@ -77,7 +77,7 @@ class Outcome:
 
 
 def simulate(workloads: Sequence[Workload], traffic: Traffic, cluster: Cluster) -> list[Outcome]:
-    """Simulate workloads that share nothing but the nodes. Wrong if there are too many pods to simulate."""
+    """Simulate workloads that share nothing but the nodes. Raises Wrong if there are too many pods to simulate."""
     for each in workloads:
         if (cluster.initial_replicas or 0) * each.pod.concurrency > SLOTS_MAX:
             raise Wrong(f"{each.where}: {cluster.initial_replicas} pods of {each.pod.concurrency} tasks are too many")

@@ -116,7 +116,7 @@ class Question:
 
 
 def check(question: Question) -> None:
-    """Wrong if the traffic or a trigger cannot be sized."""
+    """Raises Wrong if the traffic or a trigger cannot be sized."""
     if question.traffic.duration_s is None:
         raise Wrong(
             "--arrivals: must be without end, such as 20/s, or --duration must be set; --slo 'drain ...' adds a burst"

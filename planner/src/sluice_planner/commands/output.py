@@ -6,7 +6,7 @@ from sluice_planner.fields import Wrong
 
 
 def write(path: Path, text: str) -> None:
-    """Write a text file. Wrong if it cannot be written."""
+    """Write a text file. Raises Wrong if it cannot be written."""
     try:
         path.write_text(text)
     except OSError as exc:

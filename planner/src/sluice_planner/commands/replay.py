@@ -16,8 +16,8 @@ OFF = 1
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the options. The recording says what arrived, so there is no `--arrivals`."""
-    parser.add_argument("overlay", help="what was deployed: a folder that Kustomize renders, a rendered file, or -")
+    """Add the options. The recording contains the arrivals, so there is no `--arrivals`."""
+    parser.add_argument("overlay", help="the deployed overlay: a folder that Kustomize renders, a rendered file, or -")
     parser.add_argument(
         "curve", type=Path, metavar="CURVE.json", help="a recording, or the answer to a Prometheus range query"
     )

@@ -1,4 +1,4 @@
-"""`sluice simulate`: what an overlay does with traffic."""
+"""`sluice simulate`: simulates an overlay under traffic."""
 
 import argparse
 from pathlib import Path

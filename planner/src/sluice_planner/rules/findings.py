@@ -1,4 +1,4 @@
-"""What the rules find in an overlay."""
+"""Runs the rules on an overlay, and returns their findings."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Finding:
 
 
 def check_overlay(objects: Collection[Object], assumed: Assumptions, ignored: Collection[str] = ()) -> list[Finding]:
-    """Run all rules but the ignored ones. Wrong if there is no ScaledObject, or if an ignored id is unknown."""
+    """Run all rules but the ignored ones. Raises Wrong if there is no ScaledObject, or if an ignored id is unknown."""
     for unknown in set(ignored) - set(RULES):
         raise Wrong(f"--ignore: there is no rule {unknown}")
     scaled = [each for each in objects if each.kind == "ScaledObject"]

@@ -1,4 +1,4 @@
-"""What a rule is, and the registry of all rules.
+"""The definition of a rule, and the registry of all rules.
 
 A rule is a function that looks at one ScaledObject and what belongs to it, and yields each problem: the field, what
 will happen, and the fix. `@rule` registers it by its id.
@@ -14,14 +14,14 @@ from sluice_planner.manifests import command_line
 
 Level = Literal["error", "warning", "note"]
 Problem = tuple[Field, str, str]
-"""The field, what will happen, and the fix."""
+"""The field, the consequence, and the fix."""
 
 UNREADABLE = "SL000"
 
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What manifests do not contain: the time limit of tasks, the capacity of a queue, the HPA's sync period."""
+    """Settings that manifests do not contain: time limit of tasks, capacity of a queue, HPA's sync period."""
 
     task_limit_s: float | None = None
     queue_max_length: int = 100_000
@@ -104,7 +104,7 @@ def rule(number: int, level: Level, words: str) -> Callable[[Check], Check]:
 
 @rule(0, "error", "a field cannot be read")
 def unreadable(scaled: Scaled) -> Iterator[Problem]:
-    """Also stands for what the other rules cannot read: `check_overlay` reports that under this id."""
+    """`check_overlay` also uses this id for fields that other rules cannot read."""
     if scaled.spec.get("triggers").value in (None, []):
         yield scaled.spec.get("triggers"), "KEDA refuses a ScaledObject without triggers", "add one"
 

@@ -1,5 +1,5 @@
-# ruff: noqa: INP001 - no package: API and workers have this file as apps/tasks/ledger/contract.py
-"""Tasks whose effects are counted in Redis: of a second, and of five."""
+# ruff: noqa: INP001 - not in a package: the API and the workers mount it as apps/tasks/ledger/contract.py
+"""Tasks whose effects are counted in Redis: one takes one second, the other five."""
 
 from typing import Annotated, Literal
 
@@ -10,7 +10,7 @@ from apps.contract.tasks import Input, TaskSpec
 
 
 class Counted(Input):
-    """What both tasks have: the name under which they are counted."""
+    """The field of both tasks: the name under which a task is counted."""
 
     name: Annotated[str, Field(min_length=1, max_length=255)]
 

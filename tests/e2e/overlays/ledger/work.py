@@ -1,5 +1,5 @@
-# ruff: noqa: INP001 - no package: workers have this file as apps/tasks/ledger/work.py
-"""They count in Redis how often each began and had its effect, and record when it ended."""
+# ruff: noqa: INP001 - not in a package: the workers mount it as apps/tasks/ledger/work.py
+"""Count in Redis how often each task began and had its effect, and record when it ended."""
 
 import time
 from functools import cache
@@ -31,14 +31,14 @@ def _count(name: str, seconds: float, settings: WorkerSettings) -> Output:
     try:
         _store(url).hincrby(BEGUN, name, 1)
         time.sleep(seconds)
-        _store(url).hset(ENDED, name, time.time())  # before the ledger: who sees the last entry there sees the time too
+        _store(url).hset(ENDED, name, time.time())  # before the ledger, so its last entry implies this time
         _store(url).hincrby(LEDGER, name, 1)
     except redis.RedisError as exc:
-        raise ConnectionError(str(exc)) from exc  # which is retried
+        raise ConnectionError(str(exc)) from exc  # this error is retried
     return Output(name=name)
 
 
 @cache
 def _store(url: str) -> redis.Redis:
-    """One connection for each process of the pool."""
+    """Return one connection per process of the pool."""
     return redis.Redis.from_url(url)
