@@ -5,9 +5,9 @@
 Each step waits for the previous one, without limit and without blocking heartbeats. A crash repeats the steps, and
 `end` stores only once. Unreadable messages are parked as raw bytes.
 
-The exception is a full dead.parked: parked messages that nobody processes must not stop the recording of FAILUREs nor,
-when `dead` and the work queues become full too, the API. The client has its result; the parked copy is dropped, logged
-and counted.
+The exception is a full dead.parked: parked messages that no operator processes must not stop the recording of FAILUREs
+nor, when `dead` and the work queues become full too, the API. The client has its result; the parked copy is dropped,
+logged and counted.
 """
 
 import asyncio

@@ -385,7 +385,7 @@ def test_endless_task_must_end_by_its_hard_limit(history: History, type_: str, f
 
 @pytest.mark.parametrize(("fault", "found"), [("kill-child", ["left-running"]), ("kill-worker", [])])
 def test_process_that_outlives_its_task_is_found(history: History, fault: str, found: list[str]) -> None:
-    """Unless the worker itself was killed: then nobody could end the process."""
+    """Unless the worker itself was killed: then no process remains to end the task's process."""
     history.effects.append(_effect("started 99", 2.1))
     assert _kinds(history) == []
     history.running = [99]

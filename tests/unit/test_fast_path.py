@@ -124,7 +124,7 @@ async def test_content_type_with_utf_8_charset_is_ordinary() -> None:
 
 
 def test_each_middleware_is_listed_as_passed_or_skipped() -> None:
-    """A new middleware must be listed, so that somebody decides whether the fast path passes it."""
+    """A new middleware must be listed, so that its author decides whether the fast path passes it."""
     app = create_app(load(ApiSettings, ENVIRONMENT))
     added: set[Any] = {each.cls for each in app.user_middleware}
     assert added == {*PASSED, *SKIPPED}

@@ -141,7 +141,7 @@ def test_package_of_the_planner_is_added_to_its_own_distribution(project: Path, 
 
 
 def test_planner_is_never_installed_from_a_package_index() -> None:
-    """The name is not registered there: an installer would take any package that somebody registers under it."""
+    """The name is not registered there: an installer would take any package that a stranger registers under it."""
     assert "sluice-planner" not in (ROOT / PYPROJECT).read_text()
     assert not [lock.name for lock in LOCKS if "sluice-planner==" in lock.path(ROOT).read_text()]
 
